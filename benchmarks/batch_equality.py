@@ -1,0 +1,57 @@
+"""Does a batch give what single calls give? 200 real users, read alone, together and shuffled.
+
+Run: python benchmarks/batch_equality.py
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from benchmarks.record import record
+from llmrec.data.readers import load_dataset
+from llmrec.evaluation.backtest import draw, splits
+from llmrec.evaluation.report import codec_for
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.model import LanguageModel
+
+
+def main() -> None:
+    """Report the largest difference of any category score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=100, help="users of each log")
+    parser.add_argument("--model", default="smollm2-135m")
+    arguments = parser.parse_args()
+    model = LanguageModel.load(arguments.model)
+    rows = []
+    for name in ("ml-100k", "completejourney"):
+        dataset = load_dataset(name)
+        reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
+        windows = draw(splits(dataset)["validation"], arguments.users)
+        histories = [window.history for window in windows]
+        single = np.concatenate([reader.read([history]) for history in histories])
+        order = np.random.default_rng(0).permutation(len(histories))
+        together = reader.read(histories)
+        shuffled = np.empty_like(together)
+        shuffled[order] = reader.read([histories[i] for i in order])
+        for way, scores in (("batch", together), ("shuffled batch", shuffled)):
+            rows.append(
+                {
+                    "dataset": name,
+                    "split": "validation",
+                    "model": way,
+                    "metric": "largest_difference",
+                    "value": float(np.abs(scores - single).max()),
+                    "low": None,
+                    "high": None,
+                    "n": len(histories),
+                    "seeds": [0],
+                }
+            )
+    record("batch_equality", rows)
+
+
+if __name__ == "__main__":
+    main()

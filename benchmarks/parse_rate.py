@@ -1,0 +1,71 @@
+"""How often does a written forecast line parse, with and without the grammar, on real prompts?
+
+Run: python benchmarks/parse_rate.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+import numpy as np
+
+from benchmarks.record import record
+from llmrec.data.readers import load_dataset
+from llmrec.errors import ForecastParseError
+from llmrec.evaluation.backtest import draw, splits
+from llmrec.evaluation.report import codec_for
+from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
+
+
+def main() -> None:
+    """Write lines for n prompts of each log both ways and count what parses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=250, help="prompts of each log")
+    parser.add_argument("--model", default="smollm2-135m")
+    arguments = parser.parse_args()
+    model = LanguageModel.load(arguments.model)
+    rows = []
+    for name in ("ml-100k", "completejourney"):
+        dataset = load_dataset(name)
+        codec = codec_for(dataset, model)
+        windows = draw(splits(dataset)["validation"], arguments.prompts)
+        prompts = [codec.prompt(window.history) for window in windows]
+        for way, grammar in (("constrained", codec.grammar()), ("free", None)):
+            lines = model.generate(prompts, constrain=grammar, max_new_tokens=96)
+            parsed = np.array([_parses(codec, line.text) for line in lines])
+            reasons = Counter(_reason(codec, line.text) for line in lines)
+            forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)
+            low, high = _wilson(int(parsed.sum()), len(parsed))
+            print(name, way, dict(reasons), f"example: {lines[0].text!r}")
+            shown = {"dataset": name, "split": "validation", "model": way, "n": len(parsed)}
+            shown["seeds"] = [0]
+            rate = {"metric": "parse_rate", "value": parsed.mean(), "low": low, "high": high}
+            share = {"metric": "forced_tokens", "value": forced, "low": None, "high": None}
+            rows += [shown | rate, shown | share]
+    record("parse_rate", rows)
+
+
+def _parses(codec: Codec, line: str) -> bool:
+    return _reason(codec, line) == "parsed"
+
+
+def _reason(codec: Codec, line: str) -> str:
+    try:
+        codec.parse(line)
+    except ForecastParseError as error:
+        return error.reason
+    return "parsed"
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927)."""
+    z, p = 1.96, hits / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""How fast is a reading against a plain forward pass of the same model and length?
+
+Rates are paired, in turn in one run, on one thread. Run: python benchmarks/reading_speed.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from benchmarks.record import record
+from llmrec.data.readers import load_dataset
+from llmrec.evaluation.backtest import draw, splits
+from llmrec.evaluation.report import codec_for
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.model import LanguageModel
+
+
+def main() -> None:
+    """Time reading real histories, prompt writing included, and plain forwards of equal length."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = LanguageModel.load(arguments.model)
+    dataset = load_dataset("completejourney")
+    codec = codec_for(dataset, model, budget=300)
+    reader = LLMForecaster(model, codec, DecayedDirichlet())
+    histories = [w.history for w in draw(splits(dataset)["validation"], 200)]
+    lengths = [model.count_tokens(codec.prompt(history)) for history in histories]
+    near = np.argsort(np.abs(np.array(lengths) - 290), kind="stable")[:32]
+    rows = []
+    for n in (1, 32):
+        chosen = [histories[i] for i in near[:n]]
+        tokens = [lengths[i] for i in near[:n]]
+        block = torch.randint(10, 1_000, (min(n, 8), round(float(np.mean(tokens)))))
+
+        def plain(block: torch.Tensor = block, n: int = n) -> int:
+            with torch.inference_mode():
+                for _ in range(-(-n // len(block))):
+                    model.model(input_ids=block, use_cache=False)
+            return block.numel() * -(-n // len(block))
+
+        def read(chosen: list = chosen, tokens: list[int] = tokens) -> int:
+            reader.read(chosen)
+            return sum(tokens)
+
+        rows += _paired(n, read, plain, arguments.rounds)
+    record("reading_speed", rows)
+
+
+def _paired(
+    n: int, read: Callable[[], int], plain: Callable[[], int], rounds: int
+) -> list[dict[str, object]]:
+    rates = np.array([[_rate(read), _rate(plain)] for _ in range(rounds + 1)])[1:]
+    ratios = np.sort(rates[:, 0] / rates[:, 1])
+    shown = {"dataset": "completejourney", "split": "validation", "n": rounds, "seeds": [0]}
+    values = {
+        "ratio": (np.median(ratios), ratios[0], ratios[-1]),
+        "reading_tokens_per_s": (np.median(rates[:, 0]), None, None),
+        "plain_tokens_per_s": (np.median(rates[:, 1]), None, None),
+    }
+    return [
+        shown
+        | {"model": f"batch of {n}", "metric": metric, "value": value, "low": low, "high": high}
+        for metric, (value, low, high) in values.items()
+    ]
+
+
+def _rate(work: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    tokens = work()
+    return tokens / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""llmrec: what a person will want next, in words and numbers that can be checked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Catalog": "llmrec.data.catalog",
+    "Codec": "llmrec.language.codec",
+    "DataError": "llmrec.errors",
+    "Dataset": "llmrec.data.readers",
+    "DecayedDirichlet": "llmrec.forecasters.counting",
+    "Edit": "llmrec.ranking.edits",
+    "Forecast": "llmrec.contracts",
+    "ForecastParseError": "llmrec.errors",
+    "InterestEngine": "llmrec.engine",
+    "Interactions": "llmrec.data.interactions",
+    "LLMForecaster": "llmrec.forecasters.llm",
+    "LanguageModel": "llmrec.language.model",
+    "evaluate": "llmrec.evaluation.backtest",
+    "load_dataset": "llmrec.data.readers",
+    "make_windows": "llmrec.data.periods",
+    "rank": "llmrec.ranking.tilt",
+}
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from llmrec.contracts import Forecast
+    from llmrec.data.catalog import Catalog
+    from llmrec.data.interactions import Interactions
+    from llmrec.data.periods import make_windows
+    from llmrec.data.readers import Dataset, load_dataset
+    from llmrec.engine import InterestEngine
+    from llmrec.errors import DataError, ForecastParseError
+    from llmrec.evaluation.backtest import evaluate
+    from llmrec.forecasters.counting import DecayedDirichlet
+    from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.language.codec import Codec
+    from llmrec.language.model import LanguageModel
+    from llmrec.ranking.edits import Edit
+    from llmrec.ranking.tilt import rank
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that importing llmrec stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llmrec' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,6 @@
+"""Run the command line with ``python -m llmrec``."""
+
+from llmrec.cli import main
+
+if __name__ == "__main__":
+    main()

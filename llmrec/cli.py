@@ -1,0 +1,317 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from llmrec.contracts import Forecast
+from llmrec.data import embedded
+from llmrec.data.periods import History, Window, holdout_windows
+from llmrec.data.readers import Dataset, load_dataset
+from llmrec.engine import InterestEngine, Recommendation
+from llmrec.errors import DataError, LlmrecError
+from llmrec.explain import picture
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+console = Console(highlight=False)
+
+Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
+Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
+User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
+Cutoff = Annotated[str | None, typer.Option(help="Start of the period to forecast, 2017-12-03.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit status 1."""
+    try:
+        app()
+    except LlmrecError as error:
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}")
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option(min=1, help="Users of each log, drawn with --seed.")] = 3,
+    seed: int = 0,
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for the charts.")] = Path("llmrec-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Forecast, rank and explain for people of two real logs; compare with what they then did."""
+    results = []
+    for name in ("completejourney", "ml-100k"):
+        dataset = load_dataset(name)
+        windows = _held_out(dataset)
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:users])
+        engine = InterestEngine.from_pretrained(
+            model, data=dataset, cutoff=windows[0].history.cutoff
+        )
+        people = [engine.history(windows[row].history.user_id) for row in chosen]
+        forecasts = engine.forecast_many(people)
+        for row, history, forecast in zip(chosen, people, forecasts, strict=True):
+            items = engine.recommend(history, 10, forecast=forecast)
+            chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
+            result = _summary(dataset, history, forecast, items)
+            result["happened"] = _happened(windows[row], items)
+            results.append(result | {"chart": str(chart)})
+            if not as_json:
+                _show(dataset, history, forecast, items, result["happened"])
+                console.print(f"  Chart: {chart}\n", style="dim")
+    if as_json:
+        _print_json(results)
+
+
+@app.command()
+def forecast(
+    user: User,
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast one person's next period and draw how their interests moved."""
+    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
+    history = engine.history(user)
+    result = engine.forecast(history)
+    if chart is not None:
+        _save_chart(chart.with_suffix(""), history, result, [], kinds=(chart.suffix,))
+    if as_json:
+        _print_json(_summary(engine.dataset, history, result, []))
+    else:
+        _show(engine.dataset, history, result, [])
+
+
+@app.command()
+def recommend(
+    user: User,
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    k: K = 10,
+    why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend items to one person, each with its reason."""
+    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
+    history = engine.history(user)
+    result = engine.forecast(history)
+    items = engine.recommend(history, k, forecast=result)
+    answer = engine.why_not(history, why_not, k).text if why_not else ""
+    if as_json:
+        _print_json(_summary(engine.dataset, history, result, items) | {"why_not": answer})
+    else:
+        console.print(_list(items))
+        if answer:
+            console.print(Text(answer))
+
+
+@app.command()
+def evaluate(
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    users: Annotated[int, typer.Option(help="Windows drawn from each split; 0: all.")] = 200,
+    seed: int = 0,
+    llm: Annotated[bool, typer.Option(help="Whether the language model takes part.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Compare counting with the language model on held-out periods."""
+    from llmrec.evaluation.report import compare
+    from llmrec.language.model import LanguageModel
+
+    reader = LanguageModel.load(model) if llm else None
+    table, _ = compare(load_dataset(data), reader, users or None, seed)
+    if as_json:
+        console.print_json(table.to_json(orient="records"))
+        return
+    view = Table(title=f"{data}: tuned on validation, 95 % intervals over users")
+    for column in ("split", "model", "metric", "value", "low", "high", "n"):
+        view.add_column(
+            column, justify="left" if column in ("split", "model", "metric") else "right"
+        )
+    for row in table.to_dict("records"):
+        numbers = (f"{row[name]:.4f}" for name in ("value", "low", "high"))
+        view.add_row(row["split"], row["model"], row["metric"], *numbers, str(row["n"]))
+    console.print(view)
+
+
+@app.command()
+def datasets(as_json: AsJson = False) -> None:
+    """List the embedded logs and models, their licences, and whether they are installed."""
+    rows = [
+        {
+            "name": part.name,
+            "what": part.what,
+            "from": f"{part.distribution} {part.version}",
+            "licence": part.licence,
+            "installed": _version(part.distribution) is not None,
+        }
+        for part in embedded.PARTS
+    ]
+    _print_rows(rows, as_json)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Show versions, device and cache folder: what a bug report needs."""
+    names = ("llmrec", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "llguidance")
+    rows = {"python": platform.python_version(), "platform": platform.platform()}
+    rows |= {name: _version(name) or "not installed" for name in names}
+    rows["cache"] = str(embedded.cache_root())
+    if _version("torch"):
+        import torch
+
+        rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    if as_json:
+        _print_json(rows)
+    else:
+        for name, value in rows.items():
+            console.print(f"{name:>14}  {escape(value)}")
+
+
+def _show(
+    dataset: Dataset,
+    history: History,
+    forecast: Forecast,
+    items: Sequence[Recommendation],
+    happened: dict[str, Any] | None = None,
+) -> None:
+    source = forecast.source
+    parts: list[Any] = [
+        Rule(f"{dataset.name}: {dataset.person} {escape(history.user_id)}"),
+        picture.terminal(history, forecast),
+        Padding(Text(forecast.description), (1, 2)),
+    ]
+    words = "the model" if source.words == "llm" else "template"
+    note = (
+        f"{source.model}: {source.how} ({source.why}); worded by {words}, "
+        f"{source.rejected} claims of the model rejected"
+    )
+    parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
+    if items:
+        parts.append(_list(items))
+    if happened is not None:
+        parts.append(Padding(Text(_outcome(happened)), (1, 2, 0, 2)))
+    console.print(Group(*parts))
+
+
+def _list(items: Sequence[Recommendation]) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=True)
+    table.add_column("", justify="right", style="bold")
+    table.add_column("item", ratio=2, overflow="fold")
+    table.add_column("why", ratio=5, overflow="fold")
+    for item in items:
+        table.add_row(str(item.rank), Text(item.title), Text(item.why, style="dim"))
+    return table
+
+
+def _summary(
+    dataset: Dataset, history: History, forecast: Forecast, items: Sequence[Recommendation]
+) -> dict[str, Any]:
+    names = dataset.catalog.categories
+    weights = forecast.category_weights
+    return {
+        "dataset": dataset.name,
+        "user_id": history.user_id,
+        "period": str(history.length),
+        "cutoff": str(history.cutoff),
+        "category_weights": {names[c]: float(weights[c]) for c in forecast.top(20)},
+        "concentration": forecast.concentration,
+        "description": forecast.description,
+        "statements": [
+            vars(statement) | {"category": names[statement.category]}
+            for statement in forecast.statements
+        ],
+        "source": vars(forecast.source),
+        "items": [item.explanation.to_dict() for item in items],
+    }
+
+
+def _held_out(dataset: Dataset) -> list[Window]:
+    """Windows at the log's end, all cut at one time, to compare forecasts with what happened."""
+    windows = holdout_windows(dataset.log, dataset.catalog, dataset.period)
+    if not windows:
+        raise DataError(f"{dataset.name} has no user with events before and in its last period")
+    return windows
+
+
+def _happened(window: Window, items: Sequence[Recommendation]) -> dict[str, Any]:
+    """Give what the person then really took: the heaviest categories, and the hits of the list."""
+    taken = set(window.target.catalog.item_ids[window.target.item_idx])
+    counts = window.target.category_counts
+    top = np.argsort(-counts, kind="stable")[:3]
+    names = window.target.catalog.categories
+    return {
+        "events": window.target.n_events,
+        "top": {names[c]: float(counts[c] / counts.sum()) for c in top if counts[c] > 0},
+        "hits": [item.title for item in items if item.item_id in taken],
+        "listed": len(items),
+    }
+
+
+def _outcome(happened: dict[str, Any]) -> str:
+    top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
+    hits = "; ".join(happened["hits"]) or "none"
+    return (
+        f"What then happened: {happened['events']} events, most of them {top}. "
+        f"Of the {happened['listed']} listed, {len(happened['hits'])} were taken: {hits}."
+    )
+
+
+def _save_chart(
+    stem: Path,
+    history: History,
+    forecast: Forecast,
+    items: Sequence[Recommendation],
+    kinds: Sequence[str] = (".png", ".html"),
+) -> Path:
+    """Write the chart in the wanted forms; gives the last path."""
+    path = stem
+    for kind in kinds:
+        path = stem.parent / f"{stem.name}{kind}"
+        if kind == ".png":
+            picture.save_png(history, forecast, path)
+        elif kind == ".html":
+            picture.save_html(history, forecast, [item.explanation for item in items], path)
+        else:
+            raise DataError(f"a chart is written as .png or .html, not {kind!r}")
+    return path
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    console.print(table)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,104 @@
+"""Lengths of periods, and the grids of boundaries they draw on time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from llmrec.data.interactions import Interactions
+from llmrec.data.timestamps import TimeArray
+from llmrec.errors import DataError
+
+INSTANT = np.timedelta64(1, "ms")
+_SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|events?)\s*", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class PeriodLength:
+    """How long a period is: days, calendar months, or a number of events.
+
+    Parse one with `parse`: "28D", "2W", "1M", "10 events".
+    """
+
+    n: int
+    unit: Literal["days", "months", "events"]
+
+    @classmethod
+    def parse(cls, spec: str | PeriodLength) -> PeriodLength:
+        """Read a period length; DataError if it is none."""
+        if isinstance(spec, PeriodLength):
+            return spec
+        found = _SPEC.fullmatch(str(spec))
+        if not found or int(found[1]) < 1:
+            raise DataError(
+                f"period {spec!r} is not understood; write '28D', '2W', '1M' or '10 events'."
+            )
+        n, unit = int(found[1]), found[2].upper()
+        if unit == "W":
+            return cls(7 * n, "days")
+        if unit == "D":
+            return cls(n, "days")
+        return cls(n, "months" if unit == "M" else "events")
+
+    def shift(self, time: np.datetime64, steps: int) -> np.datetime64:
+        """Move a time by a number of (calendar) periods; a month later than 31 Jan is 28 Feb."""
+        if self.unit == "days":
+            return time + np.timedelta64(self.n * steps, "D")
+        return as_time(pd.Timestamp(time) + pd.DateOffset(months=self.n * steps))
+
+    def __str__(self) -> str:
+        """In words: "28 days"."""
+        return f"{self.n} {self.unit if self.n > 1 else self.unit[:-1]}"
+
+
+@dataclass(frozen=True)
+class Period:
+    """A half-open span of time: start <= t < end."""
+
+    start: np.datetime64
+    end: np.datetime64
+
+
+def as_time(value: datetime | np.datetime64 | str) -> np.datetime64:
+    """Give a datetime64[ms] in UTC; DataError if the value is no time."""
+    try:
+        time = pd.Timestamp(value)
+    except ValueError as error:
+        raise DataError(f"{value!r} is not a time; write it as 2017-11-05.") from error
+    if pd.isna(time):
+        raise DataError(f"{value!r} is not a time; write it as 2017-11-05.")
+    if time.tzinfo is not None:
+        time = time.tz_convert("UTC").tz_localize(None)
+    found: np.datetime64 = time.to_datetime64().astype("datetime64[ms]")
+    return found
+
+
+def cutoffs(log: Interactions, period: str | PeriodLength) -> TimeArray:
+    """Boundaries of the calendar periods that lie whole inside the log, oldest first.
+
+    The grid starts at the first event (months: at the first of its month). Each boundary but the
+    last can be a cutoff with a complete period after it.
+    """
+    length = PeriodLength.parse(period)
+    if length.unit == "events":
+        raise DataError("periods of events have no common boundaries; a cutoff may be any time.")
+    first, last = log.timestamp.min(), log.timestamp.max()
+    if length.unit == "months":
+        first = first.astype("datetime64[M]").astype("datetime64[ms]")
+    grid = [first]
+    while (following := length.shift(first, len(grid))) <= last + INSTANT:
+        grid.append(following)
+    return np.array(grid, dtype="datetime64[ms]")
+
+
+def boundaries_before(log: Interactions, length: PeriodLength, end: np.datetime64) -> TimeArray:
+    """Boundaries back from ``end`` until the log's first event is covered, oldest first."""
+    first, found = log.timestamp.min(), [end, length.shift(end, -1)]
+    while found[-1] > first:
+        found.append(length.shift(end, -len(found)))
+    return np.array(found[::-1], dtype="datetime64[ms]")

@@ -1,0 +1,218 @@
+"""Items with titles and categories, and the sparse matrix between them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from llmrec.data.cleaning import CleaningReport
+from llmrec.data.frames import (
+    CATEGORIES,
+    ITEM_ID,
+    TITLE,
+    as_pandas,
+    id_string,
+    index_of,
+    require_columns,
+)
+from llmrec.errors import DataError
+
+TITLE_LENGTH, CATEGORY_LENGTH = 200, 60
+_WHOLE_NAME = 1_000
+# Control, format (bidirectional, zero-width), surrogate, private, unassigned.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
+    """Make text from data safe to print and to prompt with.
+
+    NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
+    ``limit`` characters, the last one an ellipsis if it was cut.
+    """
+    text = "" if _is_missing(value) else str(value)
+    text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    if not text.isprintable():
+        text = "".join(
+            " " if char.isspace() else char
+            for char in text
+            if char.isspace() or unicodedata.category(char) not in _INVISIBLE
+        )
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """The items that can be taken, and what each is about. Build one with `from_frame`.
+
+    Attributes
+    ----------
+    item_ids
+        (n_items,) string ids.
+    titles
+        (n_items,) cleaned titles.
+    categories
+        (n_categories,) cleaned names, in the order of every category array of the package.
+    shares
+        (n_items, n_categories) sparse float64: how an item divides over its categories. Rows sum
+        to 1, or to 0 for an item without a category.
+    report
+        What cleaning dropped.
+    """
+
+    item_ids: pd.Index[str]
+    titles: tuple[str, ...]
+    categories: tuple[str, ...]
+    shares: sparse.csr_array
+    report: CleaningReport
+
+    @classmethod
+    def from_frame(
+        cls, frame: Any, columns: Mapping[str, str] | None = None, *, separator: str = "|"
+    ) -> Catalog:
+        """Validate and clean a frame of items.
+
+        Parameters
+        ----------
+        frame
+            pandas or polars frame, or a ``datasets.Dataset``, one row an item.
+        columns
+            Our name (item_id, title, categories) to the frame's name. Title defaults to the id.
+        separator
+            Splits ``categories`` where they are strings; lists are taken as they are.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, there is no item, or no item has a category.
+        """
+        frame = as_pandas(frame).reset_index(drop=True)
+        names = {ITEM_ID: ITEM_ID, TITLE: TITLE, CATEGORIES: CATEGORIES, **(columns or {})}
+        optional = {TITLE} - set(columns or {})
+        require_columns(frame, {ours: names[ours] for ours in names if ours not in optional})
+        ids = frame[names[ITEM_ID]].map(id_string, na_action="ignore").astype("str")
+        missing = ids.isna() | (ids.str.strip() == "")
+        twice = ids.duplicated() & ~missing
+        report = CleaningReport(len(frame)).adding("missing item_id", np.flatnonzero(missing))
+        report = report.adding("item_id seen before", np.flatnonzero(twice))
+        frame, ids = frame[~(missing | twice)], ids[~(missing | twice)]
+        if not len(frame):
+            raise DataError(f"the catalog is empty.\n{report}")
+        titles = frame.get(names[TITLE], ids)
+        per_item = [_split(value, separator) for value in frame[names[CATEGORIES]]]
+        categories, shares = _shares(per_item)
+        return cls(
+            item_ids=pd.Index(ids.to_numpy(), dtype="str"),
+            titles=tuple(
+                clean_text(title) or clean_text(item_id)
+                for title, item_id in zip(titles, ids, strict=True)
+            ),
+            categories=categories,
+            shares=shares,
+            report=report,
+        )
+
+    @classmethod
+    def with_clustered_categories(
+        cls,
+        frame: Any,
+        columns: Mapping[str, str] | None = None,
+        *,
+        n_categories: int = 20,
+        seed: int = 0,
+    ) -> Catalog:
+        """Build a catalog whose categories are clusters of item texts, named by their terms.
+
+        Texts are the ``text`` column if mapped, else the titles: TF-IDF, k-means, and the three
+        terms of largest weight in each centre as its name. Needs the ``clusters`` extra.
+        """
+        from llmrec.data.clusters import cluster_names
+
+        frame = as_pandas(frame).reset_index(drop=True)
+        names = {ITEM_ID: ITEM_ID, TITLE: TITLE, **(columns or {})}
+        text = names.pop("text", names[TITLE])
+        require_columns(frame, {**names, "text": text})
+        texts = [clean_text(value, 2_000) for value in frame[text]]
+        frame[CATEGORIES] = [[name] for name in cluster_names(texts, n_categories, seed)]
+        return cls.from_frame(frame, names)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    @property
+    def n_categories(self) -> int:
+        """Number of categories."""
+        return len(self.categories)
+
+    @cached_property
+    def has_category(self) -> npt.NDArray[np.bool_]:
+        """(n_items,) whether the item has any category."""
+        found: npt.NDArray[np.bool_] = np.diff(self.shares.indptr) > 0
+        return found
+
+    def item_index(self, item_id: object) -> int:
+        """Look an item up by id; DataError if it is not in the catalog."""
+        return index_of(self.item_ids, item_id, "item")
+
+    def categories_of(self, item_idx: int) -> tuple[str, ...]:
+        """Names of an item's categories, in the catalog's order."""
+        start, stop = self.shares.indptr[item_idx : item_idx + 2]
+        return tuple(self.categories[c] for c in self.shares.indices[start:stop])
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or value != value  # NaN and NaT differ from themselves
+
+
+def _split(value: Any, separator: str) -> list[str]:
+    """Give the cleaned, distinct category names of one item, in order."""
+    if isinstance(value, str):
+        parts: Sequence[object] = value.split(separator)
+    elif pd.api.types.is_scalar(value):
+        parts = [] if _is_missing(value) else [id_string(value)]
+    else:
+        parts = list(value)
+    cleaned = (clean_text(part, _WHOLE_NAME) for part in parts)
+    return list(dict.fromkeys(name for name in cleaned if name))
+
+
+def _shares(per_item: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], sparse.csr_array]:
+    """Give the sorted categories, and how each item divides over them."""
+    names = sorted({name for found in per_item for name in found})
+    if not names:
+        raise DataError(
+            "no item has a category. Name the column (columns={'categories': ...}), or make "
+            "categories from item texts: Catalog.with_clustered_categories."
+        )
+    position = {name: index for index, name in enumerate(names)}
+    sizes = np.array([len(found) for found in per_item])
+    columns = np.array([position[name] for found in per_item for name in found], dtype=np.int64)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    values = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+    shares = sparse.csr_array((values, columns, offsets), shape=(len(per_item), len(names)))
+    shares.sort_indices()
+    return tuple(_short(names)), shares
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Cut long names; those that would then be equal end in a number."""
+    result: dict[str, None] = {}
+    for name in names:
+        short, n = clean_text(name, CATEGORY_LENGTH), 1
+        while short in result:
+            n += 1
+            short = f"{clean_text(name, CATEGORY_LENGTH - 6)} {n}"
+        result[short] = None
+    return list(result)

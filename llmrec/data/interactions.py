@@ -1,0 +1,234 @@
+"""A validated, sorted event log, and the report of what cleaning dropped and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llmrec.contracts import IntArray
+from llmrec.data.cleaning import CleaningReport, clean
+from llmrec.data.frames import (
+    ITEM_ID,
+    RATING,
+    TIMESTAMP,
+    USER_ID,
+    as_pandas,
+    index_by_string,
+    index_of,
+    numbers,
+    require_columns,
+)
+from llmrec.data.timestamps import parse_timestamps
+from llmrec.errors import DataError
+
+if TYPE_CHECKING:
+    from llmrec.data.catalog import Catalog
+
+BOT_EVENTS_PER_DAY = 1_000
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A log of events, sorted by user, then time, then order in the file.
+
+    An event's position in this order is its *event id*. Build one with `from_frame`.
+
+    Attributes
+    ----------
+    user_ids, item_ids
+        (n_users,) and (n_items,) string ids; ``user_idx`` and ``item_idx`` point into them.
+    user_offsets
+        (n_users + 1,) events of user ``u`` are ``user_offsets[u]:user_offsets[u + 1]``.
+    item_idx
+        (n_events,) 0..n_items-1.
+    timestamp
+        (n_events,) datetime64[ms], UTC.
+    source_row
+        (n_events,) row number in the frame the event came from.
+    rating
+        (n_events,) float64, or None where the log has none.
+    """
+
+    user_ids: pd.Index[str]
+    item_ids: pd.Index[str]
+    user_offsets: IntArray
+    item_idx: IntArray
+    timestamp: npt.NDArray[np.datetime64]
+    source_row: IntArray
+    rating: npt.NDArray[np.float64] | None
+    report: CleaningReport
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        columns: Mapping[str, str] | None = None,
+        *,
+        unit: str | None = None,
+        latest: np.datetime64 | None = None,
+        identity: Sequence[str] = (),
+        leave_out: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        bot_events_per_day: int | None = BOT_EVENTS_PER_DAY,
+    ) -> Interactions:
+        """Validate, clean and sort a frame of interactions.
+
+        Parameters
+        ----------
+        frame
+            pandas or polars frame, or a ``datasets.Dataset``, one row an event.
+        columns
+            Our name to the frame's name, for those of user_id, item_id, timestamp, rating that
+            differ: ``{"user_id": "household"}``.
+        unit
+            Unit of numeric times ("s", "ms", "us", "ns"); found from their size if None.
+        latest
+            Times after this (default: tomorrow) are impossible.
+        identity
+            Further columns that tell two events of one user, item and time apart; without them
+            the second such row is a duplicate.
+        leave_out
+            Reason to (n_rows,) mask: rows that are no interactions, counted under their reason.
+        bot_events_per_day
+            Users with more events than this on any one UTC day are dropped as bots; None keeps all.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, no row survives, or times mix units or time zones.
+        """
+        frame = as_pandas(frame)
+        names = {USER_ID: USER_ID, ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP, **(columns or {})}
+        require_columns(frame, {**names, **{name: name for name in identity}})
+        if not len(frame):
+            raise DataError("the log is empty: 0 rows. Give at least one interaction.")
+        rating = names.get(RATING, RATING)
+        user_idx, user_ids = index_by_string(frame[names[USER_ID]])
+        item_idx, item_ids = index_by_string(frame[names[ITEM_ID]])
+        table = pd.DataFrame(
+            {
+                USER_ID: user_idx,
+                ITEM_ID: item_idx,
+                TIMESTAMP: parse_timestamps(frame[names[TIMESTAMP]], unit, latest),
+                **({RATING: numbers(frame[rating])} if rating in frame else {}),
+                **{f"identity {name}": frame[name].array for name in identity},
+            }
+        )
+        table, report = clean(table, leave_out or {}, bot_events_per_day)
+        if not len(table):
+            raise DataError(f"no interaction survived cleaning.\n{report}")
+        return cls._from_clean(table, user_ids, item_ids, report)
+
+    @classmethod
+    def _from_clean(
+        cls,
+        table: pd.DataFrame,
+        user_ids: pd.Index[str],
+        item_ids: pd.Index[str],
+        report: CleaningReport,
+    ) -> Interactions:
+        user_idx, user_ids = _used(table[USER_ID].to_numpy(), user_ids)
+        item_idx, item_ids = _used(table[ITEM_ID].to_numpy(), item_ids)
+        times, rows = table[TIMESTAMP].to_numpy(), table.index.to_numpy()
+        order = np.lexsort((rows, times.view(np.int64), user_idx))
+        return cls(
+            user_ids=user_ids,
+            item_ids=item_ids,
+            user_offsets=np.concatenate(([0], np.cumsum(np.bincount(user_idx)))),
+            item_idx=item_idx[order],
+            timestamp=times[order],
+            source_row=rows[order],
+            rating=table[RATING].to_numpy()[order] if RATING in table else None,
+            report=report,
+        )
+
+    def __len__(self) -> int:
+        """Count the events."""
+        return len(self.item_idx)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_ids)
+
+    @cached_property
+    def user_idx(self) -> IntArray:
+        """(n_events,) user of each event."""
+        return np.repeat(np.arange(self.n_users), np.diff(self.user_offsets))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of the log's content: who took what, when."""
+        digest = hashlib.sha256("\x1f".join([*self.user_ids, "\x1e", *self.item_ids]).encode())
+        for array in (self.user_offsets, self.item_idx, self.timestamp.view(np.int64)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def user_index(self, user_id: object) -> int:
+        """Look a user up by id.
+
+        Raises
+        ------
+        DataError
+            If no event of this user is in the log; it names near ids.
+        """
+        return index_of(self.user_ids, user_id, "user")
+
+    def aligned(self, catalog: Catalog) -> Interactions:
+        """Give the log with ``item_idx`` pointing into the catalog.
+
+        Events of items that the catalog does not know, or knows without a category, are dropped
+        and counted in the report.
+        """
+        if self.item_ids is catalog.item_ids:
+            return self
+        item_idx = catalog.item_ids.get_indexer(self.item_ids)[self.item_idx].astype(np.int64)
+        unknown = item_idx < 0
+        bare = ~unknown & ~catalog.has_category[item_idx]
+        pointing = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
+        return pointing.without(
+            {"item not in the catalog": unknown, "item without a category": bare}
+        )
+
+    def without(self, leave_out: Mapping[str, npt.NDArray[np.bool_]]) -> Interactions:
+        """Give the log without some events, and without the users that then have none.
+
+        Parameters
+        ----------
+        leave_out
+            Reason to (n_events,) mask of the events to drop; no event under two reasons.
+
+        Raises
+        ------
+        DataError
+            If nothing is left.
+        """
+        report, keep = self.report, np.ones(len(self), dtype=bool)
+        for reason, rows in leave_out.items():
+            report = report.adding(reason, self.source_row[rows])
+            keep &= ~rows
+        if not keep.any():
+            raise DataError(f"no event is left.\n{report}")
+        counts = np.bincount(self.user_idx[keep], minlength=self.n_users)
+        return replace(
+            self,
+            user_ids=self.user_ids[counts > 0],
+            user_offsets=np.concatenate(([0], np.cumsum(counts[counts > 0]))),
+            item_idx=self.item_idx[keep],
+            timestamp=self.timestamp[keep],
+            source_row=self.source_row[keep],
+            rating=None if self.rating is None else self.rating[keep],
+            report=report,
+        )
+
+
+def _used(positions: IntArray, ids: pd.Index[str]) -> tuple[IntArray, pd.Index[str]]:
+    """Leave out the ids that no event has; the order of the others stays."""
+    used = np.bincount(positions, minlength=len(ids)) > 0
+    return (np.cumsum(used) - 1)[positions], ids[used]

@@ -1,0 +1,223 @@
+"""Cutting histories into periods: the only file that compares events' times with a cutoff."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from llmrec.contracts import IntArray
+from llmrec.data.calendar import (
+    INSTANT,
+    Period,
+    PeriodLength,
+    as_time,
+    boundaries_before,
+    cutoffs,
+)
+from llmrec.data.catalog import Catalog
+from llmrec.data.counts import item_counts_between, weighted_counts
+from llmrec.data.histories import History, Target, Window
+from llmrec.data.interactions import Interactions
+from llmrec.data.timestamps import TimeArray
+from llmrec.errors import DataError
+
+__all__ = [
+    "History",
+    "Period",
+    "PeriodLength",
+    "Target",
+    "TimeArray",
+    "Window",
+    "cutoffs",
+    "events_before",
+    "holdout_cutoff",
+    "holdout_windows",
+    "item_counts_between",
+    "latest_windows",
+    "make_histories",
+    "make_windows",
+    "weighted_counts",
+]
+Time = datetime | np.datetime64 | str
+
+
+def make_windows(
+    log: Interactions,
+    catalog: Catalog,
+    period: str | PeriodLength,
+    cutoff: Time | None = None,
+    *,
+    back: int = 0,
+    min_periods: int = 1,
+    min_target_events: int = 1,
+) -> list[Window]:
+    """Cut every user's log at a cutoff into a history and the period that follows.
+
+    Parameters
+    ----------
+    period
+        "28D", "2W", "1M": calendar periods, counted back from the cutoff. "10 events": periods of
+        that many events, counted from a user's first event (ties in time: order in the file).
+    cutoff
+        Start of the target period. None: the last complete period is the target; with periods of
+        events that is each user's last complete one.
+    back
+        With ``cutoff=None``: how many periods before the last complete one the target lies.
+    min_periods
+        Non-empty periods that a history must have.
+    min_target_events
+        Events that a target must have.
+
+    Raises
+    ------
+    DataError
+        If the period is not understood, or the log is too short for it.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        end = None if cutoff is None else as_time(cutoff)
+        windows = _event_windows(log, catalog, length, end, back)
+    elif cutoff is None:
+        grid = cutoffs(log, length)
+        if len(grid) < 3 + back:
+            raise DataError(
+                f"the log spans {len(grid) - 1} whole periods of {length}; a history and a target "
+                f"{back} periods back need {back + 2}. Choose shorter periods, or give a cutoff."
+            )
+        windows = _calendar_windows(log, catalog, length, grid[-2 - back])
+    else:
+        windows = _calendar_windows(log, catalog, length, as_time(cutoff))
+    return [
+        window
+        for window in windows
+        if np.count_nonzero(np.diff(window.history.offsets)) >= min_periods
+        and window.target.n_events >= min_target_events
+    ]
+
+
+def latest_windows(log: Interactions, catalog: Catalog, period: str | PeriodLength) -> list[Window]:
+    """Cut windows whose target is the newest stretch of one period's length.
+
+    Calendar: the period that ends with the log's last event. Events: each user's last complete one.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        return make_windows(log, catalog, length)
+    return make_windows(log, catalog, length, holdout_cutoff(log, length))
+
+
+def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime64:
+    """One time for everybody that leaves something to forecast after it.
+
+    Calendar: a period before the log's end. Events: the time before which 90 % of all events lie.
+    """
+    length = PeriodLength.parse(period)
+    if length.unit != "events":
+        return length.shift(log.timestamp.max() + INSTANT, -1)
+    cutoff: np.datetime64 = np.sort(log.timestamp)[int(0.9 * len(log))]
+    return cutoff
+
+
+def holdout_windows(
+    log: Interactions, catalog: Catalog, period: str | PeriodLength, min_target_events: int = 5
+) -> list[Window]:
+    """Cut everybody at `holdout_cutoff`; the same as `latest_windows` for calendar periods."""
+    cutoff = holdout_cutoff(log, period)
+    return make_windows(log, catalog, period, cutoff, min_target_events=min_target_events)
+
+
+def make_histories(
+    log: Interactions,
+    catalog: Catalog,
+    period: str | PeriodLength,
+    cutoff: Time | None = None,
+    users: Sequence[int] | None = None,
+) -> list[History]:
+    """Cut users' whole past before a cutoff (default: just after the log's last event).
+
+    ``users`` are user indices into ``log.aligned(catalog)`` (default: all). A user without an
+    event before the cutoff gets a history of empty periods.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    end = log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
+    chosen = range(log.n_users) if users is None else [int(user) for user in users]
+    if length.unit == "events":
+        stops = [_position(log, user, end) for user in chosen]
+        return [
+            _event_history(log, catalog, length, user, stop, end)
+            for user, stop in zip(chosen, stops, strict=True)
+        ]
+    bounds = boundaries_before(log, length, end)
+    return [
+        History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
+        for user in chosen
+    ]
+
+
+def events_before(log: Interactions, cutoff: Time) -> Interactions:
+    """Give the log as it was just before a cutoff; DataError if it was empty."""
+    return log.without({"at or after the cutoff": log.timestamp >= as_time(cutoff)})
+
+
+def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:
+    """(n_times,) log position of the user's first event at or after each time."""
+    first, last = log.user_offsets[user : user + 2]
+    found = np.searchsorted(log.timestamp[first:last], times, side="left")
+    return np.asarray(first + found, dtype=np.int64)
+
+
+def _position(log: Interactions, user: int, time: np.datetime64) -> int:
+    return int(_positions(log, user, np.array([time]))[0])
+
+
+def _calendar_windows(
+    log: Interactions, catalog: Catalog, length: PeriodLength, cutoff: np.datetime64
+) -> list[Window]:
+    following = Period(cutoff, length.shift(cutoff, 1))
+    windows = []
+    for history in make_histories(log, catalog, length, cutoff):
+        start, stop = history.event_ids.stop, _position(log, history.user_idx, following.end)
+        windows.append(Window(history, Target(log, catalog, start, stop, following)))
+    return windows
+
+
+def _event_history(
+    log: Interactions,
+    catalog: Catalog,
+    length: PeriodLength,
+    user: int,
+    stop: int,
+    cutoff: np.datetime64,
+) -> History:
+    """Periods of n events from the user's first to position ``stop``, the newest maybe shorter."""
+    first = int(log.user_offsets[user])
+    offsets = np.append(np.arange(first, max(stop, first + 1), length.n), stop)
+    # A user whose first event is not before the cutoff has one empty period, which ends there.
+    bounds = np.append(np.minimum(log.timestamp[offsets[:-1]], cutoff), cutoff)
+    return History(log, catalog, user, offsets, bounds, cutoff, length)
+
+
+def _event_windows(
+    log: Interactions,
+    catalog: Catalog,
+    length: PeriodLength,
+    cutoff: np.datetime64 | None,
+    back: int,
+) -> list[Window]:
+    windows = []
+    for user in range(log.n_users):
+        first, last = (int(position) for position in log.user_offsets[user : user + 2])
+        if cutoff is None:
+            start = first + length.n * ((last - first) // length.n - 1 - back)
+        else:
+            start = _position(log, user, cutoff)
+        stop = start + length.n
+        if start <= first or stop > last:
+            continue
+        period = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        end = period.start if cutoff is None else cutoff
+        history = _event_history(log, catalog, length, user, start, end)
+        windows.append(Window(history, Target(log, catalog, start, stop, period)))
+    return windows

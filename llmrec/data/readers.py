@@ -1,0 +1,139 @@
+"""One door for every log: an embedded name, a folder in a known layout, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.data.embedded import log_folder
+from llmrec.data.formats import amazon, completejourney, mind, movielens
+from llmrec.data.frames import (
+    CATEGORIES,
+    ITEM_ID,
+    RATING,
+    TIMESTAMP,
+    TITLE,
+    USER_ID,
+    as_pandas,
+    require_columns,
+)
+from llmrec.data.interactions import Interactions
+from llmrec.data.tables import read_file
+from llmrec.errors import DataError
+
+__all__ = ["Dataset", "load_dataset", "read_table"]
+
+# The files that tell a layout, and its reader; the first that fits is taken.
+_LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
+    (("*.inter", "*.item"), movielens.read_atomic),
+    (("u.data", "u.item"), movielens.read_100k),
+    (("ratings.dat", "movies.dat"), movielens.read_1m),
+    (("ratings.csv", "movies.csv"), movielens.read_latest),
+    (("transactions.parquet", "products.parquet"), completejourney.read),
+    (("behaviors.tsv", "news.tsv"), mind.read),
+    (("meta_*.jsonl*",), amazon.read),
+)
+_EVENT, _ITEM = (USER_ID, ITEM_ID, TIMESTAMP, RATING), (ITEM_ID, TITLE, CATEGORIES)
+
+
+def load_dataset(name: str | Path) -> Dataset:
+    """Load a log with its catalog.
+
+    Parameters
+    ----------
+    name
+        "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours). A folder
+        of MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews
+        2023. A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories
+        and, if there, title and rating.
+
+    Raises
+    ------
+    DataError
+        If it is none of these, or a file of it is broken; the message names file and line.
+    """
+    path = _find(name)
+    try:
+        if path.is_file():
+            return read_table(path, name=path.name.partition(".")[0])
+        return _reader(path)(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _find(name: str | Path) -> Path:
+    try:
+        return log_folder(str(name))
+    except DataError as error:
+        if not Path(name).exists():
+            raise DataError(f"{error} Nor is there such a folder or file.") from error
+    return Path(name)
+
+
+def _reader(folder: Path) -> Callable[[Path], Dataset]:
+    for files, reader in _LAYOUTS:
+        if all(any(folder.glob(file)) for file in files):
+            return reader
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+    known = "; ".join(" + ".join(files) for files, _ in _LAYOUTS)
+    raise DataError(f"no known layout. Found {found}; known are {known}. Or use read_table.")
+
+
+def read_table(
+    log: Any,
+    catalog: Any = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    name: str = "table",
+    period: str = "28D",
+    noun: str = "items",
+    person: str = "person",
+    repeat: Literal["allow", "exclude"] = "allow",
+) -> Dataset:
+    """Make a dataset of any table of events and any table of items.
+
+    Parameters
+    ----------
+    log
+        Path of a .csv, .tsv or .parquet file, pandas or polars frame, or ``datasets.Dataset``:
+        user_id, item_id, timestamp, and maybe rating.
+    catalog
+        The same for items: item_id, categories (lists, or text separated by "|"), maybe title.
+        None: the log's own columns of these names.
+    columns
+        Our name to the tables' name, for those that differ.
+    name, period, noun, person, repeat
+        See `Dataset`.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or nothing survives cleaning.
+    """
+    columns = dict(columns or {})
+    unknown = set(columns) - {*_EVENT, *_ITEM}
+    if unknown:
+        raise DataError(
+            f"columns: {min(unknown)!r} is none of our names ({', '.join({*_EVENT, *_ITEM})})."
+        )
+    events = _as_frame(log)
+    if catalog is None:
+        item_id = columns.get(ITEM_ID, ITEM_ID)
+        require_columns(events, {ITEM_ID: item_id})
+        items = events.drop_duplicates(item_id)
+    else:
+        items = _as_frame(catalog)
+    cleaned = Catalog.from_frame(items, {key: columns[key] for key in _ITEM if key in columns})
+    interactions = Interactions.from_frame(
+        events, {key: columns[key] for key in _EVENT if key in columns}
+    )
+    return Dataset(name, interactions.aligned(cleaned), cleaned, period, noun, person, repeat)
+
+
+def _as_frame(table: Any) -> pd.DataFrame:
+    return read_file(Path(table)) if isinstance(table, (str, Path)) else as_pandas(table)

@@ -1,0 +1,342 @@
+"""InterestEngine: the stages wired together, from a user's id to explained recommendations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llmrec.contracts import Forecast, ItemScorer
+from llmrec.data.calendar import INSTANT, as_time
+from llmrec.data.files import write_text
+from llmrec.data.periods import (
+    History,
+    events_before,
+    holdout_windows,
+    latest_windows,
+    make_histories,
+)
+from llmrec.data.readers import Dataset, load_dataset
+from llmrec.errors import DataError
+from llmrec.evaluation.backtest import draw
+from llmrec.explain.counterfactual import WhyNot, why_not
+from llmrec.explain.describe import described
+from llmrec.explain.evidence import ItemExplanation, explain_item
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.ranking.blend import Blend, fit_blend
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.tilt import Ranking, rank
+
+if TYPE_CHECKING:
+    from llmrec.forecasters.llm import LLMForecaster
+
+SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
+FIT_WINDOWS = 1_000  # at most so many windows for the blend: all its scores are held at once
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine folder says beside its calibration: plain values, kept as JSON.
+
+    Attributes
+    ----------
+    model, template, budget
+        Base model, prompt version, and tokens a prompt may have.
+    counting
+        Fields of `DecayedDirichlet`.
+    blend
+        Name of a scorer to its weight; scorers of weight 0 are not built.
+    strength
+        How hard the forecast tilts the ranking (0: not at all).
+    fitted_before, data
+        Nothing at or after this time was used to fit; fingerprint of the log used.
+    """
+
+    model: str = "smollm2-135m"
+    template: str = "forecast-v1"
+    budget: int = 300
+    counting: Mapping[str, Any] = field(default_factory=dict)
+    blend: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    fitted_before: str = ""
+    data: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> EngineSettings:
+        """Read settings; DataError names an unknown field or broken JSON."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} is no engine's settings: {error}") from error
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise DataError(f"{path}: unknown field {min(unknown)!r}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item of a list, and why it is there."""
+
+    item_id: str
+    title: str
+    rank: int
+    score: float
+    explanation: ItemExplanation
+
+    @property
+    def why(self) -> str:
+        """The explanation in a sentence or two."""
+        return self.explanation.text
+
+
+class InterestEngine:
+    """Forecasts a person's next period, ranks items from it, and explains each.
+
+    Usage::
+
+        engine = InterestEngine.from_pretrained("smollm2-135m", data="completejourney")
+        print(engine.forecast("1823").description)
+        for item in engine.recommend("1823", k=10):
+            print(item.rank, item.title, item.why)
+
+    Attributes
+    ----------
+    dataset
+        The log, cut at ``cutoff``: the engine cannot see anything later.
+    cutoff
+        The forecast period starts here.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cutoff: np.datetime64,
+        forecaster: LLMForecaster,
+        blend: Blend,
+        settings: EngineSettings,
+    ) -> None:
+        self.dataset, self.cutoff = dataset, cutoff
+        self.forecaster, self.blend, self.settings = forecaster, blend, settings
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "smollm2-135m",
+        *,
+        data: Dataset | str = "ml-100k",
+        cutoff: np.datetime64 | str | None = None,
+        write: bool = True,
+        refit: bool = False,
+        **loading: Any,
+    ) -> InterestEngine:
+        """Load an engine for a log.
+
+        Parameters
+        ----------
+        name
+            A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded), a
+            local folder, a hub id.
+        data
+            A `Dataset`, or what `load_dataset` takes. Fitted settings of the two embedded logs ship
+            with the package; for any other log counting and blend are fitted here, and the reading
+            is not trusted until `fit`.
+        cutoff
+            Start of the period to forecast; default: the end of the log.
+        write
+            Whether the model words the descriptions.
+        refit
+            Fit counting and blend here even if fitted settings are at hand.
+        loading
+            Passed to `LanguageModel.load`: device, dtype, adapter, quantize.
+        """
+        dataset = load_dataset(data) if isinstance(data, str) else data
+        end = dataset.log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
+        dataset = replace(dataset, log=events_before(dataset.log, end))
+        own = (Path(name) / SETTINGS_FILE).is_file()
+        folder = Path(name) if own else shipped_folder(dataset.name)
+        known = (folder / SETTINGS_FILE).is_file() and not refit
+        settings = EngineSettings.load(folder / SETTINGS_FILE) if known else fit_settings(dataset)
+        if not own:
+            settings = replace(settings, model=name)
+        calibration = folder / CALIBRATION_FILE if known else None
+        forecaster = _forecaster(dataset, settings, calibration, write, loading)
+        blend = build_blend(dataset, end, settings.blend)
+        return cls(dataset, end, forecaster, blend, settings)
+
+    def history(self, user_id: object) -> History:
+        """Give a user's history up to the cutoff; DataError names near ids if there is none."""
+        user = self.dataset.log.user_index(user_id)
+        return self.histories([user])[0]
+
+    def histories(self, users: Sequence[int] | None = None) -> list[History]:
+        """Give the histories of user indices (default: everybody)."""
+        dataset = self.dataset
+        return make_histories(dataset.log, dataset.catalog, dataset.period, self.cutoff, users)
+
+    def forecast(self, user: str | History) -> Forecast:
+        """Forecast one user's next period, in numbers and in checked words."""
+        return self.forecast_many([self._as_history(user)])[0]
+
+    def forecast_many(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast many; each is what `forecast` gives."""
+        result = []
+        for history, forecast in zip(histories, self.forecaster.forecast(histories), strict=True):
+            claims, unread = self.forecaster.codec.claims(forecast.description)
+            result.append(described(history, forecast, claims, len(unread)))
+        return result
+
+    def rank(
+        self,
+        user: str | History,
+        k: int,
+        *,
+        forecast: Forecast | None = None,
+        edits: Sequence[Edit] = (),
+        repeat: Literal["allow", "exclude"] | None = None,
+    ) -> Ranking:
+        """Rank the catalog for a user: the k best items with the parts of their scores."""
+        history = self._as_history(user)
+        forecast = forecast or self.forecast(history)
+        return rank(
+            [forecast],
+            [history],
+            self.blend,
+            k=k,
+            strength=self.settings.strength,
+            repeat=repeat or self.dataset.repeat,
+            edits=edits,
+        )[0]
+
+    def recommend(
+        self,
+        user: str | History,
+        k: int = 10,
+        *,
+        forecast: Forecast | None = None,
+        edits: Sequence[Edit] = (),
+        repeat: Literal["allow", "exclude"] | None = None,
+    ) -> list[Recommendation]:
+        """Recommend k items, each with its explanation.
+
+        Parameters
+        ----------
+        forecast
+            A forecast at hand, so that it is not made again.
+        edits
+            Changes to the forecast before the list is made.
+        repeat
+            Whether items already taken may be listed; default: the log's own rule.
+        """
+        history = self._as_history(user)
+        forecast = forecast or self.forecast(history)
+        ranking = self.rank(history, k, forecast=forecast, edits=edits, repeat=repeat)
+        explanations = [
+            explain_item(ranking, position, history, forecast)
+            for position in range(len(ranking.item_idx))
+        ]
+        return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
+
+    def why_not(self, user: str | History, item_id: object, k: int = 10) -> WhyNot:
+        """Say why an item is not among the k best, and the smallest edit that would list it."""
+        history = self._as_history(user)
+        forecast = self.forecast(history)
+        n_items = self.dataset.catalog.n_items
+
+        def rerank(edits: Sequence[Edit]) -> Ranking:
+            return self.rank(history, n_items, forecast=forecast, edits=edits)
+
+        item = self.dataset.catalog.item_index(item_id)
+        return why_not(item, rerank, k, self.dataset.catalog)
+
+    def fit(self, n_windows: int | None = 500, seed: int = 0) -> InterestEngine:
+        """Fit the calibration of the reading on the last period before the cutoff."""
+        windows = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
+        self.forecaster.fit(draw(windows, n_windows, seed))
+        return self
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write settings and calibration; `from_pretrained` reads them back."""
+        folder = Path(folder)
+        write_text(folder / SETTINGS_FILE, json.dumps(asdict(self.settings), indent=1))
+        if self.forecaster.calibration is not None:
+            self.forecaster.calibration.save(folder / CALIBRATION_FILE)
+
+    def _as_history(self, user: str | History) -> History:
+        return user if isinstance(user, History) else self.history(user)
+
+
+def shipped_folder(dataset: str) -> Path:
+    """Where the package keeps the fitted engine of an embedded log."""
+    return Path(str(resources.files("llmrec"))) / "engines" / dataset
+
+
+def fit_settings(dataset: Dataset) -> EngineSettings:
+    """Fit counting and blend on the last period of a log; one too short gets defaults."""
+    log, catalog = dataset.log, dataset.catalog
+    windows = draw(holdout_windows(log, catalog, dataset.period), FIT_WINDOWS)
+    if len(windows) < 10:
+        return EngineSettings(blend={"PersonalRepeat": 1.0}, data=log.fingerprint)
+    counting = DecayedDirichlet().fit(latest_windows(log, catalog, dataset.period))
+    scorers = _scorers(dataset, windows[0].history.cutoff)
+    blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
+    return EngineSettings(
+        counting=asdict(counting),
+        blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
+        fitted_before=str(log.timestamp.max() + INSTANT),
+        data=log.fingerprint,
+    )
+
+
+def build_blend(dataset: Dataset, cutoff: np.datetime64, weights: Mapping[str, float]) -> Blend:
+    """Build the scorers of non-zero weight, fitted on what lies before the cutoff."""
+    scorers = _scorers(dataset, cutoff, [name for name, weight in weights.items() if weight > 0])
+    return Blend(tuple(scorers.values()), tuple(weights[name] for name in scorers))
+
+
+def _scorers(
+    dataset: Dataset, cutoff: np.datetime64, names: Sequence[str] | None = None
+) -> dict[str, ItemScorer]:
+    built: dict[str, ItemScorer] = {}
+    for name in names or ("RecentPopularity", "PersonalRepeat", "ImplicitALS"):
+        if name == "ImplicitALS":
+            built[name] = ImplicitALS().fit(dataset.log, dataset.catalog, cutoff)
+        elif name == "PersonalRepeat":
+            built[name] = PersonalRepeat()
+        elif name == "RecentPopularity":
+            built[name] = RecentPopularity()
+        else:
+            raise DataError(f"no scorer is called {name!r}")
+    return built
+
+
+def _forecaster(
+    dataset: Dataset,
+    settings: EngineSettings,
+    calibration_file: Path | None,
+    write: bool,
+    loading: Mapping[str, Any],
+) -> LLMForecaster:
+    from llmrec.evaluation.report import codec_for
+    from llmrec.forecasters.calibration import Calibration
+    from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.language.model import LanguageModel
+
+    model = LanguageModel.load(settings.model, **loading)
+    codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
+    calibration = None
+    if calibration_file is not None and calibration_file.is_file():
+        calibration = Calibration.load(calibration_file, dataset.catalog.categories)
+        if calibration.model != model.fingerprint:
+            calibration = (
+                None  # another model's readings: LLMForecaster then falls back, and says so
+            )
+    return LLMForecaster(
+        model, codec, DecayedDirichlet(**settings.counting), calibration, write=write
+    )

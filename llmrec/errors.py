@@ -1,0 +1,33 @@
+"""The named errors of the package: each says what was found, where, and the way out."""
+
+from __future__ import annotations
+
+
+class LlmrecError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class DataError(LlmrecError, ValueError):
+    """A frame, file or value that cannot be read as interactions or as a catalog."""
+
+
+class ForecastParseError(LlmrecError, ValueError):
+    """A forecast line that does not say a forecast.
+
+    Attributes
+    ----------
+    reason
+        Machine-readable cause, such as ``"unknown category"``; parse failures are counted by it.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class ModelLoadError(LlmrecError, ValueError):
+    """A model folder, adapter or hub id that cannot be loaded."""
+
+
+class MissingExtraError(LlmrecError, ImportError):
+    """An optional dependency is needed; the message names the pip command."""

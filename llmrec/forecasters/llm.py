@@ -1,0 +1,166 @@
+"""The language model as a forecaster: the prior counts, the model reads, calibration decides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
+from llmrec.data.periods import History, Window
+from llmrec.forecasters.calibration import Calibration, fit_calibration
+from llmrec.forecasters.counting import fit_concentration
+from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
+from llmrec.language.reading import NameReadout, centered
+
+CLAIMED = 8  # categories a description may speak of
+
+
+class LLMForecaster:
+    """Forecasts by reading (one forward pass) or by generating (the model writes the numbers).
+
+    Parameters
+    ----------
+    model, codec
+        The language model, and the text formats it reads and writes.
+    prior
+        The numeric forecaster that counts; the reading moves its weights.
+    calibration
+        How far to trust the reading; None: not at all, and the source says so.
+    weights
+        "read": q = softmax(log prior + a z + b). "generate": the model writes ``samples`` lines,
+        their mean is mixed into the prior with weight ``pool``.
+    write
+        Whether the model also writes the description; what it writes is not checked here.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        codec: Codec,
+        prior: Forecaster,
+        calibration: Calibration | None = None,
+        *,
+        weights: Literal["read", "generate"] = "read",
+        pool: float = 0.1,
+        samples: int = 4,
+        write: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.codec, self.prior = model, codec, prior
+        self.calibration, self.weights = calibration, weights
+        self.pool, self.samples, self.write, self.seed = pool, samples, write, seed
+        self._readout = NameReadout(codec.labels, model.encode)
+        self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
+
+    def read(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) scores read in one forward pass, each row centred on 0."""
+        prompts = [self.codec.prompt(history) for history in histories]
+        return centered(self.model.read(prompts, self._readout))
+
+    def fit(self, windows: Sequence[Window], *, scores: FloatArray | None = None) -> Calibration:
+        """Fit the calibration on validation windows, adopt it, and give it back.
+
+        ``scores`` are the readings of the windows' histories, where they are already at hand.
+        """
+        histories = [window.history for window in windows]
+        targets = np.stack([window.target.category_counts for window in windows])
+        prior = np.stack([f.category_weights for f in self.prior.forecast(histories)])
+        z = self.read(histories) if scores is None else scores
+        fitted = fit_calibration(prior, z, targets, seed=self.seed)
+        self.calibration = replace(
+            fitted,
+            concentration=fit_concentration(fitted.apply(prior, z), targets),
+            model=self.model.fingerprint,
+            categories=self.codec.categories,
+        )
+        return self.calibration
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        prior = self.prior.forecast(histories)
+        if self.weights == "generate":
+            forecasts = self._generated(histories, prior)
+        else:
+            forecasts = self._read(histories, prior)
+        return self._described(histories, forecasts) if self.write else forecasts
+
+    def _read(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
+        calibration = self.calibration
+        if calibration is None:
+            return [self._fallen_back(f, "no calibration was fitted") for f in prior]
+        weights = np.stack([f.category_weights for f in prior])
+        scores = self.read(histories) if calibration.trusted else np.zeros_like(weights)
+        updated = calibration.apply(weights, scores)
+        if calibration.trusted:
+            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}")
+        else:
+            mean, low, _ = calibration.gain
+            source = self._source(
+                "fallback",
+                f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
+                f"event, lower bound {low:+.4f}",
+            )
+        return [Forecast(row, calibration.concentration, "", (), source) for row in updated]
+
+    def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
+        prompts = [self.codec.prompt(history) for history in histories]
+        written: list[list[FloatArray]] = [[] for _ in prompts]
+        for sample in range(self.samples):
+            lines = self.model.generate(
+                prompts,
+                constrain=self.codec.grammar(),
+                temperature=1.0,
+                seed=self.seed + sample,
+            )
+            for line, rest, found in zip(lines, prior, written, strict=True):
+                parsed = self.codec.parse(line.text, rest=rest.category_weights)
+                found.append(parsed.category_weights)
+        source = self._source("llm", f"{self.samples} written lines, mixed in with {self.pool:g}")
+        return [
+            replace(
+                counted,
+                category_weights=(1 - self.pool) * counted.category_weights
+                + self.pool * np.mean(found, axis=0),
+                source=source,
+            )
+            for counted, found in zip(prior, written, strict=True)
+        ]
+
+    def _described(
+        self, histories: Sequence[History], forecasts: Sequence[Forecast]
+    ) -> list[Forecast]:
+        prompts, grammars = [], []
+        for history, forecast in zip(histories, forecasts, strict=True):
+            line = self.codec.mix(forecast.category_weights)
+            prompts.append(f"{self.codec.prompt(history)} {line}:")
+            grammars.append(self.codec.words_grammar(spoken_of(history, forecast)))
+        words = self.model.generate(prompts, constrain=grammars, seed=self.seed)
+        return [
+            replace(forecast, description=text.text, source=replace(forecast.source, words="llm"))
+            for forecast, text in zip(forecasts, words, strict=True)
+        ]
+
+    def _source(self, how: Literal["llm", "counting", "fallback"], why: str) -> Source:
+        return Source(
+            f"LLMForecaster({self.model.name})", how, why, prompt=self._prompt_id, seed=self.seed
+        )
+
+    def _fallen_back(self, forecast: Forecast, why: str) -> Forecast:
+        return replace(forecast, source=self._source("fallback", why))
+
+
+def spoken_of(history: History, forecast: Forecast) -> list[int]:
+    """Categories worth a word: the heaviest of the forecast and of the history, by index."""
+    taken = np.argsort(-history.category_counts.sum(axis=0), kind="stable")[: CLAIMED // 2]
+    return sorted({*forecast.top(CLAIMED // 2).tolist(), *taken.tolist()})
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,198 @@
+"""From a model's name to a model in memory; transformers and peft are imported here only.
+
+A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. Whatever cannot be
+loaded whole is refused with a `ModelLoadError`: no weight is ever made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto import modeling_auto
+from transformers.utils import logging
+
+from llmrec.data import embedded
+from llmrec.errors import MissingExtraError, ModelLoadError
+
+EMBEDDED = "smollm2-135m"
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["4bit", "8bit"]
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def load_checkpoint(
+    name: str,
+    *,
+    adapter: Path | None,
+    device: str,
+    dtype: Precision,
+    quantize: Quantization | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model in evaluation mode, its adapter inside, and its tokenizer.
+
+    Raises
+    ------
+    ModelLoadError
+        If anything is missing, damaged, of another kind than a decoder or an encoder-decoder, or
+        if the adapter was made for another base model.
+    MissingExtraError
+        If ``quantize`` is given and bitsandbytes is not installed.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = _source(name)
+    with _explained(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
+        config = AutoConfig.from_pretrained(source)
+        loader = _loader(config)
+        precision = _precision(dtype, device, config)
+        tokenizer = _tokenizer(source)
+        model, report = loader.from_pretrained(
+            source,
+            dtype=precision,
+            device_map={"": device},
+            quantization_config=_quantization(quantize, precision),
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            absent = sorted(report["missing_keys"])
+            raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ValueError(f"its tokenizer has {len(tokenizer)} tokens, more than it knows")
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    return model.eval(), tokenizer
+
+
+def _source(name: str) -> str:
+    if name == EMBEDDED:
+        return str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+def _convert_gguf(folder: Path) -> None:
+    """Write the embedded GGUF file's model and tokenizer into a folder that loads in seconds."""
+    gguf = embedded.gguf_file(EMBEDDED)
+    with _explained(f"embedded model {gguf}", "install its distribution again"):
+        source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # Weights that came out of GGUF refuse to be saved as long as their config says so.
+    config = quantized.config
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantized.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _loader(config: PreTrainedConfig) -> Any:
+    """Choose the loading class; refuse what cannot continue a text, such as an encoder alone."""
+    kinds, loader = (
+        (modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM)
+        if config.is_encoder_decoder
+        else (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM)
+    )
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in kinds.values():
+        raise ValueError(
+            f"its architecture is {architecture!r}; a decoder with a language-model head or an "
+            "encoder-decoder like T5 is needed"
+        )
+    return loader
+
+
+def _precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch.dtype:
+    if dtype == "float16" and config.model_type in ("t5", "mt5", "umt5", "longt5"):
+        raise ValueError("T5 overflows in float16: use dtype='bfloat16' or 'float32'")
+    if dtype == "auto":
+        on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if on_gpu else torch.float32
+    precision: torch.dtype = getattr(torch, dtype)
+    return precision
+
+
+def _quantization(
+    quantize: Quantization | None, precision: torch.dtype
+) -> BitsAndBytesConfig | None:
+    if quantize is None:
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            f"quantize={quantize!r} needs bitsandbytes: pip install 'llmrec[quantized]'"
+        )
+    if quantize == "8bit":
+        # A threshold above 0 looks for outliers across the whole batch: a prompt's answer would
+        # then depend on the others.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision
+    )
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    folder = Path(source)
+    # Without its vocabulary file a T5 tokenizer would come up empty instead of failing.
+    if folder.is_dir() and not any((folder / file).exists() for file in _VOCABULARIES):
+        raise ValueError(f"there is no tokenizer in it (none of {', '.join(_VOCABULARIES)})")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise ValueError(f"its tokenizer ({type(tokenizer).__name__}) has no tokenizers backend")
+    return tokenizer
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+
+    weights = adapter / "adapter_model.safetensors"
+    with _explained(f"adapter {str(adapter)!r}", "give the folder of one made for this base model"):
+        if not weights.is_file():
+            raise ValueError(f"there is no {weights.name} in it")
+        if PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
+            raise ValueError("it is a soft prompt; an adapter inside the layers (LoRA) is needed")
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        with safe_open(weights, framework="pt") as file:
+            found = set(file.keys())
+        strange = expected - found or {key for key in found - expected if ".lora_" in key}
+        if strange:
+            raise ValueError(f"its layers are not this base model's, such as {min(strange)!r}")
+    # The adapter's layers are inside the base model, so the wrapper is not needed any more.
+    base: PreTrainedModel = adapted.get_base_model()
+    return base
+
+
+@contextmanager
+def _explained(what: str, way_out: str) -> Iterator[None]:
+    """Keep the libraries silent, and turn what they raise into an error that says the way out."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (ModelLoadError, MissingExtraError):
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as cause:
+        reason = " ".join(str(cause).split())[:300]
+        raise ModelLoadError(f"{what} cannot be loaded: {reason}; {way_out}") from cause
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

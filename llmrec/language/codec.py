@@ -1,0 +1,307 @@
+"""The text formats, side by side: the prompt, the forecast line, and the parser that reads it back.
+
+A forecast line is one punctuated line: integer percents of the heaviest categories, then ``other``,
+then claims in words::
+
+    Drama 31%, Comedy 22%, other 47%: Drama is rising, Comedy is fading.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from llmrec.contracts import FloatArray, Forecast, IntArray, Kind, Source
+from llmrec.data.catalog import clean_text
+from llmrec.errors import ForecastParseError
+from llmrec.language.grammar import line_grammar, words_grammar
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from llmrec.data.periods import History
+
+OTHER = "other"
+PHRASES: dict[str, Kind] = {
+    "is rising": "rising",
+    "picks up": "rising",
+    "is fading": "fading",
+    "slows down": "fading",
+    "stays steady": "steady",
+    "is new": "new",
+    "comes back": "returning",
+}
+MAX_LINE = 4_000  # characters; a longer text is no forecast line
+TITLE_LENGTH = 40
+_UNSAFE = re.compile(r"[^\w &'/()\-+.]|_")
+_ENTRY = re.compile(r"^(.+?)\s*\b([0-9]{1,3})\s?%$")
+
+
+def make_labels(categories: Sequence[str]) -> tuple[str, ...]:
+    """Give each category a tokenizer-safe label, a bijection even if case is ignored.
+
+    Letters, digits, spaces and ``& ' / ( ) - + .`` stay; anything else becomes a space; at most 40
+    characters; collisions and the reserved word ``other`` get a number.
+    """
+    labels: list[str] = []
+    taken = {OTHER}
+    for category in categories:
+        plain = " ".join(_UNSAFE.sub(" ", unicodedata.normalize("NFKC", category)).split())
+        stem = plain[:40].strip(" .") or "category"
+        label, n = stem, 2
+        while label.casefold() in taken:
+            label, n = f"{stem} {n}", n + 1
+        taken.add(label.casefold())
+        labels.append(label)
+    return tuple(labels)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One period of a prompt while it is being fitted to the budget."""
+
+    start: np.datetime64
+    end: np.datetime64
+    counts: FloatArray
+    titles: tuple[str, ...]
+
+    def merged(self, later: _Line) -> _Line:
+        return _Line(self.start, later.end, self.counts + later.counts, later.titles or self.titles)
+
+
+class Codec:
+    """Histories to prompts, forecasts to lines, lines to forecasts.
+
+    Parameters
+    ----------
+    categories
+        (n_categories,) names in the catalog's order.
+    person, noun
+        Who takes what: "viewer" and "films".
+    template
+        Name of a file in ``prompts/`` without its ending.
+    top
+        Categories that a line names before ``other``.
+    budget, count_tokens
+        A prompt holds at most ``budget`` tokens as ``count_tokens`` counts them (default: three
+        characters a token); the oldest periods are merged until it does.
+    """
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        *,
+        person: str = "person",
+        noun: str = "items",
+        template: str = "forecast-v1",
+        top: int = 6,
+        budget: int = 300,
+        count_tokens: Callable[[str], int] = lambda text: -(-len(text) // 3),
+    ) -> None:
+        self.categories = tuple(categories)
+        self.labels = make_labels(categories)
+        self.person, self.noun, self.template = person, noun, template
+        self.top, self.budget = min(top, len(self.labels)), budget
+        self._count_tokens = count_tokens
+        self._position = {label.casefold(): c for c, label in enumerate(self.labels)}
+        self._claim = re.compile(rf"^(.+?)\s+({'|'.join(map(re.escape, PHRASES))})$", re.IGNORECASE)
+
+    def prompt(self, history: History) -> str:
+        """Write a history as text that ends where the model is read."""
+        lines = _lines(history)
+        costs = [self._cost(history, line) for line in lines]
+        room = self.budget - self._count_tokens(self._render(history, []))
+        while len(lines) > 1 and sum(costs) > room:
+            lines = [lines[0].merged(lines[1]), *lines[2:]]
+            costs = [self._cost(history, lines[0]), *costs[2:]]
+        return self._render(history, lines)
+
+    def render(self, forecast: Forecast) -> str:
+        """Write a forecast as a line: what `parse` reads back, percents rounded to integers."""
+        words = clean_text(forecast.description.translate(_BRACES), MAX_LINE // 2)
+        return f"{self.mix(forecast.category_weights)}: {words}".rstrip(": ")
+
+    def mix(self, category_weights: FloatArray) -> str:
+        """Write the part of a line before the words: ``Drama 31%, Comedy 22%, other 47%``."""
+        order = np.argsort(-category_weights, kind="stable")[: self.top]
+        shares = np.append(category_weights[order], 0.0)
+        shares[-1] = max(0.0, 1.0 - shares.sum())
+        percents = _whole_percents(shares)
+        named = [
+            f"{self.labels[c]} {percent}%"
+            for rank, (c, percent) in enumerate(zip(order, percents[:-1], strict=True))
+            if percent > 0 or rank == 0
+        ]
+        return ", ".join([*named, f"{OTHER} {percents[-1]}%"])
+
+    def parse(
+        self, line: str, *, rest: FloatArray | None = None, concentration: float = 100.0
+    ) -> Forecast:
+        """Read a forecast line, whoever wrote it.
+
+        Percents are scaled to sum to 100 (a missing ``other`` is the remainder), a category named
+        twice gets the sum, and ``other`` is spread over the unnamed categories.
+
+        Parameters
+        ----------
+        rest
+            (n_categories,) weights to spread ``other`` by; uniform if None.
+        concentration
+            Of the forecast that comes back; a line does not say how sure it is.
+
+        Raises
+        ------
+        ForecastParseError
+            With the reason: "empty", "too long", "malformed entry", "unknown category", "percent
+            out of range", "nothing named".
+        """
+        text = " ".join(line.split())
+        if not text:
+            raise ForecastParseError("empty", "the line holds no text")
+        if len(text) > MAX_LINE:
+            raise ForecastParseError("too long", f"{len(text)} characters, at most {MAX_LINE}")
+        entries, _, words = text.partition(":")
+        named = np.zeros(len(self.labels))
+        other = None
+        for entry in entries.rstrip(" .").split(","):
+            label, percent = self._entry(entry.strip())
+            if label == OTHER:
+                other = (other or 0) + percent
+            else:
+                named[self._position[label]] += percent
+        other = max(0.0, 100 - named.sum()) if other is None else other
+        weights = self._spread(named, float(other), rest)
+        return Forecast(weights, concentration, words.strip(), (), Source("line", "llm"))
+
+    def claims(self, words: str) -> tuple[list[tuple[Kind, int]], list[str]]:
+        """Read the claims in a line's words: (kind, category) pairs, and pieces not understood."""
+        found: list[tuple[Kind, int]] = []
+        unread: list[str] = []
+        for piece in words.strip().rstrip(".").split(","):
+            match = self._claim.match(piece.strip())
+            category = self._position.get(match[1].casefold()) if match else None
+            if match is not None and category is not None:
+                found.append((PHRASES[match[2].lower()], category))
+            elif piece.strip():
+                unread.append(piece.strip())
+        return found, unread
+
+    def grammar(self) -> str:
+        """Every line this codec writes, as a grammar for constrained decoding."""
+        return line_grammar(self.labels, tuple(PHRASES), max_entries=self.top)
+
+    def words_grammar(self, categories: Sequence[int]) -> str:
+        """Claims about these categories: what may follow the colon of a line."""
+        return words_grammar([self.labels[c] for c in categories], tuple(PHRASES))
+
+    def _entry(self, entry: str) -> tuple[str, int]:
+        match = _ENTRY.match(entry)
+        if not match:
+            raise ForecastParseError("malformed entry", f"{entry[:60]!r} is not 'category 12%'")
+        label, percent = match[1].casefold(), int(match[2])
+        if label != OTHER and label not in self._position:
+            raise ForecastParseError("unknown category", f"{match[1][:60]!r} is no label")
+        if percent > 100:
+            raise ForecastParseError("percent out of range", f"{entry[:60]!r}")
+        return label, percent
+
+    def _spread(self, named: FloatArray, other: float, rest: FloatArray | None) -> FloatArray:
+        unnamed = named == 0
+        spread = np.where(unnamed, 1.0 if rest is None else rest, 0.0)
+        if spread.sum() == 0:
+            other = 0.0  # everything is named: nothing is left that could be other
+        if named.sum() + other == 0:
+            raise ForecastParseError("nothing named", "all percents are 0")
+        weights = named + (other * spread / spread.sum() if other else 0.0)
+        return np.asarray(weights / weights.sum())
+
+    def _shares(self, counts: FloatArray) -> str:
+        return self.mix(counts / counts.sum()) if counts.any() else "nothing"
+
+    def _row(self, history: History, line: _Line) -> dict[str, str | tuple[str, ...]]:
+        mix = self.mix(line.counts / line.counts.sum()) if line.counts.any() else "nothing"
+        when = f"To {_day(line.end)}"
+        if history.length.unit != "events":
+            when = f"{_day(line.start)} t{when[1:]}"
+        return {"when": when, "titles": line.titles, "mix": mix}
+
+    def _cost(self, history: History, line: _Line) -> int:
+        """Tokens of one line, with two to spare for how it joins its neighbours."""
+        row = self._row(history, line)
+        return (
+            self._count_tokens(f"{row['when']}, such as {'; '.join(row['titles'])}: {row['mix']}.")
+            + 2
+        )
+
+    def _render(self, history: History, lines: Sequence[_Line]) -> str:
+        following = f"Next {history.length.n} {self.noun}"
+        if history.length.unit != "events":
+            following = f"Next {history.length}, from {_day(history.cutoff)}"
+        return _template(self.template).render(
+            person=self.person,
+            noun=self.noun,
+            periods=[self._row(history, line) for line in lines],
+            next=following,
+        )
+
+
+_BRACES = str.maketrans("{}", "()")
+
+
+def prompts_folder() -> Path:
+    """Where the templates are: inside the installed package, or beside it in a checkout."""
+    installed = Path(str(resources.files("llmrec"))) / "prompts"
+    return installed if installed.is_dir() else installed.parent.parent / "prompts"
+
+
+@cache
+def _template(name: str) -> Template:
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # The output is a plain-text prompt, never HTML, so there is nothing to escape it for.
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(prompts_folder()), undefined=StrictUndefined, autoescape=False
+    )
+    return environment.get_template(f"{name}.jinja")
+
+
+def _lines(history: History) -> list[_Line]:
+    """One line a period from the first with events, oldest first; always at least one."""
+    first = int(np.argmax(np.diff(history.offsets) > 0))
+    return [
+        _Line(period.start, period.end, history.category_counts[p], _titles(history, p))
+        for p, period in enumerate(history.periods)
+        if p >= first
+    ]
+
+
+def _titles(history: History, period: int) -> tuple[str, ...]:
+    """Give up to two titles of a period's newest items."""
+    items = history.log.item_idx[history.offsets[period] : history.offsets[period + 1]]
+    newest = dict.fromkeys(items[::-1].tolist())
+    return tuple(
+        clean_text(history.catalog.titles[item], TITLE_LENGTH) for item in list(newest)[:2]
+    )
+
+
+def _day(time: np.datetime64) -> str:
+    return f"{pd.Timestamp(time):%-d %b %Y}"
+
+
+def _whole_percents(shares: FloatArray) -> IntArray:
+    """Integers that sum to 100: floors, then the largest remainders get one more."""
+    scaled = shares / shares.sum() * 100
+    whole: IntArray = np.floor(scaled + 1e-9).astype(np.int64)
+    extra = np.argsort(-(scaled - whole), kind="stable")[: 100 - int(whole.sum())]
+    whole[extra] += 1
+    return whole

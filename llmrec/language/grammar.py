@@ -1,0 +1,72 @@
+"""Which lines may be written: grammars in llguidance's Lark dialect, as plain text.
+
+Each grammar is one regular expression, so no lexer has to guess where a label ends: a label may
+start with another one, end in a digit or hold a dot, and still every line can be written. The
+numbers of entries and claims are bounded, so a constrained line always comes to its end.
+
+Every text starts with a space: a prompt ends right after a colon, and both byte-level BPE and
+SentencePiece keep the space inside the first word (" Drama" is one token).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+
+def line_grammar(
+    labels: Sequence[str], phrases: Sequence[str], *, max_entries: int = 8, max_claims: int = 4
+) -> str:
+    """Write the grammar of whole forecast lines.
+
+    Such a line is `` Drama 31%, Comedy 22%, other 47%: Drama is rising, Comedy is fading.``: 1 to
+    ``max_entries`` named entries, then ``other``, then 1 to ``max_claims`` claims. Named entries
+    have 1 to 100 percent, except that a line may say ``Drama 0%, other 100%``; so the percents of a
+    line are never all 0.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels or no phrases, or a bound is below 1.
+    """
+    _check_bound("max_entries", max_entries)
+    return f"""start: LINE
+LINE: " " (NAMED | NOTHING_NAMED) ":" WORDS
+NAMED: (LABEL " " POSITIVE "%, "){{1,{max_entries}}} "other " PERCENT "%"
+NOTHING_NAMED: LABEL " 0%, other 100%"
+PERCENT: /100|[1-9]?[0-9]/
+POSITIVE: /100|[1-9][0-9]?/
+{_words(labels, phrases, max_claims)}"""
+
+
+def words_grammar(labels: Sequence[str], phrases: Sequence[str], *, max_claims: int = 4) -> str:
+    """Write the grammar of what follows the colon: `` Drama is rising, Comedy is fading.``.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels or no phrases, or ``max_claims`` is below 1.
+    """
+    return "start: WORDS\n" + _words(labels, phrases, max_claims)
+
+
+def _words(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:
+    _check_bound("max_claims", max_claims)
+    more = f'(", " CLAIM){{0,{max_claims - 1}}}' if max_claims > 1 else ""  # {0,0} is no range
+    return f"""WORDS: " " CLAIM {more} "."
+CLAIM: LABEL " " PHRASE
+LABEL: {_any_of("labels", labels)}
+PHRASE: {_any_of("phrases", phrases)}
+"""
+
+
+def _any_of(what: str, texts: Sequence[str]) -> str:
+    if not texts or not all(texts):
+        raise ValueError(f"{what} must hold at least one text and no empty one, not {texts!r:.200}")
+    # Lark's strings have JSON's quotes and escapes.
+    return " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
+def _check_bound(name: str, bound: int) -> None:
+    if bound < 1:
+        raise ValueError(f"{name} must be at least 1, not {bound}")

@@ -1,0 +1,263 @@
+"""A language model behind three verbs: encode, read (one forward pass) and generate (a line)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from llmrec.contracts import FloatArray, IntArray
+from llmrec.language.checkpoint import EMBEDDED, Precision, Quantization, load_checkpoint
+from llmrec.language.decoding import Line, Session, write_lines
+from llmrec.language.plaintext import PlainText
+from llmrec.language.reading import NameReadout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH_TOKENS = 2_048  # on a CPU larger batches are slower: their activations leave the cache
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One written line.
+
+    Attributes
+    ----------
+    text
+        The line, without the space it starts with.
+    n_tokens
+        Tokens written, sampled and forced, an end token included.
+    n_forced
+        Those among them that the grammar forced.
+    finished
+        Whether the line came to its own end; a constrained one always does.
+    """
+
+    text: str
+    n_tokens: int
+    n_forced: int
+    finished: bool
+
+
+class LanguageModel:
+    """A decoder or an encoder-decoder (T5) with its tokenizer.
+
+    Prompts are plain text that the model continues; no chat template is applied. In float32 a
+    prompt gets the same answer alone, in any batch and in any order.
+
+    Parameters
+    ----------
+    name
+        What the model is called in reports.
+    model, tokenizer
+        From transformers, in evaluation mode; see `load`.
+    """
+
+    def __init__(
+        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        self._plain = PlainText(
+            tokenizer,
+            n_vocab=model.get_output_embeddings().out_features,
+            end_ids=frozenset({*ends, tokenizer.eos_token_id} - {None}),
+            encoder=self.is_encoder_decoder,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        name: str = EMBEDDED,
+        *,
+        adapter: Path | None = None,
+        device: str = "auto",
+        dtype: Precision = "auto",
+        quantize: Quantization | None = None,
+    ) -> LanguageModel:
+        """Load a model by name.
+
+        Parameters
+        ----------
+        name
+            ``smollm2-135m`` (embedded, no hub needed), a local folder, or a hub id.
+        adapter
+            Folder of a LoRA adapter of this base model.
+        device
+            "auto" is the GPU if there is one.
+        dtype
+            "auto" is bfloat16 on a GPU that has it, otherwise float32.
+        quantize
+            Load the base model's weights in 4 or 8 bits through bitsandbytes.
+
+        Raises
+        ------
+        ModelLoadError, MissingExtraError
+            See `load_checkpoint`.
+        """
+        model, tokenizer = load_checkpoint(
+            name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
+        )
+        return cls(name, model, tokenizer)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the config and of 16 numbers of each weight tensor: 16 hexadecimal digits."""
+        config = self.model.config.to_dict()
+        described = {key: config[key] for key in sorted(config) if not key.startswith(("_", "tr"))}
+        digest = hashlib.sha256(json.dumps(described, default=str).encode())
+        for key, tensor in sorted(self.model.state_dict().items()):
+            sample = tensor.flatten()[:: max(1, tensor.numel() // 16)][:16]
+            digest.update(f"{key}{tuple(tensor.shape)}".encode())
+            digest.update(sample.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens that the model takes at most (a decoder's line counts too)."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        return int(positions or self.tokenizer.model_max_length)
+
+    def count_tokens(self, text: str) -> int:
+        """Count a prompt's tokens, those included that the tokenizer puts around every text."""
+        return len(self._plain.prompts([text])[0])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Turn texts into token ids, none of them special: "</s>" in a title is four letters."""
+        return self._plain.encode(texts)
+
+    def slot_logits(
+        self, prompts: Sequence[str], token_ids: IntArray, *, batch_tokens: int = BATCH_TOKENS
+    ) -> FloatArray:
+        """Read the logits of the token that would follow each prompt, in one forward pass.
+
+        The slot is a decoder's last prompt token, or the start token of T5's decoder.
+
+        Parameters
+        ----------
+        prompts
+            (n_prompts,) texts.
+        token_ids
+            (n_token_ids,) the vocabulary rows wanted.
+        batch_tokens
+            Tokens in one batch, padding included; prompts of similar length go together.
+
+        Returns
+        -------
+        FloatArray
+            (n_prompts, n_token_ids) in the order asked for.
+
+        Raises
+        ------
+        ValueError
+            If a prompt is empty or longer than the model's context.
+        """
+        rows = self._prompt_ids(prompts)
+        columns = torch.as_tensor(token_ids, device=self.model.device)
+        logits = np.empty((len(prompts), len(token_ids)))
+        with torch.inference_mode():
+            for batch in _batches(rows, batch_tokens):
+                session = Session(self.model, [rows[i] for i in batch], keep_cache=False)
+                slot = session.feed(session.first_block)
+                logits[batch] = slot[:, columns].float().cpu().numpy()
+        return logits
+
+    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
+        """Score categories at the read slot: (n_prompts, n_categories) mean logits of their names.
+
+        Raises
+        ------
+        ValueError
+            If a prompt is empty or longer than the model's context.
+        """
+        return readout.scores(self.slot_logits(prompts, readout.token_ids))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        constrain: str | Sequence[str] | None = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Generation]:
+        """Write one line after each prompt.
+
+        Parameters
+        ----------
+        prompts
+            (n_prompts,) texts.
+        constrain
+            A grammar in llguidance's Lark dialect (see grammar.py), or one for each prompt; lines
+            are then written to their end, whatever ``max_new_tokens`` says. None writes freely, to
+            an end token or the first line break.
+        max_new_tokens
+            Where a free line is cut.
+        temperature
+            0 takes the likeliest token each time.
+        seed
+            With the prompt's text it decides what is drawn, whatever else is in the batch.
+
+        Raises
+        ------
+        ValueError
+            If a prompt is empty or longer than the model's context, the grammar is not one, or it
+            asks for text that the tokenizer cannot write.
+        """
+        rows = self._prompt_ids(prompts)
+        grammars = [constrain] * len(rows) if isinstance(constrain, str | None) else constrain
+        compiled = {grammar: self._plain.matcher(grammar) for grammar in grammars if grammar}
+        lines = []
+        for prompt, row, grammar in zip(prompts, rows, grammars, strict=True):
+            matcher = compiled[grammar].deep_copy() if grammar else None
+            room = self.context - (0 if self.is_encoder_decoder else len(row))
+            room = room if matcher else min(room, max_new_tokens)
+            generator = _generator(seed, prompt)
+            lines.append(Line(self._plain.ends, room, temperature, generator, matcher))
+        with torch.inference_mode():
+            for batch in _batches(rows, BATCH_TOKENS):
+                write_lines(self.model, [rows[i] for i in batch], [lines[i] for i in batch])
+        return [self._generation(line) for line in lines]
+
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        rows = self._plain.prompts(prompts)
+        for i, row in enumerate(rows):
+            if not row:
+                raise ValueError(f"prompt {i} is empty: there is nothing to continue")
+            if len(row) > self.context:
+                raise ValueError(
+                    f"prompt {i} has {len(row)} tokens and {self.name} takes at most "
+                    f"{self.context}: give it a smaller token budget"
+                )
+        return rows
+
+    def _generation(self, line: Line) -> Generation:
+        text = self._plain.line(line.tokens)
+        return Generation(text, len(line.tokens), line.n_forced, line.finished)
+
+
+def _batches(rows: Sequence[list[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Cut rows into batches of similar length, longest first; a bar shows on terminals if many."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    with tqdm(total=len(rows), unit="prompt", leave=False, disable=None) as bar:
+        while order:
+            n = max(1, batch_tokens // len(rows[order[0]]))
+            batch, order = order[:n], order[n:]
+            yield batch
+            bar.update(len(batch))
+
+
+def _generator(seed: int, prompt: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))

@@ -1,0 +1,250 @@
+"""Item scorers: what a person is likely to take next, before any forecast is asked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import log_softmax
+
+from llmrec.contracts import FloatArray
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import (
+    History,
+    PeriodLength,
+    item_counts_between,
+    make_histories,
+)
+from llmrec.errors import MissingExtraError
+
+_DAY_MS = 86_400_000
+_WHOLE_PAST = PeriodLength(36_500, "days")
+
+
+@dataclass(frozen=True)
+class RecentPopularity:
+    """What everybody took in the last days before the cutoff.
+
+    Parameters
+    ----------
+    days
+        Length of the span, > 0: events with cutoff - days <= time < cutoff count.
+    pseudo_count
+        Events that every item gets for free, > 0, so that no item is impossible.
+    """
+
+    days: float = 28.0
+    pseudo_count: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(days=self.days, pseudo_count=self.pseudo_count)
+
+    @property
+    def name(self) -> str:
+        """What explanations call it."""
+        return f"popular in the last {self.days:g} days"
+
+    def item_shares(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
+        if not histories:
+            return np.empty((0, 0))
+        span = np.timedelta64(round(self.days * _DAY_MS), "ms")
+        starts = np.array([history.cutoff - span for history in histories])
+        ends = np.array([history.cutoff for history in histories])
+        counts = item_counts_between(_shared_log(histories), starts, ends) + self.pseudo_count
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""
+        return np.log(self.item_shares(histories))
+
+
+@dataclass(frozen=True)
+class PersonalRepeat:
+    """What the person took before, the recent more than the old, on top of what is popular.
+
+    An item's probability is proportional to its decayed count in the history plus ``strength``
+    times its popularity.
+
+    Parameters
+    ----------
+    half_life_days
+        Age at which an event counts half, > 0.
+    strength
+        Events that popularity is worth, > 0.
+    popularity
+        The distribution that fills the gaps.
+    """
+
+    half_life_days: float = 84.0
+    strength: float = 30.0
+    popularity: RecentPopularity = field(default_factory=RecentPopularity)
+
+    def __post_init__(self) -> None:
+        _require_positive(half_life_days=self.half_life_days, strength=self.strength)
+
+    @property
+    def name(self) -> str:
+        """What explanations call it."""
+        return "taken before"
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""
+        popular = self.popularity.item_shares(histories)
+        mixed = np.asarray(self._decayed_counts(histories).todense()) + self.strength * popular
+        return np.asarray(np.log(mixed / mixed.sum(axis=1, keepdims=True)), dtype=np.float64)
+
+    def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
+        ages = [
+            (history.cutoff - history.log.timestamp[history.event_ids]) / np.timedelta64(1, "D")
+            for history in histories
+        ]
+        weights = np.exp2(-np.concatenate([*ages, np.empty(0)]) / self.half_life_days)
+        return _item_counts(histories, weights)
+
+
+@dataclass
+class ImplicitALS:
+    """Matrix factorisation of who took what, with the person folded in from their history.
+
+    Hu, Koren & Volinsky (2008), with confidence ``alpha * log2(1 + count)``. A person's factors
+    are solved anew from the history that is scored (equation 4), so new people work too.
+
+    Parameters
+    ----------
+    factors, regularization, alpha, iterations, seed
+        Of ``implicit.als.AlternatingLeastSquares``, trained in float32 on one thread.
+    temperature
+        The factorisation predicts preferences in about [0, 1]; they are divided by this (> 0)
+        before the softmax, since undivided they would make all items nearly equally likely.
+    """
+
+    factors: int = 64
+    regularization: float = 0.01
+    alpha: float = 1.0
+    iterations: int = 15
+    seed: int = 0
+    temperature: float = 0.1
+    name: str = field(default="people with similar taste", init=False)
+    _model: Any = field(default=None, init=False, repr=False)
+    _trained_on: History | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _require_positive(temperature=self.temperature)
+
+    def fit(
+        self,
+        log: Interactions,
+        catalog: Catalog,
+        cutoff: np.datetime64 | str | None = None,
+    ) -> ImplicitALS:
+        """Learn item factors from all users' events before the cutoff (default: all events).
+
+        Raises
+        ------
+        MissingExtraError
+            If the package ``implicit`` is not installed.
+        ValueError
+            If no event lies before the cutoff.
+        """
+        als, threadpoolctl = _import_als()
+        histories = make_histories(log, catalog, _WHOLE_PAST, cutoff)
+        counts = _item_counts(histories)
+        if not counts.nnz:
+            raise ValueError(f"no event lies before the cutoff {cutoff}: choose a later one.")
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            model = als.AlternatingLeastSquares(
+                factors=self.factors,
+                regularization=self.regularization,
+                alpha=self.alpha,
+                iterations=self.iterations,
+                num_threads=1,
+                random_state=self.seed,
+            )
+            model.fit(_confidence(counts), show_progress=False)
+        self._model, self._trained_on = model, histories[0]
+        return self
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item; a person without events gets equal ones.
+
+        Raises
+        ------
+        ValueError
+            If not fitted, fitted on another catalog, or fitted on events at or after a cutoff.
+        """
+        self._check(histories)
+        if not histories:
+            return np.empty((0, 0))
+        counts = _confidence(_item_counts(histories))
+        persons = self._model.recalculate_user(np.arange(len(histories)), counts)
+        # One product a person: a batched product would round differently with the batch size.
+        preferences = np.stack([self._model.item_factors @ person for person in persons])
+        logits = preferences.astype(np.float64) / self.temperature
+        return np.asarray(log_softmax(logits, axis=1), dtype=np.float64)
+
+    def _check(self, histories: Sequence[History]) -> None:
+        if self._trained_on is None:
+            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
+        trained_until, item_ids = (
+            self._trained_on.cutoff,
+            self._trained_on.catalog.item_ids,
+        )
+        for history in histories:
+            if history.cutoff < trained_until:
+                raise ValueError(
+                    f"{self.name!r} saw events up to {trained_until}, after the cutoff "
+                    f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
+                )
+            if not history.catalog.item_ids.equals(item_ids):
+                raise ValueError(f"{self.name!r} was fitted on another catalog: fit it on this.")
+
+
+def _item_counts(
+    histories: Sequence[History], weights: FloatArray | None = None
+) -> sparse.csr_matrix:
+    """(n_users, n_items) events of each history by item, each counting its weight (default 1)."""
+    if not histories:
+        return sparse.csr_matrix((0, 0))
+    rows = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
+    items = np.concatenate([history.item_idx for history in histories])
+    values = np.ones(len(items)) if weights is None else weights
+    shape = (len(histories), histories[0].catalog.n_items)
+    return sparse.csr_matrix((values, (rows, items)), shape=shape)
+
+
+def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Damp counts, so that a daily habit does not drown the rest; one event counts 1."""
+    damped = counts.astype(np.float32)
+    damped.data = np.log2(1 + damped.data)
+    return damped
+
+
+def _shared_log(histories: Sequence[History]) -> Interactions:
+    log = histories[0].log
+    if any(history.log is not log for history in histories):
+        raise ValueError(
+            "the histories come from different logs: align the log once "
+            "(log = log.aligned(catalog)) and make all histories from it."
+        )
+    return log
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be finite and > 0, not {value}")
+
+
+def _import_als() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("implicit.cpu.als"), importlib.import_module("threadpoolctl")
+    except ImportError as error:
+        raise MissingExtraError(
+            "implicit ALS needs the package implicit: pip install 'llmrec[als]'"
+        ) from error

@@ -1,0 +1,169 @@
+"""Ranking: item scores tilted toward the forecast, as contributions that add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy import sparse
+from scipy.special import softmax
+
+from llmrec.contracts import FloatArray, Forecast, IntArray
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, TimeArray, item_counts_between
+from llmrec.ranking.blend import Blend, BoolArray, Repeat, possible_items
+from llmrec.ranking.edits import Edit, apply_edits
+
+# Added to both shares before their ratio is taken: it bounds the pull on one category to
+# strength * log(1 / EPSILON), so that muting one is final in practice, yet finite.
+EPSILON = 1e-6
+_SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
+
+Popularity = Callable[[Interactions, np.datetime64], FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best items for one person, and what each score is made of.
+
+    ``scores == scorer_parts.sum(1) + category_parts.sum(1)`` to 1e-9.
+
+    Attributes
+    ----------
+    item_idx
+        (n,) items, best first; n <= k.
+    scores
+        (n,) log scale, comparable inside this ranking only.
+    scorer_names
+        (n_scorers,) what explanations call the scorers.
+    scorer_parts
+        (n, n_scorers) each scorer's contribution: its weight times its log-probability.
+    category_parts
+        (n, n_categories) sparse: each category's contribution from the tilt.
+    """
+
+    item_idx: IntArray
+    scores: FloatArray
+    scorer_names: tuple[str, ...]
+    scorer_parts: FloatArray
+    category_parts: sparse.csr_array
+
+
+def rank(
+    forecasts: Sequence[Forecast],
+    histories: Sequence[History],
+    blend: Blend,
+    *,
+    k: int,
+    strength: float = 1.0,
+    repeat: Repeat = "allow",
+    candidates: IntArray | None = None,
+    edits: Sequence[Edit] = (),
+) -> list[Ranking]:
+    """Rank items for each history by the blend, tilted toward its forecast.
+
+    score_i = sum of the scorers' parts + strength * sum_c m_ic * log(w_c / v_c), with m the item's
+    category shares, w the forecast and v the category mix that the blend implies over the items
+    that may be ranked. Ties: the item with more events of all users before the cutoff, then the
+    smaller item id.
+
+    Parameters
+    ----------
+    k
+        How many items at most, >= 1; fewer come back where fewer may be ranked.
+    strength
+        0 leaves the blend as it is, 1 moves its category mix to the forecast's.
+    repeat
+        "exclude" leaves out items of the history.
+    candidates
+        (n,) the only items that may be ranked; None: the whole catalog.
+    edits
+        Applied to every forecast first, as they stand at the history's cutoff.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of bounds, a forecast does not fit the catalog, an edit cannot be
+        applied, or a scorer gives another shape or non-finite scores.
+    """
+    if len(forecasts) != len(histories):
+        raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if not (np.isfinite(strength) and strength >= 0):
+        raise ValueError(f"strength must be finite and >= 0, not {strength}")
+    popularity = cache(_popularity)
+    at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
+    rankings = []
+    for start in range(0, len(histories), at_once):
+        batch = histories[start : start + at_once]
+        for user, parts in enumerate(blend.parts(batch).swapaxes(0, 1)):
+            history, forecast = batch[user], forecasts[start + user]
+            edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
+            possible = possible_items(history, repeat) & _listed(candidates, history.catalog)
+            pull = strength * _log_ratio(edited, parts.sum(axis=0), possible, history.catalog)
+            scores = parts.sum(axis=0) + history.catalog.shares @ pull
+            best = _best(scores, possible, k, history, popularity)
+            category_parts = history.catalog.shares[best]
+            category_parts.data *= pull[category_parts.indices]
+            scorer_parts = np.ascontiguousarray(parts[:, best].T)
+            rankings.append(Ranking(best, scores[best], blend.names, scorer_parts, category_parts))
+    return rankings
+
+
+def _log_ratio(
+    forecast: Forecast, blended: FloatArray, possible: BoolArray, catalog: Catalog
+) -> FloatArray:
+    """(n_categories,) log of the forecast's share over the share the blend implies."""
+    if not possible.any():
+        return np.zeros(catalog.n_categories)
+    probability = np.zeros(catalog.n_items)
+    probability[possible] = softmax(blended[possible])
+    implied = probability @ catalog.shares
+    if implied.any():  # none of the possible items may have a category
+        implied /= implied.sum()
+    ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
+    return np.asarray(np.log(ratio), dtype=np.float64)
+
+
+def _best(
+    scores: FloatArray, possible: BoolArray, k: int, history: History, popularity: Popularity
+) -> IntArray:
+    """(n,) possible items of largest score, best first; n <= k."""
+    items = np.flatnonzero(possible)
+    if len(items) > k:
+        threshold = np.partition(scores[items], len(items) - k)[len(items) - k]
+        items = items[scores[items] >= threshold]
+    items = items[np.argsort(-scores[items])]
+    if (np.diff(scores[items]) == 0).any():  # counting the log is dear, so only where items tie
+        items = items[history.catalog.item_ids[items].argsort()]
+        popular = popularity(history.log, history.cutoff)[items]
+        items = items[np.lexsort((-popular, -scores[items]))]  # stable: equal ones stay by id
+    return items[:k]
+
+
+def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:
+    """(n_items,) events of all users before the cutoff."""
+    ends: TimeArray = np.array([cutoff])
+    counts = item_counts_between(log, np.minimum(log.timestamp.min(), ends), ends)
+    return np.asarray(counts[0], dtype=np.float64)
+
+
+def _listed(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
+    mask = np.full(catalog.n_items, candidates is None)
+    if candidates is None:
+        return mask
+    chosen = np.asarray(candidates)
+    if chosen.size and not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"candidates must be item indices (integers), not {chosen.dtype}")
+    outside = chosen[(chosen < 0) | (chosen >= catalog.n_items)]
+    if outside.size:
+        raise ValueError(
+            f"candidate {outside[0]} is not an item index: the catalog has items "
+            f"0..{catalog.n_items - 1}"
+        )
+    mask[chosen.astype(np.int64)] = True
+    return mask

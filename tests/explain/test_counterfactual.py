@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.periods import History
+from llmrec.explain.counterfactual import Rerank, what_removes, why_not
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.tilt import Ranking, rank
+from tests.explain.people import FixedScorer, catalog, foresee, person
+
+K = 4
+AHEAD = foresee(0.4, 0.3, 0.2, 0.1)
+
+
+def ranks_again(
+    ann: History, strength: float = 1.0, repeat: Literal["allow", "exclude"] = "allow"
+) -> Rerank:
+    blend = Blend((FixedScorer("taste", 1.0), FixedScorer("habit", 2.0)), (0.7, 0.3))
+    ahead = foresee(*np.resize(AHEAD.category_weights, ann.catalog.n_categories))
+
+    def rerank(edits: Sequence[Edit]) -> Ranking:
+        n_items = ann.catalog.n_items
+        return rank(
+            [ahead], [ann], blend, k=n_items, strength=strength, repeat=repeat, edits=edits
+        )[0]
+
+    return rerank
+
+
+def rank_of(item_idx: int, ranking: Ranking) -> int:
+    return int(np.flatnonzero(ranking.item_idx == item_idx)[0]) + 1
+
+
+def two_category_catalog() -> Catalog:
+    names = [["x"], ["y"], ["x", "y"], ["y", "z"], ["z"], ["x", "z"]]
+    ids = ["a0", "b0", "c0", "d0", "e0", "f0"]
+    return Catalog.from_frame(pd.DataFrame({"item_id": ids, "title": ids, "categories": names}))
+
+
+@pytest.mark.parametrize("item_id", ["b2", "c1", "d2"])
+def test_the_smallest_factor_lists_the_item_and_a_smaller_one_does_not(item_id: str) -> None:
+    ann, item = person(["ab"]), catalog().item_index(item_id)
+    rerank, (category,) = ranks_again(ann), catalog().categories_of(item)
+    answer = why_not(item, rerank, K, catalog())
+    assert answer.rank is not None
+    assert answer.rank > K
+    assert answer.factor is not None
+    assert answer.rank_after == rank_of(item, rerank([Edit(category, answer.factor)])) <= K
+    assert rank_of(item, rerank([Edit(category, answer.factor / 1.02)])) > K
+    assert f"{answer.factor:.2f} times as much {category}" in answer.text
+
+
+def test_the_gap_and_the_losses_are_differences_to_the_kth_item() -> None:
+    ann, item = person(["ab"]), catalog().item_index("d2")
+    rerank = ranks_again(ann)
+    now, answer = rerank(()), why_not(item, rerank, K, catalog())
+    position = rank_of(item, now) - 1
+    assert answer.gap == now.scores[K - 1] - now.scores[position] > 0
+    difference = now.scorer_parts[K - 1] - now.scorer_parts[position]
+    assert dict(answer.losses)["taste"] == difference[0]
+    assert [loss for _, loss in answer.losses] == sorted(
+        (loss for _, loss in answer.losses if loss > 0), reverse=True
+    )
+
+
+def test_where_the_forecast_has_no_strength_no_factor_helps() -> None:
+    item = catalog().item_index("d2")
+    answer = why_not(item, ranks_again(person(["ab"]), strength=0), K, catalog())
+    assert answer.factor is None
+    assert "No factor up to 100 on Dips brings it into the first 4." in answer.text
+
+
+def test_an_item_on_the_list_is_told_its_rank() -> None:
+    rerank = ranks_again(person(["ab"]))
+    item = int(rerank(()).item_idx[2])
+    answer = why_not(item, rerank, K, catalog())
+    assert answer.gap <= 0
+    assert answer.text == f"{catalog().titles[item]} is on the list of 4, at rank 3."
+
+
+def test_a_seen_item_that_may_not_be_ranked_is_told_why() -> None:
+    ann, item = person(["ab"]), catalog().item_index("a0")
+    rerank = ranks_again(ann, repeat="exclude")
+    answer = why_not(item, rerank, K, catalog(), ann)
+    assert answer.rank is None
+    assert "it was taken before, and items taken before are left out here" in answer.text
+    assert "or it is not among the candidates" in why_not(item, rerank, K, catalog()).text
+
+
+def test_an_item_of_several_categories_is_lifted_by_one_factor_on_all_of_them() -> None:
+    items = two_category_catalog()
+    rerank, item = ranks_again(person(["ab"], items)), items.item_index("f0")
+    answer = why_not(item, rerank, 3, items)
+    assert answer.categories == ("x", "z")
+    assert answer.factor is not None
+    edits = [Edit(name, answer.factor) for name in answer.categories]
+    assert rank_of(item, rerank(edits)) == answer.rank_after == 3
+
+
+@pytest.mark.parametrize("position", range(K))
+def test_what_removes_an_item_does_and_a_hundredth_less_of_it_does_not(position: int) -> None:
+    rerank = ranks_again(person(["ab"]))
+    item = int(rerank(()).item_idx[position])
+    answer = what_removes(item, rerank, K, catalog())
+    assert answer.category is not None
+    assert answer.factor is not None
+    assert rank_of(item, rerank([Edit(answer.category, answer.factor)])) == answer.rank_after
+    assert answer.rank_after is not None
+    assert answer.rank_after > K
+    assert rank_of(item, rerank([Edit(answer.category, answer.factor + 0.01)])) <= K
+    assert f"drops to rank {answer.rank_after}" in answer.text
+
+
+def test_what_removes_names_the_category_that_needs_the_least_change() -> None:
+    items = two_category_catalog()
+    rerank = ranks_again(person(["ab"], items))
+    item = items.item_index("c0")
+    k = rank_of(item, rerank(()))
+    answer = what_removes(item, rerank, k, items)
+    assert answer.category in items.categories_of(item)
+    assert answer.rank_after is not None
+    assert answer.rank_after > k
+
+
+def test_nothing_removes_an_item_from_a_list_that_holds_everything() -> None:
+    rerank = ranks_again(person(["ab"]))
+    answer = what_removes(0, rerank, catalog().n_items, catalog())
+    assert answer.category is None
+    assert "not even when muted" in answer.text
+
+
+def test_what_removes_says_when_the_item_is_not_listed() -> None:
+    rerank = ranks_again(person(["ab"]))
+    last = int(rerank(()).item_idx[-1])
+    assert what_removes(last, rerank, K, catalog()).text.endswith("is not on the list of 4.")
+
+
+def test_a_lone_category_keeps_all_of_the_forecast_so_nothing_removes_its_items() -> None:
+    items = catalog(("Only",))
+    rerank = ranks_again(person(["a"], items))
+    assert what_removes(int(rerank(()).item_idx[0]), rerank, 1, items).category is None

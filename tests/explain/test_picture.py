@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from llmrec.contracts import Forecast
+from llmrec.data.catalog import Catalog
+from llmrec.data.periods import History
+from llmrec.errors import MissingExtraError
+from llmrec.explain.chart import LABEL_GAP
+from llmrec.explain.evidence import ItemExplanation, explain_item
+from llmrec.explain.picture import figure, html, save_html, save_png, terminal
+from llmrec.explain.statements import derive
+from llmrec.explain.timeline import MOST_POINTS, Timeline
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.tilt import rank
+from tests.explain.people import BREAD, FixedScorer, catalog, foresee, person
+
+WEEKS = ["bbbbcca", "bbbbcca", "", "bbbaaa", "bbaaaa"]
+AHEAD = foresee(0.45, 0.15, 0.1, 0.3)
+HOSTILE = (
+    "[red]Sale[/red] [/]",
+    "<script>alert(1)</script>",
+    "</svg>&amp;\"'",
+    "$\\frac{ $5 $",
+)
+
+
+def printed(history: History, forecast: Forecast, width: int = 80, color: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=color)
+    console.print(terminal(history, forecast))
+    return out.getvalue()
+
+
+def hostile_person() -> tuple[History, Forecast, list[ItemExplanation]]:
+    items = catalog(HOSTILE, titles="{0} [bold]{{{{ 7 * 7 }}}}[/bold] {1}")
+    ann = person(["aabbccdd", "aabbccdd"], items, user_id="[red]<b>ann</b>")
+    ahead = replace(foresee(1, 2, 3, 4), description="<i>words</i>")
+    ranked = rank([ahead], [ann], Blend((FixedScorer("<u>taste", 1.0),), (1.0,)), k=3)[0]
+    return ann, ahead, [explain_item(ranked, position, ann, ahead) for position in range(3)]
+
+
+class Tags(HTMLParser):
+    """The tags that a browser would open, and the text that it would show."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.shown: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.opened.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.shown.append(data)
+
+
+def test_the_terminal_picture_shows_name_shares_and_direction_a_row() -> None:
+    apples, dips, bread, cola = printed(person(WEEKS), AHEAD).splitlines()[2:]
+    assert apples.split() == ["Apples", "▃▃▃▃▃▃▃▃", "▇▇▇▇████", "35%", "45%", "↑", "█" * 10]
+    assert dips.split() == ["Dips", "▁" * 8, "▁" * 8, "0%", "30%", "↑", "██████▋"]
+    assert bread.split()[-4:-1] == ["50%", "15%", "↓"]
+    assert cola.split()[-4:-1] == ["15%", "10%", "↓"]
+
+
+def test_the_terminal_picture_says_whose_it_is_and_from_when_to_when() -> None:
+    first, second = printed(person(WEEKS), AHEAD).splitlines()[:2]
+    assert first == "User ann · 26 events before 5 Feb 2020 · forecast of the next 7 days"
+    assert "1 Jan 2020 to 5 Feb 2020" in second
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_picture_fits_its_width_with_long_and_wide_names(width: int) -> None:
+    items = catalog(("x" * 60, "新鮮" * 20, "Cola", "Dips"))
+    lines = printed(person(WEEKS * 8, items), AHEAD, width).splitlines()
+    assert len(lines) == 2 + 4
+    assert all("%" in line and line.rstrip()[-1] in "█▏▎▍▌▋▊▉" for line in lines[2:])
+
+
+def test_rich_markup_in_names_and_ids_is_shown_and_not_obeyed() -> None:
+    ann, ahead, _ = hostile_person()
+    plain, coloured = printed(ann, ahead), printed(ann, ahead, color=True)
+    assert "[red]Sale[/red] [/]" in plain
+    assert "[red]<b>ann</b>" in plain
+    assert "\x1b[31m" not in coloured
+
+
+def test_control_characters_of_a_user_id_never_reach_the_terminal() -> None:
+    ann = person(WEEKS, user_id="ann\x1b[2J\x07\u202e")
+    assert "\x1b" not in printed(ann, AHEAD)
+    assert "\u202e" not in printed(ann, AHEAD)
+
+
+def test_many_periods_are_merged_so_that_the_newest_groups_are_whole() -> None:
+    weeks = ["", "a"] + ["b"] * 49
+    timeline = Timeline.of(person(weeks))
+    assert len(timeline.starts) <= MOST_POINTS
+    assert str(timeline.length) == "21 days"
+    ends = np.diff(timeline.starts) / np.timedelta64(7, "D")
+    assert (ends[1:] == 3).all()
+    assert timeline.shares[0, 0] == 1 / 2  # 50 weeks since the first event: the oldest group has 2
+
+
+def test_merging_loses_no_event() -> None:
+    ann = person(["ab", "", "b"] * 17)
+    sizes = np.diff(ann.offsets)
+    timeline = Timeline.of(ann)
+    assert np.isfinite(timeline.shares).all()
+    assert sizes.sum() == ann.n_events
+    assert np.allclose(timeline.shares.sum(axis=1), 1)
+
+
+def test_an_empty_period_breaks_the_dots_but_not_the_line() -> None:
+    timeline = Timeline.of(person(WEEKS))
+    assert np.isnan(timeline.shares[2]).all()
+    assert timeline.smooth[2, 1] == (4 + 3) / (7 + 6)
+
+
+def empty_history() -> History:
+    zoe = person(["a"])
+    start = zoe.bounds[0]
+    return History(zoe.log, zoe.catalog, 0, np.zeros(2, np.int64), zoe.bounds, start, zoe.length)
+
+
+def test_a_history_without_events_is_drawn_as_a_forecast_alone() -> None:
+    assert "no period" in printed(empty_history(), AHEAD)
+    assert "<svg" in html(empty_history(), AHEAD, [])
+
+
+def test_labels_stand_at_the_right_in_order_and_do_not_overlap() -> None:
+    drawn = figure(person(WEEKS), foresee(0.25, 0.25, 0.25, 0.25))
+    heights = [text.get_position()[1] for text in drawn.axes[0].texts if text.get_text() == "25%"]
+    assert len(heights) == 4
+    assert (np.diff(heights) <= -LABEL_GAP + 1e-9).all()
+    assert 0 <= heights[-1] < heights[0] <= 1
+
+
+def test_labels_of_a_crowded_floor_stay_above_it() -> None:
+    drawn = figure(person(["a"]), foresee(0.97, 0.01, 0.01, 0.01))
+    assert all(0 <= text.get_position()[1] <= 1 for text in drawn.axes[0].texts)
+
+
+def test_the_figure_shows_the_80_percent_intervals_of_the_forecast() -> None:
+    drawn = figure(person(WEEKS), AHEAD, top=1)
+    (bars,) = drawn.axes[0].collections
+    segment = bars.get_segments()[0]  # type: ignore[attr-defined]
+    assert segment[:, 1].tolist() == AHEAD.intervals(0.8)[BREAD].tolist()
+
+
+@pytest.mark.parametrize("top", [0, 8])
+def test_more_lines_than_colours_are_refused(top: int) -> None:
+    with pytest.raises(ValueError, match=r"top must lie in 1\.\.7"):
+        figure(person(WEEKS), AHEAD, top=top)
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[charts\]'"):
+        figure(person(WEEKS), AHEAD)
+
+
+def test_drawing_leaves_the_callers_matplotlib_alone() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    html(person(WEEKS), AHEAD, [])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_files_are_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    ann, ahead, explanations = hostile_person()
+    for name in ("first", "second"):
+        save_png(ann, ahead, tmp_path / f"{name}.png")
+        save_html(ann, ahead, explanations, tmp_path / f"{name}.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "first.html", "first.png", "second.html", "second.png",
+    ]  # fmt: skip
+    assert (tmp_path / "first.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for kind in ("png", "html"):
+        first, second = (tmp_path / f"{name}.{kind}" for name in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_page_shows_hostile_text_and_obeys_none_of_it() -> None:
+    ann, ahead, explanations = hostile_person()
+    page = Tags(html(ann, ahead, explanations))
+    assert not {"script", "b", "i", "u"} & set(page.opened)
+    shown = " ".join(page.shown)
+    for text in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<i>words</i>", "</svg>&amp;\"'"):
+        assert text in shown
+
+
+def test_the_page_needs_no_other_file() -> None:
+    page = html(person(WEEKS), AHEAD, [])
+    assert "<link" not in page
+    assert "src=" not in page
+    assert "url(http" not in page
+
+
+def test_the_page_holds_the_sentences_the_list_and_the_source() -> None:
+    ann, _, explanations = hostile_person()
+    ahead = foresee(1, 2, 3, 4)
+    ahead = replace(ahead, statements=derive(ann, ahead))
+    shown = " ".join(Tags(html(ann, ahead, explanations)).shown)
+    assert shown.count("Interest in") == len(ahead.statements) > 0
+    assert all(item.text in shown for item in explanations)
+    assert "Forecast: by hand, counting" in shown
+
+
+def test_pictures_read_every_catalog(tmp_path: Path) -> None:
+    for categories in (("Only",), tuple(f"c{number}" for number in range(40))):
+        items: Catalog = catalog(categories)
+        weights = np.linspace(1, 2, len(categories))
+        assert printed(person(["a"], items), foresee(*weights))
+        save_png(person(["a"], items), foresee(*weights), tmp_path / "picture.png")

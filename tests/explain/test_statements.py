@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from llmrec.contracts import KINDS, Forecast, Kind, Statement
+from llmrec.data.periods import History
+from llmrec.explain.statements import check, claim, derive, moves, reviewed, sentence
+from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, foresee, person
+
+# Apples rise, Bread fades, Cola returns after two weeks' pause, Dips were never taken.
+WEEKS = ["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]
+AHEAD = (0.45, 0.15, 0.1, 0.3)
+OPPOSITE: dict[Kind, Kind] = {
+    "rising": "fading",
+    "fading": "rising",
+    "steady": "new",
+    "new": "returning",
+    "returning": "new",
+}
+
+weeks = st.lists(st.text("abcd", max_size=6), min_size=1, max_size=6)
+weights = st.lists(st.floats(0.01, 1), min_size=4, max_size=4)
+
+
+@pytest.fixture
+def ann() -> History:
+    return person(WEEKS)
+
+
+@pytest.fixture
+def ahead() -> Forecast:
+    return foresee(*AHEAD)
+
+
+@pytest.mark.parametrize(
+    ("kind", "category"),
+    [("rising", APPLES), ("fading", BREAD), ("returning", COLA), ("new", DIPS)],
+)
+def test_what_history_and_forecast_show_is_supported(
+    kind: Kind, category: int, ann: History, ahead: Forecast
+) -> None:
+    assert check(claim(kind, category, ann, ahead), ann, ahead) is None
+
+
+def test_a_share_that_stays_is_steady() -> None:
+    ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
+    assert check(claim("steady", APPLES, ann, ahead), ann, ahead) is None
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        ({"kind": "fading"}, "is not fading: the forecast is not clearly below the past"),
+        ({"kind": "steady"}, "is not steady: the forecast clearly leaves the past"),
+        ({"kind": "new"}, "is not new: it was taken before"),
+        ({"kind": "returning"}, "it was taken in the last two non-empty periods"),
+        ({"kind": "soaring"}, "is no kind of statement"),
+        ({"category": BREAD}, "Bread is not rising"),
+        ({"category": 4}, "not one of the catalog's 4"),
+        ({"category": -1}, "not one of the catalog's 4"),
+        ({"change": 0.06}, "the change is"),
+        ({"change": -0.07}, "the change is"),
+        ({"change": float("nan")}, "the change is"),
+        ({"event_ids": ()}, "no event is cited"),
+        ({"event_ids": (6, 6)}, "cited twice"),
+        ({"event_ids": (0,)}, "of another category"),
+        ({"event_ids": (10**9,)}, "not in the history of user 'ann'"),
+        ({"event_ids": (-1,)}, "not in the history of user 'ann'"),
+    ],
+)
+def test_a_planted_lie_is_caught_and_named(
+    lie: dict[str, object], reason: str, ann: History, ahead: Forecast
+) -> None:
+    true = claim("rising", APPLES, ann, ahead)
+    found = check(replace(true, **lie), ann, ahead)  # type: ignore[arg-type]
+    assert found is not None
+    assert reason in found
+
+
+def test_another_persons_events_are_no_evidence(ann: History, ahead: Forecast) -> None:
+    zoes = [
+        event
+        for event in range(len(ann.log))
+        if event not in ann.event_ids and ann.catalog.item_ids[ann.log.item_idx[event]] == "a0"
+    ]
+    statement = replace(claim("rising", APPLES, ann, ahead), event_ids=(zoes[0],))
+    assert "not in the history" in (check(statement, ann, ahead) or "")
+
+
+def test_an_absence_has_no_evidence_to_cite(ann: History, ahead: Forecast) -> None:
+    statement = replace(claim("new", DIPS, ann, ahead), event_ids=(ann.event_ids[0],))
+    assert "no events to cite" in (check(statement, ann, ahead) or "")
+
+
+def test_a_forecast_direction_against_that_of_the_history_is_not_supported() -> None:
+    ann, ahead = person(["aaab", "aaab", "abbb", "abbb"]), foresee(0.9, 0.1, 0, 0)
+    assert "fell within the history" in (
+        check(claim("rising", APPLES, ann, ahead), ann, ahead) or ""
+    )
+    assert "rose within the history" in (
+        check(claim("fading", BREAD, ann, ahead), ann, ahead) or ""
+    )
+
+
+def test_the_middle_period_belongs_to_the_recent_half() -> None:
+    # Earlier half: week 1 (1/4 Apples). Recent half: weeks 2 and 3 (4/8), though week 3 has 1/4.
+    ann, ahead = person(["abbb", "aaab", "abbb"]), foresee(0.7, 0.3, 0, 0)
+    assert check(claim("rising", APPLES, ann, ahead), ann, ahead) is None
+
+
+@pytest.mark.parametrize("kind", ["rising", "fading", "returning"])
+@pytest.mark.parametrize("taken", [["aab"], ["", "aab", ""]])
+def test_one_non_empty_period_shows_no_direction(kind: Kind, taken: list[str]) -> None:
+    ann = person(taken)
+    for ahead in (foresee(0.9, 0.1, 0, 0), foresee(0.1, 0.9, 0, 0)):
+        assert check(claim(kind, APPLES, ann, ahead), ann, ahead) is not None
+
+
+def test_empty_periods_count_for_nothing() -> None:
+    ahead = foresee(*AHEAD)
+    with_gaps = person([WEEKS[0], "", WEEKS[1], "", "", *WEEKS[2:], ""])
+    assert [(s.kind, s.category) for s in derive(with_gaps, ahead)] == [
+        (s.kind, s.category) for s in derive(person(WEEKS), ahead)
+    ]
+
+
+def test_a_wobble_of_a_large_share_is_no_move_but_a_leap_of_a_small_one_is() -> None:
+    ann = person(["aaaaaaaaab"] * 4)  # 90 % Apples, 10 % Bread
+    ahead = foresee(0.88, 0.12, 0, 0)
+    assert moves(ann, ahead).tolist() == [0, 1, 0, 0]
+
+
+def test_among_hundreds_of_categories_a_third_of_a_point_counts() -> None:
+    items = catalog(tuple(f"c{number:03d}" for number in range(300)))
+    ann = person(["a"] * 4, items)
+    category_weights = np.full(300, 0.1 / 299)
+    category_weights[0] = 0.9
+    category_weights[5] += 0.004
+    assert moves(ann, foresee(*category_weights))[5] == 1
+
+
+def test_without_any_event_only_arrivals_can_be_stated() -> None:
+    ann, ahead = person(["", ""]), foresee(*AHEAD)
+    assert ann.user_id == "zoe"  # no event, no place in the log: take zoe before her first
+    empty = History(
+        ann.log, ann.catalog, 0, np.zeros(2, np.int64), ann.bounds[:2], ann.bounds[0], ann.length
+    )
+    assert {statement.kind for statement in derive(empty, ahead)} == {"new"}
+
+
+@settings(max_examples=30)
+@given(weeks, weights, st.integers(0, 5))
+def test_every_derived_statement_passes_the_checker(
+    taken: list[str], category_weights: list[float], limit: int
+) -> None:
+    ann, ahead = person(taken), foresee(*category_weights)
+    statements = derive(ann, ahead, limit=limit)
+    assert [check(statement, ann, ahead) for statement in statements] == [None] * len(statements)
+    assert len({statement.category for statement in statements}) == len(statements) <= limit
+
+
+@settings(max_examples=30)
+@given(weeks, weights)
+def test_a_rising_and_a_fading_statement_are_derived_if_there_are_such(
+    taken: list[str], category_weights: list[float]
+) -> None:
+    ann, ahead = person(taken), foresee(*category_weights)
+    derived = {statement.kind for statement in derive(ann, ahead, limit=2)}
+    for kind in ("rising", "fading"):
+        true = [check(claim(kind, c, ann, ahead), ann, ahead) is None for c in range(4)]
+        assert (kind in derived) or not any(true)
+
+
+@settings(max_examples=30)
+@given(weeks, weights, st.floats(0.006, 0.5), st.sampled_from([-1, 1]))
+def test_every_derived_statement_turned_into_a_lie_is_caught(
+    taken: list[str], category_weights: list[float], by: float, sign: int
+) -> None:
+    ann, ahead = person(taken), foresee(*category_weights)
+    zoes = [event for event in range(len(ann.log)) if event not in ann.event_ids]
+    statements = derive(ann, ahead)
+    assume(statements and zoes)
+    for statement in statements:
+        lies = (
+            replace(statement, kind=OPPOSITE[statement.kind]),
+            replace(statement, change=statement.change + sign * by),
+            replace(statement, event_ids=(*statement.event_ids, zoes[0])),
+        )
+        assert all(check(lie, ann, ahead) for lie in lies)
+
+
+def test_derived_statements_are_ordered_by_change_over_noise_and_steady_ones_come_last() -> None:
+    ann, ahead = person(["aaaaab", "aaaaac", "aaaaab"]), foresee(0.84, 0.02, 0.05, 0.09)
+    kinds = [(statement.kind, statement.category) for statement in derive(ann, ahead)]
+    assert kinds[-1] == ("steady", APPLES)
+
+
+def test_claims_are_accepted_or_rejected_with_a_reason(ann: History, ahead: Forecast) -> None:
+    claims: list[tuple[Kind, int]] = [
+        ("rising", APPLES), ("rising", BREAD), ("rising", APPLES), ("new", 9), ("new", DIPS),
+    ]  # fmt: skip
+    accepted, rejected = reviewed(claims, ann, ahead)
+    assert [(s.kind, s.category) for s in accepted] == [("rising", APPLES), ("new", DIPS)]
+    assert [reason.split(":")[0] for reason in rejected] == [
+        "Bread is not rising",
+        "Apples",
+        "category 9 is not one of the catalog's 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "category", "expected"),
+    [
+        (
+            "rising",
+            APPLES,
+            "Interest in Apples is rising: 45% forecast against 35% so far "
+            "(latest: Apples no. 2 and Apples no. 1 on 22 Jan 2020).",
+        ),
+        (
+            "fading",
+            BREAD,
+            "Interest in Bread is fading: 15% forecast against 50% so far "
+            "(latest: Bread no. 0 and Bread no. 2 on 22 Jan 2020).",
+        ),
+        (
+            "returning",
+            COLA,
+            "Interest in Cola returns: 10% forecast after none in the last 2 active periods "
+            "(latest: Cola no. 0 and Cola no. 2 on 8 Jan 2020).",
+        ),
+        ("new", DIPS, "Interest in Dips would be new: 30% forecast, never taken so far."),
+    ],
+)
+def test_a_sentence_says_the_numbers_and_the_newest_titles(
+    kind: Kind, category: int, expected: str, ann: History, ahead: Forecast
+) -> None:
+    assert sentence(claim(kind, category, ann, ahead), ann, ahead) == expected
+
+
+def test_a_steady_sentence_says_in_how_many_periods_it_was_taken() -> None:
+    ann, ahead = person(["aab", "aab", "", "bb"]), foresee(0.5, 0.5, 0, 0)
+    assert sentence(claim("steady", APPLES, ann, ahead), ann, ahead) == (
+        "Interest in Apples is steady: 50% forecast, 50% so far, taken in 2 of 3 active periods "
+        "(latest: Apples no. 0 and Apples no. 2 on 8 Jan 2020)."
+    )
+
+
+@settings(max_examples=30)
+@given(weeks, weights)
+def test_every_derived_statement_has_a_sentence_that_names_its_category(
+    taken: list[str], category_weights: list[float]
+) -> None:
+    ann, ahead = person(taken), foresee(*category_weights)
+    for statement in derive(ann, ahead):
+        words = sentence(statement, ann, ahead)
+        assert CATEGORIES[statement.category] in words
+        assert words.endswith(".")
+
+
+def test_every_kind_has_a_rule_and_a_sentence(ann: History, ahead: Forecast) -> None:
+    for kind in KINDS:
+        statement = claim(kind, APPLES, ann, ahead)
+        assert isinstance(statement, Statement)
+        assert sentence(statement, ann, ahead).startswith("Interest in Apples ")

@@ -1,0 +1,52 @@
+"""A language model without weights: deterministic functions of the prompt text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmrec.contracts import FloatArray
+from llmrec.language.model import Generation
+from llmrec.language.reading import NameReadout
+
+
+class FakeModel:
+    """Reads hashes of the prompt, writes one fixed line of `tests.worlds.CATEGORIES`."""
+
+    name = "fake"
+    fingerprint = "fake-1"
+    is_encoder_decoder = False
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(char) % 101 for char in text] for text in texts]
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
+        logits = [
+            np.frombuffer(
+                hashlib.shake_128(prompt.encode()).digest(4 * len(readout.token_ids)), "u4"
+            )
+            for prompt in prompts
+        ]
+        return readout.scores(np.stack(logits) / 2**32)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        constrain: str | Sequence[str] | None = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Generation]:
+        del constrain, max_new_tokens, temperature
+        result = []
+        for prompt in prompts:
+            percent = 20 + (len(prompt) + seed) % 50
+            line = f"Drama {percent}%, Comedy 10%, other {90 - percent}%: Drama is rising."
+            result.append(Generation(line, 12, 3, True))
+        return result

@@ -1,0 +1,117 @@
+"""What every forecaster must hold, run over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import Forecaster
+from llmrec.data.periods import Window, make_histories
+from llmrec.forecasters.calibration import Calibration
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.codec import Codec
+from tests.forecasters.fakes import FakeModel
+from tests.worlds import CATEGORIES, catalog, log, small_world
+
+
+def llm(**options: object) -> LLMForecaster:
+    model = FakeModel()
+    calibration = Calibration(0.3, np.zeros(5), np.zeros(5), n=100, categories=CATEGORIES)
+    return LLMForecaster(model, Codec(CATEGORIES), DecayedDirichlet(), calibration, **options)  # type: ignore[arg-type]
+
+
+FORECASTERS: dict[str, Callable[[], Forecaster]] = {
+    "counting": DecayedDirichlet,
+    "counting, all": lambda: DecayedDirichlet(mix="all"),
+    "last period": lambda: DecayedDirichlet(decay=0.0),
+    "llm, read": llm,
+    "llm, worded": lambda: llm(write=True),
+    "llm, generate": lambda: llm(weights="generate", samples=2),
+}
+every_forecaster = pytest.mark.parametrize("make", FORECASTERS.values(), ids=FORECASTERS.keys())
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[Window]:
+    return small_world(n_users=12)
+
+
+@every_forecaster
+def test_weights_are_a_distribution_over_all_categories(
+    make: Callable[[], Forecaster], windows: list[Window]
+) -> None:
+    forecasts = make().forecast([window.history for window in windows])
+    assert len(forecasts) == len(windows)
+    for forecast in forecasts:
+        assert forecast.category_weights.shape == (5,)
+        assert forecast.category_weights.dtype == np.float64
+        assert (forecast.category_weights > 0).all()
+        assert forecast.category_weights.sum() == pytest.approx(1, abs=1e-9)
+        assert forecast.concentration > 0
+        assert forecast.source.model
+
+
+@every_forecaster
+def test_a_batch_gives_what_single_calls_give_in_any_order(
+    make: Callable[[], Forecaster], windows: list[Window]
+) -> None:
+    histories = [window.history for window in windows]
+    forecaster = make()
+    batch = forecaster.forecast(histories)
+    backwards = forecaster.forecast(histories[::-1])[::-1]
+    for history, together, reordered in zip(histories, batch, backwards, strict=True):
+        (alone,) = forecaster.forecast([history])
+        np.testing.assert_allclose(alone.category_weights, together.category_weights, atol=1e-12)
+        np.testing.assert_allclose(
+            reordered.category_weights, together.category_weights, atol=1e-12
+        )
+        assert alone.description == together.description == reordered.description
+
+
+@every_forecaster
+def test_the_same_seed_gives_the_same_bytes(
+    make: Callable[[], Forecaster], windows: list[Window]
+) -> None:
+    histories = [window.history for window in windows]
+    once, again = make().forecast(histories), make().forecast(histories)
+    for a, b in zip(once, again, strict=True):
+        assert a.category_weights.tobytes() == b.category_weights.tobytes()
+        assert a.source == b.source
+
+
+@every_forecaster
+def test_no_history_gives_no_forecast(make: Callable[[], Forecaster]) -> None:
+    assert make().forecast([]) == []
+
+
+@every_forecaster
+def test_a_user_without_an_event_gets_a_forecast(make: Callable[[], Forecaster]) -> None:
+    (window,) = small_world(n_users=1, empty=True)
+    (forecast,) = make().forecast([window.history])
+    assert forecast.category_weights.sum() == pytest.approx(1)
+
+
+@every_forecaster
+def test_what_happens_after_the_cutoff_changes_nothing(make: Callable[[], Forecaster]) -> None:
+    items, events = catalog(), log(n_users=8, n_periods=6)
+    cutoff = events.timestamp.min() + np.timedelta64(28, "D")
+    short = log(n_users=8, n_periods=6)
+    before = short.timestamp < cutoff
+    from llmrec.data.periods import events_before
+
+    whole = make().forecast(make_histories(events.aligned(items), items, "7D", cutoff))
+    assert before.sum() < len(events)
+    cut = make().forecast(make_histories(events_before(short, cutoff), items, "7D", cutoff))
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_allclose(a.category_weights, b.category_weights, atol=1e-12)
+
+
+@every_forecaster
+def test_periods_counted_in_events_work_too(make: Callable[[], Forecaster]) -> None:
+    items = catalog()
+    histories = make_histories(log(n_users=4), items, "10 events")
+    for forecast in make().forecast(histories):
+        assert forecast.category_weights.sum() == pytest.approx(1)

