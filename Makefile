@@ -5,6 +5,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
+BENCHMARKS := data_speed reading_speed batch_equality parse_rate forecast_zero_shot first_run
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint notebooks bench clean
 
@@ -39,7 +41,7 @@ notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

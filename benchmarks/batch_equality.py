@@ -1,6 +1,6 @@
-"""Does a batch give what single calls give? 200 real users, read alone, together and shuffled.
+"""Whether a batch gives what single calls give: 200 real users, read alone, together and shuffled.
 
-Run: python benchmarks/batch_equality.py
+Run: python -m benchmarks.batch_equality
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def main() -> None:
         print(json.dumps(_measure()))
         return
     runs = [_measure_apart() for _ in range(arguments.repeats)]
-    shown = {"dataset": "completejourney", "split": "all", "model": "data room"}
+    shown: dict[str, object] = {"dataset": "completejourney", "split": "all", "model": "data room"}
     shown |= {"low": None, "high": None, "n": len(runs), "seeds": []}
     values = {metric: median(run[metric] for run in runs) for metric in runs[0]}
     values["slowest_total_seconds"] = max(run["total_seconds"] for run in runs)

@@ -1,6 +1,6 @@
-"""What does the first run cost? Wall time and memory of ``llmrec demo``, and the import.
+"""What the first run costs: wall time and memory of ``llmrec demo``, and the import.
 
-Run: python benchmarks/first_run.py
+Run: python -m benchmarks.first_run
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Does reading an untuned LLM help? Counting, the LLM, and both calibrated, on both embedded logs.
 
-Everything is tuned on validation windows; tests are read once. Run: python benchmarks/forecast_zero_shot.py
+Everything is tuned on validation windows; tests are read once.
+
+Run: python -m benchmarks.forecast_zero_shot
 """
 
 from __future__ import annotations

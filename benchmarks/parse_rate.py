@@ -1,6 +1,6 @@
-"""How often does a written forecast line parse, with and without the grammar, on real prompts?
+"""How often a written forecast line parses, with and without the grammar, on real prompts.
 
-Run: python benchmarks/parse_rate.py
+Run: python -m benchmarks.parse_rate
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How fast is a reading against a plain forward pass of the same model and length?
+"""How fast a reading is against a plain forward pass of the same model and length.
 
-Rates are paired, in turn in one run, on one thread. Run: python benchmarks/reading_speed.py
+Rates are paired, in turn in one run, on one thread. Run: python -m benchmarks.reading_speed
 """
 
 from __future__ import annotations

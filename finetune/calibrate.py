@@ -2,8 +2,8 @@
 
     python finetune/calibrate.py --data completejourney --out llmrec/engines/completejourney
 
-Everything is fitted on periods before the log's last one, so that the last one stays unseen: it is what
-`llmrec demo` compares its forecasts with.
+Everything is fitted on periods before the log's last one, so that the last one stays unseen: it is
+what `llmrec demo` compares its forecasts with.
 """
 
 from __future__ import annotations

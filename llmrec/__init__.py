@@ -25,7 +25,24 @@ _HOMES = {
     "make_windows": "llmrec.data.periods",
     "rank": "llmrec.ranking.tilt",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Catalog",
+    "Codec",
+    "DataError",
+    "Dataset",
+    "DecayedDirichlet",
+    "Edit",
+    "Forecast",
+    "ForecastParseError",
+    "Interactions",
+    "InterestEngine",
+    "LLMForecaster",
+    "LanguageModel",
+    "evaluate",
+    "load_dataset",
+    "make_windows",
+    "rank",
+]
 
 if TYPE_CHECKING:
     from llmrec.contracts import Forecast

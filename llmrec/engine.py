@@ -29,7 +29,7 @@ from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend, fit_blend
-from llmrec.ranking.edits import Edit
+from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import Ranking, rank
 
@@ -236,7 +236,8 @@ class InterestEngine:
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
-        ranking = self.rank(history, k, forecast=forecast, edits=edits, repeat=repeat)
+        forecast = apply_edits(forecast, edits, self.dataset.catalog, self.cutoff)
+        ranking = self.rank(history, k, forecast=forecast, repeat=repeat)
         explanations = [
             explain_item(ranking, position, history, forecast)
             for position in range(len(ranking.item_idx))
@@ -253,7 +254,7 @@ class InterestEngine:
             return self.rank(history, n_items, forecast=forecast, edits=edits)
 
         item = self.dataset.catalog.item_index(item_id)
-        return why_not(item, rerank, k, self.dataset.catalog)
+        return why_not(item, rerank, k, self.dataset.catalog, history)
 
     def fit(self, n_windows: int | None = 500, seed: int = 0) -> InterestEngine:
         """Fit the calibration of the reading on the last period before the cutoff."""

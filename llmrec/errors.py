@@ -31,3 +31,7 @@ class ModelLoadError(LlmrecError, ValueError):
 
 class MissingExtraError(LlmrecError, ImportError):
     """An optional dependency is needed; the message names the pip command."""
+
+
+class CacheError(LlmrecError, OSError):
+    """The cache folder cannot be used; the message names it and the way out."""

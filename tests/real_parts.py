@@ -15,5 +15,6 @@ def _installed() -> bool:
 
 
 needs_real_parts = pytest.mark.skipif(
-    not _installed(), reason="the embedded model and logs are not installed (make test installs them)"
+    not _installed(),
+    reason="the embedded model and logs are not installed (make test installs them)",
 )

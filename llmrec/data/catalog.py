@@ -39,15 +39,13 @@ def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
     """
     text = "" if _is_missing(value) else str(value)
     text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
     if not text.isprintable():
         text = "".join(
             " " if char.isspace() else char
             for char in text
             if char.isspace() or unicodedata.category(char) not in _INVISIBLE
         )
-    text = " ".join(text.split())
+    text = " ".join(unicodedata.normalize("NFKC", text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -20,16 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmrec.data.files import write_text
-from llmrec.errors import DataError, LlmrecError, MissingExtraError
+from llmrec.errors import CacheError, DataError, MissingExtraError
 
 REQUIREMENTS = Path(__file__).with_name("embedded-requirements.txt")
 MANIFEST = "manifest.json"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WAY_IN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-
-
-class CacheError(LlmrecError, OSError):
-    """The cache folder cannot be used; the message names it and the way out."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,6 @@ def _readings(
     believed = {
         "LLM alone (zero-shot)": softmax_update(flat, scores, 1.0, 0.0),
         "LLM x counting (a = 1)": softmax_update(prior, scores - calibration.center, 1.0, 0.0),
-        "counting + bias (a = 0)": softmax_update(prior, scores, 0.0, calibration.bias),
         "LLM calibrated": calibration.apply(prior, scores),
     }
     return {

@@ -93,10 +93,12 @@ def softmax_update(
 def fit_calibration(
     prior: FloatArray, scores: FloatArray, targets: FloatArray, *, seed: int = 0
 ) -> Calibration:
-    """Fit a and the bias, each kept only if it helps users it was not fitted on.
+    """Fit a and the bias; nothing is changed unless the reading helps users it was not fitted on.
 
     Five-fold cross-validation over users compares the bare prior, the prior with a bias, and both
-    with the reading; a part whose 95 % interval of the paired gain reaches below 0 is left out.
+    with the reading. Where the 95 % interval of what reading adds reaches below 0, a and the bias
+    are 0 and the forecast is the prior itself: a bias alone is the season of one period, not
+    anything the model read.
 
     Parameters
     ----------
@@ -119,7 +121,9 @@ def fit_calibration(
         shrinkage, with_bias = np.inf, bare
     read = _held_out(prior, z, shares, folds, shrinkage, reading=True)
     gain = _interval(with_bias - read)
-    a, bias = _fit(prior, z, shares, shrinkage, reading=gain[1] > 0)
+    if gain[1] <= 0:
+        return Calibration(0.0, center, np.zeros_like(center), gain, bias_gain, n)
+    a, bias = _fit(prior, z, shares, shrinkage, reading=True)
     return Calibration(a, center, bias, gain, bias_gain, n)
 
 

@@ -23,7 +23,10 @@ from llmrec.language.reading import NameReadout
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH_TOKENS = 2_048  # on a CPU larger batches are slower: their activations leave the cache
+# Tokens in one batch. On a CPU larger ones read more slowly, since activations leave the cache, but
+# when writing each pass over the weights serves all lines of a batch.
+READ_TOKENS = 2_048
+WRITE_TOKENS = 8_192
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class LanguageModel:
         return self._plain.encode(texts)
 
     def slot_logits(
-        self, prompts: Sequence[str], token_ids: IntArray, *, batch_tokens: int = BATCH_TOKENS
+        self, prompts: Sequence[str], token_ids: IntArray, *, batch_tokens: int = READ_TOKENS
     ) -> FloatArray:
         """Read the logits of the token that would follow each prompt, in one forward pass.
 
@@ -226,7 +229,7 @@ class LanguageModel:
             generator = _generator(seed, prompt)
             lines.append(Line(self._plain.ends, room, temperature, generator, matcher))
         with torch.inference_mode():
-            for batch in _batches(rows, BATCH_TOKENS):
+            for batch in _batches(rows, WRITE_TOKENS):
                 write_lines(self.model, [rows[i] for i in batch], [lines[i] for i in batch])
         return [self._generation(line) for line in lines]
 

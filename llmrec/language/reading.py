@@ -61,4 +61,5 @@ class NameReadout:
 
 def centered(scores: FloatArray) -> FloatArray:
     """Subtract each row's mean from (n, n_categories) scores; softmax does not see it."""
-    return np.subtract(scores, scores.mean(axis=1, keepdims=True))
+    means: FloatArray = scores.mean(axis=1, keepdims=True)
+    return scores - means

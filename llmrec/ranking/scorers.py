@@ -125,7 +125,7 @@ class ImplicitALS:
     """
 
     factors: int = 64
-    regularization: float = 0.01
+    regularization: float = 10.0
     alpha: float = 1.0
     iterations: int = 15
     seed: int = 0

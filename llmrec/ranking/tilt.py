@@ -19,7 +19,7 @@ from llmrec.ranking.edits import Edit, apply_edits
 
 # Added to both shares before their ratio is taken: it bounds the pull on one category to
 # strength * log(1 / EPSILON), so that muting one is final in practice, yet finite.
-EPSILON = 1e-6
+EPSILON = 1e-9
 _SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
 
 Popularity = Callable[[Interactions, np.datetime64], FloatArray]

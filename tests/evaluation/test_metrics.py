@@ -55,7 +55,7 @@ def test_coverage_of_dirichlet_samples_is_the_level() -> None:
     rng = np.random.default_rng(0)
     weights = rng.dirichlet(np.full(10, 5.0), size=1_500)
     forecasts = [Forecast(row, 40.0, "", (), Source("test", "counting")) for row in weights]
-    targets = np.stack([rng.dirichlet(40 * row) for row in weights])
+    targets = 1e6 * np.stack([rng.dirichlet(40 * row) for row in weights])
     assert np.nanmean(coverage(forecasts, targets, 0.8)) == pytest.approx(0.8, abs=0.015)
 
 

@@ -13,7 +13,7 @@ N, C = 400, 12
 
 
 def world(seed: int, informative: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A prior, scores that hold ``informative`` times the log of what the prior misses, and targets."""
+    """A prior, scores that hold some of what the prior misses in its logarithm, and targets."""
     rng = np.random.default_rng(seed)
     prior = rng.dirichlet(np.full(C, 2.0), size=N)
     missed = rng.normal(size=(N, C))

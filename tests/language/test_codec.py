@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,12 +81,8 @@ def test_rendering_again_what_was_parsed_changes_nothing(values: list[float], wo
 
 @given(st.text(max_size=200))
 def test_the_parser_survives_anything_and_gives_a_forecast_or_a_named_error(text: str) -> None:
-    try:
-        parsed = Codec(GENRES).parse(text)
-    except ForecastParseError as error:
-        assert error.reason
-    else:
-        assert abs(parsed.category_weights.sum() - 1) < 1e-9
+    with contextlib.suppress(ForecastParseError):
+        assert abs(Codec(GENRES).parse(text).category_weights.sum() - 1) < 1e-9
 
 
 @pytest.mark.parametrize(

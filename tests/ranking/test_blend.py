@@ -1,0 +1,162 @@
+"""Blending: parts that sum, weights that explain the targets best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from llmrec.contracts import FloatArray, ItemScorer
+from llmrec.data.periods import History, Window
+from llmrec.ranking.blend import Blend, fit_blend, possible_items
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from tests.worlds import small_world
+
+
+@dataclass
+class Fixed:
+    """Scores given by a table with one row a user of the log."""
+
+    table: FloatArray
+    name: str = "fixed"
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return self.table[[history.user_idx for history in histories]]
+
+
+@dataclass
+class Broken:
+    """Gives whatever it was told to."""
+
+    answer: FloatArray
+    name: str = field(default="broken", init=False)
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return self.answer
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[Window]:
+    return small_world(n_users=40)
+
+
+def likelihood(blend: Blend, windows: Sequence[Window], repeat: str = "allow") -> float:
+    """Mean over users of the mean log-likelihood of their targets, written out."""
+    per_user = []
+    for window in windows:
+        possible = possible_items(window.history, repeat)  # type: ignore[arg-type]
+        scores = np.where(possible, blend.scores([window.history])[0], -np.inf)
+        targets = window.target.item_idx[possible[window.target.item_idx]]
+        if len(targets):
+            per_user.append(log_softmax(scores)[targets].mean())
+    return float(np.mean(per_user))
+
+
+def random_scorers(windows: Sequence[Window], n: int, seed: int = 0) -> list[ItemScorer]:
+    rng = np.random.default_rng(seed)
+    shape = (windows[0].history.log.n_users, windows[0].history.catalog.n_items)
+    return [Fixed(log_softmax(rng.normal(size=shape), axis=1), f"fixed {i}") for i in range(n)]
+
+
+def test_scores_are_the_sum_of_the_weighted_parts(windows: list[Window]) -> None:
+    histories = [window.history for window in windows]
+    scorers = (RecentPopularity(), PersonalRepeat())
+    blend = Blend(scorers, (0.5, 2.0))
+    parts = blend.parts(histories)
+    np.testing.assert_array_equal(parts[0], 0.5 * scorers[0].scores(histories))
+    np.testing.assert_array_equal(parts[1], 2.0 * scorers[1].scores(histories))
+    np.testing.assert_allclose(blend.scores(histories), parts.sum(axis=0))
+
+
+@pytest.mark.parametrize("repeat", ["allow", "exclude"])
+def test_fitted_weights_beat_every_neighbour(windows: list[Window], repeat: str) -> None:
+    scorers = [RecentPopularity(), PersonalRepeat(), *random_scorers(windows, 1)]
+    blend = fit_blend(scorers, windows, l2=0.0, repeat=repeat)  # type: ignore[arg-type]
+    best = likelihood(blend, windows, repeat)
+    for position in range(3):
+        for step in (-0.05, 0.05):
+            weights = np.array(blend.weights)
+            weights[position] = max(0, weights[position] + step)
+            assert likelihood(Blend(scorers, weights.tolist()), windows, repeat) <= best + 1e-7
+
+
+def test_weights_that_made_the_targets_are_found_again() -> None:
+    windows = small_world(n_users=300, n_periods=3)
+    scorers = random_scorers(windows, 2)
+    truth = (1.5, 0.5)
+    rng = np.random.default_rng(0)
+    log_probability = log_softmax(
+        Blend(scorers, truth).scores([window.history for window in windows]), axis=1
+    )
+    log = windows[0].history.log
+    for window, row in zip(windows, log_probability, strict=True):
+        drawn = rng.choice(len(row), size=window.target.n_events, p=np.exp(row))
+        log.item_idx[window.target.start : window.target.stop] = drawn
+    np.testing.assert_allclose(fit_blend(scorers, windows).weights, truth, atol=0.15)
+
+
+def test_a_scorer_that_misleads_gets_no_weight(windows: list[Window]) -> None:
+    good = PersonalRepeat()
+    contrary = Fixed(-good.scores([window.history for window in windows]), "contrary")
+    blend = fit_blend([good, contrary], windows, l2=0.0)
+    assert blend.weights[0] > 0.1
+    assert blend.weights[1] == 0
+
+
+def test_scorers_that_agree_share_the_weight(windows: list[Window]) -> None:
+    repeat = PersonalRepeat()
+    twin = Fixed(repeat.scores([window.history for window in windows]), "twin")
+    left, right = fit_blend([repeat, twin], windows).weights
+    assert left == pytest.approx(right, rel=1e-3)
+
+
+def test_excluding_repeats_ignores_users_who_only_repeat(windows: list[Window]) -> None:
+    only_repeats = [
+        window
+        for window in windows
+        if np.isin(window.target.item_idx, window.history.item_idx).all()
+    ]
+    others = [window for window in windows if window not in only_repeats]
+    assert only_repeats
+    assert others
+    scorers = [RecentPopularity(), PersonalRepeat()]
+    everybody = fit_blend(scorers, windows, repeat="exclude").weights
+    np.testing.assert_allclose(everybody, fit_blend(scorers, others, repeat="exclude").weights)
+    with pytest.raises(ValueError, match="has a target event to learn from"):
+        fit_blend(scorers, only_repeats, repeat="exclude")
+
+
+def test_a_broken_scorer_is_named(windows: list[Window]) -> None:
+    histories = [window.history for window in windows]
+    right = PersonalRepeat().scores(histories)
+    nan = right.copy()
+    nan[3, 4] = np.nan
+    with pytest.raises(ValueError, match=r"'broken' gave nan to item 'i004' of user 'u003'"):
+        Blend([Broken(nan)], [1.0]).parts(histories)
+    with pytest.raises(ValueError, match=r"'broken' gave scores of shape \(40, 24\), not"):
+        Blend([RecentPopularity(), Broken(right[:, 1:])], [1.0, 1.0]).parts(histories)
+
+
+@pytest.mark.parametrize(
+    ("scorers", "weights", "message"),
+    [
+        ([], [], "at least one scorer"),
+        ([RecentPopularity()], [1.0, 2.0], "one weight a scorer"),
+        ([RecentPopularity()], [-1.0], "popular in the last 28 days' must be finite and >= 0"),
+        ([RecentPopularity()], [float("nan")], "must be finite"),
+        ([RecentPopularity(), RecentPopularity()], [1.0, 1.0], "could not be told apart"),
+    ],
+)
+def test_an_impossible_blend_is_refused(
+    scorers: list[ItemScorer], weights: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Blend(scorers, weights)
+
+
+def test_an_unknown_repeat_rule_is_refused(windows: list[Window]) -> None:
+    with pytest.raises(ValueError, match="'allow' or 'exclude', not 'never'"):
+        fit_blend([RecentPopularity()], windows, repeat="never")  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""What every item scorer must hold, run over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import ItemScorer
+from llmrec.data.periods import History, events_before, make_histories
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from tests.worlds import START, catalog, log
+
+CUTOFF = START + np.timedelta64(28, "D")
+ITEMS, EVENTS = catalog(), log(n_users=12)
+
+
+def als() -> ImplicitALS:
+    pytest.importorskip("implicit")
+    return ImplicitALS(factors=4, iterations=3).fit(EVENTS, ITEMS, CUTOFF)
+
+
+SCORERS: dict[str, Callable[[], ItemScorer]] = {
+    "popularity": RecentPopularity,
+    "popularity, one day": lambda: RecentPopularity(days=1),
+    "repeat": PersonalRepeat,
+    "als": als,
+    "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
+}
+every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())
+
+
+@pytest.fixture(scope="module", params=["7D", "10 events"])
+def histories(request: pytest.FixtureRequest) -> list[History]:
+    return make_histories(EVENTS, ITEMS, request.param, CUTOFF)
+
+
+@every_scorer
+def test_every_item_of_the_catalog_gets_a_finite_score(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scores = make().scores(histories)
+    assert scores.shape == (len(histories), ITEMS.n_items)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+
+
+@every_scorer
+def test_scores_are_log_probabilities(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scorer = make()
+    total = np.exp(scorer.scores(histories)).sum(axis=1)
+    if not isinstance(scorer, Blend):  # a blend is left unnormalised, so that its parts add up
+        np.testing.assert_allclose(total, 1)
+
+
+@every_scorer
+def test_a_batch_gives_the_bytes_that_single_calls_give_in_any_order(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scorer = make()
+    batch = scorer.scores(histories)
+    singles = np.concatenate([scorer.scores([history]) for history in histories])
+    backwards = scorer.scores(histories[::-1])[::-1]
+    assert batch.tobytes() == singles.tobytes() == backwards.tobytes()
+
+
+@every_scorer
+def test_the_same_seed_gives_the_same_bytes(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    assert make().scores(histories).tobytes() == make().scores(histories).tobytes()
+
+
+@every_scorer
+def test_what_happens_at_or_after_the_cutoff_changes_nothing(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    short = events_before(EVENTS, CUTOFF).aligned(ITEMS)
+    assert 0 < len(short) < len(EVENTS)
+    cut = make_histories(short, ITEMS, histories[0].length, CUTOFF)
+    assert make().scores(histories).tobytes() == make().scores(cut).tobytes()
+
+
+@every_scorer
+def test_somebody_without_an_event_gets_scores_too(make: Callable[[], ItemScorer]) -> None:
+    (empty,) = make_histories(EVENTS, ITEMS, "7D", START - np.timedelta64(1, "D"), [0])
+    later = History(
+        empty.log, empty.catalog, empty.user_idx, empty.offsets, empty.bounds, CUTOFF, empty.length
+    )
+    assert later.n_events == 0
+    assert np.isfinite(make().scores([later])).all()
