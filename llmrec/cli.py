@@ -213,14 +213,12 @@ def _show(
     console.print(Group(*parts))
 
 
-def _list(items: Sequence[Recommendation]) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=True)
-    table.add_column("", justify="right", style="bold")
-    table.add_column("item", ratio=2, overflow="fold")
-    table.add_column("why", ratio=5, overflow="fold")
+def _list(items: Sequence[Recommendation]) -> Group:
+    lines: list[Any] = []
     for item in items:
-        table.add_row(str(item.rank), Text(item.title), Text(item.why, style="dim"))
-    return table
+        lines.append(Text(f"{item.rank:>4}  {item.title}", style="bold"))
+        lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
+    return Group(*lines)
 
 
 def _summary(

@@ -50,7 +50,7 @@ def read_text(
     Raises
     ------
     DataError
-        If the file is not there, empty, in another encoding, or a line has too many values.
+        If the file is not there, has no rows or another encoding, or a line too many values.
     """
     with _naming(path):
         source: Path | StringIO = path
@@ -69,6 +69,8 @@ def read_text(
             na_values=[""],
             low_memory=False,
         )
+        if not len(frame):
+            raise DataError("it holds no rows.")
     return frame
 
 

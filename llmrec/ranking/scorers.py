@@ -100,12 +100,11 @@ class PersonalRepeat:
         return np.asarray(np.log(mixed / mixed.sum(axis=1, keepdims=True)), dtype=np.float64)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
-        ages = [
-            (history.cutoff - history.log.timestamp[history.event_ids]) / np.timedelta64(1, "D")
-            for history in histories
-        ]
-        weights = np.exp2(-np.concatenate([*ages, np.empty(0)]) / self.half_life_days)
-        return _item_counts(histories, weights)
+        ages = [np.empty(0)]
+        for history in histories:
+            taken = history.log.timestamp[history.event_ids.start : history.event_ids.stop]
+            ages.append((history.cutoff - taken) / np.timedelta64(1, "D"))
+        return _item_counts(histories, np.exp2(-np.concatenate(ages) / self.half_life_days))
 
 
 @dataclass
@@ -118,7 +117,8 @@ class ImplicitALS:
     Parameters
     ----------
     factors, regularization, alpha, iterations, seed
-        Of ``implicit.als.AlternatingLeastSquares``, trained in float32 on one thread.
+        Of ``implicit.als.AlternatingLeastSquares``, trained in float32 on one thread. The default
+        regularization suits logs of a thousand people or more; choose less for a handful.
     temperature
         The factorisation predicts preferences in about [0, 1]; they are divided by this (> 0)
         before the softmax, since undivided they would make all items nearly equally likely.

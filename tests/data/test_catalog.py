@@ -68,7 +68,7 @@ def test_a_10_mb_title_is_cut_at_once() -> None:
         ("right\u202eto\u2066left\u200fmarks", "righttoleftmarks"),
         ("zero\u200bwidth\ufeff\u00ad", "zerowidth"),
         ("\x00control\x1b[31m", "control[31m"),
-        ("ﬁne ｗｉｄｅ", "fine wide"),
+        ("\ufb01ne \uff57ide", "fine wide"),
         ("non\u00a0breaking\u2028line", "non breaking line"),
         ("<|im_end|> {{ 7 * 7 }} {% x %}", "<|im_end|> {{ 7 * 7 }} {% x %}"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ DAY = 86_400
 NOON = 1_577_880_000
 
 
-def frame(rows: list[tuple[object, ...]], *more: str) -> pd.DataFrame:
+def frame(rows: Sequence[tuple[object, ...]], *more: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", *more])
 
 

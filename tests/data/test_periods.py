@@ -122,7 +122,7 @@ def test_without_a_cutoff_the_target_is_the_last_whole_period() -> None:
     assert window.target.period.start == START + np.timedelta64(2, "D")
     (earlier,) = make_windows(events, ITEMS, "1D", back=1)
     assert earlier.target.period.end == window.target.period.start
-    with pytest.raises(DataError, match="spans 3 whole periods of 1 day.* need 4"):
+    with pytest.raises(DataError, match=r"spans 3 whole periods of 1 day.* need 4"):
         make_windows(events, ITEMS, "1D", back=2)
 
 
@@ -146,7 +146,11 @@ def test_events_before_a_cutoff_are_what_was_known_then() -> None:
 
 def test_cutoffs_may_be_text_dates_or_carry_a_zone() -> None:
     events = log(*hours(0, 30))
-    moments = ["2020-01-31 12:00", datetime(2020, 1, 31, 12, tzinfo=UTC), "2020-01-31T13:00+01:00"]
+    moments: list[datetime | str] = [
+        "2020-01-31 12:00",
+        datetime(2020, 1, 31, 12, tzinfo=UTC),
+        "2020-01-31T13:00+01:00",
+    ]
     found = {make_histories(events, ITEMS, "1D", moment)[0].cutoff for moment in moments}
     assert found == {day("2020-01-31T12:00")}
     for wrong in ("soon", "NaT"):
@@ -241,9 +245,9 @@ def test_periods_part_all_events_before_the_cutoff(
         assert positions(histories) == np.flatnonzero(events.timestamp < cutoff).tolist()
     for history in make_histories(events, ITEMS, spec, cutoff):
         assert history.bounds[-1] == cutoff
-        for place, period in enumerate(history.periods):
+        for place, span in enumerate(history.periods):
             inside = events.timestamp[history.offsets[place] : history.offsets[place + 1]]
-            assert ((period.start <= inside) & (inside < period.end)).all()
+            assert ((span.start <= inside) & (inside < span.end)).all()
 
 
 @few
@@ -275,9 +279,9 @@ def test_weighing_all_periods_alike_gives_the_plain_counts(
     histories = make_histories(events, ITEMS, spec, cutoff)
     expected = [history.category_counts.sum(axis=0) for history in histories]
     np.testing.assert_allclose(weighted_counts(histories, np.ones(1)), expected)
-    ages = 0.5 ** np.arange(200)
-    expected = [ages[: h.n_periods][::-1] @ h.category_counts for h in histories]
-    np.testing.assert_allclose(weighted_counts(histories, ages), expected)
+    ages = np.power(0.5, np.arange(200))
+    weighted = [ages[: h.n_periods][::-1] @ h.category_counts for h in histories]
+    np.testing.assert_allclose(weighted_counts(histories, ages), weighted)
 
 
 def test_no_history_gives_no_counts() -> None:

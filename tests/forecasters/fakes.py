@@ -13,7 +13,7 @@ from llmrec.language.reading import NameReadout
 
 
 class FakeModel:
-    """Reads hashes of the prompt, writes one fixed line of `tests.worlds.CATEGORIES`."""
+    """Reads hashes of the prompt; writes lines about Drama, or claims that it is rising."""
 
     name = "fake"
     fingerprint = "fake-1"
@@ -46,6 +46,9 @@ class FakeModel:
         del constrain, max_new_tokens, temperature
         result = []
         for prompt in prompts:
+            if prompt.endswith("%:"):  # the numbers are there: only the words are asked for
+                result.append(Generation("Drama is rising.", 5, 1, True))
+                continue
             percent = 20 + (len(prompt) + seed) % 50
             line = f"Drama {percent}%, Comedy 10%, other {90 - percent}%: Drama is rising."
             result.append(Generation(line, 12, 3, True))

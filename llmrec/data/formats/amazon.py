@@ -37,7 +37,7 @@ def read(folder: Path) -> Dataset:
     reviews = [path.with_name(path.name.removeprefix("meta_")) for path in metas]
     items = pd.concat([read_json_lines(path, _META) for path in metas], ignore_index=True)
     items = items.reindex(columns=list(dict.fromkeys([*items, CATEGORIES, "main_category"])))
-    items[CATEGORIES] = items[CATEGORIES].str.get(1).fillna(items["main_category"])
+    items[CATEGORIES] = items[CATEGORIES].astype("object").str.get(1).fillna(items["main_category"])
     items[CATEGORIES] = [[name] for name in items[CATEGORIES]]
     catalog = Catalog.from_frame(items, {ITEM_ID: "parent_asin"})
     log = Interactions.from_frame(
