@@ -24,6 +24,7 @@ from llmrec.data.periods import (
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
+from llmrec.evaluation.tuning import fit_strength
 from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-FIT_WINDOWS = 1_000  # at most so many windows for the blend: all its scores are held at once
+FIT_WINDOWS = 500  # at most so many windows for the blend: all its scores are held at once
 
 
 @dataclass(frozen=True)
@@ -287,9 +288,11 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     counting = DecayedDirichlet().fit(latest_windows(log, catalog, dataset.period))
     scorers = _scorers(dataset, windows[0].history.cutoff)
     blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
+    strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
     return EngineSettings(
         counting=asdict(counting),
         blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
+        strength=strength,
         fitted_before=str(log.timestamp.max() + INSTANT),
         data=log.fingerprint,
     )

@@ -64,8 +64,8 @@ def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -
     first, last = inverse.reshape(2, -1)
     positions = np.searchsorted(times, edges, side="left")
     n_items = len(log.item_ids)
-    span = np.repeat(np.arange(len(edges)), np.diff(positions, prepend=0))
-    flat = span * n_items + items[: len(span)]
+    span = np.repeat(np.arange(1, len(edges)), np.diff(positions))
+    flat = span * n_items + items[positions[0] : positions[-1]]
     counts = np.bincount(flat, minlength=len(edges) * n_items).reshape(len(edges), n_items)
     before = counts.cumsum(axis=0, dtype=np.float64)
     return np.asarray(before[np.maximum(first, last)] - before[first])
