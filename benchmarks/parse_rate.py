@@ -33,7 +33,7 @@ def main() -> None:
         windows = draw(splits(dataset)["validation"], arguments.prompts)
         prompts = [codec.prompt(window.history) for window in windows]
         for way, grammar in (("constrained", codec.grammar()), ("free", None)):
-            lines = model.generate(prompts, constrain=grammar, max_new_tokens=96)
+            lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
             parsed = np.array([_parses(codec, line.text) for line in lines])
             reasons = Counter(_reason(codec, line.text) for line in lines)
             forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)

