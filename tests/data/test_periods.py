@@ -17,6 +17,8 @@ from llmrec.data.periods import (
     Window,
     cutoffs,
     events_before,
+    holdout_cutoff,
+    holdout_windows,
     item_counts_between,
     latest_windows,
     make_histories,
@@ -24,6 +26,8 @@ from llmrec.data.periods import (
     weighted_counts,
 )
 from llmrec.errors import DataError
+from tests.worlds import catalog as world_catalog
+from tests.worlds import log as world_log
 
 ITEMS = Catalog.from_frame(
     pd.DataFrame({"item_id": ["x", "y", "z"], "categories": [["A"], ["A", "B"], ["C"]]})
@@ -301,3 +305,19 @@ def test_items_between_two_times_are_those_a_naive_count_finds(
     ]
     starts, ends = np.array(spans).T
     np.testing.assert_array_equal(item_counts_between(events, starts, ends), expected)
+
+
+@pytest.mark.parametrize("period", ["7D", "1M", "10 events"])
+def test_everybody_is_held_out_at_one_time(period: str) -> None:
+    items, events = world_catalog(), world_log(n_users=12, n_periods=12)
+    windows = holdout_windows(events, items, period)
+    cutoff = holdout_cutoff(events, period)
+    assert windows
+    for window in windows:
+        assert window.history.cutoff == cutoff
+        assert window.target.n_events >= 5
+        history = window.history.log.timestamp[window.history.event_ids]
+        assert (history < cutoff).all()
+        assert (
+            window.target.log.timestamp[window.target.start : window.target.stop] >= cutoff
+        ).all()
