@@ -22,6 +22,7 @@ from rich.text import Text
 
 from llmrec.contracts import Forecast
 from llmrec.data import embedded
+from llmrec.data.catalog import clean_text
 from llmrec.data.periods import History, Window, holdout_windows
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.engine import InterestEngine, Recommendation
@@ -49,7 +50,8 @@ def main() -> None:
     try:
         app()
     except LlmrecError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}")
+        lines = (clean_text(line, 1_000) for line in str(error).splitlines())
+        Console(stderr=True).print(Text("error: ", style="red"), Text("\n".join(lines)), sep="")
         sys.exit(1)
 
 
@@ -80,7 +82,7 @@ def demo(
             results.append(result | {"chart": str(chart)})
             if not as_json:
                 _show(dataset, history, forecast, items, result["happened"])
-                console.print(f"  Chart: {chart}\n", style="dim")
+                console.print(Text(f"  Chart: {chart}\n", style="dim"))
     if as_json:
         _print_json(results)
 
@@ -148,7 +150,7 @@ def evaluate(
     if as_json:
         console.print_json(table.to_json(orient="records"))
         return
-    view = Table(title=f"{data}: tuned on validation, 95 % intervals over users")
+    view = Table(title=Text(f"{data}: tuned on validation, 95 % intervals over users"))
     for column in ("split", "model", "metric", "value", "low", "high", "n"):
         view.add_column(
             column, justify="left" if column in ("split", "model", "metric") else "right"
@@ -202,14 +204,13 @@ def _show(
 ) -> None:
     source = forecast.source
     parts: list[Any] = [
-        Rule(f"{dataset.name}: {dataset.person} {escape(history.user_id)}"),
+        Rule(Text(clean_text(f"{dataset.name}: {dataset.person} {history.user_id}"))),
         picture.terminal(history, forecast),
         Padding(Text(forecast.description), (1, 2)),
     ]
-    words = "the model" if source.words == "llm" else "template"
     note = (
-        f"{source.model}: {source.how} ({source.why}); worded by {words}, "
-        f"{source.rejected} claims of the model rejected"
+        f"{source.model}: {source.how} ({source.why}). Of the statements above the model proposed "
+        f"{source.proposed}; {source.rejected} more of its claims did not hold and are not shown."
     )
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
@@ -275,7 +276,7 @@ def _outcome(happened: dict[str, Any]) -> str:
     top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
     hits = ": " + "; ".join(happened["hits"]) if happened["hits"] else ""
     return (
-        f"What then happened: {happened['events']} events, most of them {top}. "
+        f"What then happened: {happened['events']} events; the largest categories: {top}. "
         f"Taken of the {happened['listed']} listed: {len(happened['hits'])}{hits}."
     )
 

@@ -47,6 +47,8 @@ class Source:
 
     ``how`` is "llm" where the language model moved the numbers, "counting" where only the prior
     spoke, and "fallback" where the model was asked and not trusted; ``why`` then says the reason.
+    ``proposed`` counts the statements of the description that the model proposed and the checker
+    let pass, ``rejected`` those it refused.
     """
 
     model: str
@@ -55,7 +57,7 @@ class Source:
     prompt: str = ""
     adapter: str = ""
     seed: int = 0
-    words: Literal["llm", "template"] = "template"
+    proposed: int = 0
     rejected: int = 0
 
 

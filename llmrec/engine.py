@@ -4,81 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llmrec.contracts import Forecast, ItemScorer
+from llmrec.contracts import Forecast
 from llmrec.data.calendar import INSTANT, as_time
 from llmrec.data.files import write_text
 from llmrec.data.periods import (
     History,
     events_before,
-    holdout_windows,
     latest_windows,
     make_histories,
 )
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
-from llmrec.evaluation.tuning import fit_strength
 from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend, fit_blend
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit, apply_edits
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import Ranking, rank
+from llmrec.settings import (
+    CALIBRATION_FILE,
+    SETTINGS_FILE,
+    EngineSettings,
+    build_blend,
+    fit_settings,
+    shipped_folder,
+)
 
 if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
-
-SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-FIT_WINDOWS = 500  # at most so many windows for the blend: all its scores are held at once
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine folder says beside its calibration: plain values, kept as JSON.
-
-    Attributes
-    ----------
-    model, template, budget
-        Base model, prompt version, and tokens a prompt may have.
-    counting
-        Fields of `DecayedDirichlet`.
-    blend
-        Name of a scorer to its weight; scorers of weight 0 are not built.
-    strength
-        How hard the forecast tilts the ranking (0: not at all).
-    fitted_before, data
-        Nothing at or after this time was used to fit; fingerprint of the log used.
-    """
-
-    model: str = "smollm2-135m"
-    template: str = "forecast-v1"
-    budget: int = 300
-    counting: Mapping[str, Any] = field(default_factory=dict)
-    blend: Mapping[str, float] = field(default_factory=dict)
-    strength: float = 1.0
-    fitted_before: str = ""
-    data: str = ""
-
-    @classmethod
-    def load(cls, path: Path) -> EngineSettings:
-        """Read settings; DataError names an unknown field or broken JSON."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is no engine's settings: {error}") from error
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise DataError(f"{path}: unknown field {min(unknown)!r}")
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -146,27 +107,30 @@ class InterestEngine:
             local folder, a hub id.
         data
             A `Dataset`, or what `load_dataset` takes. Fitted settings of the two embedded logs ship
-            with the package; for any other log counting and blend are fitted here, and the reading
-            is not trusted until `fit`.
+            with the package and are used for cutoffs after they were fitted; for anything else
+            counting and blend are fitted here, and the reading is not trusted until `fit`.
         cutoff
             Start of the period to forecast; default: the end of the log.
         write
-            Whether the model words the descriptions.
+            Whether the model proposes what the descriptions say.
         refit
             Fit counting and blend here even if fitted settings are at hand.
         loading
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize.
+
+        Raises
+        ------
+        DataError
+            If an engine's folder is broken, or was fitted on what lies after the cutoff.
         """
         dataset = load_dataset(data) if isinstance(data, str) else data
         end = dataset.log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
         dataset = replace(dataset, log=events_before(dataset.log, end))
-        own = (Path(name) / SETTINGS_FILE).is_file()
-        folder = Path(name) if own else shipped_folder(dataset.name)
-        known = (folder / SETTINGS_FILE).is_file() and not refit
-        settings = EngineSettings.load(folder / SETTINGS_FILE) if known else fit_settings(dataset)
-        if not own:
-            settings = replace(settings, model=name)
-        calibration = folder / CALIBRATION_FILE if known else None
+        settings, calibration = _settings(name, dataset, end, refit)
+        if loading.get("adapter"):
+            settings = replace(settings, adapter=str(loading["adapter"]))
+        elif settings.adapter:
+            loading["adapter"] = Path(settings.adapter)
         forecaster = _forecaster(dataset, settings, calibration, write, loading)
         blend = build_blend(dataset, end, settings.blend)
         return cls(dataset, end, forecaster, blend, settings)
@@ -269,55 +233,40 @@ class InterestEngine:
         write_text(folder / SETTINGS_FILE, json.dumps(asdict(self.settings), indent=1))
         if self.forecaster.calibration is not None:
             self.forecaster.calibration.save(folder / CALIBRATION_FILE)
+        else:
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
     def _as_history(self, user: str | History) -> History:
         return user if isinstance(user, History) else self.history(user)
 
 
-def shipped_folder(dataset: str) -> Path:
-    """Where the package keeps the fitted engine of an embedded log."""
-    return Path(str(resources.files("llmrec"))) / "engines" / dataset
-
-
-def fit_settings(dataset: Dataset) -> EngineSettings:
-    """Fit counting and blend on the last period of a log; one too short gets defaults."""
-    log, catalog = dataset.log, dataset.catalog
-    windows = draw(holdout_windows(log, catalog, dataset.period), FIT_WINDOWS)
-    if len(windows) < 10:
-        return EngineSettings(blend={"PersonalRepeat": 1.0}, data=log.fingerprint)
-    counting = DecayedDirichlet().fit(latest_windows(log, catalog, dataset.period))
-    scorers = _scorers(dataset, windows[0].history.cutoff)
-    blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
-    strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
-    return EngineSettings(
-        counting=asdict(counting),
-        blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
-        strength=strength,
-        fitted_before=str(log.timestamp.max() + INSTANT),
-        data=log.fingerprint,
-    )
-
-
-def build_blend(dataset: Dataset, cutoff: np.datetime64, weights: Mapping[str, float]) -> Blend:
-    """Build the scorers of non-zero weight, fitted on what lies before the cutoff."""
-    scorers = _scorers(dataset, cutoff, [name for name, weight in weights.items() if weight > 0])
-    return Blend(tuple(scorers.values()), tuple(weights[name] for name in scorers))
-
-
-def _scorers(
-    dataset: Dataset, cutoff: np.datetime64, names: Sequence[str] | None = None
-) -> dict[str, ItemScorer]:
-    built: dict[str, ItemScorer] = {}
-    for name in names or ("RecentPopularity", "PersonalRepeat", "ImplicitALS"):
-        if name == "ImplicitALS":
-            built[name] = ImplicitALS().fit(dataset.log, dataset.catalog, cutoff)
-        elif name == "PersonalRepeat":
-            built[name] = PersonalRepeat()
-        elif name == "RecentPopularity":
-            built[name] = RecentPopularity()
-        else:
-            raise DataError(f"no scorer is called {name!r}")
-    return built
+def _settings(
+    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
+) -> tuple[EngineSettings, Path | None]:
+    """Find or fit the settings behind a name, and the calibration file that belongs to them."""
+    own, shipped = Path(name), shipped_folder(dataset.name)
+    if (own / SETTINGS_FILE).is_file():
+        settings = EngineSettings.load(own / SETTINGS_FILE)
+        if refit:
+            fitted = replace(
+                fit_settings(dataset),
+                model=settings.model,
+                template=settings.template,
+                budget=settings.budget,
+                adapter=settings.adapter,
+            )
+            return fitted, None
+        if settings.fitted_before and as_time(settings.fitted_before) > cutoff:
+            raise DataError(
+                f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
+                f"cutoff {cutoff}. Give a later cutoff, or refit=True."
+            )
+        return settings, own / CALIBRATION_FILE
+    if not refit and (shipped / SETTINGS_FILE).is_file():
+        settings = EngineSettings.load(shipped / SETTINGS_FILE)
+        if settings.hold_for(dataset, cutoff):
+            return replace(settings, model=name), shipped / CALIBRATION_FILE
+    return replace(fit_settings(dataset), model=name), None
 
 
 def _forecaster(
@@ -334,13 +283,11 @@ def _forecaster(
 
     model = LanguageModel.load(settings.model, **loading)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    calibration = None
-    if calibration_file is not None and calibration_file.is_file():
-        calibration = Calibration.load(calibration_file, dataset.catalog.categories)
-        if calibration.model != model.fingerprint:
-            calibration = (
-                None  # another model's readings: LLMForecaster then falls back, and says so
-            )
-    return LLMForecaster(
-        model, codec, DecayedDirichlet(**settings.counting), calibration, write=write
-    )
+    prior = DecayedDirichlet(**settings.counting)
+    if calibration_file is None or not calibration_file.is_file():
+        return LLMForecaster(model, codec, prior, write=write)
+    calibration = Calibration.load(calibration_file, dataset.catalog.categories)
+    if calibration.model == model.fingerprint:
+        return LLMForecaster(model, codec, prior, calibration, write=write)
+    why = "the calibration at hand is of another model or precision"
+    return LLMForecaster(model, codec, prior, write=write, uncalibrated=why)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import llmrec
 from llmrec import DataError, Edit, InterestEngine
 from llmrec.data.readers import Dataset, read_table
+from llmrec.forecasters.calibration import Calibration
 from llmrec.language.model import LanguageModel
+from llmrec.settings import EngineSettings, fit_settings
 from tests.forecasters.fakes import FakeModel
 from tests.worlds import CATEGORIES, START
 
@@ -97,7 +102,7 @@ def test_claims_of_the_model_that_do_not_hold_are_counted_and_not_shown(dataset:
             s for s in forecast.statements if names[s.category] == "Drama" and s.kind == "rising"
         ]
         # The fake always claims that Drama is rising: it is said if it holds, else counted.
-        assert (forecast.source.rejected == 1) == (forecast.source.words == "template")
+        assert forecast.source.rejected + forecast.source.proposed == 1
         assert forecast.source.rejected == 1 or said
 
 
@@ -157,3 +162,51 @@ def test_a_broken_settings_file_is_refused_by_name(dataset: Dataset, tmp_path: P
     (tmp_path / "engine.json").write_text('{"modle": "x"}')
     with pytest.raises(DataError, match="modle"):
         InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+
+
+def test_shipped_engines_fall_back_to_the_prior_itself_where_reading_is_not_trusted() -> None:
+    folders = sorted((Path(llmrec.__file__).parent / "engines").iterdir())
+    assert [folder.name for folder in folders] == ["completejourney", "ml-100k"]
+    for folder in folders:
+        settings = EngineSettings.load(folder / "engine.json")
+        values = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        loaded = Calibration.load(folder / "calibration.json", values["categories"])
+        assert settings.fitted_before
+        assert loaded.trusted or not loaded.bias.any()
+
+
+def test_fitted_settings_hold_only_for_their_log_their_period_and_later_cutoffs(
+    dataset: Dataset,
+) -> None:
+    end = dataset.log.timestamp.max() + np.timedelta64(1, "ms")
+    settings = fit_settings(dataset)
+    assert settings.hold_for(dataset, end)
+    assert not settings.hold_for(dataset, end - np.timedelta64(1, "D"))
+    assert not settings.hold_for(replace(dataset, period="14D"), end)
+    assert not settings.hold_for(read_table(frame(n_users=59), period="7D"), end)
+
+
+def test_an_engine_fitted_on_the_future_is_refused_and_can_be_fitted_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    InterestEngine.from_pretrained(data=dataset).save_pretrained(tmp_path)
+    early = dataset.log.timestamp.min() + np.timedelta64(40, "D")
+    with pytest.raises(DataError, match="beyond the cutoff"):
+        InterestEngine.from_pretrained(str(tmp_path), data=dataset, cutoff=early)
+    again = InterestEngine.from_pretrained(str(tmp_path), data=dataset, cutoff=early, refit=True)
+    assert again.settings.fitted_before <= str(early)
+
+
+def test_a_calibration_of_another_model_is_not_used_and_the_source_says_so(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
+    monkeypatch.setattr(FakeModel, "fingerprint", "fake-2")
+    engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    assert "another model" in engine.forecast("u001").source.why
+
+
+def test_too_few_windows_to_fit_on_are_refused_before_anything_is_read() -> None:
+    engine = InterestEngine.from_pretrained(data=read_table(frame(n_users=20), period="7D"))
+    with pytest.raises(DataError, match="too few"):
+        engine.fit()

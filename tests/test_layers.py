@@ -20,6 +20,7 @@ ORDER = (
     {"ranking"},
     {"explain"},
     {"evaluation"},
+    {"settings"},
     {"engine"},
     {""},
     {"cli", "__main__"},

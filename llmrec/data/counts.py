@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -56,16 +57,45 @@ def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -
     Spans may repeat; one that ends before it starts is empty. The log is sorted by time once, and
     that is kept as long as the log is.
     """
-    if log not in _TIMELINES:
-        order = np.argsort(log.timestamp, kind="stable")
-        _TIMELINES[log] = (log.timestamp[order], log.item_idx[order])
-    times, items = _TIMELINES[log]
-    edges, inverse = np.unique(np.stack((starts, ends)), return_inverse=True)
-    first, last = inverse.reshape(2, -1)
-    positions = np.searchsorted(times, edges, side="left")
-    n_items = len(log.item_ids)
-    span = np.repeat(np.arange(1, len(edges)), np.diff(positions))
-    flat = span * n_items + items[positions[0] : positions[-1]]
-    counts = np.bincount(flat, minlength=len(edges) * n_items).reshape(len(edges), n_items)
-    before = counts.cumsum(axis=0, dtype=np.float64)
-    return np.asarray(before[np.maximum(first, last)] - before[first])
+    spans = _Spans.of(log, starts, ends)
+    n_items, n_edges = len(log.item_ids), spans.n_edges
+    flat = np.bincount(spans.edge * n_items + spans.items, minlength=n_edges * n_items)
+    return spans.differences(flat.reshape(n_edges, n_items).astype(np.float64))
+
+
+def category_counts_between(
+    log: Interactions, catalog: Catalog, starts: TimeArray, ends: TimeArray
+) -> FloatArray:
+    """(n_spans, n_categories) the same by category: no array is as wide as the catalog."""
+    spans = _Spans.of(log, starts, ends)
+    return spans.differences(category_sums(catalog, spans.edge, spans.items, spans.n_edges))
+
+
+@dataclass(frozen=True, eq=False)
+class _Spans:
+    """Events between the first and the last edge of some spans, each with the edge after it."""
+
+    first: IntArray  # (n_spans,) edge where a span starts
+    last: IntArray  # (n_spans,) edge where it ends
+    edge: IntArray  # (n_events,) next edge after an event
+    items: IntArray  # (n_events,)
+    n_edges: int
+
+    @classmethod
+    def of(cls, log: Interactions, starts: TimeArray, ends: TimeArray) -> _Spans:
+        if log not in _TIMELINES:
+            order = np.argsort(log.timestamp, kind="stable")
+            _TIMELINES[log] = (log.timestamp[order], log.item_idx[order])
+        times, items = _TIMELINES[log]
+        edges, inverse = np.unique(np.stack((starts, ends)), return_inverse=True)
+        first, last = inverse.reshape(2, -1)
+        positions = np.searchsorted(times, edges, side="left")
+        edge = np.repeat(np.arange(1, len(edges)), np.diff(positions))
+        return cls(first, last, edge, items[positions[0] : positions[-1]], len(edges))
+
+    def differences(self, counts: FloatArray) -> FloatArray:
+        """(n_spans, n) counts inside each span, from the (n_edges, n) counts up to each edge."""
+        before = counts.cumsum(axis=0)
+        # A sum of shares may come out as -1e-16.
+        inside: FloatArray = before[np.maximum(self.first, self.last)] - before[self.first]
+        return np.maximum(inside, 0.0)

@@ -6,6 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
+# Temporary files are private; a written file gets the rights any other file would. There is no way
+# to ask for the mask but to set it.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, sync, rename."""
@@ -16,6 +21,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_UMASK)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

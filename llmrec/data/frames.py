@@ -57,7 +57,7 @@ def index_of(ids: pd.Index[str], wanted: object, what: str) -> int:
         near = get_close_matches(str(wanted), ids[:100_000], n=3, cutoff=0.5) or list(ids[:3])
         raise DataError(
             f"{what} {str(wanted)[:80]!r} is not known ({len(ids):,} {what}s; for example "
-            f"{', '.join(near)})."
+            f"{', '.join(repr(str(one)[:80]) for one in near)})."
         )
     return found
 

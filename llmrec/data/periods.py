@@ -17,7 +17,7 @@ from llmrec.data.calendar import (
     cutoffs,
 )
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import item_counts_between, weighted_counts
+from llmrec.data.counts import category_counts_between, item_counts_between, weighted_counts
 from llmrec.data.histories import History, Target, Window
 from llmrec.data.interactions import Interactions
 from llmrec.data.timestamps import TimeArray
@@ -30,6 +30,7 @@ __all__ = [
     "Target",
     "TimeArray",
     "Window",
+    "category_counts_between",
     "cutoffs",
     "events_before",
     "holdout_cutoff",
@@ -111,7 +112,8 @@ def latest_windows(log: Interactions, catalog: Catalog, period: str | PeriodLeng
 def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime64:
     """One time for everybody that leaves something to forecast after it.
 
-    Calendar: a period before the log's end. Events: the time before which 90 % of all events lie.
+    Calendar: a period before the log's end; months of unequal length may leave a day or two of it
+    out. Events: the time before which 90 % of all events lie.
     """
     length = PeriodLength.parse(period)
     if length.unit != "events":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ def read_table(
         user_id, item_id, timestamp, and maybe rating.
     catalog
         The same for items: item_id, categories (lists, or text separated by "|"), maybe title.
-        None: the log's own columns of these names.
+        Or a `Catalog`. None: the log's own columns of these names.
     columns
         Our name to the tables' name, for those that differ.
     name, period, noun, person, repeat
@@ -121,19 +121,22 @@ def read_table(
         raise DataError(
             f"columns: {min(unknown)!r} is none of our names ({', '.join({*_EVENT, *_ITEM})})."
         )
-    events = _as_frame(log)
-    if catalog is None:
-        item_id = columns.get(ITEM_ID, ITEM_ID)
-        require_columns(events, {ITEM_ID: item_id})
-        items = events.drop_duplicates(item_id)
+    user_id, item_id = columns.get(USER_ID, USER_ID), columns.get(ITEM_ID, ITEM_ID)
+    events = _as_frame(log, (user_id, item_id))
+    if isinstance(catalog, Catalog):
+        cleaned = catalog
     else:
-        items = _as_frame(catalog)
-    cleaned = Catalog.from_frame(items, {key: columns[key] for key in _ITEM if key in columns})
+        if catalog is None:
+            require_columns(events, {ITEM_ID: item_id})
+            items = events.drop_duplicates(item_id)
+        else:
+            items = _as_frame(catalog, (item_id,))
+        cleaned = Catalog.from_frame(items, {key: columns[key] for key in _ITEM if key in columns})
     interactions = Interactions.from_frame(
         events, {key: columns[key] for key in _EVENT if key in columns}
     )
     return Dataset(name, interactions.aligned(cleaned), cleaned, period, noun, person, repeat)
 
 
-def _as_frame(table: Any) -> pd.DataFrame:
-    return read_file(Path(table)) if isinstance(table, (str, Path)) else as_pandas(table)
+def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:
+    return read_file(Path(table), ids) if isinstance(table, (str, Path)) else as_pandas(table)

@@ -18,14 +18,17 @@ from llmrec.errors import DataError
 _JSON_BLOCK = 1 << 26  # a line must fit into a block: 64 MB
 
 
-def read_file(path: Path) -> pd.DataFrame:
-    """Read a table whose first row names its columns: .csv, .tsv (also .gz) or .parquet."""
+def read_file(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table whose first row names its columns: .csv, .tsv (also .gz) or .parquet.
+
+    Columns called ``ids`` are read as text: 007 and 7 are two people.
+    """
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if kind == "parquet":
         return read_parquet(path)
     if kind not in ("csv", "tsv"):
         raise DataError(f"{path.name} is not a .csv, .tsv or .parquet file.")
-    return read_text(path, "," if kind == "csv" else "\t", quoted=True)
+    return read_text(path, "," if kind == "csv" else "\t", quoted=True, ids=ids)
 
 
 def read_text(
@@ -35,6 +38,7 @@ def read_text(
     *,
     encoding: str = "utf-8",
     quoted: bool = False,
+    ids: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read delimited text.
 
@@ -46,6 +50,8 @@ def read_text(
         Names of the columns; None: the first line has them.
     quoted
         Whether a value may stand in double quotes and then hold separators and line breaks.
+    ids
+        Columns to read as text, whatever they look like.
 
     Raises
     ------
@@ -65,6 +71,7 @@ def read_text(
             index_col=False,
             encoding=encoding,
             quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            dtype=dict.fromkeys(ids, "str"),
             keep_default_na=False,  # a film may be called "NA"
             na_values=[""],
             low_memory=False,

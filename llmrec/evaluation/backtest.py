@@ -11,6 +11,7 @@ import pandas as pd
 from llmrec.contracts import FloatArray, Forecaster
 from llmrec.data.periods import PeriodLength, Window, cutoffs, make_windows
 from llmrec.data.readers import Dataset
+from llmrec.errors import DataError
 from llmrec.evaluation.metrics import (
     bootstrap_interval,
     coverage,
@@ -39,7 +40,10 @@ def splits(dataset: Dataset) -> dict[str, list[Window]]:
         }
     grid = cutoffs(log, dataset.period)
     if len(grid) < 5:
-        raise ValueError(f"{dataset.name}: too short for a validation and two test periods")
+        raise DataError(
+            f"{dataset.name} spans {len(grid) - 1} whole periods of {dataset.period}; a history, a "
+            "validation and two test periods need 4. Choose a shorter period."
+        )
     return {
         name: make_windows(
             log,
@@ -78,6 +82,8 @@ def evaluate(
         over users), n. With a ``reference`` model also ``log_loss_gain``: what a model gains on it,
         paired by user.
     """
+    if not windows:
+        raise DataError(f"{dataset} {split}: no window to judge on")
     histories = [window.history for window in windows]
     targets = np.stack([window.target.category_counts for window in windows])
     losses: dict[str, FloatArray] = {}
@@ -131,5 +137,6 @@ def evaluate_rankings(
                     for ranking, items in zip(per_user, relevant, strict=True)
                 ]
             )
-            rows.append((name, f"{metric}@{k}", *bootstrap_interval(values), len(windows)))
+            n = int(np.isfinite(values).sum())
+            rows.append((name, f"{metric}@{k}", *bootstrap_interval(values), n))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,11 @@ from llmrec.data.readers import Dataset
 from llmrec.evaluation.backtest import draw, evaluate, splits
 from llmrec.forecasters.calibration import Calibration, softmax_update
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.llm import LLMForecaster
 from llmrec.language.codec import Codec
-from llmrec.language.model import LanguageModel
+
+if TYPE_CHECKING:
+    from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.language.model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +53,18 @@ def compare(
     """
     windows = splits(dataset)
     counting = DecayedDirichlet().fit(windows["validation"])
-    last = replace(counting, decay=0.0)
     drawn = {split: draw(found, n, seed) for split, found in windows.items()}
     scores: dict[str, FloatArray] = {}
     llm: LLMForecaster | None = None
     if model is not None:
+        from llmrec.forecasters.llm import LLMForecaster
+
         llm = LLMForecaster(model, codec_for(dataset, model), counting, seed=seed)
         scores = {split: llm.read([w.history for w in found]) for split, found in drawn.items()}
         llm.fit(drawn["validation"], scores=scores["validation"])
     tables = []
     for split, found in drawn.items():
-        forecasters: dict[str, Forecaster] = {"LastPeriod": last, "DecayedDirichlet": counting}
+        forecasters: dict[str, Forecaster] = {"DecayedDirichlet": counting}
         if llm is not None and llm.calibration is not None:
             prior = counting.category_weights([window.history for window in found])
             forecasters |= _readings(prior, scores[split], llm.calibration)
@@ -70,7 +73,11 @@ def compare(
                 forecasters, found, dataset=dataset.name, split=split, reference="DecayedDirichlet"
             )
         )
-    return pd.concat(tables, ignore_index=True), llm.calibration if llm else None
+    table = pd.concat(tables, ignore_index=True)
+    # Intervals were fitted for these two only; the raw readings have none of their own.
+    fitted = table["model"].isin(["DecayedDirichlet", "LLM calibrated"])
+    table = table[fitted | (table["metric"] != "coverage80")].reset_index(drop=True)
+    return table, llm.calibration if llm else None
 
 
 def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:

@@ -1,4 +1,4 @@
-"""The description of a forecast: what the model claimed, checked, and put into true sentences."""
+"""The description of a forecast: what the model proposes to say, checked, in true sentences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def described(
     statements = (*accepted, *derived[: STATEMENTS - len(accepted)])
     source = replace(
         forecast.source,
-        words="llm" if accepted else "template",
+        proposed=len(accepted),
         rejected=len(rejected) + unread,
     )
     sentences = [sentence(statement, history, forecast) for statement in statements]

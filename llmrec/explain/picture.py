@@ -155,8 +155,8 @@ footer { margin-top: 2rem; font-size: .85rem }
 <span>{{ item.text }}</span></li>
 {% endfor %}</ol>
 {% endif %}<footer>Forecast: {{ source.model }}, {{ source.how }}{% if source.why %} \
-({{ source.why }}){% endif %}. Words: {{ source.words }}{% if source.rejected %}, \
-{{ source.rejected }} claims rejected by the checker{% endif %}.</footer>
+({{ source.why }}){% endif %}. Statements the model proposed: {{ source.proposed }}; \
+claims of it the checker rejected: {{ source.rejected }}.</footer>
 </body>
 </html>
 """

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -53,6 +54,10 @@ class Calibration:
     model: str = ""
     categories: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        if self.a == 0 and self.bias.any():
+            raise ValueError("where the reading is not trusted (a = 0) the bias must be 0")
+
     def apply(self, prior: FloatArray, scores: FloatArray) -> FloatArray:
         """Give (n, n_categories) calibrated weights from a prior and centred scores."""
         return softmax_update(prior, scores - self.center, self.a, self.bias)
@@ -70,11 +75,19 @@ class Calibration:
     @classmethod
     def load(cls, path: Path, categories: Sequence[str]) -> Calibration:
         """Read a calibration; DataError if it was fitted for other categories."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["categories"] != list(categories):
+        try:
+            return cls._from_values(json.loads(path.read_text(encoding="utf-8")), categories)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} was calibrated for {len(values['categories'])} other categories than the "
-                f"{len(categories)} of this catalog. Fit it again: llmrec evaluate --fit."
+                f"{path} is no calibration for this log: {error}. Fit it again: engine.fit()."
+            ) from error
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any], categories: Sequence[str]) -> Calibration:
+        if values["categories"] != list(categories):
+            raise ValueError(
+                f"it knows {len(values['categories'])} other categories than the "
+                f"{len(categories)} of this catalog"
             )
         for name in ("center", "bias"):
             values[name] = np.array(values[name])

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Source
-from llmrec.data.periods import History, Window, item_counts_between, weighted_counts
+from llmrec.data.periods import History, Window, category_counts_between, weighted_counts
 from llmrec.errors import DataError
 
 DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -91,8 +91,7 @@ def common_mix(histories: Sequence[History], mix: Literal["last period", "all"])
     if mix == "last period":
         starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
     spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
-    items = item_counts_between(log, spans[:, 0], spans[:, 1])
-    counts: FloatArray = items @ catalog.shares
+    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
     return _normalised(counts + 0.5)[inverse]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
 from llmrec.data.periods import History, Window
-from llmrec.forecasters.calibration import Calibration, fit_calibration
+from llmrec.errors import DataError
+from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
 from llmrec.forecasters.counting import fit_concentration
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
@@ -35,7 +36,9 @@ class LLMForecaster:
         "read": q = softmax(log prior + a z + b). "generate": the model writes ``samples`` lines,
         their mean is mixed into the prior with weight ``pool``.
     write
-        Whether the model also writes the description; what it writes is not checked here.
+        Whether the model also proposes what the description says; that is not checked here.
+    uncalibrated
+        Why there is no calibration, for the source.
     """
 
     def __init__(
@@ -49,11 +52,13 @@ class LLMForecaster:
         pool: float = 0.1,
         samples: int = 4,
         write: bool = False,
+        uncalibrated: str = "no calibration was fitted",
         seed: int = 0,
     ) -> None:
         self.model, self.codec, self.prior = model, codec, prior
         self.calibration, self.weights = calibration, weights
         self.pool, self.samples, self.write, self.seed = pool, samples, write, seed
+        self.uncalibrated = uncalibrated
         self._readout = NameReadout(codec.labels, model.encode)
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
@@ -67,6 +72,11 @@ class LLMForecaster:
 
         ``scores`` are the readings of the windows' histories, where they are already at hand.
         """
+        if len(windows) < MIN_WINDOWS:
+            raise DataError(
+                f"{len(windows)} validation windows are too few to calibrate on; at least "
+                f"{MIN_WINDOWS} are needed. Without, forecasts fall back to counting."
+            )
         histories = [window.history for window in windows]
         targets = np.stack([window.target.category_counts for window in windows])
         prior = np.stack([f.category_weights for f in self.prior.forecast(histories)])
@@ -94,7 +104,7 @@ class LLMForecaster:
     def _read(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         calibration = self.calibration
         if calibration is None:
-            return [self._fallen_back(f, "no calibration was fitted") for f in prior]
+            return [replace(f, source=self._source("fallback", self.uncalibrated)) for f in prior]
         weights = np.stack([f.category_weights for f in prior])
         scores = self.read(histories) if calibration.trusted else np.zeros_like(weights)
         updated = calibration.apply(weights, scores)
@@ -143,17 +153,19 @@ class LLMForecaster:
             grammars.append(self.codec.words_grammar(spoken_of(history, forecast)))
         words = self.model.generate(prompts, constrain=grammars, seed=self.seed)
         return [
-            replace(forecast, description=text.text, source=replace(forecast.source, words="llm"))
+            replace(forecast, description=text.text)
             for forecast, text in zip(forecasts, words, strict=True)
         ]
 
     def _source(self, how: Literal["llm", "counting", "fallback"], why: str) -> Source:
         return Source(
-            f"LLMForecaster({self.model.name})", how, why, prompt=self._prompt_id, seed=self.seed
+            f"LLMForecaster({self.model.name})",
+            how,
+            why,
+            prompt=self._prompt_id,
+            adapter=self.model.adapter,
+            seed=self.seed,
         )
-
-    def _fallen_back(self, forecast: Forecast, why: str) -> Forecast:
-        return replace(forecast, source=self._source("fallback", why))
 
 
 def spoken_of(history: History, forecast: Forecast) -> list[int]:

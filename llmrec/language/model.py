@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from tqdm import tqdm
+
+from llmrec.errors import MissingExtraError
+
+try:
+    import torch
+    from tqdm import tqdm
+except ImportError as error:
+    raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.language.checkpoint import EMBEDDED, Precision, Quantization, load_checkpoint
@@ -63,12 +69,18 @@ class LanguageModel:
         What the model is called in reports.
     model, tokenizer
         From transformers, in evaluation mode; see `load`.
+    adapter
+        Folder of the adapter inside the model, if there is one.
     """
 
     def __init__(
-        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        adapter: str = "",
     ) -> None:
-        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -112,13 +124,14 @@ class LanguageModel:
         model, tokenizer = load_checkpoint(
             name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
         )
-        return cls(name, model, tokenizer)
+        return cls(name, model, tokenizer, str(adapter or ""))
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the config and of 16 numbers of each weight tensor: 16 hexadecimal digits."""
         config = self.model.config.to_dict()
-        described = {key: config[key] for key in sorted(config) if not key.startswith(("_", "tr"))}
+        left_out = ("_", "tr", "dtype", "torch_dtype", "quantization")
+        described = {k: v for k, v in sorted(config.items()) if not k.startswith(left_out)}
         digest = hashlib.sha256(json.dumps(described, default=str).encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             sample = tensor.flatten()[:: max(1, tensor.numel() // 16)][:16]

@@ -15,6 +15,7 @@ from llmrec.data.periods import (
     PeriodLength,
     Target,
     Window,
+    category_counts_between,
     cutoffs,
     events_before,
     holdout_cutoff,
@@ -321,3 +322,13 @@ def test_everybody_is_held_out_at_one_time(period: str) -> None:
         assert (
             window.target.log.timestamp[window.target.start : window.target.stop] >= cutoff
         ).all()
+
+
+def test_category_counts_are_item_counts_times_shares() -> None:
+    items = world_catalog()
+    events = world_log(n_users=6).aligned(items)
+    edges = events.timestamp.min() + np.arange(0, 40, 3) * np.timedelta64(1, "D")
+    starts, ends = edges[:-2], edges[2:]
+    by_item = item_counts_between(events, starts, ends)
+    by_category = category_counts_between(events, items, starts, ends)
+    np.testing.assert_allclose(by_category, by_item @ items.shares, atol=1e-9)

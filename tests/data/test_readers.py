@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from datasets import Dataset as HubDataset
 
+from llmrec.data.catalog import Catalog
 from llmrec.data.formats.completejourney import readable
 from llmrec.data.periods import make_windows
 from llmrec.data.readers import Dataset, load_dataset, read_table
@@ -343,3 +344,27 @@ def test_a_truncated_gzip_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "X.jsonl.gz").write_bytes(gzip.compress(rows.encode())[:500])
     with pytest.raises(DataError, match=r"X\.jsonl\.gz: "):
         load_dataset(tmp_path)
+
+
+def test_ids_of_a_csv_are_text_so_007_and_7_are_two_people(tmp_path: Path) -> None:
+    path = tmp_path / "ids.csv"
+    path.write_text(
+        "user_id,item_id,timestamp,categories\n"
+        "007,01,2020-01-01,A\n7,1,2020-01-02,B\n1234567890123456789,1,2020-01-03,B\n,1,2020-01-04,B\n"
+    )
+    found = read_table(path)
+    assert set(found.log.user_ids) == {"007", "7", "1234567890123456789"}
+    assert set(found.catalog.item_ids) == {"01", "1"}
+
+
+def test_a_catalog_made_before_can_be_given() -> None:
+    table = pd.DataFrame(
+        {
+            "user_id": ["u"] * 4,
+            "item_id": list("abcd"),
+            "timestamp": pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04"]),
+            "title": ["red wine", "white wine", "rye bread", "white bread"],
+        }
+    )
+    items = Catalog.with_clustered_categories(table, n_categories=2)
+    assert read_table(table, items).catalog is items

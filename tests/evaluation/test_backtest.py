@@ -54,7 +54,7 @@ def test_periods_of_events_validate_on_the_last_but_one() -> None:
 
 
 def test_a_log_of_too_few_periods_is_refused() -> None:
-    with pytest.raises(ValueError, match="too short"):
+    with pytest.raises(ValueError, match="spans 2 whole periods of 7D"):
         splits(read_table(frame(n_days=20), name="short", period="7D"))
 
 

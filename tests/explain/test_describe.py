@@ -26,7 +26,7 @@ def test_what_the_model_wrote_and_the_checker_refused_is_counted() -> None:
     ]
     told = described(window.history, forecast, refused, unread=3)  # type: ignore[arg-type]
     assert told.source.rejected == len(refused) + 3
-    assert told.source.words == "template"
+    assert told.source.proposed == 0
     assert told.statements == derive(window.history, forecast, limit=STATEMENTS)
 
 
@@ -37,7 +37,7 @@ def test_a_true_claim_of_the_model_comes_first() -> None:
         if last is not None:
             told = described(window.history, forecast, [(last.kind, last.category)])
             assert told.statements[0] == last
-            assert told.source.words == "llm"
+            assert told.source.proposed == 1
             assert told.source.rejected == 0
 
 

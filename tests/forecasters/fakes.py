@@ -17,6 +17,7 @@ class FakeModel:
 
     name = "fake"
     fingerprint = "fake-1"
+    adapter = ""
     is_encoder_decoder = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
