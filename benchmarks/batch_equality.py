@@ -1,4 +1,4 @@
-"""Whether a batch gives what single calls give: 200 real users, read alone, together and shuffled.
+"""Whether a batch gives what single calls give: 200 real users, read alone and shuffled together.
 
 Run: python -m benchmarks.batch_equality
 """
@@ -33,23 +33,21 @@ def main() -> None:
         histories = [window.history for window in windows]
         single = np.concatenate([reader.read([history]) for history in histories])
         order = np.random.default_rng(0).permutation(len(histories))
-        together = reader.read(histories)
-        shuffled = np.empty_like(together)
+        shuffled = np.empty_like(single)
         shuffled[order] = reader.read([histories[i] for i in order])
-        for way, scores in (("batch", together), ("shuffled batch", shuffled)):
-            rows.append(
-                {
-                    "dataset": name,
-                    "split": "validation",
-                    "model": way,
-                    "metric": "largest_difference",
-                    "value": float(np.abs(scores - single).max()),
-                    "low": None,
-                    "high": None,
-                    "n": len(histories),
-                    "seeds": [0],
-                }
-            )
+        rows.append(
+            {
+                "dataset": name,
+                "split": "validation",
+                "model": "shuffled batch against single calls",
+                "metric": "largest_difference",
+                "value": float(np.abs(shuffled - single).max()),
+                "low": None,
+                "high": None,
+                "n": len(histories),
+                "seeds": [0],
+            }
+        )
     record("batch_equality", rows)
 
 
