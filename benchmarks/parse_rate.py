@@ -20,35 +20,31 @@ from llmrec.language.model import LanguageModel
 
 
 def main() -> None:
-    """Write lines for n prompts of each log both ways and count what parses."""
+    """Write lines for n prompts of a log both ways and count what parses."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=250, help="prompts of each log")
+    parser.add_argument("--data", default="ml-100k", help="ml-100k or completejourney")
+    parser.add_argument("--prompts", type=int, default=250)
     parser.add_argument("--model", default="smollm2-135m")
     arguments = parser.parse_args()
     model = LanguageModel.load(arguments.model)
+    dataset = load_dataset(arguments.data)
+    codec = codec_for(dataset, model)
+    windows = draw(splits(dataset)["validation"], arguments.prompts)
+    prompts = [codec.prompt(window.history) for window in windows]
     rows = []
-    for name in ("ml-100k", "completejourney"):
-        dataset = load_dataset(name)
-        codec = codec_for(dataset, model)
-        windows = draw(splits(dataset)["validation"], arguments.prompts)
-        prompts = [codec.prompt(window.history) for window in windows]
-        for way, grammar in (("constrained", codec.grammar()), ("free", None)):
-            lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
-            parsed = np.array([_parses(codec, line.text) for line in lines])
-            reasons = Counter(_reason(codec, line.text) for line in lines)
-            forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)
-            low, high = _wilson(int(parsed.sum()), len(parsed))
-            print(name, way, dict(reasons), f"example: {lines[0].text!r}")
-            shown = {"dataset": name, "split": "validation", "model": way, "n": len(parsed)}
-            shown["seeds"] = [0]
-            rate = {"metric": "parse_rate", "value": parsed.mean(), "low": low, "high": high}
-            share = {"metric": "forced_tokens", "value": forced, "low": None, "high": None}
-            rows += [shown | rate, shown | share]
-    record("parse_rate", rows)
-
-
-def _parses(codec: Codec, line: str) -> bool:
-    return _reason(codec, line) == "parsed"
+    for way, grammar in (("constrained", codec.grammar()), ("free", None)):
+        lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
+        reasons = Counter(_reason(codec, line.text) for line in lines)
+        print(way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
+        n, parsed = len(lines), reasons["parsed"]
+        low, high = _wilson(parsed, n)
+        forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)
+        shown = {"dataset": arguments.data, "split": "validation", "model": way, "n": n}
+        shown["seeds"] = [0]
+        rate = {"metric": "parse_rate", "value": parsed / n, "low": low, "high": high}
+        share = {"metric": "forced_tokens", "value": forced, "low": None, "high": None}
+        rows += [shown | rate, shown | share]
+    record(f"parse_rate_{arguments.data}", rows)
 
 
 def _reason(codec: Codec, line: str) -> str:

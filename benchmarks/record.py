@@ -37,7 +37,9 @@ def record(name: str, rows: Sequence[Mapping[str, object]]) -> None:
     table = pd.DataFrame(rows, columns=list(FIELDS))
     print(table.to_string(index=False, float_format="{:,.4f}".format))
     content = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": _versions(),
         "machine": f"{_processor()}, {os.cpu_count()} logical cores",
