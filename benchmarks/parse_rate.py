@@ -60,7 +60,7 @@ def _wilson(hits: int, n: int) -> tuple[float, float]:
     z, p = 1.96, hits / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, round(middle - half, 12)), min(1.0, round(middle + half, 12))
 
 
 if __name__ == "__main__":
