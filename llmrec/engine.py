@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend
+from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking, rank
 from llmrec.settings import (
@@ -164,7 +164,7 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
-        repeat: Literal["allow", "exclude"] | None = None,
+        repeat: Repeat | None = None,
     ) -> Ranking:
         """Rank the catalog for a user: the k best items with the parts of their scores."""
         history = self._as_history(user)
@@ -186,7 +186,7 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
-        repeat: Literal["allow", "exclude"] | None = None,
+        repeat: Repeat | None = None,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation.
 

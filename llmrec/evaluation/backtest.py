@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from llmrec.evaluation.metrics import (
     ndcg_at,
     recall_at,
 )
+from llmrec.ranking.blend import Repeat
 from llmrec.ranking.tilt import Ranking
 
 MIN_TARGET_EVENTS = 5
@@ -114,7 +114,7 @@ def evaluate_rankings(
     rankings: Mapping[str, Sequence[Ranking]],
     windows: Sequence[Window],
     *,
-    repeat: Literal["allow", "exclude"] = "allow",
+    repeat: Repeat = "allow",
     k: int = 10,
 ) -> pd.DataFrame:
     """Judge rankings of the full catalog by NDCG@k and Recall@k of the target's items.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from llmrec.contracts import Forecaster
 from llmrec.data.periods import Window
 from llmrec.evaluation.backtest import evaluate_rankings
-from llmrec.ranking.blend import Blend
+from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.tilt import rank
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -19,7 +18,7 @@ def fit_strength(
     blend: Blend,
     windows: Sequence[Window],
     *,
-    repeat: Literal["allow", "exclude"] = "allow",
+    repeat: Repeat = "allow",
     k: int = 10,
 ) -> float:
     """Find the tilt of greatest NDCG@k on windows; the smallest of equals."""
