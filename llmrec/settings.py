@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
+COUNTING_FIELDS = ("decay", "strength", "mix", "spread")
 FITTED_SCORES = 50_000_000  # windows x items: the blend holds the scores of all of them at once
 
 
@@ -100,7 +101,7 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
     strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
     return EngineSettings(
-        counting=asdict(counting),
+        counting={name: getattr(counting, name) for name in COUNTING_FIELDS},
         blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
         strength=strength,
         **about,

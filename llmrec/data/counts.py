@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy import sparse
 
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.catalog import Catalog
@@ -29,26 +28,77 @@ def category_sums(
     weights: FloatArray | None = None,
 ) -> FloatArray:
     """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
-    values = np.ones(len(items)) if weights is None else weights
-    taken = sparse.csr_array((values, (rows, items)), shape=(n_rows, catalog.n_items))
-    return np.asarray((taken @ catalog.shares).toarray(), dtype=np.float64)
+    shares = catalog.shares
+    found = np.diff(shares.indptr)[items]  # categories of each event's item
+    start = np.cumsum(found) - found
+    entries = np.arange(found.sum()) + np.repeat(shares.indptr[items] - start, found)
+    values = shares.data[entries]
+    if weights is not None:
+        values = values * np.repeat(weights, found)
+    cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
+    sums = np.bincount(cells, values, minlength=n_rows * catalog.n_categories)
+    return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
 def weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> FloatArray:
     """(n_histories, n_categories) category counts, each event weighted by its period's age.
 
     ``age_weights[0]`` weighs the period before the cutoff; periods older than the array get its
-    last value. One sparse product for all histories.
+    last value.
     """
     if not histories:
         return np.empty((0, 0))
-    ages = [np.arange(history.n_periods)[::-1] for history in histories]
-    sizes = [np.diff(history.offsets) for history in histories]
-    age = np.repeat(np.concatenate(ages), np.concatenate(sizes))
-    items = np.concatenate([history.item_idx for history in histories])
-    rows = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
+    row, age, items = _aged_events(histories)
     weights = age_weights[np.minimum(age, len(age_weights) - 1)]
-    return category_sums(histories[0].catalog, rows, items, len(histories), weights)
+    return category_sums(histories[0].catalog, row, items, len(histories), weights)
+
+
+def period_counts(histories: Sequence[History], n: int) -> FloatArray:
+    """(n_histories, n, n_categories) category counts of the last n periods, newest last.
+
+    A history of fewer periods has zeros first; what is older than n periods is left out.
+    """
+    catalog = histories[0].catalog
+    row, age, items = _aged_events(histories)
+    kept = age < n
+    cells = row[kept] * n + (n - 1 - age[kept])
+    sums = category_sums(catalog, cells, items[kept], len(histories) * n)
+    return sums.reshape(len(histories), n, catalog.n_categories)
+
+
+def common_counts(histories: Sequence[History], n: int) -> tuple[FloatArray, IntArray]:
+    """Category counts of everybody in the last n periods of each history.
+
+    Returns
+    -------
+    counts, which
+        (n_spans, n_categories) counts of the distinct spans of time, and (n_histories, n) which of
+        them is whose period, newest last. Periods before a history's first are an empty span.
+    """
+    spans = np.zeros((len(histories), n, 2), dtype="datetime64[ms]")
+    for row, history in enumerate(histories):
+        found = history.bounds[-n - 1 :]
+        spans[row, n + 1 - len(found) :, 0], spans[row, n + 1 - len(found) :, 1] = (
+            found[:-1],
+            found[1:],
+        )
+    distinct, which = np.unique(spans.reshape(-1, 2), axis=0, return_inverse=True)
+    counts = category_counts_between(
+        histories[0].log, histories[0].catalog, distinct[:, 0], distinct[:, 1]
+    )
+    return counts, which.reshape(len(histories), n)
+
+
+def _aged_events(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntArray]:
+    """(n_events,) each event's row in the batch, age of its period (0: the newest), and item."""
+    offsets = np.concatenate([history.offsets for history in histories])
+    n_bounds = np.array([len(history.offsets) for history in histories])
+    last = n_bounds.cumsum()
+    sizes = np.delete(np.diff(offsets), last[:-1] - 1)  # events of each period
+    row = np.repeat(np.arange(len(histories)), n_bounds - 1)
+    age = np.repeat((n_bounds - 1).cumsum(), n_bounds - 1) - 1 - np.arange(len(sizes))
+    items = np.concatenate([history.item_idx for history in histories])
+    return np.repeat(row, sizes), np.repeat(age, sizes), items
 
 
 def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -> FloatArray:

@@ -17,7 +17,13 @@ from llmrec.data.calendar import (
     cutoffs,
 )
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import category_counts_between, item_counts_between, weighted_counts
+from llmrec.data.counts import (
+    category_counts_between,
+    common_counts,
+    item_counts_between,
+    period_counts,
+    weighted_counts,
+)
 from llmrec.data.histories import History, Target, Window
 from llmrec.data.interactions import Interactions
 from llmrec.data.timestamps import TimeArray
@@ -31,6 +37,7 @@ __all__ = [
     "TimeArray",
     "Window",
     "category_counts_between",
+    "common_counts",
     "cutoffs",
     "events_before",
     "holdout_cutoff",
@@ -39,6 +46,7 @@ __all__ = [
     "latest_windows",
     "make_histories",
     "make_windows",
+    "period_counts",
     "weighted_counts",
 ]
 Time = datetime | np.datetime64 | str

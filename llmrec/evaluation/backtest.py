@@ -57,6 +57,31 @@ def splits(dataset: Dataset) -> dict[str, list[Window]]:
     }
 
 
+def training_windows(dataset: Dataset) -> list[Window]:
+    """Give every window whose target ends before the validation targets begin.
+
+    The same person gives one at each of their earlier periods; histories have two non-empty periods
+    (one with periods of events).
+    """
+    log, catalog, found = dataset.log, dataset.catalog, []
+    if PeriodLength.parse(dataset.period).unit == "events":
+        back = 2
+        while windows := make_windows(log, catalog, dataset.period, back=back):
+            found += windows
+            back += 1
+        return found
+    for cutoff in cutoffs(log, dataset.period)[1:-4]:
+        found += make_windows(
+            log,
+            catalog,
+            dataset.period,
+            cutoff,
+            min_periods=2,
+            min_target_events=MIN_TARGET_EVENTS,
+        )
+    return found
+
+
 def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
     """Draw n windows at random without replacement, in their order; all of them if n is None."""
     if n is None or n >= len(windows):

@@ -15,6 +15,7 @@ from llmrec.data.readers import Dataset
 from llmrec.evaluation.backtest import draw, evaluate, splits
 from llmrec.forecasters.calibration import Calibration, softmax_update
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.spread import Spread, forecasts_of
 from llmrec.language.codec import Codec
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Replayed:
     """Gives back (n, n_categories) weights computed before, for the very windows they were for."""
 
     weights: FloatArray
-    concentration: float
+    spread: Spread
     name: str
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -35,7 +36,7 @@ class Replayed:
         if len(histories) != len(self.weights):
             raise ValueError(f"{len(self.weights)} forecasts stored, {len(histories)} wanted")
         source = Source(self.name, "llm")
-        return [Forecast(row, self.concentration, "", (), source) for row in self.weights]
+        return forecasts_of(source, histories, self.weights, self.spread)
 
 
 def compare(
@@ -101,7 +102,4 @@ def _readings(
         "LLM x counting (a = 1)": softmax_update(prior, scores - calibration.center, 1.0, 0.0),
         "LLM calibrated": calibration.apply(prior, scores),
     }
-    return {
-        name: Replayed(weights, calibration.concentration, name)
-        for name, weights in believed.items()
-    }
+    return {name: Replayed(weights, calibration.spread, name) for name, weights in believed.items()}

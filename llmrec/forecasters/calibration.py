@@ -14,6 +14,7 @@ from scipy import optimize, special
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.files import write_text
 from llmrec.errors import DataError
+from llmrec.forecasters.spread import UNFITTED, Spread
 
 FOLDS = 5
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
@@ -38,8 +39,8 @@ class Calibration:
         The same for the bias alone over the bare prior.
     n
         Validation windows.
-    concentration
-        Dirichlet concentration of the calibrated forecasts.
+    spread
+        How far observed shares scatter around the calibrated forecasts.
     model
         Fingerprint of the base model whose readings these are.
     """
@@ -50,7 +51,7 @@ class Calibration:
     gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     bias_gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     n: int = 0
-    concentration: float = 50.0
+    spread: Spread = UNFITTED
     model: str = ""
     categories: tuple[str, ...] = field(default=())
 
@@ -93,6 +94,7 @@ class Calibration:
             values[name] = np.array(values[name])
         for name in ("gain", "bias_gain", "categories"):
             values[name] = tuple(values[name])
+        values["spread"] = Spread(*values["spread"])
         return cls(**values)
 
 

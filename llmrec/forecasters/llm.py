@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
+from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
-from llmrec.forecasters.counting import fit_concentration
+from llmrec.forecasters.spread import fit_spread, forecasts_of
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout, centered
@@ -59,6 +60,7 @@ class LLMForecaster:
         self.calibration, self.weights = calibration, weights
         self.pool, self.samples, self.write, self.seed = pool, samples, write, seed
         self.uncalibrated = uncalibrated
+        self.fitted: Fitted | None = None
         self._readout = NameReadout(codec.labels, model.encode)
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
@@ -82,9 +84,10 @@ class LLMForecaster:
         prior = np.stack([f.category_weights for f in self.prior.forecast(histories)])
         z = self.read(histories) if scores is None else scores
         fitted = fit_calibration(prior, z, targets, seed=self.seed)
+        self.fitted = Fitted.on(windows)
         self.calibration = replace(
             fitted,
-            concentration=fit_concentration(fitted.apply(prior, z), targets),
+            spread=fit_spread(histories, fitted.apply(prior, z), targets),
             model=self.model.fingerprint,
             categories=self.codec.categories,
         )
@@ -117,7 +120,7 @@ class LLMForecaster:
                 f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
                 f"event, lower bound {low:+.4f}",
             )
-        return [Forecast(row, calibration.concentration, "", (), source) for row in updated]
+        return forecasts_of(source, histories, updated, calibration.spread)
 
     def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         prompts = [self.codec.prompt(history) for history in histories]

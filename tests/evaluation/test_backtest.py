@@ -8,6 +8,7 @@ from llmrec.evaluation.backtest import draw, evaluate, evaluate_rankings, splits
 from llmrec.evaluation.report import Replayed, compare
 from llmrec.evaluation.tuning import fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.tilt import rank
@@ -22,9 +23,9 @@ def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing() -> None:
     shares = targets / targets.sum(axis=1, keepdims=True)
     table = evaluate(
         {
-            "oracle": Replayed(0.98 * shares + 0.004, 50.0, "oracle"),
+            "oracle": Replayed(0.98 * shares + 0.004, Spread(), "oracle"),
             "counting": DecayedDirichlet().fit(windows),
-            "uniform": Replayed(np.full_like(shares, 0.2), 50.0, "uniform"),
+            "uniform": Replayed(np.full_like(shares, 0.2), Spread(), "uniform"),
         },
         windows,
         reference="counting",
@@ -68,7 +69,7 @@ def test_drawing_is_repeatable_and_keeps_the_order() -> None:
 
 def test_replayed_forecasts_are_only_for_the_windows_they_were_made_for() -> None:
     with pytest.raises(ValueError, match="2 forecasts stored, 0 wanted"):
-        Replayed(np.full((2, 5), 0.2), 50.0, "x").forecast([])
+        Replayed(np.full((2, 5), 0.2), Spread(), "x").forecast([])
 
 
 def test_seen_items_are_not_relevant_where_they_must_not_be_listed() -> None:
@@ -87,8 +88,8 @@ def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     blend = Blend((RecentPopularity(),), (1.0,))
     targets = np.stack([w.target.category_counts for w in windows])
     shares = targets / targets.sum(axis=1, keepdims=True)
-    oracle = Replayed(0.98 * shares + 0.004, 50.0, "oracle")
-    backwards = Replayed((1 - shares) / 4, 50.0, "backwards")
+    oracle = Replayed(0.98 * shares + 0.004, Spread(), "oracle")
+    backwards = Replayed((1 - shares) / 4, Spread(), "backwards")
     assert fit_strength(oracle, blend, windows) >= 0.5
     assert fit_strength(backwards, blend, windows) == 0.0
 

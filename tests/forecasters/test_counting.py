@@ -6,7 +6,8 @@ import pytest
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
 from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.counting import DecayedDirichlet, common_mix, fit_concentration
+from llmrec.forecasters.counting import DecayedDirichlet, common_mix
+from llmrec.forecasters.spread import Spread
 from tests.worlds import catalog, log, small_world
 
 
@@ -56,13 +57,6 @@ def test_drifting_users_are_fitted_with_a_shorter_memory_than_steady_ones() -> N
     assert DecayedDirichlet().fit(windows).decay <= 0.8
 
 
-def test_the_concentration_of_dirichlet_samples_is_found_again() -> None:
-    rng = np.random.default_rng(0)
-    weights = rng.dirichlet(np.ones(8), size=4_000)
-    samples = np.stack([rng.dirichlet(30 * row) for row in np.maximum(weights, 1e-6)])
-    assert fit_concentration(weights, samples) == pytest.approx(30, rel=0.05)
-
-
 def test_fitting_on_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="no window"):
         DecayedDirichlet().fit([])
@@ -70,7 +64,7 @@ def test_fitting_on_nothing_is_refused() -> None:
 
 def test_intervals_widen_with_the_level_and_hold_the_weight() -> None:
     (window,) = small_world(n_users=1)
-    (forecast,) = DecayedDirichlet(concentration=50.0).forecast([window.history])
+    (forecast,) = DecayedDirichlet(spread=Spread(1 / 51)).forecast([window.history])
     half, wide = forecast.intervals(0.5), forecast.intervals(0.9)
     assert (wide[:, 0] <= half[:, 0]).all()
     assert (wide[:, 1] >= half[:, 1]).all()
