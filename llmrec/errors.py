@@ -35,3 +35,7 @@ class MissingExtraError(LlmrecError, ImportError):
 
 class CacheError(LlmrecError, OSError):
     """The cache folder cannot be used; the message names it and the way out."""
+
+
+class TrainingError(LlmrecError, RuntimeError):
+    """A model that cannot learn, or was asked before it had learnt; the message names the cause."""

@@ -1,0 +1,264 @@
+"""Small nets behind the forecaster's verb: how they are trained, kept and asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from llmrec.contracts import FloatArray, Forecast, IntArray, Source
+from llmrec.data.files import write_text
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import History, Window
+from llmrec.errors import ModelLoadError, TrainingError
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.inputs import SLICE, Arrays, Inputs, cross_entropy, target_shares
+from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+
+PARAMETERS_FILE, ABOUT_FILE = "network.safetensors", "forecaster.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast a net learns; the state of least validation loss is kept."""
+
+    epochs: int = 30
+    patience: int = 4
+    batch_size: int = 256
+    rate: float = 2e-3
+    weight_decay: float = 1e-3
+
+
+class Network(Protocol):
+    """A torch module built as ``Network(n_categories, n_periods)``.
+
+    Called in evaluation mode it is deterministic. ``loss`` is what training lowers; it may draw
+    random numbers and add terms of its own. ``plan`` is how this kind of net learns best.
+    """
+
+    plan: ClassVar[Training]
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """(n, n_categories) log weights; the exponentials of a row sum to 1."""
+        ...
+
+    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+        """Scalar to minimise, given the target's (n, n_categories) shares."""
+        ...
+
+
+class NetworkForecaster:
+    """A net that forecasts.
+
+    Parameters
+    ----------
+    network
+        Class of the net: `CellMLP`, `GRU`, `Transformer`, `VAE` or `RRN`.
+    prior
+        The counting that the net is given; fitted on the validation windows if it is not yet.
+    n_periods
+        How many periods of a history the net sees, the newest.
+    plan
+        How it learns; None: as the net's class says.
+    """
+
+    def __init__(
+        self,
+        network: type[Any],
+        prior: DecayedDirichlet | None = None,
+        *,
+        n_periods: int = 12,
+        plan: Training | None = None,
+    ) -> None:
+        self.network, self.n_periods = network, n_periods
+        self.prior = prior or DecayedDirichlet()
+        self.plan: Training = plan or network.plan
+        self.categories: tuple[str, ...] = ()
+        self.spread, self.seed = UNFITTED, 0
+        self.fitted: Fitted | None = None
+        self.curve: list[float] = []
+        self._net: Any = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return str(self.network.__name__)
+
+    def fit(
+        self,
+        training: Sequence[Window],
+        validation: Sequence[Window],
+        *,
+        seed: int = 0,
+        refit: bool = True,
+    ) -> NetworkForecaster:
+        """Train, and give itself back.
+
+        The number of epochs is that of least loss on the validation windows; ``curve`` holds this
+        loss after each. The spread is fitted there too. With ``refit`` the net is then trained
+        afresh on all windows for as many epochs: the newest period is worth most.
+
+        Raises
+        ------
+        TrainingError
+            If a loss is not finite.
+        """
+        self.fitted, self.seed = Fitted.on(training, validation), seed
+        if self.prior.fitted is None:
+            self.prior = self.prior.fit(validation)
+        self.categories = training[0].history.catalog.categories
+        windows = [*training, *validation]
+        histories = [window.history for window in windows]
+        arrays = Arrays.of(histories, self.prior, self.n_periods, np.float32)
+        shares = target_shares(windows)
+        rows, held_out = np.split(np.arange(len(windows)), [len(training)])
+        with torch.random.fork_rng(devices=[]):
+            epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
+            targets = np.stack([window.target.category_counts for window in validation])
+            weights = self.category_weights(histories[len(training) :])
+            self.spread = fit_spread(histories[len(training) :], weights, targets)
+            if refit:
+                self._train(arrays, shares, np.arange(len(windows)), held_out[:0], epochs)
+        return self
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0.
+
+        Computed in float64: what else is in the batch then changes nothing that can be seen.
+        """
+        if self._net is None:
+            raise TrainingError(f"{self.name} has no parameters yet: fit it, or load a checkpoint")
+        found = []
+        for start in range(0, len(histories), SLICE):
+            part = histories[start : start + SLICE]
+            arrays = Arrays.of(part, self.prior, self.n_periods, np.float64)
+            with torch.inference_mode():
+                found.append(torch.softmax(self._net(arrays.inputs()), dim=1).numpy())
+        return np.concatenate(found)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        source = Source(self.name, "counting", seed=self.seed)
+        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+
+    def save(self, folder: Path) -> None:
+        """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
+        if self._net is None or self.fitted is None:
+            raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{PARAMETERS_FILE}.part"
+        save_file({name: value.contiguous() for name, value in self._state().items()}, part)
+        part.replace(folder / PARAMETERS_FILE)
+        prior = self.prior
+        about = {
+            "network": self.name,
+            "n_periods": self.n_periods,
+            "prior": [prior.decay, prior.strength, prior.mix, prior.spread],
+            "categories": self.categories,
+            "spread": self.spread,
+            "seed": self.seed,
+            "fitted": self.fitted.to_dict(),
+            "curve": self.curve,
+        }
+        write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path, network: type[Any]) -> NetworkForecaster:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelLoadError
+            If the folder is no such checkpoint, of another net, or a parameter is not finite.
+        """
+        try:
+            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            if about["network"] != network.__name__:
+                raise ValueError(f"it is a {about['network']}, not a {network.__name__}")
+            prior = DecayedDirichlet(*about["prior"])
+            found = cls(network, prior, n_periods=about["n_periods"])
+            found.categories, found.seed = tuple(about["categories"]), about["seed"]
+            found.spread, found.curve = Spread(*about["spread"]), about["curve"]
+            found.fitted = Fitted.from_dict(about["fitted"])
+            found._net = network(len(found.categories), found.n_periods).double().eval()
+            found._net.load_state_dict(load_file(folder / PARAMETERS_FILE))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ModelLoadError(f"{folder} is no {network.__name__}: {error}") from error
+        for name, value in found._state().items():
+            if not bool(torch.isfinite(value).all()):
+                raise ModelLoadError(f"{folder}: parameter {name!r} is not finite; train it again")
+        return found
+
+    def _state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self._net.state_dict()
+        return state
+
+    def _train(
+        self, arrays: Arrays, shares: Tensor, rows: IntArray, held_out: IntArray, epochs: int
+    ) -> int:
+        """Train a new net on rows; with held-out rows, keep and give the epoch of least loss."""
+        torch.manual_seed(self.seed)
+        rng = np.random.default_rng(self.seed)
+        self._net = self.network(len(self.categories), self.n_periods)
+        optimizer = torch.optim.AdamW(
+            self._net.parameters(), lr=self.plan.rate, weight_decay=self.plan.weight_decay
+        )
+        steps = epochs * -(-len(rows) // self.plan.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        best, state, curve = epochs, {}, []
+        bar = tqdm(range(1, epochs + 1), desc=self.name, disable=not sys.stderr.isatty())
+        for epoch in bar:
+            self._net.train()
+            for batch in _batches(rng.permutation(rows), self.plan.batch_size):
+                optimizer.zero_grad()
+                loss = self._net.loss(arrays.inputs(batch), shares[batch])
+                loss.backward()
+                self._check(loss, epoch)
+                optimizer.step()
+                schedule.step()
+            if not len(held_out):
+                continue
+            curve.append(self._loss_on(arrays, shares, held_out))
+            bar.set_postfix(validation=f"{curve[-1]:.4f}")
+            if curve[-1] == min(curve):
+                best, state = epoch, {key: value.clone() for key, value in self._state().items()}
+            if epoch - best >= self.plan.patience:
+                break
+        if state:
+            self._net.load_state_dict(state)
+            self.curve = curve
+        self._net.double().eval()
+        return best
+
+    def _check(self, loss: Tensor, epoch: int) -> None:
+        norm = nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"{self.name}: loss {loss.item():g} and gradient {norm.item():g} in epoch {epoch}; "
+                f"lower the rate ({self.plan.rate:g}) or look for odd values in the windows"
+            )
+
+    def _loss_on(self, arrays: Arrays, shares: Tensor, rows: IntArray) -> float:
+        self._net.eval()
+        total = 0.0
+        with torch.inference_mode():
+            for batch in _batches(rows, SLICE):
+                log_weights = self._net(arrays.inputs(batch))
+                total += len(batch) * float(cross_entropy(log_weights, shares[batch]))
+        return total / len(rows)
+
+
+def _batches(rows: IntArray, size: int) -> Iterator[IntArray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
