@@ -17,6 +17,7 @@ from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 STRENGTHS = (5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 180.0, 270.0)
 MAX_PERIODS = 512
+Mix = Literal["last period", "all"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class DecayedDirichlet:
     Attributes
     ----------
     decay
-        Weight of a period relative to the next newer one, in (0, 1].
+        Weight of a period relative to the next newer one, in [0, 1].
     strength
         Pseudo-events that the common mix is worth (> 0).
     mix
@@ -34,33 +35,34 @@ class DecayedDirichlet:
         they took before it (the choice for periods counted in events).
     spread
         How far observed shares scatter around the forecasts.
+    name
+        What tables call it.
     fitted
         What the fit has seen; None if nothing was fitted.
     """
 
     decay: float = 0.9
     strength: float = 120.0
-    mix: Literal["last period", "all"] = "last period"
+    mix: Mix = "last period"
     spread: Spread = UNFITTED
+    name: str = "DecayedDirichlet"
     fitted: Fitted | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spread", Spread(*self.spread))  # JSON makes it a list
 
-    def fit(self, windows: Sequence[Window]) -> DecayedDirichlet:
+    def fit(self, windows: Sequence[Window], decays: Sequence[float] = DECAYS) -> DecayedDirichlet:
         """Give the setting with the least log-loss on windows, by grid search.
 
-        The spread of the targets around the forecasts is fitted after it.
+        With the one decay 0 that is the smoothed last period, with 1 the smoothed mean of all that
+        was taken. The spread of the targets around the forecasts is fitted after it.
         """
         fitted = Fitted.on(windows)
         histories = [window.history for window in windows]
         targets = np.stack([window.target.category_counts for window in windows])
         shares = targets / targets.sum(axis=1, keepdims=True)
-        mixes: tuple[Literal["last period", "all"], ...] = ("last period", "all")
-        if histories[0].length.unit == "events":
-            mixes = ("all",)
         best, least = self, np.inf
-        for mix, decay in itertools.product(mixes, DECAYS):
+        for mix, decay in itertools.product(mixes(histories), decays):
             own = weighted_counts(histories, age_weights(decay))
             common = common_mix(histories, mix)
             for strength in STRENGTHS:
@@ -80,10 +82,15 @@ class DecayedDirichlet:
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source("DecayedDirichlet", "counting"), histories, weights, self.spread)
+        return forecasts_of(Source(self.name, "counting"), histories, weights, self.spread)
 
 
-def common_mix(histories: Sequence[History], mix: Literal["last period", "all"]) -> FloatArray:
+def mixes(histories: Sequence[History]) -> tuple[Mix, ...]:
+    """Give the common mixes worth trying: periods of events have no last one that all share."""
+    return ("all",) if histories[0].length.unit == "events" else ("last period", "all")
+
+
+def common_mix(histories: Sequence[History], mix: Mix) -> FloatArray:
     """(n_histories, n_categories) what all users took before each cutoff; rows sum to 1, all > 0.
 
     Half an event is added to each category, so that a category nobody took stays possible.

@@ -1,0 +1,93 @@
+"""Exponential decay: the weighted mean of a person's interest vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from llmrec.contracts import FloatArray, Forecast, Source
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import History, Window, period_counts
+from llmrec.forecasters.counting import Mix, common_mix, mixes
+from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+
+DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+N_PERIODS = 24  # older periods are left out
+SLICE = 512
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """(1 - smoothing) * decayed mean of the period shares + smoothing * what everybody took.
+
+    Unlike with `DecayedDirichlet` a period counts the same however many events it holds, and a
+    person of few events is smoothed like one of many.
+
+    Attributes
+    ----------
+    decay
+        Weight of a period relative to the next newer non-empty one, in (0, 1].
+    smoothing
+        Weight of the common mix, in (0, 1).
+    mix
+        Where the common mix is from, as with `DecayedDirichlet`.
+    """
+
+    decay: float = 0.9
+    smoothing: float = 0.5
+    mix: Mix = "last period"
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = field(default=None, compare=False)
+
+    def fit(self, windows: Sequence[Window]) -> ExponentialDecay:
+        """Give the setting with the least log-loss on windows, by grid search."""
+        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        targets = np.stack([window.target.category_counts for window in windows])
+        shares = targets / targets.sum(axis=1, keepdims=True)
+        best, least = self, np.inf
+        for mix, decay in itertools.product(mixes(histories), DECAYS):
+            own, common = _averages(histories, decay), common_mix(histories, mix)
+            for smoothing in SMOOTHINGS:
+                weights = _smoothed(own, common, smoothing)
+                loss = -(shares * np.log(weights)).sum(axis=1).mean()
+                if loss < least:
+                    best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
+                    least = loss
+        spread = fit_spread(histories, best.category_weights(histories), targets)
+        return replace(best, spread=spread, fitted=fitted)
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        own = _averages(histories, self.decay)
+        return _smoothed(own, common_mix(histories, self.mix), self.smoothing)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        weights = self.category_weights(histories)
+        return forecasts_of(Source("ExponentialDecay", "counting"), histories, weights, self.spread)
+
+
+def _averages(histories: Sequence[History], decay: float) -> FloatArray:
+    """(n, n_categories) decayed means of the shares of non-empty periods; 0 where there is none."""
+    found = []
+    for start in range(0, len(histories), SLICE):
+        counts = period_counts(histories[start : start + SLICE], N_PERIODS)
+        totals = counts.sum(axis=2)
+        active = totals > 0
+        newer = active[:, ::-1].cumsum(axis=1)[:, ::-1] - active  # non-empty periods after it
+        weights = np.where(active, np.power(decay, newer), 0.0)
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        weights /= np.where(active, totals, 1.0)
+        found.append(np.einsum("np,npc->nc", weights, counts))
+    return np.concatenate(found)
+
+
+def _smoothed(own: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:
+    known = own.sum(axis=1, keepdims=True)  # 0 for a person without events, else 1
+    return np.asarray((1 - smoothing) * own + (1 - (1 - smoothing) * known) * common)
