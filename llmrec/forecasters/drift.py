@@ -1,0 +1,174 @@
+"""Counting times what everybody's interests do: the drift since a history, and the season."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec.contracts import FloatArray, Forecast, Source
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import (
+    History,
+    TimeArray,
+    Window,
+    category_counts_between,
+    common_counts,
+)
+from llmrec.forecasters.counting import DecayedDirichlet, normalised
+from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+
+BoolArray = npt.NDArray[np.bool_]
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TRENDS = (0.0, 0.25, 0.5)
+MEMORY = 24  # periods a history's own mix is followed back
+YEAR, SEASON = np.timedelta64(365, "D"), np.timedelta64(28, "D")
+
+
+@dataclass(frozen=True)
+class GlobalDrift:
+    """q ~ counting * (now / then)^power * (now / before)^trend.
+
+    *Now* is what everybody took in the last period, *before* in the one before it, and *then* while
+    the person's own events happened (each period weighted by how many of them it holds).
+    """
+
+    prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
+    power: float = 0.75
+    trend: float = 0.25
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = field(default=None, compare=False)
+
+    def fit(self, windows: Sequence[Window]) -> GlobalDrift:
+        """Give the powers with the least log-loss on windows, by grid search."""
+        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        targets = np.stack([window.target.category_counts for window in windows])
+        prior = self.prior if self.prior.fitted else self.prior.fit(windows)
+        weights = prior.category_weights(histories)
+        since, lately = _shifts(histories)
+        losses = {
+            (power, trend): _loss(weights, power * since + trend * lately, targets)
+            for power, trend in itertools.product(POWERS, TRENDS)
+        }
+        power, trend = min(losses, key=lambda pair: losses[pair])
+        moved = _moved(weights, power * since + trend * lately)
+        spread = fit_spread(histories, moved, targets)
+        return replace(self, prior=prior, power=power, trend=trend, spread=spread, fitted=fitted)
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        since, lately = _shifts(histories)
+        weights = self.prior.category_weights(histories)
+        return _moved(weights, self.power * since + self.trend * lately)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        weights = self.category_weights(histories)
+        return forecasts_of(Source("GlobalDrift", "counting"), histories, weights, self.spread)
+
+
+@dataclass(frozen=True)
+class SameSeason:
+    """q ~ counting * (a year before the period to forecast / the year until now)^power.
+
+    Of periods counted in events the length in time is not known: the season is the 28 days that
+    start a year before the cutoff. Where the log does not reach back a year and a month, it is
+    counting itself, and the source says so.
+    """
+
+    prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
+    power: float = 0.5
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = field(default=None, compare=False)
+
+    def fit(self, windows: Sequence[Window]) -> SameSeason:
+        """Give the power with the least log-loss on windows; 0 where no year is known."""
+        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        targets = np.stack([window.target.category_counts for window in windows])
+        prior = self.prior if self.prior.fitted else self.prior.fit(windows)
+        weights, season = prior.category_weights(histories), _seasons(histories)
+        power = min(POWERS, key=lambda power: _loss(weights, power * season, targets))
+        spread = fit_spread(histories, _moved(weights, power * season), targets)
+        return replace(self, prior=prior, power=power, spread=spread, fitted=fitted)
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        weights = self.prior.category_weights(histories)
+        return _moved(weights, self.power * _seasons(histories))
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        weights = self.category_weights(histories)
+        forecasts = forecasts_of(Source("SameSeason", "counting"), histories, weights, self.spread)
+        unknown = Source("SameSeason", "fallback", "the log does not reach back a year and a month")
+        known = _year_known(histories)
+        return [
+            forecast if seen else replace(forecast, source=unknown)
+            for forecast, seen in zip(forecasts, known, strict=True)
+        ]
+
+
+def _shifts(histories: Sequence[History]) -> tuple[FloatArray, FloatArray]:
+    """(n, n_categories) twice: log now / then, and log now / before."""
+    spans, which = common_counts(histories, MEMORY)
+    known = spans.sum(axis=1) > 0
+    mixes = np.log(normalised(spans + 0.5))
+    own = np.zeros(which.shape)
+    for row, history in enumerate(histories):
+        sizes = np.diff(history.offsets)[-MEMORY:]
+        own[row, MEMORY - len(sizes) :] = sizes
+    own /= np.maximum(own.sum(axis=1, keepdims=True), 1.0)
+    shares = np.zeros((len(histories), len(spans)))
+    np.add.at(shares, (np.arange(len(histories))[:, None], which), own)
+    now = mixes[which[:, -1]]
+    then = np.log(np.maximum(shares @ np.exp(mixes), 1e-300))
+    before = np.where(known[which[:, -2]][:, None], mixes[which[:, -2]], now)
+    return np.where(own.sum(axis=1, keepdims=True) > 0, now - then, 0.0), now - before
+
+
+def _seasons(histories: Sequence[History]) -> FloatArray:
+    """(n, n_categories) log of the coming season's mix a year ago / the last year's mix."""
+    cutoffs = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
+    ends = np.array([_a_period_after(history) for history in histories], dtype="datetime64[ms]")
+    season = _mix_between(histories, _year_before(cutoffs), _year_before(ends))
+    past = _mix_between(histories, _year_before(cutoffs), cutoffs)
+    return np.where(_year_known(histories)[:, None], np.log(season / past), 0.0)
+
+
+def _mix_between(histories: Sequence[History], starts: TimeArray, ends: TimeArray) -> FloatArray:
+    """(n, n_categories) shares of what everybody took in one span of time a history."""
+    spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
+    log, catalog = histories[0].log, histories[0].catalog
+    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
+    return normalised(counts + 0.5)[inverse]
+
+
+def _year_before(times: TimeArray) -> TimeArray:
+    return np.asarray(times - YEAR, dtype="datetime64[ms]")
+
+
+def _a_period_after(history: History) -> np.datetime64:
+    if history.length.unit == "events":
+        return history.cutoff + SEASON
+    return history.length.shift(history.cutoff, 1)
+
+
+def _year_known(histories: Sequence[History]) -> BoolArray:
+    first = histories[0].log.timestamp.min() + YEAR
+    return np.array([history.cutoff >= first for history in histories])
+
+
+def _moved(weights: FloatArray, shift: FloatArray) -> FloatArray:
+    return normalised(weights * np.exp(shift))
+
+
+def _loss(weights: FloatArray, shift: FloatArray, targets: FloatArray) -> float:
+    shares = targets / targets.sum(axis=1, keepdims=True)
+    return float(-(shares * np.log(_moved(weights, shift))).sum(axis=1).mean())

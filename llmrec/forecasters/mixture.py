@@ -1,0 +1,188 @@
+"""A gated mixture: which forecaster to believe, person by person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from llmrec.contracts import FloatArray, Forecast, Forecaster, IntArray, Source
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.errors import DataError, TrainingError
+from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.mixing import shares_of
+from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+
+FOLDS = 5
+SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the gate's parameters, chosen by cross-validation
+SLICE = 1_024
+
+
+class GatedMixture:
+    """q = sum_e gate_e(history) q_e, the gate a softmax of linear functions of the history.
+
+    The gate sees how many events and periods there are, how long ago the last was, how wide the
+    interests are, and how much the experts disagree.
+
+    Parameters
+    ----------
+    experts
+        Fitted forecasters by name. Where one has ``held_out`` weights, (n_validation, n_categories)
+        from a fit that had not seen the validation windows, the gate is fitted on those.
+    """
+
+    def __init__(self, experts: Mapping[str, Forecaster]) -> None:
+        if len(experts) < 2:
+            raise DataError(f"a mixture needs two experts at least, not {list(experts)}")
+        self.experts = dict(sorted(experts.items()))
+        self.parameters: FloatArray = np.empty((0, 0))
+        self.scale: FloatArray = np.empty((0, 0))
+        self.spread: Spread = UNFITTED
+        self.fitted: Fitted | None = None
+        self.held_out: FloatArray | None = None
+
+    def fit(self, validation: Sequence[Window], seed: int = 0) -> GatedMixture:
+        """Fit the gate by maximum likelihood on windows the experts had not seen.
+
+        The shrinkage is that of least loss in five-fold cross-validation over users, which also
+        gives the ``held_out`` weights of the mixture itself.
+        """
+        histories = [window.history for window in validation]
+        targets = np.stack([window.target.category_counts for window in validation])
+        weights = np.stack(
+            [_held_out(expert, histories) for expert in self.experts.values()], axis=1
+        )
+        features = _features(histories, weights)
+        self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
+        x = self._scaled(features)
+        folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
+        tried = {s: _cross_validated(x, weights, targets, folds, s) for s in SHRINKAGES}
+        shares = shares_of(targets)
+        losses = {s: -(shares * np.log(q)).sum(axis=1).mean() for s, q in tried.items()}
+        best = min(losses, key=lambda s: losses[s])
+        self.held_out = tried[best]
+        self.parameters = _fit_gate(x, weights, targets, best)
+        self.spread = fit_spread(histories, self.held_out, targets)
+        self.fitted = _newest(validation, self.experts)
+        return self
+
+    def gates(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_experts) how far each expert is believed; rows sum to 1."""
+        return self._gates(histories, self._asked(histories))
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1."""
+        found = []
+        for start in range(0, len(histories), SLICE):
+            part = histories[start : start + SLICE]
+            weights = self._asked(part)
+            found.append(np.einsum("ne,nec->nc", self._gates(part, weights), weights))
+        return np.concatenate(found)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        source = Source("GatedMixture", "counting", f"of {', '.join(self.experts)}")
+        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+
+    def _asked(self, histories: Sequence[History]) -> FloatArray:
+        return np.stack([_weights(e, histories) for e in self.experts.values()], axis=1)
+
+    def _gates(self, histories: Sequence[History], weights: FloatArray) -> FloatArray:
+        if not len(self.parameters):
+            raise TrainingError("GatedMixture has no gate yet: fit it")
+        if not np.isfinite(self.parameters).all():
+            raise TrainingError("GatedMixture: a parameter of the gate is not finite; fit it again")
+        return _gate(self._scaled(_features(histories, weights)), self.parameters)
+
+    def _scaled(self, features: FloatArray) -> FloatArray:
+        mean, deviation = self.scale
+        constant = np.ones((len(features), 1))
+        return np.concatenate((constant, np.clip((features - mean) / deviation, -3, 3)), axis=1)
+
+
+def _weights(expert: Forecaster, histories: Sequence[History]) -> FloatArray:
+    return np.stack([forecast.category_weights for forecast in expert.forecast(histories)])
+
+
+def _held_out(expert: Any, histories: Sequence[History]) -> FloatArray:
+    kept: FloatArray | None = getattr(expert, "held_out", None)
+    if kept is not None and len(kept) == len(histories):
+        return kept
+    return _weights(expert, histories)
+
+
+def _newest(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:
+    """Say what was seen: the gate's windows must be the newest that anybody was fitted on."""
+    fitted = Fitted.on(validation)
+    for name, expert in experts.items():
+        seen = getattr(expert, "fitted", None)
+        if seen is not None and seen.before > fitted.before:
+            raise DataError(f"expert {name} was fitted on events after the gate's windows")
+    return fitted
+
+
+def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
+    """(n, 5 + n_experts) features of the gate."""
+    events = np.array([history.n_events for history in histories], dtype=np.float64)
+    sizes = [np.diff(history.offsets) for history in histories]
+    periods = np.array([np.count_nonzero(size) for size in sizes], dtype=np.float64)
+    empty_since = [float(np.argmax(size[::-1] > 0)) if size.any() else len(size) for size in sizes]
+    recent = shares_of(weighted_counts(histories, age_weights(0.9)))
+    mean = weights.mean(axis=1, keepdims=True)
+    disagreement = np.abs(weights - mean).sum(axis=2)
+    columns = [
+        np.log1p(events),
+        np.log1p(periods),
+        np.log1p(np.array([size[-1] for size in sizes], dtype=np.float64)),
+        np.log1p(np.array(empty_since)),
+        special.entr(recent).sum(axis=1),
+    ]
+    return np.concatenate((np.stack(columns, axis=1), disagreement), axis=1)
+
+
+def _gate(x: FloatArray, parameters: FloatArray) -> FloatArray:
+    return np.asarray(special.softmax(x @ parameters, axis=1))
+
+
+def _fit_gate(
+    x: FloatArray, weights: FloatArray, targets: FloatArray, shrinkage: float
+) -> FloatArray:
+    """(n_features, n_experts) parameters of least penalised loss; the constant is not shrunk."""
+    rows, columns = np.nonzero(targets)
+    shares = shares_of(targets)[rows, columns] / len(x)
+    likelihood = weights[rows, :, columns]  # (n_cells, n_experts)
+    shape = (x.shape[1], weights.shape[1])
+    shrunk = np.ones(shape)
+    shrunk[0] = 0.01
+
+    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
+        parameters = flat.reshape(shape)
+        gate = _gate(x, parameters)
+        mixed = (gate[rows] * likelihood).sum(axis=1)
+        value = -(shares * np.log(mixed)).sum()
+        slope = np.zeros_like(gate)
+        np.add.at(slope, rows, -(shares / mixed)[:, None] * likelihood)
+        through = gate * (slope - (gate * slope).sum(axis=1, keepdims=True))
+        gradient = x.T @ through + shrinkage * shrunk * parameters
+        penalty = shrinkage * (shrunk * parameters**2).sum() / 2
+        return float(value + penalty), gradient.ravel()
+
+    found = optimize.minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B")
+    return np.asarray(found.x.reshape(shape))
+
+
+def _cross_validated(
+    x: FloatArray, weights: FloatArray, targets: FloatArray, folds: IntArray, shrinkage: float
+) -> FloatArray:
+    """(n, n_categories) weights of each window under a gate that did not see it."""
+    result = np.empty(targets.shape)
+    for fold in range(FOLDS):
+        out = folds == fold
+        parameters = _fit_gate(x[~out], weights[~out], targets[~out], shrinkage)
+        result[out] = np.einsum("ne,nec->nc", _gate(x[out], parameters), weights[out])
+    return result
