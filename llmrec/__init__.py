@@ -20,7 +20,7 @@ _HOMES = {
     "Interactions": "llmrec.data.interactions",
     "LLMForecaster": "llmrec.forecasters.llm",
     "LanguageModel": "llmrec.language.model",
-    "evaluate": "llmrec.evaluation.backtest",
+    "evaluate": "llmrec.evaluation.scores",
     "load_dataset": "llmrec.data.readers",
     "make_windows": "llmrec.data.periods",
     "rank": "llmrec.ranking.tilt",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from llmrec.data.readers import Dataset, load_dataset
     from llmrec.engine import InterestEngine
     from llmrec.errors import DataError, ForecastParseError
-    from llmrec.evaluation.backtest import evaluate
+    from llmrec.evaluation.scores import evaluate
     from llmrec.forecasters.counting import DecayedDirichlet
     from llmrec.forecasters.llm import LLMForecaster
     from llmrec.language.codec import Codec

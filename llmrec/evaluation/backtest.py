@@ -1,4 +1,4 @@
-"""Forecasters and rankings judged on the same windows, in one tidy table."""
+"""The windows to learn from, to tune on and to be judged on; rankings judged."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from llmrec.contracts import FloatArray, Forecaster
+from llmrec.contracts import IntArray
 from llmrec.data.periods import PeriodLength, Window, cutoffs, make_windows
 from llmrec.data.readers import Dataset
 from llmrec.errors import DataError
-from llmrec.evaluation.metrics import (
-    bootstrap_interval,
-    coverage,
-    jsd,
-    log_loss,
-    ndcg_at,
-    recall_at,
-)
+from llmrec.evaluation.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Repeat
 from llmrec.ranking.tilt import Ranking
 
@@ -90,51 +83,6 @@ def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window
     return [windows[row] for row in chosen]
 
 
-def evaluate(
-    forecasters: Mapping[str, Forecaster],
-    windows: Sequence[Window],
-    *,
-    dataset: str = "",
-    split: str = "",
-    reference: str | None = None,
-) -> pd.DataFrame:
-    """Judge forecasters on windows.
-
-    Returns
-    -------
-    DataFrame
-        One row a model and metric: dataset, split, model, metric, value, low, high (95 % bootstrap
-        over users), n. With a ``reference`` model also ``log_loss_gain``: what a model gains on it,
-        paired by user.
-    """
-    if not windows:
-        raise DataError(f"{dataset} {split}: no window to judge on")
-    histories = [window.history for window in windows]
-    targets = np.stack([window.target.category_counts for window in windows])
-    losses: dict[str, FloatArray] = {}
-    rows = []
-    for name, forecaster in forecasters.items():
-        forecasts = forecaster.forecast(histories)
-        weights = np.stack([forecast.category_weights for forecast in forecasts])
-        losses[name] = log_loss(weights, targets)
-        per_user = {
-            "log_loss": losses[name],
-            "jsd": jsd(weights, targets),
-            "coverage80": coverage(forecasts, targets, 0.8),
-        }
-        rows += [(name, metric, *bootstrap_interval(values)) for metric, values in per_user.items()]
-    if reference is not None:
-        rows += [
-            (name, "log_loss_gain", *bootstrap_interval(losses[reference] - loss))
-            for name, loss in losses.items()
-            if name != reference
-        ]
-    table = pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
-    table.insert(0, "dataset", dataset)
-    table.insert(1, "split", split)
-    return table.assign(n=len(windows))
-
-
 def evaluate_rankings(
     rankings: Mapping[str, Sequence[Ranking]],
     windows: Sequence[Window],
@@ -144,24 +92,30 @@ def evaluate_rankings(
 ) -> pd.DataFrame:
     """Judge rankings of the full catalog by NDCG@k and Recall@k of the target's items.
 
-    With ``repeat="exclude"`` only items the history does not hold are relevant; a user without any
-    is NaN and left out.
+    "ndcg@k repeat" and "ndcg@k explore" (and recall alike) take as relevant only what the history
+    holds, and only what it does not hold. With ``repeat="exclude"`` nothing else is relevant
+    anyway. A user without a relevant item is NaN and left out of n.
     """
-    relevant = [window.target.item_idx for window in windows]
-    if repeat == "exclude":
-        relevant = [
-            np.setdiff1d(items, window.history.item_idx)
-            for items, window in zip(relevant, windows, strict=True)
-        ]
     rows = []
     for name, per_user in rankings.items():
-        for metric, score in (("ndcg", ndcg_at), ("recall", recall_at)):
-            values = np.array(
-                [
-                    score(k, ranking.item_idx, items)
-                    for ranking, items in zip(per_user, relevant, strict=True)
-                ]
-            )
-            n = int(np.isfinite(values).sum())
-            rows.append((name, f"{metric}@{k}", *bootstrap_interval(values), n))
+        for kind in ("explore",) if repeat == "exclude" else ("", "repeat", "explore"):
+            relevant = [_relevant(window, kind) for window in windows]
+            label = "" if repeat == "exclude" or not kind else f" {kind}"
+            for metric, score in (("ndcg", ndcg_at), ("recall", recall_at)):
+                values = np.array(
+                    [
+                        score(k, ranking.item_idx, items)
+                        for ranking, items in zip(per_user, relevant, strict=True)
+                    ]
+                )
+                n = int(np.isfinite(values).sum())
+                rows.append((name, f"{metric}@{k}{label}", *bootstrap_interval(values), n))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])
+
+
+def _relevant(window: Window, kind: str) -> IntArray:
+    """Items of the target: all, those taken before ("repeat") or not before ("explore")."""
+    items, seen = window.target.item_idx, window.history.item_idx
+    if kind == "repeat":
+        return np.intersect1d(items, seen)
+    return np.setdiff1d(items, seen) if kind == "explore" else items

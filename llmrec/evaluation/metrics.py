@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from scipy import special
 
-from llmrec.contracts import FloatArray, Forecast, IntArray
+from llmrec.contracts import FloatArray, IntArray
 
 
 def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
@@ -34,22 +33,132 @@ def jsd(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
     return np.where(np.isnan(shares).any(axis=1), np.nan, result)
 
 
-def coverage(forecasts: Sequence[Forecast], targets: FloatArray, level: float) -> FloatArray:
+def brier(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) quadratic score per event, 0..2: 1 - 2 sum_c share_c q_c + sum_c q_c^2 (Brier 1950).
+
+    That is the mean over the target's events of sum_c (q_c - [c is taken])^2.
+    """
+    q = category_weights
+    return np.asarray(1 - 2 * (_shares(targets) * q).sum(axis=1) + (q**2).sum(axis=1))
+
+
+def coverage(
+    category_weights: FloatArray, concentration: FloatArray, targets: FloatArray, level: float
+) -> FloatArray:
     """(n,) how often the observed share of a category lies in its central interval.
 
-    Counted over the ten heaviest categories of each forecast; NaN where nothing was observed. A
-    share of n events is known to half an event, so it may lie 1 / 2n outside.
+    Marginals are Beta(k q, k (1 - q)) with F their distribution function. A share s of n events
+    stands for all from s - 1/2n to s + 1/2n: its part of [F(s - 1/2n), F(s + 1/2n)] that lies
+    inside [(1 - level) / 2, (1 + level) / 2] counts as covered (the non-randomised probability
+    integral transform of Czado, Gneiting and Held 2009). Mean over each forecast's ten heaviest
+    categories; NaN where nothing was observed.
+    """
+    top = np.argsort(-category_weights, axis=1, kind="stable")[:, :10]
+    q = np.clip(np.take_along_axis(category_weights, top, axis=1), 1e-12, 1 - 1e-12)
+    shares = np.take_along_axis(_shares(targets), top, axis=1)
+    half = 0.5 / np.maximum(targets.sum(axis=1, keepdims=True), 1e-9)
+    a, b = concentration[:, None] * q, concentration[:, None] * (1 - q)
+    below = np.where(shares - half <= 0, 0.0, special.betainc(a, b, np.clip(shares - half, 0, 1)))
+    above = special.betainc(a, b, np.clip(shares + half, 0, 1))
+    inside = np.minimum(above, (1 + level) / 2) - np.maximum(below, (1 - level) / 2)
+    width = above - below
+    part = np.clip(inside, 0.0, None) / np.maximum(width, 1e-12)
+    # Far out in a tail the span has no width: it is outside.
+    return np.asarray(np.where(np.isnan(shares), np.nan, np.minimum(part, 1.0)).mean(axis=1))
+
+
+def noise_jsd(
+    category_weights: FloatArray, targets: FloatArray, *, draws: int = 5, seed: int = 0
+) -> FloatArray:
+    """(n,) the divergence that the forecast would have if it were true: E JSD(q, counts / n).
+
+    Counts are multinomial(n, q), n the target's events (rounded, 1 at least), by simulation.
+    """
+    rng = np.random.default_rng(seed)
+    n = np.maximum(np.rint(targets.sum(axis=1)), 1).astype(np.int64)
+    q = category_weights / category_weights.sum(axis=1, keepdims=True)
+    found = [jsd(q, rng.multinomial(n, q).astype(np.float64)) for _ in range(draws)]
+    return np.where(targets.sum(axis=1) > 0, np.mean(found, axis=0), np.nan)
+
+
+def emerging_recall(
+    category_weights: FloatArray, past: FloatArray, targets: FloatArray, k: int = 10
+) -> FloatArray:
+    """(n,) of the categories taken now and never before, the share among the k likeliest new ones.
+
+    ``past`` are (n, n_categories) counts of the whole history. NaN where nothing emerged.
+    """
+    new = np.where(past > 0, -1.0, category_weights)
+    rank = np.argsort(np.argsort(-new, axis=1, kind="stable"), axis=1, kind="stable")
+    emerged = (targets > 0) & (past == 0)
+    found = (emerged & (rank < k)).sum(axis=1)
+    return _ratio(found, emerged.sum(axis=1))
+
+
+def false_retention(
+    category_weights: FloatArray, past: FloatArray, targets: FloatArray, k: int = 10
+) -> FloatArray:
+    """(n,) what the forecast keeps of interests that went: forecast weight / share of the past.
+
+    Over those of the k heaviest categories of the past that the target does not hold. 1: all kept,
+    0: all let go, NaN: none went.
+    """
+    shares = _shares(past)
+    top = np.argsort(np.argsort(-past, axis=1, kind="stable"), axis=1, kind="stable") < k
+    faded = top & (past > 0) & (targets == 0) & (targets.sum(axis=1, keepdims=True) > 0)
+    kept = np.where(faded, category_weights, 0.0).sum(axis=1)
+    return _ratio(kept, np.where(faded, shares, 0.0).sum(axis=1))
+
+
+def realised_drift(past: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) JSD between the mix of the whole history and the target's; NaN if one is empty."""
+    return jsd(_shares(past), targets)
+
+
+def calibration_bins(
+    category_weights: FloatArray, targets: FloatArray, n_bins: int = 15
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Compare forecast and observed shares over all cells (user, category).
+
+    Returns
+    -------
+    forecast, observed, cells
+        (n_bins,) mean forecast weight, mean observed share, and number of cells, in bins of equal
+        forecast weight in total, the smallest weights first. Users without a target are left out.
     """
     shares = _shares(targets)
-    result = np.full(len(forecasts), np.nan)
-    for row, forecast in enumerate(forecasts):
-        if not np.isnan(shares[row]).any():
-            top = forecast.top(10)
-            low, high = forecast.intervals(level)[top].T
-            half = 0.5 / targets[row].sum()
-            inside = (low - half <= shares[row, top]) & (shares[row, top] <= high + half)
-            result[row] = inside.mean()
-    return result
+    seen = ~np.isnan(shares).any(axis=1)
+    q, observed = category_weights[seen].ravel(), shares[seen].ravel()
+    order = np.argsort(q, kind="stable")
+    mass = np.cumsum(q[order])
+    which = np.minimum((mass / mass[-1] * n_bins).astype(np.int64), n_bins - 1)
+    cells = np.bincount(which, minlength=n_bins).astype(np.float64)
+    forecast = np.bincount(which, q[order], n_bins)
+    taken = np.bincount(which, observed[order], n_bins)
+    return _ratio(forecast, cells), _ratio(taken, cells), cells
+
+
+def calibration_error(forecast: FloatArray, observed: FloatArray, cells: FloatArray) -> float:
+    """Sum the |forecast - observed| mass of bins a user: expected calibration error, 0..2.
+
+    The arguments are those that `calibration_bins` gives; the mass of all forecasts is the number
+    of users.
+    """
+    total = np.nansum(forecast * cells)
+    return float(np.nansum(np.abs(forecast - observed) * cells) / total)
+
+
+def skill(loss: FloatArray, persistence: FloatArray) -> FloatArray:
+    """1 - L / L(persistence), of mean losses over the same users (any shape)."""
+    return np.asarray(1 - loss / persistence)
+
+
+def share_captured(captured: FloatArray, whole: FloatArray) -> FloatArray:
+    """Drift captured: (L(persistence) - L) / (L(persistence) - L(informed)), of two mean gains.
+
+    NaN where the informed reference is no better than persistence.
+    """
+    return _ratio(captured, whole)
 
 
 def ndcg_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
@@ -71,6 +180,19 @@ def recall_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     return float(np.isin(ranked[:k], wanted).sum() / len(wanted)) if len(wanted) else float("nan")
 
 
+def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> FloatArray:
+    """(draws, n_columns) means of (n_users, n_columns) values over users drawn with replacement.
+
+    Every draw is of the same users for all columns, so differences and ratios of the means are
+    paired. NaN values are left out of their column's means.
+    """
+    n = len(values)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    known = ~np.isnan(values)
+    sums = times @ np.where(known, values, 0.0)
+    return _ratio(sums, np.asarray(times @ known.astype(np.float64), dtype=np.float64))
+
+
 def bootstrap_interval(
     values: FloatArray, *, level: float = 0.95, draws: int = 2_000, seed: int = 0
 ) -> tuple[float, float, float]:
@@ -81,11 +203,14 @@ def bootstrap_interval(
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    n = len(values)
-    means = np.array([values[rng.integers(n, size=n)].mean() for _ in range(draws)])
+    means = resampled_means(values[:, None], draws, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(values.mean()), float(low), float(high)
+
+
+def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Divide; NaN where there is nothing to divide by."""
+    return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1), np.nan))
 
 
 def _shares(targets: FloatArray) -> FloatArray:

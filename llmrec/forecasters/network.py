@@ -86,6 +86,7 @@ class NetworkForecaster:
         self.spread, self.seed = UNFITTED, 0
         self.fitted: Fitted | None = None
         self.curve: list[float] = []
+        self.held_out: FloatArray | None = None
         self._net: Any = None
 
     @property
@@ -104,7 +105,8 @@ class NetworkForecaster:
         """Train, and give itself back.
 
         The number of epochs is that of least loss on the validation windows; ``curve`` holds this
-        loss after each. The spread is fitted there too. With ``refit`` the net is then trained
+        loss after each, ``held_out`` the weights then given to the validation windows, and the
+        spread is fitted to those. With ``refit`` the net is then trained
         afresh on all windows for as many epochs: the newest period is worth most.
 
         Raises
@@ -124,8 +126,8 @@ class NetworkForecaster:
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
             targets = np.stack([window.target.category_counts for window in validation])
-            weights = self.category_weights(histories[len(training) :])
-            self.spread = fit_spread(histories[len(training) :], weights, targets)
+            self.held_out = self.category_weights(histories[len(training) :])
+            self.spread = fit_spread(histories[len(training) :], self.held_out, targets)
             if refit:
                 self._train(arrays, shares, np.arange(len(windows)), held_out[:0], epochs)
         return self
