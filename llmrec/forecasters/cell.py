@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from llmrec.forecasters.inputs import Inputs, cross_entropy
+from llmrec.forecasters.inputs import Inputs, cross_entropy, decayed
 from llmrec.forecasters.network import Training
 
 RECENT = 6  # periods whose counts are features one by one
@@ -56,12 +56,6 @@ class CellMLP(nn.Module):
     def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
-
-
-def decayed(counts: Tensor, rate: float) -> Tensor:
-    """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
-    ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
-    return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
 
 
 def cells(inputs: Inputs) -> Tensor:

@@ -75,6 +75,18 @@ def target_shares(windows: Sequence[Window]) -> Tensor:
     return torch.from_numpy(normalised(counts).astype(np.float32))
 
 
+def steps(inputs: Inputs) -> Tensor:
+    """(n, n_periods, n_categories + 1) roots of the person's shares by period, and log events."""
+    events = inputs.counts.sum(dim=2, keepdim=True)
+    return torch.cat(((inputs.counts / events.clamp(min=1)).sqrt(), events.log1p()), dim=2)
+
+
+def decayed(counts: Tensor, rate: float) -> Tensor:
+    """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
+    ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
+    return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
+
+
 def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
     """Mean nats per event: -sum_c share_c log q_c."""
     return -(shares * log_weights).sum(dim=1).mean()
