@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -87,13 +88,15 @@ class Forecast:
 
     def __post_init__(self) -> None:
         weights = np.asarray(self.category_weights, dtype=np.float64)
-        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+        total = weights.sum()
+        # A weight that is no number, or infinite, makes the total so: three passes are one.
+        if weights.ndim != 1 or not (math.isfinite(total) and weights.min(initial=0.0) >= 0):
             raise ValueError(
                 "category_weights must be a finite, non-negative (n_categories,) array"
             )
-        if abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(f"category_weights must sum to 1, not {weights.sum():.6g}")
-        if not (np.isfinite(self.concentration) and self.concentration > 0):
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"category_weights must sum to 1, not {total:.6g}")
+        if not (math.isfinite(self.concentration) and self.concentration > 0):
             raise ValueError(f"concentration must be finite and > 0, not {self.concentration}")
         weights.flags.writeable = False
         object.__setattr__(self, "category_weights", weights)

@@ -17,6 +17,7 @@ from llmrec.data.timestamps import TimeArray
 if TYPE_CHECKING:
     from llmrec.data.histories import History
 
+SLICE = 256  # histories counted at a time: their events then fit the processor's cache
 _TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
 
 
@@ -28,15 +29,20 @@ def category_sums(
     weights: FloatArray | None = None,
 ) -> FloatArray:
     """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
-    shares = catalog.shares
-    found = np.diff(shares.indptr)[items]  # categories of each event's item
+    shares, n_cells = catalog.shares, n_rows * catalog.n_categories
+    categories = np.diff(shares.indptr)  # of each item
+    if (categories == 1).all():  # there is nothing to spread, as in most shops
+        cells = rows * catalog.n_categories + shares.indices[items]
+        sums = np.bincount(cells, weights, minlength=n_cells)
+        return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
+    found = categories[items]
     start = np.cumsum(found) - found
     entries = np.arange(found.sum()) + np.repeat(shares.indptr[items] - start, found)
     values = shares.data[entries]
     if weights is not None:
         values = values * np.repeat(weights, found)
     cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
-    sums = np.bincount(cells, values, minlength=n_rows * catalog.n_categories)
+    sums = np.bincount(cells, values, minlength=n_cells)
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
@@ -48,9 +54,13 @@ def weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> Fl
     """
     if not histories:
         return np.empty((0, 0))
-    row, age, items = _aged_events(histories)
-    weights = age_weights[np.minimum(age, len(age_weights) - 1)]
-    return category_sums(histories[0].catalog, row, items, len(histories), weights)
+    sums = []
+    for start in range(0, len(histories), SLICE):
+        part = histories[start : start + SLICE]
+        row, age, items = _aged_events(part)
+        weights = age_weights[np.minimum(age, len(age_weights) - 1)]
+        sums.append(category_sums(part[0].catalog, row, items, len(part), weights))
+    return np.concatenate(sums)
 
 
 def period_counts(histories: Sequence[History], n: int) -> FloatArray:
@@ -75,18 +85,18 @@ def common_counts(histories: Sequence[History], n: int) -> tuple[FloatArray, Int
         (n_spans, n_categories) counts of the distinct spans of time, and (n_histories, n) which of
         them is whose period, newest last. Periods before a history's first are an empty span.
     """
-    spans = np.zeros((len(histories), n, 2), dtype="datetime64[ms]")
-    for row, history in enumerate(histories):
-        found = history.bounds[-n - 1 :]
-        spans[row, n + 1 - len(found) :, 0], spans[row, n + 1 - len(found) :, 1] = (
-            found[:-1],
-            found[1:],
-        )
+    # People who are forecast at the same cutoff share their periods.
+    rows: dict[bytes, int] = {}
+    row = [rows.setdefault(history.bounds[-n - 1 :].tobytes(), len(rows)) for history in histories]
+    spans = np.zeros((len(rows), n, 2), dtype="datetime64[ms]")
+    for position, found in enumerate(rows):
+        bounds = np.frombuffer(found, dtype="datetime64[ms]")
+        spans[position, n + 1 - len(bounds) :] = np.stack((bounds[:-1], bounds[1:]), axis=1)
     distinct, which = np.unique(spans.reshape(-1, 2), axis=0, return_inverse=True)
     counts = category_counts_between(
         histories[0].log, histories[0].catalog, distinct[:, 0], distinct[:, 1]
     )
-    return counts, which.reshape(len(histories), n)
+    return counts, which.reshape(len(rows), n)[row]
 
 
 def _aged_events(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntArray]:

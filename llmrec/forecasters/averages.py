@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Source
+from llmrec.data.counts import category_sums
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, period_counts
+from llmrec.data.periods import History, Window
 from llmrec.forecasters.counting import Mix, common_mix, mixes
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-N_PERIODS = 24  # older periods are left out
-SLICE = 512
+SLICE = 256
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,20 @@ class ExponentialDecay:
 
 def _averages(histories: Sequence[History], decay: float) -> FloatArray:
     """(n, n_categories) decayed means of the shares of non-empty periods; 0 where there is none."""
-    found = []
-    for start in range(0, len(histories), SLICE):
-        counts = period_counts(histories[start : start + SLICE], N_PERIODS)
-        totals = counts.sum(axis=2)
-        active = totals > 0
-        newer = active[:, ::-1].cumsum(axis=1)[:, ::-1] - active  # non-empty periods after it
-        weights = np.where(active, np.power(decay, newer), 0.0)
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        weights /= np.where(active, totals, 1.0)
-        found.append(np.einsum("np,npc->nc", weights, counts))
-    return np.concatenate(found)
+    slices = (histories[start : start + SLICE] for start in range(0, len(histories), SLICE))
+    return np.concatenate([_averages_of(part, decay) for part in slices])
+
+
+def _averages_of(histories: Sequence[History], decay: float) -> FloatArray:
+    row = np.repeat(np.arange(len(histories)), [history.n_periods for history in histories])
+    sizes = np.concatenate([np.diff(history.offsets) for history in histories])
+    row, sizes = row[sizes > 0], sizes[sizes > 0]
+    newer = np.searchsorted(row, row, side="right") - 1 - np.arange(len(row))  # periods after it
+    weights = np.power(decay, newer, dtype=np.float64)
+    weights /= np.bincount(row, weights)[row] * sizes  # of each event of the period
+    items = np.concatenate([history.item_idx for history in histories])
+    rows, weights = np.repeat(row, sizes), np.repeat(weights, sizes)
+    return category_sums(histories[0].catalog, rows, items, len(histories), weights)
 
 
 def _smoothed(own: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
@@ -18,7 +19,7 @@ from llmrec.data.periods import (
     category_counts_between,
     common_counts,
 )
-from llmrec.forecasters.counting import DecayedDirichlet, normalised
+from llmrec.forecasters.counting import DecayedDirichlet, age_weights, common_mix, normalised
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -32,8 +33,9 @@ YEAR, SEASON = np.timedelta64(365, "D"), np.timedelta64(28, "D")
 class GlobalDrift:
     """q ~ counting * (now / then)^power * (now / before)^trend.
 
-    *Now* is what everybody took in the last period, *before* in the one before it, and *then* while
-    the person's own events happened (each period weighted by how many of them it holds).
+    *Now* is what everybody took in the last period, *before* in the one before it. *Then* is what
+    counting would say of a person with as many events in each period who took what everybody took:
+    each period weighs as its decayed events do, and the common mix as its pseudo-events.
     """
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
@@ -48,7 +50,7 @@ class GlobalDrift:
         targets = np.stack([window.target.category_counts for window in windows])
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights = prior.category_weights(histories)
-        since, lately = _shifts(histories)
+        since, lately = _shifts(histories, prior)
         losses = {
             (power, trend): _loss(weights, power * since + trend * lately, targets)
             for power, trend in itertools.product(POWERS, TRENDS)
@@ -60,7 +62,7 @@ class GlobalDrift:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        since, lately = _shifts(histories)
+        since, lately = _shifts(histories, self.prior)
         weights = self.prior.category_weights(histories)
         return _moved(weights, self.power * since + self.trend * lately)
 
@@ -77,8 +79,8 @@ class SameSeason:
     """q ~ counting * (a year before the period to forecast / the year until now)^power.
 
     Of periods counted in events the length in time is not known: the season is the 28 days that
-    start a year before the cutoff. Where the log does not reach back a year and a month, it is
-    counting itself, and the source says so.
+    start a year before the cutoff. Where the log does not reach back a year before the cutoff, it
+    is counting itself, and the source says so.
     """
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
@@ -107,7 +109,9 @@ class SameSeason:
             return []
         weights = self.category_weights(histories)
         forecasts = forecasts_of(Source("SameSeason", "counting"), histories, weights, self.spread)
-        unknown = Source("SameSeason", "fallback", "the log does not reach back a year and a month")
+        unknown = Source(
+            "SameSeason", "fallback", "the log does not reach back a year before the cutoff"
+        )
         known = _year_known(histories)
         return [
             forecast if seen else replace(forecast, source=unknown)
@@ -115,29 +119,29 @@ class SameSeason:
         ]
 
 
-def _shifts(histories: Sequence[History]) -> tuple[FloatArray, FloatArray]:
+def _shifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[FloatArray, FloatArray]:
     """(n, n_categories) twice: log now / then, and log now / before."""
     spans, which = common_counts(histories, MEMORY)
-    known = spans.sum(axis=1) > 0
-    mixes = np.log(normalised(spans + 0.5))
+    mixes, known = normalised(spans + 0.5), spans.sum(axis=1) > 0
     own = np.zeros(which.shape)
     for row, history in enumerate(histories):
         sizes = np.diff(history.offsets)[-MEMORY:]
         own[row, MEMORY - len(sizes) :] = sizes
-    own /= np.maximum(own.sum(axis=1, keepdims=True), 1.0)
-    shares = np.zeros((len(histories), len(spans)))
-    np.add.at(shares, (np.arange(len(histories))[:, None], which), own)
+    own *= age_weights(prior.decay)[MEMORY - 1 :: -1]
+    starts = np.arange(len(histories) + 1) * MEMORY
+    taken = sparse.csr_array((own.ravel(), which.ravel(), starts), (len(histories), len(spans)))
+    then = normalised(taken @ mixes + prior.strength * common_mix(histories, prior.mix))
     now = mixes[which[:, -1]]
-    then = np.log(np.maximum(shares @ np.exp(mixes), 1e-300))
-    before = np.where(known[which[:, -2]][:, None], mixes[which[:, -2]], now)
-    return np.where(own.sum(axis=1, keepdims=True) > 0, now - then, 0.0), now - before
+    before = np.where(known[which[:, -2], None], mixes[which[:, -2]], now)
+    return np.log(now / then), np.log(now / before)
 
 
 def _seasons(histories: Sequence[History]) -> FloatArray:
     """(n, n_categories) log of the coming season's mix a year ago / the last year's mix."""
     cutoffs = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
     ends = np.array([_a_period_after(history) for history in histories], dtype="datetime64[ms]")
-    season = _mix_between(histories, _year_before(cutoffs), _year_before(ends))
+    # A period longer than a year would end, a year earlier, after the cutoff.
+    season = _mix_between(histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs))
     past = _mix_between(histories, _year_before(cutoffs), cutoffs)
     return np.where(_year_known(histories)[:, None], np.log(season / past), 0.0)
 

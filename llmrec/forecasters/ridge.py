@@ -18,7 +18,7 @@ from llmrec.forecasters.mixing import shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RATES = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
-PENALTIES = (1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6)
+PENALTIES = tuple(float(10 ** (power / 2)) for power in range(13))  # 1 to 1e6
 FLOOR = 0.1  # least weight of a category, as a part of what counting gives it
 SLICE = 2_048
 
@@ -27,9 +27,10 @@ SLICE = 2_048
 class RidgeAutoregression:
     """q = counting + sqrt(counting) * (features @ map), cut off below and normalised.
 
-    Deviations from counting are measured in its standard deviations, so that rare categories weigh
-    as much as frequent ones: features are those of the shares of the last period, of the recent
-    ones and of all; what is regressed is that of the target. ``map`` is (n_features, n_categories).
+    What is regressed is (target - counting) / sqrt(counting): near counting the log-loss is half
+    the square of this (Pearson) residual, and rare categories weigh as much as frequent ones.
+    Features are the square roots of the shares of the last period, of the recent ones and of all,
+    and of counting. ``map`` is (n_features, n_categories).
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
@@ -82,12 +83,8 @@ class RidgeAutoregression:
 def _features(histories: Sequence[History], prior: GlobalDrift) -> tuple[FloatArray, FloatArray]:
     """(n, n_features) of a batch, and its (n, n_categories) counting."""
     counted = prior.category_weights(histories)
-    root, parts = np.sqrt(counted), []
-    for rate in RATES:
-        shares = shares_of(weighted_counts(histories, age_weights(rate)))
-        known = shares.sum(axis=1, keepdims=True)  # 0 without events, else 1
-        parts.append((shares - known * counted) / root)
-    return np.concatenate([*parts, root], axis=1), counted
+    taken = [shares_of(weighted_counts(histories, age_weights(rate))) for rate in RATES]
+    return np.sqrt(np.concatenate([*taken, counted], axis=1)), counted
 
 
 def _normal_equations(

@@ -75,6 +75,10 @@ def forecasts_of(
 
 
 def _events_a_period(histories: Sequence[History]) -> FloatArray:
-    events = np.array([history.n_events for history in histories], dtype=np.float64)
-    periods = np.array([np.count_nonzero(np.diff(history.offsets)) for history in histories])
-    return np.asarray(np.maximum(events / np.maximum(periods, 1), 1.0))
+    n_periods = np.array([history.n_periods for history in histories])
+    last = (n_periods + 1).cumsum()
+    sizes = np.diff(np.concatenate([history.offsets for history in histories]))
+    sizes = np.delete(sizes, last[:-1] - 1)  # events of each period
+    starts = n_periods.cumsum() - n_periods
+    periods = np.add.reduceat(sizes > 0, starts, dtype=np.int64)
+    return np.asarray(np.maximum(np.add.reduceat(sizes, starts) / np.maximum(periods, 1), 1.0))

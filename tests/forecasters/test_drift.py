@@ -144,6 +144,28 @@ def test_the_newest_events_of_others_at_the_cutoff_are_not_looked_at(
     np.testing.assert_array_equal(found, model.category_weights([seen(YEARLY, "ann", 14, days=28)]))
 
 
+def test_a_period_longer_than_a_year_has_a_season_that_ends_at_the_cutoff() -> None:
+    later = town(100, ann=["ab"] * 8, bob=["a"] * 8)
+    changed = town(100, ann=["ab"] * 8, bob=["a"] * 4 + ["bbbb"] * 4)
+    model = SameSeason(PURE, power=1.0)
+    cutoff = START.astype("datetime64[ms]") + np.timedelta64(400, "D")
+    found, expected = (
+        model.category_weights(make_histories(events, ITEMS, "500D", cutoff, [0]))
+        for events in (changed, later)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_decayed_events_and_the_common_mix_weigh_in_what_was_then() -> None:
+    events = town(ann=["aabb", "ab"], bob=["aa", "bbb"])
+    history, prior = seen(events, "ann", 2), DecayedDirichlet(decay=0.5, strength=10.0)
+    first, last = np.array([4.5, 2.5]) / 7, np.array([1.5, 4.5]) / 6
+    then = (0.5 * 4 * first + 2 * last + 10 * last) / 14
+    expected = prior.category_weights([history])[0] * last / then
+    found = GlobalDrift(prior, power=1.0, trend=0.0).category_weights([history])[0]
+    np.testing.assert_allclose(found, expected / expected.sum())
+
+
 def loss(model: DecayedDirichlet | GlobalDrift | SameSeason, windows: list[Window]) -> float:
     weights = model.category_weights([window.history for window in windows])
     targets = np.stack([window.target.category_counts for window in windows])
