@@ -208,7 +208,7 @@ def bootstrap_interval(
     return float(values.mean()), float(low), float(high)
 
 
-def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatArray:
     """Divide; NaN where there is nothing to divide by."""
     return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1), np.nan))
 

@@ -1,8 +1,9 @@
-"""The comparison behind ``llmrec evaluate``: tune on validation, judge on every split."""
+"""The comparison behind ``llmrec evaluate``: fit on the past, judge everybody on the tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,75 +11,203 @@ import numpy as np
 import pandas as pd
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
-from llmrec.data.periods import History
+from llmrec.data.periods import History, Window
 from llmrec.data.readers import Dataset
-from llmrec.evaluation.backtest import draw, evaluate, splits
-from llmrec.forecasters.calibration import Calibration, softmax_update
-from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.spread import Spread, forecasts_of
+from llmrec.evaluation.backtest import draw, splits, training_windows
+from llmrec.evaluation.scores import Judgement, judge, summarise
+from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
+from llmrec.forecasters.family import SEEDED, Family
+from llmrec.forecasters.spread import UNFITTED, Spread, forecasts_of
 from llmrec.language.codec import Codec
 
 if TYPE_CHECKING:
-    from llmrec.forecasters.llm import LLMForecaster
     from llmrec.language.model import LanguageModel
+
+REFERENCE, PERSISTENCE = "DecayedDirichlet", "Mean"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Forecasters judged on the test splits of a log.
+
+    Attributes
+    ----------
+    dataset
+        The log.
+    windows, judgements
+        Split to its windows, and to what was found there.
+    forecasters
+        Split to the forecasters by name, those of several seeds one after the other.
+    table
+        Tidy means and intervals of all splits, see `summarise`.
+    calibrations
+        What the language model's readings were trusted with, by the prior they were added to.
+    """
+
+    dataset: Dataset
+    windows: dict[str, list[Window]]
+    judgements: dict[str, Judgement]
+    forecasters: dict[str, dict[str, list[Forecaster]]]
+    table: pd.DataFrame
+    calibrations: dict[str, Calibration]
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row a split, model and user."""
+        return pd.concat([found.scores for found in self.judgements.values()], ignore_index=True)
+
+
+def compare(
+    dataset: Dataset,
+    names: Iterable[str],
+    *,
+    seeds: Sequence[int] = (0,),
+    readings: Readings | None = None,
+) -> Comparison:
+    """Fit forecasters on all that precedes the tests, and judge them there.
+
+    Counting and the mean are always among them: gains are on the one, skill is against the other.
+
+    Parameters
+    ----------
+    names
+        Names of `llmrec.forecasters.family.BUILDERS`.
+    seeds
+        Those that depend on a seed are fitted once for each; scores are the means.
+    readings
+        What a language model read, if one takes part; it is judged on the users it was read for.
+    """
+    found = splits(dataset)
+    validation = found.pop("validation")
+    family = Family(training_windows(dataset), validation, seeds[0])
+    fitted = _fitted(family, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
+    calibrations: dict[str, Calibration] = {}
+    judgements, tables, asked = {}, [], {}
+    if readings is not None:
+        priors = [name for name in (REFERENCE, "GatedMixture") if name in fitted]
+        calibrations = {
+            name: readings.calibration(fitted[name][0], validation, seeds[0]) for name in priors
+        }
+    for split, windows in found.items():
+        judgement = judge(fitted, windows, dataset=dataset.name, split=split)
+        asked[split] = dict(fitted)
+        if readings is not None:
+            drawn = readings.windows[split]
+            spoken = readings.forecasters(split, fitted, calibrations)
+            more = judge(spoken, drawn, dataset=dataset.name, split=split)
+            judgement = judgement.with_more(more)
+            asked[split] |= spoken
+        judgements[split] = judgement
+        tables.append(summarise(judgement, reference=REFERENCE, persistence=PERSISTENCE))
+    table = pd.concat(tables, ignore_index=True)
+    return Comparison(dataset, found, judgements, asked, table, calibrations)
+
+
+def _fitted(
+    family: Family, names: Iterable[str], seeds: Sequence[int]
+) -> dict[str, list[Forecaster]]:
+    """Fit by name, showing how far it is on a terminal."""
+    from tqdm import tqdm
+
+    families, found = [family], {}
+    bar = tqdm(list(names), desc="fitting", disable=not sys.stderr.isatty())
+    for name in bar:
+        bar.set_postfix_str(name)
+        if name in SEEDED:
+            families += [family.with_seed(seed) for seed in seeds[len(families) :]]
+            found[name] = [one[name] for one in families]
+        else:
+            found[name] = [family[name]]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """Gives back (n, n_categories) weights computed before, for the very windows they were for."""
+    """Gives back (n, n_categories) weights computed before, for the histories they were for."""
 
-    weights: FloatArray
-    spread: Spread
     name: str
+    weights: Mapping[tuple[str, np.datetime64], FloatArray]
+    spread: Spread
+
+    @classmethod
+    def of(
+        cls, name: str, histories: Sequence[History], weights: FloatArray, spread: Spread
+    ) -> Replayed:
+        """Keep weights under the person and the cutoff they are for."""
+        keys = [(history.user_id, history.cutoff) for history in histories]
+        return cls(name, dict(zip(keys, weights, strict=True)), spread)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Give the stored forecasts, in order."""
-        if len(histories) != len(self.weights):
-            raise ValueError(f"{len(self.weights)} forecasts stored, {len(histories)} wanted")
-        source = Source(self.name, "llm")
-        return forecasts_of(source, histories, self.weights, self.spread)
+        """Give the stored forecasts; ValueError for a history without one."""
+        if not histories:
+            return []
+        for history in histories:
+            if (history.user_id, history.cutoff) not in self.weights:
+                raise ValueError(f"{self.name}: no forecast of {history.user_id!r} was stored")
+        rows = [self.weights[history.user_id, history.cutoff] for history in histories]
+        return forecasts_of(Source(self.name, "llm"), histories, np.stack(rows), self.spread)
 
 
-def compare(
-    dataset: Dataset, model: LanguageModel | None, n: int | None = None, seed: int = 0
-) -> tuple[pd.DataFrame, Calibration | None]:
-    """Judge counting, and the language model if there is one, on every split of a log.
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What a language model read of windows drawn from each split.
 
-    Counting is tuned on the whole validation split, the calibration on the n windows drawn from it;
-    gains are paired with counting on the same users.
-
-    Returns
-    -------
-    DataFrame, Calibration or None
-        The tidy table of `evaluate`, and the calibration that was fitted.
+    ``scores`` are (n_windows, n_categories) centred scores, by split like the ``windows``.
     """
-    windows = splits(dataset)
-    counting = DecayedDirichlet().fit(windows["validation"])
-    drawn = {split: draw(found, n, seed) for split, found in windows.items()}
-    scores: dict[str, FloatArray] = {}
-    llm: LLMForecaster | None = None
-    if model is not None:
+
+    windows: dict[str, list[Window]]
+    scores: dict[str, FloatArray]
+
+    @classmethod
+    def by(
+        cls, model: LanguageModel, dataset: Dataset, n: int | None = None, seed: int = 0
+    ) -> Readings:
+        """Read n windows of each split (all if None), the same for every seed's forecasters."""
+        from llmrec.forecasters.counting import DecayedDirichlet
         from llmrec.forecasters.llm import LLMForecaster
 
-        llm = LLMForecaster(model, codec_for(dataset, model), counting, seed=seed)
-        scores = {split: llm.read([w.history for w in found]) for split, found in drawn.items()}
-        llm.fit(drawn["validation"], scores=scores["validation"])
-    tables = []
-    for split, found in drawn.items():
-        forecasters: dict[str, Forecaster] = {"DecayedDirichlet": counting}
-        if llm is not None and llm.calibration is not None:
-            prior = counting.category_weights([window.history for window in found])
-            forecasters |= _readings(prior, scores[split], llm.calibration)
-        tables.append(
-            evaluate(
-                forecasters, found, dataset=dataset.name, split=split, reference="DecayedDirichlet"
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    # Intervals were fitted for these two only; the raw readings have none of their own.
-    fitted = table["model"].isin(["DecayedDirichlet", "LLM calibrated"])
-    table = table[fitted | (table["metric"] != "coverage80")].reset_index(drop=True)
-    return table, llm.calibration if llm else None
+        reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
+        drawn = {split: draw(found, n, seed) for split, found in splits(dataset).items()}
+        scores = {
+            split: reader.read([window.history for window in found])
+            for split, found in drawn.items()
+        }
+        return cls(drawn, scores)
+
+    def calibration(
+        self, prior: Forecaster, validation: Sequence[Window], seed: int = 0
+    ) -> Calibration:
+        """Fit how far the reading is trusted beside a prior, on the validation windows read.
+
+        Where the prior has ``held_out`` weights of the validation windows, those count.
+        """
+        read = self.windows["validation"]
+        weights = _held_out(prior, validation, read)
+        targets = np.stack([window.target.category_counts for window in read])
+        return fit_calibration(weights, self.scores["validation"], targets, seed=seed)
+
+    def forecasters(
+        self,
+        split: str,
+        fitted: Mapping[str, Sequence[Forecaster]],
+        calibrations: Mapping[str, Calibration],
+    ) -> dict[str, list[Forecaster]]:
+        """Give one reading, believed alone, in full, and as far as validation says."""
+        histories = [window.history for window in self.windows[split]]
+        prior = _weights(fitted[REFERENCE][0], histories)
+        z, first = self.scores[split], calibrations[REFERENCE]
+        believed = {
+            "LLM alone (zero-shot)": softmax_update(np.full_like(prior, 1.0), z, 1.0, 0.0),
+            "LLM x counting (a = 1)": softmax_update(prior, z - first.center, 1.0, 0.0),
+        }
+        for name, calibration in calibrations.items():
+            weights = _weights(fitted[name][0], histories)
+            believed[f"LLM on {name}"] = calibration.apply(weights, z)
+        spread: Spread = getattr(fitted[REFERENCE][0], "spread", UNFITTED)
+        return {
+            name: [Replayed.of(name, histories, weights, spread)]
+            for name, weights in believed.items()
+        }
 
 
 def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:
@@ -92,14 +221,13 @@ def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:
     )
 
 
-def _readings(
-    prior: FloatArray, scores: FloatArray, calibration: Calibration
-) -> dict[str, Forecaster]:
-    """One reading, believed alone, in full, not at all, and as far as validation says."""
-    flat = np.full_like(prior, 1 / prior.shape[1])
-    believed = {
-        "LLM alone (zero-shot)": softmax_update(flat, scores, 1.0, 0.0),
-        "LLM x counting (a = 1)": softmax_update(prior, scores - calibration.center, 1.0, 0.0),
-        "LLM calibrated": calibration.apply(prior, scores),
-    }
-    return {name: Replayed(weights, calibration.spread, name) for name, weights in believed.items()}
+def _weights(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
+    return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])
+
+
+def _held_out(prior: Any, validation: Sequence[Window], chosen: Sequence[Window]) -> FloatArray:
+    kept: FloatArray | None = getattr(prior, "held_out", None)
+    if kept is None:
+        return _weights(prior, [window.history for window in chosen])
+    rows = {window.history.user_idx: row for row, window in enumerate(validation)}
+    return kept[[rows[window.history.user_idx] for window in chosen]]

@@ -41,13 +41,17 @@ class Judgement:
         their mean.
     bins
         One row a model and bin of calibration: model, forecast, observed, cells.
-    weights
-        Model to its (n_windows, n_categories) weights, of the first seed.
     """
 
     scores: pd.DataFrame
     bins: pd.DataFrame
-    weights: dict[str, FloatArray]
+
+    def with_more(self, other: Judgement) -> Judgement:
+        """Join what was found of other models, of the same users or some of them."""
+        return Judgement(
+            pd.concat((self.scores, other.scores), ignore_index=True),
+            pd.concat((self.bins, other.bins), ignore_index=True),
+        )
 
 
 def judge(
@@ -73,7 +77,7 @@ def judge(
     past = np.stack([window.history.category_counts.sum(axis=0) for window in windows])
     shown, hidden = halves(windows)
     about = _about(windows, past, targets).assign(dataset=dataset, split=split)
-    scores, bins, weights = [], [], {}
+    scores, bins = [], []
     for name, seeds in forecasters.items():
         asked = [_asked(forecaster, windows) for forecaster in seeds]
         values = [
@@ -86,10 +90,7 @@ def judge(
         scores.append(about.assign(model=name, **mean))
         bins.append(_bins(np.concatenate([q for q, _ in asked]), np.tile(targets, (len(asked), 1))))
         bins[-1].insert(0, "model", name)
-        weights[name] = asked[0][0]
-    return Judgement(
-        pd.concat(scores, ignore_index=True), pd.concat(bins, ignore_index=True), weights
-    )
+    return Judgement(pd.concat(scores, ignore_index=True), pd.concat(bins, ignore_index=True))
 
 
 def refuse_fitted_later(name: str, forecaster: Forecaster, windows: Sequence[Window]) -> None:

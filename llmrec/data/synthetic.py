@@ -1,0 +1,309 @@
+"""A made-up shop whose best possible forecast is known exactly: the yardstick of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special
+
+from llmrec.contracts import FloatArray, Forecast, IntArray, Source
+from llmrec.data.calendar import INSTANT, PeriodLength
+from llmrec.data.catalog import Catalog
+from llmrec.data.counts import period_counts
+from llmrec.data.dataset import Dataset
+from llmrec.data.histories import History
+from llmrec.data.interactions import Interactions
+from llmrec.errors import DataError
+
+Movement = Literal["stable", "drifting", "abrupt", "seasonal"]
+MOVEMENTS: tuple[Movement, ...] = get_args(Movement)
+START = np.datetime64("2020-01-01T00:00:00", "ms")
+LENGTH = PeriodLength(28, "days")
+N_PROTOTYPES, SPARSITY, FLOOR = 8, 0.4, 0.03
+JUMP = 0.15  # probability that an abrupt person changes at a boundary
+GLIDE = 4  # steps, one a boundary, of a drifting person's way from one prototype to another
+SEASON = 2  # periods until a seasonal person changes over
+# Category, what its items are like, what they are. In the catalog's own order: by name.
+_WORDS = (
+    ("Aquarium", "Tropical Silent Freshwater Compact Glass", "Filter Pump Gravel Heater"),
+    ("Astronomy", "Portable Refracting Lunar Deep-Sky Beginner", "Telescope Atlas Eyepiece Tripod"),
+    ("Baking", "Wholegrain Vanilla Nonstick Sourdough Almond", "Flour Tin Mix Kit"),
+    ("Camping", "Ultralight Waterproof Family Alpine Folding", "Tent Stove Lantern Mat"),
+    ("Coffee", "Dark Ethiopian Organic Decaf Italian", "Roast Espresso Beans Pods"),
+    ("Cycling", "Carbon Reflective Mountain City Touring", "Helmet Pedal Jersey Saddle"),
+    ("Fishing", "Trout Saltwater Telescopic Braided Floating", "Rod Reel Line Lure"),
+    ("Gardening", "Climbing Heirloom Potted Perennial Fragrant", "Rose Tomato Lavender Seeds"),
+    ("Knitting", "Merino Chunky Bamboo Striped Cotton", "Yarn Needles Pattern Shawl"),
+    ("Music", "Acoustic Electric Vintage Student Studio", "Guitar Keyboard Microphone Strings"),
+    ("Painting", "Watercolour Acrylic Stretched Sable Pastel", "Set Canvas Brush Easel"),
+    ("Photography", "Wide-Angle Mirrorless Padded Polarising Instant", "Camera Lens Bag Flash"),
+    ("Pottery", "Stoneware Glazed Porcelain Terracotta Raku", "Clay Bowl Wheel Vase"),
+    ("Puzzles", "Wooden Panorama Magnetic Mystery Classic", "Jigsaw Cube Maze Labyrinth"),
+    ("Skiing", "Thermal Freestyle Racing Powder Nordic", "Goggles Skis Boots Gloves"),
+    ("Yoga", "Cork Restorative Stretch Travel Meditation", "Block Mat Strap Cushion"),
+)
+CATEGORIES = tuple(name for name, _, _ in _WORDS)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The hidden states of a person, and the mix of categories that each takes from.
+
+    A person moves in one way for good, all ways being equally likely, and starts in each state of
+    that way with the same probability. Only "abrupt" changes state; the other states are whole
+    plans (which prototypes, and when), whose mix depends on the period.
+
+    Attributes
+    ----------
+    movements
+        The ways that occur.
+    prototypes
+        (n_prototypes, n_categories) mixes, all > 0; rows sum to 1.
+    n_periods
+        Length of the log; a drift begins at one of its inner boundaries.
+    """
+
+    movements: tuple[Movement, ...]
+    prototypes: FloatArray
+    n_periods: int
+
+    def mixes(self, movement: Movement, period: int) -> FloatArray:
+        """(n_states, n_categories) what is taken from in a period (0: the first), by state."""
+        if movement in ("stable", "abrupt"):
+            return self.prototypes
+        pairs = np.array(list(permutations(range(len(self.prototypes)), 2)))
+        first, second = self.prototypes[pairs[:, 0]], self.prototypes[pairs[:, 1]]
+        if movement == "seasonal":
+            return np.asarray(second if period // SEASON % 2 else first)
+        begins = np.arange(max(1, self.n_periods - 1))
+        gone = np.clip(period - begins, 0, GLIDE)[:, None, None] / GLIDE
+        mixes = (1 - gone) * first + gone * second
+        return np.asarray(mixes.reshape(-1, mixes.shape[-1]))
+
+    def all_mixes(self, period: int) -> FloatArray:
+        """(n_all_states, n_categories) the same for all movements, one after the other."""
+        return np.concatenate([self.mixes(movement, period) for movement in self.movements])
+
+    def path(self, movement: Movement, n: int, rng: np.random.Generator) -> FloatArray:
+        """(n, n_periods, n_categories) draw the mixes that n people take from."""
+        state, found = rng.integers(len(self.mixes(movement, 0)), size=n), []
+        for period in range(self.n_periods):
+            found.append(self.mixes(movement, period)[state])
+            if movement == "abrupt":
+                n_states = len(self.prototypes)
+                other = (state + rng.integers(1, n_states, size=n)) % n_states
+                state = np.where(rng.random(n) < JUMP, other, state)
+        return np.stack(found, axis=1)
+
+    def posterior(self, counts: FloatArray) -> FloatArray:
+        """Filter forward: how likely each state is in the period after some counts.
+
+        Parameters
+        ----------
+        counts
+            (n, n_periods, n_categories) what was taken since the log's first period.
+
+        Returns
+        -------
+        FloatArray
+            (n, n_all_states), rows sum to 1. Rabiner 1989, equations 19 and 20, in logarithms.
+        """
+        sizes = [len(self.mixes(movement, 0)) for movement in self.movements]
+        log_joint = np.tile(np.repeat(-np.log(sizes), sizes), (len(counts), 1))
+        for period in range(counts.shape[1]):
+            log_joint = log_joint + counts[:, period] @ np.log(self.all_mixes(period)).T
+            log_joint -= log_joint.max(axis=1, keepdims=True)
+            if "abrupt" in self.movements:
+                first = sum(sizes[: self.movements.index("abrupt")])
+                abrupt = slice(first, first + len(self.prototypes))
+                log_joint[:, abrupt] = _jumped(log_joint[:, abrupt])
+        return np.asarray(special.softmax(log_joint, axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A synthetic log, how each of its people moves, and the best forecast there is of them.
+
+    The forecast, E[mix of the next period | own counts], knows the generator (prototypes, rates,
+    calendar) and neither a person's movement nor their state. It is the best on average over the
+    people of the world, not for those of one movement picked out afterwards.
+
+    Attributes
+    ----------
+    dataset
+        The log, named "synthetic", of 28-day periods that start with the log's first event.
+    kinds
+        (n_users,) movement of each of ``dataset.log.user_ids``.
+    chain
+        The states behind it.
+    events_per_period
+        Mean number of events a person and period, before the empty ones get their one event.
+    """
+
+    dataset: Dataset
+    kinds: npt.NDArray[np.str_]
+    chain: Chain
+    events_per_period: float
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff.
+
+        Raises
+        ------
+        DataError
+            If a history is not cut at a boundary of this world's periods.
+        """
+        periods = np.array([self._period(history) for history in histories], dtype=np.int64)
+        forecasts: list[Forecast | None] = [None] * len(histories)
+        for period in np.unique(periods).tolist():
+            rows = np.flatnonzero(periods == period).tolist()
+            weights, concentration = self._expected([histories[row] for row in rows], period)
+            for row, mix, sure in zip(rows, weights, concentration.tolist(), strict=True):
+                forecasts[row] = Forecast(mix, sure, "", (), Source("Optimum", "counting"))
+        return [forecast for forecast in forecasts if forecast is not None]
+
+    def _period(self, history: History) -> int:
+        """Give the number of the period that a history is followed by."""
+        period = int((history.cutoff - START) / np.timedelta64(LENGTH.n, "D"))
+        if history.length != LENGTH or period < 0 or history.cutoff != LENGTH.shift(START, period):
+            raise DataError(
+                f"the history of user {history.user_id!r} has periods of {history.length} and is "
+                f"cut at {history.cutoff}; the optimum is known for periods of {LENGTH} since "
+                f"{START}. Cut at one of cutoffs(log, '{LENGTH.n}D')."
+            )
+        if history.catalog.n_categories != self.chain.prototypes.shape[1]:
+            raise DataError(
+                f"the catalog has {history.catalog.n_categories} categories, this world "
+                f"{self.chain.prototypes.shape[1]}. Forecast histories of the world's own dataset."
+            )
+        return period
+
+    def _expected(self, histories: Sequence[History], period: int) -> tuple[FloatArray, FloatArray]:
+        """(n, n_categories) expected mixes, and (n,) concentrations of the shares to be seen.
+
+        The concentration is the one whose summed variance of shares (see `Spread`) is the exact
+        one: that of the mix, and that of so few events drawn from it.
+        """
+        posterior = self.chain.posterior(period_counts(histories, period))
+        mixes = self.chain.all_mixes(period)
+        mean = posterior @ mixes
+        mean /= mean.sum(axis=1, keepdims=True)
+        squared, of_mean = posterior @ (mixes**2).sum(axis=1), (mean**2).sum(axis=1)
+        variance = squared - of_mean + (1 - squared) * _mean_inverse(self.events_per_period)
+        return mean, np.clip((1 - of_mean) / variance - 1, 0.5, 1e6)
+
+
+def make_world(
+    n_users: int = 500,
+    n_periods: int = 12,
+    events_per_period: float = 20,
+    kinds: Sequence[Movement] = MOVEMENTS,
+    seed: int = 0,
+) -> World:
+    """Draw a world whose people keep their interests or change them in known ways.
+
+    Parameters
+    ----------
+    n_users, n_periods
+        Size of the log; everybody is there in every period.
+    events_per_period
+        Mean of a Poisson number of events a person and period, of which there is at least one.
+    kinds
+        "stable" people have one prototype for good. "drifting" ones glide from one to another in
+        `GLIDE` steps from a random boundary. "abrupt" ones jump to another with probability `JUMP`
+        at each boundary. "seasonal" ones have two that take turns every `SEASON` periods.
+
+    Raises
+    ------
+    DataError
+        If a size is not positive, or a kind is unknown or there twice.
+    """
+    if min(n_users, n_periods) < 1 or not events_per_period > 0:
+        raise DataError(
+            f"n_users={n_users}, n_periods={n_periods}, events_per_period={events_per_period}: "
+            "a world needs at least one person, one period and a positive number of events."
+        )
+    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(MOVEMENTS):
+        raise DataError(f"kinds {tuple(kinds)} must be some of {MOVEMENTS}, each once.")
+    rng = np.random.default_rng(seed)
+    prototypes = rng.dirichlet(np.full(len(CATEGORIES), SPARSITY), size=N_PROTOTYPES)
+    prototypes = (1 - FLOOR) * prototypes + FLOOR / len(CATEGORIES)
+    chain = Chain(tuple(kinds), prototypes, n_periods)
+    moving = np.array(kinds)[rng.permutation(np.arange(n_users) % len(kinds))]
+    mixes = np.empty((n_users, n_periods, len(CATEGORIES)))
+    for movement in chain.movements:
+        who = moving == movement
+        mixes[who] = chain.path(movement, int(who.sum()), rng)
+    catalog = _catalog()
+    log = _log(mixes, catalog, events_per_period, rng)
+    dataset = Dataset("synthetic", log, catalog, "28D", "products", "shopper", "allow")
+    return World(dataset, moving, chain, events_per_period)
+
+
+def _catalog() -> Catalog:
+    """Twenty items a category, named by what they are like and what they are."""
+    rows = [
+        (f"{name[:3].lower()}{number:02d}", " ".join(words), [name])
+        for name, likes, things in _WORDS
+        for number, words in enumerate(product(likes.split(), things.split()))
+    ]
+    return Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
+
+
+def _log(
+    mixes: FloatArray, catalog: Catalog, events_per_period: float, rng: np.random.Generator
+) -> Interactions:
+    """Draw events from (n_users, n_periods, n_categories) mixes."""
+    n_users, n_periods, n_categories = mixes.shape
+    counts = np.maximum(1, rng.poisson(events_per_period, size=n_users * n_periods))
+    cell = np.repeat(np.arange(len(counts)), counts)
+    bounds = mixes.reshape(-1, n_categories).cumsum(axis=1)[:, :-1]  # the last one is 1
+    category = (rng.random((len(cell), 1)) > bounds[cell]).sum(axis=1)
+    per_category = catalog.n_items // n_categories
+    zipf = 1 / np.arange(1, per_category + 1)
+    rank = rng.choice(per_category, size=len(cell), p=zipf / zipf.sum())
+    frame = pd.DataFrame(
+        {
+            "user_id": np.char.mod("u%06d", cell // n_periods),
+            "item_id": catalog.item_ids.to_numpy()[category * per_category + rank],
+            "timestamp": _times(counts, cell % n_periods, n_periods, rng),
+        }
+    )
+    end = LENGTH.shift(START, n_periods)
+    log = Interactions.from_frame(frame, latest=end, bot_events_per_day=None)
+    return log.aligned(catalog)
+
+
+def _times(
+    counts: IntArray, period: IntArray, n_periods: int, rng: np.random.Generator
+) -> npt.NDArray[np.datetime64]:
+    """(n_events,) times; a person's events of a period have a stretch of it each.
+
+    So no two coincide. The first and the last event of all fill the grid of periods to its ends.
+    """
+    span = int(LENGTH.n * np.timedelta64(1, "D") / INSTANT)
+    nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    stretch = np.repeat(span // counts, counts)
+    times = period * span + nth * stretch + rng.integers(stretch)
+    times[0], times[-1] = 0, n_periods * span - 1
+    return START + times.astype("timedelta64[ms]")
+
+
+def _jumped(log_joint: FloatArray) -> FloatArray:
+    """One boundary of the abrupt chain on (n, n_prototypes) logarithms."""
+    each = JUMP / (log_joint.shape[1] - 1)
+    total = special.logsumexp(log_joint, axis=1, keepdims=True)
+    return np.asarray(np.logaddexp(np.log(1 - JUMP - each) + log_joint, np.log(each) + total))
+
+
+def _mean_inverse(rate: float) -> float:
+    """E[1 / max(1, N)] for a Poisson N: the noise that the number of events leaves."""
+    n = np.arange(int(rate + 10 * np.sqrt(rate) + 20))
+    chances = np.exp(n * np.log(rate) - rate - special.gammaln(n + 1))
+    return float((chances / np.maximum(n, 1)).sum())

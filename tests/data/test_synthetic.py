@@ -1,0 +1,260 @@
+"""The synthetic world: its best forecast is exact, and nobody beats it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise, permutations, product
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import FloatArray, Forecaster
+from llmrec.data.periods import (
+    History,
+    Window,
+    cutoffs,
+    events_before,
+    make_histories,
+    make_windows,
+)
+from llmrec.data.synthetic import (
+    CATEGORIES,
+    GLIDE,
+    JUMP,
+    LENGTH,
+    MOVEMENTS,
+    SEASON,
+    START,
+    Movement,
+    World,
+    make_world,
+)
+from llmrec.errors import DataError
+from llmrec.evaluation.backtest import splits
+from llmrec.evaluation.metrics import log_loss
+from llmrec.forecasters.counting import DecayedDirichlet
+
+every_movement = pytest.mark.parametrize("movement", MOVEMENTS)
+
+
+@cache
+def world_of(*kinds: Movement, n_users: int = 200, events: float = 20) -> World:
+    return make_world(n_users, 12, events, kinds, seed=3)
+
+
+def histories_at(world: World, period: int) -> list[History]:
+    log, catalog = world.dataset.log, world.dataset.catalog
+    return make_histories(log, catalog, "28D", LENGTH.shift(START, period))
+
+
+def weights_of(forecaster: Forecaster, histories: list[History]) -> FloatArray:
+    return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])
+
+
+def targets_of(windows: list[Window]) -> FloatArray:
+    return np.stack([window.target.category_counts for window in windows])
+
+
+def losses(forecaster: Forecaster, windows: list[Window]) -> FloatArray:
+    weights = weights_of(forecaster, [window.history for window in windows])
+    return log_loss(weights, targets_of(windows))
+
+
+def persistence_lag(world: World) -> tuple[float, float]:
+    """Mean loss of persistence above the optimum, and its standard error."""
+    split = splits(world.dataset)
+    persistence = DecayedDirichlet().fit(split["validation"], (1.0,))
+    judged = split["test 1"] + split["test 2"]
+    lag = losses(persistence, judged) - losses(world, judged)
+    return float(lag.mean()), float(lag.std() / np.sqrt(len(lag)))
+
+
+def paths(world: World, movement: Movement, n: int) -> Iterator[tuple[float, FloatArray]]:
+    """Every way through n periods as its probability and (n, n_categories) mixes, as documented."""
+    of, n_of = world.chain.prototypes, len(world.chain.prototypes)
+    pairs = list(permutations(range(n_of), 2))
+    if movement == "stable":
+        for one in range(n_of):
+            yield 1 / n_of, np.stack([of[one]] * n)
+    elif movement == "abrupt":
+        for path in product(range(n_of), repeat=n):
+            jumps = sum(a != b for a, b in pairwise(path))
+            chance = (JUMP / (n_of - 1)) ** jumps * (1 - JUMP) ** (n - 1 - jumps)
+            yield chance / n_of, of[list(path)]
+    elif movement == "seasonal":
+        for pair in pairs:
+            yield 1 / len(pairs), np.stack([of[pair[t // SEASON % 2]] for t in range(n)])
+    else:
+        begins = range(world.chain.n_periods - 1)
+        for (a, b), begin in product(pairs, begins):
+            gone = [min(max(t - begin, 0), GLIDE) / GLIDE for t in range(n)]
+            mixes = np.stack([(1 - part) * of[a] + part * of[b] for part in gone])
+            yield 1 / len(pairs) / len(begins), mixes
+
+
+def by_enumeration(world: World, history: History) -> FloatArray:
+    counts, total, expected = history.category_counts, 0.0, np.zeros(len(CATEGORIES))
+    for movement in world.chain.movements:
+        for chance, mixes in paths(world, movement, len(counts) + 1):
+            joint = chance * float(np.prod(mixes[:-1] ** counts))
+            total, expected = total + joint, expected + joint * mixes[-1]
+    return expected / total
+
+
+@pytest.mark.parametrize("kinds", [*((movement,) for movement in MOVEMENTS), MOVEMENTS])
+def test_the_filter_is_the_sum_over_all_paths(kinds: tuple[Movement, ...]) -> None:
+    world = make_world(2, 4, 4, kinds, seed=5)
+    histories = histories_at(world, 3)
+    expected = [by_enumeration(world, history) for history in histories]
+    np.testing.assert_allclose(weights_of(world, histories), expected, rtol=0, atol=1e-9)
+
+
+@every_movement
+def test_counting_never_beats_the_optimum(movement: Movement) -> None:
+    world = world_of(movement)
+    split = splits(world.dataset)
+    counting = DecayedDirichlet().fit(split["validation"])
+    for name in ("test 1", "test 2"):
+        behind = losses(counting, split[name]) - losses(world, split[name])
+        assert behind.mean() > -2 * behind.std() / np.sqrt(len(behind))
+
+
+def test_not_knowing_how_people_move_the_optimum_still_wins() -> None:
+    world = world_of(*MOVEMENTS)
+    split = splits(world.dataset)
+    counting = DecayedDirichlet().fit(split["validation"])
+    judged = split["test 1"] + split["test 2"]
+    behind = losses(counting, judged) - losses(world, judged)
+    assert behind.mean() > 5 * behind.std() / np.sqrt(len(behind))
+
+
+def test_where_nothing_drifts_persistence_nears_the_optimum_as_events_grow() -> None:
+    few, some, many = (persistence_lag(world_of("stable", events=n))[0] for n in (5, 20, 80))
+    assert few > 2 * some > 4 * many > 0
+    assert some < 0.05
+
+
+@pytest.mark.parametrize("movement", ["drifting", "abrupt", "seasonal"])
+def test_where_interests_move_persistence_is_far_from_the_optimum(movement: Movement) -> None:
+    lag, error = persistence_lag(world_of(movement))
+    assert lag > 0.15
+    assert lag > 5 * error
+
+
+@every_movement
+def test_the_forecast_is_on_average_what_happens(movement: Movement) -> None:
+    world = world_of(movement, n_users=600)
+    windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
+    targets = targets_of(windows)
+    weights = weights_of(world, [window.history for window in windows])
+    surprise = targets / targets.sum(axis=1, keepdims=True) - weights
+    for sure in (weights < 0.1, (weights >= 0.1) & (weights < 0.3), weights >= 0.3):
+        # People are independent, a person's categories are not: so the error is over people.
+        by_person = (surprise * sure).sum(axis=1)
+        assert abs(by_person.mean()) < 4 * by_person.std() / np.sqrt(len(by_person))
+
+
+def test_concentrations_have_the_variance_that_is_found() -> None:
+    world = world_of(*MOVEMENTS, n_users=600)
+    windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
+    forecasts = world.forecast([window.history for window in windows])
+    concentration = np.array([forecast.concentration for forecast in forecasts])
+    weights = np.stack([forecast.category_weights for forecast in forecasts])
+    targets = targets_of(windows)
+    shares = targets / targets.sum(axis=1, keepdims=True)
+    found = ((shares - weights) ** 2).sum(axis=1)
+    promised = (1 - (weights**2).sum(axis=1)) / (concentration + 1)
+    error = (found - promised).std() / np.sqrt(len(found))
+    assert abs((found - promised).mean()) < 4 * error
+
+
+def test_period_boundaries_are_the_generators() -> None:
+    world = make_world(3, 5, 2)
+    grid = cutoffs(world.dataset.log, world.dataset.period)
+    assert grid.tolist() == [LENGTH.shift(START, period).item() for period in range(6)]
+    histories = histories_at(world, 5)
+    assert all((np.diff(history.offsets) > 0).all() for history in histories)
+    assert not world.dataset.log.report.dropped
+
+
+def test_people_are_of_the_kinds_asked_for_in_equal_numbers() -> None:
+    world = make_world(40, 3, 2)
+    assert len(world.kinds) == world.dataset.log.n_users == 40
+    assert all((world.kinds == movement).sum() == 10 for movement in MOVEMENTS)
+    assert set(make_world(5, 3, 2, ("abrupt",)).kinds) == {"abrupt"}
+
+
+def test_the_catalog_can_be_read() -> None:
+    catalog = make_world(1, 1, 1).dataset.catalog
+    assert catalog.categories == CATEGORIES
+    assert len(set(catalog.titles)) == catalog.n_items
+    assert catalog.titles[catalog.item_index("cof00")] == "Dark Roast"
+    assert catalog.categories_of(catalog.item_index("cof00")) == ("Coffee",)
+
+
+def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
+    one, same, other = (make_world(20, 4, 5, seed=seed) for seed in (1, 1, 2))
+    assert one.dataset.log.fingerprint == same.dataset.log.fingerprint
+    assert one.dataset.log.fingerprint != other.dataset.log.fingerprint
+    assert one.kinds.tolist() == same.kinds.tolist()
+    histories = (histories_at(world, 3) for world in (one, same))
+    once, again = (weights_of(one, found) for found in histories)
+    assert once.tobytes() == again.tobytes()
+
+
+def test_what_happens_after_the_cutoff_changes_nothing() -> None:
+    world = world_of(*MOVEMENTS)
+    whole = histories_at(world, 6)
+    cutoff = whole[0].cutoff
+    before = events_before(world.dataset.log, cutoff)
+    cut = make_histories(before, world.dataset.catalog, "28D", cutoff)
+    np.testing.assert_allclose(weights_of(world, whole), weights_of(world, cut), atol=1e-12)
+
+
+def test_a_batch_of_several_cutoffs_gives_what_single_calls_give() -> None:
+    world = world_of(*MOVEMENTS)
+    batch = [*histories_at(world, 7)[:3], *histories_at(world, 0)[:2], *histories_at(world, 12)[:3]]
+    together = world.forecast(batch)
+    for history, forecast in zip(batch, together, strict=True):
+        (alone,) = world.forecast([history])
+        np.testing.assert_allclose(alone.category_weights, forecast.category_weights, atol=1e-12)
+        assert alone.concentration == pytest.approx(forecast.concentration)
+        assert alone.source == forecast.source
+    assert world.forecast([]) == []
+
+
+@pytest.mark.parametrize("period", [0, 6])
+def test_a_user_without_events_gets_the_prior_mean(period: int) -> None:
+    world = world_of(*MOVEMENTS)
+    history = histories_at(world, period)[0]
+    empty = replace(history, offsets=np.full_like(history.offsets, history.offsets[0]))
+    prior = world.chain.prototypes.mean(axis=0)
+    np.testing.assert_allclose(weights_of(world, [empty])[0], prior, atol=1e-12)
+
+
+@pytest.mark.parametrize("period", ["14D", "10 events"])
+def test_other_periods_than_the_worlds_are_refused(period: str) -> None:
+    world = make_world(3, 4, 5)
+    log, catalog = world.dataset.log, world.dataset.catalog
+    histories = make_histories(log, catalog, period, LENGTH.shift(START, 2))
+    with pytest.raises(DataError, match=r"Cut at one of cutoffs\(log, '28D'\)"):
+        world.forecast(histories)
+    aside = LENGTH.shift(START, 2) + np.timedelta64(1, "D")
+    with pytest.raises(DataError, match="is cut at 2020-02-27"):
+        world.forecast(make_histories(log, catalog, "28D", aside))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"n_users": 0}, "n_users=0"),
+        ({"events_per_period": 0}, "events_per_period=0"),
+        ({"kinds": ("fickle",)}, "fickle"),
+        ({"kinds": ("stable", "stable")}, "each once"),
+    ],
+)
+def test_worlds_that_cannot_be_are_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        make_world(**wrong)  # type: ignore[arg-type]
