@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 from rich.console import Console, Group
 from rich.markup import escape
@@ -37,6 +38,9 @@ Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
 Cutoff = Annotated[str | None, typer.Option(help="Start of the period to forecast, 2017-12-03.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Forecasters = Annotated[
+    str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
+]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
@@ -135,30 +139,52 @@ def recommend(
 @app.command()
 def evaluate(
     data: Data = "ml-100k",
+    forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
     model: Model = "smollm2-135m",
-    users: Annotated[int, typer.Option(help="Windows drawn from each split; 0: all.")] = 200,
-    seed: int = 0,
-    llm: Annotated[bool, typer.Option(help="Whether the language model takes part.")] = True,
+    users: Annotated[int, typer.Option(help="Windows a split that the LLM reads; 0: all.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of what is trained.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare counting with the language model on held-out periods."""
+    """Fit forecasters on the past, judge them on held-out periods, and draw who wins where."""
+    from llmrec.evaluation.page import save_report
     from llmrec.evaluation.report import compare
-    from llmrec.language.model import LanguageModel
 
-    reader = LanguageModel.load(model) if llm else None
-    table, _ = compare(load_dataset(data), reader, users or None, seed)
+    dataset, names = load_dataset(data), _names(forecasters)
+    readings = _readings(dataset, model, users or None) if "LLM" in names else None
+    family = [name for name in names if name != "LLM"]
+    found = compare(dataset, family, seeds=range(seeds), readings=readings)
+    if as_json:
+        console.print_json(found.table.to_json(orient="records"))
+    else:
+        _show_table(f"{data}: gains are on counting, skill is against the mean", found.table)
+    if out is not None:
+        path = save_report(found, out)
+        if not as_json:
+            console.print(Text(f"Report: {path}"))
+
+
+@app.command()
+def audit(
+    kind: Annotated[str, typer.Argument(help="order, names, titles or length.")],
+    data: Data = "ml-100k",
+    forecasters: Forecasters = "DecayedDirichlet,GatedMixture,LLM",
+    model: Model = "smollm2-135m",
+    users: Annotated[int, typer.Option(min=1, help="Test windows, drawn at random.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Shuffle the order, rename categories, hide titles or cut histories, and say what it costs."""
+    from llmrec.evaluation.audits import KINDS, audit_by_name
+
+    if kind not in KINDS:
+        raise DataError(f"no audit is called {kind!r}; choose from {', '.join(KINDS)}")
+    names = _names(forecasters)
+    reader = _language_model(model) if "LLM" in names else None
+    table = audit_by_name(load_dataset(data), kind, names, reader, users)
     if as_json:
         console.print_json(table.to_json(orient="records"))
-        return
-    view = Table(title=Text(f"{data}: tuned on validation, 95 % intervals over users"))
-    for column in ("split", "model", "metric", "value", "low", "high", "n"):
-        view.add_column(
-            column, justify="left" if column in ("split", "model", "metric") else "right"
-        )
-    for row in table.to_dict("records"):
-        numbers = (f"{row[name]:.4f}" for name in ("value", "low", "high"))
-        view.add_row(row["split"], row["model"], row["metric"], *numbers, str(row["n"]))
-    console.print(view)
+    else:
+        _show_table(f"{data}: what the audit of {kind} changes", table)
 
 
 @app.command()
@@ -193,6 +219,43 @@ def env(as_json: AsJson = False) -> None:
     else:
         for name, value in rows.items():
             console.print(f"{name:>14}  {escape(value)}")
+
+
+def _names(forecasters: str) -> list[str]:
+    """Split a list of forecasters; DataError names those that do not exist."""
+    from llmrec.forecasters.family import BUILDERS
+
+    known = [*BUILDERS, "LLM"]
+    names = known if forecasters == "all" else [name.strip() for name in forecasters.split(",")]
+    if wrong := [name for name in names if name not in known]:
+        raise DataError(f"no forecaster is called {wrong[0]!r}; choose from {', '.join(known)}")
+    return names
+
+
+def _language_model(model: str) -> Any:
+    from llmrec.language.model import LanguageModel
+
+    return LanguageModel.load(model)
+
+
+def _readings(dataset: Dataset, model: str, users: int | None) -> Any:
+    from llmrec.evaluation.report import Readings
+
+    return Readings.drawn(dataset, users).read(_language_model(model), dataset)
+
+
+def _show_table(title: str, table: pd.DataFrame) -> None:
+    """Print a tidy table; of slices only the whole."""
+    if "slice" in table:
+        table = table[table["slice"] == "all"].drop(columns="slice")
+    view = Table(title=Text(f"{title}; 95 % intervals over users"))
+    numbers = ("value", "low", "high")
+    columns = [column for column in table if column != "dataset"]
+    for column in columns:
+        view.add_column(str(column), justify="right" if column in (*numbers, "n") else "left")
+    for row in table.to_dict("records"):
+        view.add_row(*(f"{row[c]:.4f}" if c in numbers else str(row[c]) for c in columns))
+    console.print(view)
 
 
 def _show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,15 +114,20 @@ def wins(scores: pd.DataFrame) -> str:
     scores = scores[scores["model"].isin(whole[whole == whole.max()].index)]  # asked for all
     best = scores.loc[scores.groupby(["split", "user_id"])["log_loss"].idxmin()]
     third = best.groupby("split")["drift"].rank(pct=True)
-    best = best.assign(third=pd.cut(third, [0, 1 / 3, 2 / 3, 1], labels=["stable", "some", "most"]))
+    best = best.assign(
+        third=pd.cut(
+            third, [0, 1 / 3, 2 / 3, 1], labels=["moved least", "moved some", "moved most"]
+        )
+    )
     counts = best.groupby(["model", "third"], observed=False).size().unstack() / len(best)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
     drawn, (axis,) = _figure(1, height=0.27 * len(counts) + 0.9)
     left = np.zeros(len(counts))
     for place, third_name in enumerate(counts):
-        label = {"stable": "moved least", "some": "moved some", "most": "moved most"}[third_name]
         values = counts[third_name].to_numpy()
-        axis.barh(counts.index, values, left=left, color=COLOURS[place], alpha=0.8, label=label)
+        axis.barh(
+            counts.index, values, left=left, color=COLOURS[place], alpha=0.8, label=str(third_name)
+        )
         left += values
     axis.set_xlabel("share of people forecast best by this model")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -160,9 +166,7 @@ def person(
     return _svg(drawn)
 
 
-def _lines(
-    axis: Axes, series: Mapping[str, tuple[FloatArray, FloatArray]], models: Sequence[str]
-) -> None:
+def _lines(axis: Axes, series: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
     """Draw the first models in colour and with a label, the others in grey beneath them."""
     coloured = [model for model in models if model in series][:LINES]
     for model, (x, y) in series.items():
@@ -202,6 +206,7 @@ def _svg(drawn: Figure) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmrec"}):
         drawn.savefig(written, format="svg", metadata={"Date": None})
     text = written.getvalue()
+    text = re.sub("<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return text[text.index("<svg") :]
 
 

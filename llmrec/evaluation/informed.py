@@ -51,4 +51,4 @@ def informed_losses(
     """
     totals = shown.sum(axis=1, keepdims=True)
     tried = [log_loss((k * category_weights + shown) / (k + totals), hidden) for k in PSEUDO_EVENTS]
-    return min(tried, key=lambda losses: float(np.nanmean(losses)))
+    return min(tried, key=lambda losses: float(np.nansum(losses)))

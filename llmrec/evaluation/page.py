@@ -16,8 +16,18 @@ from llmrec.evaluation import drawings
 from llmrec.evaluation.report import PERSISTENCE, REFERENCE, Comparison
 
 TEMPLATE = "report.html.jinja"
-SHOWN = ("log_loss", "log_loss_gain", "skill", "drift_captured", "jsd", "brier", "ece")
-SHOWN += ("coverage80", "emerging_recall", "false_retention")
+SHOWN = (
+    "log_loss",
+    "log_loss_gain",
+    "skill",
+    "drift_captured",
+    "jsd",
+    "brier",
+    "ece",
+    "coverage80",
+    "emerging_recall",
+    "false_retention",
+)
 PEOPLE = 5
 
 
@@ -61,6 +71,7 @@ def page(comparison: Comparison, seed: int = 0) -> str:
         columns=SHOWN,
         numbers={split: _numbers(table, split) for split in comparison.windows},
         slices={split: _slices(table, split) for split in comparison.windows},
+        person=clean_text(dataset.person),
         people=_people(comparison, models, seed),
     )
 

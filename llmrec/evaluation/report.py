@@ -152,27 +152,30 @@ class Replayed:
 class Readings:
     """What a language model read of windows drawn from each split.
 
-    ``scores`` are (n_windows, n_categories) centred scores, by split like the ``windows``.
+    ``scores`` are (n_windows, n_categories) centred scores, by split like the ``windows``; none
+    until `read`.
     """
 
     windows: dict[str, list[Window]]
     scores: dict[str, FloatArray]
 
     @classmethod
-    def by(
-        cls, model: LanguageModel, dataset: Dataset, n: int | None = None, seed: int = 0
-    ) -> Readings:
-        """Read n windows of each split (all if None), the same for every seed's forecasters."""
+    def drawn(cls, dataset: Dataset, n: int | None = None, seed: int = 0) -> Readings:
+        """Draw n windows of each split (all if None)."""
+        windows = {split: draw(found, n, seed) for split, found in splits(dataset).items()}
+        return cls(windows, {})
+
+    def read(self, model: LanguageModel, dataset: Dataset) -> Readings:
+        """Let a model read them all."""
         from llmrec.forecasters.counting import DecayedDirichlet
         from llmrec.forecasters.llm import LLMForecaster
 
         reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
-        drawn = {split: draw(found, n, seed) for split, found in splits(dataset).items()}
         scores = {
             split: reader.read([window.history for window in found])
-            for split, found in drawn.items()
+            for split, found in self.windows.items()
         }
-        return cls(drawn, scores)
+        return Readings(self.windows, scores)
 
     def calibration(
         self, prior: Forecaster, validation: Sequence[Window], seed: int = 0

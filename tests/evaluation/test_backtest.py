@@ -3,39 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmrec.data.fitted import Fitted
 from llmrec.data.readers import read_table
-from llmrec.evaluation.backtest import draw, evaluate, evaluate_rankings, splits
-from llmrec.evaluation.report import Replayed, compare
+from llmrec.evaluation.backtest import draw, evaluate_rankings, splits, training_windows
+from llmrec.evaluation.report import Replayed
 from llmrec.evaluation.tuning import fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.tilt import rank
-from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 from tests.worlds import small_world
-
-
-def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing() -> None:
-    windows = small_world(n_users=40)
-    targets = np.stack([w.target.category_counts for w in windows])
-    shares = targets / targets.sum(axis=1, keepdims=True)
-    table = evaluate(
-        {
-            "oracle": Replayed(0.98 * shares + 0.004, Spread(), "oracle"),
-            "counting": DecayedDirichlet().fit(windows),
-            "uniform": Replayed(np.full_like(shares, 0.2), Spread(), "uniform"),
-        },
-        windows,
-        reference="counting",
-    )
-    gains = table[table.metric == "log_loss_gain"].set_index("model")
-    assert gains.loc["oracle", "low"] > 0
-    assert gains.loc["uniform", "high"] < 0
-    losses = table[table.metric == "log_loss"].set_index("model").value
-    assert losses["uniform"] == pytest.approx(np.log(5))
-    assert gains.loc["uniform", "value"] == pytest.approx(losses["counting"] - losses["uniform"])
 
 
 def test_validation_ends_before_the_tests_begin() -> None:
@@ -59,17 +38,21 @@ def test_a_log_of_too_few_periods_is_refused() -> None:
         splits(read_table(frame(n_days=20), name="short", period="7D"))
 
 
+@pytest.mark.parametrize("period", ["7D", "10 events"])
+def test_training_ends_before_validation_begins(period: str) -> None:
+    dataset = read_table(frame(n_days=100), name="small", period=period)
+    training, validation = training_windows(dataset), splits(dataset)["validation"]
+    assert training
+    fitted = Fitted.on(training)
+    assert not any(fitted.saw(window) for window in validation)
+
+
 def test_drawing_is_repeatable_and_keeps_the_order() -> None:
     windows = small_world(n_users=20)
     drawn = draw(windows, 7, seed=3)
     assert [windows.index(window) for window in drawn] == sorted(map(windows.index, drawn))
     assert drawn == draw(windows, 7, seed=3)
     assert draw(windows, None) == windows
-
-
-def test_replayed_forecasts_are_only_for_the_windows_they_were_made_for() -> None:
-    with pytest.raises(ValueError, match="2 forecasts stored, 0 wanted"):
-        Replayed(np.full((2, 5), 0.2), Spread(), "x").forecast([])
 
 
 def test_seen_items_are_not_relevant_where_they_must_not_be_listed() -> None:
@@ -86,18 +69,22 @@ def test_seen_items_are_not_relevant_where_they_must_not_be_listed() -> None:
 def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     windows = small_world(n_users=40)
     blend = Blend((RecentPopularity(),), (1.0,))
+    histories = [window.history for window in windows]
     targets = np.stack([w.target.category_counts for w in windows])
     shares = targets / targets.sum(axis=1, keepdims=True)
-    oracle = Replayed(0.98 * shares + 0.004, Spread(), "oracle")
-    backwards = Replayed((1 - shares) / 4, Spread(), "backwards")
+    oracle = Replayed.of("oracle", histories, 0.98 * shares + 0.004, Spread())
+    backwards = Replayed.of("backwards", histories, (1 - shares) / 4, Spread())
     assert fit_strength(oracle, blend, windows) >= 0.5
     assert fit_strength(backwards, blend, windows) == 0.0
 
 
-def test_a_reading_of_noise_leaves_counting_as_it_is() -> None:
-    dataset = read_table(frame(n_users=100, n_days=200), name="small", period="28D")
-    table, calibration = compare(dataset, FakeModel())  # type: ignore[arg-type]
-    assert calibration is not None
-    assert not calibration.trusted
-    gains = table[(table.metric == "log_loss_gain") & (table.model == "LLM calibrated")]
-    np.testing.assert_allclose(gains.value, 0, atol=1e-12)
+def test_repeat_and_explore_are_judged_apart() -> None:
+    windows = small_world(n_users=10)
+    histories = [window.history for window in windows]
+    blend = Blend((RecentPopularity(),), (1.0,))
+    lists = {"all": rank(DecayedDirichlet().forecast(histories), histories, blend, k=25)}
+    table = evaluate_rankings(lists, windows, k=25).set_index("metric")
+    assert table.loc["recall@25 repeat", "value"] == table.loc["recall@25 explore", "value"] == 1
+    old = [np.isin(w.target.item_idx, w.history.item_idx) for w in windows]
+    assert table.loc["recall@25 repeat", "n"] == sum(seen.any() for seen in old)
+    assert table.loc["recall@25 explore", "n"] == sum((~seen).any() for seen in old)

@@ -3,14 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.contracts import Forecast, Source
 from llmrec.evaluation.metrics import (
     bootstrap_interval,
+    brier,
+    calibration_bins,
+    calibration_error,
     coverage,
+    emerging_recall,
+    false_retention,
     jsd,
     log_loss,
     ndcg_at,
+    noise_jsd,
+    realised_drift,
     recall_at,
+    resampled_means,
+    share_captured,
+    skill,
 )
 
 
@@ -51,12 +60,135 @@ def test_rankings_with_nothing_relevant_are_nan() -> None:
     assert np.isnan(recall_at(5, np.array([1]), np.array([], dtype=int)))
 
 
-def test_coverage_of_dirichlet_samples_is_the_level() -> None:
+def test_coverage_of_what_was_drawn_from_the_forecast_is_the_level() -> None:
     rng = np.random.default_rng(0)
     weights = rng.dirichlet(np.full(10, 5.0), size=1_500)
-    forecasts = [Forecast(row, 40.0, "", (), Source("test", "counting")) for row in weights]
     targets = 1e6 * np.stack([rng.dirichlet(40 * row) for row in weights])
-    assert np.nanmean(coverage(forecasts, targets, 0.8)) == pytest.approx(0.8, abs=0.015)
+    for level in (0.5, 0.8, 0.9):
+        found = coverage(weights, np.full(1_500, 40.0), targets, level)
+        assert found.mean() == pytest.approx(level, abs=0.015)
+
+
+def test_coverage_stays_near_the_level_for_shares_of_few_events() -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.dirichlet(np.full(12, 2.0), size=3_000)
+    n_events = rng.integers(8, 60, size=3_000)
+    latent = np.stack([rng.dirichlet(30 * row) for row in np.maximum(weights, 1e-9)])
+    targets = rng.multinomial(n_events, latent).astype(float)
+    # The variance of an observed share: that of the latent one, and that of the draw.
+    concentration = 1 / (1 / n_events + (1 - 1 / n_events) / 31) - 1
+    for level in (0.5, 0.8, 0.9):
+        found = coverage(weights, concentration, targets, level)
+        assert found.mean() == pytest.approx(level, abs=0.03)
+
+
+def test_coverage_by_hand() -> None:
+    # Beta(1, 1) is uniform: one event of two spans [1/4, 3/4], of which 0.5 lies in [0.25, 0.75].
+    weights, concentration = np.array([[0.5, 0.5]]), np.array([2.0])
+    targets = np.array([[1.0, 1.0]])
+    assert coverage(weights, concentration, targets, 0.5)[0] == pytest.approx(1.0)
+    assert coverage(weights, concentration, targets, 0.25)[0] == pytest.approx(0.5)
+    assert np.isnan(coverage(weights, concentration, np.zeros((1, 2)), 0.5)[0])
+
+
+def test_brier_by_hand() -> None:
+    # Events a, a, b against (.5, .25, .25): means of (.5-1)^2 + 2 * .25^2 and .5^2 + .75^2 + .25^2.
+    found = brier(np.array([[0.5, 0.25, 0.25]]), np.array([[2.0, 1.0, 0.0]]))
+    assert found[0] == pytest.approx((2 * 0.375 + 0.875) / 3)
+
+
+def test_brier_is_proper() -> None:
+    truth = np.array([[0.6, 0.3, 0.1]])
+    other = np.array([[0.5, 0.4, 0.1]])
+    assert brier(truth, 100 * truth)[0] < brier(other, 100 * truth)[0]
+
+
+def test_the_noise_of_few_events_is_the_jsd_of_a_true_forecast() -> None:
+    rng = np.random.default_rng(2)
+    weights = rng.dirichlet(np.full(8, 1.0), size=800)
+    targets = np.stack([rng.multinomial(15, row) for row in weights]).astype(float)
+    found = noise_jsd(weights, targets)
+    assert found.mean() == pytest.approx(jsd(weights, targets).mean(), rel=0.05)
+    assert np.isnan(noise_jsd(weights[:1], np.zeros((1, 8)))[0])
+    assert noise_jsd(weights, 100 * targets).mean() < found.mean() / 10
+
+
+def test_emerging_recall_by_hand() -> None:
+    past = np.array([[5.0, 0, 0, 0], [1, 1, 1, 1]])
+    targets = np.array([[1.0, 2, 0, 1], [1, 0, 0, 0]])
+    weights = np.array([[0.7, 0.15, 0.1, 0.05], [0.25, 0.25, 0.25, 0.25]])
+    found = emerging_recall(weights, past, targets, k=1)
+    assert found[0] == pytest.approx(0.5)  # of the new 1 and 3, only 1 is the likeliest
+    assert np.isnan(found[1])
+
+
+def test_false_retention_by_hand() -> None:
+    past = np.array([[6.0, 3, 1], [2, 2, 0]])
+    targets = np.array([[4.0, 0, 0], [1, 1, 0]])
+    weights = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1]])
+    found = false_retention(weights, past, targets)
+    assert found[0] == pytest.approx((0.2 + 0.1) / (0.3 + 0.1))
+    assert np.isnan(found[1])
+
+
+def test_drift_is_the_jsd_of_past_and_target() -> None:
+    found = realised_drift(
+        np.array([[2.0, 2], [1, 0], [0, 0]]), np.array([[5.0, 5], [0, 3], [1, 0]])
+    )
+    np.testing.assert_allclose(found[:2], [0, 1])
+    assert np.isnan(found[2])
+
+
+def test_calibration_by_hand() -> None:
+    # Two users, two bins: the cells of .2 hold less than half of the mass, those of .8 the rest.
+    weights = np.array([[0.2, 0.8], [0.8, 0.2]])
+    forecast, observed, cells = calibration_bins(weights, np.array([[1.0, 1], [1, 0]]), n_bins=2)
+    np.testing.assert_allclose(cells, [2, 2])
+    np.testing.assert_allclose(forecast, [0.2, 0.8])
+    np.testing.assert_allclose(observed, [0.25, 0.75])
+    error = calibration_error(forecast, observed, cells)
+    assert error == pytest.approx((abs(0.4 - 0.5) + abs(1.6 - 1.5)) / 2)
+
+
+def test_what_was_drawn_from_the_forecast_is_calibrated_and_the_reverse_is_not() -> None:
+    rng = np.random.default_rng(3)
+    weights = rng.dirichlet(np.full(10, 0.5), size=3_000)
+    targets = np.stack([rng.multinomial(20, row) for row in weights]).astype(float)
+    assert calibration_error(*calibration_bins(weights, targets)) < 0.03
+    sharper = weights**2 / (weights**2).sum(axis=1, keepdims=True)
+    assert calibration_error(*calibration_bins(sharper, targets)) > 0.2
+
+
+def test_skill_and_captured_drift_by_hand() -> None:
+    assert skill(np.array(3.0), np.array(4.0)) == pytest.approx(0.25)
+    assert share_captured(np.array([1.0]), np.array([4.0]))[0] == pytest.approx(0.25)
+    assert np.isnan(share_captured(np.array([1.0]), np.array([0.0]))[0])
+
+
+def test_resampled_means_are_paired() -> None:
+    values = np.random.default_rng(4).normal(size=(200, 1))
+    means = resampled_means(np.concatenate((values, values + 1), axis=1), draws=50)
+    np.testing.assert_allclose(means[:, 1] - means[:, 0], 1.0)
+
+
+def test_resampled_means_leave_unknown_values_out() -> None:
+    means = resampled_means(np.array([[1.0, np.nan], [1.0, 2.0], [1.0, np.nan]]), draws=50)
+    assert (means[:, 0] == 1).all()
+    assert set(np.unique(means[~np.isnan(means[:, 1]), 1])) == {2.0}
+
+
+def test_ranking_metrics_are_those_of_ir_measures() -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        ranked = rng.permutation(60)[: rng.integers(1, 40)]
+        relevant = rng.choice(60, size=rng.integers(1, 25), replace=False)
+        qrels = {"u": {str(item): 1 for item in relevant}}
+        run = {"u": {str(item): float(-rank) for rank, item in enumerate(ranked)}}
+        measures = [ir_measures.nDCG @ 10, ir_measures.R @ 10]
+        found = ir_measures.calc_aggregate(measures, qrels, run)
+        assert ndcg_at(10, ranked, relevant) == pytest.approx(found[measures[0]], abs=1e-9)
+        assert recall_at(10, ranked, relevant) == pytest.approx(found[measures[1]], abs=1e-9)
 
 
 def test_the_bootstrap_interval_is_that_of_the_mean() -> None:

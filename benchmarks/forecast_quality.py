@@ -1,0 +1,177 @@
+"""Who forecasts the next period best? The whole family on an embedded log, tests read once.
+
+Fitted on all windows before validation, tuned on validation, judged on the test periods. Models
+that depend on a seed are fitted three times (SASRec and BERT4Rec once); scores are means over
+seeds. What is judged is kept under --kept: a run that was cut off goes on where it stopped.
+
+Run: python -m benchmarks.forecast_quality --data completejourney
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.record import record
+from llmrec.data.readers import Dataset, load_dataset
+from llmrec.evaluation.backtest import splits, training_windows
+from llmrec.evaluation.report import PERSISTENCE, REFERENCE, Readings
+from llmrec.evaluation.scores import Judgement, judge, summarise
+from llmrec.forecasters.calibration import Calibration
+from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
+
+PRIORS = (REFERENCE, "GatedMixture")
+
+
+class Kept:
+    """Judgements on disk, by split and model."""
+
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        self.folder = folder / dataset.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, split: str, model: str) -> Path:
+        """Where one is kept."""
+        return self.folder / f"{split}-{model}".replace(" ", "_")
+
+    def has(self, split: str, model: str) -> bool:
+        """Whether it is there."""
+        return self.path(split, model).with_suffix(".bins.parquet").exists()
+
+    def put(self, split: str, model: str, judgement: Judgement) -> None:
+        """Keep one."""
+        judgement.scores.to_parquet(self.path(split, model).with_suffix(".scores.parquet"))
+        judgement.bins.to_parquet(self.path(split, model).with_suffix(".bins.parquet"))
+
+    def get(self, split: str, model: str) -> Judgement:
+        """Read one."""
+        path = self.path(split, model)
+        return Judgement(
+            pd.read_parquet(path.with_suffix(".scores.parquet")),
+            pd.read_parquet(path.with_suffix(".bins.parquet")),
+        )
+
+
+def main() -> None:
+    """Judge, and write the table and what each model cost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="completejourney")
+    parser.add_argument("--kept", type=Path, default=Path("forecast-quality"))
+    parser.add_argument("--models", default=",".join(BUILDERS), help="which of the family")
+    parser.add_argument("--users", type=int, default=400, help="windows a split that the LLM reads")
+    parser.add_argument("--model", default="smollm2-135m", help="language model; none: ''")
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.data)
+    kept = Kept(arguments.kept, dataset)
+    names = list(dict.fromkeys((PERSISTENCE, REFERENCE, *arguments.models.split(","))))
+    costs_file = kept.folder / "costs.json"
+    costs = json.loads(costs_file.read_text()) if costs_file.exists() else {}
+    windows = splits(dataset)
+    validation = windows.pop("validation")
+    families = [Family(training_windows(dataset), validation)]
+    for name in names:
+        if all(kept.has(split, name) for split in windows):
+            continue
+        start = time.process_time()
+        fitted = [families[0][name]]
+        costs[name] = time.process_time() - start
+        if name in SEEDED and name not in NEXT_ITEM:
+            families += [families[0].with_seed(seed) for seed in (1, 2)][len(families) - 1 :]
+            fitted += [family[name] for family in families[1:]]
+        for split, found in windows.items():
+            judgement = judge({name: fitted}, found, dataset=dataset.name, split=split)
+            kept.put(split, name, judgement)
+        print(f"{name}: fitted in {costs[name]:.0f} CPU s", flush=True)
+        costs_file.write_text(json.dumps(costs))
+    judgements = {split: joined([kept.get(split, name) for name in names]) for split in windows}
+    calibrations: dict[str, Calibration] = {}
+    if arguments.model:
+        spoken, calibrations = with_language_model(
+            dataset, families[0], arguments.model, arguments.users, kept.folder
+        )
+        judgements = {split: joined([judgements[split], spoken[split]]) for split in windows}
+    tables = [
+        summarise(found, reference=REFERENCE, persistence=PERSISTENCE)
+        for found in judgements.values()
+    ]
+    record(f"forecast_quality_{dataset.name}", rows(pd.concat(tables), costs, calibrations))
+
+
+def joined(judgements: list[Judgement]) -> Judgement:
+    """Put several models' judgements together."""
+    found, *others = judgements
+    for other in others:
+        found = found.with_more(other)
+    return found
+
+
+def with_language_model(
+    dataset: Dataset, family: Family, model: str, users: int, folder: Path
+) -> tuple[dict[str, Judgement], dict[str, Calibration]]:
+    """Judge the untuned language model alone, beside counting and beside the mixture."""
+    path = folder / f"readings-{users}.npz"
+    readings = Readings.drawn(dataset, users)
+    if path.exists():
+        with np.load(path) as scores:
+            readings = Readings(readings.windows, {split: scores[split] for split in scores})
+    else:
+        from llmrec.language.model import LanguageModel
+
+        readings = readings.read(LanguageModel.load(model), dataset)
+        np.savez(path, **readings.scores)
+    validation = family.validation
+    calibrations = {name: readings.calibration(family[name], validation) for name in PRIORS}
+    fitted = {name: [family[name]] for name in PRIORS}
+    judgements = {
+        split: judge(
+            readings.forecasters(split, fitted, calibrations),
+            windows,
+            dataset=dataset.name,
+            split=split,
+        )
+        for split, windows in readings.windows.items()
+        if split != "validation"
+    }
+    return judgements, calibrations
+
+
+def rows(
+    table: pd.DataFrame, costs: dict[str, float], calibrations: dict[str, Calibration]
+) -> list[dict[str, object]]:
+    """Rows for the record: a slice is written behind the name of its split."""
+    found = []
+    for row in table.to_dict("records"):
+        part = row.pop("slice")
+        if part.startswith("drift ") and row["metric"] != "skill":
+            continue
+        row["split"] = row["split"] if part == "all" else f"{row['split']} / {part}"
+        found.append(row | {"seeds": seeds_of(row["model"])})
+    dataset = table["dataset"].iloc[0]
+    about = {"dataset": dataset, "split": "validation", "low": None, "high": None}
+    for name, seconds in costs.items():
+        found.append(
+            about
+            | {"model": name, "metric": "fit_cpu_seconds", "value": seconds, "n": 1, "seeds": [0]}
+        )
+    for name, calibration in calibrations.items():
+        mean, low, high = calibration.gain
+        more = about | {"model": f"LLM on {name}", "n": calibration.n, "seeds": [0]}
+        found.append(more | {"metric": "a", "value": calibration.a})
+        found.append(
+            more | {"metric": "held_out_gain_of_reading", "value": mean, "low": low, "high": high}
+        )
+    return found
+
+
+def seeds_of(model: str) -> list[int]:
+    """Seeds that a model was fitted with."""
+    return [0, 1, 2] if model in SEEDED and model not in NEXT_ITEM else [0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmrec.data.readers import Dataset, read_table
+from llmrec.evaluation.page import page, save_report
+from llmrec.evaluation.report import Comparison, Readings, Replayed, compare
+from llmrec.forecasters.spread import Spread
+from tests.forecasters.fakes import FakeModel
+from tests.test_engine import frame
+from tests.worlds import small_world
+
+NAMES = ("LastPeriod", "RidgeAutoregression", "NeighbouringUsers", "CategoryEASE")
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return read_table(frame(n_users=100, n_days=200), name="small <log>", period="28D")
+
+
+@pytest.fixture(scope="module")
+def comparison(dataset: Dataset) -> Comparison:
+    readings = Readings.drawn(dataset, 60).read(FakeModel(), dataset)  # type: ignore[arg-type]
+    return compare(dataset, NAMES, readings=readings)
+
+
+def test_a_reading_of_noise_leaves_counting_as_it_is(comparison: Comparison) -> None:
+    assert not comparison.calibrations["DecayedDirichlet"].trusted
+    table = comparison.table
+    chosen = (table["metric"] == "log_loss_gain") & (table["slice"] == "all")
+    gains = table[chosen & (table["model"] == "LLM on DecayedDirichlet")]
+    assert len(gains) == 2
+    np.testing.assert_allclose(gains[["value", "low", "high"]], 0, atol=1e-12)
+    assert set(gains["n"]) == {60}
+
+
+def test_everybody_asked_for_is_judged_on_both_tests(comparison: Comparison) -> None:
+    losses = comparison.table.query("metric == 'log_loss' and slice == 'all'")
+    for _, part in losses.groupby("split"):
+        assert {"Mean", "DecayedDirichlet", *NAMES, "LLM alone (zero-shot)"} <= set(part["model"])
+    assert set(comparison.scores["split"]) == {"test 1", "test 2"}
+
+
+def test_more_seeds_are_fitted_for_those_that_have_one(dataset: Dataset) -> None:
+    found = compare(dataset, ["CellMLP"], seeds=(0, 1))
+    fitted = found.forecasters["test 1"]
+    assert [one.seed for one in fitted["CellMLP"]] == [0, 1]  # type: ignore[attr-defined]
+    assert len(fitted["DecayedDirichlet"]) == 1
+
+
+def test_the_page_stands_alone_and_its_tables_hold_what_it_shows(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    path = save_report(comparison, tmp_path / "report")
+    text = path.read_text(encoding="utf-8")
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert "src=" not in text
+    assert text.count("<svg") == 5 + 5
+    assert "small &lt;log&gt;" in text  # names are text, never markup
+    table = pd.read_parquet(path.with_name("table.parquet"))
+    pd.testing.assert_frame_equal(table, comparison.table)
+    scores = pd.read_parquet(path.with_name("scores.parquet"))
+    assert len(scores) == len(comparison.scores)
+    best = table.query("slice == 'all' and metric == 'log_loss' and split == 'test 1'")
+    whole = best[best["n"] == best["n"].max()]
+    assert f"{whole['value'].min():.3f}" in text
+
+
+def test_the_same_comparison_gives_the_same_page(comparison: Comparison) -> None:
+    assert page(comparison, seed=1) == page(comparison, seed=1)
+
+
+def test_replayed_forecasts_are_only_for_whom_they_were_made() -> None:
+    first, *others = [window.history for window in small_world(n_users=3)]
+    replayed = Replayed.of("x", [first], np.full((1, 5), 0.2), Spread())
+    assert replayed.forecast([first])[0].category_weights.tolist() == [0.2] * 5
+    with pytest.raises(ValueError, match="x: no forecast of 'u001' was stored"):
+        replayed.forecast(others)
