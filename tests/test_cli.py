@@ -54,15 +54,44 @@ def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     assert as_json["why_not"]
 
 
-def test_evaluate_prints_a_tidy_table_with_intervals(table: str) -> None:
-    arguments = ["evaluate", "--data", table, "--users", "55", "--json"]
-    rows = json.loads(RUN.invoke(cli.app, arguments).stdout)
-    assert {"DecayedDirichlet", "LLM calibrated"} <= {row["model"] for row in rows}
-    assert {row["split"] for row in rows} == {"validation", "test 1", "test 2"}
-    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
-    bare = RUN.invoke(cli.app, [*arguments[:-1], "--no-llm"])
-    assert bare.exit_code == 0
-    assert "LLM" not in bare.output
+def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
+    table: str, tmp_path: Path
+) -> None:
+    arguments = ["evaluate", "--data", table, "--forecasters", "LastPeriod,LLM", "--users", "55"]
+    shown = RUN.invoke(cli.app, [*arguments, "--out", str(tmp_path / "report"), "--json"])
+    rows = [row for row in json.loads(shown.stdout) if row["slice"] == "all"]
+    assert {"DecayedDirichlet", "LLM on DecayedDirichlet"} <= {row["model"] for row in rows}
+    assert {row["split"] for row in rows} == {"test 1", "test 2"}
+    bounded = [row for row in rows if row["low"] is not None]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in bounded)
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert written == {"report.html", "scores.parquet", "table.parquet"}
+
+
+def test_evaluate_without_the_llm_needs_no_model(
+    table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(LanguageModel, "load")
+    shown = RUN.invoke(cli.app, ["evaluate", "--data", table, "--forecasters", "LastPeriod"])
+    assert shown.exit_code == 0, shown.output
+    assert "LastPeriod" in shown.output
+
+
+def test_an_unknown_forecaster_is_named_beside_those_there_are(table: str) -> None:
+    shown = RUN.invoke(cli.app, ["evaluate", "--data", table, "--forecasters", "Oracle"])
+    assert "no forecaster is called 'Oracle'; choose from LastPeriod" in str(shown.exception)
+
+
+def test_an_audit_says_what_was_lost(table: str) -> None:
+    arguments = ["audit", "names", "--data", table, "--users", "55", "--json"]
+    shown = RUN.invoke(cli.app, [*arguments, "--forecasters", "RidgeAutoregression,LLM"])
+    rows = json.loads(shown.stdout)
+    changes = {row["model"]: row["value"] for row in rows if row["metric"] == "log_loss_change"}
+    assert changes["Mean"] == changes["RidgeAutoregression"] == 0
+    assert changes["LLM x counting (a = 1)"] != 0  # it reads names
+    wrong = RUN.invoke(cli.app, ["audit", "colours", "--data", table])
+    assert wrong.exit_code != 0
+    assert "order" in wrong.output
 
 
 def test_datasets_names_every_licence() -> None:

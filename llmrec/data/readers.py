@@ -47,16 +47,21 @@ def load_dataset(name: str | Path) -> Dataset:
     Parameters
     ----------
     name
-        "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours). A folder
-        of MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews
-        2023. A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories
-        and, if there, title and rating.
+        "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours).
+        "synthetic": the made-up log of `make_world`, whose best forecast is known. A folder of
+        MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023.
+        A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories and, if
+        there, title and rating.
 
     Raises
     ------
     DataError
         If it is none of these, or a file of it is broken; the message names file and line.
     """
+    if str(name) == "synthetic":
+        from llmrec.data.synthetic import make_world
+
+        return make_world().dataset
     path = _find(name)
     try:
         if path.is_file():
@@ -71,7 +76,9 @@ def _find(name: str | Path) -> Path:
         return log_folder(str(name))
     except DataError as error:
         if not Path(name).exists():
-            raise DataError(f"{error} Nor is there such a folder or file.") from error
+            raise DataError(
+                f"{error} A made-up one is called 'synthetic'. Nor is there such a folder or file."
+            ) from error
     return Path(name)
 
 

@@ -7,6 +7,8 @@ from scipy import special
 
 from llmrec.contracts import FloatArray, IntArray
 
+DRAWS_AT_ONCE = 64  # bootstrap draws that are counted together
+
 
 def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
     """(n,) nats per event: -sum_c share_c log q_c, with share the target's category shares.
@@ -149,8 +151,11 @@ def calibration_error(forecast: FloatArray, observed: FloatArray, cells: FloatAr
 
 
 def skill(loss: FloatArray, persistence: FloatArray) -> FloatArray:
-    """1 - L / L(persistence), of mean losses over the same users (any shape)."""
-    return np.asarray(1 - loss / persistence)
+    """1 - L / L(persistence), of mean losses over the same users (any shape).
+
+    NaN where persistence loses nothing.
+    """
+    return np.asarray(1 - _ratio(loss, persistence))
 
 
 def share_captured(captured: FloatArray, whole: FloatArray) -> FloatArray:
@@ -186,11 +191,17 @@ def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> Fl
     Every draw is of the same users for all columns, so differences and ratios of the means are
     paired. NaN values are left out of their column's means.
     """
-    n = len(values)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    rng, n = np.random.default_rng(seed), len(values)
     known = ~np.isnan(values)
-    sums = times @ np.where(known, values, 0.0)
-    return _ratio(sums, np.asarray(times @ known.astype(np.float64), dtype=np.float64))
+    columns = np.concatenate((np.where(known, values, 0.0), known), axis=1)
+    sums = []
+    for start in range(0, draws, DRAWS_AT_ONCE):  # memory does not grow with the draws
+        size = min(DRAWS_AT_ONCE, draws - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        sums.append(times.astype(np.float64) @ columns)
+    above, below = np.split(np.concatenate(sums), 2, axis=1)
+    return _ratio(above, below)
 
 
 def bootstrap_interval(

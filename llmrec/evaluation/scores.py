@@ -25,6 +25,7 @@ METRICS = (
     "emerging_recall",
     "false_retention",
 )
+COUNTED_BY = {"skill": "of persistence", "drift_captured": "captured"}  # column that gives n
 COLD = 2  # non-empty periods that a cold user has at most
 
 
@@ -169,7 +170,11 @@ def _columns(
     wide: pd.DataFrame, models: Sequence[str], reference: str, persistence: str
 ) -> dict[tuple[str, str], FloatArray]:
     """(n_users,) values of each (metric, model), and of what a model is compared with."""
-    best = min(models, key=lambda model: float(wide["informed_loss", model].mean()))
+    informed = {model: wide["informed_loss", model] for model in models}
+    most = max(losses.count() for losses in informed.values())
+    whole = [model for model in models if informed[model].count() == most]
+    # A mean over some of the users would not be comparable with the others'.
+    best = min(whole, key=lambda model: float(informed[model].mean()))
     found = {(metric, model): wide[metric, model] for metric in METRICS for model in models}
     for model in models:
         loss, half = wide["log_loss", model], wide["half_loss", model]
@@ -177,7 +182,7 @@ def _columns(
         found["of persistence", model] = wide["log_loss", persistence].where(loss.notna())
         stays = wide["half_loss", persistence]
         found["captured", model] = stays - half
-        found["to capture", model] = (stays - wide["informed_loss", best]).where(half.notna())
+        found["to capture", model] = (stays - informed[best]).where(half.notna())
     return {key: column.to_numpy(dtype=np.float64) for key, column in found.items()}
 
 
@@ -204,7 +209,7 @@ def _summary(columns: Sequence[tuple[str, str]], values: FloatArray, name: str) 
             shown["drift_captured"] = metrics.share_captured(captured, whole)
         for metric, drawn in shown.items():
             low, high = np.quantile(drawn[1:], [0.025, 0.975])
-            n = counts[metric if metric in METRICS else "log_loss", model]
+            n = counts[COUNTED_BY.get(metric, metric), model]
             found.append((name, model, metric, float(drawn[0]), float(low), float(high), n))
     return found
 

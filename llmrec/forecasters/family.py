@@ -68,6 +68,16 @@ def _counting(name: str, *decays: float) -> Callable[[Family], Forecaster]:
     return lambda family: DecayedDirichlet(name=name).fit(family.validation, **chosen)
 
 
+def _on_counting(kind: Any) -> Callable[[Family], Forecaster]:
+    """Build a model that moves what counting says."""
+
+    def build(family: Family) -> Forecaster:
+        fitted: Forecaster = kind(prior=family["DecayedDirichlet"]).fit(family.validation)
+        return fitted
+
+    return build
+
+
 def _on_drift(kind: Any) -> Callable[[Family], Forecaster]:
     """Build a model that is mixed into the counting with drift."""
 
@@ -85,7 +95,8 @@ def _net(name: str) -> Callable[[Family], Forecaster]:
         from llmrec.forecasters.network import NetworkForecaster
 
         network = getattr(import_module(f"llmrec.forecasters.{NETS[name]}"), name)
-        forecaster = NetworkForecaster(network, prior=family["DecayedDirichlet"])  # type: ignore[arg-type]
+        prior: Any = family["DecayedDirichlet"]
+        forecaster = NetworkForecaster(network, prior)
         return forecaster.fit(family.training, family.validation, seed=family.seed)
 
     return build
@@ -95,7 +106,8 @@ def _next_item(name: Any) -> Callable[[Family], Forecaster]:
     def build(family: Family) -> Forecaster:
         from llmrec.forecasters.sequential import NextItem
 
-        forecaster = NextItem(name, prior=family["GlobalDrift"])
+        prior: Any = family["GlobalDrift"]
+        forecaster = NextItem(name, prior)
         return forecaster.fit(family.training, family.validation, seed=family.seed)
 
     return build
@@ -110,8 +122,8 @@ BUILDERS: dict[str, Callable[[Family], Forecaster]] = {
     "Mean": _counting("Mean", 1.0),
     "ExponentialDecay": lambda family: ExponentialDecay().fit(family.validation),
     "DecayedDirichlet": _counting("DecayedDirichlet"),
-    "GlobalDrift": lambda family: GlobalDrift().fit(family.validation),
-    "SameSeason": lambda family: SameSeason().fit(family.validation),
+    "GlobalDrift": _on_counting(GlobalDrift),
+    "SameSeason": _on_counting(SameSeason),
     "CategoryMarkov": _on_drift(CategoryMarkov),
     "RidgeAutoregression": _on_drift(RidgeAutoregression),
     "NeighbouringUsers": _on_drift(NeighbouringUsers),

@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from llmrec.contracts import IntArray
 from llmrec.data.periods import History, Window, common_counts, period_counts
-from llmrec.errors import MissingExtraError
 from llmrec.forecasters.counting import DecayedDirichlet, normalised
-
-try:
-    import torch
-    from torch import Tensor
-    from torch.nn.functional import logsigmoid
-except ImportError as error:
-    raise MissingExtraError("trained nets need torch: pip install 'llmrec[llm]'") from error
+from llmrec.forecasters.mixing import shares_of
 
 SLICE = 512  # histories counted at a time
 
@@ -38,7 +34,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Inputs of many histories, in memory once; `inputs` and `shares` give rows as tensors."""
+    """Inputs of many histories, in memory once; `inputs` gives rows as tensors."""
 
     counts: Any  # (n, n_periods, n_categories)
     everyone: Any  # (n_spans, n_categories) shares
@@ -70,9 +66,9 @@ class Arrays:
 
 
 def target_shares(windows: Sequence[Window]) -> Tensor:
-    """(n_windows, n_categories) float32 shares of what was taken in the target period."""
+    """(n_windows, n_categories) float32 shares of each target; 0 if no item had a category."""
     counts = np.stack([window.target.category_counts for window in windows])
-    return torch.from_numpy(normalised(counts).astype(np.float32))
+    return torch.from_numpy(shares_of(counts).astype(np.float32))
 
 
 def steps(inputs: Inputs) -> Tensor:

@@ -23,7 +23,7 @@ def mixed(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
 
 def fit_share(counted: FloatArray, learned: FloatArray, targets: FloatArray) -> tuple[float, float]:
     """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
-    shares = targets / targets.sum(axis=1, keepdims=True)
+    shares = shares_of(targets)
     losses = {
         share: float(-(shares * np.log(mixed(counted, learned, share))).sum(axis=1).mean())
         for share in SHARES

@@ -50,10 +50,11 @@ class GatedMixture:
         The shrinkage is that of least loss in five-fold cross-validation over users, which also
         gives the ``held_out`` weights of the mixture itself.
         """
+        fitted = _newest(validation, self.experts)
         histories = [window.history for window in validation]
         targets = np.stack([window.target.category_counts for window in validation])
         weights = np.stack(
-            [_held_out(expert, histories) for expert in self.experts.values()], axis=1
+            [_held_out(name, expert, validation) for name, expert in self.experts.items()], axis=1
         )
         features = _features(histories, weights)
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
@@ -66,7 +67,7 @@ class GatedMixture:
         self.held_out = tried[best]
         self.parameters = _fit_gate(x, weights, targets, best)
         self.spread = fit_spread(histories, self.held_out, targets)
-        self.fitted = _newest(validation, self.experts)
+        self.fitted = fitted
         return self
 
     def gates(self, histories: Sequence[History]) -> FloatArray:
@@ -109,11 +110,18 @@ def _weights(expert: Forecaster, histories: Sequence[History]) -> FloatArray:
     return np.stack([forecast.category_weights for forecast in expert.forecast(histories)])
 
 
-def _held_out(expert: Any, histories: Sequence[History]) -> FloatArray:
-    kept: FloatArray | None = getattr(expert, "held_out", None)
-    if kept is not None and len(kept) == len(histories):
-        return kept
-    return _weights(expert, histories)
+def _held_out(name: str, expert: Any, validation: Sequence[Window]) -> FloatArray:
+    """(n_validation, n_categories) what an expert says of windows that it was not trained on."""
+    fitted: Fitted | None = getattr(expert, "fitted", None)
+    if not (hasattr(expert, "held_out") and fitted and any(map(fitted.saw, validation))):
+        return _weights(expert, [window.history for window in validation])
+    kept: FloatArray | None = expert.held_out
+    if kept is None or len(kept) != len(validation):
+        raise DataError(
+            f"expert {name} has seen the gate's {len(validation)} windows and kept no held-out "
+            "weights for just these; fit it with them as its validation windows"
+        )
+    return kept
 
 
 def _newest(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:

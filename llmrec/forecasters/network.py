@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +11,25 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
-from llmrec.data.files import write_text
+from llmrec.data.files import write_bytes, write_text
 from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
-from llmrec.errors import ModelLoadError, TrainingError
+from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.inputs import SLICE, Arrays, Inputs, cross_entropy, target_shares
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+
+try:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save
+    from torch import Tensor, nn
+
+    from llmrec.forecasters.inputs import SLICE, Arrays, Inputs, cross_entropy, target_shares
+except ImportError as error:
+    raise MissingExtraError("trained nets need torch: pip install 'llmrec[llm]'") from error
 
 PARAMETERS_FILE, ABOUT_FILE = "network.safetensors", "forecaster.json"
 
@@ -106,8 +113,8 @@ class NetworkForecaster:
 
         The number of epochs is that of least loss on the validation windows; ``curve`` holds this
         loss after each, ``held_out`` the weights then given to the validation windows, and the
-        spread is fitted to those. With ``refit`` the net is then trained
-        afresh on all windows for as many epochs: the newest period is worth most.
+        spread is fitted to those. With ``refit`` the net is then trained afresh on all windows for
+        as many epochs: the newest period is worth most.
 
         Raises
         ------
@@ -139,6 +146,11 @@ class NetworkForecaster:
         """
         if self._net is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it, or load a checkpoint")
+        if histories and histories[0].catalog.categories != self.categories:
+            raise DataError(
+                f"{self.name} learned other categories, or another order of them, than the "
+                f"{histories[0].catalog.n_categories} of this catalog: fit it on this log"
+            )
         found = []
         for start in range(0, len(histories), SLICE):
             part = histories[start : start + SLICE]
@@ -158,10 +170,7 @@ class NetworkForecaster:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{PARAMETERS_FILE}.part"
-        save_file({name: value.contiguous() for name, value in self._state().items()}, part)
-        part.replace(folder / PARAMETERS_FILE)
+        write_bytes(folder / PARAMETERS_FILE, save(self._state()))
         prior = self.prior
         about = {
             "network": self.name,
@@ -193,9 +202,10 @@ class NetworkForecaster:
             found.categories, found.seed = tuple(about["categories"]), about["seed"]
             found.spread, found.curve = Spread(*about["spread"]), about["curve"]
             found.fitted = Fitted.from_dict(about["fitted"])
-            found._net = network(len(found.categories), found.n_periods).double().eval()
+            with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+                found._net = network(len(found.categories), found.n_periods).double().eval()
             found._net.load_state_dict(load_file(folder / PARAMETERS_FILE))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no {network.__name__}: {error}") from error
         for name, value in found._state().items():
             if not bool(torch.isfinite(value).all()):
@@ -226,12 +236,14 @@ class NetworkForecaster:
                 optimizer.zero_grad()
                 loss = self._net.loss(arrays.inputs(batch), shares[batch])
                 loss.backward()
-                self._check(loss, epoch)
+                norm = nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
+                self._check(loss.item(), float(norm), epoch)
                 optimizer.step()
                 schedule.step()
             if not len(held_out):
                 continue
             curve.append(self._loss_on(arrays, shares, held_out))
+            self._check(curve[-1], 0.0, epoch)
             bar.set_postfix(validation=f"{curve[-1]:.4f}")
             if curve[-1] == min(curve):
                 best, state = epoch, {key: value.clone() for key, value in self._state().items()}
@@ -243,11 +255,11 @@ class NetworkForecaster:
         self._net.double().eval()
         return best
 
-    def _check(self, loss: Tensor, epoch: int) -> None:
-        norm = nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+    def _check(self, loss: float, gradient: float, epoch: int) -> None:
+        if not (math.isfinite(loss) and math.isfinite(gradient)):
+            self._net = None  # nobody may ask what failed to learn
             raise TrainingError(
-                f"{self.name}: loss {loss.item():g} and gradient {norm.item():g} in epoch {epoch}; "
+                f"{self.name}: loss {loss:g} and gradient {gradient:g} in epoch {epoch}; "
                 f"lower the rate ({self.plan.rate:g}) or look for odd values in the windows"
             )
 

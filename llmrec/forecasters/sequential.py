@@ -6,40 +6,37 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 from tqdm import tqdm
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
-from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
+from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift
+from llmrec.forecasters.item_nets import (
+    LENGTH,
+    Name,
+    loss_of,
+    new_net,
+    newest,
+    next_scores,
+    sequences,
+)
 from llmrec.forecasters.mixing import fit_share, mixed, shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
-try:
-    import torch
-    from cornac.models.sasrec.sasrec import SASRecModel
-    from cornac.models.transformer_rec.transformer_rec import TransformerRecModel
-    from safetensors.torch import load_file, save
-    from torch import Tensor
-    from torch.nn.functional import cross_entropy
-except ImportError as error:
-    raise MissingExtraError(
-        "SASRec and BERT4Rec need cornac and torch: pip install 'llmrec[sequential]'"
-    ) from error
-
-Name = Literal["SASRec", "BERT4Rec"]
-LENGTH = 50  # items that a net sees
 RECENT = 6  # sequences of a person to learn from, the newest
-FACTORS, BLOCKS, HEADS, DROPOUT = 64, 2, 2, 0.5
-MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
-BATCH, RATE, PATIENCE = 64, 2e-3, 3
+BATCH, RATE = 32, 2e-3
 SLICE = 256  # histories scored at a time
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
@@ -47,24 +44,29 @@ PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 class NextItem:
     """The next item by SASRec or BERT4Rec; as a forecast, summed over categories.
 
-    q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The nets are
-    cornac's; they learn here by cross-entropy over the whole catalog, since cornac's own loop draws
-    negatives by popularity, after which a softmax of the scores is no probability. SASRec (Kang &
-    McAuley 2018) learns at every place of a sequence; BERT4Rec (Sun et al. 2019) to guess masked
-    items: the newest, as when it is asked, and a fifth of the others.
+    q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The nets
+    are cornac's; they learn here by cross-entropy over the whole catalog: cornac's own loop draws
+    negatives by popularity, after which a softmax of the scores is no probability.
+
+    Parameters
+    ----------
+    model
+        "SASRec" (Kang & McAuley 2018) learns at every place of a sequence, "BERT4Rec" (Sun et al.
+        2019) to guess masked items: the newest, as when it is asked, and a fifth of the others.
+    prior
+        The counting mixed in; fitted on the validation windows if it is not yet.
+    steps
+        Training steps of `BATCH` sequences.
     """
 
-    def __init__(
-        self, model: Name, prior: GlobalDrift | None = None, *, epochs: int = 30
-    ) -> None:
+    def __init__(self, model: Name, prior: GlobalDrift | None = None, *, steps: int = 900) -> None:
         if model not in get_args(Name):
             raise DataError(f"no next-item model is called {model!r}: choose SASRec or BERT4Rec")
         self.model: Name = model
-        self.prior, self.epochs = prior or GlobalDrift(), epochs
-        self.item_ids = pd.Index([], dtype="str")
+        self.prior, self.steps = prior or GlobalDrift(), steps
+        self.item_ids: pd.Index[str] = pd.Index([], dtype="str")
         self.share, self.seed, self.spread = 0.0, 0, UNFITTED
         self.fitted: Fitted | None = None
-        self.curve: list[float] = []
         self._net: Any = None
         self._popularity = torch.empty(0)
 
@@ -73,8 +75,8 @@ class NextItem:
     ) -> NextItem:
         """Train on what lies before the validation targets, and give itself back.
 
-        The epoch kept and the share are those of least log-loss on the validation windows; ``curve``
-        holds this loss after each epoch.
+        The share and the spread are fitted on the validation windows, whose targets the net has not
+        seen.
 
         Raises
         ------
@@ -89,10 +91,15 @@ class NextItem:
         counted = self.prior.category_weights(histories)
         self.item_ids = catalog.item_ids
         taken = [items[-RECENT * LENGTH :] for items in _taken(training, validation)]
+        rows = sequences(taken, catalog.n_items)
+        if not len(rows):
+            raise TrainingError(
+                "nobody took two items before the validation targets: use more data"
+            )
         counts = np.bincount(np.concatenate(taken), minlength=catalog.n_items) + 0.5
         self._popularity = torch.from_numpy(np.log(counts / counts.sum()))
         with torch.random.fork_rng(devices=[]):
-            self._train(_sequences(taken, catalog.n_items), histories, counted, targets)
+            self._train(rows)
         learned = self._category_shares(histories)
         self.share, _ = fit_share(counted, learned, targets)
         self.spread = fit_spread(histories, mixed(counted, learned, self.share), targets)
@@ -117,10 +124,10 @@ class NextItem:
         found = [np.empty((0, len(self.item_ids)))]
         for start in range(0, len(histories), SLICE):
             part = histories[start : start + SLICE]
-            rows = _rows([history.item_idx for history in part], LENGTH, len(self.item_ids))
+            rows = newest([history.item_idx for history in part], LENGTH, len(self.item_ids))
             empty = torch.tensor([not history.n_events for history in part])[:, None]
             with torch.inference_mode():
-                scores = torch.log_softmax(_asked(self._net, torch.from_numpy(rows)), dim=1)
+                scores = torch.log_softmax(next_scores(self._net, torch.from_numpy(rows)), dim=1)
             found.append(torch.where(empty, self._popularity, scores).double().numpy())
         return np.concatenate(found)
 
@@ -136,6 +143,56 @@ class NextItem:
         source = Source(self.model, "counting", seed=self.seed)
         return forecasts_of(source, histories, self.category_weights(histories), self.spread)
 
+    def save(self, folder: Path) -> None:
+        """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
+        if self._net is None or self.fitted is None:
+            raise TrainingError(f"{self.model} has no parameters yet: fit it before saving")
+        drift, counting = self.prior, self.prior.prior
+        about = {
+            "model": self.model,
+            "steps": self.steps,
+            "item_ids": self.item_ids.tolist(),
+            "share": self.share,
+            "seed": self.seed,
+            "spread": self.spread,
+            "fitted": self.fitted.to_dict(),
+            "prior": [drift.power, drift.trend, drift.spread],
+            "counting": [counting.decay, counting.strength, counting.mix, counting.spread],
+        }
+        parameters = {name: value.contiguous() for name, value in self._parameters().items()}
+        write_bytes(folder / PARAMETERS_FILE, save(parameters))
+        write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> NextItem:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelLoadError
+            If the folder is no such checkpoint, or a parameter is not finite.
+        """
+        try:
+            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            power, trend, spread = about["prior"]
+            counting = DecayedDirichlet(*about["counting"])
+            prior = GlobalDrift(counting, power, trend, Spread(*spread))
+            found = cls(about["model"], prior, steps=about["steps"])
+            found.item_ids = pd.Index(np.array(about["item_ids"], dtype=object), dtype="str")
+            found.share, found.seed = about["share"], about["seed"]
+            found.spread = Spread(*about["spread"])
+            found.fitted = Fitted.from_dict(about["fitted"])
+            state = load_file(folder / PARAMETERS_FILE)
+            found._popularity = state.pop("popularity")
+            found._net = new_net(found.model, len(found.item_ids)).double().eval()
+            found._net.load_state_dict(state)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelLoadError(f"{folder} is no next-item model: {error}") from error
+        for name, value in found._parameters().items():
+            if not bool(torch.isfinite(value).all()):
+                raise ModelLoadError(f"{folder}: parameter {name!r} is not finite; train it again")
+        return found
+
     def _category_shares(self, histories: Sequence[History]) -> FloatArray:
         """(n, n_categories) what the net alone says; rows sum to 1."""
         found = []
@@ -144,78 +201,30 @@ class NextItem:
             found.append(shares_of(np.exp(self.scores(part)) @ part[0].catalog.shares))
         return np.concatenate(found)
 
-    def _train(self, rows, histories, counted, targets):
-        import time
+    def _parameters(self) -> dict[str, Tensor]:
+        return {"popularity": self._popularity, **self._net.state_dict()}
+
+    def _train(self, rows: IntArray) -> None:
+        """Train a new net on (n, LENGTH + 1) rows, the learning rate falling to 0."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
-        self._net = _new(self.model, len(self.item_ids))
+        self._net = new_net(self.model, len(self.item_ids)).train()
         optimizer = torch.optim.Adam(self._net.parameters(), lr=RATE, betas=(0.9, 0.98))
-        ones = targets / targets.sum(1, keepdims=True)
-        t0 = time.time()
-        best, state = np.inf, {}
-        for epoch in range(self.epochs):
-            self._net.train()
-            order = rng.permutation(len(rows)); tot = []
-            for start in range(0, len(rows), BATCH):
-                optimizer.zero_grad()
-                loss = _loss(self._net, torch.from_numpy(rows[order[start : start + BATCH]]))
-                loss.backward()
-                optimizer.step()
-                tot.append(float(loss))
-            self._net.eval()
-            learned = self._category_shares(histories)
-            share, l = fit_share(counted, learned, targets)
-            alone = -(ones * np.log(learned)).sum(1).mean()
-            print(epoch, f"train {np.mean(tot):.4f} alone {alone:.4f} share {share} mixed {l:.4f} {time.time()-t0:.0f}s", flush=True)
-            if l < best:
-                best, state = l, {k: v.clone() for k, v in self._net.state_dict().items()}
-        self._net.load_state_dict(state)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        bar = tqdm(range(self.steps), desc=self.model, disable=not sys.stderr.isatty())
+        for step in bar:
+            chosen = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
+            optimizer.zero_grad()
+            loss = loss_of(self._net, torch.from_numpy(rows[chosen]))
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"{self.model}: the loss of step {step} is {loss.item():g}, no finite number; "
+                    "look for odd values in the windows, or try another seed"
+                )
+            loss.backward()
+            optimizer.step()
+            schedule.step()
         self._net.double().eval()
-
-
-def _new(model: Name, n_items: int) -> Any:
-    """Build cornac's net of this name; the index n_items is padding, n_items + 1 BERT4Rec's mask."""
-    sizes = {"embedding_dim": FACTORS, "maxlen": LENGTH, "n_layers": BLOCKS, "n_heads": HEADS}
-    if model == "SASRec":
-        return SASRecModel(n_items, use_biases=False, dropout=DROPOUT, **sizes)
-    return TransformerRecModel(n_items, backbone="bert", dropout=DROPOUT, **sizes)
-
-
-def _states(net: Any, rows: Tensor) -> Tensor:
-    """(n, LENGTH, FACTORS) what a net knows at each place of (n, LENGTH) rows."""
-    if isinstance(net, TransformerRecModel):
-        return net.encode(rows)
-    found: list[Tensor] = []  # SASRec computes all places and gives the last alone
-    hook = net.last_layernorm.register_forward_hook(lambda _net, _in, out: found.append(out))
-    net(None, rows, rows[:, -1], return_hidden=True)
-    hook.remove()
-    return found[0]
-
-
-def _item_scores(net: Any, states: Tensor) -> Tensor:
-    """(n, n_items) unnormalised log-probabilities from (n, FACTORS) states."""
-    scores = states @ net.item_emb.weight[: net.item_num].T
-    if isinstance(net, TransformerRecModel):
-        scores = scores + net.item_biases.weight[: net.item_num].T
-    return scores
-
-
-def _asked(net: Any, rows: Tensor) -> Tensor:
-    """(n, n_items) unnormalised log-probabilities of the item after (n, LENGTH) rows."""
-    if isinstance(net, TransformerRecModel):
-        rows = torch.nn.functional.pad(rows[:, 1:], (0, 1), value=net.mask_idx)
-    return _item_scores(net, _states(net, rows)[:, -1])
-
-
-def _loss(net: Any, rows: Tensor) -> Tensor:
-    """Cross-entropy over the catalog, of (n, LENGTH + 1) rows."""
-    inputs, wanted = rows[:, :-1], rows[:, 1:]
-    known = inputs != net.pad_idx
-    if isinstance(net, TransformerRecModel):
-        known = (torch.rand(wanted.shape) < MASKED) & (wanted != net.pad_idx)
-        known[:, -1] = True
-        inputs = wanted.masked_fill(known, net.mask_idx)
-    return cross_entropy(_item_scores(net, _states(net, inputs)[known]), wanted[known])
 
 
 def _taken(training: Sequence[Window], validation: Sequence[Window]) -> list[IntArray]:
@@ -224,22 +233,11 @@ def _taken(training: Sequence[Window], validation: Sequence[Window]) -> list[Int
     stops = np.zeros(log.n_users, dtype=np.int64)
     for windows, ends in (
         (training, [window.target.stop for window in training]),
-        (validation, [window.target.start for window in validation]),
+        (validation, [window.history.event_ids.stop for window in validation]),
     ):
         np.maximum.at(stops, [window.history.user_idx for window in windows], ends)
-    return [log.item_idx[start:stop] for start, stop in zip(log.user_offsets, stops) if stop > start]
-
-
-def _rows(sequences: Sequence[IntArray], length: int, padding: int) -> IntArray:
-    """(n, length) the last items of each sequence, padded on the left."""
-    rows = np.full((len(sequences), length), padding)
-    for row, items in zip(rows, sequences, strict=True):
-        newest = items[-length:]
-        row[length - len(newest) :] = newest
-    return rows
-
-
-def _sequences(taken: Sequence[IntArray], padding: int) -> IntArray:
-    """(n, LENGTH + 1) long sequences cut from their end; neighbours share an item."""
-    parts = [items[:stop] for items in taken for stop in range(len(items), 1, -LENGTH)]
-    return _rows(parts, LENGTH + 1, padding)
+    return [
+        log.item_idx[start:stop]
+        for start, stop in zip(log.user_offsets[:-1], stops, strict=True)
+        if stop > start
+    ]

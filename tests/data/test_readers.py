@@ -15,6 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.formats.completejourney import readable
 from llmrec.data.periods import make_windows
 from llmrec.data.readers import Dataset, load_dataset, read_table
+from llmrec.data.synthetic import make_world
 from llmrec.errors import DataError
 
 NOON = 1_577_880_000
@@ -260,8 +261,22 @@ def test_a_mapping_of_an_unknown_name_is_refused() -> None:
         read_table(LOG, ITEMS, {"user": "who"})
 
 
+def test_the_made_up_log_has_a_name_and_a_folder_of_that_name_is_still_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset("synthetic")
+    assert dataset.name == "synthetic"
+    assert dataset.log.fingerprint == make_world().dataset.log.fingerprint
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "synthetic").mkdir()
+    assert load_dataset(movielens_100k(tmp_path / "synthetic")).name == "ml-100k"
+    assert load_dataset("./synthetic").name == "ml-100k"
+
+
 def test_an_unknown_name_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'netflix'.*ml-100k.* Nor is there such a folder"):
+    with pytest.raises(
+        DataError, match=r"'netflix'.*ml-100k.*'synthetic'\. Nor is there such a folder"
+    ):
         load_dataset("netflix")
     write(tmp_path, notes_txt="hello")
     with pytest.raises(DataError, match=r"no known layout. Found notes\.txt; known are .*u\.data"):

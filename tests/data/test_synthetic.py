@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
 
 from llmrec.contracts import FloatArray, Forecaster
+from llmrec.data.chain import JUMP, MOVEMENTS, Movement
 from llmrec.data.periods import (
     History,
     Window,
@@ -19,18 +18,7 @@ from llmrec.data.periods import (
     make_histories,
     make_windows,
 )
-from llmrec.data.synthetic import (
-    CATEGORIES,
-    GLIDE,
-    JUMP,
-    LENGTH,
-    MOVEMENTS,
-    SEASON,
-    START,
-    Movement,
-    World,
-    make_world,
-)
+from llmrec.data.synthetic import CATEGORIES, LENGTH, START, World, make_world
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import splits
 from llmrec.evaluation.metrics import log_loss
@@ -71,44 +59,12 @@ def persistence_lag(world: World) -> tuple[float, float]:
     return float(lag.mean()), float(lag.std() / np.sqrt(len(lag)))
 
 
-def paths(world: World, movement: Movement, n: int) -> Iterator[tuple[float, FloatArray]]:
-    """Every way through n periods as its probability and (n, n_categories) mixes, as documented."""
-    of, n_of = world.chain.prototypes, len(world.chain.prototypes)
-    pairs = list(permutations(range(n_of), 2))
-    if movement == "stable":
-        for one in range(n_of):
-            yield 1 / n_of, np.stack([of[one]] * n)
-    elif movement == "abrupt":
-        for path in product(range(n_of), repeat=n):
-            jumps = sum(a != b for a, b in pairwise(path))
-            chance = (JUMP / (n_of - 1)) ** jumps * (1 - JUMP) ** (n - 1 - jumps)
-            yield chance / n_of, of[list(path)]
-    elif movement == "seasonal":
-        for pair in pairs:
-            yield 1 / len(pairs), np.stack([of[pair[t // SEASON % 2]] for t in range(n)])
-    else:
-        begins = range(world.chain.n_periods - 1)
-        for (a, b), begin in product(pairs, begins):
-            gone = [min(max(t - begin, 0), GLIDE) / GLIDE for t in range(n)]
-            mixes = np.stack([(1 - part) * of[a] + part * of[b] for part in gone])
-            yield 1 / len(pairs) / len(begins), mixes
-
-
-def by_enumeration(world: World, history: History) -> FloatArray:
-    counts, total, expected = history.category_counts, 0.0, np.zeros(len(CATEGORIES))
-    for movement in world.chain.movements:
-        for chance, mixes in paths(world, movement, len(counts) + 1):
-            joint = chance * float(np.prod(mixes[:-1] ** counts))
-            total, expected = total + joint, expected + joint * mixes[-1]
-    return expected / total
-
-
-@pytest.mark.parametrize("kinds", [*((movement,) for movement in MOVEMENTS), MOVEMENTS])
-def test_the_filter_is_the_sum_over_all_paths(kinds: tuple[Movement, ...]) -> None:
-    world = make_world(2, 4, 4, kinds, seed=5)
+def test_the_forecast_is_what_the_chain_expects_after_ones_own_counts() -> None:
+    world = make_world(8, 4, 4, seed=5)
     histories = histories_at(world, 3)
-    expected = [by_enumeration(world, history) for history in histories]
-    np.testing.assert_allclose(weights_of(world, histories), expected, rtol=0, atol=1e-9)
+    counts = np.stack([history.category_counts for history in histories])
+    expected = world.chain.posterior(counts) @ world.chain.all_mixes(3)
+    np.testing.assert_allclose(weights_of(world, histories), expected, rtol=0, atol=1e-12)
 
 
 @every_movement
@@ -184,6 +140,25 @@ def test_people_are_of_the_kinds_asked_for_in_equal_numbers() -> None:
     assert len(world.kinds) == world.dataset.log.n_users == 40
     assert all((world.kinds == movement).sum() == 10 for movement in MOVEMENTS)
     assert set(make_world(5, 3, 2, ("abrupt",)).kinds) == {"abrupt"}
+
+
+def test_peoples_events_are_those_of_their_kind() -> None:
+    world = world_of(*MOVEMENTS)
+    counts = np.stack([history.category_counts for history in histories_at(world, 12)])
+    sizes = [len(world.chain.mixes(movement, 0)) for movement in MOVEMENTS]
+    starts = np.cumsum([0, *sizes[:-1]])
+    belief = np.add.reduceat(world.chain.posterior(counts), starts, axis=1)
+    own = (belief * (world.kinds[:, None] == np.array(MOVEMENTS))).sum(axis=1)
+    # A calibrated belief b holds the truth with probability b: on average that is sum b^2.
+    surprise = own - (belief**2).sum(axis=1)
+    assert abs(surprise.mean()) < 4 * surprise.std() / np.sqrt(len(surprise))
+    assert own.mean() > 0.8
+
+
+def test_abrupt_people_change_as_often_as_the_optimum_believes() -> None:
+    mixes = world_of("abrupt").chain.path("abrupt", 4_000, np.random.default_rng(0))
+    changes = (mixes[:, 1:] != mixes[:, :-1]).any(axis=2)
+    assert abs(changes.mean() - JUMP) < 4 * np.sqrt(JUMP * (1 - JUMP) / changes.size)
 
 
 def test_the_catalog_can_be_read() -> None:

@@ -161,6 +161,7 @@ def test_what_was_drawn_from_the_forecast_is_calibrated_and_the_reverse_is_not()
 
 def test_skill_and_captured_drift_by_hand() -> None:
     assert skill(np.array(3.0), np.array(4.0)) == pytest.approx(0.25)
+    assert np.isnan(skill(np.array(3.0), np.array(0.0)))
     assert share_captured(np.array([1.0]), np.array([4.0]))[0] == pytest.approx(0.25)
     assert np.isnan(share_captured(np.array([1.0]), np.array([0.0]))[0])
 
@@ -169,6 +170,11 @@ def test_resampled_means_are_paired() -> None:
     values = np.random.default_rng(4).normal(size=(200, 1))
     means = resampled_means(np.concatenate((values, values + 1), axis=1), draws=50)
     np.testing.assert_allclose(means[:, 1] - means[:, 0], 1.0)
+
+
+def test_more_draws_go_on_where_fewer_stopped() -> None:
+    values = np.random.default_rng(4).normal(size=(30, 2))
+    np.testing.assert_array_equal(resampled_means(values, 150)[:70], resampled_means(values, 70))
 
 
 def test_resampled_means_leave_unknown_values_out() -> None:

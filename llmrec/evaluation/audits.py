@@ -1,0 +1,206 @@
+"""What a forecaster lives on: histories are altered in one respect, and the loss tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from llmrec.contracts import FloatArray, Forecast, Forecaster
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import History, Window
+from llmrec.errors import DataError
+from llmrec.evaluation.alterations import anonymised, renamed, shuffled, truncated
+from llmrec.evaluation.backtest import draw, splits, training_windows
+from llmrec.evaluation.metrics import bootstrap_interval, log_loss
+from llmrec.evaluation.report import codec_for
+from llmrec.evaluation.scores import SLICE, refuse_fitted_later
+from llmrec.forecasters.calibration import Calibration
+from llmrec.forecasters.family import Family
+
+if TYPE_CHECKING:
+    from llmrec.language.model import LanguageModel
+
+Kind = Literal["order", "names", "titles", "length"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+LENGTHS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # newest events that the audit of length leaves
+Make = Callable[[Catalog], Mapping[str, Forecaster]]
+Row = tuple[str, str, float, float, float, int]
+COLUMNS = ["model", "metric", "value", "low", "high", "n"]
+
+
+def audit(
+    kind: Kind,
+    make: Make,
+    windows: Sequence[Window],
+    *,
+    dataset: str = "",
+    split: str = "",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Judge forecasters on altered against unaltered histories of the same users.
+
+    Parameters
+    ----------
+    kind
+        "order": items are `shuffled` over each history. "names": categories are `renamed`.
+        "titles": items are `anonymised`. "length": histories are `truncated` to the `LENGTHS`.
+    make
+        Gives forecasters by name, fitted on unaltered data, for the catalog at hand: what reads
+        text holds the names of categories. Called once for each catalog.
+    windows
+        One a user, of one log and catalog.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rows: dataset, split, audit, model, metric, value, low, high, n (users with a target), with
+        95 % intervals over users, in nats per event. Metrics: log_loss_before, log_loss_after and
+        log_loss_change, their paired difference (> 0: the forecaster lived on what was taken
+        away). "length" has a column events too, and metrics log_loss and log_loss_change (against
+        the whole history); the most events are those of the longest history: nobody is cut.
+
+    Raises
+    ------
+    DataError
+        If there is no such audit or no window, or a forecaster was fitted on events of the targets.
+    """
+    if kind not in KINDS:
+        raise DataError(f"no audit is called {kind!r}; choose from {', '.join(KINDS)}.")
+    if not windows:
+        raise DataError(f"{dataset} {split}: no window to audit on")
+    made = _made(make, windows[0].history.catalog, windows)
+    before = {name: _losses(forecaster, windows) for name, forecaster in made.items()}
+    if kind == "length":
+        table = _by_length(made, before, windows)
+    else:
+        altered = _altered(kind, windows, seed)
+        if altered[0].history.catalog is not windows[0].history.catalog:
+            made = _made(make, altered[0].history.catalog, windows)
+        after = {name: _losses(forecaster, altered) for name, forecaster in made.items()}
+        table = _compared(before, after)
+    about = {"dataset": dataset, "split": split, "audit": kind}
+    for place, (column, value) in enumerate(about.items()):
+        table.insert(place, column, value)
+    return table
+
+
+def audit_dataset(
+    dataset: Dataset,
+    kind: Kind,
+    names: Sequence[str],
+    model: LanguageModel | None = None,
+    n: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Audit forecasters of the family by name on n windows of a log's first test split.
+
+    The mean and counting take part in any case: the mean does not know the order, so what it loses
+    is what the alteration does to the common mix. A language model, if there is one, is audited
+    with its reading believed in full beside counting.
+    """
+    found = splits(dataset)
+    family = Family(training_windows(dataset), found["validation"], seed)
+    split = next(name for name in found if name != "validation")
+    chosen = dict.fromkeys(("Mean", "DecayedDirichlet", *names))
+
+    def make(catalog: Catalog) -> dict[str, Forecaster]:
+        made: dict[str, Forecaster] = {
+            name: _ByPlace(family[name], dataset.catalog) for name in chosen
+        }
+        if model is not None:
+            made["LLM x counting (a = 1)"] = _believed(model, catalog, dataset, made)
+        return made
+
+    windows = draw(found[split], n, seed)
+    return audit(kind, make, windows, dataset=dataset.name, split=split, seed=seed)
+
+
+@dataclass(frozen=True)
+class _ByPlace:
+    """A numeric forecaster, which knows categories by their place and not by their names."""
+
+    forecaster: Forecaster
+    catalog: Catalog
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        known = [replace(history, catalog=self.catalog) for history in histories]
+        return self.forecaster.forecast(known)
+
+    @property
+    def fitted(self) -> Fitted | None:
+        found: Fitted | None = getattr(self.forecaster, "fitted", None)
+        return found
+
+
+def _believed(
+    model: LanguageModel, catalog: Catalog, dataset: Dataset, made: Mapping[str, Forecaster]
+) -> Forecaster:
+    from llmrec.forecasters.llm import LLMForecaster
+
+    nothing = np.zeros(catalog.n_categories)
+    calibration = Calibration(1.0, nothing, nothing, categories=catalog.categories)
+    codec = codec_for(replace(dataset, catalog=catalog), model)
+    return LLMForecaster(model, codec, made["DecayedDirichlet"], calibration)
+
+
+def _altered(kind: Kind, windows: Sequence[Window], seed: int) -> list[Window]:
+    if kind == "order":
+        return shuffled(windows, seed)
+    return renamed(windows, seed=seed) if kind == "names" else anonymised(windows, seed)
+
+
+def _made(make: Make, catalog: Catalog, windows: Sequence[Window]) -> Mapping[str, Forecaster]:
+    """Make forecasters; none may have seen the targets of the unaltered windows."""
+    made = make(catalog)
+    for name, forecaster in made.items():
+        # An altered log has another fingerprint, by which a fit would not know it again.
+        refuse_fitted_later(name, forecaster, windows)
+    return made
+
+
+def _losses(forecaster: Forecaster, windows: Sequence[Window]) -> FloatArray:
+    """(n_windows,) log-loss, NaN without a target; forecasts are asked for in slices."""
+    weights = [
+        forecast.category_weights
+        for start in range(0, len(windows), SLICE)
+        for forecast in forecaster.forecast([w.history for w in windows[start : start + SLICE]])
+    ]
+    targets = np.stack([window.target.category_counts for window in windows])
+    return log_loss(np.stack(weights), targets)
+
+
+def _compared(before: Mapping[str, FloatArray], after: Mapping[str, FloatArray]) -> pd.DataFrame:
+    rows: list[Row] = []
+    for model, loss in before.items():
+        rows.append(_row(model, "log_loss_before", loss))
+        rows.append(_row(model, "log_loss_after", after[model]))
+        rows.append(_row(model, "log_loss_change", after[model] - loss))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _by_length(
+    made: Mapping[str, Forecaster], whole: Mapping[str, FloatArray], windows: Sequence[Window]
+) -> pd.DataFrame:
+    longest = max(window.history.n_events for window in windows)
+    tables = []
+    for n in (*(length for length in LENGTHS if length < longest), longest):
+        cut = truncated(windows, n)
+        rows: list[Row] = []
+        for model, forecaster in made.items():
+            loss = whole[model] if n == longest else _losses(forecaster, cut)
+            rows.append(_row(model, "log_loss", loss))
+            rows.append(_row(model, "log_loss_change", loss - whole[model]))
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        table.insert(1, "events", n)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _row(model: str, metric: str, values: FloatArray) -> Row:
+    return (model, metric, *bootstrap_interval(values), int(np.isfinite(values).sum()))

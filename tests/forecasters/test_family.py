@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmrec.data.periods import Window, make_windows
+from llmrec.errors import DataError
+from llmrec.forecasters import family as module
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.drift import GlobalDrift, SameSeason
+from llmrec.forecasters.family import BUILDERS, EXPERTS, NETS, NEXT_ITEM, SEEDED, Family
+from tests.worlds import START, catalog, log
+
+NUMERIC = tuple(name for name in BUILDERS if name not in NEXT_ITEM)  # those need cornac
+WORLD = log(n_users=12)
+
+
+def at(week: int) -> list[Window]:
+    return make_windows(WORLD, catalog(), "7D", START + np.timedelta64(7 * week, "D"))
+
+
+def family(seed: int = 0) -> Family:
+    return Family([*at(2), *at(3)], at(4), seed)
+
+
+def ask(some: Family, name: str) -> Any:
+    if name in NETS:
+        pytest.importorskip(f"llmrec.forecasters.{NETS[name]}")
+    return some[name]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Family:
+    return family()
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_each_is_fitted_on_the_windows_and_only_once(shared: Family, name: str) -> None:
+    forecaster = ask(shared, name)
+    assert shared[name] is forecaster
+    assert forecaster.fitted.saw(at(4)[0])
+    assert not forecaster.fitted.saw(at(5)[0])
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_a_forecast_says_by_what_name_it_was_asked_for(shared: Family, name: str) -> None:
+    (forecast,) = ask(shared, name).forecast([at(5)[0].history])
+    assert forecast.source.model == name
+
+
+def test_a_builder_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Family] = []
+
+    def build(some: Family) -> DecayedDirichlet:
+        calls.append(some)
+        return DecayedDirichlet()
+
+    monkeypatch.setitem(module.BUILDERS, "DecayedDirichlet", build)
+    some = family()
+    assert not calls  # nothing is fitted before it is asked for
+    for name in ("DecayedDirichlet", "GlobalDrift", "SameSeason", "DecayedDirichlet"):
+        some[name]
+    assert calls == [some]
+
+
+@pytest.mark.parametrize("name", ["Prophet", "gru", ""])
+def test_an_unknown_name_is_refused_and_the_choices_are_named(shared: Family, name: str) -> None:
+    with pytest.raises(DataError, match=f"no forecaster is called '{name}'") as refused:
+        shared[name]
+    assert all(choice in str(refused.value) for choice in BUILDERS)
+
+
+@pytest.mark.parametrize(("training", "validation"), [(0, 1), (1, 0), (0, 0)])
+def test_a_family_without_windows_is_refused(training: int, validation: int) -> None:
+    with pytest.raises(DataError, match=f"{training} training and {validation} validation"):
+        Family(at(2)[:training], at(3)[:validation])
+
+
+def test_models_on_counting_share_one_prior(shared: Family) -> None:
+    counting, drift = shared["DecayedDirichlet"], shared["GlobalDrift"]
+    for name in ("GlobalDrift", "SameSeason"):
+        assert ask(shared, name).prior is counting
+    for name in ("CategoryMarkov", "RidgeAutoregression", "NeighbouringUsers", "CategoryEASE"):
+        assert ask(shared, name).prior is drift
+    for name in NETS:
+        assert ask(shared, name).prior is counting
+    # As if each had fitted its own.
+    assert drift == GlobalDrift().fit(at(4))
+    assert shared["SameSeason"] == SameSeason().fit(at(4))
+
+
+def test_the_mixture_is_of_the_family_s_own_experts(shared: Family) -> None:
+    mixture = ask(shared, "GatedMixture")
+    assert set(mixture.experts) == set(EXPERTS)
+    assert all(mixture.experts[name] is shared[name] for name in EXPERTS)
+
+
+def test_another_seed_shares_what_no_seed_changes(shared: Family) -> None:
+    asked = ("Mean", "GlobalDrift", "NeighbouringUsers", "CellMLP", "GatedMixture")
+    before = {name: ask(shared, name) for name in asked}
+    other = shared.with_seed(7)
+    assert other.seed == 7
+    histories = [window.history for window in at(5)]
+    for name, forecaster in before.items():
+        assert (other[name] is forecaster) == (name not in SEEDED)
+        assert shared[name] is forecaster
+    weights = [some["CellMLP"].forecast(histories)[0] for some in (shared, other)]
+    assert [forecast.source.seed for forecast in weights] == [0, 7]
+    assert (weights[0].category_weights != weights[1].category_weights).any()
+    assert shared.with_seed(0)["CellMLP"].forecast(histories)[0].category_weights.tobytes() == (
+        weights[0].category_weights.tobytes()
+    )
+
+
+def test_names_lead_to_builders_and_nets_to_their_files() -> None:
+    assert set(SEEDED) | set(EXPERTS) <= set(BUILDERS)
+    for name, file in NETS.items():
+        pytest.importorskip("torch")
+        assert getattr(import_module(f"llmrec.forecasters.{file}"), name).__name__ == name

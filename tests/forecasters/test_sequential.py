@@ -1,0 +1,233 @@
+"""SASRec and BERT4Rec: a world whose next item is certain, cornac's own scores, checkpoints."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("cornac", reason="needs llmrec[sequential]")
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from llmrec.contracts import ItemScorer
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import Window, events_before, make_histories, make_windows
+from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
+from llmrec.forecasters.item_nets import LENGTH, Name, new_net, newest, next_scores, states_of
+from llmrec.forecasters.sequential import ABOUT_FILE, PARAMETERS_FILE, NextItem
+from tests.worlds import START, small_world
+
+ITEMS = ("a", "b", "c", "d")
+both = pytest.mark.parametrize("model", ["SASRec", "BERT4Rec"])
+
+
+def cycle(n_users: int = 12, n_events: int = 24) -> tuple[Interactions, Catalog]:
+    """After a comes b, after b comes c, after c comes a; d is never taken."""
+    categories = [["A"], ["B"], ["C"], ["D"]]
+    items = Catalog.from_frame(pd.DataFrame({"item_id": ITEMS, "categories": categories}))
+    rows = [
+        (f"u{user}", ITEMS[(user + event) % 3], START + np.timedelta64(event, "h"))
+        for user in range(n_users)
+        for event in range(n_events)
+    ]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    return Interactions.from_frame(frame).aligned(items), items
+
+
+def windows(back: int) -> list[Window]:
+    return make_windows(*cycle(), "1 events", back=back)
+
+
+@pytest.fixture(scope="module", params=["SASRec", "BERT4Rec"])
+def fitted(request: pytest.FixtureRequest) -> NextItem:
+    return NextItem(request.param, steps=120).fit(windows(2), windows(1))
+
+
+def tiny(model: Name, seed: int = 0) -> NextItem:
+    every = small_world()
+    return NextItem(model, steps=2).fit(every[:14], every[14:], seed=seed)
+
+
+def test_the_cycle_is_learned(fitted: NextItem) -> None:
+    histories = [window.history for window in windows(0)]
+    likeliest = fitted.scores(histories).argmax(axis=1)
+    after = [(history.item_idx[-1] + 1) % 3 for history in histories]
+    assert likeliest.tolist() == after
+    assert np.exp(fitted.scores(histories)).max(axis=1).min() > 0.8
+
+
+def test_the_forecast_is_the_next_item_in_categories(fitted: NextItem) -> None:
+    histories = [window.history for window in windows(0)]
+    assert fitted.share > 0.9
+    for history, forecast in zip(histories, fitted.forecast(histories), strict=True):
+        assert forecast.top(1)[0] == (history.item_idx[-1] + 1) % 3
+        assert forecast.category_weights.sum() == pytest.approx(1, abs=1e-9)
+        assert (forecast.category_weights > 0).all()
+        assert forecast.source.model == fitted.model
+
+
+def test_scores_are_finite_log_probabilities_of_real_items(fitted: NextItem) -> None:
+    scorer: ItemScorer = fitted
+    scores = scorer.scores([window.history for window in windows(0)])
+    assert scores.shape == (12, len(ITEMS))
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
+
+
+def test_a_batch_gives_what_single_calls_give_in_any_order(fitted: NextItem) -> None:
+    log, items = cycle()
+    histories = make_histories(log, items, "1 events", START + np.timedelta64(5, "h"))
+    histories += [window.history for window in windows(0)]  # short and long ones side by side
+    batch = fitted.scores(histories)
+    singles = np.concatenate([fitted.scores([history]) for history in histories])
+    np.testing.assert_allclose(batch, singles, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(batch, fitted.scores(histories[::-1])[::-1], rtol=0, atol=1e-12)
+
+
+def test_what_happens_after_the_cutoff_changes_nothing(fitted: NextItem) -> None:
+    log, items = cycle()
+    cutoff = START + np.timedelta64(10, "h")
+    whole = fitted.scores(make_histories(log, items, "1 events", cutoff))
+    cut = fitted.scores(make_histories(events_before(log, cutoff), items, "1 events", cutoff))
+    np.testing.assert_array_equal(whole, cut)
+
+
+def test_a_user_without_events_gets_what_is_popular(fitted: NextItem) -> None:
+    log, items = cycle()
+    (nobody,) = make_histories(log, items, "1 events", START, [0])
+    assert nobody.n_events == 0
+    # 12 users took a, b, c alternately before validation, 22 events each; half an event for each.
+    counts = np.array([88.5, 88.5, 88.5, 0.5])
+    np.testing.assert_allclose(fitted.scores([nobody])[0], np.log(counts / counts.sum()))
+    assert fitted.forecast([nobody])[0].category_weights.sum() == pytest.approx(1)
+
+
+@both
+def test_scores_in_batches_equal_what_cornac_scores(model: Name) -> None:
+    from cornac.models import SASRec, TransformerRec
+
+    torch.manual_seed(0)
+    net = new_net(model, 30).double().eval()
+    taken = [np.arange(n) % 30 for n in (1, 7, LENGTH - 1, LENGTH, 80)]
+    ours = next_scores(net, torch.from_numpy(newest(taken, LENGTH, 30))).detach().numpy()
+    theirs = SASRec(max_len=LENGTH) if model == "SASRec" else TransformerRec(max_len=LENGTH)
+    theirs.model, theirs.pad_idx, theirs.mask_idx = net, 30, 31
+    if model == "BERT4Rec":
+        theirs.objective_ = theirs._build_objective()
+    for row, items in zip(ours, taken, strict=True):
+        np.testing.assert_allclose(row, theirs.score(0, items.tolist()), rtol=0, atol=1e-12)
+
+
+def test_later_items_do_not_change_what_sasrec_knows_earlier() -> None:
+    torch.manual_seed(0)
+    net = new_net("SASRec", 30).double().eval()
+    rows = torch.arange(LENGTH)[None] % 30
+    other = rows.clone()
+    other[0, 20:] = 7
+    before, after = states_of(net, rows), states_of(net, other)
+    torch.testing.assert_close(before[:, :20], after[:, :20], rtol=0, atol=1e-12)
+    assert not torch.allclose(before[:, 20:], after[:, 20:])
+
+
+@both
+def test_what_stands_in_the_padding_does_not_matter(model: Name) -> None:
+    torch.manual_seed(0)
+    net = new_net(model, 30).double().eval()
+    rows = torch.from_numpy(newest([np.array([3, 1, 2])], LENGTH, 30))
+    before = next_scores(net, rows).detach()
+    with torch.no_grad():
+        net.item_emb.weight[30] = 5.0
+    torch.testing.assert_close(next_scores(net, rows).detach(), before, rtol=0, atol=1e-12)
+
+
+@both
+def test_the_validation_targets_are_not_learned_from(model: Name) -> None:
+    every = small_world()
+    training, validation = every[:14], every[14:]
+    kinder = [
+        Window(w.history, replace(w.target, stop=w.target.start + 1)) for w in validation
+    ]
+    once, again = (NextItem(model, steps=2).fit(training, part) for part in (validation, kinder))
+    histories = [window.history for window in every]
+    np.testing.assert_array_equal(once.scores(histories), again.scores(histories))
+
+
+@both
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(model: Name) -> None:
+    histories = [window.history for window in small_world()]
+    once, again, other = (tiny(model, seed).scores(histories) for seed in (1, 1, 2))
+    assert once.tobytes() == again.tobytes() != other.tobytes()
+
+
+@both
+def test_a_checkpoint_forecasts_the_same_bytes(model: Name, tmp_path: Path) -> None:
+    histories = [window.history for window in small_world()]
+    fit = tiny(model)
+    fit.save(tmp_path)
+    loaded = NextItem.load(tmp_path)
+    assert loaded.scores(histories).tobytes() == fit.scores(histories).tobytes()
+    pairs = zip(loaded.forecast(histories), fit.forecast(histories), strict=True)
+    for ours, theirs in pairs:
+        assert ours.category_weights.tobytes() == theirs.category_weights.tobytes()
+        assert ours.concentration == theirs.concentration
+        assert ours.source == theirs.source
+    assert loaded.fitted is not None
+    assert fit.fitted is not None
+    assert loaded.fitted.to_dict() == fit.fitted.to_dict()
+
+
+def test_a_checkpoint_with_a_parameter_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    tiny("SASRec").save(tmp_path)
+    state = load_file(tmp_path / PARAMETERS_FILE)
+    state["pos_emb.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / PARAMETERS_FILE)
+    with pytest.raises(ModelLoadError, match=r"'pos_emb.weight' is not finite"):
+        NextItem.load(tmp_path)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="is no next-item model"):
+        NextItem.load(tmp_path)
+    tiny("SASRec").save(tmp_path)
+    about = json.loads((tmp_path / ABOUT_FILE).read_text())
+    (tmp_path / ABOUT_FILE).write_text(json.dumps({**about, "model": "BERT4Rec"}))
+    with pytest.raises(ModelLoadError, match="is no next-item model"):
+        NextItem.load(tmp_path)
+    (tmp_path / PARAMETERS_FILE).write_bytes(b"half a file")
+    with pytest.raises(ModelLoadError, match="is no next-item model"):
+        NextItem.load(tmp_path)
+
+
+def test_nothing_is_forecast_before_a_fit_or_for_another_catalog(fitted: NextItem) -> None:
+    histories = [window.history for window in small_world()]
+    with pytest.raises(TrainingError, match="fit it"):
+        NextItem("SASRec").forecast(histories)
+    with pytest.raises(TrainingError, match="before saving"):
+        NextItem("SASRec").save(Path("nowhere"))
+    with pytest.raises(DataError, match="another catalog"):
+        fitted.scores(histories)
+    with pytest.raises(DataError, match="'GRU4Rec'"):
+        NextItem("GRU4Rec")  # type: ignore[arg-type]
+
+
+def test_nothing_can_be_learned_from_people_without_events() -> None:
+    (window,) = small_world(n_users=1, empty=True)
+    with pytest.raises(TrainingError, match="two items"):
+        NextItem("SASRec", steps=1).fit([], [window])
+
+
+def test_without_cornac_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cornac.models.sasrec.sasrec", None)
+    monkeypatch.delitem(sys.modules, "llmrec.forecasters.item_nets")
+    with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[sequential\]'"):
+        importlib.import_module("llmrec.forecasters.item_nets")
