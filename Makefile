@@ -43,6 +43,10 @@ notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.parse_rate --data completejourney
+	$(BIN)/python -m benchmarks.forecast_quality --data completejourney
+	$(BIN)/python -m benchmarks.forecast_quality --data ml-100k
+	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
+	$(BIN)/python -m benchmarks.family_speed
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment and what tools left behind

@@ -12,20 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.record import record
+from llmrec.data.periods import Window, events_before
 from llmrec.data.readers import Dataset, load_dataset
-from llmrec.evaluation.backtest import splits, training_windows
+from llmrec.data.synthetic import make_world
+from llmrec.evaluation.backtest import evaluate_rankings, splits, training_windows
 from llmrec.evaluation.report import PERSISTENCE, REFERENCE, Readings
 from llmrec.evaluation.scores import Judgement, judge, summarise
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
+from llmrec.ranking.tilt import rank
+from llmrec.settings import build_blend, fit_settings
 
 PRIORS = (REFERENCE, "GatedMixture")
+RANKED = (PERSISTENCE, REFERENCE, "GatedMixture")
 
 
 class Kept:
@@ -95,11 +101,45 @@ def main() -> None:
             dataset, families[0], arguments.model, arguments.users, kept.folder
         )
         judgements = {split: joined([judgements[split], spoken[split]]) for split in windows}
+    if dataset.name == "synthetic":
+        optimum = {"Optimum": [make_world()]}
+        for split, found in windows.items():
+            judged = judge(optimum, found, dataset=dataset.name, split=split)
+            judgements[split] = joined([judgements[split], judged])
     tables = [
         summarise(found, reference=REFERENCE, persistence=PERSISTENCE)
         for found in judgements.values()
     ]
-    record(f"forecast_quality_{dataset.name}", rows(pd.concat(tables), costs, calibrations))
+    found = rows(pd.concat(tables), costs, calibrations)
+    if dataset.name == "completejourney" and set(RANKED) <= set(names):
+        found += ranking_rows(dataset, families[0], windows)
+    record(f"forecast_quality_{dataset.name}", found)
+
+
+def ranking_rows(
+    dataset: Dataset, family: Family, windows: dict[str, list[Window]]
+) -> list[dict[str, object]]:
+    """Rank items for each test period by the same scorers, tilted toward different forecasts.
+
+    Blend and strength are fitted (with counting) on the last period before the first test.
+    """
+    cutoff = windows["test 1"][0].history.cutoff
+    before = replace(dataset, log=events_before(dataset.log, cutoff))
+    settings = fit_settings(before)
+    found = []
+    for split, part in windows.items():
+        histories = [window.history for window in part]
+        blend = build_blend(dataset, histories[0].cutoff, settings.blend)
+        forecasts = {name: family[name].forecast(histories) for name in RANKED}
+        lists = {"no tilt": rank(forecasts[PERSISTENCE], histories, blend, k=10, strength=0.0)}
+        lists |= {
+            f"tilted to {name}": rank(forecast, histories, blend, k=10, strength=settings.strength)
+            for name, forecast in forecasts.items()
+        }
+        table = evaluate_rankings(lists, part, k=10)
+        about = {"dataset": dataset.name, "split": split, "seeds": [0]}
+        found += [about | row for row in table.to_dict("records")]
+    return found
 
 
 def joined(judgements: list[Judgement]) -> Judgement:

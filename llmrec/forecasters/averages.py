@@ -13,6 +13,7 @@ from llmrec.data.counts import category_sums
 from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
 from llmrec.forecasters.counting import Mix, common_mix, mixes
+from llmrec.forecasters.mixing import shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -47,7 +48,7 @@ class ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
         fitted, histories = Fitted.on(windows), [window.history for window in windows]
         targets = np.stack([window.target.category_counts for window in windows])
-        shares = targets / targets.sum(axis=1, keepdims=True)
+        shares = shares_of(targets)
         best, least = self, np.inf
         for mix, decay in itertools.product(mixes(histories), DECAYS):
             own, common = _averages(histories, decay), common_mix(histories, mix)

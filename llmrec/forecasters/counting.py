@@ -12,6 +12,7 @@ import numpy as np
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window, category_counts_between, weighted_counts
+from llmrec.forecasters.mixing import shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -60,7 +61,7 @@ class DecayedDirichlet:
         fitted = Fitted.on(windows)
         histories = [window.history for window in windows]
         targets = np.stack([window.target.category_counts for window in windows])
-        shares = targets / targets.sum(axis=1, keepdims=True)
+        shares = shares_of(targets)
         best, least = self, np.inf
         for mix, decay in itertools.product(mixes(histories), decays):
             own = weighted_counts(histories, age_weights(decay))

@@ -20,6 +20,7 @@ from llmrec.data.periods import (
     common_counts,
 )
 from llmrec.forecasters.counting import DecayedDirichlet, age_weights, common_mix, normalised
+from llmrec.forecasters.mixing import shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -174,5 +175,5 @@ def _moved(weights: FloatArray, shift: FloatArray) -> FloatArray:
 
 
 def _loss(weights: FloatArray, shift: FloatArray, targets: FloatArray) -> float:
-    shares = targets / targets.sum(axis=1, keepdims=True)
+    shares = shares_of(targets)
     return float(-(shares * np.log(_moved(weights, shift))).sum(axis=1).mean())

@@ -50,7 +50,7 @@ class RidgeAutoregression:
         squares, products = _normal_equations(training, prior)
         histories = [window.history for window in validation]
         targets = np.stack([window.target.category_counts for window in validation])
-        shares = normalised(targets)
+        shares = shares_of(targets)
         features, counted = _features(histories, prior)
         losses = {}
         for penalty in PENALTIES:
@@ -95,7 +95,7 @@ def _normal_equations(
     for start in range(0, len(windows), SLICE):
         part = windows[start : start + SLICE]
         features, counted = _features([window.history for window in part], prior)
-        targets = normalised(np.stack([window.target.category_counts for window in part]))
+        targets = shares_of(np.stack([window.target.category_counts for window in part]))
         squares = squares + features.T @ features
         products = products + features.T @ ((targets - counted) / np.sqrt(counted))
     return squares, products

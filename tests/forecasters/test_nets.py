@@ -205,9 +205,9 @@ def test_the_transformer_looks_at_nothing_before_the_first_event() -> None:
     net, seen = made(Transformer, 2), inputs([new])
     with torch.inference_mode():
         before = net(seen)
-        net.age[:-1] += 5.0  # of the periods before the first event
+        net.age[:-1] += torch.randn(5, 64)  # of the periods before the first event
         after = net(seen)
-        net.age[-1] += 5.0 * torch.randn(64, dtype=torch.float64)
+        net.age[-1] += torch.randn(64)
         moved = net(seen)
     np.testing.assert_allclose(after, before, atol=1e-12)
     assert (moved - before).abs().max() > 1e-3

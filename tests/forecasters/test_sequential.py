@@ -154,9 +154,7 @@ def test_what_stands_in_the_padding_does_not_matter(model: Name) -> None:
 def test_the_validation_targets_are_not_learned_from(model: Name) -> None:
     every = small_world()
     training, validation = every[:14], every[14:]
-    kinder = [
-        Window(w.history, replace(w.target, stop=w.target.start + 1)) for w in validation
-    ]
+    kinder = [Window(w.history, replace(w.target, stop=w.target.start + 1)) for w in validation]
     once, again = (NextItem(model, steps=2).fit(training, part) for part in (validation, kinder))
     histories = [window.history for window in every]
     np.testing.assert_array_equal(once.scores(histories), again.scores(histories))

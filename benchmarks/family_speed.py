@@ -1,0 +1,86 @@
+"""Time counting, and see whether memory stays flat while people stream by.
+
+Counting forecasts all people of Complete Journey over and over, in slices, as a stream would; the
+peak of what Python and numpy hold is taken for a short and for a long stream.
+
+Run: python -m benchmarks.family_speed
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+
+import numpy as np
+
+from benchmarks.record import record
+from llmrec.contracts import Forecaster
+from llmrec.data.periods import History
+from llmrec.data.readers import load_dataset
+from llmrec.evaluation.backtest import splits
+from llmrec.forecasters.averages import ExponentialDecay
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.drift import GlobalDrift
+
+ROUNDS, SLICE = 7, 1_024
+SHORT, LONG = 4, 40  # slices
+
+
+def main() -> None:
+    """Time each, best of some rounds, and measure the memory of a stream."""
+    dataset = load_dataset("completejourney")
+    windows = splits(dataset)
+    histories = [window.history for window in windows["test 1"]]
+    validation = windows["validation"]
+    rows = []
+    for forecaster in (
+        DecayedDirichlet().fit(validation),
+        ExponentialDecay().fit(validation),
+        GlobalDrift().fit(validation),
+    ):
+        name = type(forecaster).__name__
+        asked: dict[str, Callable[[], object]] = {
+            "users_per_second_weights": lambda f=forecaster: f.category_weights(histories),
+            "users_per_second_forecasts": lambda f=forecaster: f.forecast(histories),
+        }
+        for metric, ask in asked.items():
+            rows.append(row(name, metric, *rates(ask, len(histories)), len(histories)))
+        short, long = peak(forecaster, histories, SHORT), peak(forecaster, histories, LONG)
+        rows.append(row(name, "peak_mib_short_stream", short, None, None, SHORT * SLICE))
+        rows.append(row(name, "peak_mib_long_stream", long, None, None, LONG * SLICE))
+    record("family_speed", rows)
+
+
+def rates(ask: Callable[[], object], n: int) -> tuple[float, float, float]:
+    """Median, least and most users a CPU second."""
+    found = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        ask()
+        found.append(n / (time.process_time() - start))
+    return float(np.median(found)), min(found), max(found)
+
+
+def peak(forecaster: Forecaster, histories: list[History], n_slices: int) -> float:
+    """MiB held at most while slices of people are forecast one after the other."""
+    stream: Iterator[History] = cycle(histories)
+    tracemalloc.start()
+    for _ in range(n_slices):
+        forecaster.forecast(list(islice(stream, SLICE)))
+    held = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    return float(held)
+
+
+def row(
+    model: str, metric: str, value: float, low: float | None, high: float | None, n: int
+) -> dict[str, object]:
+    """Give one row of the record."""
+    about = {"dataset": "completejourney", "split": "test 1", "model": model, "seeds": []}
+    return about | {"metric": metric, "value": value, "low": low, "high": high, "n": n}
+
+
+if __name__ == "__main__":
+    main()
