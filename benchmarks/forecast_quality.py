@@ -30,6 +30,7 @@ from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
 from llmrec.ranking.tilt import rank
 from llmrec.settings import build_blend, fit_settings
 
+KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of
 PRIORS = (REFERENCE, "GatedMixture")
 RANKED = (PERSISTENCE, REFERENCE, "GatedMixture")
 
@@ -187,7 +188,7 @@ def rows(
     found = []
     for row in table.to_dict("records"):
         part = row.pop("slice")
-        if part.startswith("drift ") and row["metric"] != "skill":
+        if part != "all" and (part not in KINDS or row["metric"] != "log_loss_gain"):
             continue
         row["split"] = row["split"] if part == "all" else f"{row['split']} / {part}"
         found.append(row | {"seeds": seeds_of(row["model"])})

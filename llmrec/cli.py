@@ -41,6 +41,12 @@ Cutoff = Annotated[str | None, typer.Option(help="Start of the period to forecas
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
+SAID = (
+    "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
+    "mean; 80 %: observations inside the 80 % interval."
+)
+
+
 class AuditKind(StrEnum):
     """The audits, as words of the command line."""
 
@@ -166,7 +172,8 @@ def evaluate(
     if as_json:
         console.print_json(found.table.to_json(orient="records"))
     else:
-        _show_table(f"{data}: gains are on counting, skill is against the mean", found.table)
+        _show_comparison(data, found.table)
+        console.print(Text(SAID, style="dim"))
     if out is not None:
         path = save_report(found, out)
         if not as_json:
@@ -252,13 +259,37 @@ def _readings(dataset: Dataset, model: str, users: int | None) -> Any:
     return Readings.drawn(dataset, users).read(_language_model(model), dataset)
 
 
+def _show_comparison(title: str, table: pd.DataFrame) -> None:
+    """Print a line a model, the best first, of what matters most; the report has the rest."""
+    whole = table[table["slice"] == "all"]
+    for split in dict.fromkeys(whole["split"]):
+        cells = {(row["model"], row["metric"]): row for row in _rows_of(whole, split)}
+        models = {row["model"]: row["value"] for key, row in cells.items() if key[1] == "log_loss"}
+        view = Table(title=Text(f"{title}, {split}"), box=None, header_style="dim", pad_edge=False)
+        for column in ("model", "n", "loss", "gain on counting", "skill", "80 %"):
+            view.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+        for model in sorted(models, key=lambda model: models[model]):
+            gain = cells[model, "log_loss_gain"]
+            view.add_row(
+                Text(model),
+                str(cells[model, "log_loss"]["n"]),
+                f"{models[model]:.4f}",
+                f"{gain['value']:+.4f} ({gain['low']:+.4f}, {gain['high']:+.4f})",
+                f"{cells[model, 'skill']['value']:+.4f}",
+                f"{cells[model, 'coverage80']['value']:.0%}",
+            )
+        console.print(view)
+
+
+def _rows_of(table: pd.DataFrame, split: str) -> list[dict[Any, Any]]:
+    return table[table["split"] == split].to_dict("records")
+
+
 def _show_table(title: str, table: pd.DataFrame) -> None:
-    """Print a tidy table; of slices only the whole."""
-    if "slice" in table:
-        table = table[table["slice"] == "all"].drop(columns="slice")
+    """Print a tidy table whole."""
     view = Table(title=Text(f"{title}; 95 % intervals over users"))
     numbers = ("value", "low", "high")
-    columns = [column for column in table if column != "dataset"]
+    columns = [column for column in table if column not in ("dataset", "audit")]
     for column in columns:
         view.add_column(str(column), justify="right" if column in (*numbers, "n") else "left")
     for row in table.to_dict("records"):

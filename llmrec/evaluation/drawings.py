@@ -34,18 +34,22 @@ def gains(table: pd.DataFrame) -> str:
         part = found[found["split"] == split].set_index("model").reindex(order)
         at = np.arange(len(order))
         axis.axvline(0, color=FAINT, linewidth=1)
+        right = 1.1 * max(float(part["high"].max()), 1e-4)
+        left = min(-0.3 * right, max(1.1 * float(part["low"].min()), -1.2 * right))
+        axis.set_xlim(left, right)
         for y, (model, row) in zip(at, part.iterrows(), strict=True):
             colour = COLOURS[0] if row["low"] > 0 else COLOURS[1] if row["high"] < 0 else FAINT
-            marks = axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2)
-            marks += axis.plot(row["value"], y, "o", color=colour, markersize=5)
+            if row["value"] < left:  # far off: an arrow at the edge, and its value
+                marks = axis.plot(left, y, "<", color=colour, markersize=5, clip_on=False)
+                axis.annotate(f"  {row['value']:.3f}", (left, y), va="center", fontsize=8)
+            else:
+                marks = axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2)
+                marks += axis.plot(row["value"], y, "o", color=colour, markersize=5)
             for mark in marks:
                 mark.set_gid(_gid(str(model)))
         axis.set_yticks(at, order)
         axis.set_title(split, loc="left", fontsize=10, color=INK)
         axis.set_xlabel("nats per event gained on counting")
-        shown = part["value"].clip(lower=-4 * part["value"].abs().median())
-        room = 0.15 * max(float(part["high"].max()), 1e-4)
-        axis.set_xlim(float(min(shown.min(), 0)) - room, float(part["high"].max()) + room)
     return _svg(drawn)
 
 

@@ -23,7 +23,8 @@ except ImportError as error:
 
 Name = Literal["SASRec", "BERT4Rec"]
 LENGTH = 50  # items that a net sees
-FACTORS, BLOCKS, HEADS, DROPOUT = 64, 2, 2, 0.5
+FACTORS, BLOCKS, HEADS = 64, 2, 2
+DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2}
 SPREAD = 0.1  # of the first parameters; from cornac's 0.02 not even a cycle is learned in time
 MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
 
@@ -33,11 +34,16 @@ def new_net(model: Name, n_items: int) -> Any:
 
     The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
     """
-    sizes = {"embedding_dim": FACTORS, "maxlen": LENGTH, "n_layers": BLOCKS, "n_heads": HEADS}
-    if model == "SASRec":
-        net = SASRecModel(n_items, use_biases=False, dropout=DROPOUT, **sizes)
-    else:
-        net = TransformerRecModel(n_items, backbone="bert", dropout=DROPOUT, **sizes)
+    own = {"use_biases": False} if model == "SASRec" else {"backbone": "bert"}
+    net = (SASRecModel if model == "SASRec" else TransformerRecModel)(
+        n_items,
+        embedding_dim=FACTORS,
+        maxlen=LENGTH,
+        n_layers=BLOCKS,
+        n_heads=HEADS,
+        dropout=DROPOUT[model],
+        **own,
+    )
     for parameter in net.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=SPREAD)

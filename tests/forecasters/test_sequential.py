@@ -49,7 +49,7 @@ def windows(back: int) -> list[Window]:
 
 @pytest.fixture(scope="module", params=["SASRec", "BERT4Rec"])
 def fitted(request: pytest.FixtureRequest) -> NextItem:
-    return NextItem(request.param, steps=120).fit(windows(2), windows(1))
+    return NextItem(request.param, steps=160).fit(windows(2), windows(1))
 
 
 def tiny(model: Name, seed: int = 0) -> NextItem:
