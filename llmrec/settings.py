@@ -23,7 +23,6 @@ from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-COUNTING_FIELDS = ("decay", "strength", "mix", "spread")
 FITTED_SCORES = 50_000_000  # windows x items: the blend holds the scores of all of them at once
 
 
@@ -101,7 +100,12 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
     strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
     return EngineSettings(
-        counting={name: getattr(counting, name) for name in COUNTING_FIELDS},
+        counting={
+            "decay": counting.decay,
+            "strength": counting.strength,
+            "mix": counting.mix,
+            "spread": list(counting.spread),
+        },
         blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
         strength=strength,
         **about,
