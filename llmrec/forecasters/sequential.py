@@ -80,10 +80,12 @@ class NextItem:
 
         Raises
         ------
+        DataError
+            If the windows are of several logs.
         TrainingError
             If nobody took two items, or a loss is not finite.
         """
-        self.fitted, self.seed = Fitted.on(training, validation), seed
+        fitted, self.seed = Fitted.on(training, validation), seed
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         catalog = validation[0].history.catalog
         histories = [window.history for window in validation]
@@ -99,7 +101,8 @@ class NextItem:
         counts = np.bincount(np.concatenate(taken), minlength=catalog.n_items) + 0.5
         self._popularity = torch.from_numpy(np.log(counts / counts.sum()))
         with torch.random.fork_rng(devices=[]):
-            self._train(rows)
+            self._net = self._trained(rows)
+        self.fitted = fitted
         learned = self._category_shares(histories)
         self.share, _ = fit_share(counted, learned, targets)
         self.spread = fit_spread(histories, mixed(counted, learned, self.share), targets)
@@ -184,8 +187,11 @@ class NextItem:
             found.fitted = Fitted.from_dict(about["fitted"])
             state = load_file(folder / PARAMETERS_FILE)
             found._popularity = state.pop("popularity")
-            found._net = new_net(found.model, len(found.item_ids)).double().eval()
+            with torch.random.fork_rng(devices=[]):
+                found._net = new_net(found.model, len(found.item_ids)).double().eval()
             found._net.load_state_dict(state)
+            if not 0 <= found.share <= 1 or not np.isfinite((*found.spread, *spread)).all():
+                raise ValueError(f"share {found.share} or spread {found.spread} cannot be")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no next-item model: {error}") from error
         for name, value in found._parameters().items():
@@ -196,7 +202,7 @@ class NextItem:
     def _category_shares(self, histories: Sequence[History]) -> FloatArray:
         """(n, n_categories) what the net alone says; rows sum to 1."""
         found = []
-        for start in range(0, len(histories), SLICE):
+        for start in range(0, len(histories), SLICE):  # not all items of all people at a time
             part = histories[start : start + SLICE]
             found.append(shares_of(np.exp(self.scores(part)) @ part[0].catalog.shares))
         return np.concatenate(found)
@@ -204,18 +210,18 @@ class NextItem:
     def _parameters(self) -> dict[str, Tensor]:
         return {"popularity": self._popularity, **self._net.state_dict()}
 
-    def _train(self, rows: IntArray) -> None:
+    def _trained(self, rows: IntArray) -> Any:
         """Train a new net on (n, LENGTH + 1) rows, the learning rate falling to 0."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
-        self._net = new_net(self.model, len(self.item_ids)).train()
-        optimizer = torch.optim.Adam(self._net.parameters(), lr=RATE, betas=(0.9, 0.98))
+        net = new_net(self.model, len(self.item_ids)).train()
+        optimizer = torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         bar = tqdm(range(self.steps), desc=self.model, disable=not sys.stderr.isatty())
         for step in bar:
             chosen = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
             optimizer.zero_grad()
-            loss = loss_of(self._net, torch.from_numpy(rows[chosen]))
+            loss = loss_of(net, torch.from_numpy(rows[chosen]))
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
                     f"{self.model}: the loss of step {step} is {loss.item():g}, no finite number; "
@@ -224,18 +230,24 @@ class NextItem:
             loss.backward()
             optimizer.step()
             schedule.step()
-        self._net.double().eval()
+        return net.double().eval()
 
 
 def _taken(training: Sequence[Window], validation: Sequence[Window]) -> list[IntArray]:
-    """Items of each person in the windows, oldest first, up to where they may be learned from."""
+    """Items of each person in the windows, oldest first, up to where they may be learned from.
+
+    That is where their validation history ends, else their newest training target.
+    """
     log = validation[0].history.log
+    logs = {id(window.history.log): window.history.log for window in (*training, *validation)}
+    if any(other.fingerprint != log.fingerprint for other in logs.values()):
+        raise DataError("the windows are of several logs: cut them all from one")
     stops = np.zeros(log.n_users, dtype=np.int64)
-    for windows, ends in (
-        (training, [window.target.stop for window in training]),
-        (validation, [window.history.event_ids.stop for window in validation]),
-    ):
-        np.maximum.at(stops, [window.history.user_idx for window in windows], ends)
+    users = [window.history.user_idx for window in training]
+    np.maximum.at(stops, users, [window.target.stop for window in training])
+    users = [window.history.user_idx for window in validation]
+    stops[users] = len(log)
+    np.minimum.at(stops, users, [window.history.event_ids.stop for window in validation])
     return [
         log.item_idx[start:stop]
         for start, stop in zip(log.user_offsets[:-1], stops, strict=True)

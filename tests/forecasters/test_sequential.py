@@ -30,7 +30,7 @@ ITEMS = ("a", "b", "c", "d")
 both = pytest.mark.parametrize("model", ["SASRec", "BERT4Rec"])
 
 
-def cycle(n_users: int = 12, n_events: int = 24) -> tuple[Interactions, Catalog]:
+def cycle(n_users: int = 6, n_events: int = 24) -> tuple[Interactions, Catalog]:
     """After a comes b, after b comes c, after c comes a; d is never taken."""
     categories = [["A"], ["B"], ["C"], ["D"]]
     items = Catalog.from_frame(pd.DataFrame({"item_id": ITEMS, "categories": categories}))
@@ -49,7 +49,8 @@ def windows(back: int) -> list[Window]:
 
 @pytest.fixture(scope="module", params=["SASRec", "BERT4Rec"])
 def fitted(request: pytest.FixtureRequest) -> NextItem:
-    return NextItem(request.param, steps=160).fit(windows(2), windows(1))
+    steps = 60 if request.param == "SASRec" else 200
+    return NextItem(request.param, steps=steps).fit(windows(2), windows(1))
 
 
 def tiny(model: Name, seed: int = 0) -> NextItem:
@@ -78,7 +79,7 @@ def test_the_forecast_is_the_next_item_in_categories(fitted: NextItem) -> None:
 def test_scores_are_finite_log_probabilities_of_real_items(fitted: NextItem) -> None:
     scorer: ItemScorer = fitted
     scores = scorer.scores([window.history for window in windows(0)])
-    assert scores.shape == (12, len(ITEMS))
+    assert scores.shape == (6, len(ITEMS))
     assert scores.dtype == np.float64
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
@@ -106,8 +107,8 @@ def test_a_user_without_events_gets_what_is_popular(fitted: NextItem) -> None:
     log, items = cycle()
     (nobody,) = make_histories(log, items, "1 events", START, [0])
     assert nobody.n_events == 0
-    # 12 users took a, b, c alternately before validation, 22 events each; half an event for each.
-    counts = np.array([88.5, 88.5, 88.5, 0.5])
+    # 6 users took a, b, c alternately before validation, 22 events each; half an event for each.
+    counts = np.array([44.5, 44.5, 44.5, 0.5])
     np.testing.assert_allclose(fitted.scores([nobody])[0], np.log(counts / counts.sum()))
     assert fitted.forecast([nobody])[0].category_weights.sum() == pytest.approx(1)
 
@@ -216,6 +217,32 @@ def test_nothing_is_forecast_before_a_fit_or_for_another_catalog(fitted: NextIte
         fitted.scores(histories)
     with pytest.raises(DataError, match="'GRU4Rec'"):
         NextItem("GRU4Rec")  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_no_number_leaves_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = small_world()
+    forecaster = NextItem("SASRec", steps=1)
+    monkeypatch.setattr(
+        "llmrec.forecasters.sequential.loss_of", lambda *_: torch.tensor(float("nan"))
+    )
+    with pytest.raises(TrainingError, match="step 0 is nan"):
+        forecaster.fit(every[:14], every[14:])
+    with pytest.raises(TrainingError, match="fit it"):
+        forecaster.scores([every[0].history])
+
+
+def test_windows_of_two_logs_are_refused() -> None:
+    with pytest.raises(DataError, match="several logs"):
+        NextItem("SASRec").fit(small_world(seed=1), small_world(seed=2))
+
+
+@pytest.mark.parametrize(("key", "value"), [("share", 5.0), ("spread", [float("nan"), 0.0])])
+def test_a_setting_that_cannot_be_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    tiny("SASRec").save(tmp_path)
+    about = json.loads((tmp_path / ABOUT_FILE).read_text())
+    (tmp_path / ABOUT_FILE).write_text(json.dumps({**about, key: value}))
+    with pytest.raises(ModelLoadError, match="cannot be"):
+        NextItem.load(tmp_path)
 
 
 def test_nothing_can_be_learned_from_people_without_events() -> None:
