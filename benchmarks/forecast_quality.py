@@ -39,7 +39,7 @@ class Kept:
     """Judgements on disk, by split and model."""
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
-        self.folder = folder / dataset.name
+        self.folder = folder / f"{dataset.name}-{dataset.log.fingerprint}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, split: str, model: str) -> Path:
@@ -155,7 +155,7 @@ def with_language_model(
     dataset: Dataset, family: Family, model: str, users: int, folder: Path
 ) -> tuple[dict[str, Judgement], dict[str, Calibration]]:
     """Judge the untuned language model alone, beside counting and beside the mixture."""
-    path = folder / f"readings-{users}.npz"
+    path = folder / f"readings-{Path(model).name}-{users}.npz"
     readings = Readings.drawn(dataset, users)
     if path.exists():
         with np.load(path) as scores:
@@ -165,8 +165,7 @@ def with_language_model(
 
         readings = readings.read(LanguageModel.load(model), dataset)
         np.savez(path, **readings.scores)
-    validation = family.validation
-    calibrations = {name: readings.calibration(family[name], validation) for name in PRIORS}
+    calibrations = {name: readings.calibration(family[name]) for name in PRIORS}
     fitted = {name: [family[name]] for name in PRIORS}
     judgements = {
         split: judge(

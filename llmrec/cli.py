@@ -156,7 +156,7 @@ def evaluate(
     data: Data = "ml-100k",
     forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
     model: Model = "smollm2-135m",
-    users: Annotated[int, typer.Option(help="Windows a split that the LLM reads; 0: all.")] = 200,
+    users: Annotated[int, typer.Option(min=0, help="Windows the LLM reads a split; 0: all.")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of what is trained.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
     as_json: AsJson = False,

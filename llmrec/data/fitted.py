@@ -26,7 +26,9 @@ class Fitted:
         Fingerprint of the log.
     stops
         (n_users,) with periods counted in events, people reach a period at different times: the log
-        position after the last event seen of each user (0: none). With calendar periods None.
+        position after the last event fitted on of each user (0: none). What others took later in
+        time may then have been seen, in their own windows and in the mix of everybody: "before"
+        holds person by person. With calendar periods None.
     """
 
     before: np.datetime64
@@ -48,11 +50,30 @@ class Fitted:
         return cls(before, log.fingerprint, stops)
 
     def saw(self, window: Window) -> bool:
-        """Whether a window's target starts before the end of what the fit has seen."""
-        history = window.history
-        if self.stops is not None and history.log.fingerprint == self.log:
-            return bool(self.stops[history.user_idx] > window.target.start)
+        """Whether a window's target starts before the end of what the fit has seen.
+
+        Person by person only where the window was cut at the person's own event, and of this log;
+        at one time for everybody otherwise.
+        """
+        history, target = window.history, window.target
+        own = history.length.unit == "events" and history.cutoff == target.period.start
+        if self.stops is not None and own and history.log.fingerprint == self.log:
+            return bool(self.stops[history.user_idx] > target.start)
         return bool(self.before > history.cutoff)
+
+    def joined(self, *others: Fitted | None) -> Fitted:
+        """Say what this and other fits have seen together; None is one that has seen nothing."""
+        found = self
+        for other in others:
+            if other is None:
+                continue
+            stops = found.stops
+            if stops is not None and other.stops is not None and found.log == other.log:
+                stops = np.maximum(stops, other.stops)
+            elif other.before > found.before:
+                stops = other.stops
+            found = Fitted(max(found.before, other.before), found.log, stops)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

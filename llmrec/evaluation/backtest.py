@@ -24,6 +24,7 @@ def splits(dataset: Dataset) -> dict[str, list[Window]]:
     Calendar periods: targets are the last three complete periods, the first of them for validation;
     a history has three non-empty periods, a target five events. Periods of events: a user's last
     complete period is the test, the one before it validation; a history has two periods at least.
+    "Before" then holds person by person: one's validation may follow another's test in time.
     """
     log, catalog = dataset.log, dataset.catalog
     if PeriodLength.parse(dataset.period).unit == "events":
@@ -77,6 +78,8 @@ def training_windows(dataset: Dataset) -> list[Window]:
 
 def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
     """Draw n windows at random without replacement, in their order; all of them if n is None."""
+    if n is not None and n < 1:
+        raise DataError(f"{n} windows cannot be drawn; give 1 or more, or None for all.")
     if n is None or n >= len(windows):
         return list(windows)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:n])

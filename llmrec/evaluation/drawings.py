@@ -61,14 +61,14 @@ def skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
     for axis, split in zip(axes, panels, strict=True):
         part = found[found["split"] == split]
         wide = part.pivot(index="slice", columns="model", values="value")
-        wide = wide.loc[[f"drift {decile}" for decile in range(1, 11)]]
+        wide = wide.reindex([f"drift {decile}" for decile in range(1, 11)])
         axis.axhline(0, color=FAINT, linewidth=1)
         _lines(axis, {m: (np.arange(1, 11), wide[m].to_numpy()) for m in wide}, models)
         axis.set_xticks(range(1, 11))
         axis.set_xlabel("decile of realised drift (10: moved most)")
         axis.set_title(split, loc="left", fontsize=10, color=INK)
-        best = wide[[m for m in models if m in wide][:LINES]].to_numpy()
-        axis.set_ylim(min(-0.01, 1.3 * float(np.nanmin(best))), 1.15 * float(np.nanmax(best)))
+        best = wide[[m for m in models if m in wide][:LINES]].fillna(0.0).to_numpy()
+        axis.set_ylim(min(-0.01, 1.3 * float(best.min())), max(0.01, 1.15 * float(best.max())))
     axes[0].set_ylabel("skill against the mean")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _svg(drawn)
@@ -116,6 +116,7 @@ def wins(scores: pd.DataFrame) -> str:
     """Draw for how many people each model had the least log-loss, by third of realised drift."""
     whole = scores.groupby("model")["user_id"].count()
     scores = scores[scores["model"].isin(whole[whole == whole.max()].index)]  # asked for all
+    scores = scores[scores["log_loss"].notna()]
     best = scores.loc[scores.groupby(["split", "user_id"])["log_loss"].idxmin()]
     third = best.groupby("split")["drift"].rank(pct=True)
     best = best.assign(
@@ -156,7 +157,8 @@ def person(
     top = np.argsort(-weight, kind="stable")[:8][::-1]
     drawn, (left, right) = _figure(2, height=3.0, sharey=True, widths=(1, 1.5))
     left.imshow(shares[-12:, top].T, aspect="auto", cmap="Blues", vmin=0, origin="lower")
-    left.set_yticks(range(len(top)), [clean_text(names[c], 28) for c in top])
+    labels = [clean_text(names[c], 28) for c in top]
+    left.set_yticks(range(len(top)), labels, parse_math=False)  # a dollar sign is a dollar sign
     left.set(xticks=[], xlabel="past periods, newest right")
     right.hlines(np.arange(len(top)), 0, weight[top].max() * 1.05, color=RULE, linewidth=0.8)
     for place, (model, weights) in enumerate(forecasts.items()):

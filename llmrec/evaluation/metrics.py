@@ -38,7 +38,8 @@ def jsd(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
 def brier(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
     """(n,) quadratic score per event, 0..2: 1 - 2 sum_c share_c q_c + sum_c q_c^2 (Brier 1950).
 
-    That is the mean over the target's events of sum_c (q_c - [c is taken])^2.
+    That is the mean over the target's events of sum_c (q_c - [c is taken])^2; an event of several
+    categories stands for as many, each in part.
     """
     q = category_weights
     return np.asarray(1 - 2 * (_shares(targets) * q).sum(axis=1) + (q**2).sum(axis=1))
@@ -133,7 +134,7 @@ def calibration_bins(
     q, observed = category_weights[seen].ravel(), shares[seen].ravel()
     order = np.argsort(q, kind="stable")
     mass = np.cumsum(q[order])
-    which = np.minimum((mass / mass[-1] * n_bins).astype(np.int64), n_bins - 1)
+    which = np.minimum((mass / mass[-1:] * n_bins).astype(np.int64), n_bins - 1)
     cells = np.bincount(which, minlength=n_bins).astype(np.float64)
     forecast = np.bincount(which, q[order], n_bins)
     taken = np.bincount(which, observed[order], n_bins)

@@ -84,7 +84,7 @@ def _ranked(table: pd.DataFrame) -> list[str]:
 
 
 def _verdict(table: pd.DataFrame, split: str) -> dict[str, Any]:
-    """Say which model is best on a split, by how much, and what cannot be told apart from it."""
+    """Say which model is best on a split, and by how much."""
     chosen = (table["slice"] == "all") & (table["split"] == split)
     loss = table[chosen & (table["metric"] == "log_loss")]
     whole = loss[loss["n"] == loss["n"].max()]  # models asked for everybody
@@ -124,12 +124,18 @@ def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
     names = [name for name in ("all", "cold", "stable", "drifting") if name in set(part["slice"])]
     wide = part.pivot(index="model", columns="slice", values="value")[names]
     order = [model for model in _ranked(table) if model in wide.index]
-    scale = float(np.nanquantile(np.abs(wide.to_numpy()), 0.8)) or 1.0
+    scale = float(np.quantile(np.abs(wide.fillna(0.0).to_numpy()), 0.8)) or 1.0
     n: Any = part.groupby("slice")["n"].max()
     return {
         "names": [f"{name} (n = {n[name]})" for name in names],
         "rows": [
-            (model, [(value, max(-1.0, min(1.0, value / scale))) for value in values])
+            (
+                model,
+                [
+                    (value, 0.0 if value != value else max(-1.0, min(1.0, value / scale)))
+                    for value in values
+                ],
+            )
             for model, values in zip(order, wide.loc[order].to_numpy().tolist(), strict=True)
         ],
     }

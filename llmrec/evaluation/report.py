@@ -17,6 +17,7 @@ from llmrec.evaluation.backtest import draw, splits, training_windows
 from llmrec.evaluation.scores import Judgement, judge, summarise
 from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
 from llmrec.forecasters.family import SEEDED, Family
+from llmrec.forecasters.mixing import weights_on
 from llmrec.forecasters.spread import UNFITTED, Spread, forecasts_of
 from llmrec.language.codec import Codec
 
@@ -85,9 +86,7 @@ def compare(
     judgements, tables, asked = {}, [], {}
     if readings is not None:
         priors = [name for name in (REFERENCE, "GatedMixture") if name in fitted]
-        calibrations = {
-            name: readings.calibration(fitted[name][0], validation, seeds[0]) for name in priors
-        }
+        calibrations = {name: readings.calibration(fitted[name][0], seeds[0]) for name in priors}
     for split, windows in found.items():
         judgement = judge(fitted, windows, dataset=dataset.name, split=split)
         asked[split] = dict(fitted)
@@ -177,15 +176,10 @@ class Readings:
         }
         return Readings(self.windows, scores)
 
-    def calibration(
-        self, prior: Forecaster, validation: Sequence[Window], seed: int = 0
-    ) -> Calibration:
-        """Fit how far the reading is trusted beside a prior, on the validation windows read.
-
-        Where the prior has ``held_out`` weights of the validation windows, those count.
-        """
+    def calibration(self, prior: Forecaster, seed: int = 0) -> Calibration:
+        """Fit how far the reading is trusted beside a prior, on the validation windows read."""
         read = self.windows["validation"]
-        weights = _held_out(prior, validation, read)
+        weights = weights_on(prior, read)
         targets = np.stack([window.target.category_counts for window in read])
         return fit_calibration(weights, self.scores["validation"], targets, seed=seed)
 
@@ -200,16 +194,18 @@ class Readings:
         prior = _weights(fitted[REFERENCE][0], histories)
         z, first = self.scores[split], calibrations[REFERENCE]
         believed = {
-            "LLM alone (zero-shot)": softmax_update(np.full_like(prior, 1.0), z, 1.0, 0.0),
-            "LLM x counting (a = 1)": softmax_update(prior, z - first.center, 1.0, 0.0),
+            "LLM alone (zero-shot)": (REFERENCE, softmax_update(np.ones_like(prior), z, 1.0, 0.0)),
+            "LLM x counting (a = 1)": (
+                REFERENCE,
+                softmax_update(prior, z - first.center, 1.0, 0.0),
+            ),
         }
         for name, calibration in calibrations.items():
-            weights = _weights(fitted[name][0], histories)
-            believed[f"LLM on {name}"] = calibration.apply(weights, z)
-        spread: Spread = getattr(fitted[REFERENCE][0], "spread", UNFITTED)
+            weights = calibration.apply(_weights(fitted[name][0], histories), z)
+            believed[f"LLM on {name}"] = (name, weights)
         return {
-            name: [Replayed.of(name, histories, weights, spread)]
-            for name, weights in believed.items()
+            name: [Replayed.of(name, histories, weights, _spread(fitted[beside][0]))]
+            for name, (beside, weights) in believed.items()
         }
 
 
@@ -224,13 +220,10 @@ def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:
     )
 
 
+def _spread(forecaster: Any) -> Spread:
+    spread: Spread = getattr(forecaster, "spread", UNFITTED)
+    return spread
+
+
 def _weights(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
     return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])
-
-
-def _held_out(prior: Any, validation: Sequence[Window], chosen: Sequence[Window]) -> FloatArray:
-    kept: FloatArray | None = getattr(prior, "held_out", None)
-    if kept is None:
-        return _weights(prior, [window.history for window in chosen])
-    rows = {window.history.user_idx: row for row, window in enumerate(validation)}
-    return kept[[rows[window.history.user_idx] for window in chosen]]

@@ -136,8 +136,16 @@ def summarise(judgement: Judgement, *, reference: str, persistence: str) -> pd.D
     log_loss_gain (on ``reference``, in nats), drift_captured, and ece without an interval. Slices
     have log_loss, skill and log_loss_gain only. A model that was asked about some of the users is
     compared with the others on those.
+
+    Raises
+    ------
+    DataError
+        If the reference or persistence was not judged.
     """
     scores = judgement.scores
+    for name in (reference, persistence):
+        if name not in set(scores["model"]):
+            raise DataError(f"{name!r} was not judged; there are {sorted(set(scores['model']))}")
     wide = scores.pivot(index="user_id", columns="model")
     about = scores.drop_duplicates("user_id").set_index("user_id").loc[wide.index]
     columns = _columns(wide, list(dict.fromkeys(scores["model"])), reference, persistence)
@@ -208,7 +216,7 @@ def _summary(columns: Sequence[tuple[str, str]], values: FloatArray, name: str) 
             captured, whole = means["captured", model], means["to capture", model]
             shown["drift_captured"] = metrics.share_captured(captured, whole)
         for metric, drawn in shown.items():
-            low, high = np.quantile(drawn[1:], [0.025, 0.975])
+            low, high = np.nanquantile(drawn[1:], [0.025, 0.975])
             n = counts[COUNTED_BY.get(metric, metric), model]
             found.append((name, model, metric, float(drawn[0]), float(low), float(high), n))
     return found

@@ -14,6 +14,7 @@ from scipy import optimize, special
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.files import write_text
 from llmrec.errors import DataError
+from llmrec.forecasters.mixing import shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread
 
 FOLDS = 5
@@ -124,7 +125,7 @@ def fit_calibration(
     n = len(prior)
     if n < MIN_WINDOWS:
         raise DataError(f"{n} validation windows are too few to calibrate on; give {MIN_WINDOWS}.")
-    shares = targets / targets.sum(axis=1, keepdims=True)
+    shares = shares_of(targets)  # a target without events adds no loss, whatever is fitted
     center = scores.mean(axis=0)
     z = scores - center
     folds = np.random.default_rng(seed).permutation(n) % FOLDS

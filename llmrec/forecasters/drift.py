@@ -59,7 +59,14 @@ class GlobalDrift:
         power, trend = min(losses, key=lambda pair: losses[pair])
         moved = _moved(weights, power * since + trend * lately)
         spread = fit_spread(histories, moved, targets)
-        return replace(self, prior=prior, power=power, trend=trend, spread=spread, fitted=fitted)
+        return replace(
+            self,
+            prior=prior,
+            power=power,
+            trend=trend,
+            spread=spread,
+            fitted=fitted.joined(prior.fitted),
+        )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
@@ -97,7 +104,9 @@ class SameSeason:
         weights, season = prior.category_weights(histories), _seasons(histories)
         power = min(POWERS, key=lambda power: _loss(weights, power * season, targets))
         spread = fit_spread(histories, _moved(weights, power * season), targets)
-        return replace(self, prior=prior, power=power, spread=spread, fitted=fitted)
+        return replace(
+            self, prior=prior, power=power, spread=spread, fitted=fitted.joined(prior.fitted)
+        )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
@@ -132,7 +141,7 @@ def _shifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[Floa
     starts = np.arange(len(histories) + 1) * MEMORY
     taken = sparse.csr_array((own.ravel(), which.ravel(), starts), (len(histories), len(spans)))
     then = normalised(taken @ mixes + prior.strength * common_mix(histories, prior.mix))
-    now = mixes[which[:, -1]]
+    now = np.where(known[which[:, -1], None], mixes[which[:, -1]], then)  # nobody took anything
     before = np.where(known[which[:, -2], None], mixes[which[:, -2]], now)
     return np.log(now / then), np.log(now / before)
 

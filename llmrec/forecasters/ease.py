@@ -54,7 +54,9 @@ class CategoryEASE:
                 if loss < least:
                     best = replace(self, power=power, share=share, item_item=item_item)
                     least = loss
-        best = replace(best, prior=prior, fitted=Fitted.on(training, validation))
+        best = replace(
+            best, prior=prior, fitted=Fitted.on(training, validation).joined(prior.fitted)
+        )
         weights = best.category_weights(histories)
         return replace(best, spread=fit_spread(histories, weights, targets))
 

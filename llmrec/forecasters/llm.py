@@ -14,6 +14,7 @@ from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
+from llmrec.forecasters.mixing import weights_on
 from llmrec.forecasters.spread import fit_spread, forecasts_of
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
@@ -81,10 +82,10 @@ class LLMForecaster:
             )
         histories = [window.history for window in windows]
         targets = np.stack([window.target.category_counts for window in windows])
-        prior = np.stack([f.category_weights for f in self.prior.forecast(histories)])
+        prior = weights_on(self.prior, windows)
         z = self.read(histories) if scores is None else scores
         fitted = fit_calibration(prior, z, targets, seed=self.seed)
-        self.fitted = Fitted.on(windows)
+        self.fitted = Fitted.on(windows).joined(getattr(self.prior, "fitted", None))
         self.calibration = replace(
             fitted,
             spread=fit_spread(histories, fitted.apply(prior, z), targets),

@@ -38,8 +38,8 @@ class CategoryMarkov:
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryMarkov:
         """Learn the transition on training windows, recency and share on validation windows."""
-        fitted = Fitted.on(training, validation)
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
+        fitted = Fitted.on(training, validation).joined(prior.fitted)
         histories = [window.history for window in validation]
         targets = np.stack([window.target.category_counts for window in validation])
         best, least = self, np.inf

@@ -13,7 +13,7 @@ from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window, weighted_counts
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.counting import age_weights
-from llmrec.forecasters.mixing import shares_of
+from llmrec.forecasters.mixing import HeldOut, shares_of, weights_on
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 FOLDS = 5
@@ -30,8 +30,8 @@ class GatedMixture:
     Parameters
     ----------
     experts
-        Fitted forecasters by name. Where one has ``held_out`` weights, (n_validation, n_categories)
-        from a fit that had not seen the validation windows, the gate is fitted on those.
+        Fitted forecasters by name. The gate is fitted on what they said of the validation windows
+        before they learned from them (`weights_on`).
     """
 
     def __init__(self, experts: Mapping[str, Forecaster]) -> None:
@@ -42,20 +42,18 @@ class GatedMixture:
         self.scale: FloatArray = np.empty((0, 0))
         self.spread: Spread = UNFITTED
         self.fitted: Fitted | None = None
-        self.held_out: FloatArray | None = None
+        self.held_out: HeldOut | None = None
 
     def fit(self, validation: Sequence[Window], seed: int = 0) -> GatedMixture:
-        """Fit the gate by maximum likelihood on windows the experts had not seen.
+        """Fit the gate by maximum likelihood on validation windows.
 
         The shrinkage is that of least loss in five-fold cross-validation over users, which also
         gives the ``held_out`` weights of the mixture itself.
         """
-        fitted = _newest(validation, self.experts)
+        fitted = _seen(validation, self.experts)
         histories = [window.history for window in validation]
         targets = np.stack([window.target.category_counts for window in validation])
-        weights = np.stack(
-            [_held_out(name, expert, validation) for name, expert in self.experts.items()], axis=1
-        )
+        weights = np.stack([weights_on(e, validation) for e in self.experts.values()], axis=1)
         features = _features(histories, weights)
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
         x = self._scaled(features)
@@ -64,9 +62,9 @@ class GatedMixture:
         shares = shares_of(targets)
         losses = {s: -(shares * np.log(q)).sum(axis=1).mean() for s, q in tried.items()}
         best = min(losses, key=lambda s: losses[s])
-        self.held_out = tried[best]
+        self.held_out = HeldOut.of(validation, tried[best])
         self.parameters = _fit_gate(x, weights, targets, best)
-        self.spread = fit_spread(histories, self.held_out, targets)
+        self.spread = fit_spread(histories, tried[best], targets)
         self.fitted = fitted
         return self
 
@@ -110,28 +108,14 @@ def _weights(expert: Forecaster, histories: Sequence[History]) -> FloatArray:
     return np.stack([forecast.category_weights for forecast in expert.forecast(histories)])
 
 
-def _held_out(name: str, expert: Any, validation: Sequence[Window]) -> FloatArray:
-    """(n_validation, n_categories) what an expert says of windows that it was not trained on."""
-    fitted: Fitted | None = getattr(expert, "fitted", None)
-    if not (hasattr(expert, "held_out") and fitted and any(map(fitted.saw, validation))):
-        return _weights(expert, [window.history for window in validation])
-    kept: FloatArray | None = expert.held_out
-    if kept is None or len(kept) != len(validation):
-        raise DataError(
-            f"expert {name} has seen the gate's {len(validation)} windows and kept no held-out "
-            "weights for just these; fit it with them as its validation windows"
-        )
-    return kept
-
-
-def _newest(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:
-    """Say what was seen: the gate's windows must be the newest that anybody was fitted on."""
+def _seen(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:
+    """Say what was seen; the gate's windows must be the newest that anybody was fitted on."""
     fitted = Fitted.on(validation)
-    for name, expert in experts.items():
-        seen = getattr(expert, "fitted", None)
+    found = {name: getattr(expert, "fitted", None) for name, expert in experts.items()}
+    for name, seen in found.items():
         if seen is not None and seen.before > fitted.before:
             raise DataError(f"expert {name} was fitted on events after the gate's windows")
-    return fitted
+    return fitted.joined(*found.values())
 
 
 def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:

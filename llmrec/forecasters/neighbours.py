@@ -14,7 +14,7 @@ from llmrec.data.periods import History, Window, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.mixing import fit_share, mixed, shares_of
+from llmrec.forecasters.mixing import HeldOut, fit_share, mixed, shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RECENCY = 0.9  # weight of a period relative to the next newer one
@@ -45,7 +45,7 @@ class NeighbouringUsers:
     next_shares: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     spread: Spread = UNFITTED
     fitted: Fitted | None = None
-    held_out: FloatArray | None = None
+    held_out: HeldOut | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> NeighbouringUsers:
         """Remember the training windows; sharpness and share are those of least validation loss.
@@ -72,8 +72,8 @@ class NeighbouringUsers:
             theirs=np.concatenate((theirs, own)),
             next_shares=np.concatenate((taken, shares_of(targets))),
             spread=fit_spread(histories, weights, targets),
-            fitted=Fitted.on(training, validation),
-            held_out=weights,
+            fitted=Fitted.on(training, validation).joined(prior.fitted),
+            held_out=HeldOut.of(validation, weights),
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:

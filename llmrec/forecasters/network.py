@@ -19,6 +19,7 @@ from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.mixing import HeldOut
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 try:
@@ -93,7 +94,7 @@ class NetworkForecaster:
         self.spread, self.seed = UNFITTED, 0
         self.fitted: Fitted | None = None
         self.curve: list[float] = []
-        self.held_out: FloatArray | None = None
+        self.held_out: HeldOut | None = None
         self._net: Any = None
 
     @property
@@ -114,16 +115,24 @@ class NetworkForecaster:
         The number of epochs is that of least loss on the validation windows; ``curve`` holds this
         loss after each, ``held_out`` the weights then given to the validation windows, and the
         spread is fitted to those. With ``refit`` the net is then trained afresh on all windows for
-        as many epochs: the newest period is worth most.
+        as many epochs, over which its rate falls to 0: the newest period is worth most.
 
         Raises
         ------
+        DataError
+            If there are no windows to train or to validate on.
         TrainingError
             If a loss is not finite.
         """
-        self.fitted, self.seed = Fitted.on(training, validation), seed
+        if not training or not validation:
+            raise DataError(
+                f"no window to fit on: {len(training)} for training, {len(validation)} for "
+                "validation; both are needed"
+            )
         if self.prior.fitted is None:
             self.prior = self.prior.fit(validation)
+        self.fitted = Fitted.on(training, validation).joined(self.prior.fitted)
+        self.seed = seed
         self.categories = training[0].history.catalog.categories
         windows = [*training, *validation]
         histories = [window.history for window in windows]
@@ -133,8 +142,9 @@ class NetworkForecaster:
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
             targets = np.stack([window.target.category_counts for window in validation])
-            self.held_out = self.category_weights(histories[len(training) :])
-            self.spread = fit_spread(histories[len(training) :], self.held_out, targets)
+            weights = self.category_weights(histories[len(training) :])
+            self.held_out = HeldOut.of(validation, weights)
+            self.spread = fit_spread(histories[len(training) :], weights, targets)
             if refit:
                 self._train(arrays, shares, np.arange(len(windows)), held_out[:0], epochs)
         return self

@@ -14,7 +14,7 @@ from llmrec.data.periods import History, Window, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights, normalised
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.mixing import shares_of
+from llmrec.forecasters.mixing import HeldOut, shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RATES = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
@@ -37,7 +37,7 @@ class RidgeAutoregression:
     map: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     spread: Spread = UNFITTED
     fitted: Fitted | None = None
-    held_out: FloatArray | None = None
+    held_out: HeldOut | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> RidgeAutoregression:
         """Solve for the map in closed form; the penalty is that of least validation loss.
@@ -45,8 +45,8 @@ class RidgeAutoregression:
         With that penalty the map is solved for once more on all windows. ``held_out`` are the
         weights that the validation windows got before.
         """
-        fitted = Fitted.on(training, validation)
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
+        fitted = Fitted.on(training, validation).joined(prior.fitted)
         squares, products = _normal_equations(training, prior)
         histories = [window.history for window in validation]
         targets = np.stack([window.target.category_counts for window in validation])
@@ -62,7 +62,12 @@ class RidgeAutoregression:
         solved = _solve(squares + more[0], products + more[1], best)
         spread = fit_spread(histories, held_out, targets)
         return replace(
-            self, prior=prior, map=solved, spread=spread, fitted=fitted, held_out=held_out
+            self,
+            prior=prior,
+            map=solved,
+            spread=spread,
+            fitted=fitted,
+            held_out=HeldOut.of(validation, held_out),
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:

@@ -12,13 +12,13 @@ from llmrec.forecasters.network import Training
 
 
 class RRN(nn.Module):
-    """softmax(log prior + <user state, category state> + <user's taste, category factor>).
+    """softmax(log prior + <person's state, category's state> + <state and taste, factors>).
 
     After Wu et al. 2017 (Recurrent Recommender Networks, eq. 5), with categories as items: a GRU
     over the person's periods, one over what everybody took of each category in the same periods,
-    and stationary factors of both. All of it lies before the cutoff: the forecast is strictly
-    forward in time. A person's stationary factor comes from what they took and not from an id, so
-    that people never seen in training have one.
+    and a linear term of the person's state and taste. All of it lies before the cutoff: the
+    forecast is strictly forward in time. Taste comes from what a person took and not from an id,
+    so that people never seen in training have one.
     """
 
     plan: ClassVar[Training] = Training(epochs=16, patience=4, batch_size=128)

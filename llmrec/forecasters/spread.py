@@ -28,15 +28,7 @@ class Spread(NamedTuple):
     def concentration(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories,) Dirichlet concentrations with that variance, in 0.5..1e6."""
         variance = self.latent + self.sampling / _events_a_period(histories)
-        return np.asarray(
-            1
-            / np.clip(
-                variance,  # Bounds of the variance: concentrations of 1e6 and 0.5.
-                SURE,
-                UNSURE,
-            )
-            - 1
-        )
+        return np.asarray(1 / np.clip(variance, SURE, UNSURE) - 1)
 
 
 UNFITTED = Spread()

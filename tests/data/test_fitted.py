@@ -46,3 +46,19 @@ def test_of_another_log_only_the_time_counts() -> None:
 def test_nothing_fits_nothing() -> None:
     with pytest.raises(DataError, match="no window"):
         Fitted.on([], [])
+
+
+def test_what_was_seen_together_is_the_most_of_both() -> None:
+    early, late = (Fitted.on(make_windows(LOG, ITEMS, "10 events", back=back)) for back in (1, 0))
+    windows = make_windows(LOG, ITEMS, "10 events")
+    assert not any(early.saw(window) for window in windows)
+    assert all(early.joined(None, late).saw(window) for window in windows)
+    weeks = [Fitted.on(make_windows(LOG, ITEMS, "7D", START + n * WEEK)) for n in (3, 4)]
+    assert weeks[0].joined(weeks[1]).before == weeks[1].joined(weeks[0]).before == weeks[1].before
+
+
+def test_a_window_cut_at_one_time_for_all_is_judged_by_time() -> None:
+    fitted = Fitted.on(make_windows(LOG, ITEMS, "10 events")[:3])
+    for window in make_windows(LOG, ITEMS, "10 events", START + 3 * WEEK):
+        if window.history.cutoff != window.target.period.start:
+            assert fitted.saw(window) == (fitted.before > window.history.cutoff)

@@ -15,11 +15,7 @@ from tests.worlds import START, catalog
 
 Takes = Callable[[int, int], int | None]
 N_EVENTS = 8  # that somebody takes in a period
-
-
-def alternating(user: int, period: int) -> int:
-    """Action and Comedy by turns; half of the users begin with either, so nobody leads."""
-    return (user + period) % 2
+N_PERIODS = 10  # of the longest world
 
 
 def successive(user: int, period: int) -> int:
@@ -30,9 +26,6 @@ def successive(user: int, period: int) -> int:
 def fashion(user: int, period: int) -> int | None:
     """Everybody takes the same, by turns, and each person comes only once."""
     return period % 2 if user % N_PERIODS == period else None
-
-
-N_PERIODS = 10
 
 
 def windows_by_target(takes: Takes, n_users: int, n_periods: int) -> list[list[Window]]:

@@ -20,11 +20,12 @@ from llmrec.evaluation.report import Replayed
 from llmrec.forecasters import mixture
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.markov import CategoryMarkov
+from llmrec.forecasters.mixing import HeldOut, weights_on
 from llmrec.forecasters.mixture import GatedMixture
 from llmrec.forecasters.ridge import RidgeAutoregression
 from llmrec.forecasters.spread import UNFITTED
 from tests.forecasters.test_drift import ITEMS, START, town
-from tests.worlds import small_world
+from tests.worlds import catalog, small_world
 
 # After three weeks of a and b alike, those who came in the third take a; the others take b.
 COLD_AND_WARM = town(
@@ -49,7 +50,7 @@ class Says:
 class Keeps(Says):
     """Says the same of everybody, and said something else before it saw the validation windows."""
 
-    held_out: FloatArray | None = None
+    held_out: HeldOut | None = None
 
 
 A, B = Says((0.9, 0.1)), Says((0.1, 0.9))
@@ -94,7 +95,7 @@ def test_the_gate_believes_who_is_right_about_cold_and_about_warm_people(
     assert (gates[~cold, 1] > 0.9).all()
     assert (two.category_weights(histories(windows))[cold, 0] > 0.8).all()
     assert two.held_out is not None
-    assert (two.held_out[~cold, 1] > 0.8).all()
+    assert (two.held_out.weights[~cold, 1] > 0.8).all()
 
 
 @given(arrays(np.float64, (8, 2), elements=st.floats(-50, 50)))
@@ -116,13 +117,11 @@ def test_held_out_it_is_hardly_worse_than_its_best_expert(
 ) -> None:
     gated, validation = small
     alone = [
-        log_loss(getattr(expert, "held_out", None), targets(validation)).mean()
-        if hasattr(expert, "held_out")
-        else log_loss(expert.category_weights(histories(validation)), targets(validation)).mean()  # type: ignore[attr-defined]
+        log_loss(weights_on(expert, validation), targets(validation)).mean()
         for expert in gated.experts.values()
     ]
     assert gated.held_out is not None
-    assert log_loss(gated.held_out, targets(validation)).mean() < min(alone) + 0.01
+    assert log_loss(gated.held_out.weights, targets(validation)).mean() < min(alone) + 0.01
 
 
 def test_the_order_of_the_experts_changes_no_byte(small: tuple[GatedMixture, list[Window]]) -> None:
@@ -145,25 +144,45 @@ def test_slices_change_nothing_that_can_be_seen(
 def test_an_expert_is_judged_by_what_it_said_before_it_saw_the_windows() -> None:
     windows = at(3)
     seen, right = Fitted.on(windows), targets(windows) / 3
-    remembers = Keeps((0.5, 0.5), seen, held_out=0.98 * right[:, ::-1] + 0.01)
-    knows = Keeps((0.5, 0.5), seen, held_out=0.98 * right + 0.01)
+    remembers = Keeps((0.5, 0.5), seen, HeldOut.of(windows, 0.98 * right[:, ::-1] + 0.01))
+    knows = Keeps((0.5, 0.5), seen, HeldOut.of(windows, 0.98 * right + 0.01))
     gated = GatedMixture({"knows": knows, "remembers": remembers}).fit(windows)
     assert (gated.gates(histories(windows))[:, 0] > 0.9).all()
 
 
-@pytest.mark.parametrize("kept", [None, np.full((3, 2), 0.5)], ids=["nothing", "others"])
-def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused(
-    kept: FloatArray | None,
-) -> None:
-    expert = Keeps((0.9, 0.1), Fitted.on(at(3)), held_out=kept)
-    with pytest.raises(DataError, match="expert a has seen the gate's 80 windows"):
+def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused() -> None:
+    expert = Keeps((0.9, 0.1), Fitted.on(at(3)))
+    with pytest.raises(DataError, match="kept no held-out weights"):
         GatedMixture({"a": expert, "b": B}).fit(at(3))
+    few = Keeps((0.9, 0.1), Fitted.on(at(3)), HeldOut.of(at(3)[:3], np.full((3, 2), 0.5)))
+    with pytest.raises(DataError, match="77 windows have no held-out weights"):
+        GatedMixture({"a": few, "b": B}).fit(at(3))
+
+
+def test_the_order_of_the_windows_does_not_mix_people_up() -> None:
+    windows = at(3)
+    right = HeldOut.of(windows, 0.98 * targets(windows) / 3 + 0.01)
+    knows = Keeps((0.5, 0.5), Fitted.on(windows), right)
+    gated = GatedMixture({"knows": knows, "says": A}).fit(windows[::-1])
+    assert (gated.gates(histories(windows))[:, 0] > 0.9).all()
+
+
+def test_what_the_experts_have_seen_the_mixture_has_seen() -> None:
+    windows = small_world(n_users=8)
+    events = make_windows(windows[0].history.log, catalog(), "10 events")
+    expert = DecayedDirichlet().fit(events)
+    gated = GatedMixture({"a": expert, "b": DecayedDirichlet(0.5)}).fit(events[:4])
+    assert gated.fitted is not None
+    assert all(map(gated.fitted.saw, events))
 
 
 def test_an_expert_of_earlier_windows_is_asked_about_the_gate_s_own() -> None:
     windows = at(3)
     wrong = np.full((len(windows), 2), 0.5)
-    early = [Keeps(says.category_weights, Fitted.on(at(2)), held_out=wrong) for says in (A, B)]
+    early = [
+        Keeps(says.category_weights, Fitted.on(at(2)), HeldOut.of(windows, wrong))
+        for says in (A, B)
+    ]
     gated = GatedMixture({"a": early[0], "b": early[1]}).fit(windows)
     expected = GatedMixture({"a": A, "b": B}).fit(windows).parameters
     np.testing.assert_array_equal(gated.parameters, expected)

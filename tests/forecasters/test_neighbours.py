@@ -76,14 +76,14 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     )
     assert few.held_out is not None
     assert everybody.held_out is not None
-    np.testing.assert_allclose(few.held_out, everybody.held_out[:4], atol=1e-12)
+    np.testing.assert_allclose(few.held_out.weights, everybody.held_out.weights[:4], atol=1e-12)
     others = {"theirs": everybody.theirs[:10], "next_shares": everybody.next_shares[:10]}
     of_training = replace(everybody, **others).category_weights(histories(validation))  # type: ignore[arg-type]
-    np.testing.assert_allclose(everybody.held_out, of_training, atol=1e-12)
+    np.testing.assert_allclose(everybody.held_out.weights, of_training, atol=1e-12)
     # What is forecast after the fit knows the person's own window, and so much more.
     asked = everybody.category_weights(histories(validation))
     targets = np.stack([window.target.category_counts for window in validation])
-    assert (np.log(asked / everybody.held_out) * targets).sum() > 1
+    assert (np.log(asked / everybody.held_out.weights) * targets).sum() > 1
     assert len(everybody.theirs) == len(everybody.next_shares) == 20
 
 

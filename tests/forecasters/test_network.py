@@ -108,8 +108,8 @@ def test_the_epoch_of_least_validation_loss_is_kept() -> None:
     assert 0 < best < 20  # a is lifted until it is lifted too far
     assert len(curve) == best + 1 + Lift.plan.patience
     assert held_out is not None
-    assert log_loss(held_out, targets(at(2))).mean() == pytest.approx(min(curve), abs=1e-5)
-    np.testing.assert_array_equal(forecaster.category_weights(histories(at(2))), held_out)
+    assert log_loss(held_out.weights, targets(at(2))).mean() == pytest.approx(min(curve), abs=1e-5)
+    np.testing.assert_array_equal(forecaster.category_weights(histories(at(2))), held_out.weights)
 
 
 def test_after_the_epochs_are_chosen_it_is_trained_afresh_on_all_windows() -> None:
@@ -122,7 +122,9 @@ def test_after_the_epochs_are_chosen_it_is_trained_afresh_on_all_windows() -> No
     assert sum(Lift.steps[:first]) == len(at(1)) * len(forecaster.curve)
     assert sum(Lift.steps[first:]) == (len(at(1)) + len(at(2))) * best
     assert forecaster.curve == chosen.curve
-    np.testing.assert_array_equal(forecaster.held_out, chosen.held_out)
+    assert forecaster.held_out is not None
+    assert chosen.held_out is not None
+    np.testing.assert_array_equal(forecaster.held_out.weights, chosen.held_out.weights)
     after, before = (f.category_weights(histories(at(3))) for f in (forecaster, chosen))
     assert (after != before).all()
 

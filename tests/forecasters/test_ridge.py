@@ -74,7 +74,7 @@ def test_held_out_weights_know_nothing_of_the_other_validation_windows(
     )
     assert few is not None
     assert all_of_them is not None
-    np.testing.assert_allclose(few, all_of_them[:4], atol=1e-12)
+    np.testing.assert_allclose(few.weights, all_of_them.weights[:4], atol=1e-12)
 
 
 def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
