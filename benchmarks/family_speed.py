@@ -1,7 +1,9 @@
-"""Time counting, and see whether memory stays flat while people stream by.
+"""Time the whole family, and see whether memory stays flat while people stream by.
 
-Counting forecasts all people of Complete Journey over and over, in slices, as a stream would; the
-peak of what Python and numpy hold is taken for a short and for a long stream.
+Every numeric forecaster is fitted on Complete Journey once (one seed) and asked about the first
+test period, in CPU seconds of one thread. Counting forecasts all its people over and
+over, in slices, as a stream would; the peak of what Python and numpy hold is taken for a short and
+for a long stream.
 
 Run: python -m benchmarks.family_speed
 """
@@ -17,12 +19,13 @@ import numpy as np
 
 from benchmarks.record import record
 from llmrec.contracts import Forecaster
-from llmrec.data.periods import History
+from llmrec.data.periods import History, Window
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import splits
+from llmrec.evaluation.backtest import splits, training_windows
 from llmrec.forecasters.averages import ExponentialDecay
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift
+from llmrec.forecasters.family import BUILDERS, Family
 
 ROUNDS, SLICE = 7, 1_024
 SHORT, LONG = 4, 40  # slices
@@ -50,7 +53,24 @@ def main() -> None:
         short, long = peak(forecaster, histories, SHORT), peak(forecaster, histories, LONG)
         rows.append(row(name, "peak_mib_short_stream", short, None, None, SHORT * SLICE))
         rows.append(row(name, "peak_mib_long_stream", long, None, None, LONG * SLICE))
+    rows += whole_family(training_windows(dataset), validation, histories)
     record("family_speed", rows)
+
+
+def whole_family(
+    training: list[Window], validation: list[Window], histories: list[History]
+) -> list[dict[str, object]]:
+    """Fit and ask everybody once, in the order of the family; what others need is there by then."""
+    family, found = Family(training, validation), []
+    for name in BUILDERS:
+        start = time.process_time()
+        family[name].forecast(histories)
+        seconds = time.process_time() - start
+        found.append(row(name, "fit_and_forecast_cpu_seconds", seconds, None, None, len(histories)))
+        print(f"{name}: {seconds:.1f} CPU s", flush=True)
+    total = sum(float(str(one["value"])) for one in found)
+    metric = "fit_and_forecast_cpu_seconds"
+    return [*found, row("the whole family", metric, total, None, None, len(histories))]
 
 
 def rates(ask: Callable[[], object], n: int) -> tuple[float, float, float]:

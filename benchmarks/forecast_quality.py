@@ -10,8 +10,6 @@ Run: python -m benchmarks.forecast_quality --data completejourney
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +63,7 @@ class Kept:
 
 
 def main() -> None:
-    """Judge, and write the table and what each model cost."""
+    """Judge, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="completejourney")
     parser.add_argument("--kept", type=Path, default=Path("forecast-quality"))
@@ -76,25 +74,20 @@ def main() -> None:
     dataset = load_dataset(arguments.data)
     kept = Kept(arguments.kept, dataset)
     names = list(dict.fromkeys((PERSISTENCE, REFERENCE, *arguments.models.split(","))))
-    costs_file = kept.folder / "costs.json"
-    costs = json.loads(costs_file.read_text()) if costs_file.exists() else {}
     windows = splits(dataset)
     validation = windows.pop("validation")
     families = [Family(training_windows(dataset), validation)]
     for name in names:
         if all(kept.has(split, name) for split in windows):
             continue
-        start = time.process_time()
         fitted = [families[0][name]]
-        costs[name] = time.process_time() - start
         if name in SEEDED and name not in NEXT_ITEM:
             families += [families[0].with_seed(seed) for seed in (1, 2)][len(families) - 1 :]
             fitted += [family[name] for family in families[1:]]
         for split, found in windows.items():
             judgement = judge({name: fitted}, found, dataset=dataset.name, split=split)
             kept.put(split, name, judgement)
-        print(f"{name}: fitted in {costs[name]:.0f} CPU s", flush=True)
-        costs_file.write_text(json.dumps(costs))
+        print(f"{name}: judged", flush=True)
     judgements = {split: joined([kept.get(split, name) for name in names]) for split in windows}
     calibrations: dict[str, Calibration] = {}
     if arguments.model:
@@ -111,7 +104,7 @@ def main() -> None:
         summarise(found, reference=REFERENCE, persistence=PERSISTENCE)
         for found in judgements.values()
     ]
-    found = rows(pd.concat(tables), costs, calibrations)
+    found = rows(pd.concat(tables), calibrations)
     if dataset.name == "completejourney" and set(RANKED) <= set(names):
         found += ranking_rows(dataset, families[0], windows)
     record(f"forecast_quality_{dataset.name}", found)
@@ -180,9 +173,7 @@ def with_language_model(
     return judgements, calibrations
 
 
-def rows(
-    table: pd.DataFrame, costs: dict[str, float], calibrations: dict[str, Calibration]
-) -> list[dict[str, object]]:
+def rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict[str, object]]:
     """Rows for the record: a slice is written behind the name of its split."""
     found = []
     for row in table.to_dict("records"):
@@ -193,11 +184,6 @@ def rows(
         found.append(row | {"seeds": seeds_of(row["model"])})
     dataset = table["dataset"].iloc[0]
     about = {"dataset": dataset, "split": "validation", "low": None, "high": None}
-    for name, seconds in costs.items():
-        found.append(
-            about
-            | {"model": name, "metric": "fit_cpu_seconds", "value": seconds, "n": 1, "seeds": [0]}
-        )
     for name, calibration in calibrations.items():
         mean, low, high = calibration.gain
         more = about | {"model": f"LLM on {name}", "n": calibration.n, "seeds": [0]}

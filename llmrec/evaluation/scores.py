@@ -216,10 +216,19 @@ def _summary(columns: Sequence[tuple[str, str]], values: FloatArray, name: str) 
             captured, whole = means["captured", model], means["to capture", model]
             shown["drift_captured"] = metrics.share_captured(captured, whole)
         for metric, drawn in shown.items():
-            low, high = np.nanquantile(drawn[1:], [0.025, 0.975])
+            low, high = _interval(drawn[1:])
             n = counts[COUNTED_BY.get(metric, metric), model]
-            found.append((name, model, metric, float(drawn[0]), float(low), float(high), n))
+            found.append((name, model, metric, float(drawn[0]), low, high, n))
     return found
+
+
+def _interval(draws: FloatArray) -> tuple[float, float]:
+    """95 % of the draws; those of which nothing is known are left out."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _asked(forecaster: Forecaster, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:

@@ -75,6 +75,13 @@ def test_the_same_comparison_gives_the_same_page(comparison: Comparison) -> None
     assert page(comparison, seed=1) == page(comparison, seed=1)
 
 
+def test_a_log_of_few_people_and_odd_names_still_makes_a_page() -> None:
+    events = frame(n_users=9, n_days=100)
+    events["categories"] = events["categories"].replace("Drama", r"$\frac$ deals & <b>")
+    few = compare(read_table(events, name="few", period="14D"), ["LastPeriod"])
+    assert r"$\frac$ deals &amp; &lt;b&gt;" in page(few)
+
+
 def test_replayed_forecasts_are_only_for_whom_they_were_made() -> None:
     first, *others = [window.history for window in small_world(n_users=3)]
     replayed = Replayed.of("x", [first], np.full((1, 5), 0.2), Spread())
