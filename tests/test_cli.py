@@ -63,7 +63,7 @@ def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
     assert {"DecayedDirichlet", "LLM on DecayedDirichlet"} <= {row["model"] for row in rows}
     assert {row["split"] for row in rows} == {"test 1", "test 2"}
     bounded = [row for row in rows if row["low"] is not None]
-    assert all(row["low"] <= row["value"] <= row["high"] for row in bounded)
+    assert all(row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9 for row in bounded)
     written = {path.name for path in (tmp_path / "report").iterdir()}
     assert written == {"report.html", "scores.parquet", "table.parquet"}
 
