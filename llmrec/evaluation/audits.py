@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["order", "names", "titles", "length"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CENTRED_ON = 50  # validation windows that the mean reading is taken from
 LENGTHS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # newest events that the audit of length leaves
 Make = Callable[[Catalog], Mapping[str, Forecaster]]
 Row = tuple[str, str, float, float, float, int]
@@ -114,7 +115,13 @@ def audit_dataset(
             name: _ByPlace(family[name], dataset.catalog) for name in chosen
         }
         if model is not None:
-            made["LLM x counting (a = 1)"] = _believed(model, catalog, dataset, made)
+            read = [
+                replace(window.history, catalog=catalog)
+                for window in draw(found["validation"], CENTRED_ON, seed)
+            ]
+            made["LLM x counting (a = 1)"] = _believed(
+                model, replace(dataset, catalog=catalog), made["DecayedDirichlet"], read
+            )
         return made
 
     windows = draw(found[split], n, seed)
@@ -139,14 +146,15 @@ class _ByPlace:
 
 
 def _believed(
-    model: LanguageModel, catalog: Catalog, dataset: Dataset, made: Mapping[str, Forecaster]
+    model: LanguageModel, dataset: Dataset, prior: Forecaster, read: Sequence[History]
 ) -> Forecaster:
+    """Believe a reading in full, less what is read of everybody alike: the mean over some."""
     from llmrec.forecasters.llm import LLMForecaster
 
-    nothing = np.zeros(catalog.n_categories)
-    calibration = Calibration(1.0, nothing, nothing, categories=catalog.categories)
-    codec = codec_for(replace(dataset, catalog=catalog), model)
-    return LLMForecaster(model, codec, made["DecayedDirichlet"], calibration)
+    forecaster = LLMForecaster(model, codec_for(dataset, model), prior)
+    center = forecaster.read(read).mean(axis=0)
+    forecaster.calibration = Calibration(1.0, center, np.zeros_like(center))
+    return forecaster
 
 
 def _altered(kind: Kind, windows: Sequence[Window], seed: int) -> list[Window]:
