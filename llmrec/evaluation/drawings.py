@@ -41,7 +41,14 @@ def gains(table: pd.DataFrame) -> str:
             colour = COLOURS[0] if row["low"] > 0 else COLOURS[1] if row["high"] < 0 else FAINT
             if row["value"] < left:  # far off: an arrow at the edge, and its value
                 marks = axis.plot(left, y, "<", color=colour, markersize=5, clip_on=False)
-                axis.annotate(f"  {row['value']:.3f}", (left, y), va="center", fontsize=8)
+                axis.annotate(
+                    f"{row['value']:.3f}",
+                    (left, y),
+                    xytext=(7, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                )
             else:
                 marks = axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2)
                 marks += axis.plot(row["value"], y, "o", color=colour, markersize=5)
