@@ -86,6 +86,7 @@ class NextItem:
             If nobody took two items, or a loss is not finite.
         """
         fitted, self.seed = Fitted.on(training, validation), seed
+        self._net = self.fitted = None  # nobody may ask what failed to learn
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         catalog = validation[0].history.catalog
         histories = [window.history for window in validation]
