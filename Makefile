@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
-BENCHMARKS := data_speed reading_speed batch_equality parse_rate forecast_zero_shot first_run
+BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint notebooks bench clean
@@ -46,7 +46,6 @@ bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	$(BIN)/python -m benchmarks.forecast_quality --data completejourney
 	$(BIN)/python -m benchmarks.forecast_quality --data ml-100k
 	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
-	$(BIN)/python -m benchmarks.family_speed
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment and what tools left behind

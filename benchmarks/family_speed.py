@@ -44,12 +44,12 @@ def main() -> None:
         GlobalDrift().fit(validation),
     ):
         name = type(forecaster).__name__
-        asked: dict[str, Callable[[], object]] = {
-            "users_per_second_weights": lambda f=forecaster: f.category_weights(histories),
-            "users_per_second_forecasts": lambda f=forecaster: f.forecast(histories),
+        asked: dict[str, Callable[[list[History]], object]] = {
+            "users_per_second_weights": forecaster.category_weights,
+            "users_per_second_forecasts": forecaster.forecast,
         }
         for metric, ask in asked.items():
-            rows.append(row(name, metric, *rates(ask, len(histories)), len(histories)))
+            rows.append(row(name, metric, *rates(ask, histories), len(histories)))
         short, long = peak(forecaster, histories, SHORT), peak(forecaster, histories, LONG)
         rows.append(row(name, "peak_mib_short_stream", short, None, None, SHORT * SLICE))
         rows.append(row(name, "peak_mib_long_stream", long, None, None, LONG * SLICE))
@@ -73,13 +73,15 @@ def whole_family(
     return [*found, row("the whole family", metric, total, None, None, len(histories))]
 
 
-def rates(ask: Callable[[], object], n: int) -> tuple[float, float, float]:
+def rates(
+    ask: Callable[[list[History]], object], histories: list[History]
+) -> tuple[float, float, float]:
     """Median, least and most users a CPU second."""
     found = []
     for _ in range(ROUNDS):
         start = time.process_time()
-        ask()
-        found.append(n / (time.process_time() - start))
+        ask(histories)
+        found.append(len(histories) / (time.process_time() - start))
     return float(np.median(found)), min(found), max(found)
 
 

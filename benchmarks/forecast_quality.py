@@ -10,26 +10,31 @@ Run: python -m benchmarks.forecast_quality --data completejourney
 from __future__ import annotations
 
 import argparse
+import io
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.record import record
+from llmrec.data.files import write_bytes
 from llmrec.data.periods import Window, events_before
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.data.synthetic import make_world
 from llmrec.evaluation.backtest import evaluate_rankings, splits, training_windows
-from llmrec.evaluation.report import PERSISTENCE, REFERENCE, Readings
-from llmrec.evaluation.scores import Judgement, judge, summarise
+from llmrec.evaluation.report import PERSISTENCE, PRIORS, REFERENCE, Readings, in_table
+from llmrec.evaluation.scores import Judgement, judge
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
+from llmrec.language.model import LanguageModel
 from llmrec.ranking.tilt import rank
 from llmrec.settings import build_blend, fit_settings
 
 KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of
-PRIORS = (REFERENCE, "GatedMixture")
 RANKED = (PERSISTENCE, REFERENCE, "GatedMixture")
 
 
@@ -50,8 +55,9 @@ class Kept:
 
     def put(self, split: str, model: str, judgement: Judgement) -> None:
         """Keep one."""
-        judgement.scores.to_parquet(self.path(split, model).with_suffix(".scores.parquet"))
-        judgement.bins.to_parquet(self.path(split, model).with_suffix(".bins.parquet"))
+        path = self.path(split, model)
+        write_bytes(path.with_suffix(".scores.parquet"), judgement.scores.to_parquet())
+        write_bytes(path.with_suffix(".bins.parquet"), judgement.bins.to_parquet())
 
     def get(self, split: str, model: str) -> Judgement:
         """Read one."""
@@ -88,31 +94,27 @@ def main() -> None:
             judgement = judge({name: fitted}, found, dataset=dataset.name, split=split)
             kept.put(split, name, judgement)
         print(f"{name}: judged", flush=True)
-    judgements = {split: joined([kept.get(split, name) for name in names]) for split in windows}
+    judgements = {split: joined(kept.get(split, name) for name in names) for split in windows}
     calibrations: dict[str, Calibration] = {}
     if arguments.model:
         spoken, calibrations = with_language_model(
             dataset, families[0], arguments.model, arguments.users, kept.folder
         )
-        judgements = {split: joined([judgements[split], spoken[split]]) for split in windows}
+        judgements = {split: judgements[split].with_more(spoken[split]) for split in windows}
     if dataset.name == "synthetic":
         optimum = {"Optimum": [make_world()]}
         for split, found in windows.items():
             judged = judge(optimum, found, dataset=dataset.name, split=split)
-            judgements[split] = joined([judgements[split], judged])
-    tables = [
-        summarise(found, reference=REFERENCE, persistence=PERSISTENCE)
-        for found in judgements.values()
-    ]
-    found = rows(pd.concat(tables), calibrations)
+            judgements[split] = judgements[split].with_more(judged)
+    results = rows(pd.concat([in_table(found) for found in judgements.values()]), calibrations)
     if dataset.name == "completejourney" and set(RANKED) <= set(names):
-        found += ranking_rows(dataset, families[0], windows)
-    record(f"forecast_quality_{dataset.name}", found)
+        results += ranking_rows(dataset, families[0], windows)
+    record(f"forecast_quality_{dataset.name}", results)
 
 
 def ranking_rows(
     dataset: Dataset, family: Family, windows: dict[str, list[Window]]
-) -> list[dict[str, object]]:
+) -> list[dict[Any, Any]]:
     """Rank items for each test period by the same scorers, tilted toward different forecasts.
 
     Blend and strength are fitted (with counting) on the last period before the first test.
@@ -136,12 +138,9 @@ def ranking_rows(
     return found
 
 
-def joined(judgements: list[Judgement]) -> Judgement:
+def joined(judgements: Iterable[Judgement]) -> Judgement:
     """Put several models' judgements together."""
-    found, *others = judgements
-    for other in others:
-        found = found.with_more(other)
-    return found
+    return reduce(Judgement.with_more, judgements)
 
 
 def with_language_model(
@@ -154,28 +153,21 @@ def with_language_model(
         with np.load(path) as scores:
             readings = Readings(readings.windows, {split: scores[split] for split in scores})
     else:
-        from llmrec.language.model import LanguageModel
-
         readings = readings.read(LanguageModel.load(model), dataset)
-        np.savez(path, **readings.scores)
-    calibrations = {name: readings.calibration(family[name]) for name in PRIORS}
-    fitted = {name: [family[name]] for name in PRIORS}
+        content = io.BytesIO()
+        np.savez(content, **readings.scores)  # type: ignore[arg-type]
+        write_bytes(path, content.getvalue())
+    spoken, calibrations = readings.believed({name: [family[name]] for name in PRIORS})
     judgements = {
-        split: judge(
-            readings.forecasters(split, fitted, calibrations),
-            windows,
-            dataset=dataset.name,
-            split=split,
-        )
-        for split, windows in readings.windows.items()
-        if split != "validation"
+        split: judge(believed, readings.windows[split], dataset=dataset.name, split=split)
+        for split, believed in spoken.items()
     }
     return judgements, calibrations
 
 
-def rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict[str, object]]:
+def rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict[Any, Any]]:
     """Rows for the record: a slice is written behind the name of its split."""
-    found = []
+    found: list[dict[Any, Any]] = []
     for row in table.to_dict("records"):
         part = row.pop("slice")
         if part != "all" and (part not in KINDS or row["metric"] != "log_loss_gain"):

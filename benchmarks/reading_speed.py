@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import record
+from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
 from llmrec.evaluation.backtest import draw, splits
 from llmrec.evaluation.report import codec_for
@@ -50,9 +51,9 @@ def main() -> None:
             with torch.inference_mode():
                 for _ in range(-(-n // len(block))):
                     model.model(input_ids=block, use_cache=False, **options)
-            return block.numel() * -(-n // len(block))
+            return int(block.numel()) * -(-n // len(block))
 
-        def read(chosen: list = chosen, tokens: list[int] = tokens) -> int:
+        def read(chosen: list[History] = chosen, tokens: list[int] = tokens) -> int:
             reader.read(chosen)
             return sum(tokens)
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import typer
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
-from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
+from llmrec import printing
 from llmrec.contracts import Forecast
 from llmrec.data import embedded
 from llmrec.data.catalog import clean_text
@@ -32,27 +27,12 @@ from llmrec.errors import DataError, LlmrecError
 from llmrec.explain import picture
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-console = Console(highlight=False)
 
 Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
 Cutoff = Annotated[str | None, typer.Option(help="Start of the period to forecast, 2017-12-03.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-
-
-SAID = (
-    "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
-    "mean; 80 %: observations inside the 80 % interval."
-)
-
-
-class AuditKind(StrEnum):
-    """The audits, as words of the command line."""
-
-    ORDER, NAMES, TITLES, LENGTH = "order", "names", "titles", "length"
-
-
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
@@ -96,14 +76,14 @@ def demo(
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
             items = engine.recommend(history, 10, forecast=forecast)
             chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
-            result = _summary(dataset, history, forecast, items)
+            result = printing.summary(dataset, history, forecast, items)
             result["happened"] = _happened(windows[row], items)
             results.append(result | {"chart": str(chart)})
             if not as_json:
-                _show(dataset, history, forecast, items, result["happened"])
-                console.print(Text(f"  Chart: {chart}\n", style="dim"))
+                printing.show_person(dataset, history, forecast, items, result["happened"])
+                printing.console.print(Text(f"  Chart: {chart}\n", style="dim"))
     if as_json:
-        _print_json(results)
+        printing.print_json(results)
 
 
 @app.command()
@@ -122,9 +102,9 @@ def forecast(
     if chart is not None:
         _save_chart(chart.with_suffix(""), history, result, [], kinds=(chart.suffix,))
     if as_json:
-        _print_json(_summary(engine.dataset, history, result, []))
+        printing.print_json(printing.summary(engine.dataset, history, result, []))
     else:
-        _show(engine.dataset, history, result, [])
+        printing.show_person(engine.dataset, history, result, [])
 
 
 @app.command()
@@ -144,11 +124,13 @@ def recommend(
     items = engine.recommend(history, k, forecast=result)
     answer = engine.why_not(history, why_not, k).text if why_not else ""
     if as_json:
-        _print_json(_summary(engine.dataset, history, result, items) | {"why_not": answer})
+        printing.print_json(
+            printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
+        )
     else:
-        console.print(_list(items))
+        printing.console.print(printing.listing(items))
         if answer:
-            console.print(Text(answer))
+            printing.console.print(Text(answer))
 
 
 @app.command()
@@ -170,19 +152,18 @@ def evaluate(
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), readings=readings)
     if as_json:
-        console.print_json(found.table.to_json(orient="records"))
+        printing.console.print_json(found.table.to_json(orient="records"))
     else:
-        _show_comparison(data, found.table)
-        console.print(Text(SAID, style="dim"))
+        printing.show_comparison(data, found.table)
     if out is not None:
         path = save_report(found, out)
         if not as_json:
-            console.print(Text(f"Report: {path}"))
+            printing.console.print(Text(f"Report: {path}"))
 
 
 @app.command()
 def audit(
-    kind: Annotated[AuditKind, typer.Argument(help="What is taken away.")],
+    kind: Annotated[str, typer.Argument(help="order, names, titles or length.")],
     data: Data = "ml-100k",
     forecasters: Forecasters = "RidgeAutoregression,LLM",
     model: Model = "smollm2-135m",
@@ -195,11 +176,11 @@ def audit(
     names = _names(forecasters)
     reader = _language_model(model) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
-    table = audit_dataset(load_dataset(data), kind.value, family, reader, users)
+    table = audit_dataset(load_dataset(data), kind, family, reader, users)
     if as_json:
-        console.print_json(table.to_json(orient="records"))
+        printing.console.print_json(table.to_json(orient="records"))
     else:
-        _show_table(f"{data}: what the audit of {kind} changes", table)
+        printing.show_table(f"{data}: what the audit of {kind} changes", table)
 
 
 @app.command()
@@ -215,7 +196,7 @@ def datasets(as_json: AsJson = False) -> None:
         }
         for part in embedded.PARTS
     ]
-    _print_rows(rows, as_json)
+    printing.print_rows(rows, as_json)
 
 
 @app.command()
@@ -230,10 +211,10 @@ def env(as_json: AsJson = False) -> None:
 
         rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     if as_json:
-        _print_json(rows)
+        printing.print_json(rows)
     else:
         for name, value in rows.items():
-            console.print(f"{name:>14}  {escape(value)}")
+            printing.console.print(f"{name:>14}  {escape(value)}")
 
 
 def _names(forecasters: str) -> list[str]:
@@ -259,99 +240,6 @@ def _readings(dataset: Dataset, model: str, users: int | None) -> Any:
     return Readings.drawn(dataset, users).read(_language_model(model), dataset)
 
 
-def _show_comparison(title: str, table: pd.DataFrame) -> None:
-    """Print a line a model, the best first, of what matters most; the report has the rest."""
-    whole = table[table["slice"] == "all"]
-    for split in dict.fromkeys(whole["split"]):
-        cells = {(row["model"], row["metric"]): row for row in _rows_of(whole, split)}
-        models = {row["model"]: row["value"] for key, row in cells.items() if key[1] == "log_loss"}
-        view = Table(title=Text(f"{title}, {split}"), box=None, header_style="dim", pad_edge=False)
-        for column in ("model", "n", "loss", "gain on counting", "skill", "80 %"):
-            view.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
-        for model in sorted(models, key=lambda model: models[model]):
-            gain = cells[model, "log_loss_gain"]
-            view.add_row(
-                Text(model),
-                str(cells[model, "log_loss"]["n"]),
-                f"{models[model]:.4f}",
-                f"{gain['value']:+.4f} ({gain['low']:+.4f}, {gain['high']:+.4f})",
-                f"{cells[model, 'skill']['value']:+.4f}",
-                f"{cells[model, 'coverage80']['value']:.0%}",
-            )
-        console.print(view)
-
-
-def _rows_of(table: pd.DataFrame, split: str) -> list[dict[Any, Any]]:
-    return table[table["split"] == split].to_dict("records")
-
-
-def _show_table(title: str, table: pd.DataFrame) -> None:
-    """Print a tidy table whole."""
-    view = Table(title=Text(f"{title}; 95 % intervals over users"))
-    numbers = ("value", "low", "high")
-    columns = [column for column in table if column not in ("dataset", "audit")]
-    for column in columns:
-        view.add_column(str(column), justify="right" if column in (*numbers, "n") else "left")
-    for row in table.to_dict("records"):
-        view.add_row(*(f"{row[c]:.4f}" if c in numbers else str(row[c]) for c in columns))
-    console.print(view)
-
-
-def _show(
-    dataset: Dataset,
-    history: History,
-    forecast: Forecast,
-    items: Sequence[Recommendation],
-    happened: dict[str, Any] | None = None,
-) -> None:
-    source = forecast.source
-    parts: list[Any] = [
-        Rule(Text(clean_text(f"{dataset.name}: {dataset.person} {history.user_id}"))),
-        picture.terminal(history, forecast),
-        Padding(Text(forecast.description), (1, 2)),
-    ]
-    note = (
-        f"{source.model}: {source.how} ({source.why}). Of the statements above the model proposed "
-        f"{source.proposed}; {source.rejected} more of its claims did not hold and are not shown."
-    )
-    parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
-    if items:
-        parts.append(_list(items))
-    if happened is not None:
-        parts.append(Padding(Text(_outcome(happened)), (1, 2, 0, 2)))
-    console.print(Group(*parts))
-
-
-def _list(items: Sequence[Recommendation]) -> Group:
-    lines: list[Any] = []
-    for item in items:
-        lines.append(Text(f"{item.rank:>4}  {item.title}", style="bold"))
-        lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
-    return Group(*lines)
-
-
-def _summary(
-    dataset: Dataset, history: History, forecast: Forecast, items: Sequence[Recommendation]
-) -> dict[str, Any]:
-    names = dataset.catalog.categories
-    weights = forecast.category_weights
-    return {
-        "dataset": dataset.name,
-        "user_id": history.user_id,
-        "period": str(history.length),
-        "cutoff": str(history.cutoff),
-        "category_weights": {names[c]: float(weights[c]) for c in forecast.top(20)},
-        "concentration": forecast.concentration,
-        "description": forecast.description,
-        "statements": [
-            vars(statement) | {"category": names[statement.category]}
-            for statement in forecast.statements
-        ],
-        "source": vars(forecast.source),
-        "items": [item.explanation.to_dict() for item in items],
-    }
-
-
 def _held_out(dataset: Dataset) -> list[Window]:
     """Windows at the log's end, all cut at one time, to compare forecasts with what happened."""
     windows = holdout_windows(dataset.log, dataset.catalog, dataset.period)
@@ -374,15 +262,6 @@ def _happened(window: Window, items: Sequence[Recommendation]) -> dict[str, Any]
     }
 
 
-def _outcome(happened: dict[str, Any]) -> str:
-    top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
-    hits = ": " + "; ".join(happened["hits"]) if happened["hits"] else ""
-    return (
-        f"What then happened: {happened['events']} events; the largest categories: {top}. "
-        f"Taken of the {happened['listed']} listed: {len(happened['hits'])}{hits}."
-    )
-
-
 def _save_chart(
     stem: Path,
     history: History,
@@ -401,20 +280,6 @@ def _save_chart(
         else:
             raise DataError(f"a chart is written as .png or .html, not {kind!r}")
     return path
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    console.print(table)
 
 
 def _version(distribution: str) -> str | None:

@@ -100,12 +100,7 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
     strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
     return EngineSettings(
-        counting={
-            "decay": counting.decay,
-            "strength": counting.strength,
-            "mix": counting.mix,
-            "spread": list(counting.spread),
-        },
+        counting=counting.to_dict(),
         blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
         strength=strength,
         **about,

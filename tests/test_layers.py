@@ -23,6 +23,7 @@ ORDER = (
     {"settings"},
     {"engine"},
     {""},
+    {"printing"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

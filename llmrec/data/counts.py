@@ -15,7 +15,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.timestamps import TimeArray
 
 if TYPE_CHECKING:
-    from llmrec.data.histories import History
+    from llmrec.data.histories import History, Window
 
 SLICE = 256  # histories counted at a time: their events then fit the processor's cache
 _TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
@@ -44,6 +44,11 @@ def category_sums(
     cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
     sums = np.bincount(cells, values, minlength=n_cells)
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
+
+
+def target_counts(windows: Sequence[Window]) -> FloatArray:
+    """(n_windows, n_categories) category counts of what was taken in each target period."""
+    return np.stack([window.target.category_counts for window in windows])
 
 
 def weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> FloatArray:

@@ -22,6 +22,7 @@ from llmrec.data.counts import (
     common_counts,
     item_counts_between,
     period_counts,
+    target_counts,
     weighted_counts,
 )
 from llmrec.data.histories import History, Target, Window
@@ -47,6 +48,7 @@ __all__ = [
     "make_histories",
     "make_windows",
     "period_counts",
+    "target_counts",
     "weighted_counts",
 ]
 Time = datetime | np.datetime64 | str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,21 +13,20 @@ from llmrec.contracts import FloatArray, Forecast, Forecaster
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError
 from llmrec.evaluation.alterations import anonymised, renamed, shuffled, truncated
 from llmrec.evaluation.backtest import draw, splits, training_windows
 from llmrec.evaluation.metrics import bootstrap_interval, log_loss
 from llmrec.evaluation.report import codec_for
-from llmrec.evaluation.scores import SLICE, refuse_fitted_later
+from llmrec.evaluation.scores import ask, refuse_fitted_later
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.family import Family
 
 if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
-Kind = Literal["order", "names", "titles", "length"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("order", "names", "titles", "length")
 CENTRED_ON = 50  # validation windows that the mean reading is taken from
 LENGTHS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # newest events that the audit of length leaves
 Make = Callable[[Catalog], Mapping[str, Forecaster]]
@@ -36,7 +35,7 @@ COLUMNS = ["model", "metric", "value", "low", "high", "n"]
 
 
 def audit(
-    kind: Kind,
+    kind: str,
     make: Make,
     windows: Sequence[Window],
     *,
@@ -93,7 +92,7 @@ def audit(
 
 def audit_dataset(
     dataset: Dataset,
-    kind: Kind,
+    kind: str,
     names: Sequence[str],
     model: LanguageModel | None = None,
     n: int | None = None,
@@ -157,7 +156,7 @@ def _believed(
     return forecaster
 
 
-def _altered(kind: Kind, windows: Sequence[Window], seed: int) -> list[Window]:
+def _altered(kind: str, windows: Sequence[Window], seed: int) -> list[Window]:
     if kind == "order":
         return shuffled(windows, seed)
     return renamed(windows, seed=seed) if kind == "names" else anonymised(windows, seed)
@@ -173,14 +172,8 @@ def _made(make: Make, catalog: Catalog, windows: Sequence[Window]) -> Mapping[st
 
 
 def _losses(forecaster: Forecaster, windows: Sequence[Window]) -> FloatArray:
-    """(n_windows,) log-loss, NaN without a target; forecasts are asked for in slices."""
-    weights = [
-        forecast.category_weights
-        for start in range(0, len(windows), SLICE)
-        for forecast in forecaster.forecast([w.history for w in windows[start : start + SLICE]])
-    ]
-    targets = np.stack([window.target.category_counts for window in windows])
-    return log_loss(np.stack(weights), targets)
+    """(n_windows,) log-loss, NaN without a target."""
+    return log_loss(ask(forecaster, windows)[0], target_counts(windows))
 
 
 def _compared(before: Mapping[str, FloatArray], after: Mapping[str, FloatArray]) -> pd.DataFrame:

@@ -216,8 +216,16 @@ def bootstrap_interval(
     if not len(values):
         return float("nan"), float("nan"), float("nan")
     means = resampled_means(values[:, None], draws, seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
+    return float(values.mean()), *interval(means, level)
+
+
+def interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
+    """Central percentile interval of bootstrap draws; unknown ones (NaN) are left out."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatArray:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.data.readers import Dataset
 from llmrec.evaluation.backtest import draw, splits, training_windows
 from llmrec.evaluation.scores import Judgement, judge, summarise
 from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
 from llmrec.forecasters.family import SEEDED, Family
-from llmrec.forecasters.mixing import weights_on
+from llmrec.forecasters.mixing import weights_of, weights_on
 from llmrec.forecasters.spread import UNFITTED, Spread, forecasts_of
 from llmrec.language.codec import Codec
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 REFERENCE, PERSISTENCE = "DecayedDirichlet", "Mean"
+PRIORS = (REFERENCE, "GatedMixture")  # that a reading is added to, where they take part
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,24 +83,25 @@ def compare(
     validation = found.pop("validation")
     family = Family(training_windows(dataset), validation, seeds[0])
     fitted = _fitted(family, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
+    judgements = {
+        split: judge(fitted, windows, dataset=dataset.name, split=split)
+        for split, windows in found.items()
+    }
+    asked = {split: dict(fitted) for split in found}
     calibrations: dict[str, Calibration] = {}
-    judgements, tables, asked = {}, [], {}
     if readings is not None:
-        priors = [name for name in (REFERENCE, "GatedMixture") if name in fitted]
-        calibrations = {name: readings.calibration(fitted[name][0], seeds[0]) for name in priors}
-    for split, windows in found.items():
-        judgement = judge(fitted, windows, dataset=dataset.name, split=split)
-        asked[split] = dict(fitted)
-        if readings is not None:
-            drawn = readings.windows[split]
-            spoken = readings.forecasters(split, fitted, calibrations)
-            more = judge(spoken, drawn, dataset=dataset.name, split=split)
-            judgement = judgement.with_more(more)
-            asked[split] |= spoken
-        judgements[split] = judgement
-        tables.append(summarise(judgement, reference=REFERENCE, persistence=PERSISTENCE))
-    table = pd.concat(tables, ignore_index=True)
+        spoken, calibrations = readings.believed(fitted, seeds[0])
+        for split, believed in spoken.items():
+            more = judge(believed, readings.windows[split], dataset=dataset.name, split=split)
+            judgements[split] = judgements[split].with_more(more)
+            asked[split] |= believed
+    table = pd.concat([in_table(judgement) for judgement in judgements.values()], ignore_index=True)
     return Comparison(dataset, found, judgements, asked, table, calibrations)
+
+
+def in_table(judgement: Judgement) -> pd.DataFrame:
+    """Summarise against counting (gains) and against the mean (skill)."""
+    return summarise(judgement, reference=REFERENCE, persistence=PERSISTENCE)
 
 
 def _fitted(
@@ -176,36 +178,47 @@ class Readings:
         }
         return Readings(self.windows, scores)
 
-    def calibration(self, prior: Forecaster, seed: int = 0) -> Calibration:
-        """Fit how far the reading is trusted beside a prior, on the validation windows read."""
-        read = self.windows["validation"]
-        weights = weights_on(prior, read)
-        targets = np.stack([window.target.category_counts for window in read])
-        return fit_calibration(weights, self.scores["validation"], targets, seed=seed)
+    def believed(
+        self, fitted: Mapping[str, Sequence[Forecaster]], seed: int = 0
+    ) -> tuple[dict[str, dict[str, list[Forecaster]]], dict[str, Calibration]]:
+        """Turn the readings into forecasters.
 
-    def forecasters(
+        Returns
+        -------
+        forecasters, calibrations
+            By test split: the reading believed alone, in full beside counting, and as far as
+            validation says beside each of `PRIORS` that is ``fitted``; and by prior what that is.
+        """
+        targets = target_counts(self.windows["validation"])
+        calibrations = {}
+        for name in (name for name in PRIORS if name in fitted):
+            prior = weights_on(fitted[name][0], self.windows["validation"])
+            calibrations[name] = fit_calibration(
+                prior, self.scores["validation"], targets, seed=seed
+            )
+        tests = [split for split in self.windows if split != "validation"]
+        return {split: self._on(split, fitted, calibrations) for split in tests}, calibrations
+
+    def _on(
         self,
         split: str,
         fitted: Mapping[str, Sequence[Forecaster]],
         calibrations: Mapping[str, Calibration],
     ) -> dict[str, list[Forecaster]]:
-        """Give one reading, believed alone, in full, and as far as validation says."""
         histories = [window.history for window in self.windows[split]]
-        prior = _weights(fitted[REFERENCE][0], histories)
-        z, first = self.scores[split], calibrations[REFERENCE]
-        believed = {
-            "LLM alone (zero-shot)": (REFERENCE, softmax_update(np.ones_like(prior), z, 1.0, 0.0)),
-            "LLM x counting (a = 1)": (
-                REFERENCE,
-                softmax_update(prior, z - first.center, 1.0, 0.0),
-            ),
+        priors = {name: weights_of(fitted[name][0], histories) for name in calibrations}
+        z, counted = self.scores[split], priors[REFERENCE]
+        full = softmax_update(counted, z - calibrations[REFERENCE].center, 1.0, 0.0)
+        alone = softmax_update(np.ones_like(counted), z, 1.0, 0.0)
+        found = {
+            "LLM alone (zero-shot)": (REFERENCE, alone),
+            "LLM x counting (a = 1)": (REFERENCE, full),
         }
         for name, calibration in calibrations.items():
-            weights = calibration.apply(_weights(fitted[name][0], histories), z)
-            believed[f"LLM on {name}"] = (name, weights)
+            found[f"LLM on {name}"] = (name, calibration.apply(priors[name], z))
         return {
             name: [Replayed.of(name, histories, weights, _spread(fitted[beside][0]))]
-            for name, (beside, weights) in believed.items()
+            for name, (beside, weights) in found.items()
         }
 
 
@@ -223,7 +236,3 @@ def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:
 def _spread(forecaster: Any) -> Spread:
     spread: Spread = getattr(forecaster, "spread", UNFITTED)
     return spread
-
-
-def _weights(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
-    return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])

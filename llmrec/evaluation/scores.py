@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.contracts import FloatArray, Forecaster
-from llmrec.data.periods import Window
+from llmrec.data.periods import Window, target_counts
 from llmrec.errors import DataError
 from llmrec.evaluation import metrics
 from llmrec.evaluation.informed import halves, informed_losses
@@ -74,13 +74,13 @@ def judge(
     for name, seeds in forecasters.items():
         for forecaster in seeds:
             refuse_fitted_later(name, forecaster, windows)
-    targets = np.stack([window.target.category_counts for window in windows])
+    targets = target_counts(windows)
     past = np.stack([window.history.category_counts.sum(axis=0) for window in windows])
     shown, hidden = halves(windows)
     about = _about(windows, past, targets).assign(dataset=dataset, split=split)
     scores, bins = [], []
     for name, seeds in forecasters.items():
-        asked = [_asked(forecaster, windows) for forecaster in seeds]
+        asked = [ask(forecaster, windows) for forecaster in seeds]
         values = [
             _values(q, concentration, past, targets)
             | {"half_loss": metrics.log_loss(q, hidden)}
@@ -216,23 +216,14 @@ def _summary(columns: Sequence[tuple[str, str]], values: FloatArray, name: str) 
             captured, whole = means["captured", model], means["to capture", model]
             shown["drift_captured"] = metrics.share_captured(captured, whole)
         for metric, drawn in shown.items():
-            low, high = _interval(drawn[1:])
+            low, high = metrics.interval(drawn[1:])
             n = counts[COUNTED_BY.get(metric, metric), model]
             found.append((name, model, metric, float(drawn[0]), low, high, n))
     return found
 
 
-def _interval(draws: FloatArray) -> tuple[float, float]:
-    """95 % of the draws; those of which nothing is known are left out."""
-    known = draws[~np.isnan(draws)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _asked(forecaster: Forecaster, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
-    """(n, n_categories) weights and (n,) concentrations, asked for in slices."""
+def ask(forecaster: Forecaster, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
+    """(n, n_categories) weights and (n,) concentrations of forecasts, asked for in slices."""
     weights, concentrations = [], []
     for start in range(0, len(windows), SLICE):
         histories = [window.history for window in windows[start : start + SLICE]]

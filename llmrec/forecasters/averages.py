@@ -11,9 +11,9 @@ import numpy as np
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.counts import category_sums
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.forecasters.counting import Mix, common_mix, mixes
-from llmrec.forecasters.mixing import shares_of
+from llmrec.forecasters.mixing import mean_loss
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -47,14 +47,12 @@ class ExponentialDecay:
     def fit(self, windows: Sequence[Window]) -> ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
         fitted, histories = Fitted.on(windows), [window.history for window in windows]
-        targets = np.stack([window.target.category_counts for window in windows])
-        shares = shares_of(targets)
+        targets = target_counts(windows)
         best, least = self, np.inf
         for mix, decay in itertools.product(mixes(histories), DECAYS):
             own, common = _averages(histories, decay), common_mix(histories, mix)
             for smoothing in SMOOTHINGS:
-                weights = _smoothed(own, common, smoothing)
-                loss = -(shares * np.log(weights)).sum(axis=1).mean()
+                loss = mean_loss(_smoothed(own, common, smoothing), targets)
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss

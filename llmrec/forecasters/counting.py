@@ -5,14 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, category_counts_between, weighted_counts
-from llmrec.forecasters.mixing import shares_of
+from llmrec.data.periods import (
+    History,
+    TimeArray,
+    Window,
+    category_counts_between,
+    target_counts,
+    weighted_counts,
+)
+from llmrec.forecasters.mixing import mean_loss
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -52,6 +59,11 @@ class DecayedDirichlet:
     def __post_init__(self) -> None:
         object.__setattr__(self, "spread", Spread(*self.spread))  # JSON makes it a list
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; ``DecayedDirichlet(**values)`` is the same setting, unfitted."""
+        found = {name: getattr(self, name) for name in ("decay", "strength", "mix", "name")}
+        return found | {"spread": list(self.spread)}
+
     def fit(self, windows: Sequence[Window], decays: Sequence[float] = DECAYS) -> DecayedDirichlet:
         """Give the setting with the least log-loss on windows, by grid search.
 
@@ -60,14 +72,13 @@ class DecayedDirichlet:
         """
         fitted = Fitted.on(windows)
         histories = [window.history for window in windows]
-        targets = np.stack([window.target.category_counts for window in windows])
-        shares = shares_of(targets)
+        targets = target_counts(windows)
         best, least = self, np.inf
         for mix, decay in itertools.product(mixes(histories), decays):
             own = weighted_counts(histories, age_weights(decay))
             common = common_mix(histories, mix)
             for strength in STRENGTHS:
-                loss = -(shares * np.log(normalised(own + strength * common))).sum(axis=1).mean()
+                loss = mean_loss(normalised(own + strength * common), targets)
                 if loss < least:
                     best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
         spread = fit_spread(histories, best.category_weights(histories), targets)
@@ -92,15 +103,20 @@ def mixes(histories: Sequence[History]) -> tuple[Mix, ...]:
 
 
 def common_mix(histories: Sequence[History], mix: Mix) -> FloatArray:
-    """(n_histories, n_categories) what all users took before each cutoff; rows sum to 1, all > 0.
+    """(n_histories, n_categories) what all users took before each cutoff; rows sum to 1."""
+    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
+    starts = np.full_like(ends, histories[0].log.timestamp.min())
+    if mix == "last period":
+        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
+    return mix_between(histories, starts, ends)
+
+
+def mix_between(histories: Sequence[History], starts: TimeArray, ends: TimeArray) -> FloatArray:
+    """(n_histories, n_categories) what all users took in a span of time a history.
 
     Half an event is added to each category, so that a category nobody took stays possible.
     """
     log, catalog = histories[0].log, histories[0].catalog
-    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
-    starts = np.full_like(ends, log.timestamp.min())
-    if mix == "last period":
-        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
     spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
     counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
     return normalised(counts + 0.5)[inverse]

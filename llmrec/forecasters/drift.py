@@ -16,11 +16,17 @@ from llmrec.data.periods import (
     History,
     TimeArray,
     Window,
-    category_counts_between,
     common_counts,
+    target_counts,
 )
-from llmrec.forecasters.counting import DecayedDirichlet, age_weights, common_mix, normalised
-from llmrec.forecasters.mixing import shares_of
+from llmrec.forecasters.counting import (
+    DecayedDirichlet,
+    age_weights,
+    common_mix,
+    mix_between,
+    normalised,
+)
+from llmrec.forecasters.mixing import mean_loss
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -48,12 +54,12 @@ class GlobalDrift:
     def fit(self, windows: Sequence[Window]) -> GlobalDrift:
         """Give the powers with the least log-loss on windows, by grid search."""
         fitted, histories = Fitted.on(windows), [window.history for window in windows]
-        targets = np.stack([window.target.category_counts for window in windows])
+        targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights = prior.category_weights(histories)
         since, lately = _shifts(histories, prior)
         losses = {
-            (power, trend): _loss(weights, power * since + trend * lately, targets)
+            (power, trend): mean_loss(_moved(weights, power * since + trend * lately), targets)
             for power, trend in itertools.product(POWERS, TRENDS)
         }
         power, trend = min(losses, key=lambda pair: losses[pair])
@@ -99,10 +105,10 @@ class SameSeason:
     def fit(self, windows: Sequence[Window]) -> SameSeason:
         """Give the power with the least log-loss on windows; 0 where no year is known."""
         fitted, histories = Fitted.on(windows), [window.history for window in windows]
-        targets = np.stack([window.target.category_counts for window in windows])
+        targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights, season = prior.category_weights(histories), _seasons(histories)
-        power = min(POWERS, key=lambda power: _loss(weights, power * season, targets))
+        power = min(POWERS, key=lambda power: mean_loss(_moved(weights, power * season), targets))
         spread = fit_spread(histories, _moved(weights, power * season), targets)
         return replace(
             self, prior=prior, power=power, spread=spread, fitted=fitted.joined(prior.fitted)
@@ -151,17 +157,9 @@ def _seasons(histories: Sequence[History]) -> FloatArray:
     cutoffs = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
     ends = np.array([_a_period_after(history) for history in histories], dtype="datetime64[ms]")
     # A period longer than a year would end, a year earlier, after the cutoff.
-    season = _mix_between(histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs))
-    past = _mix_between(histories, _year_before(cutoffs), cutoffs)
+    season = mix_between(histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs))
+    past = mix_between(histories, _year_before(cutoffs), cutoffs)
     return np.where(_year_known(histories)[:, None], np.log(season / past), 0.0)
-
-
-def _mix_between(histories: Sequence[History], starts: TimeArray, ends: TimeArray) -> FloatArray:
-    """(n, n_categories) shares of what everybody took in one span of time a history."""
-    spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
-    log, catalog = histories[0].log, histories[0].catalog
-    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
-    return normalised(counts + 0.5)[inverse]
 
 
 def _year_before(times: TimeArray) -> TimeArray:
@@ -181,8 +179,3 @@ def _year_known(histories: Sequence[History]) -> BoolArray:
 
 def _moved(weights: FloatArray, shift: FloatArray) -> FloatArray:
     return normalised(weights * np.exp(shift))
-
-
-def _loss(weights: FloatArray, shift: FloatArray, targets: FloatArray) -> float:
-    shares = shares_of(targets)
-    return float(-(shares * np.log(_moved(weights, shift))).sum(axis=1).mean())

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.data.periods import History, Window, target_counts, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
@@ -41,7 +41,7 @@ class CategoryEASE:
         """Solve on training histories; penalty, power and share are those of least loss."""
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         histories = [window.history for window in validation]
-        targets = np.stack([window.target.category_counts for window in validation])
+        targets = target_counts(validation)
         counted = prior.category_weights(histories)
         taken = _log_counts([window.history for window in training])
         squares = taken.T @ taken

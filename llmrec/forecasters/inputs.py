@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from llmrec.contracts import IntArray
-from llmrec.data.periods import History, Window, common_counts, period_counts
+from llmrec.data.periods import History, Window, common_counts, period_counts, target_counts
 from llmrec.forecasters.counting import DecayedDirichlet, normalised
 from llmrec.forecasters.mixing import shares_of
 
@@ -67,7 +67,7 @@ class Arrays:
 
 def target_shares(windows: Sequence[Window]) -> Tensor:
     """(n_windows, n_categories) float32 shares of each target; 0 if no item had a category."""
-    counts = np.stack([window.target.category_counts for window in windows])
+    counts = target_counts(windows)
     return torch.from_numpy(shares_of(counts).astype(np.float32))
 
 

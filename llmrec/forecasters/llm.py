@@ -11,7 +11,7 @@ import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
 from llmrec.forecasters.mixing import weights_on
@@ -81,7 +81,7 @@ class LLMForecaster:
                 f"{MIN_WINDOWS} are needed. Without, forecasts fall back to counting."
             )
         histories = [window.history for window in windows]
-        targets = np.stack([window.target.category_counts for window in windows])
+        targets = target_counts(windows)
         prior = weights_on(self.prior, windows)
         z = self.read(histories) if scores is None else scores
         fitted = fit_calibration(prior, z, targets, seed=self.seed)

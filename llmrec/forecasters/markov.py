@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.data.periods import History, Window, target_counts, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights, normalised
 from llmrec.forecasters.drift import GlobalDrift
@@ -41,7 +41,7 @@ class CategoryMarkov:
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         fitted = Fitted.on(training, validation).joined(prior.fitted)
         histories = [window.history for window in validation]
-        targets = np.stack([window.target.category_counts for window in validation])
+        targets = target_counts(validation)
         best, least = self, np.inf
         for recency in RECENCIES:
             transition = _transition(training, recency)
@@ -75,7 +75,7 @@ class CategoryMarkov:
 
 def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
     recent = shares_of(weighted_counts([w.history for w in windows], age_weights(recency)))
-    targets = np.stack([window.target.category_counts for window in windows])
+    targets = target_counts(windows)
     moves = recent.T @ targets
     overall = normalised(targets.sum(axis=0, keepdims=True) + 0.5)
     return normalised(moves + PSEUDO_EVENTS * overall)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.contracts import FloatArray
-from llmrec.data.periods import Window
+from llmrec.contracts import FloatArray, Forecaster
+from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
 
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
@@ -54,8 +54,12 @@ def weights_on(forecaster: Any, validation: Sequence[Window]) -> FloatArray:
             f"{type(forecaster).__name__} was fitted on these windows and kept no held-out "
             "weights (a loaded checkpoint has none): fit it with them as its validation"
         )
-    histories = [window.history for window in validation]
-    return np.stack([found.category_weights for found in forecaster.forecast(histories)])
+    return weights_of(forecaster, [window.history for window in validation])
+
+
+def weights_of(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
+    """(n_histories, n_categories) weights of any forecaster's forecasts."""
+    return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])
 
 
 def _key(window: Window) -> tuple[int, int]:
@@ -68,6 +72,15 @@ def shares_of(counts: FloatArray) -> FloatArray:
     return np.asarray(counts / np.where(totals > 0, totals, 1.0))
 
 
+def mean_loss(category_weights: FloatArray, targets: FloatArray) -> float:
+    """Mean log-loss per event of positive (n, n_categories) weights, for choosing among fits.
+
+    A target (of counts) without events adds 0; `llmrec.evaluation.metrics.log_loss` is the judge's,
+    user by user.
+    """
+    return float(-(shares_of(targets) * np.log(category_weights)).sum(axis=1).mean())
+
+
 def mixed(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
     """(1 - share) * counted + share * learned by row; counted alone where learned is all 0."""
     believed = share * learned.sum(axis=1, keepdims=True)
@@ -76,10 +89,6 @@ def mixed(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
 
 def fit_share(counted: FloatArray, learned: FloatArray, targets: FloatArray) -> tuple[float, float]:
     """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
-    shares = shares_of(targets)
-    losses = {
-        share: float(-(shares * np.log(mixed(counted, learned, share))).sum(axis=1).mean())
-        for share in SHARES
-    }
+    losses = {share: mean_loss(mixed(counted, learned, share), targets) for share in SHARES}
     best = min(losses, key=lambda share: losses[share])
     return best, losses[best]

@@ -10,10 +10,10 @@ from scipy import optimize, special
 
 from llmrec.contracts import FloatArray, Forecast, Forecaster, IntArray, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.data.periods import History, Window, target_counts, weighted_counts
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.counting import age_weights
-from llmrec.forecasters.mixing import HeldOut, shares_of, weights_on
+from llmrec.forecasters.mixing import HeldOut, mean_loss, shares_of, weights_of, weights_on
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 FOLDS = 5
@@ -52,15 +52,14 @@ class GatedMixture:
         """
         fitted = _seen(validation, self.experts)
         histories = [window.history for window in validation]
-        targets = np.stack([window.target.category_counts for window in validation])
+        targets = target_counts(validation)
         weights = np.stack([weights_on(e, validation) for e in self.experts.values()], axis=1)
         features = _features(histories, weights)
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
         x = self._scaled(features)
         folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
         tried = {s: _cross_validated(x, weights, targets, folds, s) for s in SHRINKAGES}
-        shares = shares_of(targets)
-        losses = {s: -(shares * np.log(q)).sum(axis=1).mean() for s, q in tried.items()}
+        losses = {s: mean_loss(q, targets) for s, q in tried.items()}
         best = min(losses, key=lambda s: losses[s])
         self.held_out = HeldOut.of(validation, tried[best])
         self.parameters = _fit_gate(x, weights, targets, best)
@@ -89,7 +88,7 @@ class GatedMixture:
         return forecasts_of(source, histories, self.category_weights(histories), self.spread)
 
     def _asked(self, histories: Sequence[History]) -> FloatArray:
-        return np.stack([_weights(e, histories) for e in self.experts.values()], axis=1)
+        return np.stack([weights_of(e, histories) for e in self.experts.values()], axis=1)
 
     def _gates(self, histories: Sequence[History], weights: FloatArray) -> FloatArray:
         if not len(self.parameters):
@@ -102,10 +101,6 @@ class GatedMixture:
         mean, deviation = self.scale
         constant = np.ones((len(features), 1))
         return np.concatenate((constant, np.clip((features - mean) / deviation, -3, 3)), axis=1)
-
-
-def _weights(expert: Forecaster, histories: Sequence[History]) -> FloatArray:
-    return np.stack([forecast.category_weights for forecast in expert.forecast(histories)])
 
 
 def _seen(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:

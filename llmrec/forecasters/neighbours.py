@@ -10,7 +10,7 @@ from scipy import special
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.data.periods import History, Window, target_counts, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
@@ -54,11 +54,11 @@ class NeighbouringUsers:
         they got before.
         """
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
-        targets = np.stack([window.target.category_counts for window in validation])
+        targets = target_counts(validation)
         histories = [window.history for window in validation]
         counted = prior.category_weights(histories)
         own, theirs = _roots(histories), _roots([window.history for window in training])
-        taken = shares_of(np.stack([window.target.category_counts for window in training]))
+        taken = shares_of(target_counts(training))
         best, least, weights = self, np.inf, counted
         for sharpness in SHARPNESSES:
             near = _neighbours_took(own, theirs, taken, sharpness)

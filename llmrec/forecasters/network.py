@@ -16,7 +16,7 @@ from tqdm import tqdm
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.mixing import HeldOut
@@ -141,7 +141,7 @@ class NetworkForecaster:
         rows, held_out = np.split(np.arange(len(windows)), [len(training)])
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
-            targets = np.stack([window.target.category_counts for window in validation])
+            targets = target_counts(validation)
             weights = self.category_weights(histories[len(training) :])
             self.held_out = HeldOut.of(validation, weights)
             self.spread = fit_spread(histories[len(training) :], weights, targets)
@@ -181,11 +181,10 @@ class NetworkForecaster:
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
         write_bytes(folder / PARAMETERS_FILE, save(self._state()))
-        prior = self.prior
         about = {
             "network": self.name,
             "n_periods": self.n_periods,
-            "prior": [prior.decay, prior.strength, prior.mix, prior.spread],
+            "prior": self.prior.to_dict(),
             "categories": self.categories,
             "spread": self.spread,
             "seed": self.seed,
@@ -207,7 +206,7 @@ class NetworkForecaster:
             about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
             if about["network"] != network.__name__:
                 raise ValueError(f"it is a {about['network']}, not a {network.__name__}")
-            prior = DecayedDirichlet(*about["prior"])
+            prior = DecayedDirichlet(**about["prior"])
             found = cls(network, prior, n_periods=about["n_periods"])
             found.categories, found.seed = tuple(about["categories"]), about["seed"]
             found.spread, found.curve = Spread(*about["spread"]), about["curve"]

@@ -10,11 +10,11 @@ from scipy import linalg
 
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, weighted_counts
+from llmrec.data.periods import History, Window, target_counts, weighted_counts
 from llmrec.errors import TrainingError
 from llmrec.forecasters.counting import age_weights, normalised
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.mixing import HeldOut, shares_of
+from llmrec.forecasters.mixing import HeldOut, mean_loss, shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RATES = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
@@ -49,13 +49,12 @@ class RidgeAutoregression:
         fitted = Fitted.on(training, validation).joined(prior.fitted)
         squares, products = _normal_equations(training, prior)
         histories = [window.history for window in validation]
-        targets = np.stack([window.target.category_counts for window in validation])
-        shares = shares_of(targets)
+        targets = target_counts(validation)
         features, counted = _features(histories, prior)
         losses = {}
         for penalty in PENALTIES:
             weights = _cut(counted, features @ _solve(squares, products, penalty))
-            losses[penalty] = -(shares * np.log(weights)).sum(axis=1).mean()
+            losses[penalty] = mean_loss(weights, targets)
         best = min(losses, key=lambda penalty: losses[penalty])
         held_out = _cut(counted, features @ _solve(squares, products, best))
         more = _normal_equations(validation, prior)
@@ -100,7 +99,7 @@ def _normal_equations(
     for start in range(0, len(windows), SLICE):
         part = windows[start : start + SLICE]
         features, counted = _features([window.history for window in part], prior)
-        targets = shares_of(np.stack([window.target.category_counts for window in part]))
+        targets = shares_of(target_counts(part))
         squares = squares + features.T @ features
         products = products + features.T @ ((targets - counted) / np.sqrt(counted))
     return squares, products

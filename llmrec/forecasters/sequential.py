@@ -19,7 +19,7 @@ from tqdm import tqdm
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift
@@ -90,7 +90,7 @@ class NextItem:
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         catalog = validation[0].history.catalog
         histories = [window.history for window in validation]
-        targets = np.stack([window.target.category_counts for window in validation])
+        targets = target_counts(validation)
         counted = self.prior.category_weights(histories)
         self.item_ids = catalog.item_ids
         taken = [items[-RECENT * LENGTH :] for items in _taken(training, validation)]
@@ -151,7 +151,6 @@ class NextItem:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it before saving")
-        drift, counting = self.prior, self.prior.prior
         about = {
             "model": self.model,
             "steps": self.steps,
@@ -160,8 +159,8 @@ class NextItem:
             "seed": self.seed,
             "spread": self.spread,
             "fitted": self.fitted.to_dict(),
-            "prior": [drift.power, drift.trend, drift.spread],
-            "counting": [counting.decay, counting.strength, counting.mix, counting.spread],
+            "prior": [self.prior.power, self.prior.trend, self.prior.spread],
+            "counting": self.prior.prior.to_dict(),
         }
         parameters = {name: value.contiguous() for name, value in self._parameters().items()}
         write_bytes(folder / PARAMETERS_FILE, save(parameters))
@@ -179,7 +178,7 @@ class NextItem:
         try:
             about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
             power, trend, spread = about["prior"]
-            counting = DecayedDirichlet(*about["counting"])
+            counting = DecayedDirichlet(**about["counting"])
             prior = GlobalDrift(counting, power, trend, Spread(*spread))
             found = cls(about["model"], prior, steps=about["steps"])
             found.item_ids = pd.Index(np.array(about["item_ids"], dtype=object), dtype="str")

@@ -20,7 +20,7 @@ from llmrec.data.periods import History, Window, cutoffs, make_histories, make_w
 from llmrec.data.synthetic import make_world
 from llmrec.errors import DataError
 from llmrec.evaluation.alterations import anonymised, renamed, shuffled, truncated
-from llmrec.evaluation.audits import KINDS, LENGTHS, Kind, audit
+from llmrec.evaluation.audits import KINDS, LENGTHS, audit
 from llmrec.forecasters.counting import DecayedDirichlet
 
 COUNTING: Mapping[str, Forecaster] = {
@@ -117,7 +117,7 @@ def test_order_changes_nothing_for_the_mean_and_something_for_who_looks_at_the_n
 
 
 @pytest.mark.parametrize("kind", ["names", "titles"])
-def test_words_change_nothing_for_who_counts(kind: Kind) -> None:
+def test_words_change_nothing_for_who_counts(kind: str) -> None:
     change = column(audit(kind, counting, world_of("drifting")), "log_loss_change")
     assert (change[["value", "low", "high"]] == 0).all(axis=None)
 
@@ -232,7 +232,7 @@ def test_the_loss_falls_with_the_length_of_a_stable_history() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_table(kind: Kind) -> None:
+def test_the_same_seed_gives_the_same_table(kind: str) -> None:
     windows = world_of("drifting", "10 events")[:30]
     once, again = (audit(kind, counting, windows, dataset="d", split="s", seed=5) for _ in range(2))
     pd.testing.assert_frame_equal(once, again)

@@ -55,12 +55,26 @@ def net(name: str) -> Callable[[], Forecaster]:
     return make
 
 
+def next_item(name: str) -> Callable[[], Forecaster]:
+    """Train a next-item net for three steps."""
+
+    def make() -> Forecaster:
+        pytest.importorskip("cornac")
+        from llmrec.forecasters.sequential import NextItem
+
+        windows = small_world(n_users=16, seed=1)
+        return NextItem(name, steps=3).fit(windows, windows)  # type: ignore[arg-type]
+
+    return make
+
+
 SLOW = {*NETS, *NEXT_ITEM, "GatedMixture"}  # made smaller here, or with experts of their own
 FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "counting, unfitted": DecayedDirichlet,
     "counting, all": lambda: DecayedDirichlet(mix="all"),
     **{name: learned(name) for name in BUILDERS if name not in SLOW},
     **{name: net(name) for name in NETS},
+    **{name: next_item(name) for name in NEXT_ITEM},
     "GatedMixture": lambda: GatedMixture(
         {"a": DecayedDirichlet(0.5), "b": DecayedDirichlet(1.0, 5.0)}
     ).fit(small_world(n_users=16, seed=1)),
