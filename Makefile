@@ -8,10 +8,10 @@ EMBEDDED := llmrec/data/embedded-requirements.txt
 BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint notebooks bench clean
+.PHONY: help demo test slow lint notebooks finetune-small bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is written last, so an installation that failed half-way is done again. torch comes
 # first and by its exact version: then no other package's range picks a larger build of it.
@@ -40,12 +40,18 @@ lint: $(INSTALLED)  ## style, format and types
 notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
+finetune-small: $(INSTALLED)  ## fine-tune the embedded model on 150 people of MovieLens, in minutes
+	$(BIN)/python finetune/pairs.py --data ml-100k --people 150 --out pairs/small
+	$(BIN)/python finetune/lora.py finetune/configs/small.yaml
+
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.parse_rate --data completejourney
 	$(BIN)/python -m benchmarks.forecast_quality --data completejourney
 	$(BIN)/python -m benchmarks.forecast_quality --data ml-100k
 	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
+	$(BIN)/python -m benchmarks.season_reading
+	$(BIN)/python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment and what tools left behind

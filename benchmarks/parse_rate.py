@@ -34,10 +34,10 @@ def main() -> None:
     rows = []
     for way, grammar in (("constrained", codec.grammar()), ("free", None)):
         lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
-        reasons = Counter(_reason(codec, line.text) for line in lines)
+        reasons = Counter(read_or_why(codec, line.text) for line in lines)
         print(way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
         n, parsed = len(lines), reasons["parsed"]
-        low, high = _wilson(parsed, n)
+        low, high = wilson(parsed, n)
         forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)
         shown = {"dataset": arguments.data, "split": "validation", "model": way, "n": n}
         shown["seeds"] = [0]
@@ -47,7 +47,8 @@ def main() -> None:
     record(f"parse_rate_{arguments.data}", rows)
 
 
-def _reason(codec: Codec, line: str) -> str:
+def read_or_why(codec: Codec, line: str) -> str:
+    """Give "parsed", or the reason why a line does not parse."""
     try:
         codec.parse(line)
     except ForecastParseError as error:
@@ -55,7 +56,7 @@ def _reason(codec: Codec, line: str) -> str:
     return "parsed"
 
 
-def _wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     z, p = 1.96, hits / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)

@@ -28,6 +28,15 @@ One script a claim: `python -m benchmarks.NAME` prints a table and writes `resul
 page is made from those files by `python -m benchmarks.tables`. Intervals are 95 %; `n` counts
 users, prompts or rounds. Times depend on the machine and what else it does: quote the ratios.
 """
+NOTES = {
+    "finetune_quality": """`gain_of_reading` is paired with the same forecaster without the language
+model, `log_loss_gain` with counting (nats an event, positive is better); `gap_closed` is the share
+of the way from the gated mixture to the informed reference, which was shown half of the period.
+`LLM (a = 1)` is the reading as it was trained, on counting; `LLM on X` is calibrated on X. What is
+fitted here is fitted on validation windows: the adapter did not learn from these, but its training
+stopped where it read them best.
+""",
+}
 
 
 MANY = 80  # rows; beyond that a split is a table with a column a metric
@@ -41,6 +50,7 @@ def page() -> str:
         parts.append(
             f"## {path.stem}\n\n`{content['command']}`, {content['date']}, {content['machine']}\n"
         )
+        parts += [note for name, note in NOTES.items() if path.stem.startswith(name)]
         parts += wide(content["rows"]) if len(content["rows"]) > MANY else [tall(content["rows"])]
     return "\n".join(parts)
 

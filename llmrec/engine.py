@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking, rank
@@ -40,6 +42,8 @@ from llmrec.settings import (
 
 if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
+
+ADAPTER = "adapter"  # the folder inside an engine's
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class InterestEngine:
         cls,
         name: str = "smollm2-135m",
         *,
-        data: Dataset | str = "ml-100k",
+        data: Dataset | str | None = None,
         cutoff: np.datetime64 | str | None = None,
         write: bool = True,
         refit: bool = False,
@@ -106,9 +110,10 @@ class InterestEngine:
             A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded), a
             local folder, a hub id.
         data
-            A `Dataset`, or what `load_dataset` takes. Fitted settings of the two embedded logs ship
-            with the package and are used for cutoffs after they were fitted; for anything else
-            counting and blend are fitted here, and the reading is not trusted until `fit`.
+            A `Dataset`, or what `load_dataset` takes; default: the log that the folder was fitted
+            on, else "ml-100k". Engines of the two embedded logs, fine-tuned, ship with the package
+            and are used for cutoffs after they were fitted; for anything else counting and blend
+            are fitted here, and the reading is not trusted until `fit`.
         cutoff
             Start of the period to forecast; default: the end of the log.
         write
@@ -123,14 +128,19 @@ class InterestEngine:
         DataError
             If an engine's folder is broken, or was fitted on what lies after the cutoff.
         """
+        data = data or _fitted_on(name)
         dataset = load_dataset(data) if isinstance(data, str) else data
         end = dataset.log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
         dataset = replace(dataset, log=events_before(dataset.log, end))
-        settings, calibration = _settings(name, dataset, end, refit)
+        settings, folder = _settings(name, dataset, end, refit)
         if loading.get("adapter"):
-            settings = replace(settings, adapter=str(loading["adapter"]))
-        elif settings.adapter:
-            loading["adapter"] = Path(settings.adapter)
+            loading["adapter"] = Path(loading["adapter"])
+            settings = replace(_written_for(settings, loading["adapter"]), adapter=ADAPTER)
+        elif settings.adapter and folder is not None:
+            loading["adapter"] = folder / settings.adapter
+        else:
+            settings = _written_for(settings, Path(settings.model))  # a merged model
+        calibration = None if folder is None or refit else folder / CALIBRATION_FILE
         forecaster = _forecaster(dataset, settings, calibration, write, loading)
         blend = build_blend(dataset, end, settings.blend)
         return cls(dataset, end, forecaster, blend, settings)
@@ -228,8 +238,14 @@ class InterestEngine:
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write settings and calibration; `from_pretrained` reads them back."""
+        """Write settings, calibration and adapter; `from_pretrained` needs nothing else."""
         folder = Path(folder)
+        own = folder / self.settings.adapter
+        if (
+            self.settings.adapter
+            and own.absolute() != Path(self.forecaster.model.adapter).absolute()
+        ):
+            shutil.copytree(self.forecaster.model.adapter, own, dirs_exist_ok=True)
         write_text(folder / SETTINGS_FILE, json.dumps(asdict(self.settings), indent=1))
         if self.forecaster.calibration is not None:
             self.forecaster.calibration.save(folder / CALIBRATION_FILE)
@@ -240,32 +256,44 @@ class InterestEngine:
         return user if isinstance(user, History) else self.history(user)
 
 
+def _fitted_on(name: str) -> str:
+    """Name the log that an engine's folder was fitted on; of anything else the default one."""
+    file = Path(name) / SETTINGS_FILE
+    return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
+
+
+def _written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:
+    """Write prompts like those that an adapter, or a merged model, was trained on."""
+    if not (tuned / ABOUT_FILE).is_file():
+        return settings
+    about = AdapterAbout.load(tuned)
+    budget = int(about.config.get("budget", settings.budget))
+    return replace(settings, template=about.prompt, budget=budget)
+
+
 def _settings(
     name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
 ) -> tuple[EngineSettings, Path | None]:
-    """Find or fit the settings behind a name, and the calibration file that belongs to them."""
+    """Find or fit the settings behind a name, and the engine's folder if there is one."""
     own, shipped = Path(name), shipped_folder(dataset.name)
     if (own / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(own / SETTINGS_FILE)
         if refit:
+            kept = ("model", "template", "budget", "adapter")
             fitted = replace(
-                fit_settings(dataset),
-                model=settings.model,
-                template=settings.template,
-                budget=settings.budget,
-                adapter=settings.adapter,
+                fit_settings(dataset), **{field: getattr(settings, field) for field in kept}
             )
-            return fitted, None
+            return fitted, own
         if settings.fitted_before and as_time(settings.fitted_before) > cutoff:
             raise DataError(
                 f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
                 f"cutoff {cutoff}. Give a later cutoff, or refit=True."
             )
-        return settings, own / CALIBRATION_FILE
+        return settings, own
     if not refit and (shipped / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(shipped / SETTINGS_FILE)
         if settings.hold_for(dataset, cutoff):
-            return replace(settings, model=name), shipped / CALIBRATION_FILE
+            return settings if settings.model == name else settings.untuned(name), shipped
     return replace(fit_settings(dataset), model=name), None
 
 
@@ -283,6 +311,10 @@ def _forecaster(
 
     model = LanguageModel.load(settings.model, **loading)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
+    tuned = Path(model.adapter or settings.model)
+    if (tuned / ABOUT_FILE).is_file():
+        about = AdapterAbout.load(tuned)
+        about.check(model.base_fingerprint, codec.labels, codec.template)
     prior = DecayedDirichlet(**settings.counting)
     if calibration_file is None or not calibration_file.is_file():
         return LLMForecaster(model, codec, prior, write=write)

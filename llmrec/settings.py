@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class EngineSettings:
     strength
         How hard the forecast tilts the ranking (0: not at all).
     adapter
-        Folder of the adapter inside the model, if there is one.
+        Folder of the adapter inside the model, beside the settings' file; "" if there is none.
+    dataset
+        Name of the log, which `load_dataset` takes if it is one of those that it knows.
     period, data, fitted_before
         Length of the periods, fingerprint of the log, and the time at or after which nothing was
         used: what the fit is good for.
@@ -54,6 +56,7 @@ class EngineSettings:
     blend: Mapping[str, float] = field(default_factory=dict)
     strength: float = 1.0
     adapter: str = ""
+    dataset: str = ""
     period: str = ""
     data: str = ""
     fitted_before: str = ""
@@ -66,6 +69,13 @@ class EngineSettings:
             return cls(**values)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error
+
+    def untuned(self, model: str) -> EngineSettings:
+        """Give the same for a base model without an adapter."""
+        plain = replace(self, model=model, adapter="")
+        if not self.adapter:
+            return plain
+        return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
 
     def hold_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
         """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
@@ -85,6 +95,7 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     """Fit counting and blend on the last period of a log; one too short gets defaults."""
     log, catalog = dataset.log, dataset.catalog
     about: dict[str, Any] = {
+        "dataset": dataset.name,
         "period": dataset.period,
         "data": log.fingerprint,
         "fitted_before": str(log.timestamp.max() + INSTANT),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
+from llmrec.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,3 +40,24 @@ class Dataset:
     noun: str
     person: str
     repeat: Literal["allow", "exclude"]
+
+    def without_categories(self, names: Collection[str]) -> Dataset:
+        """Give the log and catalog as if some categories, and all their items, did not exist.
+
+        Raises
+        ------
+        DataError
+            If a name is no category, or nothing is left.
+        """
+        if unknown := sorted(set(names) - set(self.catalog.categories)):
+            raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
+        gone = np.isin(self.catalog.categories, list(names))
+        kept = self.catalog.shares @ gone == 0
+        catalog = replace(
+            self.catalog,
+            item_ids=self.catalog.item_ids[kept],
+            titles=tuple(np.array(self.catalog.titles, dtype=object)[kept]),
+            categories=tuple(np.array(self.catalog.categories, dtype=object)[~gone]),
+            shares=self.catalog.shares[kept][:, ~gone],
+        )
+        return replace(self, catalog=catalog, log=self.log.aligned(catalog))

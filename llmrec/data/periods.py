@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -49,9 +49,13 @@ __all__ = [
     "make_windows",
     "period_counts",
     "target_counts",
+    "tick_cutoffs",
+    "ticks",
+    "timelines",
     "weighted_counts",
 ]
 Time = datetime | np.datetime64 | str
+TICKS = 4  # parts that a calendar period is cut into
 
 
 def make_windows(
@@ -166,6 +170,94 @@ def make_histories(
         History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
         for user in chosen
     ]
+
+
+def ticks(history: History) -> tuple[TimeArray, IntArray]:
+    """Cut a history finer than into periods, from the tick of its first event on.
+
+    Calendar periods have `TICKS` equal parts; with periods of events every event is a tick.
+
+    Returns
+    -------
+    starts, offsets
+        (n_ticks,) times, and (n_ticks + 1,): events of tick ``t`` are the log positions
+        ``offsets[t]:offsets[t + 1]``. No tick if there is no event.
+    """
+    log, events = history.log, history.event_ids
+    if history.length.unit == "events" or not events:
+        offsets = np.arange(events.start, events.stop + 1)
+        return log.timestamp[offsets[:-1]], offsets
+    starts, lengths = history.bounds[:-1, None], np.diff(history.bounds)[:, None]
+    edges = (starts + lengths * np.arange(TICKS) // TICKS).ravel()
+    offsets = np.append(_positions(log, history.user_idx, edges), events.stop)
+    first = int(np.argmax(np.diff(offsets) > 0))
+    return edges[first:], offsets[first:]
+
+
+def tick_cutoffs(log: Interactions, period: str | PeriodLength, before: np.datetime64) -> TimeArray:
+    """Cutoffs on the grid of ``before``, oldest first, whose target period ends by then.
+
+    They are a tick apart (with months, whose ticks differ in length, a period).
+    """
+    length = PeriodLength.parse(period)
+    grid = boundaries_before(log, length, before)[1:-1]
+    if length.unit == "months":
+        return grid
+    tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS
+    return np.unique(grid[:, None] - tick * np.arange(TICKS))
+
+
+def timelines(
+    log: Interactions,
+    catalog: Catalog,
+    period: str | PeriodLength,
+    before: np.datetime64 | Sequence[int],
+    *,
+    min_target_events: int = 1,
+) -> list[list[Window]]:
+    """Cut each person's past at the end of every tick: windows, oldest first, person by person.
+
+    Parameters
+    ----------
+    before
+        Calendar periods: a time that no target reaches beyond. Periods of events: for each user the
+        log position before which their targets end.
+    min_target_events
+        Events that a target must have.
+
+    Returns
+    -------
+    list[list[Window]]
+        Of everybody with a window. One with an empty history stands first at most.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        ends = np.asarray(before, dtype=np.int64)
+        return [found for found in _event_timelines(log, catalog, length, ends) if found]
+    assert isinstance(before, np.datetime64)
+    people: dict[int, list[Window]] = {}
+    for cutoff in tick_cutoffs(log, length, before):
+        for window in _calendar_windows(log, catalog, length, cutoff):
+            if window.target.n_events < min_target_events:
+                continue
+            found = people.setdefault(window.history.user_idx, [])
+            if not window.history.n_events:
+                found.clear()  # only the newest without a past is kept
+            found.append(window)
+    return list(people.values())
+
+
+def _event_timelines(
+    log: Interactions, catalog: Catalog, length: PeriodLength, ends: IntArray
+) -> Iterator[list[Window]]:
+    for user, end in enumerate(ends):
+        found = []
+        for start in range(int(log.user_offsets[user]), int(end) - length.n + 1):
+            stop = start + length.n
+            span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+            history = _event_history(log, catalog, length, user, start, span.start)
+            found.append(Window(history, Target(log, catalog, start, stop, span)))
+        yield found
 
 
 def events_before(log: Interactions, cutoff: Time) -> Interactions:

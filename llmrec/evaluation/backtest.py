@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.contracts import IntArray
-from llmrec.data.periods import PeriodLength, Window, cutoffs, make_windows
+from llmrec.data.periods import PeriodLength, Window, cutoffs, make_windows, timelines
 from llmrec.data.readers import Dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.metrics import bootstrap_interval, ndcg_at, recall_at
@@ -74,6 +74,24 @@ def training_windows(dataset: Dataset) -> list[Window]:
             min_target_events=MIN_TARGET_EVENTS,
         )
     return found
+
+
+def training_timelines(dataset: Dataset) -> list[list[Window]]:
+    """Give everybody's windows at the end of every tick (see `llmrec.data.periods.timelines`).
+
+    Targets end before the validation targets begin: all of them with calendar periods, those of the
+    same person with periods of events.
+    """
+    log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
+    found = splits(dataset)
+    if PeriodLength.parse(dataset.period).unit != "events":
+        cutoff = cutoffs(log, dataset.period)[-4]
+        return timelines(log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS)
+    ends = log.user_offsets[1:].copy()
+    for windows in found.values():
+        users = [window.history.user_idx for window in windows]
+        np.minimum.at(ends, users, [window.target.start for window in windows])
+    return timelines(log, catalog, dataset.period, ends.tolist())
 
 
 def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:

@@ -18,7 +18,7 @@ from llmrec.data.files import write_bytes, write_text
 from llmrec.data.periods import History
 from llmrec.explain.chart import figure, svg
 from llmrec.explain.evidence import ItemExplanation, day, day_of, horizon, past_shares, percent
-from llmrec.explain.statements import moves, sentence
+from llmrec.explain.statements import moves
 from llmrec.explain.timeline import (
     MOST_POINTS,
     USER_ID_LENGTH,
@@ -84,10 +84,9 @@ def html(history: History, forecast: Forecast, explanations: Sequence[ItemExplan
     from markupsafe import Markup
 
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
-    sentences = [sentence(claimed, history, forecast) for claimed in forecast.statements]
     return page.render(
         user_id=clean_text(history.user_id, USER_ID_LENGTH),
-        lines=sentences or [forecast.description],
+        description=forecast.description,
         figure=Markup(svg(figure(history, forecast))),
         horizon=horizon(history.length),
         explanations=explanations,
@@ -146,8 +145,8 @@ footer { margin-top: 2rem; font-size: .85rem }
 </head>
 <body>
 <h1>The next {{ horizon }} of user {{ user_id }}</h1>
-{% for line in lines %}<p>{{ line }}</p>
-{% endfor %}<figure role="img" aria-label="Shares of categories by period, and their forecast">
+<p>{{ description }}</p>
+<figure role="img" aria-label="Shares of categories by period, and their forecast">
 {{ figure }}</figure>
 {% if explanations %}<h2>The list, and why</h2>
 <ol>

@@ -25,7 +25,7 @@ Name = Literal["SASRec", "BERT4Rec"]
 LENGTH = 50  # items that a net sees
 FACTORS, BLOCKS, HEADS = 64, 2, 2
 DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2}
-SPREAD = 0.1  # of the first parameters; from cornac's 0.02 not even a cycle is learned in time
+SPREAD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
 MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,13 @@ from llmrec.errors import DataError
 from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
 from llmrec.forecasters.mixing import weights_on
 from llmrec.forecasters.spread import fit_spread, forecasts_of
+from llmrec.language.adapters import ABOUT_FILE, adapter_hash
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout, centered
 
-CLAIMED = 8  # categories a description may speak of
+CLAIMED = 12  # categories a description may speak of, about
+ABSENT_PERIODS = 2  # newest periods without a category that make it absent
 
 
 class LLMForecaster:
@@ -63,6 +66,8 @@ class LLMForecaster:
         self.uncalibrated = uncalibrated
         self.fitted: Fitted | None = None
         self._readout = NameReadout(codec.labels, model.encode)
+        described = model.adapter and (Path(model.adapter) / ABOUT_FILE).is_file()
+        self._adapter_id = adapter_hash(Path(model.adapter)) if described else model.adapter
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
     def read(self, histories: Sequence[History]) -> FloatArray:
@@ -124,7 +129,7 @@ class LLMForecaster:
         return forecasts_of(source, histories, updated, calibration.spread)
 
     def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
-        prompts = [self.codec.prompt(history) for history in histories]
+        prompts = [self.codec.request(history) for history in histories]
         written: list[list[FloatArray]] = [[] for _ in prompts]
         for sample in range(self.samples):
             lines = self.model.generate(
@@ -153,7 +158,7 @@ class LLMForecaster:
         prompts, grammars = [], []
         for history, forecast in zip(histories, forecasts, strict=True):
             line = self.codec.mix(forecast.category_weights)
-            prompts.append(f"{self.codec.prompt(history)} {line}:")
+            prompts.append(f"{self.codec.request(history)} {line}:")
             grammars.append(self.codec.words_grammar(spoken_of(history, forecast)))
         words = self.model.generate(prompts, constrain=grammars, seed=self.seed)
         return [
@@ -167,15 +172,26 @@ class LLMForecaster:
             how,
             why,
             prompt=self._prompt_id,
-            adapter=self.model.adapter,
+            adapter=self._adapter_id,
             seed=self.seed,
         )
 
 
 def spoken_of(history: History, forecast: Forecast) -> list[int]:
-    """Categories worth a word: the heaviest of the forecast and of the history, by index."""
-    taken = np.argsort(-history.category_counts.sum(axis=0), kind="stable")[: CLAIMED // 2]
-    return sorted({*forecast.top(CLAIMED // 2).tolist(), *taken.tolist()})
+    """Categories worth a word, by index.
+
+    The heaviest of the forecast, of the history, and of what the forecast has and the newest
+    periods have not: that could be new, or come back.
+    """
+    taken = history.category_counts
+    absent = ~taken[-ABSENT_PERIODS:].any(axis=0)
+    found: set[int] = set()
+    for weights in (forecast.category_weights, taken.sum(axis=0)):
+        for chosen in (weights, weights * absent):
+            heaviest = np.argsort(-chosen, kind="stable")[: CLAIMED // 4]
+            found |= set(heaviest[chosen[heaviest] > 0].tolist())
+    found |= set(forecast.top(CLAIMED // 2).tolist())
+    return sorted(found)
 
 
 def _short_hash(text: str) -> str:

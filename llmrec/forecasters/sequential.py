@@ -37,6 +37,7 @@ from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RECENT = 6  # sequences of a person to learn from, the newest
 BATCH, RATE = 32, 2e-3
+STEPS = {"SASRec": 900, "BERT4Rec": 1600}  # BERT4Rec guesses fewer items a step
 SLICE = 256  # histories scored at a time
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
@@ -56,14 +57,16 @@ class NextItem:
     prior
         The counting mixed in; fitted on the validation windows if it is not yet.
     steps
-        Training steps of `BATCH` sequences.
+        Training steps of `BATCH` sequences; None: as `STEPS` says.
     """
 
-    def __init__(self, model: Name, prior: GlobalDrift | None = None, *, steps: int = 900) -> None:
+    def __init__(
+        self, model: Name, prior: GlobalDrift | None = None, *, steps: int | None = None
+    ) -> None:
         if model not in get_args(Name):
             raise DataError(f"no next-item model is called {model!r}: choose SASRec or BERT4Rec")
         self.model: Name = model
-        self.prior, self.steps = prior or GlobalDrift(), steps
+        self.prior, self.steps = prior or GlobalDrift(), steps or STEPS[model]
         self.item_ids: pd.Index[str] = pd.Index([], dtype="str")
         self.share, self.seed, self.spread = 0.0, 0, UNFITTED
         self.fitted: Fitted | None = None

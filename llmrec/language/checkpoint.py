@@ -6,11 +6,12 @@ loaded whole is refused with a `ModelLoadError`: no weight is ever made up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,7 +29,10 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from llmrec.data import embedded
-from llmrec.errors import MissingExtraError, ModelLoadError
+from llmrec.errors import MissingExtraError, ModelLoadError, TrainingError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 EMBEDDED = "smollm2-135m"
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -179,6 +183,58 @@ def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return base
 
 
+def add_lora(
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: Sequence[str],
+    layers: Sequence[int] | None = None,
+) -> PeftModel:
+    """Put a new LoRA adapter into a model's layers; nothing else of it is trained from then on.
+
+    Returns
+    -------
+    PeftModel
+        The wrapper that `save_adapter` takes; the model itself now holds the adapter.
+
+    Raises
+    ------
+    TrainingError
+        If the targets match no layer.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model)
+    seq2seq = model.config.is_encoder_decoder
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        layers_to_transform=None if layers is None else list(layers),
+        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, config)
+    except ValueError as cause:
+        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        raise TrainingError(
+            f"LoRA's targets {sorted(targets)} (layers {layers or 'all'}) match nothing in "
+            f"{type(model).__name__}, whose modules are called {sorted(names)}"
+        ) from cause
+
+
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights."""
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
 @contextmanager
 def _explained(what: str, way_out: str) -> Iterator[None]:
     """Keep the libraries silent, and turn what they raise into an error that says the way out."""
@@ -186,7 +242,10 @@ def _explained(what: str, way_out: str) -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft asks transformers for a name that it is about to drop.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     except (ModelLoadError, MissingExtraError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as cause:

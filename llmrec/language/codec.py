@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import cycle, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Kind, Source
 from llmrec.data.catalog import clean_text
+from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
 from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.plaintext import bag
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -31,17 +34,53 @@ if TYPE_CHECKING:
     from llmrec.data.periods import History
 
 OTHER = "other"
-PHRASES: dict[str, Kind] = {
-    "is rising": "rising",
-    "picks up": "rising",
-    "is fading": "fading",
-    "slows down": "fading",
-    "stays steady": "steady",
-    "is new": "new",
-    "comes back": "returning",
+# Whatever the name before it, singular or plural, a phrase reads well. None is the end of another
+# one: so the words of a claim divide into label and phrase in one way only.
+PHRASES_OF: dict[Kind, tuple[str, ...]] = {
+    "rising": (
+        "is rising",
+        "on the way up",
+        "gaining ground",
+        "set to grow",
+        "should pick up",
+        "will take a larger share",
+    ),
+    "fading": (
+        "is fading",
+        "on the way down",
+        "losing ground",
+        "set to shrink",
+        "should slow down",
+        "will take a smaller share",
+    ),
+    "steady": (
+        "holding steady",
+        "little changed",
+        "much as before",
+        "set to stay",
+        "should stay level",
+        "with no change in sight",
+    ),
+    "new": (
+        "for the first time",
+        "as something new",
+        "new on the list",
+        "about to begin",
+        "should make a start",
+    ),
+    "returning": (
+        "coming back",
+        "back after a pause",
+        "set to return",
+        "on the way back",
+        "should come back",
+    ),
 }
+PHRASES: dict[str, Kind] = {text: kind for kind, texts in PHRASES_OF.items() for text in texts}
 MAX_LINE = 4_000  # characters; a longer text is no forecast line
 TITLE_LENGTH = 40
+MAX_TAKEN = 40  # items that a tick speaks of, the newest
+BY_PERIOD = "forecast-v1"  # writes periods in words; later versions give each tick one position
 _UNSAFE = re.compile(r"[^\w &'/()\-+.]|_")
 _ENTRY = re.compile(r"^(.+?)\s*\b([0-9]{1,3})\s?%$")
 
@@ -113,17 +152,54 @@ class Codec:
         self.top, self.budget = min(top, len(self.labels)), budget
         self._count_tokens = count_tokens
         self._position = {label.casefold(): c for c, label in enumerate(self.labels)}
-        self._claim = re.compile(rf"^(.+?)\s+({'|'.join(map(re.escape, PHRASES))})$", re.IGNORECASE)
 
     def prompt(self, history: History) -> str:
         """Write a history as text that ends where the model is read."""
+        if self.template == BY_PERIOD:
+            return self._by_period(history)
+        return self._render(history, ticks=self._ticks(history), asked=False)
+
+    def request(self, history: History) -> str:
+        """Write a history as text that the model goes on with a forecast line."""
+        if self.template == BY_PERIOD:
+            return self._by_period(history)
+        return self._render(history, ticks=self._ticks(history), asked=True)
+
+    def _by_period(self, history: History) -> str:
         lines = _lines(history)
         costs = [self._cost(history, line) for line in lines]
-        room = self.budget - self._count_tokens(self._render(history, []))
+        room = self.budget - self._count_tokens(self._render(history, periods=[]))
         while len(lines) > 1 and sum(costs) > room:
             lines = [lines[0].merged(lines[1]), *lines[2:]]
             costs = [self._cost(history, lines[0]), *costs[2:]]
-        return self._render(history, lines)
+        return self._render(history, periods=[self._row(history, line) for line in lines])
+
+    def _ticks(self, history: History) -> list[str]:
+        """One bag a tick, oldest first; those beyond the budget become one that says their mix."""
+        starts, offsets = ticks(history)
+        room = self.budget - self._count_tokens(self._render(history, ticks=[], asked=True))
+        older = max(0, len(starts) - max(2, room))
+        older += older > 0  # their own bag takes a position too
+        bags = [
+            self._tick(history, history.log.item_idx[first:stop])
+            for first, stop in pairwise(offsets[older:])
+        ]
+        if older:
+            items = history.log.item_idx[offsets[0] : offsets[older]]
+            mix = self._shares(np.asarray(history.catalog.shares[items].sum(axis=0)).ravel())
+            bags.insert(0, bag([f" before {_day(starts[older])}", f" {mix}"]))
+        return bags
+
+    def _tick(self, history: History, items: IntArray) -> str:
+        parts = [part for item in items[-MAX_TAKEN:] for part in self._item(history, item)]
+        return bag(parts or [" nothing"])
+
+    def _item(self, history: History, item: int) -> list[str]:
+        """Give an item's title and labels, a part of a bag each."""
+        shares = history.catalog.shares
+        held = shares.indices[shares.indptr[item] : shares.indptr[item + 1]]
+        title = clean_text(history.catalog.titles[item], TITLE_LENGTH)
+        return [f" {text}" for text in (title, *(self.labels[category] for category in held))]
 
     def render(self, forecast: Forecast) -> str:
         """Write a forecast as a line: what `parse` reads back, percents rounded to integers."""
@@ -182,16 +258,33 @@ class Codec:
         weights = self._spread(named, float(other), rest)
         return Forecast(weights, concentration, words.strip(), (), Source("line", "llm"))
 
-    def claims(self, words: str) -> tuple[list[tuple[Kind, int]], list[str]]:
-        """Read the claims in a line's words: (kind, category) pairs, and pieces not understood."""
-        found: list[tuple[Kind, int]] = []
+    def words(self, claims: Iterable[tuple[Kind, int]], rng: np.random.Generator) -> str:
+        """Write (kind, category) claims as a line's words, in phrases that ``rng`` draws.
+
+        A phrase comes twice only where a kind has more claims than phrases. `claims` reads back
+        what was claimed.
+        """
+        drawn = {kind: cycle(rng.permutation(texts)) for kind, texts in PHRASES_OF.items()}
+        said = [f"{self.labels[category]} {next(drawn[kind])}" for kind, category in claims]
+        return f"{', '.join(said)}." if said else ""
+
+    def claims(self, words: str) -> tuple[dict[tuple[Kind, int], str], list[str]]:
+        """Read the claims in a line's words.
+
+        Returns
+        -------
+        Each (kind, category) that is claimed, in order, with the phrase it is put in; and the
+        pieces that claim nothing, or nothing that was not claimed before.
+        """
+        found: dict[tuple[Kind, int], str] = {}
         unread: list[str] = []
         for piece in words.strip().rstrip(".").split(","):
-            match = self._claim.match(piece.strip())
-            category = self._position.get(match[1].casefold()) if match else None
-            if match is not None and category is not None:
-                found.append((PHRASES[match[2].lower()], category))
-            elif piece.strip():
+            text = " ".join(piece.casefold().split())
+            phrase = next((phrase for phrase in PHRASES if text.endswith(f" {phrase}")), None)
+            category = self._position.get(text.removesuffix(f" {phrase}"))
+            if phrase and category is not None and (PHRASES[phrase], category) not in found:
+                found[PHRASES[phrase], category] = phrase
+            elif text:
                 unread.append(piece.strip())
         return found, unread
 
@@ -242,16 +335,12 @@ class Codec:
             + 2
         )
 
-    def _render(self, history: History, lines: Sequence[_Line]) -> str:
+    def _render(self, history: History, **variables: Any) -> str:
         following = f"Next {history.length.n} {self.noun}"
         if history.length.unit != "events":
             following = f"Next {history.length}, from {_day(history.cutoff)}"
-        return _template(self.template).render(
-            person=self.person,
-            noun=self.noun,
-            periods=[self._row(history, line) for line in lines],
-            next=following,
-        )
+        template = _template(self.template)
+        return template.render(person=self.person, noun=self.noun, next=following, **variables)
 
 
 _BRACES = str.maketrans("{}", "()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from llmrec.language.plaintext import Position, singly
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -27,7 +30,7 @@ class Session:
     model
         A decoder, or an encoder-decoder (its encoder reads the prompts here).
     prompts
-        (n_rows,) token ids of each prompt, none empty.
+        (n_rows,) positions of each prompt, none empty.
     keep_cache
         False if only one block will be fed.
 
@@ -39,20 +42,20 @@ class Session:
     """
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], *, keep_cache: bool = True
+        self, model: PreTrainedModel, prompts: Sequence[list[Position]], *, keep_cache: bool = True
     ) -> None:
         self._model, self._keep_cache, self._cache = model, keep_cache, None
         self._encoded: Any = None
-        ids, mask = self._padded(prompts)
         if model.config.is_encoder_decoder:
-            self._encoded = model.get_encoder()(input_ids=ids, attention_mask=mask)
-            self.first_block = [[model.config.decoder_start_token_id]] * len(prompts)
-            self._mask = mask
+            embedded, self._mask = embed(model, prompts)
+            self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
+            start = singly([model.config.decoder_start_token_id])
+            self.first_block: list[list[Position]] = [start] * len(prompts)
         else:
             self.first_block = list(prompts)
-            self._mask = mask[:, :0]
+            self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=model.device)
 
-    def width(self, block: Sequence[list[int]]) -> int:
+    def width(self, block: Sequence[list[Position]]) -> int:
         """Give the most tokens that a row may be fed at once when these are waiting.
 
         With an encoder the rows of a block must be equally long: relative positions are counted by
@@ -60,19 +63,42 @@ class Session:
         """
         return (max if self._encoded is None else min)(map(len, block))
 
-    def feed(self, block: Sequence[list[int]]) -> torch.Tensor:
+    def feed(self, block: Sequence[list[Position]]) -> torch.Tensor:
         """Give each row its new tokens and return the (n_rows, vocab) logits after them."""
-        ids, mask = self._padded(block)
-        inputs: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
+        embedded, seen = self._inputs(block)
         if self._encoded is not None:
-            inputs |= {"encoder_outputs": self._encoded, "decoder_input_ids": ids}
+            seen |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
+            output = self._model(decoder_inputs_embeds=embedded, **seen)
         else:
-            self._mask = torch.cat([self._mask, mask], dim=1)
-            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            inputs |= {"input_ids": ids, "position_ids": positions, "logits_to_keep": 1}
-        output = self._model(attention_mask=self._mask, **inputs)
+            output = self._model(inputs_embeds=embedded, logits_to_keep=1, **seen)
         self._cache = output.past_key_values
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def states(self, block: Sequence[list[Position]], depth: int | None = None) -> torch.Tensor:
+        """Give each row its new tokens and return the (n_rows, d) hidden states after them.
+
+        With a depth the states are those after so many layers; `feed` and this must then not take
+        turns on one session.
+        """
+        embedded, seen = self._inputs(block)
+        if self._encoded is not None:
+            seen |= {"encoder_hidden_states": self._encoded.last_hidden_state}
+            seen |= {"encoder_attention_mask": self._mask}
+        output = lower_layers(self._model, depth)(inputs_embeds=embedded, **seen)
+        self._cache = output.past_key_values
+        states: torch.Tensor = output.last_hidden_state[:, -1]
+        return states
+
+    def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Embed a block; say what was seen before it."""
+        embedded, mask = embed(self._model, block)
+        seen: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
+        if self._encoded is None:
+            self._mask = torch.cat([self._mask, mask], dim=1)
+            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -mask.shape[1] :]
+            seen |= {"attention_mask": self._mask, "position_ids": positions}
+        return embedded, seen
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all rows but these."""
@@ -83,12 +109,63 @@ class Session:
         if self._cache is not None:
             self._cache.batch_select_indices(index)
 
-    def _padded(self, block: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(row) for row in block)
-        ids = [[0] * (width - len(row)) + row for row in block]
-        mask = [[0] * (width - len(row)) + [1] * len(row) for row in block]
-        both = torch.tensor([ids, mask], device=self._model.device)
-        return both[0], both[1]
+
+def lower_layers(model: PreTrainedModel, depth: int | None) -> Any:
+    """Give a decoder's first layers with its last norm, as a module that shares their parameters.
+
+    Nothing in the model is changed, so others may go on using it. Without a depth it is the whole
+    decoder.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers to choose from.
+    """
+    decoder: Any = model.get_decoder()
+    if depth is None:
+        return decoder
+    layers = getattr(decoder, "layers", None)
+    if model.config.is_encoder_decoder or layers is None or not 1 <= depth <= len(layers):
+        n = "no" if layers is None else len(layers)
+        raise ValueError(f"depth {depth} cannot be read in a model of {n} decoder-only layers")
+    shallow = copy.copy(decoder)
+    shallow._modules = decoder._modules | {"layers": layers[:depth]}
+    return shallow
+
+
+def embed(
+    model: PreTrainedModel, rows: Sequence[list[Position]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
+
+    A bag of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding and m the
+    mean of all embeddings: about as far from m as one token is. One token is embedded as ever.
+    """
+    width = max(len(row) for row in rows)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    filled = [position for row in rows for position in row]
+    parts = [part for position in filled for part in position]
+    device, table = model.device, model.get_input_embeddings().weight
+    ids = torch.tensor([token for part in parts for token in part], device=device)
+    sizes = torch.tensor([sum(map(len, position)) for position in filled], device=device)
+    weights = torch.tensor([1 / len(part) for part in parts for _ in part], device=device)
+    found = torch.nn.functional.embedding_bag(
+        ids,
+        table,
+        sizes.cumsum(0) - sizes,
+        mode="sum",
+        per_sample_weights=weights.to(table.dtype),
+    )
+    if len(ids) > len(sizes):
+        n = torch.tensor([[len(position)] for position in filled], device=device).to(found)
+        mean = table.detach().mean(dim=0)
+        found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
+    # Gemma's table scales what it gives.
+    found = found * getattr(model.get_input_embeddings(), "embed_scale", 1.0)
+    embedded = found.new_zeros((len(rows), width, found.shape[1]))
+    mask = mask.to(model.device)
+    embedded[mask.bool()] = found
+    return embedded, mask
 
 
 @dataclass
@@ -167,16 +244,17 @@ class Line:
 
 
 def write_lines(
-    model: PreTrainedModel, prompts: Sequence[list[int]], lines: Sequence[Line]
+    model: PreTrainedModel, prompts: Sequence[list[Position]], lines: Sequence[Line]
 ) -> None:
-    """Write all lines to their end, each after its prompt's token ids, in one batch.
+    """Write all lines to their end, each after its prompt, in one batch.
 
     Forced tokens go into the model together with the sampled one before them; a line that has ended
     leaves the batch.
     """
     session = Session(model, prompts)
     pending = [
-        [*start, *line.force()] for start, line in zip(session.first_block, lines, strict=True)
+        [*start, *singly(line.force())]
+        for start, line in zip(session.first_block, lines, strict=True)
     ]
     running = list(range(len(lines)))
     while still := [at for at, row in enumerate(running) if not lines[row].ended]:
@@ -186,4 +264,4 @@ def write_lines(
         width = session.width([pending[row] for row in running])
         logits = session.feed([pending[row][:width] for row in running]).float().cpu().numpy()
         for row, after in zip(running, logits, strict=True):
-            pending[row] = pending[row][width:] or lines[row].write(after)
+            pending[row] = pending[row][width:] or singly(lines[row].write(after))

@@ -21,10 +21,12 @@ except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
 from llmrec.contracts import FloatArray, IntArray
+from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
 from llmrec.language.checkpoint import EMBEDDED, Precision, Quantization, load_checkpoint
 from llmrec.language.decoding import Line, Session, write_lines
-from llmrec.language.plaintext import PlainText
+from llmrec.language.plaintext import PlainText, Position, singly
 from llmrec.language.reading import NameReadout
+from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,6 +73,8 @@ class LanguageModel:
         From transformers, in evaluation mode; see `load`.
     adapter
         Folder of the adapter inside the model, if there is one.
+    readout
+        The adapter's own way from hidden states to scores, if it has one.
     """
 
     def __init__(
@@ -79,8 +83,10 @@ class LanguageModel:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         adapter: str = "",
+        readout: Readout | None = None,
     ) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
+        self.readout = readout
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -124,7 +130,15 @@ class LanguageModel:
         model, tokenizer = load_checkpoint(
             name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
         )
-        return cls(name, model, tokenizer, str(adapter or ""))
+        folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has one
+        readout = None
+        if (folder / READOUT_FILE).exists():
+            readout = Readout.load(folder, model.get_input_embeddings().weight.shape[1])
+        loaded = cls(name, model, tokenizer, str(adapter or ""), readout)
+        if adapter is not None and (adapter / ABOUT_FILE).is_file():
+            about = AdapterAbout.load(adapter)
+            about.check(loaded.base_fingerprint, about.labels, about.prompt)
+        return loaded
 
     @cached_property
     def fingerprint(self) -> str:
@@ -139,6 +153,31 @@ class LanguageModel:
             digest.update(sample.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def end(self) -> int:
+        """Token that ends what the model writes."""
+        end: int = self.tokenizer.eos_token_id
+        return end
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """Hash of what an adapter has to know of its base model: 16 hexadecimal digits.
+
+        Sizes, and numbers of the embeddings and of all norms in bfloat16: the same in any
+        precision, quantized or not, and with an adapter inside.
+        """
+        config, table = self.model.config, self.model.get_input_embeddings().weight
+        layers = getattr(config, "num_hidden_layers", None)
+        digest = hashlib.sha256(f"{config.model_type}{layers}{tuple(table.shape)}".encode())
+        norms = {
+            name: value for name, value in self.model.named_parameters() if "norm.weight" in name
+        }
+        for _, value in sorted({"": table, **norms}.items()):
+            numbers = value.detach().flatten()
+            sample = numbers[:: max(1, numbers.numel() // 1024)][:1024]
+            digest.update(sample.bfloat16().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     @cached_property
     def context(self) -> int:
         """Tokens that the model takes at most (a decoder's line counts too)."""
@@ -146,12 +185,16 @@ class LanguageModel:
         return int(positions or self.tokenizer.model_max_length)
 
     def count_tokens(self, text: str) -> int:
-        """Count a prompt's tokens, those included that the tokenizer puts around every text."""
+        """Count a prompt's positions, those included that the tokenizer puts around every text."""
         return len(self._plain.prompts([text])[0])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into token ids, none of them special: "</s>" in a title is four letters."""
         return self._plain.encode(texts)
+
+    def positions(self, texts: Sequence[str]) -> list[list[Position]]:
+        """Turn prompts into positions, each the token ids that share it (see `bag`)."""
+        return self._plain.prompts(texts)
 
     def slot_logits(
         self, prompts: Sequence[str], token_ids: IntArray, *, batch_tokens: int = READ_TOKENS
@@ -189,15 +232,70 @@ class LanguageModel:
                 logits[batch] = slot[:, columns].float().cpu().numpy()
         return logits
 
+    def slot_states(
+        self, prompts: Sequence[str], depth: int | None, *, batch_tokens: int = READ_TOKENS
+    ) -> torch.Tensor:
+        """(n_prompts, d) hidden states after ``depth`` layers (None: all), float32, on the CPU.
+
+        They are those at the slots that `slot_logits` reads.
+        """
+        rows = self._prompt_ids(prompts)
+        states = torch.empty((len(rows), self.model.get_input_embeddings().weight.shape[1]))
+        with torch.inference_mode():
+            for batch in _batches(rows, batch_tokens):
+                session = Session(self.model, [rows[i] for i in batch], keep_cache=False)
+                states[batch] = session.states(session.first_block, depth).float().cpu()
+        return states
+
     def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
-        """Score categories at the read slot: (n_prompts, n_categories) mean logits of their names.
+        """Score categories at the read slot: (n_prompts, n_categories).
+
+        The scores are the mean logits of the names' tokens, or what a fine-tuned adapter's own
+        readout makes of the hidden state.
 
         Raises
         ------
         ValueError
             If a prompt is empty or longer than the model's context.
         """
-        return readout.scores(self.slot_logits(prompts, readout.token_ids))
+        if self.readout is None:
+            return readout.scores(self.slot_logits(prompts, readout.token_ids))
+        names = name_embeddings(readout, self.model.get_input_embeddings().weight)
+        with torch.inference_mode():
+            states = self.slot_states(prompts, self.readout.depth)
+            scores = self.readout(states, names.cpu())
+        return np.asarray(scores.numpy(), dtype=np.float64)
+
+    def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
+        """Log-probability of each text as what follows a prompt, which is read once a batch.
+
+        Parameters
+        ----------
+        continuations
+            (n,) texts, in the middle of a sentence with the space before them; how they end is left
+            open.
+
+        Returns
+        -------
+        FloatArray
+            (n,) sums over a text's tokens, nats.
+
+        Raises
+        ------
+        ValueError
+            If the prompt or a continuation is empty, or both together are longer than the context.
+        """
+        (start,), rows = self._prompt_ids([prompt]), self.encode(continuations)
+        room = self.context - (0 if self.is_encoder_decoder else len(start))
+        for text, row in zip(continuations, rows, strict=True):
+            if not 1 <= len(row) <= room:
+                raise ValueError(f"continuation {text!r} has {len(row)} tokens, not 1..{room}")
+        found = np.empty(len(rows))
+        with torch.inference_mode():
+            for batch in _batches([singly(row) for row in rows], WRITE_TOKENS):
+                session = Session(self.model, [start])
+                found[batch] = _logprobs(session, [rows[i] for i in batch])
+        return found
 
     def generate(
         self,
@@ -246,7 +344,7 @@ class LanguageModel:
                 write_lines(self.model, [rows[i] for i in batch], [lines[i] for i in batch])
         return [self._generation(line) for line in lines]
 
-    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[Position]]:
         rows = self._plain.prompts(prompts)
         for i, row in enumerate(rows):
             if not row:
@@ -263,7 +361,26 @@ class LanguageModel:
         return Generation(text, len(line.tokens), line.n_forced, line.finished)
 
 
-def _batches(rows: Sequence[list[int]], batch_tokens: int) -> Iterator[list[int]]:
+def _logprobs(session: Session, rows: Sequence[list[int]]) -> FloatArray:
+    """(n,) log-probability of rows of tokens after the one prompt of a session."""
+    logits = session.feed(session.first_block).expand(len(rows), -1)
+    session.keep([0] * len(rows))
+    found, running = np.zeros(len(rows)), list(range(len(rows)))
+    for step in range(max(map(len, rows))):
+        tokens = [rows[row][step] for row in running]
+        index = torch.tensor(tokens, device=logits.device)[:, None]
+        chosen = logits.float().log_softmax(dim=-1).gather(1, index)[:, 0]
+        found[running] += chosen.double().cpu().numpy()
+        still = [at for at, row in enumerate(running) if len(rows[row]) > step + 1]
+        if not still:
+            break
+        session.keep(still)
+        running = [running[at] for at in still]
+        logits = session.feed([singly([tokens[at]]) for at in still])
+    return found
+
+
+def _batches(rows: Sequence[list[Position]], batch_tokens: int) -> Iterator[list[int]]:
     """Cut rows into batches of similar length, longest first; a bar shows on terminals if many."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     with tqdm(total=len(rows), unit="prompt", leave=False, disable=None) as bar:

@@ -1,8 +1,14 @@
-"""Plain text to token ids that are never special, and lines back to text; grammars over both."""
+"""Plain text to token ids that are never special, and lines back to text; grammars over both.
+
+A bag is one position of the model, however much text it holds: parts, each of which weighs the same
+(see `llmrec.language.decoding.embed`). What marks it in a prompt are control characters, which
+cleaned text never holds: data cannot forge them.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +16,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from transformers import PreTrainedTokenizerBase
+
+BAG, PART, END_OF_BAG = "\x02", "\x1f", "\x03"
+_BAGS = re.compile(f"{BAG}([^{END_OF_BAG}]*){END_OF_BAG}")
+Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
+
+
+def bag(parts: Sequence[str]) -> str:
+    """Mark texts as the parts of one position."""
+    return f"{BAG}{PART.join(parts)}{END_OF_BAG}"
+
+
+def singly(tokens: Sequence[int]) -> list[Position]:
+    """Give each token a position of its own."""
+    return [((token,),) for token in tokens]
 
 
 class PlainText:
@@ -50,10 +70,32 @@ class PlainText:
         spelled = self._spelled
         return [[piece for token in row for piece in spelled.get(token, [token])] for row in rows]
 
-    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode texts and put the tokenizer's own first or end token around each."""
-        before, after = ([], self._frame) if self._encoder else (self._frame, [])
-        return [[*before, *row, *after] for row in self.encode(texts)]
+    def prompts(self, texts: Sequence[str]) -> list[list[Position]]:
+        """Encode texts, bags as one position each, the tokenizer's own tokens around them.
+
+        Raises
+        ------
+        ValueError
+            If a part of a bag holds no token.
+        """
+        frame = singly(self._frame)
+        before, after = ([], frame) if self._encoder else (frame, [])
+        split = [_BAGS.split(text) for text in texts]  # text, bag, text, bag, ..., text
+        pieces = [piece.split(PART) for row in split for piece in row]
+        encoded = iter(self.encode([part for piece in pieces for part in piece]))
+        found = []
+        for row in split:
+            positions = list(before)
+            for place, piece in enumerate(row):
+                parts = [tuple(next(encoded)) for _ in piece.split(PART)]
+                if place % 2 == 0:
+                    positions += singly([token for part in parts for token in part])
+                elif all(parts):
+                    positions.append(tuple(parts))
+                else:
+                    raise ValueError(f"a part of bag {piece!r} has no tokens: give it a text")
+            found.append([*positions, *after])
+        return found
 
     def line(self, tokens: Sequence[int]) -> str:
         """Turn written tokens into the text before the first line break, spaces around it cut."""

@@ -54,6 +54,11 @@ class NameReadout:
             shape=(len(rows), len(self.token_ids)),
         ).tocsr()
 
+    @property
+    def matrix(self) -> FloatArray:
+        """(n_categories, n_tokens) share of each token in each label."""
+        return np.asarray(self._mean.toarray(), dtype=np.float64)
+
     def scores(self, logits: FloatArray) -> FloatArray:
         """Average the (n, n_tokens) logits of `token_ids` into (n, n_categories) scores."""
         return np.ascontiguousarray((self._mean @ logits.T).T, dtype=np.float64)

@@ -1,49 +1,86 @@
 from __future__ import annotations
 
-from llmrec.explain.describe import STATEMENTS, described
-from llmrec.explain.statements import check, derive
+import pytest
+
+from llmrec.contracts import KINDS, Kind
+from llmrec.explain.describe import described
+from llmrec.explain.statements import check, derive, sentence
+from llmrec.explain.truth import CLAIMS
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.codec import PHRASES_OF, Codec
 from tests.worlds import small_world
 
 
+def said(*claims: tuple[Kind, int]) -> dict[tuple[Kind, int], str]:
+    """Put claims into the first phrase of their kind."""
+    return {(kind, category): PHRASES_OF[kind][0] for kind, category in claims}
+
+
 def test_a_description_says_only_what_the_checker_supports() -> None:
+    lies = said(*((kind, category) for kind in KINDS[:4] for category in range(5)))
     for window in small_world(n_users=15):
         (forecast,) = DecayedDirichlet().forecast([window.history])
-        lies = [(kind, category) for kind in ("rising", "fading", "new") for category in range(5)]
-        told = described(window.history, forecast, lies, unread=2)  # type: ignore[arg-type]
-        assert len(told.statements) <= STATEMENTS
+        told = described(window.history, forecast, lies, unread=2)
+        assert len(told.statements) <= CLAIMS
         assert all(check(statement, window.history, told) is None for statement in told.statements)
         assert told.description
+
+
+def test_a_category_is_spoken_of_once() -> None:
+    everything = said(*((kind, category) for kind in KINDS for category in range(5)))
+    for window in small_world(n_users=15):
+        (forecast,) = DecayedDirichlet().forecast([window.history])
+        for claims in ({}, everything):
+            told = described(window.history, forecast, claims)
+            assert len({s.category for s in told.statements}) == len(told.statements)
 
 
 def test_what_the_model_wrote_and_the_checker_refused_is_counted() -> None:
     (window,) = small_world(n_users=1)
     (forecast,) = DecayedDirichlet().forecast([window.history])
-    refused = [
-        ("new", category)
-        for category in range(5)
-        if window.history.category_counts[:, category].any()
-    ]
-    told = described(window.history, forecast, refused, unread=3)  # type: ignore[arg-type]
+    taken = [c for c in range(5) if window.history.category_counts[:, c].any()]
+    refused = said(*(("new", category) for category in taken))
+    told = described(window.history, forecast, refused, unread=3)
     assert told.source.rejected == len(refused) + 3
     assert told.source.proposed == 0
-    assert told.statements == derive(window.history, forecast, limit=STATEMENTS)
+    assert told.statements == derive(window.history, forecast, limit=CLAIMS)
 
 
-def test_a_true_claim_of_the_model_comes_first() -> None:
+def test_a_true_claim_of_the_model_comes_first_and_in_its_own_words() -> None:
+    checked = 0
     for window in small_world(n_users=15):
         (forecast,) = DecayedDirichlet().forecast([window.history])
-        *_, last = derive(window.history, forecast) or [None]
-        if last is not None:
-            told = described(window.history, forecast, [(last.kind, last.category)])
-            assert told.statements[0] == last
-            assert told.source.proposed == 1
-            assert told.source.rejected == 0
+        for true in derive(window.history, forecast):
+            phrase = PHRASES_OF[true.kind][-1]
+            told = described(window.history, forecast, {(true.kind, true.category): phrase})
+            name = window.history.catalog.categories[true.category]
+            assert told.description.startswith(f"{name} {phrase}")
+            assert told.statements[0] == true
+            assert (told.source.proposed, told.source.rejected) == (1, 0)
+            others = [sentence(s, window.history, forecast) for s in told.statements[1:]]
+            assert told.description.endswith(" ".join(others))
+            checked += 1
+    assert checked > 15
 
 
-def test_a_history_without_events_is_described_without_a_claim_about_the_past() -> None:
+def test_a_claim_said_again_is_shown_once_and_counted_as_rejected() -> None:
+    (window,) = small_world(n_users=1)
+    (forecast,) = DecayedDirichlet().forecast([window.history])
+    codec = Codec(window.history.catalog.categories)
+    true = derive(window.history, forecast)[0]
+    label, phrases = codec.labels[true.category], PHRASES_OF[true.kind]
+    found, unread = codec.claims(f"{label} {phrases[0]}, {label} {phrases[1]}, nothing else.")
+    told = described(window.history, forecast, found, len(unread))
+    assert (told.source.proposed, told.source.rejected) == (1, 2)
+    assert told.description.count(phrases[0]) == 1
+
+
+@pytest.mark.parametrize("claims", [{}, said(("rising", 0), ("fading", 1), ("returning", 2))])
+def test_a_history_without_events_is_described_without_a_claim_about_the_past(
+    claims: dict[tuple[Kind, int], str],
+) -> None:
     (window,) = small_world(n_users=1, empty=True)
     (forecast,) = DecayedDirichlet().forecast([window.history])
-    told = described(window.history, forecast, [("rising", 0), ("fading", 1), ("returning", 2)])
-    assert told.source.rejected == 3
+    told = described(window.history, forecast, claims)
+    assert told.source.rejected == len(claims)
     assert {statement.kind for statement in told.statements} <= {"new"}

@@ -15,7 +15,9 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.family import BUILDERS, NETS, NEXT_ITEM, Family
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.mixture import GatedMixture
+from llmrec.forecasters.season import SeasonReading
 from llmrec.language.codec import Codec
+from llmrec.language.occasions import OccasionReader
 from tests.forecasters.fakes import FakeModel
 from tests.worlds import CATEGORIES, catalog, log, small_world
 
@@ -68,6 +70,17 @@ def next_item(name: str) -> Callable[[], Forecaster]:
     return make
 
 
+def season(a: float) -> Callable[[], Forecaster]:
+    """Read the calendar, trusted so far."""
+
+    def make() -> Forecaster:
+        pytest.importorskip("holidays")
+        reader = OccasionReader(FakeModel(), CATEGORIES, "films")  # type: ignore[arg-type]
+        return SeasonReading(DecayedDirichlet(), reader, a, decay=0.5)
+
+    return make
+
+
 SLOW = {*NETS, *NEXT_ITEM, "GatedMixture"}  # made smaller here, or with experts of their own
 FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "counting, unfitted": DecayedDirichlet,
@@ -78,6 +91,8 @@ FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "GatedMixture": lambda: GatedMixture(
         {"a": DecayedDirichlet(0.5), "b": DecayedDirichlet(1.0, 5.0)}
     ).fit(small_world(n_users=16, seed=1)),
+    "SeasonReading": season(0.3),
+    "SeasonReading, not trusted": season(0.0),
     "llm, read": llm,
     "llm, worded": lambda: llm(write=True),
     "llm, generate": lambda: llm(weights="generate", samples=2),

@@ -49,7 +49,7 @@ def windows(back: int) -> list[Window]:
 
 @pytest.fixture(scope="module", params=["SASRec", "BERT4Rec"])
 def fitted(request: pytest.FixtureRequest) -> NextItem:
-    steps = 60 if request.param == "SASRec" else 200
+    steps = 90 if request.param == "SASRec" else 200
     return NextItem(request.param, steps=steps).fit(windows(2), windows(1))
 
 

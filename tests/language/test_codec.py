@@ -7,13 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.contracts import Forecast, Source
+from llmrec.contracts import KINDS, Forecast, Source
 from llmrec.errors import ForecastParseError, LlmrecError
-from llmrec.language.codec import MAX_LINE, PHRASES, Codec, make_labels
+from llmrec.language.codec import MAX_LINE, PHRASES, PHRASES_OF, Codec, make_labels
+from tests.language.test_grammar import accepts
+from tests.language.tiny_models import LABELS
 from tests.worlds import small_world
 
 GENRES = ("Action", "Comedy", "Drama", "Horror", "War")
 SOURCE = Source("test", "counting")
+# Labels that hold phrases, or their beginnings and ends, or each other.
+PUZZLING = (
+    "Drama",
+    "Drama set",
+    "Drama set to grow",
+    "to grow",
+    "is",
+    "Back after",
+    "will",
+    "I",
+    "İ",
+)
 
 
 def forecast(weights: np.ndarray, words: str = "Drama is rising.") -> Forecast:
@@ -129,19 +143,69 @@ def test_a_label_that_ends_in_digits_is_not_mistaken_for_a_percent() -> None:
     np.testing.assert_allclose(codec.parse("Top 40 31%, Top 4 69%").category_weights, [0.31, 0.69])
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(PHRASES)), st.integers(0, 4)), min_size=1))
-def test_claims_read_back_what_was_claimed(pairs: list[tuple[str, int]]) -> None:
-    codec = Codec(GENRES)
-    words = ", ".join(f"{codec.labels[category]} {phrase}" for phrase, category in pairs) + "."
-    found, unread = codec.claims(words)
-    assert found == [(PHRASES[phrase], category) for phrase, category in pairs]
+@pytest.mark.parametrize("labels", [GENRES, LABELS, PUZZLING], ids=["plain", "tiny", "puzzling"])
+def test_every_label_with_every_phrase_reads_back_as_its_kind(labels: tuple[str, ...]) -> None:
+    codec = Codec(labels)
+    for category, label in enumerate(codec.labels):
+        for phrase, kind in PHRASES.items():
+            for text in (f"{label} {phrase}.", f" {label.upper()}  {phrase.title()} "):
+                assert codec.claims(text) == ({(kind, category): phrase}, [])
+
+
+@given(names, st.data())
+def test_claims_written_in_words_read_back_whatever_the_categories(
+    categories: list[str], data: st.DataObject
+) -> None:
+    codec = Codec(categories)
+    pairs = st.tuples(st.sampled_from(KINDS), st.integers(0, len(categories) - 1))
+    claims = data.draw(st.lists(pairs, unique=True))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    found, unread = codec.claims(codec.words(claims, rng))
+    assert list(found) == claims
     assert not unread
+    assert all(PHRASES[phrase] == kind for (kind, _), phrase in found.items())
 
 
-def test_words_that_claim_nothing_checkable_are_handed_back() -> None:
-    found, unread = Codec(GENRES).claims("Drama is rising, you will love it, Opera is new.")
-    assert found == [("rising", 2)]
-    assert unread == ["you will love it", "Opera is new"]
+def test_no_phrase_is_the_end_of_another_so_a_claim_divides_in_one_way() -> None:
+    assert not [(a, b) for a in PHRASES for b in PHRASES if a != b and b.endswith(a)]
+
+
+def test_every_kind_has_five_phrases_or_more_and_no_two_kinds_share_one() -> None:
+    assert set(PHRASES_OF) == set(KINDS)
+    assert all(len(phrases) >= 5 for phrases in PHRASES_OF.values())
+    assert len(PHRASES) == sum(map(len, PHRASES_OF.values()))
+
+
+def test_a_line_says_no_phrase_twice_while_there_are_others() -> None:
+    codec = Codec(GENRES)
+    for seed in range(20):
+        found, _ = codec.claims(
+            codec.words([("fading", c) for c in range(5)], np.random.default_rng(seed))
+        )
+        assert len(set(found.values())) == 5
+
+
+def test_words_are_in_the_grammar_that_constrains_them() -> None:
+    codec, rng = Codec(LABELS), np.random.default_rng(0)
+    for kind in KINDS:
+        words = codec.words([(kind, c) for c in range(4)], rng)
+        assert accepts(codec.words_grammar(range(4)), f" {words}")
+
+
+def test_words_that_claim_nothing_checkable_or_nothing_more_are_handed_back() -> None:
+    said = "Drama is rising, you will love it, Opera is rising, drama is rising, Drama is fading."
+    found, unread = Codec(GENRES).claims(said)
+    assert found == {("rising", 2): "is rising", ("fading", 2): "is fading"}
+    assert unread == ["you will love it", "Opera is rising", "drama is rising"]
+
+
+@given(st.text(max_size=100), st.sampled_from(sorted(PHRASES)))
+def test_reading_claims_survives_anything(text: str, phrase: str) -> None:
+    codec = Codec(GENRES)
+    for words in (text, f"Drama {phrase}{text}", f"{text} {phrase}", "Drama i\u017f rising"):
+        found, unread = codec.claims(words)
+        assert all(0 <= category < 5 for _, category in found)
+        assert len(found) + len(unread) <= words.count(",") + 1
 
 
 def test_a_prompt_ends_where_the_model_is_read_and_stays_in_budget() -> None:

@@ -65,12 +65,49 @@ def test_a_batch_writes_what_single_calls_write_in_any_order(
 
 
 def test_slot_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
-    ids = torch.tensor([model._plain.prompts(PROMPTS[:1])[0]])
+    (row,) = model._plain.prompts(PROMPTS[:1])
+    ids = torch.tensor([[token for ((token,),) in row]])
     start = {"decoder_input_ids": torch.tensor([[0]])} if model.is_encoder_decoder else {}
     with torch.inference_mode():
         whole = model.model(input_ids=ids, **start).logits[0, -1].numpy()
     wanted = np.array([5, 0, 17])
     np.testing.assert_allclose(model.slot_logits(PROMPTS[:1], wanted)[0], whole[wanted], atol=1e-5)
+
+
+def test_a_continuation_is_as_likely_as_its_tokens_one_after_another(model: LanguageModel) -> None:
+    text = " Drama is rising, Sci-Fi"
+    (prompt,), (row,) = model._plain.prompts(PROMPTS[:1]), model.encode([text])
+    ids = [token for ((token,),) in prompt]
+    with torch.inference_mode():
+        if model.is_encoder_decoder:
+            whole = model.model(
+                input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([[0, *row]])
+            ).logits[0, :-1]
+        else:
+            whole = model.model(torch.tensor([ids + row])).logits[0, len(ids) - 1 : -1]
+    expected = whole.log_softmax(dim=-1)[torch.arange(len(row)), row].sum().item()
+    assert model.continuation_logprobs(PROMPTS[0], [text])[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_continuations_of_any_length_are_judged_together_as_alone_in_any_order(
+    model: LanguageModel,
+) -> None:
+    texts = [f" {label}" for label in (*LABELS, "D", "Drama, " * 9)]
+    together = model.continuation_logprobs(PROMPTS[0], texts)
+    alone = [model.continuation_logprobs(PROMPTS[0], [text])[0] for text in texts]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    backwards = model.continuation_logprobs(PROMPTS[0], texts[::-1])[::-1]
+    np.testing.assert_allclose(backwards, alone, atol=1e-4)
+    assert together.dtype == np.float64
+    assert model.continuation_logprobs(PROMPTS[0], []).shape == (0,)
+
+
+def test_a_continuation_without_tokens_or_beyond_the_context_is_refused(
+    model: LanguageModel,
+) -> None:
+    for text in ("", " Drama" * 300):
+        with pytest.raises(ValueError, match=r"continuation '.* has \d+ tokens, not 1\.\."):
+            model.continuation_logprobs(PROMPTS[0], [" Drama", text])
 
 
 def test_an_empty_batch_gives_an_empty_answer(model: LanguageModel) -> None:

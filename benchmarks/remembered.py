@@ -1,0 +1,142 @@
+"""Fine-tuned language models that never read or write the same twice: answers are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec.contracts import FloatArray, Forecaster
+from llmrec.data.files import write_bytes, write_text
+from llmrec.data.periods import Window
+from llmrec.data.readers import Dataset
+from llmrec.engine import ADAPTER
+from llmrec.evaluation.report import codec_for
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.adapters import AdapterAbout, adapter_hash
+from llmrec.language.model import Generation, LanguageModel
+from llmrec.language.reading import NameReadout
+
+READ_AT_ONCE, WRITTEN_AT_ONCE = 128, 16  # prompts that a run that is cut off may lose
+
+
+class Remembering(LanguageModel):
+    """A language model whose readings and lines are kept in a folder, by the text they are of."""
+
+    def __init__(self, model: LanguageModel, folder: Path) -> None:
+        super().__init__(model.name, model.model, model.tokenizer, model.adapter, model.readout)
+        self.folder = folder
+
+    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
+        """(n_prompts, n_categories) scores, as the model reads them; see `LanguageModel.read`."""
+        labels = _key(readout.token_ids.tobytes(), readout.matrix.tobytes())
+        folder = self.folder / f"readings-{labels}"
+        known: dict[str, FloatArray] = {}
+        for path in folder.glob("*.npz"):
+            with np.load(path) as kept:
+                known |= dict(zip(kept["keys"].tolist(), kept["scores"], strict=True))
+        wanted = {_key(prompt.encode()): prompt for prompt in prompts}
+        missing = [key for key in wanted if key not in known]
+        for start in range(0, len(missing), READ_AT_ONCE):
+            keys = missing[start : start + READ_AT_ONCE]
+            scores = super().read([wanted[key] for key in keys], readout).astype(np.float32)
+            content = io.BytesIO()
+            np.savez(content, keys=np.array(keys), scores=scores)
+            write_bytes(folder / f"{_key(*map(str.encode, keys))}.npz", content.getvalue())
+            known |= dict(zip(keys, scores, strict=True))
+        return np.stack([known[_key(prompt.encode())] for prompt in prompts]).astype(np.float64)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        constrain: str | Sequence[str] | None = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Generation]:
+        """Write one line after each prompt; see `LanguageModel.generate`."""
+        grammars = [constrain] * len(prompts) if isinstance(constrain, str | None) else constrain
+        setting = f"{max_new_tokens} {temperature} {seed}"
+        keys = [
+            _key(setting.encode(), (grammar or "").encode(), prompt.encode())
+            for prompt, grammar in zip(prompts, grammars, strict=True)
+        ]
+        folder, known = self.folder / "lines", dict[str, list[Any]]()
+        for path in folder.glob("*.json"):
+            known |= json.loads(path.read_text(encoding="utf-8"))
+        wanted = dict(zip(keys, zip(prompts, grammars, strict=True), strict=True))
+        missing = [key for key in wanted if key not in known]
+        for start in range(0, len(missing), WRITTEN_AT_ONCE):
+            part = missing[start : start + WRITTEN_AT_ONCE]
+            rules = [grammar for _, grammar in map(wanted.__getitem__, part) if grammar]
+            lines = super().generate(
+                [wanted[key][0] for key in part],
+                constrain=rules or None,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
+            found = {key: list(astuple(line)) for key, line in zip(part, lines, strict=True)}
+            write_text(folder / f"{_key(*map(str.encode, part))}.json", json.dumps(found))
+            known |= found
+        return [Generation(*known[key]) for key in keys]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A fine-tuned model as it is asked here.
+
+    Attributes
+    ----------
+    name
+        What rows call it.
+    model, about
+        The model with its adapter, and what the adapter says of itself.
+    dataset
+        The log that it reads, which need not be the one that it was trained on.
+    """
+
+    name: str
+    model: Remembering
+    about: AdapterAbout
+    dataset: Dataset
+
+    @classmethod
+    def opened(cls, name: str, folder: Path, dataset: Dataset, kept: Path) -> Tuned:
+        """Load from the folder of an engine, of an adapter, or of a merged model."""
+        inside = adapter_inside(folder)
+        about = AdapterAbout.load(inside)
+        merged = (str(inside), None)
+        source, adapter = merged if about.merged else (about.base_model, inside)
+        model = LanguageModel.load(source, adapter=adapter)
+        return cls(name, Remembering(model, kept / adapter_hash(inside)), about, dataset)
+
+    def forecaster(self, prior: Forecaster, windows: Sequence[Window], **how: Any) -> LLMForecaster:
+        """Give a forecaster for windows, whose catalog may name categories and items anew."""
+        dataset = replace(self.dataset, catalog=windows[0].history.catalog)
+        budget = int(self.about.config.get("budget", 300))
+        codec = codec_for(dataset, self.model, template=self.about.prompt, budget=budget)
+        return LLMForecaster(self.model, codec, prior, **how)
+
+    def read(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
+        """(n_windows, n_categories) centred scores."""
+        return self.forecaster(prior, windows).read([window.history for window in windows])
+
+
+def adapter_inside(folder: Path) -> Path:
+    """Give the folder that holds adapter.json: an engine's own, or the folder itself."""
+    return folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
+
+
+def _key(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8) + part)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""What a fine-tuned model writes: numbers in lines, lines that parse, and claims that are true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks.court import COUNTING, Court, Row, histories
+from benchmarks.parse_rate import read_or_why, wilson
+from benchmarks.remembered import Tuned
+from llmrec.contracts import FloatArray, Forecast
+from llmrec.data.periods import Window, target_counts
+from llmrec.evaluation.backtest import draw
+from llmrec.evaluation.metrics import interval, log_loss, resampled_means
+from llmrec.evaluation.words import claims_that_came_true, precision_of_words
+from llmrec.explain.describe import described
+from llmrec.forecasters.calibration import softmax_update
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.forecasters.mixing import fit_share, mixed, weights_of
+
+SAMPLES, POOL = 4, 0.1  # lines a person, and how far `LLMForecaster` trusts them by itself
+EXAMPLES = 10
+
+
+def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
+    """Judge the numbers that the model writes beside those that it is read for, of the same users.
+
+    Lines are mixed into counting: with the share that is the default, and with the one of least
+    loss on as many validation users.
+    """
+    lines = {split: _lines(court, tuned, split, users) for split in court.windows}
+    validation = draw(court.validation, users)
+    counted = court.counting.category_weights(histories(validation))
+    share, _ = fit_share(counted, lines["validation"], target_counts(validation))
+    chosen = f"{tuned.name} generated (share fitted)"
+    yield court.single("validation", chosen, "share", share, len(validation))
+    for split in court.tests:
+        windows = draw(court.windows[split], users)
+        targets, counted = (
+            target_counts(windows),
+            court.counting.category_weights(histories(windows)),
+        )
+        z = tuned.read(court.counting, windows)
+        read = f"{tuned.name} (a = 1)"
+        losses = {
+            COUNTING: log_loss(counted, targets),
+            read: log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
+            f"{tuned.name} generated (share {POOL})": log_loss(
+                mixed(counted, lines[split], POOL), targets
+            ),
+            chosen: log_loss(mixed(counted, lines[split], share), targets),
+        }
+        part = f"{split} / generated"
+        yield from court.compared(part, losses)
+        for name in list(losses)[2:]:
+            ratio, low, high = _ratio(losses[name], losses[read])
+            yield court.single(part, name, "ratio_to_read", ratio, len(windows), low, high)
+
+
+def _lines(court: Court, tuned: Tuned, split: str, users: int) -> FloatArray:
+    """(n_windows, n_categories) mean of what constrained lines say, nothing mixed in."""
+    windows = draw(court.windows[split], users)
+    writer = tuned.forecaster(
+        court.counting, windows, weights="generate", pool=1.0, samples=SAMPLES
+    )
+    return weights_of(writer, histories(windows))
+
+
+def _ratio(above: FloatArray, below: FloatArray) -> tuple[float, float, float]:
+    """Ratio of two means over the same users, with its interval."""
+    both = np.stack((above, below), axis=1)
+    drawn = resampled_means(both)
+    return float(above.mean() / below.mean()), *interval(drawn[:, 0] / drawn[:, 1])
+
+
+def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row]:
+    """Count what parses: of lines decoded freely for some prompts, and of those of `written`."""
+    for way, n, temperature in (("constrained", users, 1.0), ("free", prompts, 0.0)):
+        if not n:
+            continue
+        windows = draw(court.validation, n)
+        codec = tuned.forecaster(court.counting, windows).codec
+        requests = [codec.request(history) for history in histories(windows)]
+        grammar = codec.grammar() if way == "constrained" else None
+        lines = tuned.model.generate(requests, constrain=grammar, temperature=temperature)
+        reasons = Counter(read_or_why(codec, line.text) for line in lines)
+        print(tuned.name, way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
+        hits = {"parse_rate": reasons["parsed"], "ended": sum(line.finished for line in lines)}
+        for metric, found in hits.items():
+            share, bounds = found / len(lines), wilson(found, len(lines))
+            name = f"{tuned.name} {way}"
+            yield court.single("validation / lines", name, metric, share, len(lines), *bounds)
+
+
+def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
+    """Judge claims: by the checker before and after rejection, and by the true next period."""
+    for split in court.tests:
+        windows = draw(court.windows[split], users)
+        speaker = tuned.forecaster(court.counting, windows, write=True)
+        speaker.fit(court.validation)
+        forecasts = _described(speaker, windows)
+        if split == court.tests[0]:
+            _print_examples(windows, forecasts)
+        found = precision_of_words(windows, forecasts)
+        shares = {
+            "claims_supported": (found.proposed, found.n_claims),
+            "statements_supported": (found.shown, found.n_statements),
+            "statements_come_true": (found.came_true, found.n_statements),
+        }
+        for metric, (share, n) in shares.items():
+            if n:
+                bounds = wilson(round(share * n), n)
+                yield court.single(f"{split} / words", tuned.name, metric, share, n, *bounds)
+
+
+def _described(speaker: LLMForecaster, windows: list[Window]) -> list[Forecast]:
+    """Give forecasts with their words checked, as the engine does."""
+    found = []
+    people = histories(windows)
+    for history, forecast in zip(people, speaker.forecast(people), strict=True):
+        claims, unread = speaker.codec.claims(forecast.description)
+        found.append(described(history, forecast, claims, len(unread)))
+    return found
+
+
+def _print_examples(windows: list[Window], forecasts: list[Forecast]) -> None:
+    for window, forecast in list(zip(windows, forecasts, strict=True))[:EXAMPLES]:
+        claims = [(statement.kind, statement.category) for statement in forecast.statements]
+        came = ", ".join(
+            "true" if true else "false" for true in claims_that_came_true(window, claims)
+        )
+        source = forecast.source
+        print(f"{window.history.user_id}: {forecast.description}")
+        print(f"  came: {came}; the model's own: {source.proposed}, rejected: {source.rejected}")

@@ -1,0 +1,62 @@
+"""Fine-tune a decoder or a T5 on a log's timelines, and save an engine that uses the result.
+
+    python finetune/pairs.py --data ml-100k --out pairs/ml-100k
+    python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml
+
+Every field of the config is also a flag: --rate 5e-4 --lora.rank 8. A run that was cut off goes on
+where its last checkpoint was. On several GPUs: accelerate launch finetune/lora.py CONFIG.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from llmrec import InterestEngine, load_dataset
+from llmrec.data.periods import holdout_cutoff
+from llmrec.training.config import check_device, load_config
+from llmrec.training.loop import train
+from llmrec.training.pairs import load_pairs
+from llmrec.training.run import examples, new_reader, save_run, validation
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+config = load_config(sys.argv[1], sys.argv[2:])
+check_device(config)
+out = Path(config.out)
+
+# 1. The examples, and the log they were made of: one that changed since is refused.
+manifest, parts = load_pairs(Path(config.pairs))
+dataset = load_dataset(config.data).without_categories(manifest.without)
+manifest.check(dataset)
+
+# 2. The base model with a new adapter inside, and a readout that gives the prior back as it is.
+model, adapted, reader = new_reader(config, manifest)
+
+# 3. Train; the parameters of least validation log-loss are kept.
+training, held_out = examples(config, parts, model)
+history = train(reader, training, validation(reader, held_out), config, out / "run")
+if not PartialState().is_main_process:  # of several GPUs' processes one writes
+    sys.exit()
+best = history.metrics
+print(f"{history.stopped}; best after {best['step']}: log-loss {best['log_loss']:.4f}", end=" ")
+print(f"on validation, counting {best['counting']:.4f}")
+
+# 4. The adapter, which says what it is.
+adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, history.metrics)
+
+# 5. An engine with it: counting, ranking and calibration are fitted on the last period before the
+#    newest one, which the demo compares with.
+cutoff = holdout_cutoff(dataset.log, dataset.period)
+engine = InterestEngine.from_pretrained(
+    config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
+)
+engine.fit(config.calibration_windows)
+engine.save_pretrained(out)
+calibration = engine.forecaster.calibration
+assert calibration is not None
+gain, low, high = calibration.gain
+print(f"a = {calibration.a:.4f}, gain {gain:.5f} nats an event, 95 % {low:.5f} to {high:.5f}")
+print(f"saved to {out}: InterestEngine.from_pretrained({str(out)!r})")

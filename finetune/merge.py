@@ -1,0 +1,58 @@
+"""Merge an adapter into its base model, if the merged model says the same.
+
+    python finetune/merge.py --adapter FOLDER --data ml-100k --out FOLDER
+
+The two are compared at the prompts of people from the log: every logit at every read slot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from llmrec import load_dataset
+from llmrec.data.periods import events_before, make_histories
+from llmrec.evaluation.report import codec_for
+from llmrec.language.adapters import AdapterAbout
+from llmrec.language.merging import merge_adapter
+from llmrec.language.model import LanguageModel
+from llmrec.training.card import write_card
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--adapter", type=Path, required=True, help="adapter's folder")
+parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
+parser.add_argument("--model", help="base model (default: the one the adapter names)")
+parser.add_argument("--prompts", type=int, default=100, help="people to compare at")
+parser.add_argument("--tolerance", type=float, default=1e-3, help="largest change of a logit")
+parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+arguments = parser.parse_args()
+
+# 1. What the adapter says of itself, and the log as it was when it was trained.
+about = AdapterAbout.load(arguments.adapter)
+name = arguments.model or about.base_model
+dataset = load_dataset(arguments.data)
+log = events_before(dataset.log, about.cutoff)
+
+# 2. Prompts of people drawn at random, in the version the adapter was trained on.
+model = LanguageModel.load(name)
+budget = about.config.get("budget", 300)
+codec = codec_for(dataset, model, template=about.prompt, budget=budget)
+about.check(model.base_fingerprint, codec.labels, codec.template)
+users = np.random.default_rng(about.seed).permutation(log.n_users)[: arguments.prompts]
+histories = make_histories(log, dataset.catalog, dataset.period, about.cutoff, users.tolist())
+prompts = [codec.prompt(history) for history in histories]
+del model
+
+# 3. Merge, and compare what was written with what was merged.
+largest = merge_adapter(
+    name,
+    arguments.adapter,
+    arguments.out,
+    prompts,
+    tolerance=arguments.tolerance,
+)
+write_card(arguments.out)
+print(f"largest change of a logit at {len(prompts)} prompts: {largest:.2g}")
+print(f"saved to {arguments.out}")

@@ -1,0 +1,62 @@
+"""Cut a log into timelines, and write them down as examples to fine-tune on.
+
+    python finetune/pairs.py --data ml-100k --out pairs/ml-100k
+
+The newest stretch of the log, which `llmrec demo` compares its forecasts with, stays unseen, and so
+do all validation and test targets of `llmrec evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmrec import load_dataset
+from llmrec.data.periods import holdout_cutoff
+from llmrec.evaluation.backtest import splits, training_timelines
+from llmrec.evaluation.report import codec_for
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.model import LanguageModel
+from llmrec.training.pairs import save_pairs
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
+parser.add_argument("--model", default="smollm2-135m", help="whose tokens the prompts are cut by")
+parser.add_argument("--template", default="forecast-v2", help="prompt version")
+parser.add_argument("--budget", type=int, default=130, help="positions that a prompt may have")
+parser.add_argument("--people", type=int, help="take the first so many timelines (default: all)")
+parser.add_argument("--without", default="", help="categories to leave out, A|B|C")
+parser.add_argument("--seed", type=int, default=0, help="of the wording of lines")
+parser.add_argument("--out", type=Path, required=True, help="folder to write")
+arguments = parser.parse_args()
+
+# 1. The log, and the time that nothing learned may look beyond.
+without = [name for name in arguments.without.split("|") if name]
+dataset = load_dataset(arguments.data).without_categories(without)
+cutoff = holdout_cutoff(dataset.log, dataset.period)
+
+# 2. Everybody's windows at the end of every tick, and the windows that decide.
+people = [
+    [window for window in windows if window.target.period.end <= cutoff]
+    for windows in training_timelines(dataset)
+]
+people = [windows for windows in people if windows][: arguments.people]
+validation = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
+
+# 3. Counting, which readings are added to; and the text that the model sees.
+prior = DecayedDirichlet().fit(validation)
+model = LanguageModel.load(arguments.model)
+codec = codec_for(dataset, model, template=arguments.template, budget=arguments.budget)
+
+manifest = save_pairs(
+    arguments.out,
+    dataset,
+    codec,
+    prior,
+    people,
+    validation,
+    seed=arguments.seed,
+    without=without,
+)
+print(f"{manifest.n_timelines} timelines, {manifest.n_slots} read slots, {len(validation)} windows")
+print(f"targets end before {manifest.cutoff}; saved to {arguments.out}")

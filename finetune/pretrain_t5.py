@@ -1,0 +1,84 @@
+"""Train a small T5 on several logs at once: a base model for finetune/lora.py to adapt to one.
+
+    python finetune/pretrain_t5.py finetune/configs/t5-mini.yaml
+
+All of the model is trained. It starts from nothing (``model: new``), or from a T5 that is there:
+--model google/flan-t5-small, or a folder. ``data`` lists the logs; synthetic-3 is a made-up one of
+seed 3. Every field of the config is also a flag. A run that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from llmrec.data.files import write_text
+from llmrec.language.model import LanguageModel
+from llmrec.language.readout import Readout
+from llmrec.training.batches import Examples
+from llmrec.training.config import check_device, load_config
+from llmrec.training.from_scratch import new_t5
+from llmrec.training.loop import train
+from llmrec.training.several import (
+    PooledExamples,
+    SeveralLogs,
+    pairs_of,
+    pooled_validation,
+    texts_of,
+)
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+config = load_config(sys.argv[1], sys.argv[2:])
+check_device(config)
+out = Path(config.out)
+
+# 1. Timelines of each log; those that are on disk already are read.
+pairs = {log: pairs_of(config, log) for log in config.data.split()}
+
+# 2. The model to start from: a new one has a vocabulary of the logs' own texts.
+start = config.model
+if start == "new":
+    start = str(out / "start")
+    if not (Path(start) / "model.safetensors").exists():
+        texts = [text for _, parts in pairs.values() for text in texts_of(parts)]
+        untrained, tokenizer = new_t5(texts, seed=config.seed)
+        tokenizer.save_pretrained(start)
+        untrained.save_pretrained(start)
+model = LanguageModel.load(start, device=config.device, dtype=config.dtype)
+print(f"{model.model.num_parameters():,} parameters, {len(model.tokenizer):,} pieces")
+
+# 3. One readout for all logs, and examples of each.
+torch.manual_seed(config.seed)
+width = model.model.get_input_embeddings().weight.shape[1]
+several = SeveralLogs(
+    model,
+    Readout(width, config.readout_rank).to(model.model.device),
+    {log: manifest.labels for log, (manifest, _) in pairs.items()},
+    line_weight=config.line_weight,
+)
+size, seed = config.batch_positions, config.seed
+training = {
+    log: Examples(
+        parts["train"], model, batch_positions=size, line_share=config.line_share, seed=seed
+    )
+    for log, (_, parts) in pairs.items()
+}
+held_out = {
+    log: Examples(parts["validation"], model, batch_positions=2 * size)
+    for log, (_, parts) in pairs.items()
+}
+
+# 4. Train; the parameters of least mean validation log-loss are kept.
+validate = pooled_validation(several, held_out)
+history = train(several, PooledExamples(training, seed), validate, config, out / "run")
+
+# 5. The base model, and its readout beside it.
+model.model.save_pretrained(out / "model")
+model.tokenizer.save_pretrained(out / "model")
+several.readout.save(out / "model")
+write_text(out / "model" / "pretraining.json", json.dumps(history.metrics, indent=1))
+print(f"{history.metrics}\nsaved to {out / 'model'}: finetune/lora.py --model {out / 'model'}")

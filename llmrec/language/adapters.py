@@ -1,0 +1,180 @@
+"""Adapters that describe themselves: what adapter.json says, and whom an adapter fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from llmrec.data.files import write_text
+from llmrec.errors import ModelLoadError
+
+ABOUT_FILE = "adapter.json"
+# What scales the product of LoRA's two matrices, and so belongs to the weights.
+_SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+_TYPES: dict[str, type[Any]] = {"seed": int, "merged": bool, "labels": list, "categories": list}
+_TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
+
+
+@dataclass(frozen=True)
+class AdapterAbout:
+    """What an adapter's folder says of itself: the fields of its adapter.json.
+
+    Attributes
+    ----------
+    base_model, base_fingerprint
+        Name and `LanguageModel.base_fingerprint` of the model that the adapter goes into, or that
+        it is in.
+    labels, categories
+        (n_categories,) how categories are written, and what the catalog calls them.
+    prompt
+        Prompt version: the name of a template.
+    dataset, data_fingerprint, period
+        The log it was trained on, and how that was cut.
+    cutoff
+        Nothing at or after this time was used.
+    seed, config
+        What trains it again.
+    metrics
+        Name to a number or to {"value", "low", "high"}; groups of them may be nested.
+    versions
+        Of the libraries that trained it.
+    merged
+        Whether the folder is a whole model with the adapter in its weights.
+    """
+
+    base_model: str
+    base_fingerprint: str
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    prompt: str
+    dataset: str
+    data_fingerprint: str
+    cutoff: str
+    period: str
+    seed: int
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    merged: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write adapter.json, atomically."""
+        write_text(folder / ABOUT_FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> AdapterAbout:
+        """Read a folder's adapter.json; ModelLoadError names the file and what is wrong with it."""
+        path = folder / ABOUT_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            _check_fields(values)
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(
+                f"{path} does not describe an adapter: {error}; give a folder that "
+                "finetune/lora.py or finetune/merge.py wrote"
+            ) from error
+        texts = {name: tuple(values[name]) for name in ("labels", "categories")}
+        return cls(**values | texts)
+
+    def check(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
+        """Refuse to go with another base model, label set or prompt version.
+
+        Raises
+        ------
+        ModelLoadError
+            With all that differs, and the way out of each.
+        """
+        differences = []
+        if base_fingerprint != self.base_fingerprint:
+            differences.append(
+                f"it was made for {self.base_model!r} ({self.base_fingerprint}) and this is "
+                f"another model ({base_fingerprint}): load that one"
+            )
+        if difference := _label_difference(self.labels, labels):
+            differences.append(
+                f"{difference}: use it on {self.dataset!r}, or train one for this log with "
+                "finetune/lora.py"
+            )
+        if prompt != self.prompt:
+            differences.append(
+                f"it was trained on prompts of version {self.prompt!r}, not {prompt!r}: set "
+                f"template={self.prompt!r}"
+            )
+        if differences:
+            raise ModelLoadError(f"the adapter does not fit: {'; '.join(differences)}")
+
+
+def adapter_hash(folder: Path) -> str:
+    """Hash whatever moves an adapter's answers: 16 hexadecimal digits.
+
+    That is its weights and their scaling, base model, labels and prompt version; when, how and how
+    well it was trained is not in it.
+
+    Raises
+    ------
+    ModelLoadError
+        If the folder holds no weights, or does not say what they are.
+    """
+    about = AdapterAbout.load(folder)
+    essential: list[Any] = [about.base_fingerprint, about.labels, about.prompt]
+    weights = sorted(folder.glob("*.safetensors"))
+    if not any(folder.glob("*model*.safetensors")):  # a readout alone is not enough
+        raise ModelLoadError(f"there are no weights in {folder}: give a whole adapter's folder")
+    if not about.merged:
+        essential += _scaling(folder / "adapter_config.json")
+    digest = hashlib.blake2b(json.dumps(essential).encode(), digest_size=8)
+    for path in weights:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _check_fields(values: Any) -> None:
+    """Raise ValueError for what is no adapter.json."""
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}, not an object")
+    known = {field.name: field.default is MISSING for field in fields(AdapterAbout)}
+    if unknown := sorted(values.keys() - known.keys()):
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    if missing := [name for name, needed in known.items() if needed and name not in values]:
+        raise ValueError(f"field {missing[0]!r} is missing")
+    for name, value in values.items():
+        wanted = _TYPES.get(name, str)
+        if type(value) is not wanted:
+            raise ValueError(f"field {name!r} is {str(value)[:40]!r}, not a {wanted.__name__}")
+        if wanted is list and not all(isinstance(text, str) for text in value):
+            raise ValueError(f"field {name!r} holds something that is no text")
+    if len(set(values["labels"])) != len(values["categories"]):
+        raise ValueError("each of its categories needs a label of its own")
+
+
+def _label_difference(trained: Sequence[str], given: Sequence[str]) -> str:
+    """Say how the labels at hand differ from those trained with; nothing if they do not."""
+    if tuple(trained) == tuple(given):
+        return ""
+    missing = _some([label for label in trained if label not in set(given)])
+    extra = _some([label for label in given if label not in set(trained)])
+    if missing or extra:
+        parts = (missing and f"missing here: {missing}", extra and f"new here: {extra}")
+        return f"its labels are others ({', '.join(part for part in parts if part)})"
+    place, label = next(
+        (i, own) for i, (own, other) in enumerate(zip(trained, given, strict=True)) if own != other
+    )
+    return f"its labels are in another order: {label!r} is not number {place} here"
+
+
+def _some(labels: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(map(repr, labels[:most]))
+    return f"{shown} and {len(labels) - most} more" if len(labels) > most else shown
+
+
+def _scaling(path: Path) -> list[Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return [config.get(name) for name in _SCALING]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelLoadError(f"{path} is no adapter's config: {error}") from error

@@ -1,0 +1,91 @@
+"""A learned way from the hidden state at a read slot to category scores, through their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from llmrec.data.files import write_bytes
+from llmrec.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from llmrec.language.reading import NameReadout
+
+READOUT_FILE = "readout.safetensors"
+
+
+class Readout(nn.Module):
+    """z_c = n_c . up(down(h)), with h the hidden state divided by its root mean square.
+
+    n_c is the mean embedding of the tokens of category c's name, of length 1: there is no parameter
+    that belongs to a category, so any set of them can be read, unseen ones included. A new readout
+    gives 0 everywhere.
+
+    Parameters
+    ----------
+    width
+        Size d of a hidden state.
+    rank
+        Of the map in between.
+    depth
+        Layers of a decoder after which the state is read; None: all.
+    """
+
+    def __init__(self, width: int, rank: int, depth: int | None = None) -> None:
+        super().__init__()
+        self.depth = depth
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, states: Tensor, names: Tensor) -> Tensor:
+        """(n, n_categories) scores of (n, d) states, from (n_categories, d) names."""
+        states = states.float()
+        scaled = states / states.pow(2).mean(dim=-1, keepdim=True).add(1e-6).sqrt()
+        scores: Tensor = self.up(self.down(scaled)) @ names.T
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the parameters as float32."""
+        content = {"down": self.down.weight, "up": self.up.weight}
+        tensors = {name: value.detach().float().contiguous() for name, value in content.items()}
+        about = {} if self.depth is None else {"depth": str(self.depth)}
+        write_bytes(folder / READOUT_FILE, save(tensors, about))
+
+    @classmethod
+    def load(cls, folder: Path, width: int) -> Readout:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelLoadError
+            If it is missing, damaged, of another width, or a parameter is not finite.
+        """
+        path = folder / READOUT_FILE
+        try:
+            with safe_open(path, framework="pt") as file:
+                down, up = file.get_tensor("down"), file.get_tensor("up")
+                depth = (file.metadata() or {}).get("depth")
+            if depth is not None and int(depth) < 1:
+                raise ValueError(f"its depth is {depth}")
+            found = cls(width, len(down), None if depth is None else int(depth))
+            found.load_state_dict({"down.weight": down.float(), "up.weight": up.float()})
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelLoadError(f"{path} is no readout of this base model: {error}") from error
+        if not all(bool(torch.isfinite(value).all()) for value in (down, up)):
+            raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
+        found.eval()
+        return found
+
+
+def name_embeddings(readout: NameReadout, table: Tensor) -> Tensor:
+    """(n_categories, d) mean embeddings of the labels' tokens, each of length 1, in float32."""
+    rows = table.detach()[torch.from_numpy(readout.token_ids).to(table.device)].float()
+    names: Tensor = torch.from_numpy(readout.matrix).float().to(table.device) @ rows
+    normed: Tensor = names / names.norm(dim=1, keepdim=True)
+    return normed

@@ -1,0 +1,1 @@
+"""Fine-tuning: a log as timelines, the loss at their read slots, and training that survives."""

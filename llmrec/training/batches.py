@@ -1,0 +1,147 @@
+"""Examples in batches of similar length, the same ones for the same seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from llmrec.contracts import FloatArray, IntArray
+from llmrec.errors import TrainingError
+from llmrec.language.plaintext import Position
+from llmrec.training.reader import Slots
+
+if TYPE_CHECKING:
+    import datasets
+
+    from llmrec.language.model import LanguageModel
+
+SLOTS = 4  # of a timeline that an encoder-decoder learns from in an epoch: each is a sequence there
+BUCKET = 16  # batches that are sorted by length together
+
+
+class Examples:
+    """Timelines (see `save_pairs`) as batches for `Reader`.
+
+    Parameters
+    ----------
+    table
+        One part of what `load_pairs` gives.
+    batch_positions
+        Positions in a batch, padding included.
+    line_share
+        Share of the sequences whose forecast line is learned too.
+
+    Raises
+    ------
+    TrainingError
+        If a timeline has no slot, a slot no target, or a line no text.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        model: LanguageModel,
+        *,
+        batch_positions: int,
+        line_share: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        columns = table.with_format("numpy")[:]
+        self.back: list[IntArray] = [np.asarray(back, dtype=np.int64) for back in columns["back"]]
+        self.log_prior: list[FloatArray] = [np.stack(list(rows)) for rows in columns["log_prior"]]
+        self.shares: list[FloatArray] = [np.stack(list(rows)) for rows in columns["shares"]]
+        for user, shares, line in zip(columns["user"], self.shares, columns["line"], strict=True):
+            if not shares.sum(axis=-1).all() or not str(line).strip():
+                raise TrainingError(f"a row has no label: that of user {str(user)!r}")
+        self.prompts = model.positions([str(text) for text in columns["prompt"]])
+        self.requests = model.positions([str(text) for text in columns["request"]])
+        self.lines = model.encode([f" {line}" for line in columns["line"]])
+        self.ends = len(model.positions([""])[0]) if model.is_encoder_decoder else 0
+        self.one_slot = model.is_encoder_decoder
+        self.batch_positions, self.line_share, self.seed = batch_positions, line_share, seed
+
+    def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
+        """Give the batches of epoch n, each made when it is called."""
+        rng = np.random.default_rng((self.seed, n))
+        chosen = [(row, slots) for row in range(len(self.back)) for slots in self._slots(row, rng)]
+        order = rng.permutation(len(chosen))
+        batches = list(self._batched([chosen[i] for i in order]))
+        writes = rng.random(len(chosen)) < self.line_share
+        found: list[Callable[[], dict[str, Any]]] = []
+        start = 0
+        for at in rng.permutation(len(batches)):
+            part = batches[at]
+            flags = writes[start : start + len(part)]
+            start += len(part)
+            found.append(partial(self._batch, part, flags))
+        return found
+
+    def in_order(self) -> Iterator[tuple[IntArray, list[list[Position]], Slots]]:
+        """Give all sequences with their newest slot, each once: rows, prompts and slots."""
+        lengths = np.array([len(prompt) for prompt in self.prompts])
+        order = np.argsort(-lengths, kind="stable")
+        while len(order):
+            n = max(1, self.batch_positions // int(lengths[order[0]]))
+            rows, order = order[:n], order[n:]
+            slots = Slots(
+                torch.arange(len(rows)),
+                torch.zeros(len(rows), dtype=torch.long),
+                _stacked([self.log_prior[row][-1:] for row in rows]),
+                _stacked([self.shares[row][-1:] for row in rows]),
+            )
+            yield rows, [self.prompts[row] for row in rows], slots
+
+    def _slots(self, row: int, rng: np.random.Generator) -> Iterator[IntArray]:
+        """Group the slots that are one sequence: all of a timeline, or one each."""
+        n = len(self.back[row])
+        if not self.one_slot:
+            yield np.arange(n)
+            return
+        for slot in rng.permutation(n)[:SLOTS]:
+            yield np.array([slot])
+
+    def _sequence(self, row: int, slots: IntArray) -> list[Position]:
+        """Positions up to the last of the slots; the tokenizer's end token stays the last."""
+        positions, cut = self.prompts[row], int(self.back[row][slots].min())
+        stop = len(positions) - self.ends
+        return [*positions[: stop - cut], *positions[stop:]]
+
+    def _batched(
+        self, chosen: Sequence[tuple[int, IntArray]]
+    ) -> Iterator[list[tuple[int, IntArray]]]:
+        mean = np.mean([len(self._sequence(*one)) for one in chosen])
+        size = max(1, int(BUCKET * self.batch_positions / mean))
+        for start in range(0, len(chosen), size):
+            part = sorted(chosen[start : start + size], key=lambda one: len(self._sequence(*one)))
+            while part:
+                n = max(1, self.batch_positions // len(self._sequence(*part[-1])))
+                yield part[-n:]
+                del part[-n:]
+
+    def _batch(self, part: Sequence[tuple[int, IntArray]], flags: Any) -> dict[str, Any]:
+        sequences = [self._sequence(*one) for one in part]
+        rows = np.repeat(np.arange(len(part)), [len(slots) for _, slots in part])
+        backs = [self.back[row][slots] - self.back[row][slots].min() for row, slots in part]
+        slots = Slots(
+            torch.from_numpy(rows),
+            torch.from_numpy(np.concatenate(backs)),
+            _stacked([self.log_prior[row][slots] for row, slots in part]),
+            _stacked([self.shares[row][slots] for row, slots in part]),
+        )
+        # A line belongs to the newest slot of its timeline.
+        written = [row for (row, _), flag in zip(part, flags, strict=True) if flag]
+        return {
+            "prompts": sequences,
+            "slots": slots,
+            "requests": [self.requests[row] for row in written],
+            "lines": [self.lines[row] for row in written],
+            "n_positions": sum(map(len, sequences)),
+        }
+
+
+def _stacked(rows: Sequence[FloatArray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(rows).astype(np.float32))

@@ -1,0 +1,214 @@
+"""Checkpoints that are whole or not there: parameters, optimizer, and where the run stands.
+
+A checkpoint is the folder ``step-00000100``: safetensors and JSON, each synced, then
+``complete.json`` with their hashes, and only then the name. Whatever a killed program or a broken
+disk leaves is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from llmrec.data.files import write_bytes, write_text
+from llmrec.errors import TrainingError
+
+MARK, VALUES, CONFIG = "complete.json", "state.json", "config.json"
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found whole."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that were done."""
+        return int(self.path.name.removeprefix("step-"))
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Read the tensors that were saved under a name."""
+        return load_file(self.path / f"{name}.safetensors")
+
+    def values(self) -> dict[str, Any]:
+        """Read what was saved as JSON."""
+        values: dict[str, Any] = json.loads((self.path / VALUES).read_text(encoding="utf-8"))
+        return values
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensors], values: Mapping[str, Any]
+) -> None:
+    """Save groups of tensors and JSON values as the checkpoint of a step.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written, because the disk is full for instance. What there was before is
+        as it was.
+    """
+    path, partial = _place(folder, step), folder / f".step-{step:08}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, group in tensors.items():
+            whole = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
+            write_bytes(partial / f"{name}.safetensors", save(whole))
+        write_text(partial / VALUES, json.dumps(values))
+        write_text(partial / MARK, json.dumps(_hashes(partial)))
+        _sync(partial)
+        shutil.rmtree(path, ignore_errors=True)  # a broken one of that step
+        os.replace(partial, path)
+        _sync(folder)
+    except OSError as error:
+        raise TrainingError(
+            f"the checkpoint of step {step} cannot be written to {folder}: {error.strerror}; "
+            f"{_what_is_left(folder)}"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Find the newest whole checkpoint; broken ones are named in a warning and passed over."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if not (fault := _fault(path)):
+            return Checkpoint(path)
+        warnings.warn(f"the checkpoint {path} is not used: {fault}", stacklevel=2)
+    return None
+
+
+def checkpoint_of(folder: Path, step: int) -> Checkpoint:
+    """Open the checkpoint of a step; TrainingError if it is not whole."""
+    path = _place(folder, step)
+    if fault := _fault(path):
+        raise TrainingError(f"the checkpoint {path} cannot be used: {fault}")
+    return Checkpoint(path)
+
+
+def packed(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Take the state of an optimizer of named parameters apart: tensors, and values for JSON."""
+    state = optimizer.state_dict()
+    names = [name for group in state["param_groups"] for name in group["param_names"]]
+    entries = {
+        f"{names[index]}:{key}": value
+        for index, held in state["state"].items()
+        for key, value in held.items()
+    }
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in entries.items() if key not in tensors}
+    return tensors, {"groups": state["param_groups"], "numbers": numbers}
+
+
+def unpack(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
+    """Give an optimizer the state that `packed` took apart."""
+    names = [name for group in values["groups"] for name in group["param_names"]]
+    state: dict[int, dict[str, Any]] = {}
+    for entry, value in {**tensors, **values["numbers"]}.items():
+        name, _, key = entry.rpartition(":")
+        state.setdefault(names.index(name), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+
+
+def prune(folder: Path, step: int, *, keep: int, best: int) -> None:
+    """Delete checkpoints older than the newest ``keep`` up to a step, all but the best."""
+    for partial in folder.glob(".step-*.partial"):  # what a killed program left
+        shutil.rmtree(partial, ignore_errors=True)
+    last = _place(folder, step).name
+    done = sorted(path for path in folder.glob("step-*") if path.name <= last)
+    for path in done[:-keep]:
+        if path != _place(folder, best):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the config of a run into its folder; TrainingError if another run's is there.
+
+    Where the run writes and who follows it (``out``, ``report_to``) may change.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        try:
+            write_text(path, json.dumps(config, indent=1))
+        except OSError as error:
+            raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
+        return
+    try:
+        before: dict[str, Any] = dict(_flat(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, AttributeError) as error:
+        raise TrainingError(f"{path} is no config of a run: {error}") from error
+    now = dict(_flat(config))
+    for field in sorted((before.keys() | now.keys()) - {"out", "report_to"}):
+        if before.get(field) != now.get(field):
+            raise TrainingError(
+                f"the run in {folder} has {field} {before.get(field)!r}, not {now.get(field)!r}: "
+                "go on with its own config, delete it, or choose another folder"
+            )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08}"
+
+
+def _fault(path: Path) -> str:
+    """Say why a folder is no whole checkpoint; nothing if it is one."""
+    try:
+        marked = json.loads((path / MARK).read_text(encoding="utf-8"))
+        found = _hashes(path)
+    except OSError as error:
+        return f"{MARK} cannot be read ({error.strerror})"
+    except ValueError:
+        return f"{MARK} is not JSON"
+    if not isinstance(marked, dict):
+        return f"{MARK} is no table of files"
+    changed = sorted(name for name in found | marked if found.get(name) != marked.get(name))
+    return f"{', '.join(changed)} changed since it was written" if changed else ""
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MARK:
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return found
+
+
+def _what_is_left(folder: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        last = newest_checkpoint(folder)
+    if last is None:
+        return "there is no earlier one. Make room and start again"
+    return f"the one of step {last.step} is intact. Make room and start again to go on from there"
+
+
+def _sync(folder: Path) -> None:
+    """Push the names in a folder to the disk."""
+    if os.name == "nt":  # Windows has no such thing
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""What a training run is set to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from llmrec.errors import TrainingError
+from llmrec.training.typed import ConfigError, read_typed
+
+# Below, because without its extra the import above says what to install.
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator  # isort: skip
+
+_FROZEN = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+Layers = str | tuple[int, ...]
+
+
+def _layers(value: Any) -> Layers:
+    if isinstance(value, str) and re.fullmatch(r"all|upper [1-9]\d*", value):
+        return value
+    numbers = value if isinstance(value, list | tuple) else []
+    if numbers and all(type(number) is int and number >= 0 for number in numbers):
+        return tuple(sorted(set(numbers)))
+    raise ValueError("should be all, upper N, or a list of layer numbers from 0")
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+class LoraConfig(BaseModel):
+    """The low-rank adapter inside the base model (Hu et al. 2022, arXiv 2106.09685).
+
+    Attributes
+    ----------
+    rank, alpha, dropout
+        Of every adapted matrix; its update is scaled by alpha / rank.
+    targets
+        Names of the matrices that are adapted.
+    layers
+        ``"all"``, ``"upper N"`` (the N nearest to the output), or their numbers from 0.
+    """
+
+    model_config = _FROZEN
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
+    layers: Annotated[str | tuple[int, ...], PlainValidator(_layers), PlainSerializer(_as_is)] = (
+        "all"
+    )
+
+    def chosen_layers(self, depth: int) -> list[int]:
+        """List the adapted layers of a model that has ``depth``; ConfigError if it lacks one."""
+        if self.layers == "all":
+            return list(range(depth))
+        if isinstance(self.layers, str):
+            upper = int(self.layers.removeprefix("upper "))
+            chosen = list(range(depth - upper, depth))
+        else:
+            chosen = list(self.layers)
+        if chosen[0] < 0 or chosen[-1] >= depth:
+            raise ConfigError(f"lora.layers is {self.layers!r}; the model has {depth} layers")
+        return chosen
+
+
+class TrainingConfig(BaseModel):
+    """One training run.
+
+    Attributes
+    ----------
+    data, pairs, model, out
+        The log (what `load_dataset` takes), its examples (what finetune/pairs.py wrote), the base
+        model, and the folder to write.
+    seed
+        Of everything drawn at random.
+    template, budget
+        Prompt version, and positions that a prompt may have.
+    epochs, minutes
+        Length of the run; with ``minutes`` it ends, schedule and all, by then.
+    batch_positions, gradient_accumulation
+        Positions in a batch, padding included, and batches in an optimizer step.
+    rate, readout_rate, warmup_steps, weight_decay, max_grad_norm
+        Of AdamW: peak learning rates of the adapter and of the readout, their linear rise, decay,
+        and the norm that gradients are cut to (0: not at all).
+    depth
+        Layers of a decoder after which it is read, and below which LoRA lies; None: all of them.
+    lora, readout_rank
+        Sizes of what is trained.
+    line_weight, line_share
+        Weight of the written line's loss, and share of the sequences that carry a line.
+    validation_windows
+        Windows that are read at each validation; drawn once, if there are more.
+    evaluate_every, save_every, keep, patience
+        Optimizer steps between validations and between checkpoints, how many checkpoints stay
+        beside the best, and the validations without a better log-loss that end the run.
+    calibration_windows
+        Windows that the calibration is fitted on.
+    device, dtype, quantize, gradient_checkpointing
+        Where and in which precision. "auto" takes a GPU, and bfloat16 on it, where there is one.
+    report_to
+        What else follows the run, such as ``[tensorboard]``.
+    """
+
+    model_config = _FROZEN
+
+    data: str = "ml-100k"
+    pairs: str = "pairs/ml-100k"
+    model: str = "smollm2-135m"
+    out: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    template: str = "forecast-v2"
+    budget: int = Field(default=130, ge=1)
+    epochs: float = Field(default=3.0, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    batch_positions: int = Field(default=1024, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    readout_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=30, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    lora: LoraConfig = LoraConfig()
+    depth: int | None = Field(default=None, ge=1)
+    readout_rank: int = Field(default=64, ge=1)
+    line_weight: float = Field(default=0.1, ge=0)
+    line_share: float = Field(default=0.25, ge=0, le=1)
+    validation_windows: int = Field(default=600, ge=1)
+    evaluate_every: int = Field(default=100, ge=1)
+    save_every: int = Field(default=100, ge=1)
+    keep: int = Field(default=2, ge=1)
+    patience: int = Field(default=5, ge=1)
+    calibration_windows: int = Field(default=500, ge=50)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantize: Literal["4bit", "8bit"] | None = None
+    gradient_checkpointing: bool = False
+    report_to: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a YAML file, and flags over it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overrides
+        Flags such as ``["--rate", "2e-4", "--lora.rank", "8"]``; of two the later wins.
+
+    Raises
+    ------
+    ConfigError
+        If the file or a flag cannot be read, or a field is unknown or of a wrong type or range.
+    """
+    return read_typed(TrainingConfig, Path(path), overrides)
+
+
+def check_device(config: TrainingConfig) -> None:
+    """Refuse, before anything is loaded, a config that needs a GPU where there is none.
+
+    Raises
+    ------
+    TrainingError
+        Naming the field, and what to write instead.
+    """
+    import torch
+
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    needs = {
+        "device": (config.device == "cuda", "auto"),
+        "quantize": (config.quantize is not None, "null"),
+        "dtype": (config.dtype in ("bfloat16", "float16"), "auto"),
+    }
+    for field, (needed, instead) in needs.items():
+        if needed and not on_gpu:
+            absent = "device is 'cpu'" if config.device == "cpu" else "torch finds none"
+            raise TrainingError(
+                f"{field} is {getattr(config, field)!r}, which needs a GPU, and {absent}: write "
+                f"{field}: {instead}, or train where there is one"
+            )

@@ -1,0 +1,156 @@
+"""The parts of a fine-tuning run, put together from a config: what finetune/lora.py reads as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from llmrec.contracts import FloatArray
+from llmrec.errors import DataError
+from llmrec.forecasters.mixing import mean_loss
+from llmrec.language.adapters import AdapterAbout
+from llmrec.language.checkpoint import add_lora, save_adapter
+from llmrec.language.model import LanguageModel
+from llmrec.language.reading import NameReadout
+from llmrec.language.readout import Readout, name_embeddings
+from llmrec.training.batches import Examples
+from llmrec.training.card import write_card
+from llmrec.training.config import TrainingConfig
+from llmrec.training.pairs import Manifest
+from llmrec.training.reader import Reader
+
+if TYPE_CHECKING:
+    import datasets
+    from peft import PeftModel
+
+VERSIONS = ("torch", "transformers", "peft", "accelerate", "datasets")
+
+
+def new_reader(
+    config: TrainingConfig, manifest: Manifest
+) -> tuple[LanguageModel, PeftModel, Reader]:
+    """Load the base model, put a new adapter into it, and read it through a new readout.
+
+    Raises
+    ------
+    DataError
+        If the examples were written for other prompts than the config says.
+    TrainingError
+        If LoRA's targets match nothing.
+    """
+    found, asked = (manifest.prompt, manifest.budget), (config.template, config.budget)
+    if found != asked:
+        raise DataError(
+            f"the examples in {config.pairs} have prompts of {found}, and the config says {asked}: "
+            "run finetune/pairs.py again"
+        )
+    torch.manual_seed(config.seed)
+    model = LanguageModel.load(
+        config.model, device=config.device, dtype=config.dtype, quantize=config.quantize
+    )
+    n_layers = int(model.model.config.num_hidden_layers)
+    adapted = add_lora(
+        model.model,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        dropout=config.lora.dropout,
+        targets=config.lora.targets,
+        layers=config.lora.chosen_layers(config.depth or n_layers),
+    )
+    if config.gradient_checkpointing:
+        adapted.gradient_checkpointing_enable()
+        adapted.enable_input_require_grads()
+    table = model.model.get_input_embeddings().weight
+    reader = Reader(
+        model.model,
+        Readout(table.shape[1], config.readout_rank, config.depth).to(table.device),
+        name_embeddings(NameReadout(manifest.labels, model.encode), table),
+        end=model.end,
+        line_weight=config.line_weight,
+    )
+    return model, adapted, reader
+
+
+def examples(
+    config: TrainingConfig, parts: Mapping[str, datasets.Dataset], model: LanguageModel
+) -> tuple[Examples, Examples]:
+    """Give the batches to train on, and the windows to validate on."""
+    training = Examples(
+        parts["train"],
+        model,
+        batch_positions=config.batch_positions,
+        line_share=config.line_share,
+        seed=config.seed,
+    )
+    windows = parts["validation"]
+    if len(windows) > config.validation_windows:
+        windows = windows.shuffle(seed=config.seed).select(range(config.validation_windows))
+    held_out = Examples(windows, model, batch_positions=2 * config.batch_positions)
+    return training, held_out
+
+
+def validation(reader: Reader, held_out: Examples) -> Callable[[], dict[str, float]]:
+    """Give a function that reads the held-out windows: log_loss, and skill against counting."""
+    log_prior, shares = np.concatenate(held_out.log_prior), np.concatenate(held_out.shares)
+    counted = _normalised(np.exp(log_prior))
+
+    def validate() -> dict[str, float]:
+        weights = _normalised(np.exp(log_prior + held_out_scores(reader, held_out)))
+        loss, counting = mean_loss(weights, shares), mean_loss(counted, shares)
+        return {"log_loss": loss, "counting": counting, "skill": 1 - loss / counting}
+
+    return validate
+
+
+def held_out_scores(reader: Reader, held_out: Examples) -> FloatArray:
+    """(n_windows, n_categories) z of windows, in their order."""
+    training = reader.training
+    reader.eval()
+    found = np.empty((len(held_out.back), len(reader.names)))
+    with torch.inference_mode():
+        for rows, prompts, slots in held_out.in_order():
+            found[rows] = reader.scores(prompts, slots).float().cpu().numpy()
+    reader.train(training)
+    return found
+
+
+def save_run(
+    folder: Path,
+    config: TrainingConfig,
+    manifest: Manifest,
+    model: LanguageModel,
+    adapted: PeftModel,
+    reader: Reader,
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Write adapter, readout, adapter.json and the card; give the folder back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(adapted, folder)
+    reader.readout.save(folder)
+    about = AdapterAbout(
+        base_model=config.model,
+        base_fingerprint=model.base_fingerprint,
+        labels=manifest.labels,
+        categories=manifest.categories,
+        prompt=manifest.prompt,
+        dataset=manifest.dataset,
+        data_fingerprint=manifest.data_fingerprint,
+        cutoff=manifest.cutoff,
+        period=manifest.period,
+        seed=config.seed,
+        config=config.model_dump(mode="json", exclude={"out", "pairs"}),
+        metrics=dict(metrics),
+        versions={name: metadata.version(name) for name in VERSIONS},
+    )
+    about.save(folder)
+    write_card(folder)
+    return folder
+
+
+def _normalised(weights: FloatArray) -> FloatArray:
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

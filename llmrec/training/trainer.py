@@ -1,0 +1,227 @@
+"""transformers' Trainer over batches of our own making."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from llmrec.errors import TrainingError
+from llmrec.training.config import TrainingConfig
+
+Batch = Mapping[str, Any]
+
+
+class Batches(Protocol):
+    """What is learned from, in the order of an epoch."""
+
+    def epoch(self, n: int) -> Sequence[Batch | Callable[[], Batch]]:
+        """Give the batches of epoch n, the same whenever asked; a callable makes its batch."""
+        ...
+
+
+@dataclass
+class Run:
+    """What a run knows of itself; it goes into every checkpoint."""
+
+    n_batches: int
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    stopped: str = ""
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, outputs: Mapping[str, Any]) -> None:
+        """Add up a batch's scalars until the next validation."""
+        for name, value in outputs.items():
+            number = value.detach() if isinstance(value, Tensor) else value
+            if isinstance(number, float | int) or (isinstance(number, Tensor) and not number.ndim):
+                self.sums[name] = self.sums.get(name, 0.0) + float(number)
+                self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Give the means since the last validation, and start again."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class Stream(Dataset[Batch]):
+    """The batches of all epochs in a row; of a last part of an epoch, the first ones."""
+
+    def __init__(self, batches: Batches, epochs: float) -> None:
+        self.batches, self.held = batches, (0, batches.epoch(0))
+        sizes = [len(batches.epoch(n)) for n in range(math.ceil(epochs))]
+        part = epochs - math.floor(epochs)
+        if part:
+            sizes[-1] = math.ceil(sizes[-1] * part)
+        self.starts = np.cumsum([0, *sizes])
+        if not len(self):
+            raise TrainingError("there are no batches to learn from")
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch = int(np.searchsorted(self.starts, index, side="right")) - 1
+        if self.held[0] != epoch:
+            self.held = (epoch, self.batches.epoch(epoch))
+        batch = self.held[1][index - int(self.starts[epoch])]
+        return dict(batch() if callable(batch) else batch)
+
+
+class BatchTrainer(Trainer):
+    """transformers' Trainer, with our batches, two rates, our schedule, and random numbers by step.
+
+    Each process takes every n-th batch; the last ones start again at the first.
+    """
+
+    def __init__(
+        self, module: nn.Module, stream: Stream, run: Run, config: TrainingConfig, folder: Path
+    ) -> None:
+        self.stream, self.run, self.config = stream, run, config
+        self.batch_in_step, self.positions = 0, 0
+        args = _training_arguments(config, folder)
+        self.share = math.ceil(len(stream) / args.world_size)
+        args.max_steps = math.ceil(self.share / config.gradient_accumulation)
+        try:
+            super().__init__(model=module, args=args)
+        except (RuntimeError, ValueError) as error:
+            if not config.report_to:
+                raise
+            raise TrainingError(f"report_to is {list(config.report_to)}: {error}") from error
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise TrainingError(
+                "checkpoints hold whole parameters, and FSDP and DeepSpeed cut them in parts: "
+                "start with plain `accelerate launch --multi_gpu` or torchrun"
+            )
+        # The loss is a batch's mean, whatever keywords the module's forward takes.
+        self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Give the batches that this process has still to see."""
+        done = self.run.step * self.config.gradient_accumulation
+        n, place = self.args.world_size, self.args.process_index
+        left = [(i * n + place) % len(self.stream) for i in range(done, self.share)]
+        return DataLoader(
+            self.stream, batch_size=None, sampler=left, collate_fn=lambda batch: batch
+        )
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make AdamW over the adapter and the readout, each with its rate."""
+        trained = list(trainable(self.model).items())
+        readout = [(name, values) for name, values in trained if name.startswith("readout.")]
+        others = [(name, values) for name, values in trained if not name.startswith("readout.")]
+        decay = self.config.weight_decay
+        groups = [
+            {"params": params, "lr": rate, "weight_decay": decay}
+            for params, rate in ((others, self.config.rate), (readout, self.config.readout_rate))
+            if params
+        ]
+        make, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = make(groups, **values)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Let the rate rise over the warm-up, then fall with the steps or the clock."""
+        warm, run = self.config.warmup_steps, self.run
+        seconds = 60 * (self.config.minutes or math.inf)
+
+        def share(step: int) -> float:
+            done = max((step - warm) / max(1, num_training_steps - warm), run.seconds / seconds)
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+            return min(1.0, (step + 1) / (warm + 1)) * cosine
+
+        self.lr_scheduler = LambdaLR(self.optimizer, share)
+        return self.lr_scheduler
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Draw what is random in a batch from (seed, step, batch in the step)."""
+        where = (self.config.seed, self.state.global_step, self.batch_in_step)
+        entropy = np.random.SeedSequence((*where, self.args.process_index))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+        self.batch_in_step += 1
+        self.positions += int(inputs.pop("n_positions", 0))
+        loss: Tensor = super().training_step(model, inputs)
+        return loss
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        # The Trainer's own would walk through every list of tokens.
+        move = self.args.device
+        return {
+            name: value.to(move) if hasattr(value, "to") else value
+            for name, value in inputs.items()
+        }
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Refuse a loss that is not finite or exactly 0."""
+        outputs = model(**inputs)
+        loss, step = float(outputs["loss"].detach()), self.state.global_step + 1
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {step}: lower the rate, or look at the data"
+            )
+        if loss == 0:
+            raise TrainingError(
+                f"the loss is exactly 0 at step {step}: nothing in it is to be learnt"
+            )
+        self.run.count(outputs)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass on what is measured here."""
+        # The closing summary takes the steps before a resume for steps of this start.
+        if "train_runtime" not in logs:
+            super().log(logs, start_time)
+
+
+def _training_arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    fast = config.dtype == "auto" and on_gpu and torch.cuda.is_bf16_supported()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        seed=config.seed,
+        use_cpu=not on_gpu,
+        bf16=config.dtype == "bfloat16" or fast,
+        fp16=config.dtype == "float16",
+        gradient_accumulation_steps=config.gradient_accumulation,
+        max_grad_norm=config.max_grad_norm,
+        report_to=list(config.report_to) or "none",
+        disable_tqdm=True,
+        eval_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+    )
+    # More than one GPU is for one process each: a batch here is not cut in pieces.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Name the parameters that require a gradient; TrainingError if none does."""
+    found = {name: values for name, values in module.named_parameters() if values.requires_grad}
+    if not found:
+        raise TrainingError("no parameter is trainable: the adapter's targets matched nothing")
+    return found

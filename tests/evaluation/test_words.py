@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import KINDS, Forecast, Statement
+from llmrec.data.periods import Window
+from llmrec.evaluation.words import claims_that_came_true, precision_of_words
+from llmrec.explain.describe import described
+from llmrec.explain.evidence import past_shares
+from llmrec.explain.truth import true_claims, what_came
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.codec import PHRASES_OF
+from tests.worlds import small_world
+
+EVERYTHING = {(kind, c): PHRASES_OF[kind][0] for kind in KINDS for c in range(5)}
+
+
+@pytest.fixture
+def windows() -> list[Window]:
+    return small_world(n_users=10)
+
+
+def counted(windows: list[Window]) -> list[Forecast]:
+    return DecayedDirichlet().forecast([window.history for window in windows])
+
+
+def test_what_is_shown_is_true_and_what_was_refused_counts_against_the_model(
+    windows: list[Window],
+) -> None:
+    told = [
+        described(window.history, forecast, EVERYTHING, unread=1)
+        for window, forecast in zip(windows, counted(windows), strict=True)
+    ]
+    found = precision_of_words(windows, told)
+    accepted = sum(forecast.source.proposed for forecast in told)
+    assert found.shown == 1.0
+    assert found.n_statements == sum(len(forecast.statements) for forecast in told)
+    assert found.proposed == pytest.approx(accepted / found.n_claims)
+    assert 0 < found.proposed < 0.5
+    assert 0 < found.came_true < 1
+
+
+def test_a_false_statement_that_slipped_in_is_found(windows: list[Window]) -> None:
+    (forecast,) = counted(windows[:1])
+    lie = replace(forecast, statements=(Statement("rising", 0, 0.9),))
+    assert precision_of_words(windows[:1], [lie]).shown == 0.0
+
+
+def test_a_forecast_of_what_comes_says_what_comes_true(windows: list[Window]) -> None:
+    told = [described(window.history, what_came(window), {}) for window in windows]
+    found = precision_of_words(windows, told)
+    assert found.came_true == found.shown == 1.0
+
+
+def test_without_claims_there_is_no_precision(windows: list[Window]) -> None:
+    found = precision_of_words(windows, counted(windows))
+    assert found.n_claims == found.n_statements == 0
+    assert np.isnan([found.proposed, found.shown, found.came_true]).all()
+
+
+def test_claims_come_true_where_the_next_period_meets_their_conditions(
+    windows: list[Window],
+) -> None:
+    for window in windows:
+        assert all(claims_that_came_true(window, true_claims(window)))
+        change = what_came(window).category_weights - past_shares(window.history)
+        came = claims_that_came_true(window, [("rising", category) for category in range(5)])
+        assert not (np.array(came) & (change < 0)).any()

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from llmrec.contracts import Kind
+from llmrec.data.periods import Period, Target, Window
+from llmrec.errors import DataError
+from llmrec.explain.statements import check, claim
+from llmrec.explain.truth import completion, true_claims, what_came
+from llmrec.language.codec import Codec
+from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, person
+from tests.language.test_grammar import accepts
+from tests.worlds import small_world
+
+weeks = st.lists(st.text("abcd", max_size=6), min_size=1, max_size=6)
+CODEC = Codec(CATEGORIES)
+
+
+def came(past: list[str], week: str, user_id: str = "ann") -> Window:
+    """Give ann's history of these weeks, and the week that really followed."""
+    whole = person([*past, week], user_id=user_id)
+    history = replace(
+        whole, offsets=whole.offsets[:-1], bounds=whole.bounds[:-1], cutoff=whole.bounds[-2]
+    )
+    start, stop = (int(offset) for offset in whole.offsets[-2:])
+    period = Period(whole.bounds[-2], whole.bounds[-1])
+    return Window(history, Target(whole.log, whole.catalog, start, stop, period))
+
+
+def test_what_really_changed_is_found_largest_change_first() -> None:
+    # So far: 7 Apples, 10 Bread, 4 Cola (none lately), no Dips. Then: half Apples, a third Dips.
+    window = came(["bbbbcca", "bbbbcca", "bbaaa", "aa"], "aaaddc")
+    assert true_claims(window) == [
+        ("fading", BREAD),  # 10 of 21 to nothing
+        ("new", DIPS),
+        ("rising", APPLES),
+        ("returning", COLA),
+    ]
+
+
+def test_a_share_that_stays_is_steady_and_comes_last() -> None:
+    window = came(["aab", "aab", "aba"], "aba")
+    assert true_claims(window) == [("steady", APPLES), ("steady", BREAD)]
+
+
+@settings(max_examples=30)
+@given(weeks, st.text("abcd", min_size=1, max_size=6))
+def test_true_claims_meet_the_checkers_conditions_and_speak_of_a_category_once(
+    past: list[str], week: str
+) -> None:
+    window = came(past, week)
+    claims, truth = true_claims(window), what_came(window)
+    assert len({category for _, category in claims}) == len(claims) <= 4
+    for kind, category in claims:
+        statement = claim(kind, category, window.history, truth)
+        assert check(statement, window.history, truth) is None
+
+
+@settings(max_examples=30)
+@given(weeks, st.text("abcd", min_size=1, max_size=6), st.integers(0, 9))
+def test_a_completion_is_a_line_of_the_grammar_that_says_the_shares_and_the_claims(
+    past: list[str], week: str, seed: int
+) -> None:
+    window = came(past, week)
+    claims = true_claims(window)
+    line = completion(CODEC, window, seed)
+    parsed = CODEC.parse(line)
+    np.testing.assert_allclose(
+        parsed.category_weights, what_came(window).category_weights, atol=0.0101
+    )
+    found, unread = CODEC.claims(parsed.description)
+    assert list(found) == claims
+    assert not unread
+    assume(claims)
+    assert accepts(CODEC.grammar(), f" {line}")
+
+
+def test_the_wording_differs_by_seed_and_by_user_and_is_the_same_again() -> None:
+    weeks = ["bbbbcca", "bbbbcca", "bbaaa", "aa"]
+    windows = [came(weeks, "aaaddc", user_id=f"ann {number}") for number in range(20)]
+    lines = [completion(CODEC, window, seed=0) for window in windows]
+    assert lines == [completion(CODEC, window, seed=0) for window in windows]
+    assert len(set(lines)) > 15
+    assert len({completion(CODEC, windows[0], seed) for seed in range(20)}) > 15
+    assert len({line.partition(":")[0] for line in lines}) == 1
+
+
+def test_a_window_in_which_nothing_can_be_said_gives_a_line_without_words() -> None:
+    window = came(["ab"], "a")  # one period shows no direction
+    assert true_claims(window) == []
+    assert completion(CODEC, window, seed=0) == "Apples 100%, other 0%"
+
+
+def test_a_period_without_any_category_is_an_error_that_names_the_user() -> None:
+    window = came(["aab"], "a")
+    bare = replace(catalog(), shares=sparse.csr_array(catalog().shares.shape))
+    nothing = Window(window.history, replace(window.target, catalog=bare))
+    with pytest.raises(DataError, match="'ann': no event of the period"):
+        true_claims(nothing)
+
+
+@pytest.mark.parametrize("kind", ["rising", "fading"])
+def test_worlds_that_drift_show_both_directions(kind: Kind) -> None:
+    told = [true_claims(window) for window in small_world(n_users=20)]
+    assert sum(kind in {k for k, _ in claims} for claims in told) > 10

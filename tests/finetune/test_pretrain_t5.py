@@ -1,0 +1,84 @@
+"""The recipe is run whole, as a user would, on logs of a few people."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmrec import load_dataset
+from llmrec.evaluation.backtest import splits
+from llmrec.evaluation.report import codec_for
+from llmrec.language.model import LanguageModel
+from llmrec.language.reading import NameReadout
+from llmrec.language.readout import Readout
+from tests import worlds
+from tests.language.tiny_models import save_t5
+
+FINETUNE = Path(__file__).parents[2] / "finetune"
+
+
+def write_log(path: Path, seed: int, kind: str) -> str:
+    """Write a log of 28-day periods; ``kind`` stands before its categories."""
+    events = worlds.log(12, 7, seed=seed)
+    frame = pd.DataFrame(
+        {
+            "user_id": events.user_ids[events.user_idx],
+            "item_id": events.item_ids[events.item_idx],
+            "timestamp": worlds.START + 4 * (events.timestamp - worlds.START),
+            "title": [f"Title {item}" for item in events.item_idx],
+            "categories": [f"{kind} {worlds.CATEGORIES[item % 5]}" for item in events.item_idx],
+        }
+    )
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, object]:
+    recipe = str(FINETUNE / "pretrain_t5.py")
+    monkeypatch.setattr(sys, "argv", [recipe, str(FINETUNE / "configs/t5-tiny.yaml"), *flags])
+    return runpy.run_path(recipe, run_name="__main__")
+
+
+def test_a_t5_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = [write_log(tmp_path / f"log{n}.csv", n, kind) for n, kind in enumerate(("Old", "New"))]
+    flags = ["--data", " ".join(logs), "--pairs", str(tmp_path / "pairs")]
+    flags += ["--out", str(tmp_path / "out")]
+    first = run(monkeypatch, *flags)
+    metrics = json.loads((tmp_path / "out/model/pretraining.json").read_text())
+    assert metrics["log_loss"] < metrics["counting"]
+
+    model = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")
+    model.readout = Readout.load(tmp_path / "out/model", 128)
+    dataset = load_dataset(logs[0])
+    codec = codec_for(dataset, model, template="forecast-v2", budget=60)
+    histories = [window.history for window in splits(dataset)["validation"]][:3]
+    scores = model.read(
+        [codec.prompt(history) for history in histories], NameReadout(codec.labels, model.encode)
+    )
+    assert scores.shape == (3, 5)
+    assert np.abs(scores).max() > 0
+    (written,) = model.generate([codec.request(histories[0])], constrain=codec.grammar())
+    assert codec.parse(written.text).category_weights.shape == (5,)
+
+    again = run(monkeypatch, *flags)  # nothing is left to do, and nothing changes
+    assert again["history"] == first["history"]
+
+
+def test_a_model_that_is_there_is_trained_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, model = write_log(tmp_path / "log.csv", 0, "Old"), str(save_t5(tmp_path / "t5"))
+    flags = ["--data", log, "--pairs", str(tmp_path / "pairs"), "--out", str(tmp_path / "out")]
+    run(monkeypatch, *flags, "--model", model, "--epochs", "1")
+    before = LanguageModel.load(model, device="cpu")
+    after = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")
+    assert after.encode([" Old Drama 31%"]) == before.encode([" Old Drama 31%"])
+    assert after.fingerprint != before.fingerprint

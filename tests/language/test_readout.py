@@ -1,0 +1,153 @@
+"""A new readout says nothing; a trained one is kept whole or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llmrec.errors import ModelLoadError
+from llmrec.language.model import LanguageModel
+from llmrec.language.plaintext import bag
+from llmrec.language.reading import NameReadout
+from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
+from tests.language.tiny_models import LABELS
+
+WIDTH = 32
+PROMPTS = ["Drama", f"To 3 Jan 1998:{bag([' Drama 31%'])}{bag([' Comedy'])}", "Comedy 22%, " * 5]
+
+
+def trained(depth: int | None = None) -> Readout:
+    torch.manual_seed(2)
+    readout = Readout(WIDTH, 4, depth)
+    torch.nn.init.normal_(readout.up.weight)
+    return readout.eval()
+
+
+def test_a_new_readout_gives_zero_for_every_category() -> None:
+    scores = Readout(WIDTH, 4)(torch.randn(5, WIDTH), torch.randn(7, WIDTH))
+    assert scores.shape == (5, 7)
+    assert not scores.any()
+
+
+def test_a_new_readout_can_learn() -> None:
+    readout = Readout(WIDTH, 4)
+    readout(torch.randn(5, WIDTH), torch.randn(7, WIDTH)).pow(1).sum().backward()
+    assert readout.up.weight.grad is not None
+    assert readout.up.weight.grad.abs().max() > 0
+
+
+def test_scores_do_not_depend_on_the_length_of_a_state_or_on_other_rows() -> None:
+    readout, states, names = trained(), torch.randn(5, WIDTH), torch.randn(7, WIDTH)
+    scores = readout(states, names)
+    torch.testing.assert_close(readout(states * 30, names), scores, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(readout(states[2:3], names[4:]), scores[2:3, 4:])
+
+
+def test_the_score_is_what_the_formula_says() -> None:
+    readout, state, name = trained(), torch.randn(WIDTH), torch.randn(WIDTH)
+    scaled = state / (state.pow(2).mean() + 1e-6).sqrt()
+    expected = name @ readout.up.weight @ readout.down.weight @ scaled
+    torch.testing.assert_close(readout(state[None], name[None])[0, 0], expected)
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+def test_a_readout_is_read_back_as_it_was(tmp_path: Path, depth: int | None) -> None:
+    readout = trained(depth)
+    readout.save(tmp_path)
+    found = Readout.load(tmp_path, WIDTH)
+    assert found.depth == depth
+    assert not found.training
+    assert all(torch.equal(found.state_dict()[k], v) for k, v in readout.state_dict().items())
+
+
+def whole() -> dict[str, torch.Tensor]:
+    return {"down": torch.zeros(4, WIDTH), "up": torch.zeros(WIDTH, 4)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"down": torch.zeros(4, WIDTH)},
+        whole() | {"down": torch.zeros(3, WIDTH)},
+        whole() | {"up": torch.zeros(WIDTH + 1, 4)},
+        whole() | {"down": torch.zeros(4)},
+    ],
+    ids=["up is missing", "two ranks", "another width", "no matrix"],
+)
+def test_a_readout_of_other_shapes_is_refused_by_name(
+    tmp_path: Path, content: dict[str, torch.Tensor]
+) -> None:
+    save_file(content, tmp_path / READOUT_FILE)
+    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE} is no readout of this base model"):
+        Readout.load(tmp_path, WIDTH)
+
+
+@pytest.mark.parametrize("depth", ["deep", "0", "-1", "1.5"])
+def test_a_depth_that_is_none_is_refused_by_name(tmp_path: Path, depth: str) -> None:
+    save_file(whole(), tmp_path / READOUT_FILE, {"depth": depth})
+    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE} is no readout"):
+        Readout.load(tmp_path, WIDTH)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    save_file(whole() | {"up": torch.full((WIDTH, 4), value)}, tmp_path / READOUT_FILE)
+    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE}: a parameter is not finite"):
+        Readout.load(tmp_path, WIDTH)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not tensors", b"\xff" * 100])
+def test_a_missing_or_damaged_file_is_refused_by_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / READOUT_FILE).write_bytes(content)
+    with pytest.raises(ModelLoadError, match=READOUT_FILE):
+        Readout.load(tmp_path, WIDTH)
+
+
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
+    trained().save(tmp_path)
+    path = tmp_path / READOUT_FILE
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ModelLoadError, match=READOUT_FILE):
+        Readout.load(tmp_path, WIDTH)
+
+
+def test_names_have_length_one_and_mix_their_tokens(model: LanguageModel) -> None:
+    readout = NameReadout(LABELS, model.encode)
+    table = model.model.get_input_embeddings().weight
+    names = name_embeddings(readout, table)
+    torch.testing.assert_close(names.norm(dim=1), torch.ones(len(LABELS)))
+    for label, name in zip(LABELS, names, strict=True):
+        mean = table[torch.tensor(model.encode([f" {label}"])[0])].mean(dim=0).detach()
+        torch.testing.assert_close(name, mean / mean.norm())
+
+
+def test_a_category_reads_the_same_whatever_the_others_are(model: LanguageModel) -> None:
+    with_readout = LanguageModel("tiny", model.model, model.tokenizer, readout=trained())
+    scores = with_readout.read(PROMPTS, NameReadout(LABELS, model.encode))
+    some = with_readout.read(PROMPTS, NameReadout(LABELS[2:4], model.encode))
+    np.testing.assert_allclose(some, scores[:, 2:4], atol=1e-5)
+
+
+def test_a_batch_reads_what_single_calls_read_in_any_order(model: LanguageModel) -> None:
+    for depth in (None,) if model.is_encoder_decoder else (None, 1):
+        reading = LanguageModel("tiny", model.model, model.tokenizer, readout=trained(depth))
+        names = NameReadout(LABELS, model.encode)
+        together = reading.read(PROMPTS, names)
+        alone = np.vstack([reading.read([prompt], names) for prompt in PROMPTS])
+        assert together.dtype == np.float64
+        np.testing.assert_allclose(together, alone, atol=1e-4)
+        np.testing.assert_allclose(reading.read(PROMPTS[::-1], names)[::-1], alone, atol=1e-4)
+        assert np.ptp(together, axis=0).min() > 1e-3
+
+
+def test_a_model_without_a_readout_reads_as_before(model: LanguageModel) -> None:
+    names = NameReadout(LABELS, model.encode)
+    expected = names.scores(model.slot_logits(PROMPTS, names.token_ids))
+    assert (model.read(PROMPTS, names) == expected).all()

@@ -1,0 +1,124 @@
+"""The card says what adapter.json says, and text from data stays text in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from llmrec.data.catalog import clean_text
+from llmrec.errors import ModelLoadError
+from llmrec.language.adapters import AdapterAbout
+from llmrec.training.card import card, write_card
+
+ABOUT = AdapterAbout(
+    base_model="smollm2-135m",
+    base_fingerprint="0123456789abcdef",
+    labels=("Drama", "Sci-Fi"),
+    categories=("Drama", "Sci-Fi"),
+    prompt="forecast-v2",
+    dataset="ml-100k",
+    data_fingerprint="fedcba9876543210",
+    cutoff="1998-03-01",
+    period="10 events",
+    seed=3,
+    config={"rate": 2e-4, "lora": {"rank": 16, "targets": ["q_proj", "v_proj"]}, "minutes": None},
+    metrics={"validation": {"log_loss": {"value": 1.97534, "low": 1.9, "high": 2.05}, "n": 500}},
+    versions={"torch": "2.13.0", "peft": "0.21.2"},
+)
+
+
+def cells(text: str) -> list[list[str]]:
+    """Read the cells of every table row of a card."""
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", MarkdownIt("commonmark").enable("table").render(text), re.DOTALL
+    )
+    return [
+        [unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+ROWS = cells(card(ABOUT))
+
+
+def test_the_card_says_what_the_adapter_is() -> None:
+    for row in (
+        ["base model", "smollm2-135m"],
+        ["hash of the base model", "0123456789abcdef"],
+        ["log", "ml-100k"],
+        ["period", "10 events"],
+        ["cutoff", "1998-03-01: nothing at or after it was used"],
+        ["prompt version", "forecast-v2"],
+        ["categories", "2: Drama, Sci-Fi"],
+        ["rate", "0.0002"],
+        ["lora.rank", "16"],
+        ["lora.targets", "q_proj, v_proj"],
+        ["minutes", "None"],
+    ):
+        assert row in ROWS
+    assert "With torch 2.13.0, peft 0.21.2." in card(ABOUT)
+    assert "InterestEngine.from_pretrained(path)" in card(ABOUT)
+    assert "no judge of people" in card(ABOUT)
+
+
+def test_a_metric_is_shown_with_its_interval_if_it_has_one() -> None:
+    assert ["validation.log_loss", "1.9753", "1.9000 to 2.0500"] in ROWS
+    assert ["validation.n", "500", "-"] in ROWS
+    assert "Nothing was measured." in card(replace(ABOUT, metrics={}))
+
+
+def test_the_terms_of_an_embedded_log_are_in_the_card_and_of_others_it_says_where() -> None:
+    assert "Terms of ml-100k: GroupLens terms" in card(ABOUT)
+    assert "Terms of my log: those of its source" in card(replace(ABOUT, dataset="my log"))
+
+
+def test_a_merged_model_says_that_it_is_one() -> None:
+    text = card(replace(ABOUT, merged=True))
+    assert "A whole model: smollm2-135m with a LoRA adapter in its weights" in text
+    assert ["hash of the merged model", "0123456789abcdef"] in cells(text)
+
+
+def test_of_many_categories_the_first_are_named() -> None:
+    labels = tuple(f"Category {i}" for i in range(298))
+    (row,) = (row for row in cells(card(replace(ABOUT, labels=labels))) if "categories" in row)
+    assert row[1].startswith("298: Category 0, ")
+    assert row[1].endswith("Category 29 and 268 more")
+
+
+@settings(max_examples=30)
+@given(st.text(max_size=40))
+@example("a | b")
+@example("a \uff5c b")
+@example("line\nbreak | x |\n|---|\n# Title")
+@example("<script>alert(1)</script> &lt;")
+@example("*a* _b_ `c` [d](e) ![f](g) ~~h~~ \\| \\")
+@example("{{ about }} {% raw %}")
+def test_text_from_data_is_the_same_text_in_the_table(text: str) -> None:
+    shown = card(replace(ABOUT, dataset=f"x {text} y", labels=(f"x {text} y", "Drama")))
+    wanted = clean_text(f"x {text} y", 300)
+    rows = cells(shown)
+    assert ["log", wanted] in rows
+    assert ["categories", f"2: {wanted}, Drama"] in rows
+    assert len(rows) == len(ROWS)
+    assert shown.count("\n") == card(ABOUT).count("\n")
+    assert "<script" not in shown
+
+
+def test_the_card_is_written_beside_adapter_json(tmp_path: Path) -> None:
+    ABOUT.save(tmp_path)
+    path = write_card(tmp_path)
+    assert path == tmp_path / "README.md"
+    assert path.read_text(encoding="utf-8") == card(ABOUT)
+
+
+def test_a_folder_without_adapter_json_gets_no_card(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"adapter\.json does not describe an adapter"):
+        write_card(tmp_path)
+    assert list(tmp_path.iterdir()) == []

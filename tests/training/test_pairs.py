@@ -1,0 +1,196 @@
+"""Examples on disk: every slot with its own prior and target, and a manifest that is checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import Window, ticks
+from llmrec.data.readers import Dataset
+from llmrec.errors import DataError
+from llmrec.evaluation.backtest import splits, training_timelines
+from llmrec.explain.truth import completion
+from llmrec.language.codec import Codec
+from llmrec.language.plaintext import BAG, END_OF_BAG
+from llmrec.training.pairs import MANIFEST, Manifest, load_pairs, save_pairs
+from tests.training.small import PRIOR, codec_of, dataset
+from tests.worlds import catalog, log
+
+PERIODS = ("7D", "4 events")
+
+
+def save(folder: Path, data: Dataset, codec: Codec) -> Manifest:
+    people, validation = training_timelines(data), splits(data)["validation"]
+    return save_pairs(folder, data, codec, PRIOR, people, validation, seed=3)
+
+
+@pytest.fixture(scope="module", params=PERIODS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Save examples once for the tests that only read them."""
+    data, folder = dataset(request.param), tmp_path_factory.mktemp("pairs") / "pairs"
+    codec = codec_of(data)
+    return data, codec, folder, save(folder, data, codec)
+
+
+def test_what_was_saved_is_read_back(made: tuple) -> None:
+    data, codec, folder, manifest = made
+    found, parts = load_pairs(folder)
+    assert found == replace(manifest, fitted=found.fitted, counting=found.counting)
+    assert found.fitted == json.loads(json.dumps(manifest.fitted))
+    assert (found.labels, found.prompt, found.budget) == (codec.labels, "forecast-v2", 200)
+    assert len(parts["train"]) == found.n_timelines
+    assert sum(map(len, parts["train"]["back"])) == found.n_slots
+    assert type(PRIOR)(**found.counting) == PRIOR
+    found.check(data)
+
+
+def taken_by_everybody(windows: list[Window]) -> dict[np.datetime64, np.ndarray]:
+    """Of each cutoff: what everybody took after it over what the prior expected of them."""
+    together: dict[np.datetime64, list[Window]] = {}
+    for window in windows if windows[0].history.length.unit != "events" else []:
+        together.setdefault(window.history.cutoff, []).append(window)
+    found = {}
+    for cutoff, part in together.items():
+        taken = sum(window.target.category_counts for window in part)
+        expected = sum(
+            PRIOR.category_weights([window.history])[0] * window.target.category_counts.sum()
+            for window in part
+        )
+        found[cutoff] = (taken + 0.5) / (expected + 0.5)
+    return found
+
+
+def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) -> None:
+    data, codec, folder, _ = made
+    table = load_pairs(folder)[1]["train"]
+    windows = {timeline[0].history.user_id: timeline for timeline in training_timelines(data)}
+    left = {user: len(timeline) for user, timeline in windows.items()}
+    common = taken_by_everybody([window for timeline in windows.values() for window in timeline])
+    for row in table:  # the newest part of a person comes first
+        user = str(row["user"])
+        timeline = windows[user][left[user] - len(row["back"]) : left[user]]
+        left[user] -= len(timeline)
+        newest = timeline[-1].history
+        assert row["prompt"] == codec.prompt(newest)
+        assert row["request"] == codec.request(newest)
+        assert row["line"] == completion(codec, timeline[-1], 3)
+        for back, prior, shares, window in zip(
+            row["back"], row["log_prior"], row["shares"], timeline, strict=True
+        ):
+            assert len(ticks(newest)[0]) - back == len(ticks(window.history)[0])
+            expected = PRIOR.category_weights([window.history])[0]
+            expected *= common.get(window.history.cutoff, 1.0)
+            np.testing.assert_allclose(np.exp(prior), expected / expected.sum(), rtol=1e-4)
+            counts = window.target.category_counts
+            np.testing.assert_allclose(shares, counts / counts.sum(), atol=1e-6)
+    assert not any(left.values())
+
+
+def test_validation_holds_one_slot_a_window_at_the_end_of_its_prompt(made: tuple) -> None:
+    data, codec, folder, _ = made
+    validation = splits(data)["validation"]
+    table = load_pairs(folder)[1]["validation"]
+    assert [list(back) for back in table["back"]] == [[0]] * len(validation)
+    assert list(table["prompt"]) == [codec.prompt(window.history) for window in validation]
+
+
+def test_the_manifest_says_what_of_the_log_was_seen(made: tuple) -> None:
+    data, _, folder, manifest = made
+    found = splits(data)
+    seen = Fitted.from_dict(load_pairs(folder)[0].fitted)
+    assert all(map(seen.saw, found["validation"]))
+    assert not any(map(seen.saw, found["test 1" if "test 1" in found else "test"]))
+    if data.period == "7D":
+        assert np.datetime64(manifest.cutoff) <= found["validation"][0].history.cutoff
+
+
+@pytest.mark.parametrize("period", PERIODS)
+@pytest.mark.parametrize("budget", [28, 31, 40, 55])
+def test_no_slot_lies_outside_its_prompt_whatever_the_budget(
+    tmp_path: Path, period: str, budget: int
+) -> None:
+    data = dataset(period, n_users=2, n_periods=14)
+    codec = codec_of(data, budget=budget)
+    manifest = save(tmp_path / "pairs", data, codec)
+    slots = 0
+    for row in load_pairs(tmp_path / "pairs")[1]["train"]:
+        bags = str(row["prompt"]).count(BAG)
+        merged = f"{BAG} before " in str(row["prompt"])
+        assert row["back"].max() <= bags - merged
+        assert (np.diff(row["back"]) < 0).all()
+        assert row["back"][-1] == 0
+        slots += len(row["back"])
+    assert slots == manifest.n_slots == sum(map(len, training_timelines(data)))
+
+
+def test_a_changed_log_or_another_one_is_refused(made: tuple) -> None:
+    data, _, _, manifest = made
+    others = (
+        replace(data, log=log(4, 8, seed=1).aligned(catalog())),
+        replace(data, period="3 events"),
+        replace(data, name="other"),
+    )
+    for other in others:
+        with pytest.raises(DataError, match=r"made of small .* the data changed; run finetune"):
+            manifest.check(other)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"labels": ["A"], "categories": ["A"], "surprise": 1}'],
+)
+def test_a_broken_manifest_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{MANIFEST} is no manifest of examples"):
+        load_pairs(tmp_path)
+
+
+def test_broken_and_missing_files_are_refused_by_name(tmp_path: Path) -> None:
+    data, folder = dataset(), tmp_path / "pairs"
+    with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
+        load_pairs(folder)
+    codec = codec_of(data)
+    for name in ("arrow", "state.json", "dataset_info.json", "dataset_dict.json"):
+        save(folder, data, codec)
+        paths = [path for path in folder.rglob("*") if path.name.endswith(name)]
+        for content in (b"", b"[", b"{}" * (name != "dataset_info.json")):
+            for path in paths:
+                path.write_bytes(content)
+            with pytest.raises(DataError, match=r"pairs holds no examples.*run finetune/pairs"):
+                load_pairs(folder)
+        paths[0].unlink()
+        with pytest.raises(DataError, match=r"pairs holds no examples"):
+            load_pairs(folder)
+
+
+def test_saving_again_replaces_examples_and_nothing_else_in_the_folder(tmp_path: Path) -> None:
+    data, folder = dataset(), tmp_path / "pairs"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("kept", encoding="utf-8")
+    save(folder, data, codec_of(data))
+    few = dataset(n_users=2)
+    save(folder, few, codec_of(few))
+    assert len({str(user) for user in load_pairs(folder)[1]["train"]["user"]}) == 2
+    assert (folder / "mine.txt").read_text(encoding="utf-8") == "kept"
+
+
+def test_nothing_to_train_or_to_validate_on_is_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    data = dataset()
+    people, validation = training_timelines(data), splits(data)["validation"]
+    for some, held_out in (([], validation), (people, [])):
+        with pytest.raises(DataError, match="both are needed"):
+            save_pairs(tmp_path / "pairs", data, codec_of(data), PRIOR, some, held_out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_on_disk_still_holds_its_bags(made: tuple) -> None:
+    for row in load_pairs(made[2])[1]["train"]:
+        text = str(row["prompt"])
+        assert text.count(BAG) == text.count(END_OF_BAG) > 0
