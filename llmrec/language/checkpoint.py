@@ -229,8 +229,13 @@ def add_lora(
         ) from cause
 
 
-def save_adapter(adapted: PeftModel, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights."""
+def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights.
+
+    ``base_model`` is what the base model is called, wherever it lies on this machine.
+    """
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = base_model
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 

@@ -130,7 +130,7 @@ def save_run(
 ) -> Path:
     """Write adapter, readout, adapter.json and the card; give the folder back."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapted, folder)
+    save_adapter(adapted, folder, config.model)
     reader.readout.save(folder)
     about = AdapterAbout(
         base_model=config.model,

@@ -233,7 +233,7 @@ def test_a_saved_adapter_reads_the_same_when_it_is_loaded(folder: Path, tmp_path
     model, inside = adapted(folder)
     codec = codec_of(DATA, model)
     reader: Reader = reader_of(model, codec).eval()
-    save_adapter(inside, tmp_path)
+    save_adapter(inside, tmp_path, "tiny")
     reader.readout.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_model.safetensors",
