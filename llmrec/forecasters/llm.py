@@ -126,7 +126,12 @@ class LLMForecaster:
                 f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
                 f"event, lower bound {low:+.4f}",
             )
-        return forecasts_of(source, histories, updated, calibration.spread)
+        found = forecasts_of(source, histories, updated, calibration.spread)
+        unread = self._source("fallback", "there is no event to read")
+        return [
+            forecast if history.n_events else replace(counted, source=unread)
+            for history, forecast, counted in zip(histories, found, prior, strict=True)
+        ]
 
     def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         prompts = [self.codec.request(history) for history in histories]
