@@ -57,15 +57,13 @@ class Remembering(LanguageModel):
         prompts: Sequence[str],
         *,
         constrain: str | Sequence[str] | None = None,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        seed: int = 0,
+        **setting: Any,
     ) -> list[Generation]:
         """Write one line after each prompt; see `LanguageModel.generate`."""
         grammars = [constrain] * len(prompts) if isinstance(constrain, str | None) else constrain
-        setting = f"{max_new_tokens} {temperature} {seed}"
+        said = json.dumps(setting, sort_keys=True).encode()
         keys = [
-            _key(setting.encode(), (grammar or "").encode(), prompt.encode())
+            _key(said, (grammar or "").encode(), prompt.encode())
             for prompt, grammar in zip(prompts, grammars, strict=True)
         ]
         folder, known = self.folder / "lines", dict[str, list[Any]]()
@@ -76,13 +74,8 @@ class Remembering(LanguageModel):
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
             part = missing[start : start + WRITTEN_AT_ONCE]
             rules = [grammar for _, grammar in map(wanted.__getitem__, part) if grammar]
-            lines = super().generate(
-                [wanted[key][0] for key in part],
-                constrain=rules or None,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                seed=seed,
-            )
+            texts = [wanted[key][0] for key in part]
+            lines = super().generate(texts, constrain=rules or None, **setting)
             found = {key: list(astuple(line)) for key, line in zip(part, lines, strict=True)}
             write_text(folder / f"{_key(*map(str.encode, part))}.json", json.dumps(found))
             known |= found

@@ -12,12 +12,10 @@ import argparse
 from pathlib import Path
 
 from llmrec import load_dataset
-from llmrec.data.periods import holdout_cutoff
-from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.evaluation.report import codec_for
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.model import LanguageModel
-from llmrec.training.pairs import save_pairs
+from llmrec.training.pairs import save_pairs, seen_and_held_out
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
@@ -30,18 +28,13 @@ parser.add_argument("--seed", type=int, default=0, help="of the wording of lines
 parser.add_argument("--out", type=Path, required=True, help="folder to write")
 arguments = parser.parse_args()
 
-# 1. The log, and the time that nothing learned may look beyond.
+# 1. The log.
 without = [name for name in arguments.without.split("|") if name]
 dataset = load_dataset(arguments.data).without_categories(without)
-cutoff = holdout_cutoff(dataset.log, dataset.period)
 
 # 2. Everybody's windows at the end of every tick, and the windows that decide.
-people = [
-    [window for window in windows if window.target.period.end <= cutoff]
-    for windows in training_timelines(dataset)
-]
-people = [windows for windows in people if windows][: arguments.people]
-validation = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
+people, validation = seen_and_held_out(dataset)
+people = people[: arguments.people]
 
 # 3. Counting, which readings are added to; and the text that the model sees.
 prior = DecayedDirichlet().fit(validation)

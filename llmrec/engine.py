@@ -27,7 +27,7 @@ from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import described
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
+from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking, rank
@@ -264,9 +264,9 @@ def _fitted_on(name: str) -> str:
 
 def _written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:
     """Write prompts like those that an adapter, or a merged model, was trained on."""
-    if not (tuned / ABOUT_FILE).is_file():
+    about = AdapterAbout.find(tuned)
+    if about is None:
         return settings
-    about = AdapterAbout.load(tuned)
     budget = int(about.config.get("budget", settings.budget))
     return replace(settings, template=about.prompt, budget=budget)
 
@@ -311,9 +311,7 @@ def _forecaster(
 
     model = LanguageModel.load(settings.model, **loading)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    tuned = Path(model.adapter or settings.model)
-    if (tuned / ABOUT_FILE).is_file():
-        about = AdapterAbout.load(tuned)
+    if about := AdapterAbout.find(Path(model.adapter or settings.model)):
         about.check(model.base_fingerprint, codec.labels, codec.template)
     prior = DecayedDirichlet(**settings.counting)
     if calibration_file is None or not calibration_file.is_file():

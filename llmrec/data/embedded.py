@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec.data.files import write_text
+from llmrec.data.files import new_folder, write_text
 from llmrec.errors import CacheError, DataError, MissingExtraError
 
 REQUIREMENTS = Path(__file__).with_name("embedded-requirements.txt")
@@ -195,24 +195,10 @@ def _build_alone(folder: Path, made_from: dict[str, Any], build: Callable[[Path]
         if folder.exists():
             warnings.warn(f"the cache {folder} is built again: {fault}.", stacklevel=3)
             shutil.rmtree(folder)
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed build left
-        partial.mkdir()
-        try:
+        with new_folder(folder) as partial:
             build(partial)
-            _seal(partial, made_from)
-            os.replace(partial, folder)
-            _sync(folder.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _seal(folder: Path, made_from: dict[str, Any]) -> None:
-    """Sync what was written, then write the manifest that vouches for it."""
-    for path in folder.rglob("*"):
-        _sync(path)
-    write_text(folder / MANIFEST, json.dumps(_contents(folder, made_from), indent=1))
-    _sync(folder)
+            contents = json.dumps(_contents(partial, made_from), indent=1)
+            write_text(partial / MANIFEST, contents)
 
 
 def _fault(folder: Path, made_from: dict[str, Any]) -> str:
@@ -245,17 +231,6 @@ def _fingerprint(path: Path) -> dict[str, Any]:
             "bytes": path.stat().st_size,
             "blake2b": hashlib.file_digest(file, "blake2b").hexdigest(),
         }
-
-
-def _sync(path: Path) -> None:
-    """Push a file, or the names in a folder, to the disk."""
-    if os.name == "nt":  # Windows syncs neither folders nor files opened for reading
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cache_trouble(error: Exception) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.calendar import Period, PeriodLength
@@ -14,6 +15,8 @@ from llmrec.data.counts import category_sums
 from llmrec.data.interactions import Interactions
 from llmrec.data.timestamps import TimeArray
 from llmrec.errors import DataError
+
+ABSENT_PERIODS = 2  # one period without is chance, two are a pause
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,12 @@ class History:
         """(n_periods, n_categories) events by category; an item counts 1 over its categories."""
         rows = np.repeat(np.arange(self.n_periods), np.diff(self.offsets))
         return category_sums(self.catalog, rows, self.item_idx, self.n_periods)
+
+    @property
+    def absent_lately(self) -> npt.NDArray[np.bool_]:
+        """(n_categories,) which the newest `ABSENT_PERIODS` non-empty periods do without."""
+        counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
+        return np.asarray(~counts[-ABSENT_PERIODS:].any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)

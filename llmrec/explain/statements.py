@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.contracts import KINDS, Forecast, Kind, Statement
+from llmrec.data.histories import ABSENT_PERIODS
 from llmrec.data.periods import History
 from llmrec.explain.evidence import events_of, evidence_at, listed, past_shares, percent
-from llmrec.explain.truth import ABSENT_PERIODS, CLAIMS, Facts, drawer
+from llmrec.explain.truth import CLAIMS, Facts, drawer
 
 CHANGE_TOLERANCE = 0.005  # half a point: what rounding to whole percents loses
 EVENTS_CITED = 5

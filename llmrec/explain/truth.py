@@ -23,7 +23,6 @@ LEAST_CHANGE = 0.01  # one point of a hundred; or one category's even share wher
 LEAST_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
 LEAST_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
 LEAST_PRESENCE = 0.5  # what holds steady was there in every other period at least
-ABSENT_PERIODS = 2  # one period without is chance, two are a pause
 CLAIMS = 4  # that a line makes at most, and statements of a description
 
 
@@ -53,7 +52,7 @@ class Facts:
             ahead=ahead,
             trend=_shares(recent) - _shares(earlier),
             periods_with=np.count_nonzero(counts, axis=0),
-            absent_lately=~counts[-ABSENT_PERIODS:].any(axis=0),
+            absent_lately=history.absent_lately,
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
         )

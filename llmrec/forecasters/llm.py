@@ -17,13 +17,12 @@ from llmrec.errors import DataError
 from llmrec.forecasters.calibration import MIN_WINDOWS, Calibration, fit_calibration
 from llmrec.forecasters.mixing import weights_on
 from llmrec.forecasters.spread import fit_spread, forecasts_of
-from llmrec.language.adapters import ABOUT_FILE, adapter_hash
+from llmrec.language.adapters import AdapterAbout, adapter_hash
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout, centered
 
 CLAIMED = 12  # categories a description may speak of, about
-ABSENT_PERIODS = 2  # newest periods without a category that make it absent
 
 
 class LLMForecaster:
@@ -66,7 +65,7 @@ class LLMForecaster:
         self.uncalibrated = uncalibrated
         self.fitted: Fitted | None = None
         self._readout = NameReadout(codec.labels, model.encode)
-        described = model.adapter and (Path(model.adapter) / ABOUT_FILE).is_file()
+        described = model.adapter and AdapterAbout.find(Path(model.adapter))
         self._adapter_id = adapter_hash(Path(model.adapter)) if described else model.adapter
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
@@ -188,11 +187,9 @@ def spoken_of(history: History, forecast: Forecast) -> list[int]:
     The heaviest of the forecast, of the history, and of what the forecast has and the newest
     periods have not: that could be new, or come back.
     """
-    taken = history.category_counts
-    absent = ~taken[-ABSENT_PERIODS:].any(axis=0)
     found: set[int] = set()
-    for weights in (forecast.category_weights, taken.sum(axis=0)):
-        for chosen in (weights, weights * absent):
+    for weights in (forecast.category_weights, history.category_counts.sum(axis=0)):
+        for chosen in (weights, weights * history.absent_lately):
             heaviest = np.argsort(-chosen, kind="stable")[: CLAIMED // 4]
             found |= set(heaviest[chosen[heaviest] > 0].tolist())
     found |= set(forecast.top(CLAIMED // 2).tolist())

@@ -80,6 +80,11 @@ class AdapterAbout:
         texts = {name: tuple(values[name]) for name in ("labels", "categories")}
         return cls(**values | texts)
 
+    @classmethod
+    def find(cls, folder: Path) -> AdapterAbout | None:
+        """Read a folder's adapter.json; None if it has none."""
+        return cls.load(folder) if (folder / ABOUT_FILE).is_file() else None
+
     def check(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
         """Refuse to go with another base model, label set or prompt version.
 

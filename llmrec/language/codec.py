@@ -12,10 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from itertools import cycle, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,57 +23,14 @@ from llmrec.data.catalog import clean_text
 from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
 from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.phrases import PHRASES, PHRASES_OF
 from llmrec.language.plaintext import bag
+from llmrec.language.templates import template
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from llmrec.data.periods import History
 
 OTHER = "other"
-# Whatever the name before it, singular or plural, a phrase reads well. None is the end of another
-# one: so the words of a claim divide into label and phrase in one way only.
-PHRASES_OF: dict[Kind, tuple[str, ...]] = {
-    "rising": (
-        "is rising",
-        "on the way up",
-        "gaining ground",
-        "set to grow",
-        "should pick up",
-        "will take a larger share",
-    ),
-    "fading": (
-        "is fading",
-        "on the way down",
-        "losing ground",
-        "set to shrink",
-        "should slow down",
-        "will take a smaller share",
-    ),
-    "steady": (
-        "holding steady",
-        "little changed",
-        "much as before",
-        "set to stay",
-        "should stay level",
-        "with no change in sight",
-    ),
-    "new": (
-        "for the first time",
-        "as something new",
-        "new on the list",
-        "about to begin",
-        "should make a start",
-    ),
-    "returning": (
-        "coming back",
-        "back after a pause",
-        "set to return",
-        "on the way back",
-        "should come back",
-    ),
-}
-PHRASES: dict[str, Kind] = {text: kind for kind, texts in PHRASES_OF.items() for text in texts}
 MAX_LINE = 4_000  # characters; a longer text is no forecast line
 TITLE_LENGTH = 40
 MAX_TAKEN = 40  # items that a tick speaks of, the newest
@@ -339,29 +293,11 @@ class Codec:
         following = f"Next {history.length.n} {self.noun}"
         if history.length.unit != "events":
             following = f"Next {history.length}, from {_day(history.cutoff)}"
-        template = _template(self.template)
-        return template.render(person=self.person, noun=self.noun, next=following, **variables)
+        about = {"person": self.person, "noun": self.noun, "next": following}
+        return template(self.template).render(**about, **variables)
 
 
 _BRACES = str.maketrans("{}", "()")
-
-
-def prompts_folder() -> Path:
-    """Where the templates are: inside the installed package, or beside it in a checkout."""
-    installed = Path(str(resources.files("llmrec"))) / "prompts"
-    return installed if installed.is_dir() else installed.parent.parent / "prompts"
-
-
-@cache
-def _template(name: str) -> Template:
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # The output is a plain-text prompt, never HTML, so there is nothing to escape it for.
-    environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(prompts_folder()), undefined=StrictUndefined, autoescape=False
-    )
-    return environment.get_template(f"{name}.jinja")
 
 
 def _lines(history: History) -> list[_Line]:

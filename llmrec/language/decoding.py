@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from llmrec.contracts import FloatArray
 from llmrec.language.plaintext import Position, singly
 
 if TYPE_CHECKING:
@@ -265,3 +266,22 @@ def write_lines(
         logits = session.feed([pending[row][:width] for row in running]).float().cpu().numpy()
         for row, after in zip(running, logits, strict=True):
             pending[row] = pending[row][width:] or singly(lines[row].write(after))
+
+
+def continuation_logprobs(session: Session, rows: Sequence[list[int]]) -> FloatArray:
+    """(n,) log-probability of rows of tokens after the one prompt of a session."""
+    logits = session.feed(session.first_block).expand(len(rows), -1)
+    session.keep([0] * len(rows))
+    found, running = np.zeros(len(rows)), list(range(len(rows)))
+    for step in range(max(map(len, rows))):
+        tokens = [rows[row][step] for row in running]
+        index = torch.tensor(tokens, device=logits.device)[:, None]
+        chosen = logits.float().log_softmax(dim=-1).gather(1, index)[:, 0]
+        found[running] += chosen.double().cpu().numpy()
+        still = [at for at, row in enumerate(running) if len(rows[row]) > step + 1]
+        if not still:
+            break
+        session.keep(still)
+        running = [running[at] for at in still]
+        logits = session.feed([singly([tokens[at]]) for at in still])
+    return found

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from llmrec.contracts import FloatArray
+from llmrec.data.files import new_folder
 from llmrec.errors import ModelLoadError
-from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
+from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
 from llmrec.language.readout import READOUT_FILE
 
@@ -65,7 +64,7 @@ def merge_adapter(
     token_ids = np.arange(adapted.model.get_output_embeddings().out_features)
     before = adapted.slot_logits(prompts, token_ids)
     _merge_layers(adapted.model)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         adapted.model.save_pretrained(folder)
         adapted.tokenizer.save_pretrained(folder)
         merged = LanguageModel.load(str(folder), dtype="float32")
@@ -81,7 +80,7 @@ def _loaded(about: AdapterAbout, model: str, adapter: Path) -> LanguageModel:
     """Load the base model with its adapter, if the two can be merged at all."""
     if about.merged:
         raise ModelLoadError(f"{adapter} is merged already: load it as a model")
-    if (Path(model).expanduser() / ABOUT_FILE).exists():
+    if AdapterAbout.find(Path(model).expanduser()):
         raise ModelLoadError(f"{model} has an adapter in its weights already: give the base model")
     adapted = LanguageModel.load(model, adapter=adapter, dtype="float32")
     if about.config.get("quantize") or getattr(adapted.model, "is_quantized", False):
@@ -111,19 +110,3 @@ def _check_same(change: FloatArray, tolerance: float, model: LanguageModel) -> N
             f"{model.tokenizer.decode([int(token)])!r} after prompt {prompt}), more than "
             f"{tolerance:g}; nothing was written: use base model and adapter side by side"
         )
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that gets its name, synced, once it is filled; or goes away."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed merge left
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in partial.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

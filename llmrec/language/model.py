@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,9 @@ except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
 from llmrec.contracts import FloatArray, IntArray
-from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
+from llmrec.language.adapters import AdapterAbout
 from llmrec.language.checkpoint import EMBEDDED, Precision, Quantization, load_checkpoint
-from llmrec.language.decoding import Line, Session, write_lines
+from llmrec.language.decoding import Line, Session, continuation_logprobs, write_lines
 from llmrec.language.plaintext import PlainText, Position, singly
 from llmrec.language.reading import NameReadout
 from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
@@ -135,8 +135,7 @@ class LanguageModel:
         if (folder / READOUT_FILE).exists():
             readout = Readout.load(folder, model.get_input_embeddings().weight.shape[1])
         loaded = cls(name, model, tokenizer, str(adapter or ""), readout)
-        if adapter is not None and (adapter / ABOUT_FILE).is_file():
-            about = AdapterAbout.load(adapter)
+        if adapter is not None and (about := AdapterAbout.find(adapter)):
             about.check(loaded.base_fingerprint, about.labels, about.prompt)
         return loaded
 
@@ -222,15 +221,13 @@ class LanguageModel:
         ValueError
             If a prompt is empty or longer than the model's context.
         """
-        rows = self._prompt_ids(prompts)
         columns = torch.as_tensor(token_ids, device=self.model.device)
-        logits = np.empty((len(prompts), len(token_ids)))
-        with torch.inference_mode():
-            for batch in _batches(rows, batch_tokens):
-                session = Session(self.model, [rows[i] for i in batch], keep_cache=False)
-                slot = session.feed(session.first_block)
-                logits[batch] = slot[:, columns].float().cpu().numpy()
-        return logits
+
+        def logits(session: Session) -> torch.Tensor:
+            return session.feed(session.first_block)[:, columns]
+
+        found = self._at_slots(prompts, len(token_ids), logits, batch_tokens)
+        return np.asarray(found.numpy(), dtype=np.float64)
 
     def slot_states(
         self, prompts: Sequence[str], depth: int | None, *, batch_tokens: int = READ_TOKENS
@@ -239,13 +236,28 @@ class LanguageModel:
 
         They are those at the slots that `slot_logits` reads.
         """
+
+        def states(session: Session) -> torch.Tensor:
+            return session.states(session.first_block, depth)
+
+        width = self.model.get_input_embeddings().weight.shape[1]
+        return self._at_slots(prompts, width, states, batch_tokens)
+
+    def _at_slots(
+        self,
+        prompts: Sequence[str],
+        width: int,
+        ask: Callable[[Session], torch.Tensor],
+        batch_tokens: int,
+    ) -> torch.Tensor:
+        """(n_prompts, width) float32 of what is asked of a session at its prompts' slots."""
         rows = self._prompt_ids(prompts)
-        states = torch.empty((len(rows), self.model.get_input_embeddings().weight.shape[1]))
+        found = torch.empty((len(rows), width))
         with torch.inference_mode():
             for batch in _batches(rows, batch_tokens):
                 session = Session(self.model, [rows[i] for i in batch], keep_cache=False)
-                states[batch] = session.states(session.first_block, depth).float().cpu()
-        return states
+                found[batch] = ask(session).float().cpu()
+        return found
 
     def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
         """Score categories at the read slot: (n_prompts, n_categories).
@@ -294,7 +306,7 @@ class LanguageModel:
         with torch.inference_mode():
             for batch in _batches([singly(row) for row in rows], WRITE_TOKENS):
                 session = Session(self.model, [start])
-                found[batch] = _logprobs(session, [rows[i] for i in batch])
+                found[batch] = continuation_logprobs(session, [rows[i] for i in batch])
         return found
 
     def generate(
@@ -359,25 +371,6 @@ class LanguageModel:
     def _generation(self, line: Line) -> Generation:
         text = self._plain.line(line.tokens)
         return Generation(text, len(line.tokens), line.n_forced, line.finished)
-
-
-def _logprobs(session: Session, rows: Sequence[list[int]]) -> FloatArray:
-    """(n,) log-probability of rows of tokens after the one prompt of a session."""
-    logits = session.feed(session.first_block).expand(len(rows), -1)
-    session.keep([0] * len(rows))
-    found, running = np.zeros(len(rows)), list(range(len(rows)))
-    for step in range(max(map(len, rows))):
-        tokens = [rows[row][step] for row in running]
-        index = torch.tensor(tokens, device=logits.device)[:, None]
-        chosen = logits.float().log_softmax(dim=-1).gather(1, index)[:, 0]
-        found[running] += chosen.double().cpu().numpy()
-        still = [at for at, row in enumerate(running) if len(rows[row]) > step + 1]
-        if not still:
-            break
-        session.keep(still)
-        running = [running[at] for at in still]
-        logits = session.feed([singly([tokens[at]]) for at in still])
-    return found
 
 
 def _batches(rows: Sequence[list[Position]], batch_tokens: int) -> Iterator[list[int]]:

@@ -16,8 +16,9 @@ from llmrec.contracts import FloatArray
 from llmrec.data.calendar import Period
 from llmrec.data.files import write_text
 from llmrec.errors import DataError, MissingExtraError
-from llmrec.language.codec import _template, make_labels
+from llmrec.language.codec import make_labels
 from llmrec.language.reading import centered
+from llmrec.language.templates import template
 
 if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
@@ -100,7 +101,7 @@ class OccasionReader:
         return centered(np.stack(read) - plain)
 
     def _logprobs(self, occasion: str) -> FloatArray:
-        prompt = _template(self.template).render(noun=self.noun, occasion=occasion)
+        prompt = template(self.template).render(noun=self.noun, occasion=occasion)
         if prompt not in self._known:
             found = self.model.continuation_logprobs(prompt, self._names)
             self._known[prompt] = np.round(found, 5).tolist()

@@ -106,19 +106,22 @@ class Examples:
 
     def _sequence(self, row: int, slots: IntArray) -> list[Position]:
         """Positions up to the last of the slots; the tokenizer's end token stays the last."""
-        positions, cut = self.prompts[row], int(self.back[row][slots].min())
-        stop = len(positions) - self.ends
-        return [*positions[: stop - cut], *positions[stop:]]
+        positions, stop = self.prompts[row], len(self.prompts[row]) - self.ends
+        return [*positions[: self._length((row, slots)) - self.ends], *positions[stop:]]
+
+    def _length(self, one: tuple[int, IntArray]) -> int:
+        row, slots = one
+        return len(self.prompts[row]) - int(self.back[row][slots].min())
 
     def _batched(
         self, chosen: Sequence[tuple[int, IntArray]]
     ) -> Iterator[list[tuple[int, IntArray]]]:
-        mean = np.mean([len(self._sequence(*one)) for one in chosen])
+        mean = np.mean([self._length(one) for one in chosen])
         size = max(1, int(BUCKET * self.batch_positions / mean))
         for start in range(0, len(chosen), size):
-            part = sorted(chosen[start : start + size], key=lambda one: len(self._sequence(*one)))
+            part = sorted(chosen[start : start + size], key=self._length)
             while part:
-                n = max(1, self.batch_positions // len(self._sequence(*part[-1])))
+                n = max(1, self.batch_positions // self._length(part[-1]))
                 yield part[-n:]
                 del part[-n:]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.files import new_folder, write_bytes, write_text
 from llmrec.errors import TrainingError
 
 MARK, VALUES, CONFIG = "complete.json", "state.json", "config.json"
@@ -59,26 +58,20 @@ def save_checkpoint(
         If it cannot be written, because the disk is full for instance. What there was before is
         as it was.
     """
-    path, partial = _place(folder, step), folder / f".step-{step:08}.partial"
+    path = _place(folder, step)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, group in tensors.items():
-            whole = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
-            write_bytes(partial / f"{name}.safetensors", save(whole))
-        write_text(partial / VALUES, json.dumps(values))
-        write_text(partial / MARK, json.dumps(_hashes(partial)))
-        _sync(partial)
-        shutil.rmtree(path, ignore_errors=True)  # a broken one of that step
-        os.replace(partial, path)
-        _sync(folder)
+        with new_folder(path) as partial:
+            for name, group in tensors.items():
+                whole = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
+                write_bytes(partial / f"{name}.safetensors", save(whole))
+            write_text(partial / VALUES, json.dumps(values))
+            write_text(partial / MARK, json.dumps(_hashes(partial)))
+            shutil.rmtree(path, ignore_errors=True)  # a broken one of that step
     except OSError as error:
         raise TrainingError(
             f"the checkpoint of step {step} cannot be written to {folder}: {error.strerror}; "
             f"{_what_is_left(folder)}"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -201,14 +194,3 @@ def _what_is_left(folder: Path) -> str:
     if last is None:
         return "there is no earlier one. Make room and start again"
     return f"the one of step {last.step} is intact. Make room and start again to go on from there"
-
-
-def _sync(folder: Path) -> None:
-    """Push the names in a folder to the disk."""
-    if os.name == "nt":  # Windows has no such thing
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

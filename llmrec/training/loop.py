@@ -52,8 +52,6 @@ def train(
     validate: Callable[[], Mapping[str, float]],
     config: TrainingConfig,
     folder: Path | str,
-    *,
-    resume: bool = True,
 ) -> TrainingHistory:
     """Train what requires a gradient, and leave the module with its best parameters.
 
@@ -74,8 +72,6 @@ def train(
         called in evaluation mode, without gradients.
     folder
         Holds ``config.json`` and the checkpoints; the newest whole one is gone on from.
-    resume
-        False: refuse a folder that holds a checkpoint.
 
     Raises
     ------
@@ -90,10 +86,6 @@ def train(
     claim(folder, config.model_dump(mode="json"))
     run, checkpoint = Run(len(stream)), newest_checkpoint(folder)
     if checkpoint is not None:
-        if not resume:
-            raise TrainingError(
-                f"{folder} holds a run already: resume it, or choose another folder"
-            )
         run = _continued(checkpoint, parameters, len(stream))
     if not run.stopped:
         trainer = BatchTrainer(module, stream, run, config, folder)

@@ -16,8 +16,9 @@ from scipy.special import log_softmax
 from llmrec.contracts import FloatArray
 from llmrec.data.files import write_text
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import Window, target_counts, ticks
+from llmrec.data.periods import Window, holdout_cutoff, target_counts, ticks
 from llmrec.errors import DataError, MissingExtraError
+from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.explain.truth import completion
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.mixing import shares_of
@@ -101,6 +102,21 @@ class Manifest:
                 f"the examples were made of other categories ({changed[0]!r} is not in both): the "
                 "data changed; run finetune/pairs.py again"
             )
+
+
+def seen_and_held_out(dataset: Dataset) -> tuple[list[list[Window]], list[Window]]:
+    """Give everybody's windows to train on, at the end of every tick, and those that decide.
+
+    Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the validation and
+    test targets of `splits` but that the validation windows decide.
+    """
+    cutoff = holdout_cutoff(dataset.log, dataset.period)
+    people = [
+        [window for window in windows if window.target.period.end <= cutoff]
+        for windows in training_timelines(dataset)
+    ]
+    held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
+    return [windows for windows in people if windows], held_out
 
 
 def save_pairs(

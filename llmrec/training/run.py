@@ -12,6 +12,7 @@ import torch
 
 from llmrec.contracts import FloatArray
 from llmrec.errors import DataError
+from llmrec.forecasters.counting import normalised
 from llmrec.forecasters.mixing import mean_loss
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.checkpoint import add_lora, save_adapter
@@ -97,10 +98,10 @@ def examples(
 def validation(reader: Reader, held_out: Examples) -> Callable[[], dict[str, float]]:
     """Give a function that reads the held-out windows: log_loss, and skill against counting."""
     log_prior, shares = np.concatenate(held_out.log_prior), np.concatenate(held_out.shares)
-    counted = _normalised(np.exp(log_prior))
+    counted = normalised(np.exp(log_prior))
 
     def validate() -> dict[str, float]:
-        weights = _normalised(np.exp(log_prior + held_out_scores(reader, held_out)))
+        weights = normalised(np.exp(log_prior + held_out_scores(reader, held_out)))
         loss, counting = mean_loss(weights, shares), mean_loss(counted, shares)
         return {"log_loss": loss, "counting": counting, "skill": 1 - loss / counting}
 
@@ -140,7 +141,7 @@ def save_run(
         prompt=manifest.prompt,
         dataset=manifest.dataset,
         data_fingerprint=manifest.data_fingerprint,
-        cutoff=manifest.cutoff,
+        cutoff=manifest.fitted["before"],  # validation decided when to stop
         period=manifest.period,
         seed=config.seed,
         config=config.model_dump(mode="json", exclude={"out", "pairs"}),
@@ -150,7 +151,3 @@ def save_run(
     about.save(folder)
     write_card(folder)
     return folder
-
-
-def _normalised(weights: FloatArray) -> FloatArray:
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

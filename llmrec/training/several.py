@@ -14,11 +14,10 @@ import pandas as pd
 from torch import Tensor, nn
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.periods import Window, holdout_cutoff
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.data.synthetic import make_world
 from llmrec.errors import DataError
-from llmrec.evaluation.backtest import draw, splits, training_timelines
+from llmrec.evaluation.backtest import draw
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
@@ -26,7 +25,13 @@ from llmrec.language.reading import NameReadout
 from llmrec.language.readout import Readout, name_embeddings
 from llmrec.training.batches import Examples
 from llmrec.training.config import TrainingConfig
-from llmrec.training.pairs import MANIFEST, Manifest, load_pairs, save_pairs
+from llmrec.training.pairs import (
+    MANIFEST,
+    Manifest,
+    load_pairs,
+    save_pairs,
+    seen_and_held_out,
+)
 from llmrec.training.reader import Reader
 from llmrec.training.run import validation
 
@@ -162,7 +167,7 @@ def pairs_of(config: TrainingConfig, log: str) -> tuple[Manifest, datasets.Datas
     folder = Path(config.pairs) / re.sub(r"[^\w.-]+", "-", log)
     if not (folder / MANIFEST).exists():
         dataset = open_log(log)
-        people, held_out = _seen_and_held_out(dataset)
+        people, held_out = seen_and_held_out(dataset)
         codec = Codec(
             dataset.catalog.categories,
             person=dataset.person,
@@ -187,16 +192,6 @@ def texts_of(parts: datasets.DatasetDict) -> list[str]:
     table = parts["train"]
     lines = [f" {line}" for line in table["line"]]
     return [str(text) for text in [*table["request"], *lines]]
-
-
-def _seen_and_held_out(dataset: Dataset) -> tuple[list[list[Window]], list[Window]]:
-    cutoff = holdout_cutoff(dataset.log, dataset.period)
-    people = [
-        [window for window in windows if window.target.period.end <= cutoff]
-        for windows in training_timelines(dataset)
-    ]
-    held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
-    return [windows for windows in people if windows], held_out
 
 
 def _named(log: str, batch: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_an_interrupted_build_leaves_nothing_that_passes_for_a_checkpoint(source
 
 
 def test_what_a_killed_build_left_is_cleared_away(source: Path) -> None:
-    partial = embedded.cache_root() / "small.partial"
+    partial = embedded.cache_root() / ".small.partial"
     partial.mkdir(parents=True)
     (partial / "model.safetensors").write_bytes(b"012")
     folder = cached_folder("small", source, build)

@@ -12,7 +12,7 @@ from llmrec.explain.describe import described
 from llmrec.explain.evidence import past_shares
 from llmrec.explain.truth import true_claims, what_came
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.codec import PHRASES_OF
+from llmrec.language.phrases import PHRASES_OF
 from tests.worlds import small_world
 
 EVERYTHING = {(kind, c): PHRASES_OF[kind][0] for kind in KINDS for c in range(5)}

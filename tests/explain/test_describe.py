@@ -7,7 +7,8 @@ from llmrec.explain.describe import described
 from llmrec.explain.statements import check, derive, sentence
 from llmrec.explain.truth import CLAIMS
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.codec import PHRASES_OF, Codec
+from llmrec.language.codec import Codec
+from llmrec.language.phrases import PHRASES_OF
 from tests.worlds import small_world
 
 

@@ -20,24 +20,9 @@ from llmrec.language.adapters import AdapterAbout, adapter_hash
 from llmrec.language.merging import merge_adapter
 from llmrec.language.model import LanguageModel
 from llmrec.language.readout import Readout
-from tests.language.tiny_models import LABELS, save_llama
+from tests.language.tiny_models import ABOUT, LABELS, save_llama
 
 PROMPTS = [f"To 3 Jan 1998: {label} {n}%, other {100 - n}%." for label in LABELS for n in (7, 31)]
-ABOUT = AdapterAbout(
-    base_model="tiny",
-    base_fingerprint="0123456789abcdef",
-    labels=LABELS,
-    categories=tuple(label.upper() for label in LABELS),
-    prompt="forecast-v2",
-    dataset="ml-100k",
-    data_fingerprint="fedcba9876543210",
-    cutoff="1998-03-01",
-    period="10 events",
-    seed=0,
-    config={"rate": 1e-3, "lora": {"rank": 2, "targets": ["q_proj"]}},
-    metrics={"log_loss": {"value": 1.9, "low": 1.8, "high": 2.0}},
-    versions={"torch": "2.13.0"},
-)
 
 
 def save_adapter(folder: Path, base: LanguageModel, base_folder: Path, **changes: Any) -> Path:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from llmrec.contracts import KINDS, Forecast, Source
 from llmrec.errors import ForecastParseError, LlmrecError
-from llmrec.language.codec import MAX_LINE, PHRASES, PHRASES_OF, Codec, make_labels
+from llmrec.language.codec import MAX_LINE, Codec, make_labels
+from llmrec.language.phrases import PHRASES, PHRASES_OF
 from tests.language.test_grammar import accepts
 from tests.language.tiny_models import LABELS
 from tests.worlds import small_world

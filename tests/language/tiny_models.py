@@ -17,8 +17,25 @@ from transformers import (
     T5Tokenizer,
 )
 
+from llmrec.language.adapters import AdapterAbout
+
 LABELS = ("Drama", "Drama 5", "Comedy", "Sci-Fi & Fantasy", "Children's/Café", "Mr. Bean (1990)")
 PHRASES = ("is rising", "is fading", "is new")
+ABOUT = AdapterAbout(
+    base_model="tiny",
+    base_fingerprint="0123456789abcdef",
+    labels=LABELS,
+    categories=tuple(label.upper() for label in LABELS),
+    prompt="forecast-v2",
+    dataset="ml-100k",
+    data_fingerprint="fedcba9876543210",
+    cutoff="1998-03-01",
+    period="10 events",
+    seed=0,
+    config={"rate": 1e-3, "lora": {"rank": 2, "targets": ["q_proj"]}},
+    metrics={"log_loss": {"value": 1.9, "low": 1.8, "high": 2.0}},
+    versions={"torch": "2.13.0"},
+)
 SENTENCES = [
     f"To 3 Jan 1998: {label} 31%, {label} 22%, other 47%: {label} {phrase}."
     for label in LABELS

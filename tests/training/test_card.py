@@ -14,19 +14,14 @@ from markdown_it import MarkdownIt
 
 from llmrec.data.catalog import clean_text
 from llmrec.errors import ModelLoadError
-from llmrec.language.adapters import AdapterAbout
 from llmrec.training.card import card, write_card
+from tests.language.tiny_models import ABOUT as TINY
 
-ABOUT = AdapterAbout(
+ABOUT = replace(
+    TINY,
     base_model="smollm2-135m",
-    base_fingerprint="0123456789abcdef",
     labels=("Drama", "Sci-Fi"),
     categories=("Drama", "Sci-Fi"),
-    prompt="forecast-v2",
-    dataset="ml-100k",
-    data_fingerprint="fedcba9876543210",
-    cutoff="1998-03-01",
-    period="10 events",
     seed=3,
     config={"rate": 2e-4, "lora": {"rank": 16, "targets": ["q_proj", "v_proj"]}, "minutes": None},
     metrics={"validation": {"log_loss": {"value": 1.97534, "low": 1.9, "high": 2.05}, "n": 500}},

@@ -92,8 +92,7 @@ def run(folder: Path, module: Line | None = None, **values: Any) -> TrainingHist
     module = module or Line()
     validation = values.pop("validation", None) or Validation(module)
     points = values.pop("points", None) or Points()
-    resume = values.pop("resume", True)
-    return train(module, points, validation, config(**values), folder, resume=resume)
+    return train(module, points, validation, config(**values), folder)
 
 
 def bytes_of(module: nn.Module) -> dict[str, bytes]:
@@ -386,13 +385,6 @@ def test_another_module_cannot_go_on_with_a_run(tmp_path: Path) -> None:
     module.adapter.requires_grad_(False)
     with pytest.raises(TrainingError, match=r"other parameters, such as 'adapter\.bias'"):
         run(tmp_path, module)
-
-
-def test_a_run_that_may_not_be_resumed_is_left_alone(tmp_path: Path) -> None:
-    interrupted(tmp_path, after=2)
-    with pytest.raises(TrainingError, match="holds a run already"):
-        run(tmp_path, resume=False)
-    assert newest_checkpoint(tmp_path).step == 5
 
 
 def test_the_readout_has_a_rate_of_its_own(tmp_path: Path) -> None:
