@@ -1,8 +1,10 @@
 """What a fine-tuned language model adds to the numeric family, and where; tests are read once.
 
-Calibrations and gates are fitted on validation windows. The adapter did not learn from these, but
-its training stopped where it read them best. Everything fitted, read and written is kept under
---kept, so that a run that was cut off goes on; rows of parts that are not run again are kept too.
+Calibrations and gates are fitted on validation windows. If the adapter has learned from these
+(`finetune/pairs.py --validated`), the one of the same config that had not, --before, reads them in
+its stead; its training stopped where it read them best. Everything fitted, read and written is kept
+under --kept, so that a run that was cut off goes on; rows of parts that are not run again are kept
+too.
 The untuned model is judged by benchmarks.forecast_quality.
 
 Run: python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from benchmarks.written_parts import parsed, words, written
 from llmrec.data.files import write_text
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
-from llmrec.language.adapters import adapter_hash
+from llmrec.language.adapters import SEEN, adapter_hash
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
     parser.add_argument("--engine", type=Path, required=True, help="fine-tuned on this log")
+    parser.add_argument("--before", type=Path, help="one trained alike, but not on validation")
     parser.add_argument("--t5", type=Path, help="an encoder-decoder fine-tuned on this log")
     parser.add_argument("--other", type=Path, help="an engine fine-tuned on another log")
     parser.add_argument("--held-out", type=Path, help="one that never saw some categories")
@@ -76,7 +79,7 @@ def _arguments() -> argparse.Namespace:
 
 def _parts(court: Court, arguments: argparse.Namespace) -> dict[str, Part]:
     """Give what can be judged with the folders at hand, by name, in the order of the table."""
-    opened = cache(partial(_opened, court))
+    opened = cache(partial(_opened, court, arguments.before))
 
     def part(judge: Callable[..., Iterator[Row]], name: str, folder: Path, *more: Any) -> Part:
         return Part(lambda: judge(court, opened(name, folder), *more), folder)
@@ -106,11 +109,15 @@ def _place(court: Court, name: str, part: Part, users: int | None) -> Path:
     return court.folder / "rows" / f"{name}-{adapter}-{users or 'all'}.json"
 
 
-def _opened(court: Court, name: str, folder: Path) -> Tuned:
+def _opened(court: Court, before: Path | None, name: str, folder: Path) -> Tuned:
     tuned = Tuned.opened(name, folder, court.dataset, court.folder)
     if name in ("LLM", "T5"):
         _check_own(tuned, court.dataset)
-    return tuned
+    if SEEN not in tuned.about.metrics:
+        return tuned
+    if before is None:
+        raise DataError(f"{folder} has learned from validation windows: give --before, too")
+    return replace(tuned, before=_opened(court, None, name, before))
 
 
 def _check_own(tuned: Tuned, dataset: Dataset) -> None:

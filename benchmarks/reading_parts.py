@@ -29,7 +29,10 @@ def as_trained(court: Court, tuned: Tuned) -> Stored:
     counting = court.numeric(COUNTING)
     weights = {
         split: softmax_update(
-            counting.of(histories(windows)), tuned.read(court.counting, windows), 1.0, 0.0
+            counting.of(histories(windows)),
+            tuned.on(split).read(court.counting, windows),
+            1.0,
+            0.0,
         )
         for split, windows in court.windows.items()
     }
@@ -55,7 +58,8 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
     name, alone = tuned.name, as_trained(court, tuned)
     found = {alone.name: Stack(alone, COUNTING)}
     found |= {
-        f"{name} on {prior}": calibrated(court, tuned, prior) for prior in (COUNTING, MIXTURE)
+        f"{name} on {prior}": calibrated(court, tuned, prior)
+        for prior in (COUNTING, MIXTURE, SASREC)
     }
     for mixture, experts in ((MIXTURE, EXPERTS), (SASREC, (*EXPERTS, "SASRec"))):
         more = {expert: court.numeric(expert) for expert in experts} | {name: alone}
@@ -67,7 +71,9 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
 def calibrated(court: Court, tuned: Tuned, prior: str) -> Stack:
     """Believe the reading as far as validation says, beside a prior."""
     counted = court.numeric(prior)
-    scores = {split: tuned.read(court.counting, found) for split, found in court.windows.items()}
+    scores = {
+        split: tuned.on(split).read(court.counting, found) for split, found in court.windows.items()
+    }
     fitted = fit_calibration(
         counted.of(histories(court.validation)), scores["validation"], court.targets["validation"]
     )

@@ -30,7 +30,8 @@ class Remembering(LanguageModel):
     """A language model whose readings and lines are kept in a folder, by the text they are of."""
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
-        super().__init__(model.name, model.model, model.tokenizer, model.adapter, model.readout)
+        parts = (model.adapter, model.readout, model.memory)
+        super().__init__(model.name, model.model, model.tokenizer, *parts)
         self.folder = folder
 
     def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
@@ -94,12 +95,19 @@ class Tuned:
         The model with its adapter, and what the adapter says of itself.
     dataset
         The log that it reads, which need not be the one that it was trained on.
+    before
+        What answers for it on validation windows, if it has learned from these.
     """
 
     name: str
     model: Remembering
     about: AdapterAbout
     dataset: Dataset
+    before: Tuned | None = None
+
+    def on(self, split: str) -> Tuned:
+        """Give what may be asked about the windows of a split."""
+        return self.before if self.before and split == "validation" else self
 
     @classmethod
     def opened(cls, name: str, folder: Path, dataset: Dataset, kept: Path) -> Tuned:

@@ -62,7 +62,7 @@ def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
 def _lines(court: Court, tuned: Tuned, split: str, users: int) -> FloatArray:
     """(n_windows, n_categories) mean of what constrained lines say, nothing mixed in."""
     windows = draw(court.windows[split], users)
-    writer = tuned.forecaster(
+    writer = tuned.on(split).forecaster(
         court.counting, windows, weights="generate", pool=1.0, samples=SAMPLES
     )
     return weights_of(writer, histories(windows))
@@ -81,10 +81,11 @@ def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row
         if not n:
             continue
         windows = draw(court.validation, n)
-        codec = tuned.forecaster(court.counting, windows).codec
+        asked = tuned.on("validation")
+        codec = asked.forecaster(court.counting, windows).codec
         requests = [codec.request(history) for history in histories(windows)]
         grammar = codec.grammar() if way == "constrained" else None
-        lines = tuned.model.generate(requests, constrain=grammar, temperature=temperature)
+        lines = asked.model.generate(requests, constrain=grammar, temperature=temperature)
         reasons = Counter(read_or_why(codec, line.text) for line in lines)
         print(tuned.name, way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
         hits = {"parse_rate": reasons["parsed"], "ended": sum(line.finished for line in lines)}
@@ -99,7 +100,10 @@ def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
     for split in court.tests:
         windows = draw(court.windows[split], users)
         speaker = tuned.forecaster(court.counting, windows, write=True)
-        speaker.fit(court.validation)
+        speaker.fit(
+            court.validation,
+            scores=tuned.on("validation").read(court.counting, court.validation),
+        )
         forecasts = _described(speaker, windows)
         if split == court.tests[0]:
             _print_examples(windows, forecasts)

@@ -41,8 +41,8 @@ history = train(reader, training, validation(reader, held_out), config, out / "r
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
     sys.exit()
 best = history.metrics
-print(f"{history.stopped}; best after {best['step']}: log-loss {best['log_loss']:.4f}", end=" ")
-print(f"on validation, counting {best['counting']:.4f}")
+print(f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f}", end=" ")
+print(f"on validation{' (learned from)' * manifest.validated}, counting {best['counting']:.4f}")
 
 # 4. The adapter, which says what it is.
 adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, history.metrics)

@@ -3,7 +3,8 @@
     python finetune/pairs.py --data ml-100k --out pairs/ml-100k
 
 The newest stretch of the log, which `llmrec demo` compares its forecasts with, stays unseen, and so
-do all validation and test targets of `llmrec evaluate`.
+do all validation and test targets of `llmrec evaluate`. Once validation has decided, --validated
+makes examples that hold its targets too, for a last run with ``select: last``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ parser.add_argument("--template", default="forecast-v2", help="prompt version")
 parser.add_argument("--budget", type=int, default=130, help="positions that a prompt may have")
 parser.add_argument("--people", type=int, help="take the first so many timelines (default: all)")
 parser.add_argument("--without", default="", help="categories to leave out, A|B|C")
+parser.add_argument("--validated", action="store_true", help="train on validation targets too")
 parser.add_argument("--seed", type=int, default=0, help="of the wording of lines")
 parser.add_argument("--out", type=Path, required=True, help="folder to write")
 arguments = parser.parse_args()
@@ -33,7 +35,7 @@ without = [name for name in arguments.without.split("|") if name]
 dataset = load_dataset(arguments.data).without_categories(without)
 
 # 2. Everybody's windows at the end of every tick, and the windows that decide.
-people, validation = seen_and_held_out(dataset)
+people, validation = seen_and_held_out(dataset, validated=arguments.validated)
 people = people[: arguments.people]
 
 # 3. Counting, which readings are added to; and the text that the model sees.
@@ -50,6 +52,7 @@ manifest = save_pairs(
     validation,
     seed=arguments.seed,
     without=without,
+    validated=arguments.validated,
 )
 print(f"{manifest.n_timelines} timelines, {manifest.n_slots} read slots, {len(validation)} windows")
 print(f"targets end before {manifest.cutoff}; saved to {arguments.out}")

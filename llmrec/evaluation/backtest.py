@@ -76,19 +76,20 @@ def training_windows(dataset: Dataset) -> list[Window]:
     return found
 
 
-def training_timelines(dataset: Dataset) -> list[list[Window]]:
+def training_timelines(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
     """Give everybody's windows at the end of every tick (see `llmrec.data.periods.timelines`).
 
     Targets end before the validation targets begin: all of them with calendar periods, those of the
-    same person with periods of events.
+    same person with periods of events. ``validated``: before the test targets begin, for a model
+    that is fitted once more when validation has decided.
     """
     log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
     found = splits(dataset)
     if PeriodLength.parse(dataset.period).unit != "events":
-        cutoff = cutoffs(log, dataset.period)[-4]
+        cutoff = cutoffs(log, dataset.period)[-3 if validated else -4]
         return timelines(log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS)
     ends = log.user_offsets[1:].copy()
-    for windows in found.values():
+    for windows in [found["test"]] if validated else found.values():
         users = [window.history.user_idx for window in windows]
         np.minimum.at(ends, users, [window.target.start for window in windows])
     return timelines(log, catalog, dataset.period, ends.tolist())

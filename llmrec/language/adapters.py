@@ -13,6 +13,7 @@ from llmrec.data.files import write_text
 from llmrec.errors import ModelLoadError
 
 ABOUT_FILE = "adapter.json"
+SEEN = "on windows it learned from"  # group of metrics that say little
 # What scales the product of LoRA's two matrices, and so belongs to the weights.
 _SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _TYPES: dict[str, type[Any]] = {"seed": int, "merged": bool, "labels": list, "categories": list}

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Kind, Source
-from llmrec.data.catalog import clean_text
+from llmrec.data.catalog import Catalog, clean_text
 from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
 from llmrec.language.grammar import line_grammar, words_grammar
@@ -119,6 +119,10 @@ class Codec:
             return self._by_period(history)
         return self._render(history, ticks=self._ticks(history), asked=True)
 
+    def title(self, catalog: Catalog, item: int) -> str:
+        """Give an item's title as prompts hold it."""
+        return clean_text(catalog.titles[item], TITLE_LENGTH)
+
     def _by_period(self, history: History) -> str:
         lines = _lines(history)
         costs = [self._cost(history, line) for line in lines]
@@ -152,7 +156,7 @@ class Codec:
         """Give an item's title and labels, a part of a bag each."""
         shares = history.catalog.shares
         held = shares.indices[shares.indptr[item] : shares.indptr[item + 1]]
-        title = clean_text(history.catalog.titles[item], TITLE_LENGTH)
+        title = self.title(history.catalog, item)
         return [f" {text}" for text in (title, *(self.labels[category] for category in held))]
 
     def render(self, forecast: Forecast) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
     from transformers import PreTrainedModel
 
+    from llmrec.language.titles import TitleMemory
+
 
 class Session:
     """Rows of tokens inside a model: feeds it blocks of new tokens, gives the logits after each.
@@ -32,6 +34,8 @@ class Session:
         A decoder, or an encoder-decoder (its encoder reads the prompts here).
     prompts
         (n_rows,) positions of each prompt, none empty.
+    memory
+        Of an adapter, if it has one: what it knows of titles.
     keep_cache
         False if only one block will be fed.
 
@@ -43,12 +47,18 @@ class Session:
     """
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[list[Position]], *, keep_cache: bool = True
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[list[Position]],
+        memory: TitleMemory | None = None,
+        *,
+        keep_cache: bool = True,
     ) -> None:
-        self._model, self._keep_cache, self._cache = model, keep_cache, None
+        self._model, self._memory = model, memory
+        self._keep_cache, self._cache = keep_cache, None
         self._encoded: Any = None
         if model.config.is_encoder_decoder:
-            embedded, self._mask = embed(model, prompts)
+            embedded, self._mask = embed(model, prompts, memory)
             self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
             start = singly([model.config.decoder_start_token_id])
             self.first_block: list[list[Position]] = [start] * len(prompts)
@@ -93,7 +103,7 @@ class Session:
 
     def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
         """Embed a block; say what was seen before it."""
-        embedded, mask = embed(self._model, block)
+        embedded, mask = embed(self._model, block, self._memory)
         seen: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
         if self._encoded is None:
             self._mask = torch.cat([self._mask, mask], dim=1)
@@ -135,12 +145,15 @@ def lower_layers(model: PreTrainedModel, depth: int | None) -> Any:
 
 
 def embed(
-    model: PreTrainedModel, rows: Sequence[list[Position]]
+    model: PreTrainedModel,
+    rows: Sequence[list[Position]],
+    memory: TitleMemory | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
 
     A bag of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding and m the
-    mean of all embeddings: about as far from m as one token is. One token is embedded as ever.
+    mean of all embeddings: about as far from m as one token is. One token is embedded as ever. A
+    memory adds what it knows of the titles in a bag.
     """
     width = max(len(row) for row in rows)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -163,6 +176,8 @@ def embed(
         found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
     # Gemma's table scales what it gives.
     found = found * getattr(model.get_input_embeddings(), "embed_scale", 1.0)
+    if memory is not None:
+        found = found + memory(filled).to(found)
     embedded = found.new_zeros((len(rows), width, found.shape[1]))
     mask = mask.to(model.device)
     embedded[mask.bool()] = found
@@ -244,15 +259,12 @@ class Line:
         return int(np.searchsorted(weights, self.generator.random() * weights[-1], side="right"))
 
 
-def write_lines(
-    model: PreTrainedModel, prompts: Sequence[list[Position]], lines: Sequence[Line]
-) -> None:
-    """Write all lines to their end, each after its prompt, in one batch.
+def write_lines(session: Session, lines: Sequence[Line]) -> None:
+    """Write all lines to their end, each after its prompt in a new session, in one batch.
 
     Forced tokens go into the model together with the sampled one before them; a line that has ended
     leaves the batch.
     """
-    session = Session(model, prompts)
     pending = [
         [*start, *singly(line.force())]
         for start, line in zip(session.first_block, lines, strict=True)

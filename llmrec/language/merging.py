@@ -16,6 +16,7 @@ from llmrec.errors import ModelLoadError
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
 from llmrec.language.readout import READOUT_FILE
+from llmrec.language.titles import TITLES_FILE
 
 
 def merge_adapter(
@@ -29,7 +30,8 @@ def merge_adapter(
     """Write the base model with a LoRA adapter in its weights, if it says the same.
 
     What is compared is what was written: the folder is loaded again before it gets its name. It
-    loads like any model, has the readout and an adapter.json of its own, and is in float32.
+    loads like any model, has the adapter's readout and memory of titles, and an adapter.json of its
+    own, and is in float32.
 
     Parameters
     ----------
@@ -67,11 +69,12 @@ def merge_adapter(
     with new_folder(out) as folder:
         adapted.model.save_pretrained(folder)
         adapted.tokenizer.save_pretrained(folder)
+        for own in (READOUT_FILE, TITLES_FILE):
+            if (adapter / own).is_file():
+                shutil.copyfile(adapter / own, folder / own)
         merged = LanguageModel.load(str(folder), dtype="float32")
         change = np.abs(merged.slot_logits(prompts, token_ids) - before)
         _check_same(change, tolerance, merged)
-        if (readout := adapter / READOUT_FILE).is_file():
-            shutil.copyfile(readout, folder / READOUT_FILE)
         replace(about, base_fingerprint=merged.base_fingerprint, merged=True).save(folder)
     return float(change.max())
 

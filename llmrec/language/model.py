@@ -27,6 +27,7 @@ from llmrec.language.decoding import Line, Session, continuation_logprobs, write
 from llmrec.language.plaintext import PlainText, Position, singly
 from llmrec.language.reading import NameReadout
 from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
+from llmrec.language.titles import TITLES_FILE, TitleMemory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,8 +74,9 @@ class LanguageModel:
         From transformers, in evaluation mode; see `load`.
     adapter
         Folder of the adapter inside the model, if there is one.
-    readout
-        The adapter's own way from hidden states to scores, if it has one.
+    readout, memory
+        The adapter's own way from hidden states to scores, and what it knows of titles, if it has
+        them.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class LanguageModel:
         tokenizer: PreTrainedTokenizerBase,
         adapter: str = "",
         readout: Readout | None = None,
+        memory: TitleMemory | None = None,
     ) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
-        self.readout = readout
+        self.readout, self.memory = readout, memory
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -131,10 +134,12 @@ class LanguageModel:
             name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
         )
         folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has one
-        readout = None
+        width, readout, memory = model.get_input_embeddings().weight.shape[1], None, None
         if (folder / READOUT_FILE).exists():
-            readout = Readout.load(folder, model.get_input_embeddings().weight.shape[1])
-        loaded = cls(name, model, tokenizer, str(adapter or ""), readout)
+            readout = Readout.load(folder, width)
+        if (folder / TITLES_FILE).exists():
+            memory = TitleMemory.load(folder, width).to(model.device)
+        loaded = cls(name, model, tokenizer, str(adapter or ""), readout, memory)
         if adapter is not None and (about := AdapterAbout.find(adapter)):
             about.check(loaded.base_fingerprint, about.labels, about.prompt)
         return loaded
@@ -255,7 +260,7 @@ class LanguageModel:
         found = torch.empty((len(rows), width))
         with torch.inference_mode():
             for batch in _batches(rows, batch_tokens):
-                session = Session(self.model, [rows[i] for i in batch], keep_cache=False)
+                session = self._session([rows[i] for i in batch], keep_cache=False)
                 found[batch] = ask(session).float().cpu()
         return found
 
@@ -305,7 +310,7 @@ class LanguageModel:
         found = np.empty(len(rows))
         with torch.inference_mode():
             for batch in _batches([singly(row) for row in rows], WRITE_TOKENS):
-                session = Session(self.model, [start])
+                session = self._session([start])
                 found[batch] = continuation_logprobs(session, [rows[i] for i in batch])
         return found
 
@@ -353,8 +358,11 @@ class LanguageModel:
             lines.append(Line(self._plain.ends, room, temperature, generator, matcher))
         with torch.inference_mode():
             for batch in _batches(rows, WRITE_TOKENS):
-                write_lines(self.model, [rows[i] for i in batch], [lines[i] for i in batch])
+                write_lines(self._session([rows[i] for i in batch]), [lines[i] for i in batch])
         return [self._generation(line) for line in lines]
+
+    def _session(self, rows: Sequence[list[Position]], *, keep_cache: bool = True) -> Session:
+        return Session(self.model, rows, self.memory, keep_cache=keep_cache)
 
     def _prompt_ids(self, prompts: Sequence[str]) -> list[list[Position]]:
         rows = self._plain.prompts(prompts)

@@ -45,9 +45,7 @@ class Readout(nn.Module):
 
     def forward(self, states: Tensor, names: Tensor) -> Tensor:
         """(n, n_categories) scores of (n, d) states, from (n_categories, d) names."""
-        states = states.float()
-        scaled = states / states.pow(2).mean(dim=-1, keepdim=True).add(1e-6).sqrt()
-        scores: Tensor = self.up(self.down(scaled)) @ names.T
+        scores: Tensor = self.up(self.down(scaled(states))) @ names.T
         return scores
 
     def save(self, folder: Path) -> None:
@@ -81,6 +79,12 @@ class Readout(nn.Module):
             raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
         found.eval()
         return found
+
+
+def scaled(states: Tensor) -> Tensor:
+    """Divide (n, d) states by their root mean square, in float32."""
+    states = states.float()
+    return states / states.pow(2).mean(dim=-1, keepdim=True).add(1e-6).sqrt()
 
 
 def name_embeddings(readout: NameReadout, table: Tensor) -> Tensor:

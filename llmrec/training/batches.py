@@ -54,6 +54,7 @@ class Examples:
         self.back: list[IntArray] = [np.asarray(back, dtype=np.int64) for back in columns["back"]]
         self.log_prior: list[FloatArray] = [np.stack(list(rows)) for rows in columns["log_prior"]]
         self.shares: list[FloatArray] = [np.stack(list(rows)) for rows in columns["shares"]]
+        self.taken = [_padded(rows) for rows in columns["taken"]]
         for user, shares, line in zip(columns["user"], self.shares, columns["line"], strict=True):
             if not shares.sum(axis=-1).all() or not str(line).strip():
                 raise TrainingError(f"a row has no label: that of user {str(user)!r}")
@@ -92,6 +93,7 @@ class Examples:
                 torch.zeros(len(rows), dtype=torch.long),
                 _stacked([self.log_prior[row][-1:] for row in rows]),
                 _stacked([self.shares[row][-1:] for row in rows]),
+                _numbers([self.taken[row][-1:] for row in rows]),
             )
             yield rows, [self.prompts[row] for row in rows], slots
 
@@ -134,6 +136,7 @@ class Examples:
             torch.from_numpy(np.concatenate(backs)),
             _stacked([self.log_prior[row][slots] for row, slots in part]),
             _stacked([self.shares[row][slots] for row, slots in part]),
+            _numbers([self.taken[row][slots] for row, slots in part]),
         )
         # A line belongs to the newest slot of its timeline.
         written = [row for (row, _), flag in zip(part, flags, strict=True) if flag]
@@ -148,3 +151,17 @@ class Examples:
 
 def _stacked(rows: Sequence[FloatArray]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(rows).astype(np.float32))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> IntArray:
+    """(n_slots, most) numbers of the titles taken after each slot, -1 where there are no more."""
+    most = max(map(len, rows))
+    return np.array([[*row, *[-1] * (most - len(row))] for row in rows], dtype=np.int64)
+
+
+def _numbers(parts: Sequence[IntArray]) -> torch.Tensor:
+    most = max(part.shape[1] for part in parts)
+    widened = [
+        np.pad(part, ((0, 0), (0, most - part.shape[1])), constant_values=-1) for part in parts
+    ]
+    return torch.from_numpy(np.concatenate(widened))

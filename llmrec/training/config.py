@@ -70,6 +70,26 @@ class LoraConfig(BaseModel):
         return chosen
 
 
+class TitlesConfig(BaseModel):
+    """What is learned of titles beyond their words, see `TitleMemory`.
+
+    Attributes
+    ----------
+    rank, dropout
+        Size of a title's vector (0: there are none), and share of the titles that are read by their
+        words alone.
+    rate, weight
+        Peak learning rate, and weight of the loss of the titles that are taken next.
+    """
+
+    model_config = _FROZEN
+
+    rank: int = Field(default=0, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    rate: float = Field(default=3e-3, gt=0)
+    weight: float = Field(default=0.3, ge=0)
+
+
 class TrainingConfig(BaseModel):
     """One training run.
 
@@ -91,12 +111,15 @@ class TrainingConfig(BaseModel):
         and the norm that gradients are cut to (0: not at all).
     depth
         Layers of a decoder after which it is read, and below which LoRA lies; None: all of them.
-    lora, readout_rank
+    lora, readout_rank, titles
         Sizes of what is trained.
     line_weight, line_share
         Weight of the written line's loss, and share of the sequences that carry a line.
     validation_windows
         Windows that are read at each validation; drawn once, if there are more.
+    select
+        Whether the parameters of "best" validation are kept, or the "last" ones: what was learned
+        from cannot decide.
     evaluate_every, save_every, keep, patience
         Optimizer steps between validations and between checkpoints, how many checkpoints stay
         beside the best, and the validations without a better log-loss that end the run.
@@ -129,9 +152,11 @@ class TrainingConfig(BaseModel):
     lora: LoraConfig = LoraConfig()
     depth: int | None = Field(default=None, ge=1)
     readout_rank: int = Field(default=64, ge=1)
+    titles: TitlesConfig = TitlesConfig()
     line_weight: float = Field(default=0.1, ge=0)
     line_share: float = Field(default=0.25, ge=0, le=1)
     validation_windows: int = Field(default=600, ge=1)
+    select: Literal["best", "last"] = "best"
     evaluate_every: int = Field(default=100, ge=1)
     save_every: int = Field(default=100, ge=1)
     keep: int = Field(default=2, ge=1)

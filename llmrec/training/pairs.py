@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.explain.truth import completion
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.mixing import shares_of
+from llmrec.language.codec import MAX_TAKEN, Codec
 from llmrec.language.plaintext import BAG
 
 try:
@@ -31,7 +33,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from llmrec.data.readers import Dataset
-    from llmrec.language.codec import Codec
 
 MANIFEST = "manifest.json"
 
@@ -48,6 +49,8 @@ class Manifest:
         Latest end of a target: nothing at or after it is in an example to train on.
     labels, categories, prompt, budget
         How histories are written.
+    titles
+        How often targets to train on hold each, as it is written; none is a label, too.
     counting
         Fields of the `DecayedDirichlet` that the readings are added to.
     n_timelines, n_slots
@@ -58,6 +61,8 @@ class Manifest:
         What of the log was seen, see `Fitted.to_dict`; validation included.
     without
         Categories left out, see `Dataset.without_categories`.
+    validated
+        Whether the windows to validate on are among those to train on.
     """
 
     dataset: str
@@ -66,6 +71,7 @@ class Manifest:
     cutoff: str
     labels: tuple[str, ...]
     categories: tuple[str, ...]
+    titles: Mapping[str, int]
     prompt: str
     budget: int
     counting: dict[str, Any]
@@ -74,6 +80,7 @@ class Manifest:
     seed: int
     fitted: dict[str, Any]
     without: tuple[str, ...] = ()
+    validated: bool = False
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -104,16 +111,18 @@ class Manifest:
             )
 
 
-def seen_and_held_out(dataset: Dataset) -> tuple[list[list[Window]], list[Window]]:
+def seen_and_held_out(
+    dataset: Dataset, *, validated: bool = False
+) -> tuple[list[list[Window]], list[Window]]:
     """Give everybody's windows to train on, at the end of every tick, and those that decide.
 
-    Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the validation and
-    test targets of `splits` but that the validation windows decide.
+    Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the test targets
+    of `splits`. With ``validated`` the windows that decide are among those to train on, too.
     """
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     people = [
         [window for window in windows if window.target.period.end <= cutoff]
-        for windows in training_timelines(dataset)
+        for windows in training_timelines(dataset, validated=validated)
     ]
     held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
     return [windows for windows in people if windows], held_out
@@ -129,6 +138,7 @@ def save_pairs(
     *,
     seed: int = 0,
     without: Sequence[str] = (),
+    validated: bool = False,
 ) -> Manifest:
     """Write timelines to train on, windows to validate on and a manifest.
 
@@ -152,9 +162,10 @@ def save_pairs(
         )
     alone = [[window] for window in validation]
     seen = [window for chunk in chunks for window in chunk]
+    titles = _titles(seen, codec)
     parts = {
-        "train": _table(chunks, codec, prior, seed, common_shifts(seen, prior)),
-        "validation": _table(alone, codec, prior, seed, {}),
+        "train": _table(chunks, codec, prior, titles, seed, common_shifts(seen, prior)),
+        "validation": _table(alone, codec, prior, titles, seed, {}),
     }
     manifest = Manifest(
         dataset=dataset.name,
@@ -163,6 +174,7 @@ def save_pairs(
         cutoff=str(max(window.target.period.end for window in seen)),
         labels=codec.labels,
         categories=codec.categories,
+        titles=titles,
         prompt=codec.template,
         budget=codec.budget,
         counting=prior.to_dict(),
@@ -171,6 +183,7 @@ def save_pairs(
         seed=seed,
         fitted=Fitted.on(seen, validation).to_dict(),
         without=tuple(without),
+        validated=validated,
     )
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in parts:
@@ -207,6 +220,7 @@ def _table(
     chunks: Sequence[Sequence[Window]],
     codec: Codec,
     prior: DecayedDirichlet,
+    titles: Iterable[str],
     seed: int,
     shifts: Mapping[np.datetime64, FloatArray],
 ) -> datasets.Dataset:
@@ -218,11 +232,13 @@ def _table(
         request=datasets.Value("string"),
         line=datasets.Value("string"),
         back=datasets.Sequence(datasets.Value("int32")),
+        taken=datasets.Sequence(datasets.Sequence(datasets.Value("int32"))),
         log_prior=shape,
         shares=shape,
     )
 
-    found = [_row(chunk, codec, prior, seed, shifts) for chunk in chunks]
+    numbers = {title: number for number, title in enumerate(titles)}
+    found = [_row(chunk, codec, prior, numbers, seed, shifts) for chunk in chunks]
     columns = {name: [row[name] for row in found] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
 
@@ -231,6 +247,7 @@ def _row(
     chunk: Sequence[Window],
     codec: Codec,
     prior: DecayedDirichlet,
+    numbers: Mapping[str, int],
     seed: int,
     shifts: Mapping[np.datetime64, FloatArray],
 ) -> dict[str, Any]:
@@ -243,9 +260,22 @@ def _row(
         "request": codec.request(history),
         "line": completion(codec, chunk[-1], seed),
         "back": _ticks_after(chunk),
+        "taken": [[numbers[t] for t in _taken(w, codec) if t in numbers] for w in chunk],
         "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),
         "shares": shares_of(target_counts(chunk)),
     }
+
+
+def _titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
+    """How often targets hold each title that is no label, sorted."""
+    counts = Counter(title for window in windows for title in _taken(window, codec))
+    return {title: counts[title] for title in sorted(counts.keys() - set(codec.labels))}
+
+
+def _taken(window: Window, codec: Codec) -> list[str]:
+    """Give the titles of a target's newest items, as they stand in prompts."""
+    catalog = window.history.catalog
+    return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_TAKEN:]]
 
 
 def _ticks_after(chunk: Sequence[Window]) -> list[int]:

@@ -14,6 +14,7 @@ from llmrec.errors import TrainingError
 from llmrec.language.decoding import embed, lower_layers
 from llmrec.language.plaintext import Position, singly
 from llmrec.language.readout import Readout
+from llmrec.language.titles import TitleMemory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,12 +30,15 @@ class Slots:
         (n_slots,) which sequence of the batch, and how many positions lie after the slot.
     log_prior, shares
         (n_slots, n_categories) what counting says, and what was really taken.
+    taken
+        (n_slots, most) numbers of the titles taken, -1 where there are no more.
     """
 
     row: Tensor
     back: Tensor
     log_prior: Tensor
     shares: Tensor
+    taken: Tensor
 
     def to(self, device: torch.device | str) -> Slots:
         """Give them on another device."""
@@ -46,6 +50,7 @@ class Reader(nn.Module):
 
     loss = mean over slots of -sum_c share_c log q_c  (nats an event)
            + line_weight * mean over the line's tokens of -log p(token)
+           + title_weight * mean over the titles taken of -log p(title)
 
     with q = softmax(log prior + z): a new readout gives z = 0, so training starts at the prior.
 
@@ -57,6 +62,8 @@ class Reader(nn.Module):
         (n_categories, d) from `name_embeddings`.
     end
         Token that ends a line; it is learned like any other, whatever the padding token is.
+    memory
+        Of titles; without one nothing is said of them.
     """
 
     def __init__(
@@ -67,9 +74,12 @@ class Reader(nn.Module):
         *,
         end: int,
         line_weight: float,
+        memory: TitleMemory | None = None,
+        title_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.model, self.readout, self.end, self.line_weight = model, readout, end, line_weight
+        self.model, self.readout, self.memory, self.end = model, readout, memory, end
+        self.line_weight, self.title_weight = line_weight, title_weight
         self.register_buffer("names", names, persistent=False)
 
     def forward(
@@ -99,27 +109,35 @@ class Reader(nn.Module):
         totals = slots.shares.sum(dim=1)
         if not len(totals) or bool((totals <= 0).any()):
             raise TrainingError("a row has no label: a read slot needs a target with a category")
-        log_weights = torch.log_softmax(slots.log_prior + self.scores(prompts, slots), dim=1)
+        states = self.states(prompts, slots)
+        log_weights = torch.log_softmax(slots.log_prior + self.readout(states, self.names), dim=1)
         read = -(slots.shares * log_weights).sum(dim=1).mean()
         counted = -(slots.shares * slots.log_prior).sum(dim=1).mean()
         found = {"loss": read, "read_loss": read.detach(), "counting_loss": counted}
+        if self.memory is not None and bool((slots.taken >= 0).any()):
+            foretold = title_loss(self.memory.scores(states), slots.taken)
+            found["loss"] = found["loss"] + self.title_weight * foretold
+            found["title_loss"] = foretold.detach()
         if lines:
             written = self._line_loss(requests, lines)
-            found["loss"] = read + self.line_weight * written
+            found["loss"] = found["loss"] + self.line_weight * written
             found["line_loss"] = written.detach()
         return found
 
     def scores(self, prompts: Sequence[list[Position]], slots: Slots) -> Tensor:
         """(n_slots, n_categories) z at each slot."""
-        embedded, mask = embed(self.model, prompts)
-        if self.model.config.is_encoder_decoder:
-            states = self._started(embedded, mask)[slots.row]
-        else:
-            body = lower_layers(self.model, self.readout.depth)
-            hidden = body(inputs_embeds=embedded, use_cache=False, **_placed(mask))
-            states = hidden.last_hidden_state[slots.row, mask.shape[1] - 1 - slots.back]
-        scores: Tensor = self.readout(states, self.names)
+        scores: Tensor = self.readout(self.states(prompts, slots), self.names)
         return scores
+
+    def states(self, prompts: Sequence[list[Position]], slots: Slots) -> Tensor:
+        """(n_slots, d) hidden states at each slot."""
+        embedded, mask = embed(self.model, prompts, self.memory)
+        if self.model.config.is_encoder_decoder:
+            return self._started(embedded, mask)[slots.row]
+        body = lower_layers(self.model, self.readout.depth)
+        hidden = body(inputs_embeds=embedded, use_cache=False, **_placed(mask))
+        found: Tensor = hidden.last_hidden_state[slots.row, mask.shape[1] - 1 - slots.back]
+        return found
 
     def _started(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """(n_rows, d) states at the first position of an encoder-decoder's decoder."""
@@ -146,7 +164,7 @@ class Reader(nn.Module):
             rows = [
                 [*request, *singly(line)] for request, line in zip(requests, lines, strict=True)
             ]
-            embedded, mask = embed(self.model, rows)
+            embedded, mask = embed(self.model, rows, self.memory)
             body = self.model.get_decoder()
             hidden = body(inputs_embeds=embedded, use_cache=False, **_placed(mask))
             # The last len(line) + 1 positions of a row say the line and its end.
@@ -159,7 +177,7 @@ class Reader(nn.Module):
         return cross_entropy(self.model.get_output_embeddings()(states).float(), labels)
 
     def _decoded(self, requests: Sequence[list[Position]], ended: Sequence[list[int]]) -> Tensor:
-        embedded, mask = embed(self.model, requests)
+        embedded, mask = embed(self.model, requests, self.memory)
         start, width = self.model.config.decoder_start_token_id, max(map(len, ended))
         ids = [[start, *line[:-1], *[start] * (width - len(line))] for line in ended]
         output = self.model.get_decoder()(
@@ -174,6 +192,12 @@ class Reader(nn.Module):
         if getattr(self.model.config, "scale_decoder_outputs", False):
             found = found * self.model.config.d_model**-0.5
         return torch.cat([row[: len(line)] for row, line in zip(found, ended, strict=True)])
+
+
+def title_loss(scores: Tensor, taken: Tensor) -> Tensor:
+    """Mean over the titles taken of -log softmax(scores), nats; see `Slots.taken`."""
+    slot, place = (taken >= 0).nonzero(as_tuple=True)
+    return -torch.log_softmax(scores, dim=1)[slot, taken[slot, place]].mean()
 
 
 def _placed(mask: Tensor) -> dict[str, Tensor]:

@@ -14,11 +14,12 @@ from llmrec.contracts import FloatArray
 from llmrec.errors import DataError
 from llmrec.forecasters.counting import normalised
 from llmrec.forecasters.mixing import mean_loss
-from llmrec.language.adapters import AdapterAbout
+from llmrec.language.adapters import SEEN, AdapterAbout
 from llmrec.language.checkpoint import add_lora, save_adapter
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout
 from llmrec.language.readout import Readout, name_embeddings
+from llmrec.language.titles import TitleMemory, title_keys
 from llmrec.training.batches import Examples
 from llmrec.training.card import write_card
 from llmrec.training.config import TrainingConfig
@@ -37,10 +38,13 @@ def new_reader(
 ) -> tuple[LanguageModel, PeftModel, Reader]:
     """Load the base model, put a new adapter into it, and read it through a new readout.
 
+    With ``config.titles`` there is a new memory of the titles to learn from, too.
+
     Raises
     ------
     DataError
-        If the examples were written for other prompts than the config says.
+        If the examples were written for other prompts than the config says, or hold what the
+        config selects by.
     TrainingError
         If LoRA's targets match nothing.
     """
@@ -49,6 +53,11 @@ def new_reader(
         raise DataError(
             f"the examples in {config.pairs} have prompts of {found}, and the config says {asked}: "
             "run finetune/pairs.py again"
+        )
+    if manifest.validated and config.select == "best":
+        raise DataError(
+            f"the examples in {config.pairs} hold the validation windows, which then cannot decide "
+            "when to stop: write select: last, or run finetune/pairs.py without --validated"
         )
     torch.manual_seed(config.seed)
     model = LanguageModel.load(
@@ -73,8 +82,24 @@ def new_reader(
         name_embeddings(NameReadout(manifest.labels, model.encode), table),
         end=model.end,
         line_weight=config.line_weight,
+        memory=_new_memory(config, manifest, model),
+        title_weight=config.titles.weight,
     )
     return model, adapted, reader
+
+
+def _new_memory(
+    config: TrainingConfig, manifest: Manifest, model: LanguageModel
+) -> TitleMemory | None:
+    if not config.titles.rank or not manifest.titles:
+        return None
+    table = model.model.get_input_embeddings().weight
+    keys = title_keys(model.encode([f" {title}" for title in manifest.titles]))
+    memory = TitleMemory(keys, table.shape[1], config.titles.rank, config.titles.dropout)
+    counts = torch.tensor(list(manifest.titles.values()), dtype=torch.float32)
+    memory.common.data = counts.log() - counts.sum().log()
+    memory.to(table.device)
+    return memory
 
 
 def examples(
@@ -133,6 +158,8 @@ def save_run(
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(adapted, folder, config.model)
     reader.readout.save(folder)
+    if reader.memory is not None:
+        reader.memory.save(folder)
     about = AdapterAbout(
         base_model=config.model,
         base_fingerprint=model.base_fingerprint,
@@ -145,7 +172,7 @@ def save_run(
         period=manifest.period,
         seed=config.seed,
         config=config.model_dump(mode="json", exclude={"out", "pairs"}),
-        metrics=dict(metrics),
+        metrics={SEEN: dict(metrics)} if manifest.validated else dict(metrics),
         versions={name: metadata.version(name) for name in VERSIONS},
     )
     about.save(folder)

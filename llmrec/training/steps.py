@@ -116,7 +116,7 @@ class Steps(TrainerCallback):
         means, self.validating = run.means(), self.validating + time.monotonic() - start
         trained = {f"train_{name}": value for name, value in means.items()}
         run.evaluations.append({"step": run.step, "seconds": run.seconds, **trained, **metrics})
-        if better := bool(metrics["log_loss"] < lowest):
+        if better := bool(metrics["log_loss"] < lowest or self.config.select == "last"):
             run.best_step = run.step
         rate = self.trainer.lr_scheduler.get_last_lr()[0]
         judged = {f"eval_{name}": value for name, value in metrics.items()}

@@ -121,15 +121,16 @@ class BatchTrainer(Trainer):
         )
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Make AdamW over the adapter and the readout, each with its rate."""
-        trained = list(trainable(self.model).items())
-        readout = [(name, values) for name, values in trained if name.startswith("readout.")]
-        others = [(name, values) for name, values in trained if not name.startswith("readout.")]
-        decay = self.config.weight_decay
+        """Make AdamW over the adapter, the readout and the memory, each with its rate."""
+        config = self.config
+        rates = {"readout": config.readout_rate, "memory": config.titles.rate}
+        parts: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for name, values in trainable(self.model).items():
+            rate = rates.get(name.partition(".")[0], config.rate)
+            parts.setdefault(rate, []).append((name, values))
         groups = [
-            {"params": params, "lr": rate, "weight_decay": decay}
-            for params, rate in ((others, self.config.rate), (readout, self.config.readout_rate))
-            if params
+            {"params": params, "lr": rate, "weight_decay": config.weight_decay}
+            for rate, params in parts.items()
         ]
         make, values = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = make(groups, **values)

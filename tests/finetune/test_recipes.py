@@ -25,7 +25,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmrec import DataError, InterestEngine, load_dataset
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
-from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
+from llmrec.language.adapters import ABOUT_FILE, SEEN, AdapterAbout
 from llmrec.language.model import LanguageModel
 from llmrec.training.config import TrainingConfig, load_config
 from llmrec.training.typed import ConfigError
@@ -253,6 +253,17 @@ def test_layers_that_the_model_lacks_are_named() -> None:
 )
 def test_examples_that_were_written_otherwise_are_refused(flags: Any, told: str) -> None:
     refused(DataError, f"{told}.*run finetune/pairs.py again", *flags)
+
+
+def test_what_was_learned_from_cannot_decide_when_to_stop_and_is_marked_as_such() -> None:
+    run("pairs", "--data", "tiny", "--model", "llama", "--out", "pairs/validated", "--validated")
+    seen = ("--pairs", "pairs/validated")
+    refused(DataError, r"hold the validation windows.*select: last", *seen)
+    history = lora(TINY, "runs/validated", *seen, "--select", "last")["history"]
+    assert history.best_step == history.steps
+    about = AdapterAbout.load(Path("runs/validated/adapter"))
+    assert list(about.metrics) == [SEEN]
+    assert about.cutoff <= json.loads(Path("pairs/validated/manifest.json").read_text())["cutoff"]
 
 
 def test_examples_that_are_not_there_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.explain.truth import completion
 from llmrec.language.codec import Codec
 from llmrec.language.plaintext import BAG, END_OF_BAG
-from llmrec.training.pairs import MANIFEST, Manifest, load_pairs, save_pairs
+from llmrec.training.pairs import (
+    MANIFEST,
+    Manifest,
+    load_pairs,
+    save_pairs,
+    seen_and_held_out,
+)
 from tests.training.small import PRIOR, codec_of, dataset
 from tests.worlds import catalog, log
 
@@ -66,8 +73,8 @@ def taken_by_everybody(windows: list[Window]) -> dict[np.datetime64, np.ndarray]
 
 
 def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) -> None:
-    data, codec, folder, _ = made
-    table = load_pairs(folder)[1]["train"]
+    data, codec, folder, manifest = made
+    table, known = load_pairs(folder)[1]["train"], list(manifest.titles)
     windows = {timeline[0].history.user_id: timeline for timeline in training_timelines(data)}
     left = {user: len(timeline) for user, timeline in windows.items()}
     common = taken_by_everybody([window for timeline in windows.values() for window in timeline])
@@ -79,9 +86,11 @@ def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) 
         assert row["prompt"] == codec.prompt(newest)
         assert row["request"] == codec.request(newest)
         assert row["line"] == completion(codec, timeline[-1], 3)
-        for back, prior, shares, window in zip(
-            row["back"], row["log_prior"], row["shares"], timeline, strict=True
+        for back, prior, shares, taken, window in zip(
+            row["back"], row["log_prior"], row["shares"], row["taken"], timeline, strict=True
         ):
+            titles = [codec.title(data.catalog, item) for item in window.target.item_idx]
+            assert [known[number] for number in taken] == titles
             assert len(ticks(newest)[0]) - back == len(ticks(window.history)[0])
             expected = PRIOR.category_weights([window.history])[0]
             expected *= common.get(window.history.cutoff, 1.0)
@@ -89,6 +98,38 @@ def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) 
             counts = window.target.category_counts
             np.testing.assert_allclose(shares, counts / counts.sum(), atol=1e-6)
     assert not any(left.values())
+
+
+def test_titles_are_counted_over_the_targets_to_train_on(made: tuple) -> None:
+    data, codec, _, manifest = made
+    windows = [window for timeline in training_timelines(data) for window in timeline]
+    counts = Counter(
+        codec.title(data.catalog, item) for window in windows for item in window.target.item_idx
+    )
+    assert manifest.titles == counts
+    assert list(manifest.titles) == sorted(manifest.titles)
+
+
+def test_a_title_that_is_a_label_too_is_none(tmp_path: Path) -> None:
+    data = dataset()
+    titles = ["Drama" if place == 0 else title for place, title in enumerate(data.catalog.titles)]
+    data = replace(data, catalog=replace(data.catalog, titles=tuple(titles)))
+    manifest = save(tmp_path / "pairs", data, codec_of(data))
+    assert "Drama" not in manifest.titles
+    assert len(manifest.titles) > 3
+
+
+def test_validated_examples_hold_the_validation_targets_and_no_test_target(made: tuple) -> None:
+    data = made[0]
+    people, held_out = seen_and_held_out(data, validated=True)
+    seen = {
+        (window.history.user_idx, window.target.stop) for windows in people for window in windows
+    }
+    assert {(window.history.user_idx, window.target.stop) for window in held_out} <= seen
+    tests = [found for name, found in splits(data).items() if name != "validation"]
+    for window in [window for windows in people for window in windows]:
+        for test in [test for test in tests[0] if test.history.user_idx == window.history.user_idx]:
+            assert window.target.stop <= test.target.start
 
 
 def test_validation_holds_one_slot_a_window_at_the_end_of_its_prompt(made: tuple) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import torch
 from peft import PeftModel
 from scipy.special import log_softmax
 
+from llmrec.data.catalog import clean_text
 from llmrec.data.periods import target_counts
 from llmrec.errors import TrainingError
 from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.forecasters.mixing import shares_of
 from llmrec.language.checkpoint import add_lora, save_adapter
-from llmrec.language.codec import Codec
+from llmrec.language.codec import TITLE_LENGTH, Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout
 from llmrec.language.readout import Readout
+from llmrec.language.titles import TitleMemory, title_keys
 from llmrec.training.batches import Examples
 from llmrec.training.pairs import common_shifts, load_pairs, save_pairs
 from llmrec.training.reader import Reader, Slots
@@ -61,13 +64,31 @@ def batch(
     return only()
 
 
+def slots_of(shares: torch.Tensor) -> Slots:
+    """Give slots at the end of the first prompt, nothing known before and no title taken."""
+    places = torch.zeros(len(shares), dtype=torch.long)
+    return Slots(places, places, torch.zeros_like(shares), shares, places[:, None] - 1)
+
+
 def key(log_prior: Any, shares: Any) -> str:
     return str(np.round(np.concatenate([log_prior, shares]), 5).tolist())
 
 
-def alone(codec: Codec, model: LanguageModel, readout: Readout) -> dict[str, np.ndarray]:
+def memory_of(model: LanguageModel) -> TitleMemory:
+    """Give a memory of all titles of the log that moves what is read."""
+    torch.manual_seed(7)
+    titles = [f" {clean_text(title, TITLE_LENGTH)}" for title in DATA.catalog.titles]
+    memory = TitleMemory(title_keys(model.encode(titles)), 32, 3)
+    for values in memory.parameters():
+        torch.nn.init.normal_(values)
+    return memory
+
+
+def alone(
+    codec: Codec, model: LanguageModel, readout: Readout, memory: TitleMemory | None
+) -> dict[str, np.ndarray]:
     """Give the scores of each window's history, read by its own prompt, by prior and target."""
-    reading = LanguageModel("tiny", model.model, model.tokenizer, readout=readout)
+    reading = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
     names, found = NameReadout(codec.labels, model.encode), {}
     shifts = common_shifts([window for windows in PEOPLE for window in windows], PRIOR)
     for windows in PEOPLE:
@@ -81,14 +102,20 @@ def alone(codec: Codec, model: LanguageModel, readout: Readout) -> dict[str, np.
     return found
 
 
+@pytest.mark.parametrize("knows_titles", [False, True])
 @pytest.mark.parametrize("depth", [None, 1])
 def test_one_pass_over_timelines_gives_what_each_history_alone_gives(
-    model: LanguageModel, codec: Codec, batch: dict[str, Any], depth: int | None
+    model: LanguageModel,
+    codec: Codec,
+    batch: dict[str, Any],
+    depth: int | None,
+    knows_titles: bool,
 ) -> None:
     if depth and model.is_encoder_decoder:
         pytest.skip("only decoders are read at a depth")
-    reader = reader_of(model, codec, depth=depth).eval()
-    expected = alone(codec, model, reader.readout)
+    memory = memory_of(model) if knows_titles else None
+    reader = reader_of(model, codec, depth=depth, memory=memory).eval()
+    expected = alone(codec, model, reader.readout, memory)
     slots = batch["slots"]
     with torch.inference_mode():
         scores = reader.scores(batch["prompts"], slots).numpy()
@@ -120,6 +147,26 @@ def test_the_reading_loss_is_the_cross_entropy_of_the_updated_prior(
         weights /= weights.sum(dim=1, keepdim=True)
         expected = -(slots.shares * weights.log()).sum(dim=1).mean()
         torch.testing.assert_close(reader(batch["prompts"], slots)["loss"], expected)
+
+
+def test_the_loss_of_titles_is_the_mean_over_what_was_taken_and_is_added_with_its_weight(
+    model: LanguageModel, codec: Codec, batch: dict[str, Any]
+) -> None:
+    memory, slots = memory_of(model), batch["slots"]
+    reader = reader_of(model, codec, memory=memory, title_weight=0.25).eval()
+    with torch.inference_mode():
+        states = reader.states(batch["prompts"], slots)
+        log_weights = memory.scores(states).log_softmax(dim=1)
+        losses = [
+            -row[title]
+            for row, taken in zip(log_weights, slots.taken.tolist(), strict=True)
+            for title in taken
+            if title >= 0
+        ]
+        found = reader(batch["prompts"], slots)
+    torch.testing.assert_close(found["title_loss"], torch.stack(losses).mean())
+    expected = found["read_loss"] + 0.25 * found["title_loss"]
+    torch.testing.assert_close(found["loss"], expected)
 
 
 def line_losses(
@@ -187,16 +234,18 @@ def test_the_end_of_a_line_is_learned_even_if_padding_is_the_same_token(folder: 
     assert end_loss() < 0.7 * before
 
 
-def test_gradients_reach_lora_and_readout_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_gradients_reach_lora_readout_and_memory_and_nothing_else(
+    folder: Path, tmp_path: Path
+) -> None:
     model, _ = adapted(folder)
     codec = codec_of(DATA, model)
     save_pairs(tmp_path, DATA, codec, PRIOR, PEOPLE, splits(DATA)["validation"])
     table = load_pairs(tmp_path)[1]["train"]
     (only,) = Examples(table, model, batch_positions=10**6, line_share=0.5).epoch(0)
-    reader = reader_of(model, codec)
+    reader = reader_of(model, codec, memory=memory_of(model), title_weight=0.1)
     reader(**only())["loss"].backward()
     for name, values in reader.named_parameters():
-        trained = "lora_" in name or name.startswith("readout.")
+        trained = "lora_" in name or name.startswith(("readout.", "memory."))
         assert values.requires_grad == trained, name
         assert (values.grad is not None and bool(values.grad.any())) == trained, name
 
@@ -204,7 +253,7 @@ def test_gradients_reach_lora_and_readout_and_nothing_else(folder: Path, tmp_pat
 def test_layers_above_the_depth_get_no_gradient_from_reading(tmp_path: Path) -> None:
     model, _ = adapted(saved("llama", tmp_path))
     reader = reader_of(model, codec_of(DATA, model), depth=1)
-    slots = Slots(*(torch.zeros(1, dtype=torch.long),) * 2, torch.zeros(1, 5), torch.eye(5)[:1])
+    slots = slots_of(torch.eye(5)[:1])
     reader(model.positions(["Drama"]), slots)["loss"].backward()
     reached = {name for name, values in reader.named_parameters() if values.grad is not None}
     assert any("layers.0" in name for name in reached)
@@ -215,15 +264,13 @@ def test_layers_above_the_depth_get_no_gradient_from_reading(tmp_path: Path) -> 
 def test_a_row_without_a_label_is_refused(
     model: LanguageModel, codec: Codec, shares: torch.Tensor
 ) -> None:
-    places = torch.zeros(len(shares), dtype=torch.long)
-    slots = Slots(places, places, torch.zeros(len(shares), 5), shares)
+    slots = slots_of(shares)
     with pytest.raises(TrainingError, match="a row has no label"):
         reader_of(model, codec)(model.positions(["Drama"]), slots)
 
 
 def test_a_line_without_tokens_is_refused(model: LanguageModel, codec: Codec) -> None:
-    place = torch.zeros(1, dtype=torch.long)
-    slots = Slots(place, place, torch.zeros(1, 5), torch.eye(5)[:1])
+    slots = slots_of(torch.eye(5)[:1])
     rows = model.positions(["Drama"])
     with pytest.raises(TrainingError, match="a row has no label: a line"):
         reader_of(model, codec)(rows, slots, rows, [[]])
@@ -232,22 +279,20 @@ def test_a_line_without_tokens_is_refused(model: LanguageModel, codec: Codec) ->
 def test_a_saved_adapter_reads_the_same_when_it_is_loaded(folder: Path, tmp_path: Path) -> None:
     model, inside = adapted(folder)
     codec = codec_of(DATA, model)
-    reader: Reader = reader_of(model, codec).eval()
+    memory = memory_of(model)
+    reader: Reader = reader_of(model, codec, memory=memory).eval()
     save_adapter(inside, tmp_path, "tiny")
     reader.readout.save(tmp_path)
+    memory.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",
         "readout.safetensors",
+        "titles.safetensors",
     }
     loaded = LanguageModel.load(str(folder), adapter=tmp_path, device="cpu")
     prompts = [codec.prompt(windows[-1].history) for windows in PEOPLE]
-    slots = Slots(
-        torch.arange(len(prompts)),
-        torch.zeros(len(prompts), dtype=torch.long),
-        torch.zeros(len(prompts), 5),
-        torch.ones(len(prompts), 5),
-    )
+    slots = replace(slots_of(torch.ones(len(prompts), 5)), row=torch.arange(len(prompts)))
     with torch.inference_mode():
         scores = reader.scores(model.positions(prompts), slots).numpy()
     found = loaded.read(prompts, NameReadout(codec.labels, loaded.encode))
