@@ -18,6 +18,7 @@ from llmrec.evaluation.scores import judge, slices, summarise
 from llmrec.explain.truth import BoolArray
 from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
 from llmrec.forecasters.family import EXPERTS
+from llmrec.forecasters.mixing import fit_share, mixed
 
 KINDS = ("cold", "stable", "drifting")
 SHOWN = ("log_loss", "log_loss_gain", "drift_captured", "jsd", "emerging_recall", "coverage80")
@@ -65,6 +66,29 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
         more = {expert: court.numeric(expert) for expert in experts} | {name: alone}
         stack = f"{mixture} + {name}"
         found[stack] = Stack(court.mixture(stack, more), mixture)
+    if tuned.model.memory is not None:
+        found |= _with_titles(court, tuned)
+    return found
+
+
+def _with_titles(court: Court, tuned: Tuned) -> dict[str, Stack]:
+    """Mix what is foretold of titles into priors, with shares chosen on validation."""
+    learned = {
+        split: tuned.on(split).titles(court.counting, windows)
+        for split, windows in court.windows.items()
+    }
+    found = {}
+    for prior in (COUNTING, MIXTURE, SASREC):
+        counted = {
+            split: court.numeric(prior).of(histories(windows))
+            for split, windows in court.windows.items()
+        }
+        share, _ = fit_share(
+            counted["validation"], learned["validation"], court.targets["validation"]
+        )
+        weights = {split: mixed(counted[split], learned[split], share) for split in learned}
+        name = f"{tuned.name} titles in {prior}"
+        found[name] = Stack(court.stored(name, weights), prior)
     return found
 
 

@@ -19,6 +19,7 @@ from llmrec.data.readers import Dataset
 from llmrec.engine import ADAPTER
 from llmrec.evaluation.report import codec_for
 from llmrec.forecasters.llm import LLMForecaster
+from llmrec.forecasters.titles import ForetoldTitles
 from llmrec.language.adapters import AdapterAbout, adapter_hash
 from llmrec.language.model import Generation, LanguageModel
 from llmrec.language.reading import NameReadout
@@ -129,6 +130,20 @@ class Tuned:
     def read(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
         """(n_windows, n_categories) centred scores."""
         return self.forecaster(prior, windows).read([window.history for window in windows])
+
+    def titles(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
+        """(n_windows, n_categories) what the titles alone say that it foretells."""
+        places = [(window.history.user_idx, window.history.event_ids.stop) for window in windows]
+        path = self.model.folder / f"titles-{_key(np.array(places).tobytes())}.npy"
+        if not path.exists():
+            codec = self.forecaster(prior, windows).codec
+            content = io.BytesIO()
+            learned = ForetoldTitles(self.model, codec, prior).learned(
+                [window.history for window in windows]
+            )
+            np.save(content, learned)
+            write_bytes(path, content.getvalue())
+        return np.asarray(np.load(path))
 
 
 def adapter_inside(folder: Path) -> Path:

@@ -23,6 +23,29 @@ TESTS = (
     ("completejourney", "test 2", "period 12"),
     ("ml-100k", "test", "MovieLens 100K"),
 )
+ON_COUNTING, FULL = "LLM on DecayedDirichlet", "LLM (a = 1)"
+TITLES = "LLM titles in DecayedDirichlet"
+GAINS = (  # what is said of a row, its part of the split, model and metric
+    ("the reading, calibrated, on counting", "", ON_COUNTING, "gain_of_reading"),
+    ("... of people with at most two periods", "cold", ON_COUNTING, "gain_of_reading"),
+    ("... of the third whose interests move most", "drifting", ON_COUNTING, "gain_of_reading"),
+    ("... on the gated mixture", "", "LLM on GatedMixture", "gain_of_reading"),
+    ("... on the mixture with SASRec", "", "LLM on GatedMixture + SASRec", "gain_of_reading"),
+    (
+        "the tuned model as one more expert of the mixture",
+        "",
+        "GatedMixture + LLM",
+        "gain_of_reading",
+    ),
+    ("... with SASRec", "", "GatedMixture + SASRec + LLM", "gain_of_reading"),
+    ("the reading, a = 1, on counting, with no history", "last 0 periods", FULL, "log_loss_gain"),
+    ("... with the last period alone", "last 1 periods", FULL, "log_loss_gain"),
+    ("... with the last two alone", "last 2 periods", FULL, "log_loss_gain"),
+    ("... with order shuffled instead", "order shuffled", FULL, "log_loss_change"),
+    ("... with names of like meaning", "names of like meaning", FULL, "log_loss_change"),
+    ("... with names without meaning", "names without meaning", FULL, "log_loss_change"),
+    ("... with titles without meaning", "titles without meaning", FULL, "log_loss_change"),
+)
 HEAD = """# Benchmarks
 
 One script a claim: `python -m benchmarks.NAME` prints a table and writes `results/NAME.json`. This
@@ -127,30 +150,18 @@ def forecasts() -> str:
 
 
 def tuned() -> str:
-    """Write what the tuned model gains on MovieLens, what it lives on, and the calendar's part."""
-    found = rows_of("finetune_quality_ml-100k") | rows_of("training_speed")
-
-    def row(part: str, model: str, metric: str) -> dict[str, Any]:
-        split = f"test / {part}" if part else "test"
-        return dict(found["ml-100k", split, model, metric])
-
-    gain, calibrated = "gain_of_reading", "LLM on DecayedDirichlet"
-    shown = {
-        "calibrated on counting, over counting": row("", calibrated, gain),
-        "... of people with at most two periods": row("cold", calibrated, gain),
-        "... of the third whose interests move most": row("drifting", calibrated, gain),
-        "as one more expert of the gated mixture, over it": row("", "GatedMixture + LLM", gain),
-        "... beside SASRec as an expert too": row("", "GatedMixture + SASRec + LLM", gain),
-    }
-    full = "LLM (a = 1)"
-    for n, text in enumerate(("no history", "the last period alone", "the last two alone")):
-        shown[f"a = 1, over counting, with {text}"] = row(
-            f"last {n} periods", full, "log_loss_gain"
-        )
-    for part in ("order shuffled", "names without meaning", "titles without meaning"):
-        shown[f"a = 1, with {part} instead"] = flipped(row(part, full, "log_loss_change"))
-    lines = ["| MovieLens 100K: the tuned LLM, | gains | people |", "|---|---|---|"]
-    lines += [f"| {text} | {signed(one, 4)} | {one['n']} |" for text, one in shown.items()]
+    """Write what the tuned model gains, what it lives on, and the calendar's part."""
+    found = rows_of("training_speed")
+    for dataset in ("completejourney", "ml-100k"):
+        found |= rows_of(f"finetune_quality_{dataset}")
+    lines = ["| gain of | " + " | ".join(title for *_, title in TESTS) + " |", "|---" * 4 + "|"]
+    for text, part, model, metric in GAINS:
+        cells = []
+        for dataset, split, _ in TESTS:
+            row = found.get((dataset, f"{split} / {part}" if part else split, model, metric))
+            row = flipped(row) if row and metric == "log_loss_change" else row
+            cells.append(f"{signed(row, 4)}, n {row['n']:,}" if row else "-")
+        lines.append(f"| {text} | " + " | ".join(cells) + " |")
     season, reading = rows_of("season_reading"), ("SeasonReading(GatedMixture)", "gain_on_prior")
     moved = [signed(season["completejourney", f"test {n}", *reading], 5) for n in (1, 2)]
     speed = {metric: value["value"] for (*_, metric), value in found.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.contracts import Forecast
+from llmrec.contracts import Forecast, Forecaster
 from llmrec.data.calendar import INSTANT, as_time
 from llmrec.data.files import write_text
 from llmrec.data.periods import (
@@ -232,9 +232,17 @@ class InterestEngine:
         return why_not(item, rerank, k, self.dataset.catalog, history)
 
     def fit(self, n_windows: int | None = 500, seed: int = 0) -> InterestEngine:
-        """Fit the calibration of the reading on the last period before the cutoff."""
-        windows = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
-        self.forecaster.fit(draw(windows, n_windows, seed))
+        """Fit how far titles and reading are trusted, on the last period before the cutoff."""
+        found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
+        windows = draw(found, n_windows, seed)
+        if self.forecaster.model.memory is not None:
+            from llmrec.forecasters.titles import ForetoldTitles
+
+            counting = DecayedDirichlet(**self.settings.counting)
+            titles = ForetoldTitles(self.forecaster.model, self.forecaster.codec, counting)
+            self.forecaster.prior = titles.fit(windows)
+            self.settings = replace(self.settings, titles=titles.share)
+        self.forecaster.fit(windows)
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -307,13 +315,16 @@ def _forecaster(
     from llmrec.evaluation.report import codec_for
     from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.forecasters.titles import ForetoldTitles
     from llmrec.language.model import LanguageModel
 
     model = LanguageModel.load(settings.model, **loading)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
     if about := AdapterAbout.find(Path(model.adapter or settings.model)):
         about.check(model.base_fingerprint, codec.labels, codec.template)
-    prior = DecayedDirichlet(**settings.counting)
+    prior: Forecaster = DecayedDirichlet(**settings.counting)
+    if settings.titles and model.memory is not None:
+        prior = ForetoldTitles(model, codec, prior, settings.titles)
     if calibration_file is None or not calibration_file.is_file():
         return LLMForecaster(model, codec, prior, write=write)
     calibration = Calibration.load(calibration_file, dataset.catalog.categories)

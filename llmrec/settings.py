@@ -40,6 +40,8 @@ class EngineSettings:
         Name of a scorer to its weight; scorers of weight 0 are not built.
     strength
         How hard the forecast tilts the ranking (0: not at all).
+    titles
+        How far the titles that the model foretells are trusted, see `ForetoldTitles`.
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
     dataset
@@ -55,6 +57,7 @@ class EngineSettings:
     counting: Mapping[str, Any] = field(default_factory=dict)
     blend: Mapping[str, float] = field(default_factory=dict)
     strength: float = 1.0
+    titles: float = 0.0
     adapter: str = ""
     dataset: str = ""
     period: str = ""
@@ -72,7 +75,7 @@ class EngineSettings:
 
     def untuned(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""
-        plain = replace(self, model=model, adapter="")
+        plain = replace(self, model=model, titles=0.0, adapter="")
         if not self.adapter:
             return plain
         return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)

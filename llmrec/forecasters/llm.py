@@ -116,14 +116,16 @@ class LLMForecaster:
         weights = np.stack([f.category_weights for f in prior])
         scores = self.read(histories) if calibration.trusted else np.zeros_like(weights)
         updated = calibration.apply(weights, scores)
+        how, why = prior[0].source.how, prior[0].source.why
+        titles = f"; {why}" if how == "llm" else ""
         if calibration.trusted:
-            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}")
+            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}{titles}")
         else:
             mean, low, _ = calibration.gain
             source = self._source(
-                "fallback",
+                "llm" if titles else "fallback",
                 f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
-                f"event, lower bound {low:+.4f}",
+                f"event, lower bound {low:+.4f}{titles}",
             )
         found = forecasts_of(source, histories, updated, calibration.spread)
         unread = self._source("fallback", "there is no event to read")

@@ -283,6 +283,22 @@ class LanguageModel:
             scores = self.readout(states, names.cpu())
         return np.asarray(scores.numpy(), dtype=np.float64)
 
+    def foretell(self, prompts: Sequence[str]) -> FloatArray:
+        """(n_prompts, n_titles) probabilities of the titles of its memory to be taken next.
+
+        Raises
+        ------
+        ValueError
+            If there is no memory, or a prompt is empty or longer than the model's context.
+        """
+        if self.memory is None or self.readout is None:
+            raise ValueError(f"{self.name} has no memory of titles")
+        with torch.inference_mode():
+            states = self.slot_states(prompts, self.readout.depth)
+            scores = self.memory.scores(states.to(self.memory.common.device))
+            found = torch.softmax(scores.double(), dim=1)
+        return np.asarray(found.cpu().numpy())
+
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
         """Log-probability of each text as what follows a prompt, which is read once a batch.
 

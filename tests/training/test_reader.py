@@ -318,3 +318,16 @@ def test_lora_changes_nothing_before_it_is_trained(folder: Path) -> None:
     some = np.arange(20)
     expected = plain.slot_logits(REQUESTS, some)
     np.testing.assert_allclose(model.slot_logits(REQUESTS, some), expected, atol=1e-5)
+
+
+def test_mixed_precision_finds_nearly_the_same_loss_and_every_gradient(
+    model: LanguageModel, codec: Codec, batch: dict[str, Any]
+) -> None:
+    reader = reader_of(model, codec, memory=memory_of(model), title_weight=0.1)
+    whole = reader(**batch)["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = reader(**batch)["loss"]
+    mixed.backward()
+    assert mixed.item() == pytest.approx(whole.item(), rel=0.05)
+    trained = [values for values in reader.parameters() if values.requires_grad]
+    assert all(values.grad is not None and values.grad.dtype == values.dtype for values in trained)

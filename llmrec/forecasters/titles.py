@@ -1,0 +1,96 @@
+"""What a tuned language model foretells of titles, summed over categories: a forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from llmrec.contracts import FloatArray, Forecast, Forecaster, Source
+from llmrec.data.catalog import Catalog
+from llmrec.data.fitted import Fitted
+from llmrec.data.periods import History, Window, target_counts
+from llmrec.errors import DataError
+from llmrec.forecasters.mixing import fit_share, mixed, shares_of, weights_of, weights_on
+from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
+from llmrec.language.titles import TitleMemory, title_keys
+
+
+class ForetoldTitles:
+    """Counting, and the categories of the titles that a language model expects next.
+
+    q = (1 - share) * prior + share * sum_i p(title i) * category shares of i. A person without an
+    event, and a catalog of which the model knows no title, get the prior alone.
+
+    Parameters
+    ----------
+    model, codec
+        A model with a memory of titles, and the prompts it reads.
+    prior
+        The forecaster mixed in.
+    share, spread
+        How far the titles are trusted, and how far what comes scatters; see `fit`.
+
+    Raises
+    ------
+    DataError
+        If the model has no memory of titles.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        codec: Codec,
+        prior: Forecaster,
+        share: float = 0.0,
+        spread: Spread = UNFITTED,
+    ) -> None:
+        if model.memory is None:
+            raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
+        self.model, self.codec, self.prior = model, codec, prior
+        self.memory: TitleMemory = model.memory
+        self.share, self.spread = share, spread
+        self.fitted: Fitted | None = None
+
+    def fit(self, windows: Sequence[Window]) -> ForetoldTitles:
+        """Choose the share of least log-loss on validation windows; give itself back."""
+        histories, targets = [window.history for window in windows], target_counts(windows)
+        counted, learned = weights_on(self.prior, windows), self.learned(histories)
+        self.share, _ = fit_share(counted, learned, targets)
+        self.spread = fit_spread(histories, mixed(counted, learned, self.share), targets)
+        self.fitted = Fitted.on(windows).joined(getattr(self.prior, "fitted", None))
+        return self
+
+    def learned(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) what the titles alone say; all 0 where they say nothing."""
+        found = np.zeros((len(histories), len(self.codec.labels)))
+        known = [row for row, history in enumerate(histories) if history.n_events]
+        if known:
+            prompts = [self.codec.prompt(histories[row]) for row in known]
+            weights = self.model.foretell(prompts)
+            found[known] = shares_of(weights @ self._categories(histories[known[0]].catalog))
+        return found
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        counted = weights_of(self.prior, histories)
+        learned = self.learned(histories) if self.share else np.zeros_like(counted)
+        source = Source(
+            f"ForetoldTitles({self.model.name})", "llm", f"titles trusted with {self.share:g}"
+        )
+        return forecasts_of(source, histories, mixed(counted, learned, self.share), self.spread)
+
+    def _categories(self, catalog: Catalog) -> FloatArray:
+        """(n_titles, n_categories) mean category shares of the items that have a title."""
+        texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
+        row_of = {key: row for row, key in enumerate(self.memory.keys.tolist())}
+        rows = np.array([row_of.get(key, -1) for key in title_keys(self.model.encode(texts))])
+        (items,) = np.nonzero(rows >= 0)
+        ones = (np.ones(len(items)), (rows[items], items))
+        of = sparse.coo_array(ones, shape=(len(row_of), catalog.n_items)).tocsr()
+        return shares_of(np.asarray((of @ catalog.shares).todense()))

@@ -1,0 +1,92 @@
+"""Foretold titles as a forecast: summed over the categories of the items that have them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from llmrec.data.periods import target_counts
+from llmrec.errors import DataError
+from llmrec.evaluation.alterations import truncated
+from llmrec.evaluation.backtest import splits
+from llmrec.forecasters.llm import LLMForecaster
+from llmrec.forecasters.mixing import mean_loss, weights_of
+from llmrec.forecasters.titles import ForetoldTitles
+from llmrec.language.model import LanguageModel
+from llmrec.language.readout import Readout
+from llmrec.language.titles import TitleMemory, title_keys
+from tests.training.small import PRIOR, codec_of, dataset, saved
+
+DATA = dataset()
+WINDOWS = splits(DATA)["validation"]
+HISTORIES = [window.history for window in WINDOWS]
+
+
+@pytest.fixture(scope="module", params=["llama", "t5"])
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LanguageModel:
+    """Give a tiny model that knows the titles of all items but the first."""
+    plain = LanguageModel.load(str(saved(request.param, tmp_path_factory.mktemp("m"))))
+    codec, n_items = codec_of(DATA), DATA.catalog.n_items
+    texts = [f" {codec.title(DATA.catalog, item)}" for item in range(1, n_items)]
+    torch.manual_seed(3)
+    memory = TitleMemory(title_keys(plain.encode(texts)), 32, 4)
+    for values in memory.parameters():
+        torch.nn.init.normal_(values)
+    readout = Readout(32, 4).eval()
+    return LanguageModel("tiny", plain.model, plain.tokenizer, "", readout, memory.eval())
+
+
+def foretold(model: LanguageModel, share: float = 0.6) -> ForetoldTitles:
+    return ForetoldTitles(model, codec_of(DATA, model), PRIOR, share)
+
+
+def test_what_is_learned_is_the_sum_over_titles_of_their_items_shares(model: LanguageModel) -> None:
+    codec = codec_of(DATA, model)
+    weights = model.foretell([codec.prompt(history) for history in HISTORIES])
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+    shares = np.asarray(DATA.catalog.shares.todense())[1:]
+    shares /= shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(foretold(model).learned(HISTORIES), weights @ shares, atol=1e-6)
+
+
+def test_the_forecast_mixes_it_into_the_prior_with_the_share(model: LanguageModel) -> None:
+    forecaster = foretold(model)
+    expected = 0.4 * weights_of(PRIOR, HISTORIES) + 0.6 * forecaster.learned(HISTORIES)
+    np.testing.assert_allclose(weights_of(forecaster, HISTORIES), expected, atol=1e-9)
+    assert forecaster.forecast(HISTORIES)[0].source.how == "llm"
+
+
+def test_nobody_without_an_event_is_read(model: LanguageModel) -> None:
+    nobody = [window.history for window in truncated(WINDOWS, 0)]
+    assert not foretold(model).learned(nobody).any()
+    found, counted = weights_of(foretold(model), nobody), weights_of(PRIOR, nobody)
+    np.testing.assert_allclose(found, counted, atol=1e-12)
+
+
+def test_the_share_is_the_best_of_those_tried_on_the_windows(model: LanguageModel) -> None:
+    forecaster, targets = foretold(model, 0.0).fit(WINDOWS), target_counts(WINDOWS)
+    best = mean_loss(weights_of(forecaster, HISTORIES), targets)
+    for share in (0.0, 0.3, 0.98):
+        assert best <= mean_loss(weights_of(foretold(model, share), HISTORIES), targets) + 1e-12
+    assert forecaster.fitted is not None
+    assert all(map(forecaster.fitted.saw, WINDOWS))
+
+
+def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
+    plain = LanguageModel("plain", model.model, model.tokenizer)
+    with pytest.raises(DataError, match=r"plain has no memory of titles: .*titles\.rank"):
+        foretold(plain)
+    with pytest.raises(ValueError, match="no memory"):
+        plain.foretell(["Drama"])
+
+
+def test_a_reading_beside_it_says_that_titles_are_trusted(model: LanguageModel) -> None:
+    reading = LLMForecaster(model, codec_of(DATA, model), foretold(model))
+    many = [window for window in WINDOWS for _ in range(20)]
+    reading.fit(many, scores=np.zeros((len(many), 5)))
+    source = reading.forecast(HISTORIES)[0].source
+    assert source.how == "llm"
+    assert source.why.endswith("titles trusted with 0.6")
