@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from benchmarks.court import COUNTING, Court, Row, histories
-from benchmarks.reading_parts import calibrated
+from benchmarks.reading_parts import calibrated, title_share
 from benchmarks.remembered import Tuned
 from llmrec.contracts import FloatArray
 from llmrec.data.periods import Window, target_counts
@@ -16,6 +16,7 @@ from llmrec.evaluation.backtest import draw
 from llmrec.evaluation.metrics import log_loss
 from llmrec.forecasters.calibration import Calibration, softmax_update
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.mixing import mixed
 
 SYNONYMS = {
     "ml-100k": {
@@ -97,6 +98,7 @@ def cold(court: Court, tuned: Tuned) -> Iterator[Row]:
             losses = {
                 COUNTING: log_loss(counted, targets),
                 f"{tuned.name} (a = 1)": log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
+                **_of_titles(court, tuned, windows, counted, targets),
             }
             cut = f"{split} / last {n} periods"
             yield from court.compared(cut, losses)
@@ -161,4 +163,16 @@ def _losses(
         f"{tuned.name} (a = 1)": softmax_update(counted, z, 1.0, 0.0),
         f"{tuned.name} on {COUNTING}": calibration.apply(counted, z),
     }
-    return {name: log_loss(q, targets) for name, q in weights.items()}
+    losses = {name: log_loss(q, targets) for name, q in weights.items()}
+    return losses | _of_titles(court, tuned, windows, counted, targets)
+
+
+def _of_titles(
+    court: Court, tuned: Tuned, windows: list[Window], counted: FloatArray, targets: FloatArray
+) -> dict[str, FloatArray]:
+    """Losses of the titles foretold, mixed into counting; none if the model has no memory."""
+    if tuned.model.memory is None:
+        return {}
+    share = title_share(court, tuned, COUNTING)
+    q = mixed(counted, tuned.titles(court.counting, windows), share)
+    return {f"{tuned.name} titles in {COUNTING}": log_loss(q, targets)}

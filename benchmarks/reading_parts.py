@@ -73,23 +73,28 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
 
 def _with_titles(court: Court, tuned: Tuned) -> dict[str, Stack]:
     """Mix what is foretold of titles into priors, with shares chosen on validation."""
-    learned = {
-        split: tuned.on(split).titles(court.counting, windows)
-        for split, windows in court.windows.items()
-    }
     found = {}
     for prior in (COUNTING, MIXTURE, SASREC):
-        counted = {
-            split: court.numeric(prior).of(histories(windows))
+        share = title_share(court, tuned, prior)
+        weights = {
+            split: mixed(
+                court.numeric(prior).of(histories(windows)),
+                tuned.on(split).titles(court.counting, windows),
+                share,
+            )
             for split, windows in court.windows.items()
         }
-        share, _ = fit_share(
-            counted["validation"], learned["validation"], court.targets["validation"]
-        )
-        weights = {split: mixed(counted[split], learned[split], share) for split in learned}
         name = f"{tuned.name} titles in {prior}"
         found[name] = Stack(court.stored(name, weights), prior)
     return found
+
+
+def title_share(court: Court, tuned: Tuned, prior: str) -> float:
+    """Give the share of the foretold titles in a prior that is best on validation."""
+    counted = court.numeric(prior).of(histories(court.validation))
+    learned = tuned.on("validation").titles(court.counting, court.validation)
+    share, _ = fit_share(counted, learned, court.targets["validation"])
+    return share
 
 
 def calibrated(court: Court, tuned: Tuned, prior: str) -> Stack:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from llmrec.contracts import FloatArray, Forecaster
 from llmrec.data.files import write_bytes, write_text
@@ -34,6 +35,20 @@ class Remembering(LanguageModel):
         parts = (model.adapter, model.readout, model.memory)
         super().__init__(model.name, model.model, model.tokenizer, *parts)
         self.folder = folder
+        self._states: dict[tuple[str, int | None], torch.Tensor] = {}
+
+    def slot_states(
+        self, prompts: Sequence[str], depth: int | None, **setting: Any
+    ) -> torch.Tensor:
+        """(n_prompts, d) states; those of this run are kept, for reading and foretelling both."""
+        missing = [
+            prompt for prompt in prompts if (_key(prompt.encode()), depth) not in self._states
+        ]
+        if missing:
+            found = super().slot_states(missing, depth, **setting)
+            keys = [(_key(prompt.encode()), depth) for prompt in missing]
+            self._states |= dict(zip(keys, found, strict=True))
+        return torch.stack([self._states[_key(prompt.encode()), depth] for prompt in prompts])
 
     def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
         """(n_prompts, n_categories) scores, as the model reads them; see `LanguageModel.read`."""
@@ -133,15 +148,12 @@ class Tuned:
 
     def titles(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
         """(n_windows, n_categories) what the titles alone say that it foretells."""
-        places = [(window.history.user_idx, window.history.event_ids.stop) for window in windows]
-        path = self.model.folder / f"titles-{_key(np.array(places).tobytes())}.npy"
+        codec, people = self.forecaster(prior, windows).codec, [w.history for w in windows]
+        asked = _key(*(codec.prompt(history).encode() for history in people))
+        path = self.model.folder / f"titles-{asked}.npy"
         if not path.exists():
-            codec = self.forecaster(prior, windows).codec
             content = io.BytesIO()
-            learned = ForetoldTitles(self.model, codec, prior).learned(
-                [window.history for window in windows]
-            )
-            np.save(content, learned)
+            np.save(content, ForetoldTitles(self.model, codec, prior).learned(people))
             write_bytes(path, content.getvalue())
         return np.asarray(np.load(path))
 

@@ -18,6 +18,7 @@ class FakeModel:
     name = "fake"
     fingerprint = "fake-1"
     adapter = ""
+    memory = None
     is_encoder_decoder = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
