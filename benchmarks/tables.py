@@ -24,20 +24,26 @@ TESTS = (
     ("ml-100k", "test", "MovieLens 100K"),
 )
 ON_COUNTING = "LLM on DecayedDirichlet"
-TITLES = "LLM titles in DecayedDirichlet"
+TITLES, SASREC = "LLM titles in DecayedDirichlet", "GatedMixture + SASRec"
 GAINS = (  # what is said of a row, its part of the split, model and metric
     ("the reading, calibrated, on counting", "", ON_COUNTING, "gain_of_reading"),
     ("... of people with at most two periods", "cold", ON_COUNTING, "gain_of_reading"),
     ("... of the third whose interests move most", "drifting", ON_COUNTING, "gain_of_reading"),
     ("... on the gated mixture", "", "LLM on GatedMixture", "gain_of_reading"),
-    ("... on the mixture with SASRec", "", "LLM on GatedMixture + SASRec", "gain_of_reading"),
+    ("... on the mixture with SASRec", "", f"LLM on {SASREC}", "gain_of_reading"),
+    ("the titles it foretells, in counting", "", TITLES, "gain_of_reading"),
+    ("... of people with at most two periods", "cold", TITLES, "gain_of_reading"),
+    ("... of the third whose interests move most", "drifting", TITLES, "gain_of_reading"),
+    ("... of events in categories never taken", "emerging", TITLES, "gain_of_reading"),
+    ("... in the gated mixture", "", "LLM titles in GatedMixture", "gain_of_reading"),
+    ("... in the mixture with SASRec", "", f"LLM titles in {SASREC}", "gain_of_reading"),
     (
         "the tuned model as one more expert of the mixture",
         "",
         "GatedMixture + LLM",
         "gain_of_reading",
     ),
-    ("... with SASRec", "", "GatedMixture + SASRec + LLM", "gain_of_reading"),
+    ("... with SASRec", "", f"{SASREC} + LLM", "gain_of_reading"),
     ("the titles, with no history", "last 0 periods", TITLES, "log_loss_gain"),
     ("... with the last period alone", "last 1 periods", TITLES, "log_loss_gain"),
     ("... with the last two alone", "last 2 periods", TITLES, "log_loss_gain"),
@@ -60,7 +66,8 @@ NOTES = {
     "finetune_quality": """`gain_of_reading` is paired with the same forecaster without the language
 model, `log_loss_gain` with counting (nats an event, positive is better); `gap_closed` is the share
 of the way from the gated mixture to the informed reference, which was shown half of the period.
-`LLM (a = 1)` is the reading as it was trained, on counting; `LLM on X` is calibrated on X. What is
+`LLM (a = 1)` is the reading as it was trained, on counting; `LLM on X` is calibrated on X; `LLM
+titles in X` mixes what it foretells of titles into X with a share chosen on validation. What is
 fitted here is fitted on validation windows: the adapter did not learn from these, but its training
 stopped where it read them best.
 """,
