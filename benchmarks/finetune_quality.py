@@ -115,7 +115,7 @@ def _opened(court: Court, before: Path | None, name: str, folder: Path) -> Tuned
         _check_own(tuned, court.dataset)
     if SEEN not in tuned.about.metrics:
         return tuned
-    if before is None:
+    if before is None or name != "LLM":
         raise DataError(f"{folder} has learned from validation windows: give --before, too")
     return replace(tuned, before=_opened(court, None, name, before))
 

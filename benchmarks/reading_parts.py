@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +71,12 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
     return found
 
 
-def _with_titles(court: Court, tuned: Tuned) -> dict[str, Stack]:
+def _with_titles(
+    court: Court, tuned: Tuned, priors: Sequence[str] = (COUNTING, MIXTURE, SASREC)
+) -> dict[str, Stack]:
     """Mix what is foretold of titles into priors, with shares chosen on validation."""
     found = {}
-    for prior in (COUNTING, MIXTURE, SASREC):
+    for prior in priors:
         share = title_share(court, tuned, prior)
         weights = {
             split: mixed(
@@ -231,6 +233,7 @@ def held_out(court: Court, tuned: Tuned, folder: Path) -> Iterator[Row]:
     """Judge an adapter that never saw some categories, on their events and on all."""
     unseen = _unseen(tuned, folder)
     counting, alone = court.numeric(COUNTING), as_trained(court, tuned)
+    titles = _with_titles(court, tuned, (COUNTING,)) if tuned.model.memory is not None else {}
     parts = {
         "held-out categories": unseen,
         "other categories": ~unseen,
@@ -239,6 +242,7 @@ def held_out(court: Court, tuned: Tuned, folder: Path) -> Iterator[Row]:
     for split in court.tests:
         people, targets = histories(court.windows[split]), court.targets[split]
         weights = {COUNTING: counting.of(people), alone.name: alone.of(people)}
+        weights |= {name: one.forecaster.of(people) for name, one in titles.items()}
         for part, mask in parts.items():
             losses = {name: inside_loss(q, targets, mask) for name, q in weights.items()}
             yield from court.compared(f"{split} / {part}", losses)

@@ -19,7 +19,7 @@ from llmrec import InterestEngine, load_dataset
 from llmrec.data.periods import holdout_cutoff
 from llmrec.training.config import check_device, load_config
 from llmrec.training.loop import train
-from llmrec.training.pairs import load_pairs
+from llmrec.training.pairs import learned_from, load_pairs
 from llmrec.training.run import examples, new_reader, save_run, validation
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -35,7 +35,7 @@ manifest.check(dataset)
 # 2. The base model with a new adapter inside, and a readout that gives the prior back as it is.
 model, adapted, reader = new_reader(config, manifest)
 
-# 3. Train; the parameters of least validation log-loss are kept.
+# 3. Train; the parameters of least validation log-loss are kept, or with ``select: last`` the last.
 training, held_out = examples(config, parts, model)
 history = train(reader, training, validation(reader, held_out), config, out / "run")
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
@@ -48,12 +48,12 @@ print(f"on validation{' (learned from)' * manifest.validated}, counting {best['c
 adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, history.metrics)
 
 # 5. An engine with it: counting, ranking and calibration are fitted on the last period before the
-#    newest one, which the demo compares with.
+#    newest one, which the demo compares with; of people whose windows there were not learned from.
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
 )
-engine.fit(config.calibration_windows)
+engine.fit(config.calibration_windows, leave_out=learned_from(dataset, manifest))
 engine.save_pretrained(out)
 calibration = engine.forecaster.calibration
 assert calibration is not None

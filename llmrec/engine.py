@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from llmrec.data.calendar import INSTANT, as_time
 from llmrec.data.files import write_text
 from llmrec.data.periods import (
     History,
+    Window,
     events_before,
     latest_windows,
     make_histories,
@@ -231,18 +232,39 @@ class InterestEngine:
         item = self.dataset.catalog.item_index(item_id)
         return why_not(item, rerank, k, self.dataset.catalog, history)
 
-    def fit(self, n_windows: int | None = 500, seed: int = 0) -> InterestEngine:
-        """Fit how far titles and reading are trusted, on the last period before the cutoff."""
-        found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
-        windows = draw(found, n_windows, seed)
-        if self.forecaster.model.memory is not None:
-            from llmrec.forecasters.titles import ForetoldTitles
+    def fit(
+        self,
+        n_windows: int | None = 500,
+        seed: int = 0,
+        *,
+        leave_out: Callable[[Window], bool] | None = None,
+    ) -> InterestEngine:
+        """Fit how far titles and reading are trusted, on the last period before the cutoff.
 
-            counting = DecayedDirichlet(**self.settings.counting)
-            titles = ForetoldTitles(self.forecaster.model, self.forecaster.codec, counting)
-            self.forecaster.prior = titles.fit(windows)
+        Parameters
+        ----------
+        n_windows
+            As many windows, drawn at random; None: all.
+        leave_out
+            Says of a window that it is not to be used: an adapter may have learned from it.
+
+        Raises
+        ------
+        DataError
+            If there are too few windows; nothing has changed then.
+        """
+        from llmrec.forecasters.calibration import MIN_WINDOWS
+        from llmrec.forecasters.titles import ForetoldTitles
+
+        found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
+        kept = [window for window in found if leave_out is None or not leave_out(window)]
+        windows = draw(kept, n_windows, seed)
+        forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
+        if forecaster.model.memory is not None and len(windows) >= MIN_WINDOWS:
+            titles = ForetoldTitles(forecaster.model, forecaster.codec, counting).fit(windows)
+            forecaster.prior = titles if titles.share else counting
             self.settings = replace(self.settings, titles=titles.share)
-        self.forecaster.fit(windows)
+        forecaster.fit(windows)
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -323,12 +345,12 @@ def _forecaster(
     if about := AdapterAbout.find(Path(model.adapter or settings.model)):
         about.check(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if settings.titles and model.memory is not None:
-        prior = ForetoldTitles(model, codec, prior, settings.titles)
     if calibration_file is None or not calibration_file.is_file():
         return LLMForecaster(model, codec, prior, write=write)
     calibration = Calibration.load(calibration_file, dataset.catalog.categories)
     if calibration.model == model.fingerprint:
+        if settings.titles and model.memory is not None:
+            prior = ForetoldTitles(model, codec, prior, settings.titles)
         return LLMForecaster(model, codec, prior, calibration, write=write)
     why = "the calibration at hand is of another model or precision"
     return LLMForecaster(model, codec, prior, write=write, uncalibrated=why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import sparse
@@ -12,8 +13,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.fitted import Fitted
 from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError
-from llmrec.forecasters.mixing import fit_share, mixed, shares_of, weights_of, weights_on
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.mixing import fit_share, mixed, shares_of, weights_on
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.titles import TitleMemory, title_keys
@@ -31,8 +31,8 @@ class ForetoldTitles:
         A model with a memory of titles, and the prompts it reads.
     prior
         The forecaster mixed in.
-    share, spread
-        How far the titles are trusted, and how far what comes scatters; see `fit`.
+    share
+        How far the titles are trusted, see `fit`. How sure a forecast is, the prior says.
 
     Raises
     ------
@@ -46,21 +46,20 @@ class ForetoldTitles:
         codec: Codec,
         prior: Forecaster,
         share: float = 0.0,
-        spread: Spread = UNFITTED,
     ) -> None:
         if model.memory is None:
             raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
         self.model, self.codec, self.prior = model, codec, prior
         self.memory: TitleMemory = model.memory
-        self.share, self.spread = share, spread
+        self.share = share
         self.fitted: Fitted | None = None
+        self._of: tuple[Catalog, FloatArray] | None = None
 
     def fit(self, windows: Sequence[Window]) -> ForetoldTitles:
         """Choose the share of least log-loss on validation windows; give itself back."""
         histories, targets = [window.history for window in windows], target_counts(windows)
         counted, learned = weights_on(self.prior, windows), self.learned(histories)
         self.share, _ = fit_share(counted, learned, targets)
-        self.spread = fit_spread(histories, mixed(counted, learned, self.share), targets)
         self.fitted = Fitted.on(windows).joined(getattr(self.prior, "fitted", None))
         return self
 
@@ -78,19 +77,27 @@ class ForetoldTitles:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
-        counted = weights_of(self.prior, histories)
-        learned = self.learned(histories) if self.share else np.zeros_like(counted)
-        source = Source(
-            f"ForetoldTitles({self.model.name})", "llm", f"titles trusted with {self.share:g}"
-        )
-        return forecasts_of(source, histories, mixed(counted, learned, self.share), self.spread)
+        counted = self.prior.forecast(histories)
+        if not self.share:
+            return list(counted)
+        weights = np.stack([forecast.category_weights for forecast in counted])
+        found = mixed(weights, self.learned(histories), self.share)
+        why = f"titles trusted with {self.share:g}"
+        source = Source(f"ForetoldTitles({self.model.name})", "llm", why)
+        return [
+            replace(forecast, category_weights=row, source=source) if history.n_events else forecast
+            for history, forecast, row in zip(histories, counted, found, strict=True)
+        ]
 
     def _categories(self, catalog: Catalog) -> FloatArray:
         """(n_titles, n_categories) mean category shares of the items that have a title."""
+        if self._of is not None and self._of[0] is catalog:
+            return self._of[1]
         texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
         row_of = {key: row for row, key in enumerate(self.memory.keys.tolist())}
         rows = np.array([row_of.get(key, -1) for key in title_keys(self.model.encode(texts))])
         (items,) = np.nonzero(rows >= 0)
         ones = (np.ones(len(items)), (rows[items], items))
         of = sparse.coo_array(ones, shape=(len(row_of), catalog.n_items)).tocsr()
-        return shares_of(np.asarray((of @ catalog.shares).todense()))
+        self._of = catalog, shares_of(np.asarray((of @ catalog.shares).todense()))
+        return self._of[1]

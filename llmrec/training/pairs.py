@@ -6,7 +6,7 @@ import json
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,25 @@ def seen_and_held_out(
     ]
     held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
     return [windows for windows in people if windows], held_out
+
+
+def learned_from(dataset: Dataset, manifest: Manifest) -> Callable[[Window], bool]:
+    """Give a function that says whether a window's target was learned from, or decided.
+
+    It goes by a person's id and the number of the event, so windows may be of a shorter log.
+    """
+    people, held_out = seen_and_held_out(dataset, validated=manifest.validated)
+    stops: dict[str, int] = {}
+    for window in [*held_out, *(window for windows in people for window in windows)]:
+        user = window.history.user_id
+        stops[user] = max(stops.get(user, 0), _number(window) + window.target.n_events)
+    return lambda window: _number(window) < stops.get(window.history.user_id, 0)
+
+
+def _number(window: Window) -> int:
+    """How many events the person has before the target."""
+    history = window.history
+    return window.target.start - int(history.log.user_offsets[history.user_idx])
 
 
 def save_pairs(

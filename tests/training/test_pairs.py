@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.fitted import Fitted
-from llmrec.data.periods import Window, ticks
+from llmrec.data.periods import Window, events_before, latest_windows, ticks
 from llmrec.data.readers import Dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import splits, training_timelines
@@ -21,6 +21,7 @@ from llmrec.language.plaintext import BAG, END_OF_BAG
 from llmrec.training.pairs import (
     MANIFEST,
     Manifest,
+    learned_from,
     load_pairs,
     save_pairs,
     seen_and_held_out,
@@ -130,6 +131,36 @@ def test_validated_examples_hold_the_validation_targets_and_no_test_target(made:
     for window in [window for windows in people for window in windows]:
         for test in [test for test in tests[0] if test.history.user_idx == window.history.user_idx]:
             assert window.target.stop <= test.target.start
+
+
+def test_what_was_learned_from_is_known_in_a_shorter_log_too(made: tuple) -> None:
+    data, _, _, manifest = made
+    learned = learned_from(data, manifest)
+    people, held_out = seen_and_held_out(data)
+    assert all(learned(window) for windows in people for window in windows)
+    assert all(map(learned, held_out))
+    tests = [found for name, found in splits(data).items() if name != "validation"]
+    assert not any(map(learned, tests[-1]))
+    end = tests[-1][0].history.cutoff
+    shorter = replace(data, log=events_before(data.log, end))
+    newest = latest_windows(shorter.log, shorter.catalog, shorter.period)
+    assert [learned(window) for window in newest] == [
+        learned(replace_log(window, data)) for window in newest
+    ]
+
+
+def replace_log(window: Window, data: Dataset) -> Window:
+    """Give a window of a shorter log as one of the whole log."""
+    history, user = window.history, data.log.user_index(window.history.user_id)
+    moved = int(data.log.user_offsets[user] - history.log.user_offsets[history.user_idx])
+    target = replace(
+        window.target,
+        log=data.log,
+        start=window.target.start + moved,
+        stop=window.target.stop + moved,
+    )
+    whole = replace(history, log=data.log, user_idx=user, offsets=history.offsets + moved)
+    return Window(whole, target)
 
 
 def test_validation_holds_one_slot_a_window_at_the_end_of_its_prompt(made: tuple) -> None:
