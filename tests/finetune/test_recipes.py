@@ -49,7 +49,7 @@ def run(recipe: str, *flags: object) -> dict[str, Any]:
 
 def write_log(folder: Path, *, categories: tuple[str, ...] = worlds.CATEGORIES) -> None:
     """Write films and who took them as RecBole does; periods are ten events."""
-    events = worlds.log(60, 6)
+    events = worlds.log(120, 6)
     seconds = events.timestamp.astype("datetime64[s]").astype("int64")
     folder.mkdir()
     pd.DataFrame(
@@ -209,7 +209,7 @@ def test_every_config_trains_a_model_of_its_family(config: Path, tmp_path: Path)
     name = load_config(config).model
     model = next(tiny for start, tiny in FAMILIES.items() if name.startswith(start))
     plain = ("--device", "cpu", "--dtype", "float32", "--quantize", "null", "--report_to", "[]")
-    short = ("--batch_positions", 1200, "--epochs", 0.5, "--calibration_windows", 50)
+    short = ("--batch_positions", 2400, "--epochs", 0.5, "--calibration_windows", 50)
     history = lora(config, str(tmp_path / "out"), *plain, *short, model=model)["history"]
     assert 1 <= history.steps <= 5
     assert history.metrics["log_loss"] > 0
@@ -292,7 +292,7 @@ def test_a_log_whose_categories_were_renamed_since_is_refused(
 
 
 def test_a_table_of_ones_own_is_trained_on(place: Path) -> None:
-    events = worlds.log(60, 7)
+    events = worlds.log(120, 7)
     pd.DataFrame(
         {
             "user_id": events.user_ids[events.user_idx],
