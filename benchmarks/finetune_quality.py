@@ -53,9 +53,9 @@ def main() -> None:
         if name not in parts:
             raise DataError(f"no part is called {name!r} here; there are {', '.join(parts)}")
         rows = json.dumps(list(parts[name].rows()), default=float)
-        write_text(_place(court, name, parts[name], arguments.users), rows)
+        write_text(_place(court, name, parts[name], arguments), rows)
         print(f"{name}: done", flush=True)
-    kept = [_place(court, name, part, arguments.users) for name, part in parts.items()]
+    kept = [_place(court, name, part, arguments) for name, part in parts.items()]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in kept if path.exists()]
     record(f"finetune_quality_{dataset.name}", [row for part in found for row in part])
 
@@ -103,10 +103,12 @@ def _parts(court: Court, arguments: argparse.Namespace) -> dict[str, Part]:
     return parts
 
 
-def _place(court: Court, name: str, part: Part, users: int | None) -> Path:
+def _place(court: Court, name: str, part: Part, arguments: argparse.Namespace) -> Path:
     """Where the rows of a part are kept: apart for each adapter and number of users."""
     adapter = adapter_hash(adapter_inside(part.folder)) if part.folder else "numeric"
-    return court.folder / "rows" / f"{name}-{adapter}-{users or 'all'}.json"
+    if arguments.before is not None:
+        adapter += f"-{adapter_hash(adapter_inside(arguments.before))}"
+    return court.folder / "rows" / f"{name}-{adapter}-{arguments.users or 'all'}.json"
 
 
 def _opened(court: Court, before: Path | None, name: str, folder: Path) -> Tuned:

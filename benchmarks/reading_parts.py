@@ -66,17 +66,18 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
         more = {expert: court.numeric(expert) for expert in experts} | {name: alone}
         stack = f"{mixture} + {name}"
         found[stack] = Stack(court.mixture(stack, more), mixture)
-    if tuned.model.memory is not None:
-        found |= _with_titles(court, tuned)
-    return found
+    return found | _with_titles(court, tuned)
 
 
 def _with_titles(
     court: Court, tuned: Tuned, priors: Sequence[str] = (COUNTING, MIXTURE, SASREC)
 ) -> dict[str, Stack]:
-    """Mix what is foretold of titles into priors, with shares chosen on validation."""
+    """Mix what is foretold of titles into priors, with shares chosen on validation.
+
+    A model without a memory foretells none.
+    """
     found = {}
-    for prior in priors:
+    for prior in priors if tuned.model.memory is not None else ():
         share = title_share(court, tuned, prior)
         weights = {
             split: mixed(
@@ -233,7 +234,7 @@ def held_out(court: Court, tuned: Tuned, folder: Path) -> Iterator[Row]:
     """Judge an adapter that never saw some categories, on their events and on all."""
     unseen = _unseen(tuned, folder)
     counting, alone = court.numeric(COUNTING), as_trained(court, tuned)
-    titles = _with_titles(court, tuned, (COUNTING,)) if tuned.model.memory is not None else {}
+    titles = _with_titles(court, tuned, (COUNTING,))
     parts = {
         "held-out categories": unseen,
         "other categories": ~unseen,

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from benchmarks.court import COUNTING, MIXTURE, SASREC
 from benchmarks.record import RESULTS
 from llmrec.data.files import write_text
 
@@ -23,24 +24,23 @@ TESTS = (
     ("completejourney", "test 2", "period 12"),
     ("ml-100k", "test", "MovieLens 100K"),
 )
-ON_COUNTING = "LLM on DecayedDirichlet"
-TITLES, SASREC = "LLM titles in DecayedDirichlet", "GatedMixture + SASRec"
+ON_COUNTING, TITLES = f"LLM on {COUNTING}", f"LLM titles in {COUNTING}"
 GAINS = (  # what is said of a row, its part of the split, model and metric
     ("the reading, calibrated, on counting", "", ON_COUNTING, "gain_of_reading"),
     ("... of people with at most two periods", "cold", ON_COUNTING, "gain_of_reading"),
     ("... of the third whose interests move most", "drifting", ON_COUNTING, "gain_of_reading"),
-    ("... on the gated mixture", "", "LLM on GatedMixture", "gain_of_reading"),
+    ("... on the gated mixture", "", f"LLM on {MIXTURE}", "gain_of_reading"),
     ("... on the mixture with SASRec", "", f"LLM on {SASREC}", "gain_of_reading"),
     ("the titles it foretells, in counting", "", TITLES, "gain_of_reading"),
     ("... of people with at most two periods", "cold", TITLES, "gain_of_reading"),
     ("... of the third whose interests move most", "drifting", TITLES, "gain_of_reading"),
     ("... of events in categories never taken", "emerging", TITLES, "gain_of_reading"),
-    ("... in the gated mixture", "", "LLM titles in GatedMixture", "gain_of_reading"),
+    ("... in the gated mixture", "", f"LLM titles in {MIXTURE}", "gain_of_reading"),
     ("... in the mixture with SASRec", "", f"LLM titles in {SASREC}", "gain_of_reading"),
     (
         "the tuned model as one more expert of the mixture",
         "",
-        "GatedMixture + LLM",
+        f"{MIXTURE} + LLM",
         "gain_of_reading",
     ),
     ("... with SASRec", "", f"{SASREC} + LLM", "gain_of_reading"),

@@ -116,21 +116,21 @@ class LLMForecaster:
         weights = np.stack([f.category_weights for f in prior])
         scores = self.read(histories) if calibration.trusted else np.zeros_like(weights)
         updated = calibration.apply(weights, scores)
-        how, why = prior[0].source.how, prior[0].source.why
-        titles = f"; {why}" if how == "llm" else ""
         if calibration.trusted:
-            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}{titles}")
+            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}")
         else:
             mean, low, _ = calibration.gain
             source = self._source(
-                "llm" if titles else "fallback",
+                "fallback",
                 f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
-                f"event, lower bound {low:+.4f}{titles}",
+                f"event, lower bound {low:+.4f}",
             )
         found = forecasts_of(source, histories, updated, calibration.spread)
         unread = self._source("fallback", "there is no event to read")
         return [
-            forecast if history.n_events else replace(counted, source=unread)
+            beside(forecast, counted.source)
+            if history.n_events
+            else replace(counted, source=unread)
             for history, forecast, counted in zip(histories, found, prior, strict=True)
         ]
 
@@ -181,6 +181,14 @@ class LLMForecaster:
             adapter=self._adapter_id,
             seed=self.seed,
         )
+
+
+def beside(forecast: Forecast, prior: Source) -> Forecast:
+    """Say of a forecast what moved its prior, where that was a language model too."""
+    if prior.how != "llm":
+        return forecast
+    why = f"{forecast.source.why}; {prior.why}"
+    return replace(forecast, source=replace(forecast.source, how="llm", why=why))
 
 
 def spoken_of(history: History, forecast: Forecast) -> list[int]:

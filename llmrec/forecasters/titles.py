@@ -16,7 +16,7 @@ from llmrec.errors import DataError
 from llmrec.forecasters.mixing import fit_share, mixed, shares_of, weights_on
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
-from llmrec.language.titles import TitleMemory, title_keys
+from llmrec.language.titles import TitleMemory
 
 
 class ForetoldTitles:
@@ -94,10 +94,9 @@ class ForetoldTitles:
         if self._of is not None and self._of[0] is catalog:
             return self._of[1]
         texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
-        row_of = {key: row for row, key in enumerate(self.memory.keys.tolist())}
-        rows = np.array([row_of.get(key, -1) for key in title_keys(self.model.encode(texts))])
+        rows = np.array([self.memory.row(tuple(part)) for part in self.model.encode(texts)])
         (items,) = np.nonzero(rows >= 0)
         ones = (np.ones(len(items)), (rows[items], items))
-        of = sparse.coo_array(ones, shape=(len(row_of), catalog.n_items)).tocsr()
+        of = sparse.coo_array(ones, shape=(len(self.memory.keys), catalog.n_items)).tocsr()
         self._of = catalog, shares_of(np.asarray((of @ catalog.shares).todense()))
         return self._of[1]

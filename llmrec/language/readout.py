@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from llmrec.language.reading import NameReadout
 
 READOUT_FILE = "readout.safetensors"
+M = TypeVar("M", bound=nn.Module)
 
 
 class Readout(nn.Module):
@@ -64,21 +66,38 @@ class Readout(nn.Module):
         ModelLoadError
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
-        path = folder / READOUT_FILE
-        try:
-            with safe_open(path, framework="pt") as file:
-                down, up = file.get_tensor("down"), file.get_tensor("up")
-                depth = (file.metadata() or {}).get("depth")
+
+        def made(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Readout:
+            depth = about.get("depth")
             if depth is not None and int(depth) < 1:
                 raise ValueError(f"its depth is {depth}")
-            found = cls(width, len(down), None if depth is None else int(depth))
-            found.load_state_dict({"down.weight": down.float(), "up.weight": up.float()})
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelLoadError(f"{path} is no readout of this base model: {error}") from error
-        if not all(bool(torch.isfinite(value).all()) for value in (down, up)):
-            raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
-        found.eval()
-        return found
+            found = cls(width, len(tensors["down"]), None if depth is None else int(depth))
+            found.load_state_dict({f"{name}.weight": v.float() for name, v in tensors.items()})
+            return found
+
+        return load_module(folder / READOUT_FILE, "readout", made)
+
+
+def load_module(
+    path: Path, what: str, made: Callable[[dict[str, Tensor], Mapping[str, str]], M]
+) -> M:
+    """Make a module in evaluation mode of a safetensors file's tensors and metadata.
+
+    Raises
+    ------
+    ModelLoadError
+        If the file is missing or damaged, ``made`` refuses it, or a parameter is not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = made(tensors, file.metadata() or {})
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelLoadError(f"{path} is no {what} of this base model: {error}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in found.parameters()):
+        raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
+    found.eval()
+    return found
 
 
 def scaled(states: Tensor) -> Tensor:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from llmrec.contracts import IntArray
 from llmrec.data.files import write_bytes
-from llmrec.errors import ModelLoadError
 from llmrec.language.plaintext import Position
-from llmrec.language.readout import scaled
+from llmrec.language.readout import load_module, scaled
 
 TITLES_FILE = "titles.safetensors"
 
@@ -59,7 +57,7 @@ class TitleMemory(nn.Module):
         rows, places, shares = [], [], []
         for place, position in enumerate(positions):
             if len(position) > 1:  # one token of running text is no title
-                known = [row for part in position if (row := self._row(part)) >= 0]
+                known = [row for part in position if (row := self.row(part)) >= 0]
                 rows += known
                 places += [place] * len(known)
                 shares += [len(position) ** -0.5] * len(known)
@@ -77,7 +75,8 @@ class TitleMemory(nn.Module):
         found: Tensor = self.asked(scaled(states)) @ self.vectors.weight.T + self.common
         return found
 
-    def _row(self, part: tuple[int, ...]) -> int:
+    def row(self, part: tuple[int, ...]) -> int:
+        """Give the number of the title that has these tokens in a bag; -1 if none has."""
         if part not in self._row_of_part:
             self._row_of_part[part] = self._row_of_key.get(title_key(part), -1)
         return self._row_of_part[part]
@@ -98,19 +97,14 @@ class TitleMemory(nn.Module):
         ModelLoadError
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
-        path = folder / TITLES_FILE
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+        def made(tensors: dict[str, Tensor], about: Mapping[str, str]) -> TitleMemory:
             keys, (_, rank) = tensors.pop("keys"), tensors["vectors.weight"].shape
             found = cls(keys.numpy(), width, rank)
             found.load_state_dict(tensors)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelLoadError(f"{path} is no memory for this base model: {error}") from error
-        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-            raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
-        found.eval()
-        return found
+            return found
+
+        return load_module(folder / TITLES_FILE, "memory", made)
 
 
 def title_key(tokens: Sequence[int]) -> int:

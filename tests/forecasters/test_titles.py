@@ -87,6 +87,9 @@ def test_a_reading_beside_it_says_that_titles_are_trusted(model: LanguageModel) 
     reading = LLMForecaster(model, codec_of(DATA, model), foretold(model))
     many = [window for window in WINDOWS for _ in range(20)]
     reading.fit(many, scores=np.zeros((len(many), 5)))
-    source = reading.forecast(HISTORIES)[0].source
-    assert source.how == "llm"
-    assert source.why.endswith("titles trusted with 0.6")
+    nobody = truncated(WINDOWS[:1], 0)[0].history
+    empty, *others = [found.source for found in reading.forecast([nobody, *HISTORIES])]
+    assert (empty.how, empty.why) == ("fallback", "there is no event to read")
+    for source in others:
+        assert source.how == "llm"
+        assert source.why.endswith("titles trusted with 0.6")

@@ -139,7 +139,7 @@ def test_a_memory_of_other_shapes_is_refused_by_name(
     content = load_file(tmp_path / TITLES_FILE)
     content.pop(name)
     save_file(content if value is None else content | {name: value}, tmp_path / TITLES_FILE)
-    with pytest.raises(ModelLoadError, match=rf"{TITLES_FILE} is no memory for this base model"):
+    with pytest.raises(ModelLoadError, match=rf"{TITLES_FILE} is no memory of this base model"):
         TitleMemory.load(tmp_path, WIDTH)
 
 
