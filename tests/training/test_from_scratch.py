@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -35,13 +35,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 
 @given(st.text(max_size=60).map(clean_text))
-def test_what_is_encoded_decodes_to_what_was_written(
-    tokenizer: PreTrainedTokenizerFast, text: str
-) -> None:
+@example("</s>")
+@example("a <pad> b")
+def test_what_is_encoded_decodes_to_what_was_written(model: LanguageModel, text: str) -> None:
     text = text.replace("▁", "")  # SentencePiece's own sign for a space
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    (ids,) = model.encode([text])
     if "<unk>" not in text:
-        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert model.tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 def test_the_name_of_a_byte_in_a_title_is_spelled_in_letters(model: LanguageModel) -> None:
