@@ -18,6 +18,7 @@ from accelerate import PartialState
 from llmrec import InterestEngine, load_dataset
 from llmrec.data.periods import holdout_cutoff
 from llmrec.training.config import check_device, load_config
+from llmrec.training.lines import VALIDATED, Lines, lines_validation, new_writer, writing
 from llmrec.training.loop import train
 from llmrec.training.pairs import learned_from, load_pairs
 from llmrec.training.run import examples, new_reader, save_run, validation
@@ -36,18 +37,27 @@ manifest.check(dataset)
 model, adapted, reader = new_reader(config, manifest)
 
 # 3. Train; the parameters of least validation log-loss are kept, or with ``select: last`` the last.
-training, held_out = examples(config, parts, model)
+training, held_out = examples(config, manifest, parts, model)
 history = train(reader, training, validation(reader, held_out), config, out / "run")
+best = history.metrics
+PartialState().print(
+    f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f} on validation"
+    f"{' (learned from)' * manifest.validated}, counting {best['counting']:.4f}"
+)
+
+# 4. Lines, where the layers above those that are read learn them: no reading changes by it.
+if config.lines.epochs:
+    writer = new_writer(config, adapted, reader)
+    judged = lines_validation(writer, Lines(held_out, VALIDATED))
+    taught = train(writer, Lines(training), judged, writing(config), out / "lines")
+    best |= {"lines": taught.metrics}
+
+# 5. The adapter, which says what it is.
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
     sys.exit()
-best = history.metrics
-print(f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f}", end=" ")
-print(f"on validation{' (learned from)' * manifest.validated}, counting {best['counting']:.4f}")
+adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, best)
 
-# 4. The adapter, which says what it is.
-adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, history.metrics)
-
-# 5. An engine with it: counting, ranking and calibration are fitted on the last period before the
+# 6. An engine with it: counting, ranking and calibration are fitted on the last period before the
 #    newest one, which the demo compares with; of people whose windows there were not learned from.
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(

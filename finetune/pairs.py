@@ -21,7 +21,7 @@ from llmrec.training.pairs import save_pairs, seen_and_held_out
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
 parser.add_argument("--model", default="smollm2-135m", help="whose tokens the prompts are cut by")
-parser.add_argument("--template", default="forecast-v2", help="prompt version")
+parser.add_argument("--template", default="forecast-v3", help="prompt version")
 parser.add_argument("--budget", type=int, default=130, help="positions that a prompt may have")
 parser.add_argument("--people", type=int, help="take the first so many timelines (default: all)")
 parser.add_argument("--without", default="", help="categories to leave out, A|B|C")

@@ -23,6 +23,7 @@ LEAST_CHANGE = 0.01  # one point of a hundred; or one category's even share wher
 LEAST_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
 LEAST_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
 LEAST_PRESENCE = 0.5  # what holds steady was there in every other period at least
+LEAST_CAME = 0.2  # how much of what came is in a line to learn from, at least
 CLAIMS = 4  # that a line makes at most, and statements of a description
 
 
@@ -161,19 +162,35 @@ def true_claims(window: Window, limit: int = CLAIMS) -> list[tuple[Kind, int]]:
     The conditions are those that a forecast's claims must meet; one claim a category, the kinds in
     turn. None if nothing meets them.
     """
-    facts = Facts.of(window.history, what_came(window))
-    return facts.most_telling(np.abs(facts.change), limit)
+    return _claims(window.history, what_came(window), limit)
 
 
-def completion(codec: Codec, window: Window, seed: int) -> str:
-    """Write the forecast line that would have been right: what a model is trained to write.
+def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
+    """Write a forecast line that would have been right: what a model is trained to write.
 
-    The phrases are drawn by seed, user and cutoff. A window without true claims gives a line
-    without words.
+    A forecast lies between what was to be expected and what came. So does this line, at a share
+    drawn from its facts: q = (1 - share) * prior + share * what came, and the words are true of q.
+    Without true claims there are no words.
+
+    Parameters
+    ----------
+    prior
+        (n_categories,) what was to be expected.
+    seed
+        With user and cutoff it decides share and phrases.
     """
-    history = window.history
-    words = codec.words(true_claims(window), drawer(seed, history.user_id, history.cutoff))
-    return codec.render(replace(what_came(window), description=words))
+    history, came = window.history, what_came(window)
+    rng = drawer(seed, history.user_id, history.cutoff)
+    share = rng.uniform(LEAST_CAME, 1.0)
+    weights = (1 - share) * prior + share * came.category_weights
+    ahead = replace(came, category_weights=weights / weights.sum())
+    words = codec.words(_claims(history, ahead, CLAIMS), rng)
+    return codec.render(replace(ahead, description=words))
+
+
+def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
+    facts = Facts.of(history, ahead)
+    return facts.most_telling(np.abs(facts.change), limit)
 
 
 def drawer(*facts: object) -> np.random.Generator:

@@ -229,6 +229,22 @@ def add_lora(
         ) from cause
 
 
+def add_lora_above(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
+    """Put LoRA into more layers of an adapted model, of another rank and scaled as it is there.
+
+    ``layers`` are none that have it already.
+    """
+    (config,) = adapted.peft_config.values()
+    below = list(config.layers_to_transform)
+    each = f"layers\\.({'|'.join(map(str, layers))})\\..*"
+    config.rank_pattern = {each: rank}
+    config.alpha_pattern = {each: config.lora_alpha * rank / config.r}
+    config.layers_to_transform = list(layers)
+    torch.manual_seed(seed)
+    adapted.base_model.inject_adapter(adapted.get_base_model(), "default")
+    config.layers_to_transform = sorted({*below, *layers})
+
+
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights.
 

@@ -35,6 +35,7 @@ MAX_LINE = 4_000  # characters; a longer text is no forecast line
 TITLE_LENGTH = 40
 MAX_TAKEN = 40  # items that a tick speaks of, the newest
 BY_PERIOD = "forecast-v1"  # writes periods in words; later versions give each tick one position
+TOLD = 8  # categories whose shares so far are told where a line is asked for
 _UNSAFE = re.compile(r"[^\w &'/()\-+.]|_")
 _ENTRY = re.compile(r"^(.+?)\s*\b([0-9]{1,3})\s?%$")
 
@@ -86,7 +87,8 @@ class Codec:
         Categories that a line names before ``other``.
     budget, count_tokens
         A prompt holds at most ``budget`` tokens as ``count_tokens`` counts them (default: three
-        characters a token); the oldest periods are merged until it does.
+        characters a token); the oldest periods are merged until it does. Shares that are told
+        where a line is asked for come on top.
     """
 
     def __init__(
@@ -117,7 +119,8 @@ class Codec:
         """Write a history as text that the model goes on with a forecast line."""
         if self.template == BY_PERIOD:
             return self._by_period(history)
-        return self._render(history, ticks=self._ticks(history), asked=True)
+        ticks = self._ticks(history)
+        return self._render(history, ticks=ticks, asked=True, **self._so_far(history))
 
     def title(self, catalog: Catalog, item: int) -> str:
         """Give an item's title as prompts hold it."""
@@ -135,7 +138,9 @@ class Codec:
     def _ticks(self, history: History) -> list[str]:
         """One bag a tick, oldest first; those beyond the budget become one that says their mix."""
         starts, offsets = ticks(history)
-        room = self.budget - self._count_tokens(self._render(history, ticks=[], asked=True))
+        room = self.budget - self._count_tokens(
+            self._render(history, ticks=[], shares=[], gone=[], asked=True)
+        )
         older = max(0, len(starts) - max(2, room))
         older += older > 0  # their own bag takes a position too
         bags = [
@@ -147,6 +152,24 @@ class Codec:
             mix = self._shares(np.asarray(history.catalog.shares[items].sum(axis=0)).ravel())
             bags.insert(0, bag([f" before {_day(starts[older])}", f" {mix}"]))
         return bags
+
+    def _so_far(self, history: History) -> dict[str, list[str]]:
+        """Tell the heaviest categories' shares, earlier and lately, and what lately is not there.
+
+        Both are of non-empty periods: the earlier and the recent half of them, and the last two.
+        """
+        counts = history.category_counts
+        counts = counts[counts.sum(axis=1) > 0]
+        halves = [half.sum(axis=0) for half in np.split(counts, [len(counts) // 2]) if len(half)]
+        percents = np.array([_whole_percents(half) for half in halves])
+        totals = counts.sum(axis=0)
+        heaviest = np.argsort(-totals, kind="stable")
+        told = [c for c in heaviest[:TOLD] if totals[c]]
+        gone = [c for c in heaviest if totals[c] and history.absent_lately[c]]
+        return {
+            "shares": [f"{self.labels[c]} {' '.join(f'{p[c]}%' for p in percents)}" for c in told],
+            "gone": [self.labels[c] for c in gone[: TOLD // 2]],
+        }
 
     def _tick(self, history: History, items: IntArray) -> str:
         parts = [part for item in items[-MAX_TAKEN:] for part in self._item(history, item)]

@@ -34,6 +34,9 @@ class Examples:
         Positions in a batch, padding included.
     line_share
         Share of the sequences whose forecast line is learned too.
+    labels, renamed
+        Share of the sequences in whose ticks these labels are called by made-up names, the same one
+        all along: what is read then hangs less on how categories are called.
 
     Raises
     ------
@@ -48,6 +51,8 @@ class Examples:
         *,
         batch_positions: int,
         line_share: float = 0.0,
+        labels: Sequence[str] = (),
+        renamed: float = 0.0,
         seed: int = 0,
     ) -> None:
         columns = table.with_format("numpy")[:]
@@ -61,6 +66,11 @@ class Examples:
         self.prompts = model.positions([str(text) for text in columns["prompt"]])
         self.requests = model.positions([str(text) for text in columns["request"]])
         self.lines = model.encode([f" {line}" for line in columns["line"]])
+        self.labels = {tuple(tokens) for tokens in model.encode([f" {label}" for label in labels])}
+        self.syllables = sorted(
+            {token for rows in self.prompts for bag in rows for part in bag for token in part}
+        )
+        self.renamed = renamed
         self.ends = len(model.positions([""])[0]) if model.is_encoder_decoder else 0
         self.one_slot = model.is_encoder_decoder
         self.batch_positions, self.line_share, self.seed = batch_positions, line_share, seed
@@ -78,7 +88,7 @@ class Examples:
             part = batches[at]
             flags = writes[start : start + len(part)]
             start += len(part)
-            found.append(partial(self._batch, part, flags))
+            found.append(partial(self._batch, part, flags, (self.seed, n, int(at))))
         return found
 
     def in_order(self) -> Iterator[tuple[IntArray, list[list[Position]], Slots]]:
@@ -111,6 +121,23 @@ class Examples:
         positions, stop = self.prompts[row], len(self.prompts[row]) - self.ends
         return [*positions[: self._length((row, slots)) - self.ends], *positions[stop:]]
 
+    def _called_otherwise(
+        self, positions: Sequence[Position], rng: np.random.Generator
+    ) -> list[Position]:
+        """Give each label that these positions hold a name of one to three tokens."""
+        names: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+        def name(part: tuple[int, ...]) -> tuple[int, ...]:
+            if part not in self.labels:
+                return part
+            if part not in names:
+                names[part] = tuple(rng.choice(self.syllables, rng.integers(1, 4)).tolist())
+            return names[part]
+
+        return [
+            tuple(map(name, position)) if len(position) > 1 else position for position in positions
+        ]
+
     def _length(self, one: tuple[int, IntArray]) -> int:
         row, slots = one
         return len(self.prompts[row]) - int(self.back[row][slots].min())
@@ -127,8 +154,14 @@ class Examples:
                 yield part[-n:]
                 del part[-n:]
 
-    def _batch(self, part: Sequence[tuple[int, IntArray]], flags: Any) -> dict[str, Any]:
-        sequences = [self._sequence(*one) for one in part]
+    def _batch(
+        self, part: Sequence[tuple[int, IntArray]], flags: Any, entropy: tuple[int, ...]
+    ) -> dict[str, Any]:
+        rng = np.random.default_rng(entropy)
+        sequences = [
+            self._called_otherwise(sequence, rng) if rng.random() < self.renamed else sequence
+            for sequence in (self._sequence(*one) for one in part)
+        ]
         rows = np.repeat(np.arange(len(part)), [len(slots) for _, slots in part])
         backs = [self.back[row][slots] - self.back[row][slots].min() for row, slots in part]
         slots = Slots(

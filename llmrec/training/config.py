@@ -30,6 +30,21 @@ def _as_is(value: Any) -> Any:
     return value
 
 
+ChosenLayers = Annotated[Layers, PlainValidator(_layers), PlainSerializer(_as_is)]
+
+
+def _chosen(layers: Layers, depth: int, field: str) -> list[int]:
+    if layers == "all":
+        return list(range(depth))
+    if isinstance(layers, str):
+        chosen = list(range(depth - int(layers.removeprefix("upper ")), depth))
+    else:
+        chosen = list(layers)
+    if chosen[0] < 0 or chosen[-1] >= depth:
+        raise ConfigError(f"{field} is {layers!r}; the model has {depth} layers")
+    return chosen
+
+
 class LoraConfig(BaseModel):
     """The low-rank adapter inside the base model (Hu et al. 2022, arXiv 2106.09685).
 
@@ -52,22 +67,11 @@ class LoraConfig(BaseModel):
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     )
-    layers: Annotated[str | tuple[int, ...], PlainValidator(_layers), PlainSerializer(_as_is)] = (
-        "all"
-    )
+    layers: ChosenLayers = "all"
 
     def chosen_layers(self, depth: int) -> list[int]:
         """List the adapted layers of a model that has ``depth``; ConfigError if it lacks one."""
-        if self.layers == "all":
-            return list(range(depth))
-        if isinstance(self.layers, str):
-            upper = int(self.layers.removeprefix("upper "))
-            chosen = list(range(depth - upper, depth))
-        else:
-            chosen = list(self.layers)
-        if chosen[0] < 0 or chosen[-1] >= depth:
-            raise ConfigError(f"lora.layers is {self.layers!r}; the model has {depth} layers")
-        return chosen
+        return _chosen(self.layers, depth, "lora.layers")
 
 
 class TitlesConfig(BaseModel):
@@ -88,6 +92,29 @@ class TitlesConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     rate: float = Field(default=3e-3, gt=0)
     weight: float = Field(default=0.3, ge=0)
+
+
+class LinesConfig(BaseModel):
+    """How lines are learned once reading is: by LoRA in layers that are not read through.
+
+    Attributes
+    ----------
+    epochs, rate
+        Length (0: not at all) and peak learning rate of this second run.
+    rank, layers
+        Of its LoRA, as in `LoraConfig`, which also says which matrices.
+    """
+
+    model_config = _FROZEN
+
+    epochs: float = Field(default=0.0, ge=0)
+    rate: float = Field(default=5e-4, gt=0)
+    rank: int = Field(default=4, ge=1)
+    layers: ChosenLayers = "upper 18"
+
+    def chosen_layers(self, depth: int) -> list[int]:
+        """List the adapted layers of a model that has ``depth``; ConfigError if it lacks one."""
+        return _chosen(self.layers, depth, "lines.layers")
 
 
 class TrainingConfig(BaseModel):
@@ -113,8 +140,11 @@ class TrainingConfig(BaseModel):
         Layers of a decoder after which it is read, and below which LoRA lies; None: all of them.
     lora, readout_rank, titles
         Sizes of what is trained.
-    line_weight, line_share
-        Weight of the written line's loss, and share of the sequences that carry a line.
+    line_weight, line_share, lines
+        Weight of the written line's loss, and share of the sequences that carry a line; and how
+        lines are learned afterwards.
+    renamed
+        Share of the sequences in which categories have made-up names, see `Examples`.
     validation_windows
         Windows that are read at each validation; drawn once, if there are more.
     select
@@ -138,7 +168,7 @@ class TrainingConfig(BaseModel):
     model: str = "smollm2-135m"
     out: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
-    template: str = "forecast-v2"
+    template: str = "forecast-v3"
     budget: int = Field(default=130, ge=1)
     epochs: float = Field(default=3.0, gt=0)
     minutes: float | None = Field(default=None, gt=0)
@@ -155,6 +185,8 @@ class TrainingConfig(BaseModel):
     titles: TitlesConfig = TitlesConfig()
     line_weight: float = Field(default=0.1, ge=0)
     line_share: float = Field(default=0.25, ge=0, le=1)
+    lines: LinesConfig = LinesConfig()
+    renamed: float = Field(default=0.0, ge=0, le=1)
     validation_windows: int = Field(default=600, ge=1)
     select: Literal["best", "last"] = "best"
     evaluate_every: int = Field(default=100, ge=1)

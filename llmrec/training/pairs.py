@@ -273,11 +273,12 @@ def _row(
     history = chunk[-1].history
     log_prior = np.log(prior.category_weights([window.history for window in chunk]))
     shift = [shifts.get(window.history.cutoff, np.zeros(1)) for window in chunk]
+    expected = np.exp(log_prior[-1])
     return {
         "user": history.user_id,
         "prompt": codec.prompt(history),
         "request": codec.request(history),
-        "line": completion(codec, chunk[-1], seed),
+        "line": completion(codec, chunk[-1], expected, seed),
         "back": _ticks_after(chunk),
         "taken": [[numbers[t] for t in _taken(w, codec) if t in numbers] for w in chunk],
         "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),

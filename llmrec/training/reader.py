@@ -119,7 +119,7 @@ class Reader(nn.Module):
             found["loss"] = found["loss"] + self.title_weight * foretold
             found["title_loss"] = foretold.detach()
         if lines:
-            written = self._line_loss(requests, lines)
+            written = self.line_loss(requests, lines)
             found["loss"] = found["loss"] + self.line_weight * written
             found["line_loss"] = written.detach()
         return found
@@ -152,8 +152,8 @@ class Reader(nn.Module):
         states: Tensor = output.last_hidden_state[:, 0]
         return states
 
-    def _line_loss(self, requests: Sequence[list[Position]], lines: Sequence[list[int]]) -> Tensor:
-        """Mean loss of the lines' tokens; the language-model head is applied to them only."""
+    def line_loss(self, requests: Sequence[list[Position]], lines: Sequence[list[int]]) -> Tensor:
+        """Mean loss of the lines' tokens and ends; the model's head is applied to them only."""
         if not all(lines):
             raise TrainingError("a row has no label: a line to write has no tokens")
         ended = [[*line, self.end] for line in lines]

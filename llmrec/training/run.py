@@ -103,7 +103,10 @@ def _new_memory(
 
 
 def examples(
-    config: TrainingConfig, parts: Mapping[str, datasets.Dataset], model: LanguageModel
+    config: TrainingConfig,
+    manifest: Manifest,
+    parts: Mapping[str, datasets.Dataset],
+    model: LanguageModel,
 ) -> tuple[Examples, Examples]:
     """Give the batches to train on, and the windows to validate on."""
     training = Examples(
@@ -111,6 +114,8 @@ def examples(
         model,
         batch_positions=config.batch_positions,
         line_share=config.line_share,
+        labels=manifest.labels,
+        renamed=config.renamed,
         seed=config.seed,
     )
     windows = parts["validation"]

@@ -58,7 +58,7 @@ def test_a_t5_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
     model = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")
     model.readout = Readout.load(tmp_path / "out/model", 128)
     dataset = load_dataset(logs[0])
-    codec = codec_for(dataset, model, template="forecast-v2", budget=60)
+    codec = codec_for(dataset, model, template="forecast-v3", budget=60)
     histories = [window.history for window in splits(dataset)["validation"]][:3]
     scores = model.read(
         [codec.prompt(history) for history in histories], NameReadout(codec.labels, model.encode)

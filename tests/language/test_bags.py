@@ -104,7 +104,7 @@ def test_titles_of_a_prompt_are_those_taken_before_the_cutoff(
         }
     )
     events = Interactions.from_frame(frame).aligned(items)
-    codec = Codec(items.categories, template="forecast-v2", budget=10_000)
+    codec = Codec(items.categories, template="forecast-v3", budget=10_000)
     for cutoff in events.timestamp[:: len(EVENTS) // 5]:
         for history in make_histories(events, items, period, cutoff):
             text = codec.request(history)
@@ -308,3 +308,31 @@ def test_a_depth_that_a_model_does_not_have_is_refused(llama: LanguageModel, dep
 def test_an_encoder_decoder_has_no_depth(t5: LanguageModel) -> None:
     with pytest.raises(ValueError, match="depth 1 cannot be read"):
         t5.slot_states(["Drama"], 1)
+
+
+@pytest.mark.parametrize("period", ["8D", "5 events"])
+def test_a_request_tells_shares_so_far_and_what_lately_is_not_there(
+    llama: LanguageModel, period: str
+) -> None:
+    newer, older = (
+        Codec(ITEMS.categories, template=name, count_tokens=llama.count_tokens, budget=30)
+        for name in ("forecast-v3", "forecast-v2")
+    )
+    for history in histories(period, 30):
+        assert newer.prompt(history) == older.prompt(history)
+        request, start = newer.request(history), "\nSo far, earlier and lately: "
+        assert request.startswith(newer.prompt(history))
+        before, told, _ = request.rpartition("\n")[0].partition(start)
+        assert told
+        assert f"{before}\n{request.rpartition(chr(10))[2]}" == older.request(history)
+        shares, _, gone = request.partition(start)[2].partition("\n")[0].partition(" Not lately: ")
+        counts = history.category_counts[history.category_counts.sum(axis=1) > 0]
+        halves = [half.sum(axis=0) for half in np.split(counts, [len(counts) // 2])]
+        for entry in shares.rstrip(".").split(", "):
+            label, *percents = entry.rsplit(" ", 2)
+            category = newer.labels.index(label)
+            for percent, half in zip(percents, halves, strict=True):
+                assert abs(int(percent[:-1]) - 100 * half[category] / half.sum()) < 1
+        for label in filter(None, gone.rstrip(".").split(", ")):
+            assert history.absent_lately[newer.labels.index(label)]
+            assert history.category_counts[:, newer.labels.index(label)].any()

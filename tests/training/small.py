@@ -33,7 +33,7 @@ def codec_of(data: Dataset, model: LanguageModel | None = None, budget: int = 20
     counting = {} if model is None else {"count_tokens": model.count_tokens}
     names = data.catalog.categories
     return Codec(
-        names, person="viewer", noun="films", template="forecast-v2", budget=budget, **counting
+        names, person="viewer", noun="films", template="forecast-v3", budget=budget, **counting
     )
 
 

@@ -193,3 +193,28 @@ def test_a_row_without_a_label_is_refused_by_its_user(
     broken = datasets.Dataset.from_dict(columns, features=table.features)
     with pytest.raises(TrainingError, match=rf"no label: that of user '{columns['user'][2]}'"):
         examples(broken, model)
+
+
+def test_categories_are_called_otherwise_in_ticks_and_everywhere_alike(
+    table: datasets.Dataset, model: LanguageModel
+) -> None:
+    labels = codec_of(dataset()).labels
+    known = {tuple(tokens) for tokens in model.encode([f" {label}" for label in labels])}
+    plainly = made(examples(table, model), 1)
+    for before, after in zip(
+        plainly, made(examples(table, model, labels=labels, renamed=1.0), 1), strict=True
+    ):
+        for old, new in zip(before["prompts"], after["prompts"], strict=True):
+            names: dict[Any, Any] = {}
+            assert len(old) == len(new)
+            for bag, other in zip(old, new, strict=True):
+                for part, name in zip(bag, other, strict=True):
+                    if len(bag) > 1 and part in known:
+                        assert names.setdefault(part, name) == name
+                        assert 1 <= len(name) <= 3
+                    else:
+                        assert name == part
+        assert before["slots"].shares.tolist() == after["slots"].shares.tolist()
+    share = made(examples(table, model, labels=labels, renamed=0.5), 1)
+    assert sum(a["prompts"] != b["prompts"] for a, b in zip(plainly, share, strict=True)) > 0
+    assert plain(made(examples(table, model, labels=labels), 1)[0]) == plain(plainly[0])

@@ -50,7 +50,7 @@ def test_what_was_saved_is_read_back(made: tuple) -> None:
     found, parts = load_pairs(folder)
     assert found == replace(manifest, fitted=found.fitted, counting=found.counting)
     assert found.fitted == json.loads(json.dumps(manifest.fitted))
-    assert (found.labels, found.prompt, found.budget) == (codec.labels, "forecast-v2", 200)
+    assert (found.labels, found.prompt, found.budget) == (codec.labels, "forecast-v3", 200)
     assert len(parts["train"]) == found.n_timelines
     assert sum(map(len, parts["train"]["back"])) == found.n_slots
     assert type(PRIOR)(**found.counting) == PRIOR
@@ -86,7 +86,8 @@ def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) 
         newest = timeline[-1].history
         assert row["prompt"] == codec.prompt(newest)
         assert row["request"] == codec.request(newest)
-        assert row["line"] == completion(codec, timeline[-1], 3)
+        (expected,) = PRIOR.category_weights([newest])
+        assert row["line"] == completion(codec, timeline[-1], expected, 3)
         for back, prior, shares, taken, window in zip(
             row["back"], row["log_prior"], row["shares"], row["taken"], timeline, strict=True
         ):

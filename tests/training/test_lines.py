@@ -1,0 +1,133 @@
+"""Lines are learned above the layers that are read: a reading keeps its bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from llmrec.evaluation.backtest import splits, training_timelines
+from llmrec.language.checkpoint import add_lora, save_adapter
+from llmrec.language.model import LanguageModel
+from llmrec.training.batches import Examples
+from llmrec.training.config import LinesConfig, TrainingConfig
+from llmrec.training.lines import Lines, Writer, lines_validation, new_writer, writing
+from llmrec.training.loop import train
+from llmrec.training.pairs import load_pairs, save_pairs
+from llmrec.training.reader import Reader
+from llmrec.training.typed import ConfigError
+from tests.language.tiny_models import save_llama
+from tests.training.small import PRIOR, codec_of, dataset, reader_of
+
+DATA = dataset()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("llama")
+    save_llama(found, num_hidden_layers=4, max_position_embeddings=1024)
+    people = training_timelines(DATA)
+    save_pairs(found / "pairs", DATA, codec_of(DATA), PRIOR, people, splits(DATA)["validation"])
+    return found
+
+
+def config(**changes: Any) -> TrainingConfig:
+    values = {"depth": 2, "epochs": 1.0, "batch_positions": 300, "warmup_steps": 0, "out": "x"}
+    lines = LinesConfig(epochs=2.0, rate=1e-2, rank=2, layers="upper 2")
+    return TrainingConfig(**values | {"lines": lines, "device": "cpu", **changes})
+
+
+def adapted(folder: Path) -> tuple[LanguageModel, PeftModel, Reader]:
+    """Give a model with LoRA in the layers below 2, a reader of them, and all of it in use."""
+    model = LanguageModel.load(str(folder), device="cpu")
+    torch.manual_seed(5)
+    targets = ["q_proj", "v_proj"]
+    inside = add_lora(model.model, rank=4, alpha=8, dropout=0.0, targets=targets, layers=[0, 1])
+    for name, values in inside.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(values, std=0.2)
+    return model, inside, reader_of(model, codec_of(DATA), depth=2)
+
+
+def examples(folder: Path, model: LanguageModel, part: str = "train") -> Examples:
+    return Examples(load_pairs(folder / "pairs")[1][part], model, batch_positions=300)
+
+
+def taught(folder: Path, out: Path) -> tuple[LanguageModel, PeftModel, Reader, Writer]:
+    model, inside, reader = adapted(folder)
+    writer = new_writer(config(), inside, reader)
+    held_out = Lines(examples(folder, model, "validation"), 3)
+    lines = Lines(examples(folder, model))
+    history = train(writer, lines, lines_validation(writer, held_out), writing(config()), out)
+    assert history.metrics["skill"] > 0
+    return model, inside, reader, writer
+
+
+def test_readings_stay_as_they_were_to_the_last_bit_and_lines_get_likelier(
+    folder: Path, tmp_path: Path
+) -> None:
+    before, _, reader = adapted(folder)
+    batch = Lines(examples(folder, before)).epoch(0)[0]()
+    prompts = examples(folder, before).prompts[:4]
+    with torch.inference_mode():
+        found = before.slot_states([codec_of(DATA).prompt(h) for h in _people()], 2)
+        loss = float(reader.line_loss(batch["requests"], batch["lines"]))
+    after, _, reader, _ = taught(folder, tmp_path)
+    assert examples(folder, after).prompts[:4] == prompts
+    with torch.inference_mode():
+        again = after.slot_states([codec_of(DATA).prompt(h) for h in _people()], 2)
+        assert torch.equal(found, again)
+        assert float(reader.line_loss(batch["requests"], batch["lines"])) < loss
+
+
+def _people() -> list[Any]:
+    return [window.history for window in splits(DATA)["validation"]]
+
+
+def test_one_adapter_holds_both_and_loads_like_any(folder: Path, tmp_path: Path) -> None:
+    model, inside, _, _ = taught(folder, tmp_path / "run")
+    save_adapter(inside, tmp_path / "adapter", "llama")
+    loaded = LanguageModel.load(str(folder), adapter=tmp_path / "adapter", device="cpu")
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        expected = model.model(input_ids=ids).logits
+        assert torch.equal(loaded.model(input_ids=ids).logits, expected)
+    ranks = {
+        n.split("layers.")[1][0]: v.shape[0]
+        for n, v in loaded.model.named_parameters()
+        if "lora_A" in n
+    }
+    assert ranks == {"0": 4, "1": 4, "2": 2, "3": 2}
+
+
+def test_every_line_comes_once_an_epoch_with_its_own_request(folder: Path) -> None:
+    model, _, _ = adapted(folder)
+    found = examples(folder, model)
+    for epoch in range(3):
+        batches = [batch() for batch in Lines(found).epoch(epoch)]
+        pairs = [pair for b in batches for pair in zip(b["requests"], b["lines"], strict=True)]
+        assert sorted(map(str, pairs)) == sorted(
+            map(str, zip(found.requests, found.lines, strict=True))
+        )
+        assert [batch() for batch in Lines(found).epoch(epoch)] == batches
+        for batch in batches:
+            assert len(batch["lines"]) == 1 or batch["n_positions"] <= found.batch_positions
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"depth": None}, "begin with layer 2, and depth is None"),
+        ({"depth": 3}, "begin with layer 2, and depth is 3"),
+        ({"lines": LinesConfig(epochs=1.0, layers="upper 9")}, "the model has 4 layers"),
+    ],
+)
+def test_layers_that_are_read_through_are_refused(
+    folder: Path, changes: dict[str, Any], told: str
+) -> None:
+    _, inside, reader = adapted(folder)
+    with pytest.raises(ConfigError, match=told):
+        new_writer(config(**changes), inside, reader)
