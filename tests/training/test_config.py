@@ -9,6 +9,7 @@ import torch
 
 from llmrec.errors import TrainingError
 from llmrec.training.config import (
+    LinesConfig,
     LoraConfig,
     TitlesConfig,
     TrainingConfig,
@@ -42,7 +43,7 @@ def test_a_flag_wins_over_the_file_and_the_later_flag_over_the_earlier(tmp_path:
 
 def test_every_field_is_a_flag() -> None:
     flags = {action.dest for action in flags_of(TrainingConfig)._actions} - {"help"}
-    parts = {"lora": LoraConfig, "titles": TitlesConfig}
+    parts = {"lora": LoraConfig, "titles": TitlesConfig, "lines": LinesConfig}
     groups = {f"{part}.{name}" for part, config in parts.items() for name in config.model_fields}
     assert flags == set(TrainingConfig.model_fields) - parts.keys() | groups
 

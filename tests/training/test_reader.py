@@ -197,9 +197,9 @@ def test_the_line_loss_is_that_of_the_whole_model_alone_and_in_a_batch(
     with torch.inference_mode():
         rows, tokens, expected = line_losses(model, REQUESTS, LINES)
         for row, line, losses in zip(rows, tokens, expected, strict=True):
-            torch.testing.assert_close(reader._line_loss([row], [line]), losses.mean())
-        torch.testing.assert_close(reader._line_loss(rows, tokens), torch.cat(expected).mean())
-        turned = reader._line_loss(rows[::-1], tokens[::-1])
+            torch.testing.assert_close(reader.line_loss([row], [line]), losses.mean())
+        torch.testing.assert_close(reader.line_loss(rows, tokens), torch.cat(expected).mean())
+        turned = reader.line_loss(rows[::-1], tokens[::-1])
         torch.testing.assert_close(turned, torch.cat(expected).mean())
 
 
@@ -229,7 +229,7 @@ def test_the_end_of_a_line_is_learned_even_if_padding_is_the_same_token(folder: 
     optimizer = torch.optim.Adam([p for p in reader.parameters() if p.requires_grad], lr=0.03)
     for _ in range(12):
         optimizer.zero_grad()
-        reader._line_loss(rows, tokens).backward()
+        reader.line_loss(rows, tokens).backward()
         optimizer.step()
     assert end_loss() < 0.7 * before
 
