@@ -227,7 +227,7 @@ def test_the_end_of_a_line_is_learned_even_if_padding_is_the_same_token(folder: 
 
     before = end_loss()
     optimizer = torch.optim.Adam([p for p in reader.parameters() if p.requires_grad], lr=0.03)
-    for _ in range(12):
+    for _ in range(20):
         optimizer.zero_grad()
         reader.line_loss(rows, tokens).backward()
         optimizer.step()
