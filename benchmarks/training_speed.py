@@ -36,7 +36,7 @@ def main() -> None:
     config = load_config(arguments.config, ["--line_share", "0", "--pairs", str(arguments.pairs)])
     manifest, parts = load_pairs(arguments.pairs)
     model, _, reader = new_reader(config, manifest)
-    training, _ = examples(config, parts, model)
+    training, _ = examples(config, manifest, parts, model)
     trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     layers = model.model.get_decoder().layers[: config.depth]
