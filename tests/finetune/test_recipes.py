@@ -211,7 +211,7 @@ def test_every_config_trains_a_model_of_its_family(config: Path, tmp_path: Path)
     model = next(tiny for start, tiny in FAMILIES.items() if name.startswith(start))
     plain = ("--device", "cpu", "--dtype", "float32", "--quantize", "null", "--report_to", "[]")
     short = ("--batch_positions", 2400, "--epochs", 0.5, "--calibration_windows", 50)
-    short += ("--budget", 130, "--lines.layers", "upper 1")
+    short += ("--budget", 130, "--template", "forecast-v3", "--lines.layers", "upper 1")
     history = lora(config, str(tmp_path / "out"), *plain, *short, model=model)["history"]
     assert 1 <= history.steps <= 5
     assert history.metrics["log_loss"] > 0
