@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -15,9 +16,8 @@ from llmrec.data.periods import Window, target_counts
 from llmrec.evaluation.backtest import draw
 from llmrec.evaluation.metrics import interval, log_loss, resampled_means
 from llmrec.evaluation.words import claims_that_came_true, precision_of_words
-from llmrec.explain.describe import described
+from llmrec.explain.describe import described, spoken
 from llmrec.forecasters.calibration import softmax_update
-from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.mixing import fit_share, mixed, weights_of
 
 SAMPLES, POOL = 4, 0.1  # lines a person, and how far `LLMForecaster` trusts them by itself
@@ -96,37 +96,40 @@ def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row
 
 
 def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
-    """Judge claims: by the checker before and after rejection, and by the true next period."""
+    """Judge claims: by the checker, and by the true next period.
+
+    First those that the model makes of itself, then what it chooses to say among what is true,
+    beside what would be said without it.
+    """
     for split in court.tests:
         windows = draw(court.windows[split], users)
-        speaker = tuned.forecaster(court.counting, windows, write=True)
+        people = histories(windows)
+        speaker = tuned.forecaster(court.counting, windows)
         speaker.fit(
             court.validation,
             scores=tuned.on("validation").read(court.counting, court.validation),
         )
-        forecasts = _described(speaker, windows)
+        forecasts = speaker.forecast(people)
+        say = partial(spoken, tuned.model, speaker.codec, people, forecasts)
+        of_itself = precision_of_words(windows, say(freely=True))
+        told = say()
         if split == court.tests[0]:
-            _print_examples(windows, forecasts)
-        found = precision_of_words(windows, forecasts)
-        shares = {
-            "claims_supported": (found.proposed, found.n_claims),
-            "statements_supported": (found.shown, found.n_statements),
-            "statements_come_true": (found.came_true, found.n_statements),
-        }
-        for metric, (share, n) in shares.items():
+            _print_examples(windows, told)
+        chosen = precision_of_words(windows, told)
+        plain = [described(*pair, {}) for pair in zip(people, forecasts, strict=True)]
+        derived = precision_of_words(windows, plain)
+        name, rules = tuned.name, f"{tuned.name}, nothing written"
+        shares = [
+            (f"{name} freely", "claims_supported", of_itself.proposed, of_itself.n_claims),
+            (name, "claims_supported", chosen.proposed, chosen.n_claims),
+            (name, "statements_supported", chosen.shown, chosen.n_statements),
+            (name, "statements_come_true", chosen.came_true, chosen.n_statements),
+            (rules, "statements_come_true", derived.came_true, derived.n_statements),
+        ]
+        for model, metric, share, n in shares:
             if n:
                 bounds = wilson(round(share * n), n)
-                yield court.single(f"{split} / words", tuned.name, metric, share, n, *bounds)
-
-
-def _described(speaker: LLMForecaster, windows: list[Window]) -> list[Forecast]:
-    """Give forecasts with their words checked, as the engine does."""
-    found = []
-    people = histories(windows)
-    for history, forecast in zip(people, speaker.forecast(people), strict=True):
-        claims, unread = speaker.codec.claims(forecast.description)
-        found.append(described(history, forecast, claims, len(unread)))
-    return found
+                yield court.single(f"{split} / words", model, metric, share, n, *bounds)
 
 
 def _print_examples(windows: list[Window], forecasts: list[Forecast]) -> None:

@@ -18,7 +18,14 @@ from accelerate import PartialState
 from llmrec import InterestEngine, load_dataset
 from llmrec.data.periods import holdout_cutoff
 from llmrec.training.config import check_device, load_config
-from llmrec.training.lines import VALIDATED, Lines, lines_validation, new_writer, writing
+from llmrec.training.lines import (
+    VALIDATED,
+    Lines,
+    lines_validation,
+    new_writer,
+    reading,
+    writing,
+)
 from llmrec.training.loop import train
 from llmrec.training.pairs import learned_from, load_pairs
 from llmrec.training.run import examples, new_reader, save_run, validation
@@ -38,7 +45,7 @@ model, adapted, reader = new_reader(config, manifest)
 
 # 3. Train; the parameters of least validation log-loss are kept, or with ``select: last`` the last.
 training, held_out = examples(config, manifest, parts, model)
-history = train(reader, training, validation(reader, held_out), config, out / "run")
+history = train(reader, training, validation(reader, held_out), reading(config), out / "run")
 best = history.metrics
 PartialState().print(
     f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f} on validation"

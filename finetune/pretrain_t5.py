@@ -2,9 +2,10 @@
 
     python finetune/pretrain_t5.py finetune/configs/t5-mini.yaml
 
-All of the model is trained. It starts from nothing (``model: new``), or from a T5 that is there:
---model google/flan-t5-small, or a folder. ``data`` lists the logs; synthetic-3 is a made-up one of
-seed 3. Every field of the config is also a flag. A run that was cut off goes on where it was.
+All of the model is trained, so ``lora`` and ``titles`` say nothing here. It starts from nothing
+(``model: new``), or from a T5 that is there: --model google/flan-t5-small, or a folder. ``data``
+lists the logs; synthetic-3 is a made-up one of seed 3. Every field of the config is also a flag.
+A run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from llmrec.language.readout import Readout
 from llmrec.training.batches import Examples
 from llmrec.training.config import check_device, load_config
 from llmrec.training.from_scratch import new_t5
+from llmrec.training.lines import check_layers
 from llmrec.training.loop import train
 from llmrec.training.several import (
     PooledExamples,
@@ -49,6 +51,7 @@ if start == "new":
         tokenizer.save_pretrained(start)
         untrained.save_pretrained(start)
 model = LanguageModel.load(start, device=config.device, dtype=config.dtype)
+check_layers(config, model.model)
 print(f"{model.model.num_parameters():,} parameters, {len(model.tokenizer):,} pieces")
 
 # 3. One readout for all logs, and examples of each.
@@ -63,9 +66,15 @@ several = SeveralLogs(
 size, seed = config.batch_positions, config.seed
 training = {
     log: Examples(
-        parts["train"], model, batch_positions=size, line_share=config.line_share, seed=seed
+        parts["train"],
+        model,
+        batch_positions=size,
+        line_share=config.line_share,
+        labels=manifest.labels,
+        renamed=config.renamed,
+        seed=seed,
     )
-    for log, (_, parts) in pairs.items()
+    for log, (manifest, parts) in pairs.items()
 }
 held_out = {
     log: Examples(parts["validation"], model, batch_positions=2 * size)

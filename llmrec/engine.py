@@ -25,7 +25,7 @@ from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
 from llmrec.explain.counterfactual import WhyNot, why_not
-from llmrec.explain.describe import described
+from llmrec.explain.describe import described, spoken
 from llmrec.explain.evidence import ItemExplanation, explain_item
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
@@ -88,8 +88,10 @@ class InterestEngine:
         forecaster: LLMForecaster,
         blend: Blend,
         settings: EngineSettings,
+        *,
+        write: bool = True,
     ) -> None:
-        self.dataset, self.cutoff = dataset, cutoff
+        self.dataset, self.cutoff, self.write = dataset, cutoff, write
         self.forecaster, self.blend, self.settings = forecaster, blend, settings
 
     @classmethod
@@ -118,7 +120,7 @@ class InterestEngine:
         cutoff
             Start of the period to forecast; default: the end of the log.
         write
-            Whether the model proposes what the descriptions say.
+            Whether the model chooses what the descriptions say, among what is true.
         refit
             Fit counting and blend here even if fitted settings are at hand.
         loading
@@ -142,9 +144,9 @@ class InterestEngine:
         else:
             settings = _written_for(settings, Path(settings.model))  # a merged model
         calibration = None if folder is None or refit else folder / CALIBRATION_FILE
-        forecaster = _forecaster(dataset, settings, calibration, write, loading)
+        forecaster = _forecaster(dataset, settings, calibration, loading)
         blend = build_blend(dataset, end, settings.blend)
-        return cls(dataset, end, forecaster, blend, settings)
+        return cls(dataset, end, forecaster, blend, settings, write=write)
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
@@ -162,11 +164,10 @@ class InterestEngine:
 
     def forecast_many(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast many; each is what `forecast` gives."""
-        result = []
-        for history, forecast in zip(histories, self.forecaster.forecast(histories), strict=True):
-            claims, unread = self.forecaster.codec.claims(forecast.description)
-            result.append(described(history, forecast, claims, len(unread)))
-        return result
+        forecasts = self.forecaster.forecast(histories)
+        if self.write:
+            return spoken(self.forecaster.model, self.forecaster.codec, histories, forecasts)
+        return [described(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
 
     def rank(
         self,
@@ -331,7 +332,6 @@ def _forecaster(
     dataset: Dataset,
     settings: EngineSettings,
     calibration_file: Path | None,
-    write: bool,
     loading: Mapping[str, Any],
 ) -> LLMForecaster:
     from llmrec.evaluation.report import codec_for
@@ -346,11 +346,11 @@ def _forecaster(
         about.check(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
     if calibration_file is None or not calibration_file.is_file():
-        return LLMForecaster(model, codec, prior, write=write)
+        return LLMForecaster(model, codec, prior)
     calibration = Calibration.load(calibration_file, dataset.catalog.categories)
     if calibration.model == model.fingerprint:
         if settings.titles and model.memory is not None:
             prior = ForetoldTitles(model, codec, prior, settings.titles)
-        return LLMForecaster(model, codec, prior, calibration, write=write)
+        return LLMForecaster(model, codec, prior, calibration)
     why = "the calibration at hand is of another model or precision"
-    return LLMForecaster(model, codec, prior, write=write, uncalibrated=why)
+    return LLMForecaster(model, codec, prior, uncalibrated=why)

@@ -1,14 +1,50 @@
-"""The description of a forecast: what the model proposes to say, checked, in true sentences."""
+"""The description of a forecast: what the model chooses to say, checked, in true sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llmrec.contracts import Forecast, Kind
 from llmrec.data.periods import History
 from llmrec.explain.statements import derive, reviewed, sentence
-from llmrec.explain.truth import CLAIMS
+from llmrec.explain.truth import CLAIMS, telling
+from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
+
+CHOICES = 12  # true claims that the model may choose among
+
+
+def spoken(
+    model: LanguageModel,
+    codec: Codec,
+    histories: Sequence[History],
+    forecasts: Sequence[Forecast],
+    *,
+    freely: bool = False,
+) -> list[Forecast]:
+    """Give the forecasts with descriptions in the model's words.
+
+    It writes them after its request and the forecast in numbers, under a grammar of what is true of
+    both; where nothing is, it is not asked. ``freely`` lets it claim anything of any category, and
+    what the checker does not support is rejected afterwards: see `described`.
+    """
+    grammars = {
+        i: codec.words_grammar() if freely else codec.claims_grammar(claims)
+        for i, pair in enumerate(zip(histories, forecasts, strict=True))
+        if (claims := telling(*pair, CHOICES)) or freely
+    }
+    prompts = [
+        f"{codec.request(histories[i])} {codec.mix(forecasts[i].category_weights)}:"
+        for i in grammars
+    ]
+    lines = model.generate(prompts, constrain=list(grammars.values())) if prompts else []
+    words = {i: line.text for i, line in zip(grammars, lines, strict=True)}
+    found = []
+    for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
+        said, unread = codec.claims(words.get(i, ""))
+        found.append(described(history, forecast, said, len(unread)))
+    return found
 
 
 def described(

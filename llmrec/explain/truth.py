@@ -162,11 +162,11 @@ def true_claims(window: Window, limit: int = CLAIMS) -> list[tuple[Kind, int]]:
     The conditions are those that a forecast's claims must meet; one claim a category, the kinds in
     turn. None if nothing meets them.
     """
-    return _claims(window.history, what_came(window), limit)
+    return telling(window.history, what_came(window), limit)
 
 
 def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
-    """Write a forecast line that would have been right: what a model is trained to write.
+    """Write a forecast line between what was expected and what came: what a model learns to write.
 
     A forecast lies between what was to be expected and what came. So does this line, at a share
     drawn from its facts: q = (1 - share) * prior + share * what came, and the words are true of q.
@@ -184,11 +184,12 @@ def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> st
     share = rng.uniform(LEAST_CAME, 1.0)
     weights = (1 - share) * prior + share * came.category_weights
     ahead = replace(came, category_weights=weights / weights.sum())
-    words = codec.words(_claims(history, ahead, CLAIMS), rng)
+    words = codec.words(telling(history, ahead, CLAIMS), rng)
     return codec.render(replace(ahead, description=words))
 
 
-def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
+def telling(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
+    """Give true (kind, category) claims, the largest changes first, see `Facts.most_telling`."""
     facts = Facts.of(history, ahead)
     return facts.most_telling(np.abs(facts.change), limit)
 

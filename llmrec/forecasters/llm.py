@@ -22,8 +22,6 @@ from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.reading import NameReadout, centered
 
-CLAIMED = 12  # categories a description may speak of, about
-
 
 class LLMForecaster:
     """Forecasts by reading (one forward pass) or by generating (the model writes the numbers).
@@ -39,8 +37,6 @@ class LLMForecaster:
     weights
         "read": q = softmax(log prior + a z + b). "generate": the model writes ``samples`` lines,
         their mean is mixed into the prior with weight ``pool``.
-    write
-        Whether the model also proposes what the description says; that is not checked here.
     uncalibrated
         Why there is no calibration, for the source.
     """
@@ -55,13 +51,12 @@ class LLMForecaster:
         weights: Literal["read", "generate"] = "read",
         pool: float = 0.1,
         samples: int = 4,
-        write: bool = False,
         uncalibrated: str = "no calibration was fitted",
         seed: int = 0,
     ) -> None:
         self.model, self.codec, self.prior = model, codec, prior
         self.calibration, self.weights = calibration, weights
-        self.pool, self.samples, self.write, self.seed = pool, samples, write, seed
+        self.pool, self.samples, self.seed = pool, samples, seed
         self.uncalibrated = uncalibrated
         self.fitted: Fitted | None = None
         self._readout = NameReadout(codec.labels, model.encode)
@@ -103,11 +98,8 @@ class LLMForecaster:
         if not histories:
             return []
         prior = self.prior.forecast(histories)
-        if self.weights == "generate":
-            forecasts = self._generated(histories, prior)
-        else:
-            forecasts = self._read(histories, prior)
-        return self._described(histories, forecasts) if self.write else forecasts
+        generated = self.weights == "generate"
+        return (self._generated if generated else self._read)(histories, prior)
 
     def _read(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         calibration = self.calibration
@@ -158,20 +150,6 @@ class LLMForecaster:
             for counted, found in zip(prior, written, strict=True)
         ]
 
-    def _described(
-        self, histories: Sequence[History], forecasts: Sequence[Forecast]
-    ) -> list[Forecast]:
-        prompts, grammars = [], []
-        for history, forecast in zip(histories, forecasts, strict=True):
-            line = self.codec.mix(forecast.category_weights)
-            prompts.append(f"{self.codec.request(history)} {line}:")
-            grammars.append(self.codec.words_grammar(spoken_of(history, forecast)))
-        words = self.model.generate(prompts, constrain=grammars, seed=self.seed)
-        return [
-            replace(forecast, description=text.text)
-            for forecast, text in zip(forecasts, words, strict=True)
-        ]
-
     def _source(self, how: Literal["llm", "counting", "fallback"], why: str) -> Source:
         return Source(
             f"LLMForecaster({self.model.name})",
@@ -189,21 +167,6 @@ def beside(forecast: Forecast, prior: Source) -> Forecast:
         return forecast
     why = f"{forecast.source.why}; {prior.why}"
     return replace(forecast, source=replace(forecast.source, how="llm", why=why))
-
-
-def spoken_of(history: History, forecast: Forecast) -> list[int]:
-    """Categories worth a word, by index.
-
-    The heaviest of the forecast, of the history, and of what the forecast has and the newest
-    periods have not: that could be new, or come back.
-    """
-    found: set[int] = set()
-    for weights in (forecast.category_weights, history.category_counts.sum(axis=0)):
-        for chosen in (weights, weights * history.absent_lately):
-            heaviest = np.argsort(-chosen, kind="stable")[: CLAIMED // 4]
-            found |= set(heaviest[chosen[heaviest] > 0].tolist())
-    found |= set(forecast.top(CLAIMED // 2).tolist())
-    return sorted(found)
 
 
 def _short_hash(text: str) -> str:

@@ -232,7 +232,8 @@ def add_lora(
 def add_lora_above(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
     """Put LoRA into more layers of an adapted model, of another rank and scaled as it is there.
 
-    ``layers`` are none that have it already.
+    ``layers`` are none that have it already. Like peft's own, new matrices are float32 whatever the
+    precision of the base model.
     """
     (config,) = adapted.peft_config.values()
     below = list(config.layers_to_transform)
@@ -241,7 +242,11 @@ def add_lora_above(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed
     config.alpha_pattern = {each: config.lora_alpha * rank / config.r}
     config.layers_to_transform = list(layers)
     torch.manual_seed(seed)
+    learned = set(dict(adapted.named_parameters()))
     adapted.base_model.inject_adapter(adapted.get_base_model(), "default")
+    for name, values in adapted.named_parameters():
+        if name not in learned and ".lora_" in name:
+            values.data = values.data.float()
     config.layers_to_transform = sorted({*below, *layers})
 
 

@@ -22,7 +22,7 @@ from llmrec.contracts import FloatArray, Forecast, IntArray, Kind, Source
 from llmrec.data.catalog import Catalog, clean_text
 from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
-from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.grammar import claims_grammar, line_grammar, words_grammar
 from llmrec.language.phrases import PHRASES, PHRASES_OF
 from llmrec.language.plaintext import bag
 from llmrec.language.templates import template
@@ -156,11 +156,14 @@ class Codec:
     def _so_far(self, history: History) -> dict[str, list[str]]:
         """Tell the heaviest categories' shares, earlier and lately, and what lately is not there.
 
-        Both are of non-empty periods: the earlier and the recent half of them, and the last two.
+        Both are of non-empty periods: shares of the earlier and the recent half of them, and what
+        is missing in the last two. Nothing is told of a single one.
         """
         counts = history.category_counts
         counts = counts[counts.sum(axis=1) > 0]
-        halves = [half.sum(axis=0) for half in np.split(counts, [len(counts) // 2]) if len(half)]
+        if len(counts) < 2:
+            return {"shares": [], "gone": []}
+        halves = [half.sum(axis=0) for half in np.split(counts, [len(counts) // 2])]
         percents = np.array([_whole_percents(half) for half in halves])
         totals = counts.sum(axis=0)
         heaviest = np.argsort(-totals, kind="stable")
@@ -273,9 +276,18 @@ class Codec:
         """Every line this codec writes, as a grammar for constrained decoding."""
         return line_grammar(self.labels, tuple(PHRASES), max_entries=self.top)
 
-    def words_grammar(self, categories: Sequence[int]) -> str:
-        """Claims about these categories: what may follow the colon of a line."""
-        return words_grammar([self.labels[c] for c in categories], tuple(PHRASES))
+    def words_grammar(self) -> str:
+        """Any claims: what may follow the colon of a line."""
+        return words_grammar(self.labels, tuple(PHRASES))
+
+    def claims_grammar(self, claims: Iterable[tuple[Kind, int]]) -> str:
+        """Give the grammar of some or all of these (kind, category) claims, in this order."""
+        return claims_grammar(
+            [
+                [f"{self.labels[category]} {phrase}" for phrase in PHRASES_OF[kind]]
+                for kind, category in claims
+            ]
+        )
 
     def _entry(self, entry: str) -> tuple[str, int]:
         match = _ENTRY.match(entry)

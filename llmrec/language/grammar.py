@@ -50,6 +50,34 @@ def words_grammar(labels: Sequence[str], phrases: Sequence[str], *, max_claims: 
     return "start: WORDS\n" + _words(labels, phrases, max_claims)
 
 
+def claims_grammar(said: Sequence[Sequence[str]], *, max_claims: int = 4) -> str:
+    """Write the grammar of words that make given claims only.
+
+    Parameters
+    ----------
+    said
+        The ways of putting each claim: 1 to ``max_claims`` claims are made, in this order, none
+        twice.
+
+    Raises
+    ------
+    ValueError
+        If there are no claims, or no ways of putting one, or ``max_claims`` is below 1.
+    """
+    _check_bound("max_claims", max_claims)
+    if not said:
+        raise ValueError("there are no claims to make")
+    rules = ["start: WORDS", f'WORDS: " " FROM_0_{max_claims} "."']
+    for i, ways in enumerate(said):
+        rules.append(f"CLAIM_{i}: {_any_of('ways of putting a claim', ways)}")
+        last = i == len(said) - 1
+        for left in range(1, max_claims + 1):
+            more = "" if last or left == 1 else f' (", " FROM_{i + 1}_{left - 1})?'
+            later = "" if last else f" | FROM_{i + 1}_{left}"
+            rules.append(f"FROM_{i}_{left}: CLAIM_{i}{more}{later}")
+    return "\n".join(rules)
+
+
 def _words(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:
     _check_bound("max_claims", max_claims)
     more = f'(", " CLAIM){{0,{max_claims - 1}}}' if max_claims > 1 else ""  # {0,0} is no range

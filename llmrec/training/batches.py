@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from llmrec.language.model import LanguageModel
 
+Tokens = tuple[int, ...]
 SLOTS = 4  # of a timeline that an encoder-decoder learns from in an epoch: each is a sequence there
 BUCKET = 16  # batches that are sorted by length together
 
@@ -67,11 +68,12 @@ class Examples:
         self.requests = model.positions([str(text) for text in columns["request"]])
         self.lines = model.encode([f" {line}" for line in columns["line"]])
         self.labels = {tuple(tokens) for tokens in model.encode([f" {label}" for label in labels])}
-        self.syllables = sorted(
-            {token for rows in self.prompts for bag in rows for part in bag for token in part}
-        )
+        self.label_sizes = sorted({len(label) for label in self.labels}, reverse=True)
         self.renamed = renamed
-        self.ends = len(model.positions([""])[0]) if model.is_encoder_decoder else 0
+        end = model.positions([""])[0] if model.is_encoder_decoder else []
+        self.ends = len(end)
+        tokens = {token for row in self.prompts for bag in row for part in bag for token in part}
+        self.syllables = sorted(tokens - {token for bag in end for part in bag for token in part})
         self.one_slot = model.is_encoder_decoder
         self.batch_positions, self.line_share, self.seed = batch_positions, line_share, seed
 
@@ -124,19 +126,33 @@ class Examples:
     def _called_otherwise(
         self, positions: Sequence[Position], rng: np.random.Generator
     ) -> list[Position]:
-        """Give each label that these positions hold a name of one to three tokens."""
-        names: dict[tuple[int, ...], tuple[int, ...]] = {}
+        """Give each label in bags a name of one to three tokens.
 
-        def name(part: tuple[int, ...]) -> tuple[int, ...]:
-            if part not in self.labels:
-                return part
-            if part not in names:
-                names[part] = tuple(rng.choice(self.syllables, rng.integers(1, 4)).tolist())
-            return names[part]
+        The first bag may tell the mix of all that came before, in one text with labels inside.
+        """
+        names: dict[Tokens, Tokens] = {}
 
-        return [
-            tuple(map(name, position)) if len(position) > 1 else position for position in positions
-        ]
+        def name(label: Tokens) -> Tokens:
+            if label not in names:
+                names[label] = tuple(rng.choice(self.syllables, rng.integers(1, 4)).tolist())
+            return names[label]
+
+        found, bags = list(positions), [i for i, bag in enumerate(positions) if len(bag) > 1]
+        for i in bags[1:]:
+            found[i] = tuple(name(part) if part in self.labels else part for part in found[i])
+        for i in bags[:1]:
+            found[i] = tuple(self._named(part, name) for part in found[i])
+        return found
+
+    def _named(self, text: Tokens, name: Callable[[Tokens], Tokens]) -> Tokens:
+        """Give the labels inside a text, the longest first, other names."""
+        found: list[int] = []
+        while text:
+            sizes = (n for n in self.label_sizes if text[:n] in self.labels)
+            size = next(sizes, 0)
+            found += name(text[:size]) if size else text[:1]
+            text = text[size or 1 :]
+        return tuple(found)
 
     def _length(self, one: tuple[int, IntArray]) -> int:
         row, slots = one

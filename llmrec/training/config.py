@@ -130,7 +130,8 @@ class TrainingConfig(BaseModel):
     template, budget
         Prompt version, and positions that a prompt may have.
     epochs, minutes
-        Length of the run; with ``minutes`` it ends, schedule and all, by then.
+        Length of the run; with ``minutes`` it ends, schedule and all, by then. Lines, if they are
+        learned afterwards, have as many minutes again.
     batch_positions, gradient_accumulation
         Positions in a batch, padding included, and batches in an optimizer step.
     rate, readout_rate, warmup_steps, weight_decay, max_grad_norm

@@ -7,17 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from llmrec.language.checkpoint import add_lora_above
 from llmrec.language.plaintext import Position
 from llmrec.training.batches import Examples
-from llmrec.training.config import TrainingConfig
+from llmrec.training.config import LinesConfig, TrainingConfig
 from llmrec.training.reader import Reader
 from llmrec.training.typed import ConfigError
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 VALIDATED = 60  # held-out lines that decide which parameters stay
 
@@ -68,20 +70,37 @@ class Lines:
         }
 
 
-def new_writer(config: TrainingConfig, adapted: PeftModel, reader: Reader) -> Writer:
-    """Put LoRA into the layers of ``config.lines`` and freeze all else.
+def check_layers(config: TrainingConfig, model: PreTrainedModel) -> None:
+    """Refuse a depth that a model has not, and layers to learn lines in that are read through.
 
     Raises
     ------
     ConfigError
-        If one of these layers is read through, so that readings would change.
+        Naming the field.
     """
-    layers = config.lines.chosen_layers(int(reader.model.config.num_hidden_layers))
-    if config.depth is None or layers[0] < config.depth:
+    if model.config.is_encoder_decoder:
+        if config.depth is not None or config.lines.epochs:
+            raise ConfigError(
+                "depth and lines.epochs are for decoders: an encoder-decoder is read where its "
+                "decoder starts, and learns lines while it learns to read (line_share)"
+            )
+        return
+    n_layers = int(model.config.num_hidden_layers)
+    if config.depth is not None and config.depth > n_layers:
+        raise ConfigError(f"depth is {config.depth}; the model has {n_layers} layers")
+    if not config.lines.epochs:
+        return
+    first = config.lines.chosen_layers(n_layers)[0]
+    if config.depth is None or first < config.depth:
         raise ConfigError(
-            f"lines.layers begin with layer {layers[0]}, and depth is {config.depth}: lines are "
+            f"lines.layers begin with layer {first}, and depth is {config.depth}: lines are "
             "learned above the layers that are read, or with them (line_share)"
         )
+
+
+def new_writer(config: TrainingConfig, adapted: PeftModel, reader: Reader) -> Writer:
+    """Put LoRA into the layers of ``config.lines``, see `check_layers`, and freeze all else."""
+    layers = config.lines.chosen_layers(int(reader.model.config.num_hidden_layers))
     learned = dict(reader.named_parameters())
     add_lora_above(adapted, layers, rank=config.lines.rank, seed=config.seed)
     for values in learned.values():  # peft has let those of its adapter be trained again
@@ -89,22 +108,34 @@ def new_writer(config: TrainingConfig, adapted: PeftModel, reader: Reader) -> Wr
     return Writer(reader)
 
 
+def reading(config: TrainingConfig) -> TrainingConfig:
+    """Give the config of the run that teaches reading, which does not hang on the later one's."""
+    return config.model_copy(update={"lines": LinesConfig()})
+
+
 def writing(config: TrainingConfig) -> TrainingConfig:
     """Give the config of the run that teaches lines."""
-    changes = {"epochs": config.lines.epochs, "rate": config.lines.rate, "select": "best"}
-    return config.model_copy(update=changes)
+    return config.model_copy(update={"epochs": config.lines.epochs, "rate": config.lines.rate})
 
 
 def lines_validation(writer: Writer, held_out: Lines) -> Callable[[], dict[str, float]]:
-    """Give a function that judges held-out lines: log_loss a token, and skill against the start."""
-    first: list[float] = []
+    """Give a function that judges held-out lines: log_loss a token, and skill.
+
+    Skill is against ``untrained``: the writer must be a new one when this is called.
+    """
+    batches = [batch() for batch in held_out.epoch(0)]
+    sizes = [sum(len(line) + 1 for line in batch["lines"]) for batch in batches]
+
+    def judged() -> float:
+        losses = [float(writer(**batch)["loss"]) for batch in batches]
+        return float(np.average(losses, weights=sizes))
+
+    writer.eval()
+    with torch.no_grad():
+        untrained = judged()
 
     def validate() -> dict[str, float]:
-        batches = [batch() for batch in held_out.epoch(0)]
-        sizes = [sum(len(line) + 1 for line in batch["lines"]) for batch in batches]
-        losses = [float(writer(**batch)["loss"]) for batch in batches]
-        loss = float(np.average(losses, weights=sizes))
-        first.append(loss)
-        return {"log_loss": loss, "skill": 1 - loss / first[0]}
+        loss = judged()
+        return {"log_loss": loss, "untrained": untrained, "skill": 1 - loss / untrained}
 
     return validate

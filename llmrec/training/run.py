@@ -23,6 +23,7 @@ from llmrec.language.titles import TitleMemory, title_keys
 from llmrec.training.batches import Examples
 from llmrec.training.card import write_card
 from llmrec.training.config import TrainingConfig
+from llmrec.training.lines import check_layers
 from llmrec.training.pairs import Manifest
 from llmrec.training.reader import Reader
 
@@ -45,6 +46,8 @@ def new_reader(
     DataError
         If the examples were written for other prompts than the config says, or hold what the
         config selects by.
+    ConfigError
+        If the model has not the layers that the config speaks of, see `check_layers`.
     TrainingError
         If LoRA's targets match nothing.
     """
@@ -63,6 +66,7 @@ def new_reader(
     model = LanguageModel.load(
         config.model, device=config.device, dtype=config.dtype, quantize=config.quantize
     )
+    check_layers(config, model.model)
     n_layers = int(model.model.config.num_hidden_layers)
     adapted = add_lora(
         model.model,

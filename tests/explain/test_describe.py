@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 
 from llmrec.contracts import KINDS, Kind
-from llmrec.explain.describe import described
+from llmrec.explain import describe
+from llmrec.explain.describe import described, spoken
 from llmrec.explain.statements import check, derive, sentence
 from llmrec.explain.truth import CLAIMS
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
 from llmrec.language.phrases import PHRASES_OF
+from tests.language.tiny_models import save_llama
 from tests.worlds import small_world
 
 
@@ -85,3 +88,42 @@ def test_a_history_without_events_is_described_without_a_claim_about_the_past(
     told = described(window.history, forecast, claims)
     assert told.source.rejected == len(claims)
     assert {statement.kind for statement in told.statements} <= {"new"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = save_llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=1024)
+    return LanguageModel.load(str(folder), device="cpu")
+
+
+def test_what_the_model_chooses_to_say_is_true_and_a_batch_says_what_single_calls_say(
+    model: LanguageModel,
+) -> None:
+    people = [window.history for window in small_world(n_users=15)]
+    codec = Codec(people[0].catalog.categories, template="forecast-v3")
+    forecasts = DecayedDirichlet().forecast(people)
+    told = spoken(model, codec, people, forecasts)
+    for history, forecast, one in zip(people, forecasts, told, strict=True):
+        assert one.source.proposed > 0
+        assert one.source.rejected == 0
+        assert all(check(statement, history, one) is None for statement in one.statements)
+        (alone,) = spoken(model, codec, [history], [forecast])
+        assert alone.description == one.description
+
+
+def test_what_the_model_claims_freely_is_checked(model: LanguageModel) -> None:
+    people = [window.history for window in small_world(n_users=15)]
+    codec = Codec(people[0].catalog.categories, template="forecast-v3")
+    told = spoken(model, codec, people, DecayedDirichlet().forecast(people), freely=True)
+    assert sum(one.source.rejected for one in told) > 0
+    for history, one in zip(people, told, strict=True):
+        assert all(check(statement, history, one) is None for statement in one.statements)
+
+
+def test_where_nothing_is_true_the_model_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = [window.history for window in small_world(n_users=2)]
+    codec = Codec(people[0].catalog.categories, template="forecast-v3")
+    monkeypatch.setattr(describe, "telling", lambda *_: [])
+    forecasts = DecayedDirichlet().forecast(people)
+    told = spoken(None, codec, people, forecasts)  # type: ignore[arg-type]
+    assert [one.source.proposed for one in told] == [0, 0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
-from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.grammar import claims_grammar, line_grammar, words_grammar
 from tests.language.tiny_models import LABELS, PHRASES, byte_level_tokenizer
 
 TOKENIZER = LLTokenizer(byte_level_tokenizer().backend_tokenizer.to_str(), eos_token=2)
@@ -125,6 +125,35 @@ def test_words_are_the_end_of_a_line() -> None:
     words = words_grammar(LABELS, PHRASES, max_claims=2)
     assert accepts(words, " Drama is rising, Comedy is fading.")
     assert not accepts(words, " Drama is rising, Comedy is fading, Drama is new.")
+
+
+@settings(max_examples=50)
+@given(
+    said=st.lists(st.lists(label, min_size=1, max_size=3), min_size=1, max_size=5),
+    max_claims=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_claims_are_made_in_their_order_each_once_and_no_other(
+    said: list[list[str]], max_claims: int, seed: int, data: st.DataObject
+) -> None:
+    ways = [[f"{i} {way}" for way in texts] for i, texts in enumerate(said)]
+    grammar = claims_grammar(ways, max_claims=max_claims)
+    made = [int(claim.split()[0]) for claim in walk(grammar, seed).split(", ")]
+    assert made == sorted(set(made))
+    assert 1 <= len(made) <= max_claims
+    numbers = st.sampled_from(range(len(ways)))
+    some = data.draw(st.sets(numbers, min_size=1, max_size=min(max_claims, len(ways))))
+    told = [data.draw(st.sampled_from(ways[i])) for i in sorted(some)]
+    assert accepts(grammar, f" {', '.join(told)}.")
+    assert not accepts(grammar, f" {', '.join([*told, told[-1]])}.")
+    assert not accepts(grammar, " .")
+
+
+@pytest.mark.parametrize(("said", "error"), [([], "no claims"), ([[]], "ways of putting a claim")])
+def test_a_grammar_of_no_claims_is_an_error(said: list[list[str]], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        claims_grammar(said)
 
 
 @pytest.mark.parametrize(

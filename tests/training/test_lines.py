@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,23 @@ import torch
 from peft import PeftModel
 
 from llmrec.evaluation.backtest import splits, training_timelines
-from llmrec.language.checkpoint import add_lora, save_adapter
+from llmrec.language.checkpoint import add_lora, add_lora_above, save_adapter
 from llmrec.language.model import LanguageModel
 from llmrec.training.batches import Examples
 from llmrec.training.config import LinesConfig, TrainingConfig
-from llmrec.training.lines import Lines, Writer, lines_validation, new_writer, writing
+from llmrec.training.lines import (
+    Lines,
+    Writer,
+    check_layers,
+    lines_validation,
+    new_writer,
+    writing,
+)
 from llmrec.training.loop import train
 from llmrec.training.pairs import load_pairs, save_pairs
 from llmrec.training.reader import Reader
 from llmrec.training.typed import ConfigError
-from tests.language.tiny_models import save_llama
+from tests.language.tiny_models import save_llama, save_t5
 from tests.training.small import PRIOR, codec_of, dataset, reader_of
 
 DATA = dataset()
@@ -62,7 +71,8 @@ def taught(folder: Path, out: Path) -> tuple[LanguageModel, PeftModel, Reader, W
     held_out = Lines(examples(folder, model, "validation"), 3)
     lines = Lines(examples(folder, model))
     history = train(writer, lines, lines_validation(writer, held_out), writing(config()), out)
-    assert history.metrics["skill"] > 0
+    metrics = history.metrics
+    assert metrics["skill"] == 1 - metrics["log_loss"] / metrics["untrained"] > 0
     return model, inside, reader, writer
 
 
@@ -125,9 +135,64 @@ def test_every_line_comes_once_an_epoch_with_its_own_request(folder: Path) -> No
         ({"lines": LinesConfig(epochs=1.0, layers="upper 9")}, "the model has 4 layers"),
     ],
 )
-def test_layers_that_are_read_through_are_refused(
+def test_layers_that_are_read_through_or_absent_are_refused(
     folder: Path, changes: dict[str, Any], told: str
 ) -> None:
-    _, inside, reader = adapted(folder)
+    model = LanguageModel.load(str(folder), device="cpu")
+    check_layers(config(), model.model)
     with pytest.raises(ConfigError, match=told):
-        new_writer(config(**changes), inside, reader)
+        check_layers(config(**changes), model.model)
+
+
+@pytest.mark.parametrize("changes", [{"lines": LinesConfig(), "depth": 2}, {"depth": None}])
+def test_an_encoder_decoder_has_no_depth_and_no_lines_of_their_own(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    model = LanguageModel.load(str(save_t5(tmp_path)), device="cpu").model
+    with pytest.raises(ConfigError, match="for decoders"):
+        check_layers(config(**changes), model)
+    check_layers(config(depth=None, lines=LinesConfig()), model)
+
+
+def test_a_run_that_was_killed_while_it_learned_lines_ends_like_one_that_was_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    def run(out: Path, steps: int = 10**9) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        model, inside, reader = adapted(folder)
+        writer = new_writer(config(), inside, reader)
+        judged = lines_validation(writer, Lines(examples(folder, model, "validation"), 3))
+        setting = writing(config(save_every=2, evaluate_every=2))
+        metrics = train(writer, Dying(Lines(examples(folder, model)), steps), judged, setting, out)
+        return metrics.metrics, {n: v.clone() for n, v in inside.named_parameters() if "lora" in n}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", steps=5)
+    found, values = run(tmp_path / "killed")
+    expected, whole = run(tmp_path / "whole")
+    assert found == expected
+    assert all(torch.equal(values[name], whole[name]) for name in whole)
+
+
+class Dying:
+    """Batches that interrupt whoever asks for more of them than ``steps``."""
+
+    def __init__(self, batches: Lines, steps: int) -> None:
+        self.batches, self.left = batches, steps
+
+    def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
+        return [partial(self._made, batch) for batch in self.batches.epoch(n)]
+
+    def _made(self, batch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return batch()
+
+
+def test_what_is_added_is_float32_in_a_bfloat16_model_like_what_was_there(folder: Path) -> None:
+    model = LanguageModel.load(str(folder), device="cpu", dtype="bfloat16")
+    inside = add_lora(model.model, rank=4, alpha=8, dropout=0.0, targets=["q_proj"], layers=[0, 1])
+    add_lora_above(inside, [2, 3], rank=2, seed=0)
+    found = {name: values for name, values in inside.named_parameters() if "lora" in name}
+    assert len(found) == 8
+    assert {values.dtype for values in found.values()} == {torch.float32}
