@@ -16,7 +16,7 @@ from llmrec.data.periods import Window, target_counts
 from llmrec.evaluation.backtest import draw
 from llmrec.evaluation.metrics import interval, log_loss, resampled_means
 from llmrec.evaluation.words import claims_that_came_true, precision_of_words
-from llmrec.explain.describe import described, spoken
+from llmrec.explain.describe import spoken
 from llmrec.forecasters.calibration import softmax_update
 from llmrec.forecasters.mixing import fit_share, mixed, weights_of
 
@@ -98,8 +98,7 @@ def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row
 def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
     """Judge claims: by the checker, and by the true next period.
 
-    First those that the model makes of itself, then what it chooses to say among what is true,
-    beside what would be said without it.
+    First those that the model makes of itself, then what it puts in words of what is true.
     """
     for split in court.tests:
         windows = draw(court.windows[split], users)
@@ -116,15 +115,12 @@ def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
         if split == court.tests[0]:
             _print_examples(windows, told)
         chosen = precision_of_words(windows, told)
-        plain = [described(*pair, {}) for pair in zip(people, forecasts, strict=True)]
-        derived = precision_of_words(windows, plain)
-        name, rules = tuned.name, f"{tuned.name}, nothing written"
+        name = tuned.name
         shares = [
             (f"{name} freely", "claims_supported", of_itself.proposed, of_itself.n_claims),
             (name, "claims_supported", chosen.proposed, chosen.n_claims),
             (name, "statements_supported", chosen.shown, chosen.n_statements),
             (name, "statements_come_true", chosen.came_true, chosen.n_statements),
-            (rules, "statements_come_true", derived.came_true, derived.n_statements),
         ]
         for model, metric, share, n in shares:
             if n:

@@ -120,7 +120,7 @@ class InterestEngine:
         cutoff
             Start of the period to forecast; default: the end of the log.
         write
-            Whether the model chooses what the descriptions say, among what is true.
+            Whether the model words the descriptions; what they say is true either way.
         refit
             Fit counting and blend here even if fitted settings are at hand.
         loading

@@ -8,11 +8,9 @@ from dataclasses import replace
 from llmrec.contracts import Forecast, Kind
 from llmrec.data.periods import History
 from llmrec.explain.statements import derive, reviewed, sentence
-from llmrec.explain.truth import CLAIMS, telling
+from llmrec.explain.truth import CLAIMS
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
-
-CHOICES = 12  # true claims that the model may choose among
 
 
 def spoken(
@@ -25,15 +23,17 @@ def spoken(
 ) -> list[Forecast]:
     """Give the forecasts with descriptions in the model's words.
 
-    It writes them after its request and the forecast in numbers, under a grammar of what is true of
-    both; where nothing is, it is not asked. ``freely`` lets it claim anything of any category, and
-    what the checker does not support is rejected afterwards: see `described`.
+    It writes them after its request and the forecast in numbers, under a grammar of what `derive`
+    finds true of history and forecast; where nothing is, it is not asked. ``freely`` lets it claim
+    anything of any category, and what the checker does not support is rejected afterwards: see
+    `described`.
     """
-    grammars = {
-        i: codec.words_grammar() if freely else codec.claims_grammar(claims)
-        for i, pair in enumerate(zip(histories, forecasts, strict=True))
-        if (claims := telling(*pair, CHOICES)) or freely
-    }
+    grammars = {}
+    for i, pair in enumerate(zip(histories, forecasts, strict=True)):
+        if freely:
+            grammars[i] = codec.words_grammar()
+        elif true := derive(*pair):
+            grammars[i] = codec.claims_grammar((said.kind, said.category) for said in true)
     prompts = [
         f"{codec.request(histories[i])} {codec.mix(forecasts[i].category_weights)}:"
         for i in grammars

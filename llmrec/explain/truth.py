@@ -162,7 +162,7 @@ def true_claims(window: Window, limit: int = CLAIMS) -> list[tuple[Kind, int]]:
     The conditions are those that a forecast's claims must meet; one claim a category, the kinds in
     turn. None if nothing meets them.
     """
-    return telling(window.history, what_came(window), limit)
+    return _claims(window.history, what_came(window), limit)
 
 
 def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
@@ -184,11 +184,11 @@ def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> st
     share = rng.uniform(LEAST_CAME, 1.0)
     weights = (1 - share) * prior + share * came.category_weights
     ahead = replace(came, category_weights=weights / weights.sum())
-    words = codec.words(telling(history, ahead, CLAIMS), rng)
+    words = codec.words(_claims(history, ahead, CLAIMS), rng)
     return codec.render(replace(ahead, description=words))
 
 
-def telling(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
+def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
     """Give true (kind, category) claims, the largest changes first, see `Facts.most_telling`."""
     facts = Facts.of(history, ahead)
     return facts.most_telling(np.abs(facts.change), limit)

@@ -1,4 +1,4 @@
-"""cornac's SASRec and BERT4Rec nets: sequences of items in, log-probabilities of the next out."""
+"""SASRec and BERT4Rec as cornac has them, and GRU4Rec: items in, scores of the next one out."""
 
 from __future__ import annotations
 
@@ -14,26 +14,49 @@ try:
     import torch
     from cornac.models.sasrec.sasrec import SASRecModel
     from cornac.models.transformer_rec.transformer_rec import TransformerRecModel
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.nn.functional import cross_entropy, pad
 except ImportError as error:
     raise MissingExtraError(
         "SASRec and BERT4Rec need cornac and torch: pip install 'llmrec[sequential]'"
     ) from error
 
-Name = Literal["SASRec", "BERT4Rec"]
+Name = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
 LENGTH = 50  # items that a net sees
 FACTORS, BLOCKS, HEADS = 64, 2, 2
-DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2}
+DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2, "GRU4Rec": 0.5}
 SPREAD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
 MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
 
 
+class GRU4Rec(nn.Module):
+    """A gated recurrent net over items (Hidasi et al. 2016, arXiv 1511.06939).
+
+    The items are foretold through the vectors that they are read by.
+    """
+
+    def __init__(self, n_items: int, dropout: float) -> None:
+        super().__init__()
+        self.item_num, self.pad_idx = n_items, n_items
+        self.item_emb = nn.Embedding(n_items + 1, FACTORS)
+        nn.init.normal_(self.item_emb.weight, std=SPREAD)
+        self.dropout = nn.Dropout(dropout)
+        self.net = nn.GRU(FACTORS, FACTORS, batch_first=True)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, LENGTH, FACTORS) states after each item of (n, LENGTH) rows; padding reads as 0."""
+        read = self.item_emb(rows) * (rows != self.pad_idx)[:, :, None]
+        states: Tensor = self.dropout(self.net(self.dropout(read))[0])
+        return states
+
+
 def new_net(model: Name, n_items: int) -> Any:
-    """Build cornac's net of this name.
+    """Build the net of this name.
 
     The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
     """
+    if model == "GRU4Rec":
+        return GRU4Rec(n_items, DROPOUT[model])
     own = {"use_biases": False} if model == "SASRec" else {"backbone": "bert"}
     net = (SASRecModel if model == "SASRec" else TransformerRecModel)(
         n_items,
@@ -52,6 +75,9 @@ def new_net(model: Name, n_items: int) -> Any:
 
 def states_of(net: Any, rows: Tensor) -> Tensor:
     """(n, LENGTH, FACTORS) what a net knows at each place of (n, LENGTH) rows."""
+    if isinstance(net, GRU4Rec):
+        states: Tensor = net(rows)
+        return states
     if isinstance(net, TransformerRecModel):
         return net.encode(rows)
     found: list[Tensor] = []  # SASRec computes all places and gives the last alone

@@ -1,4 +1,4 @@
-"""SASRec and BERT4Rec: what a person takes next, item by item, and the forecast made of it."""
+"""SASRec, BERT4Rec, GRU4Rec: what a person takes next, item by item, and a forecast made of it."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RECENT = 6  # sequences of a person to learn from, the newest
 BATCH, RATE = 32, 2e-3
-STEPS = {"SASRec": 900, "BERT4Rec": 1600}  # BERT4Rec guesses fewer items a step
+STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 900}  # BERT4Rec guesses fewer items a step
 SLICE = 256  # histories scored at a time
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
 
 class NextItem:
-    """The next item by SASRec or BERT4Rec; as a forecast, summed over categories.
+    """The next item by SASRec, BERT4Rec or GRU4Rec; as a forecast, summed over categories.
 
-    q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The nets
-    are cornac's; they learn here by cross-entropy over the whole catalog: cornac's own loop draws
-    negatives by popularity, after which a softmax of the scores is no probability.
+    q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The first
+    two nets are cornac's; all learn here by cross-entropy over the whole catalog: cornac's own loop
+    draws negatives by popularity, after which a softmax of the scores is no probability.
 
     Parameters
     ----------
     model
-        "SASRec" (Kang & McAuley 2018) learns at every place of a sequence, "BERT4Rec" (Sun et al.
-        2019) to guess masked items: the newest, as when it is asked, and a fifth of the others.
+        "SASRec" (Kang & McAuley 2018) and "GRU4Rec" (Hidasi et al. 2016) learn at every place of a
+        sequence, "BERT4Rec" (Sun et al. 2019) to guess masked items: the newest, as when it is
+        asked, and a fifth of the others.
     prior
         The counting mixed in; fitted on the validation windows if it is not yet.
     steps
@@ -64,7 +65,8 @@ class NextItem:
         self, model: Name, prior: GlobalDrift | None = None, *, steps: int | None = None
     ) -> None:
         if model not in get_args(Name):
-            raise DataError(f"no next-item model is called {model!r}: choose SASRec or BERT4Rec")
+            known = ", ".join(get_args(Name))
+            raise DataError(f"no next-item model is called {model!r}: choose from {known}")
         self.model: Name = model
         self.prior, self.steps = prior or GlobalDrift(), steps or STEPS[model]
         self.item_ids: pd.Index[str] = pd.Index([], dtype="str")

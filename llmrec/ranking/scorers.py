@@ -14,16 +14,11 @@ from scipy.special import log_softmax
 from llmrec.contracts import FloatArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import (
-    History,
-    PeriodLength,
-    item_counts_between,
-    make_histories,
-)
+from llmrec.data.periods import History, item_counts_between
 from llmrec.errors import MissingExtraError
+from llmrec.ranking.learned import Learned
 
 _DAY_MS = 86_400_000
-_WHOLE_PAST = PeriodLength(36_500, "days")
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class RecentPopularity:
     pseudo_count: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive(days=self.days, pseudo_count=self.pseudo_count)
+        require_positive(days=self.days, pseudo_count=self.pseudo_count)
 
     @property
     def name(self) -> str:
@@ -86,7 +81,7 @@ class PersonalRepeat:
     popularity: RecentPopularity = field(default_factory=RecentPopularity)
 
     def __post_init__(self) -> None:
-        _require_positive(half_life_days=self.half_life_days, strength=self.strength)
+        require_positive(half_life_days=self.half_life_days, strength=self.strength)
 
     @property
     def name(self) -> str:
@@ -104,7 +99,7 @@ class PersonalRepeat:
         for history in histories:
             taken = history.log.timestamp[history.event_ids.start : history.event_ids.stop]
             ages.append((history.cutoff - taken) / np.timedelta64(1, "D"))
-        return _item_counts(histories, np.exp2(-np.concatenate(ages) / self.half_life_days))
+        return item_counts(histories, np.exp2(-np.concatenate(ages) / self.half_life_days))
 
 
 @dataclass
@@ -132,10 +127,10 @@ class ImplicitALS:
     temperature: float = 0.1
     name: str = field(default="people with similar taste", init=False)
     _model: Any = field(default=None, init=False, repr=False)
-    _trained_on: History | None = field(default=None, init=False, repr=False)
+    _learned: Learned | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _require_positive(temperature=self.temperature)
+        require_positive(temperature=self.temperature)
 
     def fit(
         self,
@@ -153,10 +148,8 @@ class ImplicitALS:
             If no event lies before the cutoff.
         """
         als, threadpoolctl = _import_als()
-        histories = make_histories(log, catalog, _WHOLE_PAST, cutoff)
-        counts = _item_counts(histories)
-        if not counts.nnz:
-            raise ValueError(f"no event lies before the cutoff {cutoff}: choose a later one.")
+        learned, histories = Learned.on(log, catalog, cutoff)
+        counts = item_counts(histories)
         with threadpoolctl.threadpool_limits(1, "blas"):
             model = als.AlternatingLeastSquares(
                 factors=self.factors,
@@ -167,7 +160,7 @@ class ImplicitALS:
                 random_state=self.seed,
             )
             model.fit(_confidence(counts), show_progress=False)
-        self._model, self._trained_on = model, histories[0]
+        self._model, self._learned = model, learned
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -178,34 +171,20 @@ class ImplicitALS:
         ValueError
             If not fitted, fitted on another catalog, or fitted on events at or after a cutoff.
         """
-        self._check(histories)
+        if self._learned is None:
+            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
+        self._learned.check(self.name, histories)
         if not histories:
             return np.empty((0, 0))
-        counts = _confidence(_item_counts(histories))
+        counts = _confidence(item_counts(histories))
         persons = self._model.recalculate_user(np.arange(len(histories)), counts)
         # One product a person: a batched product would round differently with the batch size.
         preferences = np.stack([self._model.item_factors @ person for person in persons])
         logits = preferences.astype(np.float64) / self.temperature
         return np.asarray(log_softmax(logits, axis=1), dtype=np.float64)
 
-    def _check(self, histories: Sequence[History]) -> None:
-        if self._trained_on is None:
-            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
-        trained_until, item_ids = (
-            self._trained_on.cutoff,
-            self._trained_on.catalog.item_ids,
-        )
-        for history in histories:
-            if history.cutoff < trained_until:
-                raise ValueError(
-                    f"{self.name!r} saw events up to {trained_until}, after the cutoff "
-                    f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
-                )
-            if not history.catalog.item_ids.equals(item_ids):
-                raise ValueError(f"{self.name!r} was fitted on another catalog: fit it on this.")
 
-
-def _item_counts(
+def item_counts(
     histories: Sequence[History], weights: FloatArray | None = None
 ) -> sparse.csr_matrix:
     """(n_users, n_items) events of each history by item, each counting its weight (default 1)."""
@@ -235,7 +214,8 @@ def _shared_log(histories: Sequence[History]) -> Interactions:
     return log
 
 
-def _require_positive(**values: float) -> None:
+def require_positive(**values: float) -> None:
+    """Refuse a parameter that is not finite and > 0, by name."""
     for name, value in values.items():
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be finite and > 0, not {value}")

@@ -10,6 +10,7 @@ import pytest
 from llmrec.contracts import ItemScorer
 from llmrec.data.periods import History, events_before, make_histories
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 from tests.worlds import START, catalog, log
 
@@ -27,6 +28,12 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "popularity, one day": lambda: RecentPopularity(days=1),
     "repeat": PersonalRepeat,
     "als": als,
+    "ease": lambda: ItemToItem(Ease(5.0), half_life=6.6).fit(EVENTS, ITEMS, CUTOFF),
+    "ease, counts": lambda: ItemToItem(
+        Ease(5.0, "log"), half_life=9.0, per="days", counts="log"
+    ).fit(EVENTS, ITEMS, CUTOFF),
+    "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
+    "successors": lambda: ItemToItem(Successors(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
 }
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())

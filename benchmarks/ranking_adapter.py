@@ -1,0 +1,43 @@
+"""Examples for an adapter that ranks in benchmarks.ranking_peers: all of a log but people's newest.
+
+The log is what `benchmarks.ranking_splits` wrote; nothing of it is judged, so nothing needs to be
+kept back but what decides when training stops: everybody's last whole period.
+
+    python -m benchmarks.ranking_splits --out runs/ml-next-period
+    python -m benchmarks.ranking_adapter --data runs/ml-next-period --out pairs/ml-next-period
+    python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data runs/ml-next-period \
+        --pairs pairs/ml-next-period --out runs/ml-next-period-adapter --lines.epochs 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmrec.data.readers import load_dataset
+from llmrec.evaluation.backtest import splits, training_timelines
+from llmrec.evaluation.report import codec_for
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.model import LanguageModel
+from llmrec.training.pairs import save_pairs
+
+BUDGET = 130
+
+
+def main() -> None:
+    """Write the examples."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.data)
+    deciding = splits(dataset)["test"]
+    people = training_timelines(dataset, validated=True)
+    codec = codec_for(dataset, LanguageModel.load(), template="forecast-v3", budget=BUDGET)
+    prior = DecayedDirichlet().fit(deciding)
+    manifest = save_pairs(arguments.out, dataset, codec, prior, people, deciding)
+    print(f"{manifest.n_timelines} timelines, {manifest.n_slots} slots, {len(deciding)} windows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Who is asked for a list, and what may be learned from: the same for every ranking model.
+
+`python -m benchmarks.ranking_splits --out FOLDER` writes MovieLens 100K without anything that a
+next-period list is judged by, for an adapter that has not seen it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llmrec.contracts import IntArray
+from llmrec.data.calendar import INSTANT, Period, PeriodLength
+from llmrec.data.catalog import Catalog
+from llmrec.data.embedded import log_folder
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, Target, Window, events_before, history_until
+from llmrec.data.readers import Dataset, load_dataset
+from llmrec.evaluation.backtest import splits
+from llmrec.ranking.blend import Repeat
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What may be learned from, and the windows to rank for: their histories lie in that log."""
+
+    log: Interactions
+    windows: list[Window]
+
+    @property
+    def histories(self) -> list[History]:
+        """Of the windows."""
+        return [window.history for window in self.windows]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A way of dividing a log: what settings are chosen on, and what is reported."""
+
+    name: str
+    dataset: Dataset
+    repeat: Repeat
+    validation: Stage
+    tests: dict[str, Stage]
+
+
+Sizes = Callable[[Interactions], IntArray]
+
+
+def leave_one_out(dataset: Dataset) -> Split:
+    """Test on a person's last event, validate on the one before it."""
+    return _nested(dataset, "leave one out", lambda log: np.ones(log.n_users, np.int64), 1, 1)
+
+
+def next_period(dataset: Dataset) -> Split:
+    """Test on the last fifth of a person's events, 5 to 20 of them, where 20 are left before it.
+
+    Validation is cut alike from what is left; 10 are left before it.
+    """
+
+    def sizes(log: Interactions) -> IntArray:
+        counts = np.diff(log.user_offsets)
+        return np.clip(np.round(0.2 * counts), 5, 20).astype(np.int64)
+
+    return _nested(dataset, "next period", sizes, 20, 10)
+
+
+def global_time(dataset: Dataset) -> Split:
+    """Everything after the 90 % quantile of time is the test, after 80 % validation.
+
+    People have five events before.
+    """
+    log, catalog = dataset.log, dataset.catalog
+    late, later = (np.quantile(log.timestamp.astype(np.int64), q) for q in (0.8, 0.9))
+    known = events_before(log, np.datetime64(int(later), "ms"))
+    return Split(
+        "global time",
+        dataset,
+        "exclude",
+        _after(known, catalog, dataset.period, np.datetime64(int(late), "ms")),
+        {"test": _after(log, catalog, dataset.period, np.datetime64(int(later), "ms"))},
+    )
+
+
+def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
+    """Take the periods of `splits`, each with the log as it was before it."""
+    stages = {
+        name: Stage(events_before(dataset.log, windows[0].history.cutoff), _own(windows, dataset))
+        for name, windows in splits(dataset).items()
+    }
+    validation = stages.pop("validation")
+    rule = "repeat allowed" if repeat == "allow" else "explore only"
+    return Split(f"next 28 days, {rule}", dataset, repeat, validation, stages)
+
+
+def _own(windows: list[Window], dataset: Dataset) -> list[Window]:
+    """Give the windows with histories in the log before them: nothing later can be looked up."""
+    log = events_before(dataset.log, windows[0].history.cutoff).aligned(dataset.catalog)
+    found = []
+    for window in windows:
+        old = window.history
+        user = log.user_index(old.user_id)
+        offsets = old.offsets - old.offsets[0] + log.user_offsets[user]
+        history = History(log, old.catalog, user, offsets, old.bounds, old.cutoff, old.length)
+        found.append(Window(history, window.target))
+    return found
+
+
+def _nested(dataset: Dataset, name: str, sizes: Sizes, least: int, least_before: int) -> Split:
+    log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
+    test = _cut(log, catalog, dataset.period, sizes, least)
+    validation = _cut(test.log, catalog, dataset.period, sizes, least_before)
+    asked = {window.history.user_id for window in test.windows}
+    kept = [window for window in validation.windows if window.history.user_id in asked]
+    return Split(name, dataset, "exclude", Stage(validation.log, kept), {"test": test})
+
+
+def _cut(log: Interactions, catalog: Catalog, period: str, sizes: Sizes, least: int) -> Stage:
+    """Cut the newest events off everybody; people with ``least`` events left are asked."""
+    starts = np.maximum(log.user_offsets[1:] - sizes(log), log.user_offsets[:-1])
+    position = np.arange(len(log))
+    before = log.without({"later": position >= starts[log.user_idx]}).aligned(catalog)
+    return Stage(before, _windows(log, before, catalog, period, starts, least))
+
+
+def _after(log: Interactions, catalog: Catalog, period: str, cutoff: np.datetime64) -> Stage:
+    log = log.aligned(catalog)
+    before = events_before(log, cutoff).aligned(catalog)
+    late = log.timestamp >= cutoff
+    n_late = np.bincount(log.user_idx[late], minlength=log.n_users)
+    starts = log.user_offsets[1:] - n_late
+    return Stage(before, _windows(log, before, catalog, period, starts, 5))
+
+
+def _windows(
+    log: Interactions,
+    before: Interactions,
+    catalog: Catalog,
+    period: str,
+    starts: IntArray,
+    least: int,
+) -> list[Window]:
+    """Cut each person's events at a position; the history lies in the log without what follows."""
+    length, found = PeriodLength.parse(period), []
+    stops = log.user_offsets[1:]
+    for user, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        if stop == start or start - log.user_offsets[user] < least:
+            continue
+        span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        own = before.user_index(str(log.user_ids[user]))
+        history = history_until(before, catalog, length, own, span.start)
+        found.append(Window(history, Target(log, catalog, start, stop, span)))
+    return found
+
+
+def main() -> None:
+    """Write the log that a ranking adapter may learn from, in the files it came in."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    split, source = next_period(load_dataset("ml-100k")), log_folder("ml-100k")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "ml-100k.item", out)
+    lines = (source / "ml-100k.inter").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = np.sort(split.validation.log.source_row)
+    text = "".join([lines[0], *(lines[1 + row] for row in kept)])
+    (out / "ml-100k.inter").write_text(text, encoding="utf-8")
+    print(f"{len(kept):,} of {len(lines) - 1:,} events")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""What goes with what a person took: a matrix over pairs of items, applied to a fading history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from llmrec.contracts import FloatArray
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History
+from llmrec.ranking.learned import Learned
+from llmrec.ranking.scorers import item_counts, require_positive
+
+MOST_ITEMS = 20_000  # of a dense matrix: 1.6 GB in float32
+_DAY = np.timedelta64(1, "D")
+Matrix = Any  # a dense array, or a sparse one of scipy's
+
+
+class Pairs(Protocol):
+    """A way of learning how much an item speaks for another one."""
+
+    @property
+    def name(self) -> str:
+        """What explanations call it."""
+        ...
+
+    def matrix(self, histories: Sequence[History]) -> Matrix:
+        """(n_items, n_items), from the item taken (row) to the item scored (column)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ease:
+    """Embarrassingly shallow autoencoder (Steck 2019, arXiv 1905.03375, equation 8).
+
+    B = I - P / diag(P) with P the inverse of X'X + regularization * I: the linear map of a person's
+    items to themselves that may not use an item for itself.
+
+    Parameters
+    ----------
+    regularization
+        > 0; the larger, the more only common pairs count.
+    counts
+        X holds 1 for what was taken ("binary"), or log(1 + how often) ("log").
+    """
+
+    regularization: float = 300.0
+    counts: Literal["binary", "log"] = "binary"
+    name: ClassVar[str] = "goes with what was taken"
+
+    def __post_init__(self) -> None:
+        require_positive(regularization=self.regularization)
+
+    def matrix(self, histories: Sequence[History]) -> Matrix:
+        """(n_items, n_items) float32, dense; ValueError if the catalog is too large for that."""
+        n_items = histories[0].catalog.n_items
+        if n_items > MOST_ITEMS:
+            raise ValueError(
+                f"Ease inverts a matrix of {n_items} x {n_items} items, and at most {MOST_ITEMS} "
+                "are sensible: use Cosine or Successors, which keep a few pairs an item."
+            )
+        taken = damped(item_counts(histories), self.counts)
+        gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
+        gram[np.diag_indices(n_items)] += self.regularization
+        inverse = np.linalg.inv(gram)
+        found = -inverse / np.diag(inverse)
+        np.fill_diagonal(found, 0.0)
+        return np.asarray(found, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Items taken by the same people: cosine of their columns (Sarwar et al. 2001).
+
+    Parameters
+    ----------
+    neighbours
+        Items that one speaks for, those most like it.
+    counts
+        As for `Ease`.
+    """
+
+    neighbours: int = 50
+    counts: Literal["binary", "log"] = "binary"
+    name: ClassVar[str] = "taken by the same people"
+
+    def __post_init__(self) -> None:
+        require_positive(neighbours=self.neighbours)
+
+    def matrix(self, histories: Sequence[History]) -> Matrix:
+        """(n_items, n_items) sparse, ``neighbours`` in each column at most."""
+        taken = damped(item_counts(histories), self.counts)
+        norms = np.sqrt(np.asarray(taken.multiply(taken).sum(axis=0)).ravel())
+        scale = sparse.diags_array(1 / np.maximum(norms, 1e-12))
+        unit = sparse.csr_array(taken @ scale)
+        likeness = sparse.csr_array(unit.T @ unit)
+        likeness.setdiag(0.0)
+        likeness.eliminate_zeros()
+        return sparse.csr_array(_heaviest(likeness, self.neighbours).T)
+
+
+@dataclass(frozen=True)
+class Successors:
+    """What people took soon after: counts of ordered pairs, a Markov chain with a long memory.
+
+    N[i, j] = sum over events of j at most ``window`` places after one of i of fade^(places - 1),
+    over (1 + how often i was taken) ^ power.
+
+    Parameters
+    ----------
+    window, fade
+        Places that a pair may be apart, and the worth of each place more, in (0, 1].
+    power
+        0 lets frequent items speak louder, 1 lets each item speak alike.
+    """
+
+    window: int = 10
+    fade: float = 0.9
+    power: float = 0.8
+    name: ClassVar[str] = "taken after what was taken"
+
+    def __post_init__(self) -> None:
+        require_positive(window=self.window, fade=self.fade)
+        if self.fade > 1 or self.power < 0:
+            raise ValueError(f"fade must lie in (0, 1] and power be >= 0: {self}")
+
+    def matrix(self, histories: Sequence[History]) -> Matrix:
+        """(n_items, n_items) sparse."""
+        n_items = histories[0].catalog.n_items
+        items = np.concatenate([history.item_idx for history in histories])
+        users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
+        found = sparse.csr_array((n_items, n_items))
+        for apart in range(1, self.window + 1):
+            same = users[:-apart] == users[apart:]
+            pairs = (items[:-apart][same], items[apart:][same])
+            values = np.full(len(pairs[0]), self.fade ** (apart - 1))
+            found = found + sparse.csr_array((values, pairs), shape=found.shape)
+        taken = 1.0 + np.bincount(items, minlength=n_items)
+        return sparse.csr_array(sparse.diags_array(taken**-self.power) @ found)
+
+
+@dataclass
+class ItemToItem:
+    """Scores the items that go with a person's items, of which the newer ones count more.
+
+    p_i = (1 - floor) * s_i / sum(s) + floor * share of all events, with s = max(0, w B), w the
+    fading history and B the matrix of ``pairs``.
+
+    Parameters
+    ----------
+    pairs
+        How B is learned: `Ease`, `Cosine` or `Successors`.
+    half_life, per
+        Events, or days, after which an item counts half; infinite: never.
+    counts
+        w holds 1 - the newest event's worth - for each item ("binary"), the sum over its events
+        ("count"), or log(1 + that) ("log").
+    floor
+        In (0, 1): what popularity is worth, so that no item is impossible.
+    """
+
+    pairs: Pairs = field(default_factory=Ease)
+    half_life: float = np.inf
+    per: Literal["events", "days"] = "events"
+    counts: Literal["binary", "count", "log"] = "binary"
+    floor: float = 1e-3
+    _matrix: Matrix | None = field(default=None, init=False, repr=False)
+    _popular: FloatArray | None = field(default=None, init=False, repr=False)
+    _learned: Learned | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_positive(floor=self.floor)
+        if not self.half_life > 0 or self.floor >= 1:
+            raise ValueError(f"half_life must be > 0 and floor < 1: {self}")
+
+    @property
+    def name(self) -> str:
+        """What explanations call it."""
+        return self.pairs.name
+
+    def fit(
+        self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
+    ) -> ItemToItem:
+        """Learn the pairs from all users' events before the cutoff (default: all events).
+
+        Raises
+        ------
+        ValueError
+            If no event lies before the cutoff, or the catalog is too large for the pairs.
+        """
+        self._learned, histories = Learned.on(log, catalog, cutoff)
+        self._matrix = self.pairs.matrix(histories)
+        taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
+        self._popular = taken / taken.sum()
+        return self
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item.
+
+        Raises
+        ------
+        ValueError
+            If not fitted, fitted on another catalog, or on events that a history does not hold.
+        """
+        if self._learned is None or self._matrix is None or self._popular is None:
+            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
+        self._learned.check(self.name, histories)
+        if not histories:
+            return np.empty((0, 0))
+        faded = sparse.csr_array(fading(histories, self.half_life, self.per, self.counts))
+        product = faded @ self._matrix
+        dense = product.toarray() if sparse.issparse(product) else product
+        found = np.maximum(np.asarray(dense, dtype=np.float64), 0.0)
+        totals = found.sum(axis=1, keepdims=True)
+        found = np.divide(found, totals, out=np.zeros_like(found), where=totals > 0)
+        floor = np.where(totals > 0, self.floor, 1.0)
+        return np.asarray(np.log((1 - floor) * found + floor * self._popular))
+
+
+def fading(
+    histories: Sequence[History],
+    half_life: float,
+    per: Literal["events", "days"],
+    counts: Literal["binary", "count", "log"] = "count",
+) -> sparse.csr_matrix:
+    """(n_users, n_items) each event worth 2^(-age / half_life), its age in events or days."""
+    ages = []
+    for history in histories:
+        if per == "days":
+            taken = history.log.timestamp[history.event_ids.start : history.event_ids.stop]
+            ages.append((history.cutoff - taken) / _DAY)
+        else:
+            ages.append(np.arange(history.n_events - 1, -1, -1.0))
+    worth = np.exp2(-np.concatenate([np.empty(0), *ages]) / half_life)
+    if counts == "binary":
+        return _newest(histories, worth)
+    return damped(item_counts(histories, worth), counts)
+
+
+def damped(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
+    """Turn counts into what ``counts`` says: 1, the count, or log(1 + count)."""
+    found = taken.copy()
+    if counts == "binary":
+        found.data = np.ones_like(found.data)
+    elif counts == "log":
+        found.data = np.log1p(found.data)
+    return found
+
+
+def _newest(histories: Sequence[History], worth: FloatArray) -> sparse.csr_matrix:
+    """(n_users, n_items) the worth of a person's newest event of each item."""
+    found = item_counts(histories).astype(np.float64)
+    found.sort_indices()
+    users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
+    items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
+    order = np.lexsort((-worth, items, users))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(users[order]) != 0) | (np.diff(items[order]) != 0)
+    found.data = worth[order][first]
+    return found
+
+
+def _heaviest(likeness: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Keep the n largest entries of each row; of equal ones those of smaller index."""
+    rows = np.repeat(np.arange(likeness.shape[0]), np.diff(likeness.indptr))
+    order = np.lexsort((likeness.indices, -likeness.data, rows))
+    place = np.arange(len(order)) - likeness.indptr[rows[order]]
+    kept = order[place < n]
+    entries = (likeness.data[kept], (rows[kept], likeness.indices[kept]))
+    return sparse.csr_array(entries, shape=likeness.shape)

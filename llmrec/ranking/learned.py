@@ -1,0 +1,74 @@
+"""What an item scorer was fitted on, so that it can refuse to score what it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, PeriodLength, make_histories
+
+_WHOLE_PAST = PeriodLength(36_500, "days")
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Events that a scorer learned from.
+
+    Attributes
+    ----------
+    until
+        Time before which all of them lie, if one was given; None: a log was learned whole, and each
+        person's history must hold all that it says of them.
+    n_events
+        Of each person, by user id.
+    """
+
+    item_ids: pd.Index[str]
+    until: np.datetime64 | None
+    n_events: pd.Series[int]
+
+    @classmethod
+    def on(
+        cls, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None
+    ) -> tuple[Learned, list[History]]:
+        """Give it, and everybody's past before the cutoff (default: all of it).
+
+        Raises
+        ------
+        ValueError
+            If no event lies before the cutoff.
+        """
+        histories = make_histories(log, catalog, _WHOLE_PAST, cutoff)
+        counts = pd.Series({history.user_id: history.n_events for history in histories})
+        if not counts.sum():
+            raise ValueError(f"no event lies before the cutoff {cutoff}: choose a later one.")
+        until = None if cutoff is None else histories[0].cutoff
+        return cls(catalog.item_ids, until, counts), histories
+
+    def check(self, name: str, histories: Sequence[History]) -> None:
+        """Refuse histories of another catalog, and those that end before what was learned.
+
+        Raises
+        ------
+        ValueError
+            Naming the scorer, the person and the way out.
+        """
+        for history in histories:
+            if not history.catalog.item_ids.equals(self.item_ids):
+                raise ValueError(f"{name!r} was fitted on another catalog: fit it on this.")
+            if self.until is not None and history.cutoff < self.until:
+                raise ValueError(
+                    f"{name!r} saw events up to {self.until}, after the cutoff "
+                    f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
+                )
+            seen = int(self.n_events.get(history.user_id, 0))
+            if self.until is None and seen > history.n_events:
+                raise ValueError(
+                    f"{name!r} saw {seen} events of user {history.user_id!r}, whose history holds "
+                    f"{history.n_events}: fit it on a log without the others, or with a cutoff."
+                )

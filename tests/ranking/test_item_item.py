@@ -1,0 +1,152 @@
+"""What goes with what: each matrix worked by hand, histories that fade, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, events_before, make_histories
+from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Pairs, Successors, fading
+from tests.worlds import START, catalog, log
+
+ITEMS = Catalog.from_frame(
+    pd.DataFrame({"item_id": ["a", "b", "c"], "categories": [["X"], ["X"], ["Y"]]})
+)
+
+
+def people(**taken: str) -> list[History]:
+    """Each takes a letter's item a day, in order."""
+    rows = [
+        (user, item, START + np.timedelta64(day, "D"))
+        for user, items in taken.items()
+        for day, item in enumerate(items)
+    ]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    events = Interactions.from_frame(frame).aligned(ITEMS)
+    return make_histories(events, ITEMS, "7D", START + np.timedelta64(10, "D"))
+
+
+def dense(pairs: Pairs, histories: list[History]) -> np.ndarray:
+    found = pairs.matrix(histories)
+    return found.toarray() if sparse.issparse(found) else found
+
+
+def test_ease_solves_the_ridge_regression_of_each_item_on_the_others() -> None:
+    histories = people(u="ab", v="abc", w="c", x="bbc")
+    taken = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 1], [0, 1, 1]], dtype=float)
+    found = dense(Ease(2.0), histories)
+    for item in range(3):
+        others = [other for other in range(3) if other != item]
+        x, y = taken[:, others], taken[:, item]
+        solved = np.linalg.solve(x.T @ x + 2.0 * np.eye(2), x.T @ y)
+        np.testing.assert_allclose(found[others, item], solved, rtol=1e-5)
+        assert found[item, item] == 0
+
+
+def test_cosine_keeps_the_items_most_like_the_one_scored() -> None:
+    histories = people(u="ab", v="abc", w="c")
+    found = dense(Cosine(1), histories)
+    # a and b are taken by the same two people; c is as like a as b, and a has the smaller index.
+    np.testing.assert_allclose(found, [[0, 1, 0.5], [1, 0, 0], [0, 0, 0]])
+
+
+def test_successors_count_ordered_pairs_that_fade_with_the_places_between() -> None:
+    histories = people(u="abc", v="ba")
+    found = dense(Successors(window=2, fade=0.5, power=1.0), histories)
+    a, b, c = 1 / 3, 1 / 3, 1 / 2  # one over 1 + how often each was taken
+    np.testing.assert_allclose(found, [[0, a, 0.5 * a], [b, 0, b], [0, 0, 0 * c]])
+
+
+def test_nobody_follows_another_person() -> None:
+    one, two = (dense(Successors(), people(u="ab", **more)) for more in ({}, {"v": "c"}))
+    np.testing.assert_allclose(one[:2, :2] > 0, two[:2, :2] > 0)
+    assert not two[2].any()
+    assert not two[:, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ("count", [0.25 + 0.5, 0.125 + 1, 0]),
+        ("binary", [0.5, 1, 0]),
+        ("log", np.log1p([0.75, 1.125, 0])),
+    ],
+)
+def test_a_history_fades_by_events(counts: str, expected: list[float]) -> None:
+    (history,) = people(u="baab")
+    row = fading([history], 1.0, "events", counts).toarray()[0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(row, expected)
+
+
+def test_a_history_fades_by_days_before_the_cutoff() -> None:
+    (history,) = people(u="ab")  # ten and nine days before
+    row = fading([history], 5.0, "days").toarray()[0]
+    np.testing.assert_allclose(row, [0.25, 2 ** (-9 / 5), 0])
+
+
+def test_scores_are_the_faded_history_times_the_matrix_on_a_floor_of_popularity() -> None:
+    histories = people(u="abc", v="ba", w="cc")
+    log_ = histories[0].log
+    scorer = ItemToItem(Successors(1, 1.0, 0.0), half_life=1.0, counts="count", floor=0.1)
+    found = np.exp(scorer.fit(log_, ITEMS).scores(histories)[1])  # v: b a half, a whole
+    spoken_for = np.array([0.5, 1.0, 0.5])  # a to b once, b to a and to c once each
+    popular = np.array([3, 3, 4]) / 10
+    np.testing.assert_allclose(found, 0.9 * spoken_for / 2 + 0.1 * popular)
+
+
+def test_somebody_of_whom_nothing_is_known_gets_what_is_popular() -> None:
+    items, events = catalog(), log(n_users=6)
+    cutoff = START + np.timedelta64(7, "D")
+    scorer = ItemToItem(Ease(5.0)).fit(events, items, cutoff)
+    (past,) = make_histories(events, items, "7D", cutoff, [0])
+    nothing = np.array([past.offsets[0]] * 2)
+    empty = History(past.log, items, 0, nothing, past.bounds[-2:], past.cutoff, past.length)
+    known = events_before(events, cutoff).aligned(items)
+    counts = 1 + np.bincount(known.item_idx, minlength=items.n_items)
+    np.testing.assert_allclose(scorer.scores([empty])[0], np.log(counts / counts.sum()))
+
+
+def test_a_log_learned_whole_may_not_hold_more_of_a_person_than_their_history() -> None:
+    items, events = catalog(), log(n_users=6)
+    scorer = ItemToItem(Cosine()).fit(events, items)
+    scorer.scores(make_histories(events, items, "7D"))
+    early = make_histories(events, items, "7D", START + np.timedelta64(21, "D"))
+    with pytest.raises(ValueError, match=r"saw \d+ events of user .* whose history holds"):
+        scorer.scores(early)
+
+
+def test_what_is_not_fitted_or_of_another_catalog_is_refused() -> None:
+    scorer = ItemToItem(Cosine())
+    past = make_histories(log(n_users=6), catalog(), "7D")
+    with pytest.raises(ValueError, match="is not fitted"):
+        scorer.scores(past)
+    with pytest.raises(ValueError, match="another catalog"):
+        scorer.fit(log(n_users=6), catalog(30)).scores(past)
+
+
+def test_ease_says_what_to_use_for_a_catalog_too_large_to_invert(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llmrec.ranking.item_item.MOST_ITEMS", 10)
+    with pytest.raises(ValueError, match="use Cosine or Successors"):
+        ItemToItem(Ease()).fit(log(n_users=6), catalog(11))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_parameters_out_of_bounds_are_refused(value: float) -> None:
+    for build in (
+        lambda: Ease(value),
+        lambda: Cosine(value),  # type: ignore[arg-type]
+        lambda: Successors(fade=value),
+        lambda: Successors(power=-1.0),
+        lambda: Successors(fade=1.5),
+        lambda: ItemToItem(half_life=value),
+        lambda: ItemToItem(floor=value),
+        lambda: ItemToItem(floor=1.0),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            build()
