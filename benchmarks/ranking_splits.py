@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec.contracts import IntArray
+from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.calendar import INSTANT, Period, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.embedded import log_folder
@@ -22,7 +22,10 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Target, Window, events_before, history_until
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.evaluation.backtest import splits
-from llmrec.ranking.blend import Repeat
+from llmrec.ranking.blend import Repeat, possible_items
+
+K = 10
+Lists = list[list[int]]  # (n_windows, K) items, best first
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,29 @@ class Split:
     repeat: Repeat
     validation: Stage
     tests: dict[str, Stage]
+
+    def stage(self, name: str) -> Stage:
+        """Give validation or a test."""
+        return self.validation if name == "validation" else self.tests[name]
+
+    def relevant(self, window: Window) -> IntArray:
+        """Items that a list should hold: the target's, or the new ones among them."""
+        items = np.unique(window.target.item_idx)
+        return items[possible_items(window.history, self.repeat)[items]]
+
+    def n_items(self, name: str) -> int:
+        """How many items have been taken before: what a list could hold."""
+        return len(np.unique(self.stage(name).log.item_idx))
+
+
+def best_items(scores: FloatArray, stage: Stage, repeat: Repeat) -> Lists:
+    """Give each window's K possible items of largest score; of equals those of smaller index."""
+    found = []
+    for row, history in zip(scores, stage.histories, strict=True):
+        items = np.flatnonzero(possible_items(history, repeat))
+        order = np.argsort(-row[items], kind="stable")[:K]
+        found.append(items[order].tolist())
+    return found
 
 
 Sizes = Callable[[Interactions], IntArray]

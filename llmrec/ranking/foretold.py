@@ -1,0 +1,69 @@
+"""The tuned language model as an item scorer: which titles a person is expected to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmrec.contracts import FloatArray, IntArray
+from llmrec.data.catalog import Catalog
+from llmrec.data.periods import History
+from llmrec.errors import DataError
+from llmrec.language.codec import Codec
+from llmrec.language.model import LanguageModel
+
+
+class ForetoldItems:
+    """Scores items by the probability that a fine-tuned model gives their titles.
+
+    p_i = (1 - floor) * p(title of i) / items of that title, scaled to sum to 1 - floor over the
+    catalog, + floor / n_items. Items of which the model knows no title get the floor; a person
+    without an event, for whom there is nothing to read, gets equal scores.
+
+    Parameters
+    ----------
+    model, codec
+        A model with a memory of titles, and the prompts it reads.
+    floor
+        In (0, 1), so that no item is impossible.
+
+    Raises
+    ------
+    DataError
+        If the model has no memory of titles.
+    """
+
+    name = "titles that the language model expects"
+
+    def __init__(self, model: LanguageModel, codec: Codec, floor: float = 0.01) -> None:
+        if model.memory is None:
+            raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor must lie in (0, 1), not {floor}")
+        self.model, self.codec, self.memory, self.floor = model, codec, model.memory, floor
+        self._of: tuple[Catalog, IntArray, IntArray] | None = None
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item."""
+        if not histories:
+            return np.empty((0, 0))
+        titles, among = self._titles(histories[0].catalog)
+        n_items = len(titles)
+        found = np.full((len(histories), n_items), 1 / n_items)
+        known = [row for row, history in enumerate(histories) if history.n_events]
+        if known and (titles >= 0).any():
+            foretold = self.model.foretell([self.codec.prompt(histories[row]) for row in known])
+            each = np.where(titles >= 0, foretold[:, titles] / among, 0.0)
+            each /= each.sum(axis=1, keepdims=True)
+            found[known] = (1 - self.floor) * each + self.floor / n_items
+        return np.asarray(np.log(found))
+
+    def _titles(self, catalog: Catalog) -> tuple[IntArray, IntArray]:
+        """(n_items,) each item's title in the memory, or -1, and how many items share it."""
+        if self._of is None or self._of[0] is not catalog:
+            texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
+            rows = np.array([self.memory.row(tuple(part)) for part in self.model.encode(texts)])
+            counts = np.bincount(rows[rows >= 0], minlength=len(self.memory.keys))
+            self._of = catalog, rows, np.where(rows >= 0, counts[rows], 1)
+        return self._of[1:]
