@@ -278,8 +278,12 @@ def on_films() -> list[Peer]:
 def on_groceries() -> list[Peer]:
     """Peers for logs in which people take the same again."""
     frequencies = grid(half_life_days=(56.0, 84.0, 112.0, 168.0), strength=(10.0, 30.0, 100.0))
-    ease_seasons = [one | season for one in EASE_DAYS for season in SEASONS]
-    often_seasons = [one | season for one in frequencies for season in SEASONS]
+    few = grid(regularization=(1000.0,), half_life=(224.0, np.inf), per=["days"])
+    few += [one | {"counts": "log"} for one in few]
+    ease_seasons = [one | season for one in few for season in SEASONS]
+    often_seasons = [
+        one | season for one in frequencies for season in SEASONS if one["strength"] == 30.0
+    ]
     markov = grid(
         window=(10, 30), fade=(0.97,), power=(0.5, 0.8, 1.0), half_life=(28.0, 84.0), per=["days"]
     )

@@ -6,15 +6,17 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 from scipy.special import log_softmax
 
-from llmrec.contracts import FloatArray
+from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, item_counts_between
+from llmrec.data.periods import History, TimeArray, item_counts_between
 from llmrec.errors import MissingExtraError
 from llmrec.ranking.learned import Learned
 
@@ -24,6 +26,9 @@ _DAY_MS = 86_400_000
 @dataclass(frozen=True)
 class RecentPopularity:
     """What everybody took in the last days before the cutoff.
+
+    What a person takes of one item at one moment counts once: three packs on a receipt are one
+    purchase.
 
     Parameters
     ----------
@@ -51,7 +56,8 @@ class RecentPopularity:
         span = np.timedelta64(round(self.days * _DAY_MS), "ms")
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
-        counts = item_counts_between(_shared_log(histories), starts, ends) + self.pseudo_count
+        log = _once_a_moment(_shared_log(histories))
+        counts = item_counts_between(log, starts, ends) + self.pseudo_count
         return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -64,7 +70,7 @@ class PersonalRepeat:
     """What the person took before, the recent more than the old, on top of what is popular.
 
     An item's probability is proportional to its decayed count in the history plus ``strength``
-    times its popularity.
+    times its popularity. What is taken of it at one moment counts once.
 
     Parameters
     ----------
@@ -187,14 +193,44 @@ class ImplicitALS:
 def item_counts(
     histories: Sequence[History], weights: FloatArray | None = None
 ) -> sparse.csr_matrix:
-    """(n_users, n_items) events of each history by item, each counting its weight (default 1)."""
+    """(n_users, n_items) moments at which each item was taken, each counting its weight.
+
+    ``weights`` (default 1) are of the events of all histories; the last of a moment counts.
+    """
     if not histories:
         return sparse.csr_matrix((0, 0))
     rows = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
-    items = np.concatenate([history.item_idx for history in histories])
+    spans = [slice(history.event_ids.start, history.event_ids.stop) for history in histories]
+    items = np.concatenate([h.log.item_idx[span] for h, span in zip(histories, spans, strict=True)])
+    times = np.concatenate(
+        [h.log.timestamp[span] for h, span in zip(histories, spans, strict=True)]
+    )
+    kept = ~_said_again(rows, times, items)
     values = np.ones(len(items)) if weights is None else weights
     shape = (len(histories), histories[0].catalog.n_items)
-    return sparse.csr_matrix((values, (rows, items)), shape=shape)
+    return sparse.csr_matrix((values[kept], (rows[kept], items[kept])), shape=shape)
+
+
+def _said_again(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArray[np.bool_]:
+    """(n_events,) which events another one of the same user, moment and item follows."""
+    order = np.lexsort((items, times, users))  # stable: of equal ones the later event is later
+    differs = np.zeros(len(order), dtype=np.bool_)
+    for values in (users, times, items):
+        differs[:-1] |= values[order][1:] != values[order][:-1]
+    again = np.zeros(len(order), dtype=np.bool_)
+    again[order[:-1]] = ~differs[:-1]
+    return again
+
+
+_ONCE: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
+
+
+def _once_a_moment(log: Interactions) -> Interactions:
+    """Give a log without events that another one of the same moment and item follows."""
+    if log not in _ONCE:
+        again = _said_again(log.user_idx, log.timestamp, log.item_idx)
+        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else log
+    return _ONCE[log]
 
 
 def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -13,7 +13,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.errors import MissingExtraError
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
 from tests.worlds import START, catalog, log
 
 ITEMS = Catalog.from_frame(
@@ -141,3 +141,22 @@ def test_scorers_refuse_parameters_out_of_bounds(value: float) -> None:
 def test_no_history_gives_no_scores() -> None:
     assert len(RecentPopularity().scores([])) == 0
     assert len(PersonalRepeat().scores([])) == 0
+
+
+def test_what_is_taken_of_an_item_at_one_moment_counts_once() -> None:
+    packs = histories(
+        ("u", "a", "2020-02-28"),
+        ("u", "a", "2020-02-28"),
+        ("u", "b", "2020-02-28"),
+        ("u", "a", "2020-02-29"),
+        ("v", "a", "2020-02-28"),
+    )
+    single = histories(
+        ("u", "a", "2020-02-28"),
+        ("u", "b", "2020-02-28"),
+        ("u", "a", "2020-02-29"),
+        ("v", "a", "2020-02-28"),
+    )
+    for scorer in (RecentPopularity(), PersonalRepeat(strength=0.1)):
+        np.testing.assert_array_equal(scorer.scores(packs), scorer.scores(single))
+    np.testing.assert_array_equal(item_counts(packs).toarray(), [[2, 1, 0], [1, 0, 0]])
