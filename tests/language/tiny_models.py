@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -97,6 +99,16 @@ def save_t5(folder: Path, **changes: Any) -> Path:
         **{"vocab_size": len(tokenizer) + 5, "decoder_start_token_id": 0, **sizes, **changes}
     )
     return _save(T5ForConditionalGeneration, config, tokenizer, folder)
+
+
+def save_bert(folder: Path, **changes: Any) -> Path:
+    """Save an encoder of two layers; ``changes`` go into its config."""
+    tokenizer = byte_level_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "max_position_embeddings": 256}
+    weights = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
+    config = BertConfig(**{**weights, **sizes, **heads, **changes})
+    return _save(BertModel, config, tokenizer, folder)
 
 
 def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:

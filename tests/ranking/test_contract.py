@@ -10,8 +10,11 @@ import pytest
 from llmrec.contracts import ItemScorer
 from llmrec.data.periods import History, events_before, make_histories
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.text import TextSimilarity
+from tests.ranking.fakes import Letters, oracle
 from tests.worlds import START, catalog, log
 
 CUTOFF = START + np.timedelta64(28, "D")
@@ -34,6 +37,8 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     ).fit(EVENTS, ITEMS, CUTOFF),
     "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
     "successors": lambda: ItemToItem(Successors(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
+    "texts": lambda: TextSimilarity(Letters(), half_life=3.0),  # type: ignore[arg-type]
+    "foretold": lambda: ForetoldItems(*oracle()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
 }
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())

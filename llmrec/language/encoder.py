@@ -1,0 +1,65 @@
+"""Texts as vectors: mean-pooled hidden states of an encoder such as all-MiniLM-L6-v2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from llmrec.contracts import FloatArray
+from llmrec.language.checkpoint import ENCODER, load_encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TEXTS_AT_ONCE = 64
+
+
+class TextEncoder:
+    """Turns texts into unit vectors, so that a product of two is their cosine.
+
+    Parameters
+    ----------
+    name
+        What it is called in reports.
+    model, tokenizer
+        From transformers, in evaluation mode; see `load`.
+    """
+
+    def __init__(
+        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+
+    @classmethod
+    def load(cls, name: str = ENCODER, *, device: str = "auto") -> TextEncoder:
+        """Load by name: ``all-minilm-l6-v2`` (embedded), a local folder, or a hub id.
+
+        Raises
+        ------
+        ModelLoadError, MissingExtraError
+            See `load_encoder`.
+        """
+        return cls(name, *load_encoder(name, device=device))
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """(n_texts, d) unit vectors: means of the last hidden states over a text's tokens.
+
+        Reimers and Gurevych 2019, arXiv 1908.10084. Texts of one length go together, so that a
+        text's vector does not hang on the others by padding.
+        """
+        rows = [self.tokenizer(text, truncation=True)["input_ids"] for text in texts]
+        lengths = np.array([len(row) for row in rows])
+        found = np.empty((len(rows), self.model.config.hidden_size))
+        for length in np.unique(lengths):
+            (same,) = np.nonzero(lengths == length)
+            for start in range(0, len(same), TEXTS_AT_ONCE):
+                part = same[start : start + TEXTS_AT_ONCE]
+                ids = torch.tensor([rows[i] for i in part], device=self.model.device)
+                with torch.inference_mode():
+                    states = self.model(input_ids=ids).last_hidden_state.mean(dim=1)
+                found[part] = states.float().cpu().numpy()
+        norms = np.linalg.norm(found, axis=1, keepdims=True)
+        return np.asarray(found / np.maximum(norms, 1e-12))

@@ -1,0 +1,82 @@
+"""Calibrating a list to the forecast: its mix of categories follows, as far as a dial says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+from llmrec.contracts import FloatArray, Forecast
+from llmrec.data.catalog import Catalog
+from llmrec.ranking.tilt import Ranking
+
+SMOOTHING = (
+    0.01  # of the forecast in the list's own mix: a category without an item is not infinite
+)
+
+
+def calibrated(
+    ranking: Ranking, forecast: Forecast, catalog: Catalog, k: int, dial: float
+) -> Ranking:
+    """Choose k items of a longer ranking, so that their mix of categories follows the forecast.
+
+    Items are taken one by one, each the one that makes (1 - dial) * (sum of scores) - dial * size *
+    KL(w || list) largest (Steck 2018, "Calibrated recommendations", equation 7, greedily as there,
+    with the divergence times the size of the list so far: both terms then grow with it). w is the
+    forecast among categories, and the list's mix is smoothed by it. Ties: the higher rank.
+
+    Parameters
+    ----------
+    ranking
+        Of more than k items: those to choose from. Its parts stay with their items.
+    dial
+        0 gives its first k items, 1 looks at the mix alone.
+
+    Returns
+    -------
+    Ranking
+        In the order in which the items were taken: scores need not fall.
+
+    Raises
+    ------
+    ValueError
+        If k < 1, the dial is not in [0, 1], or the forecast is of another catalog.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if not 0 <= dial <= 1:
+        raise ValueError(f"the dial must lie in [0, 1], not {dial}")
+    wanted = forecast.category_weights
+    if len(wanted) != catalog.n_categories:
+        raise ValueError(
+            f"the forecast has {len(wanted)} category weights, the catalog "
+            f"{catalog.n_categories} categories: make the forecast with this catalog."
+        )
+    shares = catalog.shares[ranking.item_idx].toarray()
+    held, left, chosen = np.zeros_like(wanted), np.ones(len(shares), dtype=bool), list[int]()
+    for size in range(1, min(k, len(shares)) + 1):
+        lost = size * divergence(wanted, (held + shares) / size)
+        gains = np.where(left, (1 - dial) * ranking.scores - dial * lost, -np.inf)
+        best = int(np.argmax(gains))
+        chosen.append(best)
+        held, left[best] = held + shares[best], False
+    parts: sparse.csr_array = ranking.category_parts[chosen]
+    return replace(
+        ranking,
+        item_idx=ranking.item_idx[chosen],
+        scores=ranking.scores[chosen],
+        scorer_parts=ranking.scorer_parts[chosen],
+        category_parts=parts,
+    )
+
+
+def divergence(wanted: FloatArray, mixes: FloatArray) -> FloatArray:
+    """(n,) KL divergence in nats of (n, n_categories) mixes from the wanted one, each smoothed.
+
+    A list's mix may sum to less than 1, where items have no category.
+    """
+    smoothed = (1 - SMOOTHING) * mixes + SMOOTHING * wanted
+    some = wanted > 0
+    ratio = np.log(wanted[some]) - np.log(smoothed[..., some])
+    return np.asarray((wanted[some] * ratio).sum(axis=-1))

@@ -1,0 +1,102 @@
+"""A list whose mix follows the forecast: greedy steps by hand, the ends of the dial, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from llmrec.contracts import Forecast, Source
+from llmrec.data.catalog import Catalog
+from llmrec.ranking.calibrated import SMOOTHING, calibrated, divergence
+from llmrec.ranking.tilt import Ranking
+
+NAMES = ("X", "Y", "Z")
+
+
+def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
+    rng = np.random.default_rng(seed)
+    held = [rng.choice(3, rng.integers(0, 4), replace=False) for _ in range(n)]
+    frame = pd.DataFrame(
+        {
+            "item_id": [f"i{item:02d}" for item in range(n)],
+            "categories": [[NAMES[c] for c in categories] for categories in held],
+        }
+    )
+    frame.loc[0, "categories"] = list(NAMES)
+    catalog = Catalog.from_frame(frame)
+    items = rng.permutation(catalog.n_items)[:n]
+    scores = np.sort(rng.normal(size=len(items)))[::-1]
+    parts = sparse.csr_array(rng.normal(size=(len(items), 3)))
+    rest = (scores - parts.sum(axis=1))[:, None]
+    ranking = Ranking(items, scores, ("one",), rest, parts)
+    weights = rng.dirichlet(np.full(3, 0.5))
+    return ranking, Forecast(weights, 10.0, "", (), Source("test", "counting")), catalog
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 15))
+def test_at_0_the_list_is_the_rankings_first_items(seed: int, k: int) -> None:
+    ranking, forecast, catalog = case(seed)
+    found = calibrated(ranking, forecast, catalog, k, 0.0)
+    assert found.item_idx.tolist() == ranking.item_idx[:k].tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_every_step_takes_the_best_item_left_and_parts_add_up(seed: int, dial: float) -> None:
+    ranking, forecast, catalog = case(seed)
+    found = calibrated(ranking, forecast, catalog, 5, dial)
+    place = {item: at for at, item in enumerate(ranking.item_idx)}
+
+    def worth(items: list[int]) -> float:
+        mix = catalog.shares[items].toarray().sum(axis=0) / len(items)
+        smoothed = (1 - SMOOTHING) * mix + SMOOTHING * forecast.category_weights
+        w = forecast.category_weights
+        lost = sum(w[c] * np.log(w[c] / smoothed[c]) for c in range(3) if w[c] > 0)
+        total = sum(ranking.scores[place[item]] for item in items)
+        return float((1 - dial) * total - dial * len(items) * lost)
+
+    taken: list[int] = []
+    for item in found.item_idx.tolist():
+        others = [other for other in ranking.item_idx.tolist() if other not in taken]
+        best = max(worth([*taken, other]) for other in others)
+        assert worth([*taken, item]) == pytest.approx(best, abs=1e-9)
+        taken.append(item)
+    total = found.scorer_parts.sum(axis=1) + found.category_parts.sum(axis=1)
+    np.testing.assert_allclose(total, found.scores, atol=1e-9)
+
+
+def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
+    catalog = Catalog.from_frame(
+        pd.DataFrame(
+            {"item_id": list("abcdefgh"), "categories": [["X"]] * 4 + [["Y"]] * 4},
+        )
+    )
+    ranking = Ranking(
+        np.arange(8), -np.arange(8.0), ("one",), -np.arange(8.0)[:, None], sparse.csr_array((8, 2))
+    )
+    forecast = Forecast(np.array([0.25, 0.75]), 10.0, "", (), Source("test", "counting"))
+    found = calibrated(ranking, forecast, catalog, 4, 1.0)
+    assert sorted(found.item_idx.tolist()) == [0, 4, 5, 6]
+    plain = calibrated(ranking, forecast, catalog, 4, 0.0)
+    mixes = [catalog.shares[one.item_idx].toarray().mean(axis=0) for one in (plain, found)]
+    assert divergence(forecast.category_weights, mixes[1]) < 1e-4
+    assert divergence(forecast.category_weights, mixes[0]) > 1
+
+
+@pytest.mark.parametrize(
+    ("k", "dial", "told"), [(0, 0.5, "k must be"), (3, 1.5, "dial"), (3, float("nan"), "dial")]
+)
+def test_what_cannot_be_is_refused(k: int, dial: float, told: str) -> None:
+    ranking, forecast, catalog = case(0)
+    with pytest.raises(ValueError, match=told):
+        calibrated(ranking, forecast, catalog, k, dial)
+
+
+def test_a_forecast_of_another_catalog_is_refused() -> None:
+    ranking, _, catalog = case(0)
+    other = Forecast(np.ones(2) / 2, 10.0, "", (), Source("test", "counting"))
+    with pytest.raises(ValueError, match="make the forecast with this catalog"):
+        calibrated(ranking, other, catalog, 3, 0.5)
