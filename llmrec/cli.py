@@ -31,6 +31,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
+Users = Annotated[
+    list[str], typer.Option("--user", help="User id; give the option again for more people.")
+]
 Cutoff = Annotated[str | None, typer.Option(help="Start of the period to forecast, 2017-12-03.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Forecasters = Annotated[
@@ -88,23 +91,56 @@ def demo(
 
 @app.command()
 def forecast(
-    user: User,
+    user: Users,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Folder to keep forecasts in, for `llmrec receipts`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast one person's next period and draw how their interests moved."""
-    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
-    history = engine.history(user)
-    result = engine.forecast(history)
+    """Forecast people's next period and draw how their interests moved."""
+    if chart is not None and len(user) > 1:
+        raise DataError("a chart shows one person: give one --user, or no --chart.")
+    dataset = load_dataset(data)
+    engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
+    people = [engine.history(user_id) for user_id in user]
+    forecasts = engine.forecast_many(people)
     if chart is not None:
-        _save_chart(chart.with_suffix(""), history, result, [], kinds=(chart.suffix,))
+        _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
+    kept = {} if receipt is None else {"receipt": _keep(receipt, dataset, people, forecasts)}
     if as_json:
-        printing.print_json(printing.summary(engine.dataset, history, result, []))
-    else:
+        pairs = zip(people, forecasts, strict=True)
+        found = [printing.summary(engine.dataset, *pair, []) | kept for pair in pairs]
+        printing.print_json(found if len(found) > 1 else found[0])
+        return
+    for history, result in zip(people, forecasts, strict=True):
         printing.show_person(engine.dataset, history, result, [])
+    for path in kept.values():
+        printing.console.print(Text(f"  Receipt: {path}", style="dim"))
+
+
+@app.command()
+def receipts(
+    folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --receipt` kept them.")],
+    data: Data = "ml-100k",
+    user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score kept forecasts whose period has passed: the track record of models, or of one user."""
+    from llmrec.evaluation.receipts import chosen, load
+    from llmrec.evaluation.track_record import score, track_record
+
+    scores = score(chosen(load(folder), user, model), load_dataset(data))
+    record = track_record(scores, by_user=user is not None)
+    if as_json:
+        tables = {"record": record, "receipts": scores}
+        printing.print_json({name: printing.plain(table) for name, table in tables.items()})
+    else:
+        printing.show_receipts(scores, record, one_by_one=user is not None)
 
 
 @app.command()
@@ -280,6 +316,14 @@ def _save_chart(
         else:
             raise DataError(f"a chart is written as .png or .html, not {kind!r}")
     return path
+
+
+def _keep(
+    folder: Path, dataset: Dataset, people: Sequence[History], forecasts: Sequence[Forecast]
+) -> Path:
+    from llmrec.evaluation.receipts import store
+
+    return store(folder, dataset, people, forecasts)
 
 
 def _version(distribution: str) -> str | None:

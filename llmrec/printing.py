@@ -54,6 +54,88 @@ def show_comparison(title: str, table: pd.DataFrame) -> None:
     console.print(Text(SAID, style="dim"))
 
 
+RECORD = {
+    "log_loss": ("log-loss, nats per event", "{:.4f}"),
+    "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
+    "gain_on_counting": ("  gain on counting", "{:+.4f}"),
+    "jsd": ("divergence from what came, bits", "{:.4f}"),
+    "coverage80": ("inside the 80 % interval", "{:.0%}"),
+    "came_true": ("statements that came true", "{:.0%}"),
+}
+
+
+def show_receipts(scores: pd.DataFrame, record: pd.DataFrame, *, one_by_one: bool) -> None:
+    """Print track records, each receipt too if wanted, and what is not scored and why."""
+    if one_by_one:
+        console.print(_each(scores), "")
+    for _, part in record.groupby(["model", "period", "in_advance"]):
+        console.print(_record(part), "")
+    for remark in _remarks(scores):
+        console.print(Text(clean_text(remark, 1_000), style="dim"))
+
+
+def _record(record: pd.DataFrame) -> Group:
+    """Lay out the record of one model, a line a metric."""
+    first = record.iloc[0]
+    made = "in advance" if first["in_advance"] else "in hindsight"
+    title = f"{clean_text(first['model'])}, {first['period']}, made {made}"
+    view = Table(box=None, header_style="dim", pad_edge=False)
+    counted = ["receipts"] if "user_id" in record else ["people", "receipts"]
+    for column in ("", "mean", "95 % interval", *counted):
+        view.add_column(column, justify="right" if column else "left", no_wrap=True)
+    rows = record.rename(columns={"n": "people"}).set_index("metric").loc[list(RECORD)]
+    for (name, form), row in zip(RECORD.values(), rows.to_dict("records"), strict=True):
+        value, low, high = (_number(form, row[column]) for column in ("value", "low", "high"))
+        bounds = "-" if low == "-" else f"({low}, {high})"
+        view.add_row(name, value, bounds, *(str(row[column]) for column in counted))
+    return Group(Text(title, style="bold"), view)
+
+
+def _each(scores: pd.DataFrame) -> Table:
+    """Lay out receipts, a line each; those that are not scored have a status instead."""
+    view = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("from", "model", "events", "loss", "on mean", "on counting", "true"):
+        justify: Any = "left" if column in ("from", "model") else "right"
+        view.add_column(column, justify=justify, overflow="fold")
+    shown = {"log_loss": "{:.3f}", "gain_on_mean": "{:+.3f}", "gain_on_counting": "{:+.3f}"}
+    for row in scores.to_dict("records"):
+        numbers = [_number(form, row[metric]) for metric, form in shown.items()]
+        if row["status"] != "scored":
+            numbers[0] = row["status"]
+        events, true = _number("{:.0f}", row["events"]), _number("{:.0%}", row["came_true"])
+        when, model = f"{row['cutoff']:%Y-%m-%d}", Text(clean_text(row["model"]))
+        view.add_row(when, model, events, *numbers, true)
+    return view
+
+
+def _remarks(scores: pd.DataFrame) -> list[str]:
+    """Say what is not scored and why, what is no forecast, and whose past has changed since."""
+    remarks = []
+    unscored = scores[scores["status"] != "scored"]
+    if len(unscored):
+        counts = ", ".join(
+            f"{n} {status}" for status, n in unscored["status"].value_counts().items()
+        )
+        remarks.append(f"Not scored: {counts}.")
+        remarks += [why for why in unscored["why"].unique()[:5] if why]
+    if late := int((~scores["in_advance"]).sum()):
+        remarks.append(f"{late} made in hindsight: the log at hand reached beyond the cutoff.")
+    judged = scores["status"].isin(["scored", "nothing taken"])
+    if changed := int((judged & ~scores["same_past"]).sum()):
+        remarks.append(f"{changed} saw a past that the log no longer holds: it has been changed.")
+    return remarks
+
+
+def _number(form: str, value: float) -> str:
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give a table's rows as plain values for JSON; NaN becomes null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", date_format="iso"))
+    return rows
+
+
 def show_table(title: str, table: pd.DataFrame) -> None:
     """Print a tidy table whole."""
     view = Table(title=Text(f"{title}; 95 % intervals over users"))

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from llmrec import cli
@@ -91,6 +93,77 @@ def test_an_audit_says_what_was_lost(table: str) -> None:
     assert changes["LLM x counting (a = 1)"] != 0  # it reads names
     wrong = RUN.invoke(cli.app, ["audit", "colours", "--data", table])
     assert "no audit is called 'colours'; choose from order, names" in str(wrong.exception)
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> str:
+    """The same people's log, eighty days longer than ``table``'s first 120 days."""
+    whole = frame(n_users=100, n_days=200)
+    path = tmp_path / "late" / "small.csv"
+    path.parent.mkdir()
+    whole.to_csv(path, index=False)
+    whole[whole["timestamp"] < whole["timestamp"].min() + pd.Timedelta("120D")].to_csv(
+        tmp_path / "small.csv", index=False
+    )
+    return str(path)
+
+
+def test_forecasts_are_kept_and_scored_when_their_period_has_passed(
+    later: str, tmp_path: Path
+) -> None:
+    early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
+    people = ["--user", "u001", "--user", "u002"]
+    arguments = ["forecast", *people, "--data", early, "--receipt", folder]
+    shown = RUN.invoke(cli.app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "Receipt: " in shown.output
+    again = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert [one["user_id"] for one in again] == ["u001", "u002"]
+    assert Path(again[0]["receipt"]).is_file()
+    pending = RUN.invoke(cli.app, ["receipts", folder, "--data", early])
+    assert "Not scored: 2 pending." in pending.output
+    found = json.loads(RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--json"]).stdout)
+    assert [one["user_id"] for one in found["receipts"]] == ["u001", "u002"]
+    assert all(one["in_advance"] and one["same_past"] for one in found["receipts"])
+    losses = [one["log_loss"] for one in found["receipts"]]
+    (row,) = (row for row in found["record"] if row["metric"] == "log_loss")
+    assert row["value"] == pytest.approx(sum(losses) / 2)
+    own = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u002"])
+    assert f"{losses[1]:.3f}" in own.output
+    assert f"{losses[0]:.3f}" not in own.output
+
+
+def test_receipts_fit_a_terminal_of_eighty_columns(
+    later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
+    RUN.invoke(cli.app, ["forecast", "--user", "u001", "--data", early, "--receipt", folder])
+    monkeypatch.setattr("llmrec.printing.console", Console(width=80, highlight=False))
+    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u001"])
+    assert shown.exit_code == 0, shown.output
+    for part in ("made in advance", "gain on the mean of the past", "on counting"):
+        assert part in shown.output
+    assert "…" not in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 80
+
+
+def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "kept")
+    arguments = ["--user", "u001", "--data", table, "--cutoff", "2020-06-01", "--receipt", folder]
+    RUN.invoke(cli.app, ["forecast", *arguments])
+    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", table])
+    assert "made in hindsight: the log at hand reached beyond the cutoff" in shown.output
+    other = tmp_path / "other.csv"
+    frame(n_users=20, n_days=100).to_csv(other, index=False)
+    wrong = RUN.invoke(cli.app, ["receipts", folder, "--data", str(other)])
+    assert "Not scored: 1 other log." in wrong.output
+    assert "made from 'small'" in wrong.output
+
+
+def test_a_chart_of_several_people_is_refused(table: str) -> None:
+    people = ["--user", "u001", "--user", "u002"]
+    shown = RUN.invoke(cli.app, ["forecast", *people, "--data", table, "--chart", "picture.png"])
+    assert "a chart shows one person" in str(shown.exception)
 
 
 def test_datasets_names_every_licence() -> None:

@@ -15,14 +15,14 @@ from llmrec.data.timestamps import TimeArray
 from llmrec.errors import DataError
 
 INSTANT = np.timedelta64(1, "ms")
-_SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|events?)\s*", re.IGNORECASE | re.ASCII)
+_SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class PeriodLength:
     """How long a period is: days, calendar months, or a number of events.
 
-    Parse one with `parse`: "28D", "2W", "1M", "10 events".
+    Parse one with `parse`: "28D", "2W", "1M", "10 events", or the words that it says itself.
     """
 
     n: int
@@ -38,7 +38,7 @@ class PeriodLength:
             raise DataError(
                 f"period {spec!r} is not understood; write '28D', '2W', '1M' or '10 events'."
             )
-        n, unit = int(found[1]), found[2].upper()
+        n, unit = int(found[1]), found[2].upper()[0]
         if unit == "W":
             return cls(7 * n, "days")
         if unit == "D":

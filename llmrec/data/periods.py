@@ -54,6 +54,7 @@ __all__ = [
     "ticks",
     "timelines",
     "weighted_counts",
+    "windows_after",
 ]
 Time = datetime | np.datetime64 | str
 TICKS = 4  # parts that a calendar period is cut into
@@ -186,6 +187,37 @@ def history_until(
     where times alone do not.
     """
     return _event_history(log, catalog, length, user, int(log.user_offsets[user + 1]), cutoff)
+
+
+def windows_after(histories: Sequence[History]) -> list[Window | None]:
+    """Put to each history the period that follows it in its log; None if it has not fully passed.
+
+    Calendar periods have passed when the log reaches their end, periods of n events when the person
+    has taken n more. Histories are of one log.
+    """
+    if not histories:
+        return []
+    end = histories[0].log.timestamp.max() + INSTANT
+    return [
+        Window(history, target) if (target := _target_by(end, history)) else None
+        for history in histories
+    ]
+
+
+def _target_by(end: np.datetime64, history: History) -> Target | None:
+    """Give what follows a history, if that has passed by ``end``."""
+    log, length, user, start = history.log, history.length, history.user_idx, history.event_ids.stop
+    if length.unit == "events":
+        stop = start + length.n
+        if stop > log.user_offsets[user + 1]:
+            return None
+        span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+    else:
+        span = Period(history.cutoff, length.shift(history.cutoff, 1))
+        if span.end > end:
+            return None
+        stop = _position(log, user, span.end)
+    return Target(log, history.catalog, start, stop, span)
 
 
 def ticks(history: History) -> tuple[TimeArray, IntArray]:

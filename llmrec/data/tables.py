@@ -93,6 +93,19 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
 
 
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read a Parquet file as rows of plain values; DataError if it is broken or lacks a column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _naming(path):
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        if missing := sorted(set(columns) - set(table.column_names)):
+            raise DataError(f"column {missing[0]!r} is missing.")
+        rows: list[dict[str, Any]] = table.select(columns).to_pylist()
+        return rows
+
+
 def read_json_lines(path: Path, fields: Mapping[str, Any]) -> pd.DataFrame:
     """Read some fields of a file of JSON objects, one a line, maybe gzipped.
 

@@ -71,6 +71,7 @@ def test_period_lengths_are_read_and_said_in_words(spec: str, words: str) -> Non
     length = PeriodLength.parse(spec)
     assert str(length) == words
     assert PeriodLength.parse(length) is length
+    assert PeriodLength.parse(words) == length
 
 
 @pytest.mark.parametrize(
