@@ -141,7 +141,9 @@ def explain(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
-    in_model_words: Annotated[bool, typer.Option(help="Let the model choose the words.")] = False,
+    in_model_words: Annotated[
+        bool, typer.Option("--in-model-words", help="Let the model choose the words.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain one item: its score, the forecast and events behind it, and what would move it."""

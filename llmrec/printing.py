@@ -127,8 +127,8 @@ def _evidence(item: ItemExplanation) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    for event in item.evidence:
-        table.add_row(day(event.date), Text(event.title))
+    for date, title in dict.fromkeys((event.date, event.title) for event in item.evidence):
+        table.add_row(day(date), Text(title))
     counts = {"this very item": item.times_taken, **item.category_events}
     for what, n in counts.items():
         table.add_row(f"{n:,}", Text(f"{'event' if n == 1 else 'events'} of {what}"), style="dim")

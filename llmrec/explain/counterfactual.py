@@ -110,7 +110,8 @@ class WhatRemoves:
             return f"{self.title} is not on the list of {self.k}."
         if self.factor is None:
             return f"Less of its categories does not take {self.title} off the list: {self.reason}."
-        change = f"at {percent(self.factor)} of its forecast" if self.factor else "muted"
+        whose = "its" if len(self.categories) == 1 else "their"
+        change = f"at {percent(self.factor)} of {whose} forecast" if self.factor else "muted"
         named = " and ".join(self.categories)
         return f"With {named} {change}, {self.title} drops to rank {self.rank_after}."
 
@@ -188,15 +189,18 @@ def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> Wha
         assert after is not None, "edits never decide which items may be ranked"
         return after
 
+    failed = ["muting them is not enough"]
+
     def removes(changed: Sequence[str], hundredths: int) -> bool:
         try:
             return rank_with(changed, hundredths) > k
-        except ValueError:  # all of the forecast is theirs: muted, no other could take it over
+        except ValueError:  # where they are muted, no other category has any of it
+            failed.append("all of the forecast is theirs")
             return False
 
     found = _least_change(names, removes)
     if found is None:
-        return WhatRemoves(title, k, rank, reason="muting is not enough, or leaves no forecast")
+        return WhatRemoves(title, k, rank, reason=failed[-1])
     changed, hundredths = found
     return WhatRemoves(title, k, rank, changed, hundredths / 100, rank_with(changed, hundredths))
 

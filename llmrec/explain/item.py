@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,19 @@ class ItemExplanation:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
         return {**_plain(asdict(self)), "text": self.text}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
+        """Read what `to_dict` gave; a text that is not that of the fields stays, to be checked."""
+        given, last = dict(fields), fields["last_taken"]
+        text = given.pop("text")
+        given["last_taken"] = last and datetime.date.fromisoformat(last)
+        given["evidence"] = _events(fields["evidence"])
+        given["statements"] = tuple(
+            Told(**{**told, "evidence": _events(told["evidence"])}) for told in fields["statements"]
+        )
+        made = cls(**given)
+        return made if made.text == text else replace(made, worded=text)
 
     def _past_sentences(self) -> tuple[str, ...]:
         if self.last_taken is not None:
@@ -223,6 +236,12 @@ def _row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     start, stop = matrix.indptr[row : row + 2]
     return dict(
         zip(matrix.indices[start:stop].tolist(), matrix.data[start:stop].tolist(), strict=True)
+    )
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
     )
 
 

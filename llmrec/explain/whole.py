@@ -49,7 +49,8 @@ class Explanation:
         parts = ", ".join(f"{name} {part:+.2f}" for name, part in score_parts(item).items())
         lines = [f"{item.title}: rank {item.rank:,} of {self.n_ranked:,}.", item.text, *said]
         if item.evidence:
-            lines.append(f"Evidence: {'; '.join(map(str, item.evidence))}.")
+            events = dict.fromkeys(map(str, item.evidence))  # taken twice a day: said once
+            lines.append(f"Evidence: {'; '.join(events)}.")
         lines.append(f"Its score {item.score:.2f} is the sum of: {parts}.")
         return "\n".join([*lines, self.change.text])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.explain.counterfactual import Rerank, WhatRemoves, ranks_again
 from llmrec.explain.describe import described
+from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check, derive
 from llmrec.explain.verify import check_change, check_evidence, check_item
 from llmrec.explain.whole import Explanation, check_explanation, explain
@@ -177,8 +179,9 @@ def without(person: Person, event: int) -> Person | None:
 def test_an_event_that_was_forgotten_is_missed_by_name_and_not_cited_again(seed: int) -> None:
     checked = 0
     for person in world(seed):
-        kept = person.explain(int(person.rerank(()).item_idx[0])).item
-        assert kept
+        found = person.explain(int(person.rerank(()).item_idx[0])).item
+        assert found
+        kept = ItemExplanation.from_dict(found.to_dict())
         event = kept.evidence[0]
         later = without(person, event.event_id)
         if later is None:
@@ -201,6 +204,18 @@ def test_an_event_that_was_forgotten_is_missed_by_name_and_not_cited_again(seed:
         assert later.lies_of(again) == ()
         checked += 1
     assert checked > 2
+
+
+def test_a_kept_explanation_is_read_again_whole_and_a_text_put_in_later_is_caught() -> None:
+    for person in world(0)[:3]:
+        now = person.rerank(())
+        for found in explained(person, 0):
+            assert found.item
+            kept = json.loads(json.dumps(found.item.to_dict(), allow_nan=False))
+            assert ItemExplanation.from_dict(kept) == found.item
+            kept["text"] = kept["text"].replace("categor", "catalog").replace("scorers", "stars")
+            lie = ItemExplanation.from_dict(kept)
+            assert "no true sentence" in check_item(lie, now, person.history, person.forecast)[0]
 
 
 def test_an_event_that_only_moved_in_the_log_is_found_and_said_to_have_moved() -> None:
