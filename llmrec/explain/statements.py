@@ -123,11 +123,11 @@ def true_of(
     """
     facts = Facts.of(history, forecast)
     supports = {kind: facts.supports(kind) for kind in KINDS}
-    own = {s.category: s for s in forecast.statements if _check(s, history, facts) is None}
+    own = {statement.category: statement for statement in forecast.statements}
     found = []
     for category in categories:
         kinds = [kind for kind in KINDS if supports[kind][category]]
-        if category in own:
+        if category in own and _check(own[category], history, facts) is None:
             found.append(own[category])
         elif kinds:
             found.append(claim(kinds[0], category, history, forecast))
