@@ -170,6 +170,28 @@ def recommend(
 
 
 @app.command()
+def explain(
+    user: Annotated[str, typer.Argument(help="User id, as the log writes it.")],
+    item: Annotated[str, typer.Argument(help="Item id, on the list or not.")],
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    k: K = 10,
+    in_model_words: Annotated[
+        bool, typer.Option("--in-model-words", help="Let the model choose the words.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one item: its score, the forecast and events behind it, and what would move it."""
+    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
+    found = engine.explain(user, item, k, in_model_words=in_model_words)
+    if as_json:
+        printing.print_json({"dataset": engine.dataset.name, "user_id": user, **found.to_dict()})
+    else:
+        printing.console.print(printing.explained(found))
+
+
+@app.command()
 def evaluate(
     data: Data = "ml-100k",
     forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",

@@ -24,9 +24,11 @@ from llmrec.data.periods import (
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
-from llmrec.explain.counterfactual import WhyNot, why_not
+from llmrec.explain.counterfactual import WhyNot, ranks_again, why_not
 from llmrec.explain.describe import described, spoken
-from llmrec.explain.evidence import ItemExplanation, explain_item
+from llmrec.explain.item import ItemExplanation, explain_item
+from llmrec.explain.whole import Explanation, explain
+from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
@@ -232,6 +234,45 @@ class InterestEngine:
 
         item = self.dataset.catalog.item_index(item_id)
         return why_not(item, rerank, k, self.dataset.catalog, history)
+
+    def explain(
+        self,
+        user: str | History,
+        item_id: object,
+        k: int = 10,
+        *,
+        forecast: Forecast | None = None,
+        edits: Sequence[Edit] = (),
+        repeat: Repeat | None = None,
+        in_model_words: bool = False,
+    ) -> Explanation:
+        """Explain one item: statements, evidence, the split of its score, and what would move it.
+
+        Parameters
+        ----------
+        k
+            How long the list is that it is on, or off.
+        forecast, edits, repeat
+            As in `recommend`.
+        in_model_words
+            Whether the model words it, among true sentences; where its words do not hold, they are
+            not shown and ``item.refused`` says so.
+
+        Raises
+        ------
+        DataError
+            If the user or the item is unknown; it names near ids.
+        """
+        catalog, history = self.dataset.catalog, self._as_history(user)
+        item = catalog.item_index(item_id)
+        forecast = apply_edits(forecast or self.forecast(history), edits, catalog, self.cutoff)
+        strength, repeat = self.settings.strength, repeat or self.dataset.repeat
+        rerank = ranks_again(history, forecast, self.blend, strength=strength, repeat=repeat)
+        found = explain(item, rerank, k, history, forecast)
+        if in_model_words and found.item:
+            (item_worded,) = worded(self.forecaster.model, [found.item])
+            return replace(found, item=item_worded)
+        return found
 
     def fit(
         self,

@@ -20,6 +20,9 @@ from llmrec.data.periods import History
 from llmrec.data.readers import Dataset
 from llmrec.engine import Recommendation
 from llmrec.explain import picture
+from llmrec.explain.evidence import day
+from llmrec.explain.item import ItemExplanation
+from llmrec.explain.whole import Explanation, score_parts
 
 console = Console(highlight=False)
 
@@ -181,6 +184,47 @@ def listing(items: Sequence[Recommendation]) -> Group:
         lines.append(Text(f"{item.rank:>4}  {item.title}", style="bold"))
         lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
     return Group(*lines)
+
+
+def explained(found: Explanation) -> Group:
+    """Lay out all that explains one item, part by part."""
+    item, change = found.item, Padding(Text(found.change.text), (0, 2))
+    if item is None:
+        return Group(change)
+    place = Text(f"Rank {item.rank:,} of {found.n_ranked:,}; the list has {found.k}", style="dim")
+    parts: list[Any] = [Rule(Text(item.title)), place, Padding(Text(item.text), (1, 2))]
+    if item.refused:
+        refused = f"What the model wrote did not hold and is not shown: {item.refused}."
+        parts.append(Padding(Text(refused, style="dim"), (0, 2, 1, 2)))
+    if item.statements:
+        parts.append(Text("What the forecast says", style="bold"))
+        parts += [Padding(Text(told.text), (0, 2)) for told in item.statements]
+    parts += [Text("\nEvidence", style="bold"), Padding(_evidence(item), (0, 2))]
+    parts += [Text("\nThe score, in parts", style="bold"), Padding(_split(item), (0, 2))]
+    return Group(*parts, Text("\nWhat would change it", style="bold"), change)
+
+
+def _evidence(item: ItemExplanation) -> Table:
+    """Lay out events by day and title, then how many there are of the item and its categories."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for date, title in dict.fromkeys((event.date, event.title) for event in item.evidence):
+        table.add_row(day(date), Text(title))
+    counts = {"this very item": item.times_taken, **item.category_events}
+    for what, n in counts.items():
+        table.add_row(f"{n:,}", Text(f"{'event' if n == 1 else 'events'} of {what}"), style="dim")
+    return table
+
+
+def _split(item: ItemExplanation) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    for name, part in score_parts(item).items():
+        table.add_row(Text(name), f"{part:+.4f}")
+    table.add_row("score", f"{item.score:+.4f}", style="bold")
+    return table
 
 
 def summary(

@@ -56,6 +56,21 @@ def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     assert as_json["why_not"]
 
 
+def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -> None:
+    arguments = ["explain", "u001", "i004", "--data", table, "-k", "3"]
+    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0, shown.output
+    for part in ("Title 4", "Evidence", "events of War", "The score, in parts", "What would"):
+        assert part in shown.output
+    assert "did not hold and is not shown" in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 80
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
+    parts = (found["item"]["scorer_parts"], found["item"]["category_parts"])
+    total = sum(sum(part.values()) for part in parts)
+    assert total == pytest.approx(found["item"]["score"], abs=1e-9)
+    assert (found["what_removes"] is None) != (found["why_not"] is None)
+
+
 def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
     table: str, tmp_path: Path
 ) -> None:

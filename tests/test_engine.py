@@ -128,6 +128,31 @@ def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:
     assert answer.rank > 3
 
 
+def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    forecast, edits = engine.forecast("u001"), [Edit("War", 3.0)]
+    items = engine.recommend("u001", k=25, forecast=forecast, edits=edits)
+    for item in (items[0], items[2], items[3], items[-1]):
+        found = engine.explain("u001", item.item_id, k=3, forecast=forecast, edits=edits)
+        assert found.item is not None
+        assert found.item == item.explanation
+        changed = [*edits, *found.change.edits]
+        if found.change.edits and "War" not in found.change.categories:
+            again = engine.recommend("u001", k=25, forecast=forecast, edits=changed)
+            (after,) = (i.rank for i in again if i.item_id == item.item_id)
+            assert after == found.change.rank_after
+            assert (after <= 3) != (item.rank <= 3)
+
+
+def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    plain = engine.explain("u001", "i004")
+    found = engine.explain("u001", "i004", in_model_words=True)
+    assert found.item is not None
+    assert "no true sentence" in found.item.refused  # the fake speaks of Drama whatever is asked
+    assert found.text == plain.text
+
+
 def test_a_list_longer_than_the_catalog_gives_the_whole_catalog(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     assert len(engine.recommend("u001", k=10_000)) == dataset.catalog.n_items

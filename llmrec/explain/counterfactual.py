@@ -1,4 +1,4 @@
-"""Why an item is not on the list, and what would change that: always by ranking again."""
+"""What puts an item on the list and what takes it off: always by ranking again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from math import sqrt
 
 import numpy as np
 
+from llmrec.contracts import FloatArray, Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.explain.evidence import percent
+from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import MAX_FACTOR, Edit
 from llmrec.ranking.tilt import Ranking
+from llmrec.ranking.tilt import rank as rank_items
 
 Rerank = Callable[[Sequence[Edit]], Ranking]
 LOSSES_NAMED = 3
@@ -48,6 +51,11 @@ class WhyNot:
     rank_after: int | None = None
 
     @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What brings it into the first k; nothing where nothing does."""
+        return _edits(self.categories, self.factor)
+
+    @property
     def text(self) -> str:
         """One to three sentences (plain text, no markup)."""
         if self.rank is None:
@@ -61,7 +69,7 @@ class WhyNot:
 
     def _remedy(self) -> str:
         if not self.categories:
-            return "It has no category, so no change of the forecast can move it."
+            return "It has no category, so the forecast of none can lift it."
         named = " and ".join(self.categories)
         if self.factor is None:
             return f"No factor up to {MAX_FACTOR:g} on {named} brings it into the first {self.k}."
@@ -70,33 +78,74 @@ class WhyNot:
 
 @dataclass(frozen=True)
 class WhatRemoves:
-    """The smallest change of one category that takes an item off the first k.
+    """The smallest change of an item's categories that takes it off the first k.
 
     Attributes
     ----------
     rank
         1-based; None if the item may not be ranked.
-    category, factor
-        Times ``factor`` (below 1, to 0.01) on this category takes it off; None if no single
-        category of it does. ``rank_after`` is the rank that ranking again gave.
+    categories, factor
+        Times ``factor`` (below 1, to 0.01) on these categories takes it off: the one that needs
+        the least change or, where no single one does, all of the item's. None if nothing does,
+        and ``reason`` says why. ``rank_after`` is the rank that ranking again gave.
     """
 
     title: str
     k: int
     rank: int | None
-    category: str | None = None
+    categories: tuple[str, ...] = ()
     factor: float | None = None
     rank_after: int | None = None
+    reason: str = ""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What takes it off; nothing where nothing does."""
+        return _edits(self.categories, self.factor)
 
     @property
     def text(self) -> str:
         """One sentence (plain text, no markup)."""
         if self.rank is None or self.rank > self.k:
             return f"{self.title} is not on the list of {self.k}."
-        if self.category is None or self.factor is None:
-            return f"No single category takes {self.title} off the list, not even when muted."
-        change = f"at {percent(self.factor)} of its forecast" if self.factor else "muted"
-        return f"With {self.category} {change}, {self.title} drops to rank {self.rank_after}."
+        if self.factor is None:
+            return f"Less of its categories does not take {self.title} off the list: {self.reason}."
+        whose = "its" if len(self.categories) == 1 else "their"
+        change = f"at {percent(self.factor)} of {whose} forecast" if self.factor else "muted"
+        named = " and ".join(self.categories)
+        return f"With {named} {change}, {self.title} drops to rank {self.rank_after}."
+
+
+@dataclass(frozen=True)
+class _ScoredOnce:
+    """A scorer's (1, n_items) scores of one history, kept."""
+
+    name: str
+    kept: FloatArray
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return self.kept
+
+
+def ranks_again(
+    history: History, forecast: Forecast, blend: Blend, *, strength: float, repeat: Repeat
+) -> Rerank:
+    """Rank all items of one person under edits as often as asked; they are scored once.
+
+    The parameters are those of `rank`.
+    """
+    scored = [
+        _ScoredOnce(name, scorer.scores([history]))
+        for name, scorer in zip(blend.names, blend.scorers, strict=True)
+    ]
+    kept, n_items = Blend(scored, blend.weights), history.catalog.n_items
+
+    def rerank(edits: Sequence[Edit]) -> Ranking:
+        return rank_items(
+            [forecast], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=edits
+        )[0]
+
+    return rerank
 
 
 def why_not(
@@ -113,7 +162,7 @@ def why_not(
     """
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
     now = rerank(())
-    rank = _rank(now, item_idx)
+    rank = rank_in(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, history))
     position, last = rank - 1, min(k, len(now.item_idx)) - 1
@@ -126,26 +175,38 @@ def why_not(
 
 
 def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> WhatRemoves:
-    """Find the least change of one of an item's categories that takes it off the first k.
-
-    Found by bisection and verified by ranking again; an item of several categories need not fall
-    evenly, so a yet smaller change may exist there.
-    """
-    title, rank = catalog.titles[item_idx], _rank(rerank(()), item_idx)
-    if rank is None or rank > k or catalog.n_categories == 1:
-        return WhatRemoves(title, k, rank)  # a lone category keeps all of the forecast
-    found = [
-        (factor, after, name)
-        for name in catalog.categories_of(item_idx)
-        for factor, after in _largest_factor(item_idx, rerank, k, name)
-    ]
-    if not found:
+    """Find the least change of an item's categories that takes it off the first k."""
+    title, names, now = catalog.titles[item_idx], catalog.categories_of(item_idx), rerank(())
+    rank = rank_in(now, item_idx)
+    if rank is None or rank > k:
         return WhatRemoves(title, k, rank)
-    factor, after, name = max(found)
-    return WhatRemoves(title, k, rank, name, factor, after)
+    if not names or k >= len(now.item_idx):
+        reason = "the list holds all there is" if names else "it has none"
+        return WhatRemoves(title, k, rank, reason=reason)
+
+    def rank_with(changed: Sequence[str], hundredths: int) -> int:
+        after = rank_in(rerank(_edits(changed, hundredths / 100)), item_idx)
+        assert after is not None, "edits never decide which items may be ranked"
+        return after
+
+    failed = ["muting them is not enough"]
+
+    def removes(changed: Sequence[str], hundredths: int) -> bool:
+        try:
+            return rank_with(changed, hundredths) > k
+        except ValueError:  # where they are muted, no other category has any of it
+            failed.append("all of the forecast is theirs")
+            return False
+
+    found = _least_change(names, removes)
+    if found is None:
+        return WhatRemoves(title, k, rank, reason=failed[-1])
+    changed, hundredths = found
+    return WhatRemoves(title, k, rank, changed, hundredths / 100, rank_with(changed, hundredths))
 
 
-def _rank(ranking: Ranking, item_idx: int) -> int | None:
+def rank_in(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if it is not in the ranking."""
     found = np.flatnonzero(ranking.item_idx == item_idx)
     return int(found[0]) + 1 if len(found) else None
 
@@ -174,7 +235,7 @@ def _smallest_factor(
     """Bisect the logarithm of the factor on a grid of 0.01: the text's factor is one that ran."""
 
     def rank_with(factor: float) -> int | None:
-        return _rank(rerank([Edit(name, factor) for name in names]), item_idx)
+        return rank_in(rerank(_edits(names, factor)), item_idx)
 
     low, high = 1.0, MAX_FACTOR
     after = rank_with(high) if names else None
@@ -190,23 +251,25 @@ def _smallest_factor(
     return high, after
 
 
-def _largest_factor(item_idx: int, rerank: Rerank, k: int, name: str) -> list[tuple[float, int]]:
-    """Give the factor on one category and the rank it gives, or nothing if muting is not enough."""
-
-    def rank_with(hundredths: int) -> int:
-        rank = _rank(rerank([Edit(name, hundredths / 100)]), item_idx)
-        assert rank is not None, "edits never decide which items may be ranked"
-        return rank
-
+def _least_change(
+    names: tuple[str, ...], removes: Callable[[Sequence[str], int], bool]
+) -> tuple[tuple[str, ...], int] | None:
+    """Give the categories, one or all of them, and the most hundredths that remove the item."""
+    if len(names) > 1:
+        # What has more of a category falls faster than the item: a rank may rise as well as fall
+        # with one of several, so all hundredths are tried.
+        tried = (((name,), hundredths) for hundredths in range(99, -1, -1) for name in names)
+        found = next((change for change in tried if removes(*change)), None)
+        if found:
+            return found
+    if not removes(names, 0):
+        return None
     off, on = 0, 100
-    after = rank_with(off)
-    if after <= k:
-        return []
     while on - off > 1:
         middle = (on + off) // 2
-        rank = rank_with(middle)
-        if rank > k:
-            off, after = middle, rank
-        else:
-            on = middle
-    return [(off / 100, after)]
+        off, on = (middle, on) if removes(names, middle) else (off, middle)
+    return names, off
+
+
+def _edits(names: Sequence[str], factor: float | None) -> tuple[Edit, ...]:
+    return () if factor is None else tuple(Edit(name, factor) for name in names)

@@ -17,7 +17,8 @@ from llmrec.data.catalog import CATEGORY_LENGTH, clean_text
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.periods import History
 from llmrec.explain.chart import figure, svg
-from llmrec.explain.evidence import ItemExplanation, day, day_of, horizon, past_shares, percent
+from llmrec.explain.evidence import day, day_of, horizon, past_shares, percent
+from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import moves
 from llmrec.explain.timeline import (
     MOST_POINTS,

@@ -114,6 +114,26 @@ def derive(history: History, forecast: Forecast, *, limit: int = CLAIMS) -> tupl
     return tuple(claim(kind, category, history, forecast) for kind, category in chosen)
 
 
+def true_of(
+    categories: Iterable[int], history: History, forecast: Forecast
+) -> tuple[Statement, ...]:
+    """Give one true statement of each of these categories of which there is any, in their order.
+
+    It is the forecast's own where that holds; edits of a forecast may have made it untrue.
+    """
+    facts = Facts.of(history, forecast)
+    supports = {kind: facts.supports(kind) for kind in KINDS}
+    own = {statement.category: statement for statement in forecast.statements}
+    found = []
+    for category in categories:
+        kinds = [kind for kind in KINDS if supports[kind][category]]
+        if category in own and _check(own[category], history, facts) is None:
+            found.append(own[category])
+        elif kinds:
+            found.append(claim(kinds[0], category, history, forecast))
+    return tuple(found)
+
+
 def reviewed(
     claims: Iterable[tuple[Kind, int]], history: History, forecast: Forecast
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
@@ -186,10 +206,13 @@ def _check_evidence(statement: Statement, history: History) -> str | None:
         return f"{name}: no event is cited"
     if len(set(cited)) < len(cited):
         return f"{name}: an event is cited twice"
-    own = set(events_of(statement.category, history).tolist())
+    own = events_of(statement.category, history).tolist()
     for event in cited:
         if event not in history.event_ids:
             return f"{name}: event {event} is not in the history of user {history.user_id!r}"
         if event not in own:
             return f"{name}: event {event} is of another category"
+    for event, newest in zip(cited, own, strict=False):
+        if event != newest:
+            return f"{name}: event {newest} is newer than event {event}, which is cited as latest"
     return None

@@ -78,6 +78,28 @@ def claims_grammar(said: Sequence[Sequence[str]], *, max_claims: int = 4) -> str
     return "\n".join(rules)
 
 
+def sentences_grammar(needed: Sequence[Sequence[str]], more: Sequence[str] = ()) -> str:
+    """Write the grammar of a text of given sentences, in their order.
+
+    Parameters
+    ----------
+    needed
+        The ways of putting each sentence that must be there.
+    more
+        Sentences that may follow, or not.
+
+    Raises
+    ------
+    ValueError
+        If no sentence is needed, or one has no way of putting it.
+    """
+    if not needed:
+        raise ValueError("there are no sentences to write")
+    text = [f'" " ({_any_of("ways of putting a sentence", ways)})' for ways in needed]
+    text += [f'(" " {_any_of("sentences", [sentence])})?' for sentence in more]
+    return f"start: WORDS\nWORDS: {' '.join(text)}"
+
+
 def _words(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:
     _check_bound("max_claims", max_claims)
     more = f'(", " CLAIM){{0,{max_claims - 1}}}' if max_claims > 1 else ""  # {0,0} is no range

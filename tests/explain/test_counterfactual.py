@@ -10,8 +10,10 @@ import pytest
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.explain.counterfactual import Rerank, what_removes, why_not
+from llmrec.explain.counterfactual import ranks_again as scored_once
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.scorers import PersonalRepeat
 from llmrec.ranking.tilt import Ranking, rank
 from tests.explain.people import FixedScorer, catalog, foresee, person
 
@@ -109,12 +111,11 @@ def test_what_removes_an_item_does_and_a_hundredth_less_of_it_does_not(position:
     rerank = ranks_again(person(["ab"]))
     item = int(rerank(()).item_idx[position])
     answer = what_removes(item, rerank, K, catalog())
-    assert answer.category is not None
     assert answer.factor is not None
-    assert rank_of(item, rerank([Edit(answer.category, answer.factor)])) == answer.rank_after
+    assert rank_of(item, rerank(answer.edits)) == answer.rank_after
     assert answer.rank_after is not None
     assert answer.rank_after > K
-    assert rank_of(item, rerank([Edit(answer.category, answer.factor + 0.01)])) <= K
+    assert rank_of(item, rerank([Edit(*answer.categories, answer.factor + 0.01)])) <= K
     assert f"drops to rank {answer.rank_after}" in answer.text
 
 
@@ -124,16 +125,37 @@ def test_what_removes_names_the_category_that_needs_the_least_change() -> None:
     item = items.item_index("c0")
     k = rank_of(item, rerank(()))
     answer = what_removes(item, rerank, k, items)
-    assert answer.category in items.categories_of(item)
-    assert answer.rank_after is not None
-    assert answer.rank_after > k
+    assert answer.factor is not None
+    assert rank_of(item, rerank(answer.edits)) == answer.rank_after
+    for name in items.categories_of(item):  # whatever is changed less does not remove it
+        for hundredths in range(round(100 * answer.factor) + 1, 100):
+            assert rank_of(item, rerank([Edit(name, hundredths / 100)])) <= k
+
+
+def test_where_no_single_category_removes_an_item_less_of_all_of_them_may() -> None:
+    items = two_category_catalog()
+    rerank, item = ranks_again(person(["ab"], items)), items.item_index("c0")
+    answer = what_removes(item, rerank, 5, items)
+    assert answer.categories == ("x", "y")
+    assert answer.factor is not None
+    assert rank_of(item, rerank(answer.edits)) == answer.rank_after
+    assert f"With x and y at {100 * answer.factor:.2g}% of their forecast" in answer.text
+    for name in answer.categories:
+        assert all(rank_of(item, rerank([Edit(name, part / 100)])) <= 5 for part in range(100))
 
 
 def test_nothing_removes_an_item_from_a_list_that_holds_everything() -> None:
     rerank = ranks_again(person(["ab"]))
     answer = what_removes(0, rerank, catalog().n_items, catalog())
-    assert answer.category is None
-    assert "not even when muted" in answer.text
+    assert answer.edits == ()
+    assert "the list holds all there is" in answer.text
+
+
+def test_where_the_forecast_has_no_strength_muting_is_not_enough() -> None:
+    rerank = ranks_again(person(["ab"]), strength=0)
+    answer = what_removes(int(rerank(()).item_idx[0]), rerank, K, catalog())
+    assert answer.edits == ()
+    assert "muting them is not enough" in answer.text
 
 
 def test_what_removes_says_when_the_item_is_not_listed() -> None:
@@ -145,4 +167,16 @@ def test_what_removes_says_when_the_item_is_not_listed() -> None:
 def test_a_lone_category_keeps_all_of_the_forecast_so_nothing_removes_its_items() -> None:
     items = catalog(("Only",))
     rerank = ranks_again(person(["a"], items))
-    assert what_removes(int(rerank(()).item_idx[0]), rerank, 1, items).category is None
+    answer = what_removes(int(rerank(()).item_idx[0]), rerank, 1, items)
+    assert answer.factor is None
+    assert "all of the forecast is theirs" in answer.text
+
+
+def test_items_scored_once_rank_as_they_do_when_scored_each_time() -> None:
+    ann = person(["aab", "cd"])
+    blend = Blend((FixedScorer("taste", 1.0), PersonalRepeat()), (0.7, 0.3))
+    rerank = scored_once(ann, AHEAD, blend, strength=0.5, repeat="exclude")
+    for edits in ([], [Edit("Dips", 3.0)]):
+        (afresh,) = rank([AHEAD], [ann], blend, k=12, strength=0.5, repeat="exclude", edits=edits)
+        assert rerank(edits).item_idx.tolist() == afresh.item_idx.tolist()
+        assert rerank(edits).scores.tobytes() == afresh.scores.tobytes()

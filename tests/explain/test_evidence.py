@@ -1,28 +1,10 @@
 from __future__ import annotations
 
-import datetime
-import json
-import math
-
-import numpy as np
 import pytest
 
 from llmrec.data.periods import PeriodLength
-from llmrec.explain.evidence import events_of, evidence_for, explain_item, horizon, percent
-from llmrec.ranking.blend import Blend
-from llmrec.ranking.tilt import Ranking, rank
-from tests.explain.people import APPLES, BREAD, DIPS, FixedScorer, catalog, foresee, person
-
-AHEAD = foresee(0.4, 0.3, 0.2, 0.1)
-TASTES = Blend((FixedScorer("taste", 1.0), FixedScorer("habit", 2.0)), (0.7, 0.3))
-
-
-def ranking(weeks: list[str], strength: float = 1.0) -> Ranking:
-    return rank([AHEAD], [person(weeks)], TASTES, k=12, strength=strength)[0]
-
-
-def position_of(item_id: str, ranked: Ranking) -> int:
-    return int(np.flatnonzero(ranked.item_idx == catalog().item_index(item_id))[0])
+from llmrec.explain.evidence import events_of, evidence_for, horizon, percent
+from tests.explain.people import APPLES, DIPS, person
 
 
 def test_evidence_is_newest_first_and_distinct_items_come_before_repeats() -> None:
@@ -43,82 +25,6 @@ def test_events_of_a_category_are_log_positions_of_this_person_newest_first() ->
     ann = person(["aba"])
     events = events_of(APPLES, ann)
     assert events.tolist() == [ann.event_ids[2], ann.event_ids[0]]
-
-
-@pytest.mark.parametrize("strength", [0.0, 1.0, 3.0])
-def test_the_parts_of_an_explanation_sum_to_the_score(strength: float) -> None:
-    ranked, ann = ranking(["aab", "c"], strength), person(["aab", "c"])
-    for position in range(len(ranked.item_idx)):
-        explained = explain_item(ranked, position, ann, AHEAD)
-        parts = [*explained.scorer_parts.values(), *explained.category_parts.values()]
-        assert math.isclose(sum(parts), explained.score, abs_tol=1e-9)
-        assert explained.rank == position + 1
-
-
-def test_an_item_taken_before_cites_itself_with_count_and_last_day() -> None:
-    weeks = ["aaaab", "aa"]  # Apples no. 0 is taken first, fourth; no. 1 second, fifth
-    ranked, ann = ranking(weeks), person(weeks)
-    explained = explain_item(ranked, position_of("a1", ranked), ann, AHEAD)
-    assert (explained.times_taken, explained.last_taken) == (2, datetime.date(2020, 1, 8))
-    assert {event.item_id for event in explained.evidence} == {"a1"}
-    tilt = sum(explained.category_parts.values())
-    assert explained.text == (
-        "Taken 2 times before, last on 8 Jan 2020. Its category Apples is forecast at 40% "
-        f"(86% so far) for the next 7 days; the forecast {'lifts' if tilt > 0 else 'lowers'} "
-        f"its score by {abs(tilt):.2g}."
-    )
-
-
-def test_an_item_taken_once_says_so() -> None:
-    ranked = ranking(["ab"])
-    explained = explain_item(ranked, position_of("a0", ranked), person(["ab"]), AHEAD)
-    assert explained.text.startswith("Taken once before, on 1 Jan 2020.")
-
-
-def test_an_item_not_taken_cites_the_latest_of_its_category() -> None:
-    ranked = ranking(["ab"])
-    explained = explain_item(ranked, position_of("a2", ranked), person(["ab"]), AHEAD)
-    assert explained.times_taken == 0
-    assert explained.text.startswith(
-        "Not taken before; the latest of Apples: Apples no. 0 on 1 Jan 2020."
-    )
-
-
-def test_an_item_whose_categories_were_never_taken_says_that_there_is_no_evidence() -> None:
-    ranked = ranking(["ab"])
-    explained = explain_item(ranked, position_of("d0", ranked), person(["ab"]), AHEAD)
-    assert explained.evidence == ()
-    assert explained.text.startswith("Neither it nor anything of its categories was taken before.")
-
-
-def test_where_the_tilt_adds_nothing_the_rank_is_said_to_rest_on_the_scorers() -> None:
-    ranked = ranking(["ab"], strength=0)
-    explained = explain_item(ranked, 0, person(["ab"]), AHEAD)
-    assert "its rank rests on the scorers (taste, habit)" in explained.text
-    assert "score by" not in explained.text
-
-
-def test_an_explanation_survives_json() -> None:
-    ranked = ranking(["ab"])
-    explained = explain_item(ranked, position_of("b0", ranked), person(["ab"]), AHEAD)
-    fields = json.loads(json.dumps(explained.to_dict(), allow_nan=False))
-    assert fields["last_taken"] == "2020-01-01"
-    assert fields["evidence"][0]["date"] == "2020-01-01"
-    assert fields["text"] == explained.text
-    assert fields["past_shares"] == {"Bread": 0.5}
-
-
-@pytest.mark.parametrize("position", [-1, 12])
-def test_a_position_outside_the_ranking_is_refused(position: int) -> None:
-    with pytest.raises(ValueError, match=f"position {position} is outside a ranking of 12"):
-        explain_item(ranking(["ab"]), position, person(["ab"]), AHEAD)
-
-
-def test_past_share_and_forecast_share_are_those_of_history_and_forecast() -> None:
-    ranked = ranking(["aab", "b"])
-    explained = explain_item(ranked, position_of("b0", ranked), person(["aab", "b"]), AHEAD)
-    assert explained.past_shares == {"Bread": 0.5}
-    assert explained.forecast_shares == {"Bread": AHEAD.category_weights[BREAD]}
 
 
 @pytest.mark.parametrize(

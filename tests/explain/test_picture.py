@@ -16,7 +16,7 @@ from llmrec.data.periods import History
 from llmrec.errors import MissingExtraError
 from llmrec.explain.chart import LABEL_GAP
 from llmrec.explain.describe import described
-from llmrec.explain.evidence import ItemExplanation, explain_item
+from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.picture import figure, html, save_html, save_png, terminal
 from llmrec.explain.timeline import MOST_POINTS, Timeline
 from llmrec.ranking.blend import Blend

@@ -1,0 +1,254 @@
+"""Why an item stands where it stands: what it scored, what is forecast, the events behind it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from llmrec.contracts import Forecast, Kind, Statement
+from llmrec.data.periods import History
+from llmrec.explain.evidence import (
+    EVENTS_SHOWN,
+    Evidence,
+    cited,
+    day,
+    events_of,
+    evidence_for,
+    horizon,
+    past_shares,
+    percent,
+)
+from llmrec.explain.statements import sentence, true_of
+from llmrec.ranking.tilt import Ranking
+
+CATEGORIES_IN_SENTENCE = 2
+LEAST_TILT = 0.005  # less than this would be written as 0.00
+
+
+@dataclass(frozen=True)
+class Told:
+    """A statement about one of an item's categories, with names for numbers: fit to be kept.
+
+    ``evidence`` are the statement's events: they are found again by item and day in a log where
+    they stand elsewhere, and missed by name in one that has lost them.
+    """
+
+    kind: Kind
+    category: str
+    change: float
+    evidence: tuple[Evidence, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class ItemExplanation:
+    """Everything behind one position of a ranking.
+
+    Attributes
+    ----------
+    rank
+        1-based.
+    score
+        The sum of all ``scorer_parts`` and ``category_parts``, to 1e-9.
+    scorer_parts
+        Scorer name to its part of the score.
+    category_parts
+        Category name to the part that the forecast's tilt adds.
+    forecast_shares, past_shares
+        Share of each of the item's categories: forecast, and over the whole history; largest
+        forecast first.
+    category_events
+        How many events of the history are of each of the item's categories.
+    statements
+        What is true of the forecast of its categories, one each at most: what the forecast's
+        description says, else what counting derives.
+    times_taken, last_taken
+        How often the history holds this very item, and the day of the last time.
+    evidence
+        Events of the item, newest first; if there are none, events of the first of its categories
+        that has any.
+    horizon
+        What the forecast is about: "28 days".
+    worded
+        The text as the language model put it, checked; "" where it was not asked or did not hold.
+    refused
+        Why the model's text is not shown; "" if there is nothing to refuse.
+    """
+
+    item_id: str
+    title: str
+    rank: int
+    score: float
+    scorer_parts: Mapping[str, float]
+    category_parts: Mapping[str, float]
+    forecast_shares: Mapping[str, float]
+    past_shares: Mapping[str, float]
+    category_events: Mapping[str, int]
+    statements: tuple[Told, ...]
+    times_taken: int
+    last_taken: datetime.date | None
+    evidence: tuple[Evidence, ...]
+    horizon: str
+    worded: str = ""
+    refused: str = ""
+
+    @property
+    def text(self) -> str:
+        """One to three sentences that say only what is in the numbers (plain text, no markup)."""
+        return self.worded or " ".join(ways[0] for ways in self.facts)
+
+    @property
+    def facts(self) -> tuple[tuple[str, ...], ...]:
+        """Each fact of the text as one sentence, in the ways it may be put; the plainest first."""
+        found = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
+        return tuple(ways for ways in found if ways)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields and the text, ready for JSON; days are ISO strings."""
+        return {**_plain(asdict(self)), "text": self.text}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
+        """Read what `to_dict` gave; a text that is not that of the fields stays, to be checked."""
+        given, last = dict(fields), fields["last_taken"]
+        text = given.pop("text")
+        given["last_taken"] = last and datetime.date.fromisoformat(last)
+        given["evidence"] = _events(fields["evidence"])
+        given["statements"] = tuple(
+            Told(**{**told, "evidence": _events(told["evidence"])}) for told in fields["statements"]
+        )
+        made = cls(**given)
+        return made if made.text == text else replace(made, worded=text)
+
+    def _past_sentences(self) -> tuple[str, ...]:
+        if self.last_taken is not None:
+            last = day(self.last_taken)
+            if self.times_taken == 1:
+                return f"Taken once before, on {last}.", f"It was taken before, once: on {last}."
+            return (
+                f"Taken {self.times_taken} times before, last on {last}.",
+                f"It was taken before, {self.times_taken} times, most recently on {last}.",
+            )
+        if not self.evidence:
+            # The log keeps no event of an item without a category: there is nothing to say of it.
+            never = ("Neither it nor anything of its categories was taken before.",)
+            return never if self.forecast_shares else ()
+        category, n = next(entry for entry in self.category_events.items() if entry[1])
+        which = f"the latest of {n} events of {category}" if n > 1 else f"one event of {category}"
+        return (
+            f"Not taken before; {which}: {self.evidence[0]}.",
+            f"It would be a first; {which} so far: {self.evidence[0]}.",
+        )
+
+    def _forecast_sentences(self) -> tuple[str, ...]:
+        if not self.forecast_shares:
+            return ()
+        named = list(self.forecast_shares)[:CATEGORIES_IN_SENTENCE]
+        shares = " and ".join(
+            f"{percent(self.forecast_shares[name])} ({percent(self.past_shares[name])} so far)"
+            for name in named
+        )
+        subject = "Its category" if len(self.forecast_shares) == 1 else "Of its categories,"
+        verb, names = "is" if len(named) == 1 else "are", " and ".join(named)
+        ahead = f"for the next {self.horizon}"
+        return (
+            f"{subject} {names} {verb} forecast at {shares} {ahead}{self._tilt_clause()}.",
+            f"For {names}, {shares} {verb} forecast {ahead}{self._tilt_clause()}.",
+        )
+
+    def _tilt_clause(self) -> str:
+        tilt = sum(self.category_parts.values())
+        if not any(self.category_parts.values()):
+            return ""
+        if abs(tilt) < LEAST_TILT:
+            return "; the forecast moves its score by less than 0.01"
+        return f"; the forecast {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
+
+    def _scorers_sentences(self) -> tuple[str, ...]:
+        if any(self.category_parts.values()):
+            return ()
+        scorers = ", ".join(self.scorer_parts)
+        reason = "The forecast adds nothing to its score" if self.forecast_shares else "No category"
+        return (f"{reason}: its rank rests on the scorers ({scorers}).",)
+
+
+def explain_item(
+    ranking: Ranking, position: int, history: History, forecast: Forecast
+) -> ItemExplanation:
+    """Explain one position (0-based) of a ranking.
+
+    ``forecast`` is the one that was ranked by: where there are edits, after them.
+
+    Raises
+    ------
+    ValueError
+        If the ranking has no such position.
+    """
+    if not 0 <= position < len(ranking.item_idx):
+        raise ValueError(f"position {position} is outside a ranking of {len(ranking.item_idx)}")
+    catalog, item = history.catalog, int(ranking.item_idx[position])
+    names, past, ahead = catalog.categories, past_shares(history), forecast.category_weights
+    tilts = _row(ranking.category_parts, position)
+    about = sorted(_row(catalog.shares, item), key=lambda category: -ahead[category])
+    same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
+    evidence = cited(same[:EVENTS_SHOWN].tolist(), history)
+    nearest = (evidence_for(category, history) for category in about)
+    return ItemExplanation(
+        item_id=str(catalog.item_ids[item]),
+        title=catalog.titles[item],
+        rank=position + 1,
+        score=float(ranking.scores[position]),
+        scorer_parts=dict(
+            zip(ranking.scorer_names, ranking.scorer_parts[position].tolist(), strict=True)
+        ),
+        category_parts={names[category]: part for category, part in tilts.items()},
+        forecast_shares={names[category]: float(ahead[category]) for category in about},
+        past_shares={names[category]: float(past[category]) for category in about},
+        category_events={names[category]: len(events_of(category, history)) for category in about},
+        statements=tuple(
+            told(statement, history, forecast) for statement in true_of(about, history, forecast)
+        ),
+        times_taken=len(same),
+        last_taken=evidence[0].date if evidence else None,
+        evidence=evidence or next((events for events in nearest if events), ()),
+        horizon=horizon(history.length),
+    )
+
+
+def told(statement: Statement, history: History, forecast: Forecast) -> Told:
+    """Write a statement out: the category's name, the titles of its events, its sentence."""
+    return Told(
+        kind=statement.kind,
+        category=history.catalog.categories[statement.category],
+        change=statement.change,
+        evidence=cited(statement.event_ids, history),
+        text=sentence(statement, history, forecast),
+    )
+
+
+def _row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
+    """Give the stored entries of one row, by column."""
+    start, stop = matrix.indptr[row : row + 2]
+    return dict(
+        zip(matrix.indices[start:stop].tolist(), matrix.data[start:stop].tolist(), strict=True)
+    )
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Write days as ISO strings, wherever they stand."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value

@@ -1,0 +1,183 @@
+"""The checker of whole explanations: log, forecast and ranking say again what each claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from llmrec.contracts import Forecast, IntArray, Statement
+from llmrec.data.catalog import Catalog
+from llmrec.data.periods import History
+from llmrec.explain.counterfactual import (
+    Rerank,
+    WhatRemoves,
+    WhyNot,
+    rank_in,
+    what_removes,
+    why_not,
+)
+from llmrec.explain.evidence import Evidence, day_of, horizon
+from llmrec.explain.item import ItemExplanation, Told
+from llmrec.explain.statements import check, sentence
+from llmrec.explain.wording import untrue
+from llmrec.ranking.tilt import Ranking
+
+TOLERANCE = 1e-9
+
+
+def check_item(
+    explanation: ItemExplanation, ranking: Ranking, history: History, forecast: Forecast
+) -> tuple[str, ...]:
+    """Say all that an explanation claims and log, forecast and ranking do not support; () if none.
+
+    Each number is counted anew, from the log's arrays and not by the code that explains.
+    """
+    catalog, title = history.catalog, explanation.title
+    item = _item(explanation.item_id, catalog)
+    rank = rank_in(ranking, item)
+    if item < 0 or rank is None:
+        return (f"{title}: item {explanation.item_id!r} is not in the ranking",)
+    true = {
+        "title": catalog.titles[item],
+        "horizon": horizon(history.length),
+        **_position(ranking, rank - 1, history),
+        **_counted(item, history, forecast),
+    }
+    wrong = [
+        f"{title}: {field} is {value!r}, not {getattr(explanation, field)!r}"
+        for field, value in true.items()
+        if not _same(getattr(explanation, field), value)
+    ]
+    wrong += check_evidence(explanation, history)
+    wrong += _misleading(explanation, item, history)
+    for told in explanation.statements:
+        wrong += _check_told(told, explanation, history, forecast)
+    if explanation.worded and (lie := untrue(explanation.worded, explanation)):
+        wrong.append(f"{title}: {lie}")
+    return tuple(wrong)
+
+
+def check_evidence(explanation: ItemExplanation, history: History) -> tuple[str, ...]:
+    """Say which events that an explanation cites the history does not hold: forgotten ones, say.
+
+    An event is known by its item and day, so an explanation that was kept can be checked against
+    the log of another day; an event that only stands elsewhere in the log is named too.
+    """
+    told = (statement.evidence for statement in explanation.statements)
+    events = dict.fromkeys([*explanation.evidence, *(event for cited in told for event in cited)])
+    return tuple(lie for event in events if (lie := _check_event(event, history)))
+
+
+def check_change(
+    change: WhyNot | WhatRemoves, item_idx: int, rerank: Rerank, history: History
+) -> str | None:
+    """Search again, by ranking again, for what puts an item on or off; say what that gives else."""
+    k, catalog = change.k, history.catalog
+    again: WhyNot | WhatRemoves
+    if isinstance(change, WhyNot):
+        again = why_not(item_idx, rerank, k, catalog, history)
+    else:
+        again = what_removes(item_idx, rerank, k, catalog)
+    wrong = [name for name, true in vars(again).items() if not _same(getattr(change, name), true)]
+    return f"{', '.join(wrong)} differ when ranked again: {again.text}" if wrong else None
+
+
+def _position(ranking: Ranking, position: int, history: History) -> dict[str, Any]:
+    tilts = ranking.category_parts[[position]].toarray()[0]
+    item = int(ranking.item_idx[position])
+    names = history.catalog.categories_of(item)
+    parts = ranking.scorer_parts[position]
+    return {
+        "rank": position + 1,
+        "score": float(parts.sum() + tilts.sum()),
+        "scorer_parts": dict(zip(ranking.scorer_names, parts.tolist(), strict=True)),
+        "category_parts": {name: tilts[history.catalog.categories.index(name)] for name in names},
+    }
+
+
+def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
+    names, shares = history.catalog.categories, history.catalog.shares
+    taken = shares[history.item_idx]
+    past = taken.sum(axis=0) / max(taken.sum(), 1)
+    events = np.bincount(taken.indices, minlength=len(names))
+    about = np.flatnonzero(shares[[item]].toarray()[0])
+    own = _events_of(item, history)
+    return {
+        "forecast_shares": {names[c]: float(forecast.category_weights[c]) for c in about},
+        "past_shares": {names[c]: float(past[c]) for c in about},
+        "category_events": {names[c]: int(events[c]) for c in about},
+        "times_taken": len(own),
+        "last_taken": day_of(history.log.timestamp[own[-1]]) if len(own) else None,
+    }
+
+
+def _item(item_id: str, catalog: Catalog) -> int:
+    """Look an item up; -1 if it is not in the catalog."""
+    return catalog.item_index(item_id) if item_id in catalog.item_ids else -1
+
+
+def _events_of(item: int, history: History) -> IntArray:
+    """(n,) log positions of the history's events of an item, oldest first."""
+    return np.flatnonzero(history.item_idx == item) + int(history.offsets[0])
+
+
+def _check_event(event: Evidence, history: History) -> str | None:
+    log, catalog = history.log, history.catalog
+    item = _item(event.item_id, catalog)
+    days = {int(at): day_of(log.timestamp[at]) for at in _events_of(item, history)}
+    same_day = [at for at, date in days.items() if date == event.date]
+    if not same_day:
+        return (
+            f"{event} is not in the history of user {history.user_id!r}: it was forgotten, or "
+            "never there"
+        )
+    if event.title != catalog.titles[item]:
+        return f"item {event.item_id!r} is called {catalog.titles[item]}, not {event.title}"
+    if event.event_id not in same_day:
+        return f"{event} is event {same_day[-1]} of the log, not event {event.event_id}"
+    return None
+
+
+def _misleading(explanation: ItemExplanation, item: int, history: History) -> Iterator[str]:
+    """Find evidence that is in the log and is none for this: not the newest, or of others."""
+    cited = [event.event_id for event in explanation.evidence]
+    possible = _events_of(item, history)
+    if not len(possible):
+        names = history.catalog.categories
+        counted = explanation.category_events.items()
+        first = next((names.index(name) for name, n in counted if n and name in names), None)
+        if first is not None:
+            of_first = history.catalog.shares[:, [first]].toarray()[:, 0] > 0
+            possible = np.flatnonzero(of_first[history.item_idx]) + int(history.offsets[0])
+    if bool(cited) != bool(len(possible)) or (cited and cited[0] != possible[-1]):
+        yield f"{explanation.title}: the latest event behind it is not the one that is cited"
+    if len(set(cited)) < len(cited):
+        yield f"{explanation.title}: an event is cited twice"
+    if wrong := set(cited) - set(possible.tolist()):
+        yield f"{explanation.title}: event {min(wrong)} is not one of it, or of its category"
+
+
+def _check_told(
+    told: Told, explanation: ItemExplanation, history: History, forecast: Forecast
+) -> Iterator[str]:
+    names = history.catalog.categories
+    if told.category not in explanation.forecast_shares or told.category not in names:
+        yield f"{explanation.title}: {told.category} is none of its categories"
+        return
+    events = tuple(event.event_id for event in told.evidence)
+    statement = Statement(told.kind, names.index(told.category), told.change, events)
+    if lie := check(statement, history, forecast):
+        yield f"{explanation.title}: {lie}"
+    elif told.text != sentence(statement, history, forecast):
+        yield f"{explanation.title}: {told.text!r} is not what is true of {told.category}"
+
+
+def _same(told: Any, true: Any) -> bool:
+    if isinstance(true, Mapping):
+        return set(told) == set(true) and all(_same(told[key], true[key]) for key in true)
+    if isinstance(true, float):
+        return told is not None and math.isclose(told, true, rel_tol=0, abs_tol=TOLERANCE)
+    return bool(told == true)

@@ -1,0 +1,112 @@
+"""All that can be said of one item and one person: why it stands there, and what would move it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmrec.contracts import Forecast
+from llmrec.data.periods import History
+from llmrec.explain.counterfactual import (
+    Rerank,
+    WhatRemoves,
+    WhyNot,
+    rank_in,
+    what_removes,
+    why_not,
+)
+from llmrec.explain.item import ItemExplanation, explain_item
+from llmrec.explain.verify import check_change, check_item
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One item of one person's ranking, explained.
+
+    Attributes
+    ----------
+    n_ranked
+        How many items may be ranked; the first k are the list.
+    item
+        What is behind its place; None if it may not be ranked.
+    change
+        On the list: the smallest change that takes it off. Else: why it is not there, and the
+        smallest change that puts it there.
+    """
+
+    k: int
+    n_ranked: int
+    item: ItemExplanation | None
+    change: WhatRemoves | WhyNot
+
+    @property
+    def text(self) -> str:
+        """All of it in words, a line each part (plain text, no markup)."""
+        if self.item is None:
+            return self.change.text
+        item = self.item
+        said = [told.text for told in item.statements if told.text not in item.text]
+        parts = ", ".join(f"{name} {part:+.2f}" for name, part in score_parts(item).items())
+        lines = [f"{item.title}: rank {item.rank:,} of {self.n_ranked:,}.", item.text, *said]
+        if item.evidence:
+            events = dict.fromkeys(map(str, item.evidence))  # taken twice a day: said once
+            lines.append(f"Evidence: {'; '.join(events)}.")
+        lines.append(f"Its score {item.score:.2f} is the sum of: {parts}.")
+        return "\n".join([*lines, self.change.text])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the parts and the text, ready for JSON."""
+        change = {**asdict(self.change), "text": self.change.text}
+        on_list = isinstance(self.change, WhatRemoves)
+        return {
+            "k": self.k,
+            "n_ranked": self.n_ranked,
+            "item": self.item and self.item.to_dict(),
+            "what_removes": change if on_list else None,
+            "why_not": None if on_list else change,
+            "text": self.text,
+        }
+
+
+def explain(
+    item_idx: int, rerank: Rerank, k: int, history: History, forecast: Forecast
+) -> Explanation:
+    """Explain an item's place, and find what would change it by ranking again.
+
+    Parameters
+    ----------
+    rerank
+        Ranks *all* items that may be ranked by this forecast, see `ranks_again`.
+    """
+    now = rerank(())
+    rank = rank_in(now, item_idx)
+    item = explain_item(now, rank - 1, history, forecast) if rank else None
+    change: WhatRemoves | WhyNot
+    if rank and rank <= k:
+        change = what_removes(item_idx, rerank, k, history.catalog)
+    else:
+        change = why_not(item_idx, rerank, k, history.catalog, history)
+    return Explanation(k, len(now.item_idx), item, change)
+
+
+def check_explanation(
+    explanation: Explanation, item_idx: int, rerank: Rerank, history: History, forecast: Forecast
+) -> tuple[str, ...]:
+    """Say all that does not hold, see `check_item` and `check_change`; () if all does."""
+    now, wrong = rerank(()), []
+    if explanation.n_ranked != len(now.item_idx):
+        wrong.append(f"{len(now.item_idx)} items may be ranked, not {explanation.n_ranked}")
+    told = explanation.item and explanation.item.item_id
+    if told != (history.catalog.item_ids[item_idx] if rank_in(now, item_idx) else None):
+        wrong.append(f"what is explained is not the place of {history.catalog.titles[item_idx]}")
+    if explanation.item:
+        wrong += check_item(explanation.item, now, history, forecast)
+    if lie := check_change(explanation.change, item_idx, rerank, history):
+        wrong.append(lie)
+    return tuple(wrong)
+
+
+def score_parts(item: ItemExplanation) -> dict[str, float]:
+    """Give the parts that sum to an item's score, by name; the forecast's last."""
+    tilts = {f"forecast of {name}": part for name, part in item.category_parts.items()}
+    return {**item.scorer_parts, **tilts}
