@@ -109,16 +109,19 @@ def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = N
 def foretold(wishes: Wishes, effect: EditEffect) -> Group:
     """Lay out what was understood, what was not, and what it will do."""
     counting = [edit for edit in wishes.edits if edit not in effect.ended]
-    lines = [Text("Understood", style="bold")]
-    lines += [Text(f"  {sentence}") for sentence in sentences(counting, effect.catalog)]
-    lines += [Text(f"  {sentence} It has ended and does nothing.") for sentence in _ended(effect)]
-    lines += [Text(f"  “{said}” was taken for {name}.") for said, name in wishes.taken_for]
+    understood = [
+        *sentences(counting, effect.catalog),
+        *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
+        *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
+    ]
     if effect.strength_after != effect.strength_before:
-        change = f"{effect.strength_before:g} to {effect.strength_after:g}"
-        lines.append(Text(f"  The forecast tilts the list with a strength of {change}."))
+        change = f"{effect.strength_after:g} instead of {effect.strength_before:g}"
+        understood.append(f"The forecast tilts the list with a strength of {change}.")
+    lines: list[Any] = [Text("Understood", style="bold")]
+    lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
     if wishes.misread:
         lines.append(Text("Not understood, and left out", style="bold red"))
-    lines += [Text(f"  {one.text}") for one in wishes.misread]
+    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.misread]
     return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
 
 

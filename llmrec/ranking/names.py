@@ -67,7 +67,8 @@ class CategoryNames:
         """
         key = _key(said)
         if exact := self._by_key.get(key):
-            return _only(exact, exact=True)
+            same = [name for name in exact if words(name) == list(said)]  # "Cheese", not "Cheeses"
+            return _only(same or exact, exact=True)
         stems = {stem(word) for word in said} - _SAID
         holding = [
             name for name, own in zip(self.categories, self._stems, strict=True) if stems <= own

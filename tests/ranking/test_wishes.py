@@ -180,6 +180,8 @@ def test_of_an_edited_description_only_what_is_new_is_read() -> None:
 
 def test_one_name_is_found_or_refused_with_near_ones() -> None:
     assert find_category("COMEDIES", catalog()) == "Comedy"
+    assert find_category("cheeses", catalog(("Cheese", "Cheeses"))) == "Cheeses"
+    assert read("no cheese", ("Cheese", "Cheeses")) == {Edit("Cheese", 0)}
     assert find_category("pizzas", catalog(FOODS)) == "Frozen Pizza"
     with pytest.raises(EditError, match=r"'milk'; near: Canned Milk, Fluid Milk Products\."):
         find_category("milk", catalog(FOODS))
