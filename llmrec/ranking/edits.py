@@ -145,11 +145,11 @@ def muted_items(
     edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
 ) -> npt.NDArray[np.bool_]:
     """(n_items,) whether an item has any share of a category that is muted at a time."""
-    active = active_edits(edits, catalog, at)
-    muted = np.array([c in active and active[c].factor == 0 for c in range(catalog.n_categories)])
-    if not muted.any():
+    active = active_edits(edits, catalog, at) if edits else {}
+    muted = [category for category, edit in active.items() if edit.factor == 0]
+    if not muted:
         return np.zeros(catalog.n_items, dtype=np.bool_)
-    return np.asarray(catalog.shares @ muted.astype(np.float64) > 0)
+    return np.asarray(catalog.shares[:, muted].sum(axis=1) > 0)
 
 
 def sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:

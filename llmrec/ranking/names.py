@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+")
 _CLOSE = 0.8  # of difflib's ratio: one letter wrong in five
@@ -46,7 +46,7 @@ class CategoryNames:
         self._longest = max(len(words(name)) for name in categories) + 1
 
     @classmethod
-    @cache
+    @lru_cache(8)
     def of(cls, categories: tuple[str, ...]) -> CategoryNames:
         """Give the names of these categories, made once."""
         return cls(categories)
