@@ -5,26 +5,31 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.text import Text
 
 from llmrec import printing
 from llmrec.contracts import Forecast
 from llmrec.data import embedded
+from llmrec.data.calendar import as_time
 from llmrec.data.catalog import clean_text
 from llmrec.data.periods import History, Window, holdout_windows
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.engine import InterestEngine, Recommendation
-from llmrec.errors import DataError, LlmrecError
+from llmrec.errors import DataError, EditError, LlmrecError
 from llmrec.explain import picture
+from llmrec.ranking.clauses import KEEP, LESS, MORE, MUTE, Amount
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.wishes import Wishes, find_category, parse_wishes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -39,6 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
+Names = Annotated[list[str] | None, typer.Option(help="A category; may be given again.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
@@ -151,22 +157,41 @@ def recommend(
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
+    wish: Annotated[str, typer.Option(help='In words: "more thrillers, no horror".')] = "",
+    more: Names = None,
+    less: Names = None,
+    mute: Names = None,
+    lock: Names = None,
+    until: Annotated[str | None, typer.Option(help="Day on which these four end.")] = None,
+    strength: Annotated[float | None, typer.Option(help="0: no tilt; 1: as forecast.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend items to one person, each with its reason."""
+    """Recommend items to one person, each with its reason.
+
+    With wishes: first what was understood and what it will do, then the list with it.
+    """
     engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
     history = engine.history(user)
+    chosen = {MORE: more, LESS: less, MUTE: mute, KEEP: lock}
+    wishes = _wishes(history, wish, chosen, until)
     result = engine.forecast(history)
-    items = engine.recommend(history, k, forecast=result)
+    items = engine.recommend(history, k, forecast=result, edits=wishes.edits, strength=strength)
     answer = engine.why_not(history, why_not, k).text if why_not else ""
-    if as_json:
-        printing.print_json(
-            printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
-        )
+    shown = printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
+    if wishes.edits or strength is not None:
+        answer = answer and f"Without the wishes: {answer}"
+        effect = engine.effect(history, wishes.edits, forecast=result, strength=strength)
+        outcome = effect.verify(k)
+        shown |= {"effect": printing.effect_summary(wishes, effect, outcome), "why_not": answer}
+        view = Group(printing.foretold(wishes, effect), printing.came_of_it(effect, outcome, items))
     else:
-        printing.console.print(printing.listing(items))
-        if answer:
-            printing.console.print(Text(answer))
+        view = printing.listing(items)
+    if as_json:
+        printing.print_json(shown)
+        return
+    printing.console.print(view)
+    if answer:
+        printing.console.print(Text(answer))
 
 
 @app.command()
@@ -273,6 +298,22 @@ def env(as_json: AsJson = False) -> None:
     else:
         for name, value in rows.items():
             printing.console.print(f"{name:>14}  {escape(value)}")
+
+
+def _wishes(
+    history: History, wish: str, chosen: Mapping[Amount, list[str] | None], until: str | None
+) -> Wishes:
+    """Put the edits of options before those of words; EditError if no word is understood."""
+    catalog, end = history.catalog, None if until is None else as_time(until)
+    edits = [
+        Edit(find_category(name, catalog), amount.factor, end, amount.lock)
+        for amount, names in chosen.items()
+        for name in names or ()
+    ]
+    said = parse_wishes(wish, catalog, history.cutoff)
+    if said.misread and not said.edits:
+        raise EditError("\n".join(one.text for one in said.misread))
+    return replace(said, edits=tuple(dict.fromkeys((*edits, *said.edits))))
 
 
 def _names(forecasters: str) -> list[str]:

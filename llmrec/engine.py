@@ -32,7 +32,8 @@ from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.edits import Edit, apply_edits
+from llmrec.ranking.edits import Edit, apply_edits, muted_items
+from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.tilt import Ranking, rank
 from llmrec.settings import (
     CALIBRATION_FILE,
@@ -178,6 +179,7 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
+        strength: float | None = None,
         repeat: Repeat | None = None,
     ) -> Ranking:
         """Rank the catalog for a user: the k best items with the parts of their scores."""
@@ -188,7 +190,7 @@ class InterestEngine:
             [history],
             self.blend,
             k=k,
-            strength=self.settings.strength,
+            strength=self.settings.strength if strength is None else strength,
             repeat=repeat or self.dataset.repeat,
             edits=edits,
         )[0]
@@ -200,28 +202,67 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
+        strength: float | None = None,
         repeat: Repeat | None = None,
     ) -> list[Recommendation]:
-        """Recommend k items, each with its explanation.
+        """Recommend k items, each with its explanation; fewer where fewer may be listed.
 
         Parameters
         ----------
         forecast
             A forecast at hand, so that it is not made again.
         edits
-            Changes to the forecast before the list is made.
+            Changes to the forecast before the list is made; items of muted categories are left out.
+        strength
+            How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
-        forecast = apply_edits(forecast, edits, self.dataset.catalog, self.cutoff)
-        ranking = self.rank(history, k, forecast=forecast, repeat=repeat)
+        ranking = self.rank(
+            history, k, forecast=forecast, edits=edits, strength=strength, repeat=repeat
+        )
+        muted = muted_items(edits, history.catalog, history.cutoff)[ranking.item_idx]
+        edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
         explanations = [
-            explain_item(ranking, position, history, forecast)
-            for position in range(len(ranking.item_idx))
+            explain_item(ranking, int(position), history, edited)
+            for position in np.flatnonzero(~muted)
         ]
         return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
+
+    def effect(
+        self,
+        user: str | History,
+        edits: Sequence[Edit] = (),
+        *,
+        forecast: Forecast | None = None,
+        strength: float | None = None,
+        repeat: Repeat | None = None,
+    ) -> EditEffect:
+        """Say what edits, and another strength, will do; its `verify` then ranks with them.
+
+        Parameters
+        ----------
+        forecast, strength, repeat
+            As for `recommend`.
+
+        Raises
+        ------
+        EditError
+            If the edits cannot be applied or contradict each other, or the strength is out of
+            bounds.
+        """
+        history = self._as_history(user)
+        forecast, n_items = forecast or self.forecast(history), history.catalog.n_items
+
+        def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
+            return self.rank(
+                history, n_items, forecast=forecast, edits=edits, strength=strength, repeat=repeat
+            )
+
+        fitted = self.settings.strength
+        return predict_effect(forecast, edits, history, rerank, fitted, strength)
 
     def why_not(self, user: str | History, item_id: object, k: int = 10) -> WhyNot:
         """Say why an item is not among the k best, and the smallest edit that would list it."""

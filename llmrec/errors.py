@@ -11,6 +11,10 @@ class DataError(LlmrecError, ValueError):
     """A frame, file or value that cannot be read as interactions or as a catalog."""
 
 
+class EditError(LlmrecError, ValueError):
+    """An edit, or a wish in words, that cannot be applied; the message names it and the way out."""
+
+
 class ForecastParseError(LlmrecError, ValueError):
     """A forecast line that does not say a forecast.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console, Group
 from rich.markup import escape
@@ -20,12 +21,14 @@ from llmrec.data.periods import History
 from llmrec.data.readers import Dataset
 from llmrec.engine import Recommendation
 from llmrec.explain import picture
-from llmrec.explain.evidence import day
+from llmrec.explain.evidence import day, percent
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.whole import Explanation, score_parts
+from llmrec.ranking.effects import EditEffect, EditOutcome
+from llmrec.ranking.wishes import Wishes, sentences
 
 console = Console(highlight=False)
-
+CHANGES_SHOWN = 8  # categories
 
 SAID = (
     "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
@@ -177,11 +180,12 @@ def show_person(
     console.print(Group(*parts))
 
 
-def listing(items: Sequence[Recommendation]) -> Group:
-    """Lay out recommended items, each with its reason."""
+def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
+    """Lay out recommended items, each with its reason and, by item id, how it moved."""
     lines: list[Any] = []
     for item in items:
-        lines.append(Text(f"{item.rank:>4}  {item.title}", style="bold"))
+        move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
+        lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
         lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
     return Group(*lines)
 
@@ -225,6 +229,114 @@ def _split(item: ItemExplanation) -> Table:
         table.add_row(Text(name), f"{part:+.4f}")
     table.add_row("score", f"{item.score:+.4f}", style="bold")
     return table
+
+
+def foretold(wishes: Wishes, effect: EditEffect) -> Group:
+    """Lay out what was understood, what was not, and what it will do."""
+    counting = [edit for edit in wishes.edits if edit not in effect.ended]
+    understood = [
+        *sentences(counting, effect.catalog),
+        *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
+        *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
+    ]
+    if effect.strength_after != effect.strength_before:
+        change = f"{effect.strength_after:g} instead of {effect.strength_before:g}"
+        understood.append(f"The forecast tilts the list with a strength of {change}.")
+    lines: list[Any] = [Text("Understood", style="bold")]
+    lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
+    if wishes.misread:
+        lines.append(Text("Not understood, and left out", style="bold red"))
+    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.misread]
+    return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
+
+
+def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation]) -> Group:
+    """Lay out the list with the edits, what changed on it, and whether that was foretold."""
+    ids, titles = effect.catalog.item_ids, effect.catalog.titles
+    moves = {ids[item]: f"was {was}" for item, (was, _) in outcome.moved.items()}
+    moves |= {ids[item]: "new" for item in outcome.entered}
+    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moves)]
+    if not items:
+        parts.append(Text("  Nothing is left: all that could be listed is muted or was taken."))
+    if outcome.left:
+        left = "; ".join(titles[item] for item in outcome.left)
+        parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
+    parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
+    return Group(*parts)
+
+
+def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
+    """Say whether ranking again gave what was foretold."""
+    if outcome.held:
+        return (
+            f"Verified by ranking again: the scores of all {len(effect.item_idx):,} items are as "
+            f"foretold (largest error {outcome.largest_error:.0e}), and so is their order."
+        )
+    return f"NOT as foretold. Ranking again broke: {'; '.join(outcome.broken)}."
+
+
+def effect_summary(wishes: Wishes, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
+    """Give edits, their effect and what came of it as plain values for JSON."""
+    names, ids = effect.catalog.categories, effect.catalog.item_ids
+    before, after = effect.before.category_weights, effect.after.category_weights
+    return {
+        "understood": sentences(wishes.edits, effect.catalog),
+        "edits": [vars(edit) for edit in wishes.edits],
+        "ended": _ended(effect),
+        "taken_for": dict(wishes.taken_for),
+        "not_understood": [vars(one) for one in wishes.misread],
+        "strength": [effect.strength_before, effect.strength_after],
+        "categories": {
+            names[c]: {
+                "weight_before": float(before[c]),
+                "weight_after": float(after[c]),
+                "score_change": float(effect.category_changes[c]),
+                "items_of_it_alone": effect.direction(c),
+            }
+            for c in _shown(effect)
+        },
+        "entered": [ids[item] for item in outcome.entered],
+        "left": [ids[item] for item in outcome.left],
+        "moved": {ids[item]: ranks for item, ranks in outcome.moved.items()},
+        "largest_error": outcome.largest_error,
+        "held": outcome.held,
+        "broken": outcome.broken,
+    }
+
+
+def _ended(effect: EditEffect) -> list[str]:
+    return sentences(effect.ended, effect.catalog)
+
+
+def _shown(effect: EditEffect) -> list[int]:
+    """List the edited categories, those whose share moves most first; without edits the largest."""
+    moved = np.abs(effect.after.category_weights - effect.before.category_weights)
+    chosen = sorted(effect.edits, key=lambda category: -moved[category])
+    return (chosen or effect.before.top(CHANGES_SHOWN).tolist())[:CHANGES_SHOWN]
+
+
+def _changes(effect: EditEffect) -> Table:
+    """Lay out shares before and after, and what that does to items of one category alone."""
+    view = Table(box=None, header_style="dim", pad_edge=True, padding=(0, 1))
+    for column in ("category", "share", "then", "score", "items of it alone"):
+        view.add_column(column, justify="right" if column in ("share", "then", "score") else "left")
+    before, after = effect.before.category_weights, effect.after.category_weights
+    shown = _shown(effect)
+    for c in shown:
+        view.add_row(
+            Text(effect.catalog.categories[c], overflow="ellipsis", no_wrap=True),
+            percent(before[c]),
+            percent(after[c]),
+            f"{effect.category_changes[c]:+.2f}",
+            "are not listed" if effect.mutes(c) else effect.direction(c),
+        )
+    others = np.setdiff1d(np.arange(len(before)), shown)
+    if others.size:
+        low, high = effect.category_changes[others].min(), effect.category_changes[others].max()
+        change = f"{low:+.2f}" if high - low < 0.005 else f"{low:+.2f} to {high:+.2f}"
+        rest = f"the {len(others)} others"
+        view.add_row(rest, percent(before[others].sum()), percent(after[others].sum()), change, "")
+    return view
 
 
 def summary(

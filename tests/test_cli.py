@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from llmrec import cli
+from llmrec.errors import LlmrecError
 from llmrec.language.model import LanguageModel
 from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
@@ -69,6 +70,78 @@ def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -
     total = sum(sum(part.values()) for part in parts)
     assert total == pytest.approx(found["item"]["score"], abs=1e-9)
     assert (found["what_removes"] is None) != (found["why_not"] is None)
+
+
+def test_wishes_are_shown_with_their_effect_before_the_list_and_verified_after(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--mute", "war"]
+    arguments += ["--wish", "twice as much drama, more foo, no horor"]
+    shown = RUN.invoke(cli.app, arguments, env={"COLUMNS": "80"})
+    assert shown.exit_code == 0, shown.output
+    told = [
+        *("Understood", "No War.", "Twice as much Drama.", "“horor” was taken for Horror."),
+        *("Not understood, and left out", "“more foo”: “foo” is not one category"),
+        *("What it will do", "are not listed", "The list with it", "Verified by ranking again"),
+    ]
+    places = [shown.output.index(text) for text in told]
+    assert places == sorted(places)
+    assert max(map(len, shown.output.splitlines())) <= 80
+
+
+def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--json"]
+    arguments += [
+        "--more",
+        "drama",
+        "--less",
+        "comedies",
+        "--lock",
+        "Action",
+        "--until",
+        "2031-01-01",
+    ]
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--strength", "2"]).stdout)
+    effect = found["effect"]
+    assert effect["understood"] == [
+        "Twice as much Drama until 1 January 2031.",
+        "Half as much Comedy until 1 January 2031.",
+        "Keep Action as it is until 1 January 2031.",
+    ]
+    assert effect["held"] is True
+    assert effect["strength"][1] == 2
+    assert set(effect["categories"]) == {"Drama", "Comedy", "Action"}
+    assert (
+        effect["categories"]["Drama"]["weight_after"]
+        > effect["categories"]["Drama"]["weight_before"]
+    )
+    left_or_stayed = {item["item_id"] for item in found["items"]} - set(effect["entered"])
+    assert len(left_or_stayed) + len(effect["left"]) == 5
+
+
+def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "--mute", "war"]
+    shown = RUN.invoke(cli.app, [*arguments, "--until", "2019-01-01"])
+    assert "No War until 1 January 2019. It has ended and does nothing." in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--more", "foo"], "no category, or more than one, is called 'foo'"),
+        (["--wish", "more foo"], "“foo” is not one category"),
+        (["--mute", "war", "--wish", "more war"], "two edits of 'War' contradict"),
+        (["--strength", "-1"], "strength must be finite and >= 0"),
+        (["--strength", "nan"], "strength must be finite"),
+        (["--strength", "1e9"], "at most 100"),
+        (["--mute", "war", "--until", "soon"], "'soon' is not a time"),
+        (["--wish", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
+    ],
+)
+def test_wishes_that_cannot_be_granted_are_named(
+    table: str, options: list[str], message: str
+) -> None:
+    shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table, *options])
+    assert isinstance(shown.exception, LlmrecError)
+    assert message in str(shown.exception)
 
 
 def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(

@@ -114,9 +114,30 @@ def test_boosting_a_category_never_lowers_its_items_and_muting_never_lifts_them(
 
     def best_war(*edits: Edit) -> int:
         items = engine.recommend("u005", k=25, forecast=forecast, edits=edits)
-        return min(item.rank for item in items if "War" in item.explanation.forecast_shares)
+        ranks = [item.rank for item in items if "War" in item.explanation.forecast_shares]
+        return min(ranks, default=26)
 
-    assert best_war(Edit("War", 20.0)) <= best_war() <= best_war(Edit("War", 0.0))
+    assert best_war(Edit("War", 20.0)) <= best_war() < best_war(Edit("War", 0.0)) == 26
+
+
+def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    forecast, edits = engine.forecast("u005"), [Edit("War", 3.0), Edit("Drama", 0.0)]
+    effect = engine.effect("u005", edits, forecast=forecast, strength=2.0)
+    outcome = effect.verify(5)
+    items = engine.recommend("u005", 5, forecast=forecast, edits=edits, strength=2.0)
+    listed = [dataset.catalog.item_ids[item] for item in outcome.listed]
+    assert outcome.held
+    assert listed == [item.item_id for item in items]
+    assert items[0].explanation.forecast_shares == {
+        "War": pytest.approx(float(effect.after.category_weights[4]))
+    }
+
+
+def test_a_list_is_shorter_where_the_rest_is_muted(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    edits = [Edit(name, 0.0) for name in CATEGORIES[1:]]
+    assert len(engine.recommend("u001", k=10, edits=edits)) == 5
 
 
 def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
+from llmrec.errors import EditError
 
 MAX_FACTOR = 100.0
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Edit:
     category
         Name of a category of the catalog.
     factor
-        Multiplies the category's weight, in [0, 100]; 0 mutes it.
+        Multiplies the category's weight, in [0, 100]; 0 mutes it: its items come after all others.
     until
         From this time on the edit does nothing; None: it never ends.
     lock
@@ -32,7 +38,7 @@ class Edit:
 
     Raises
     ------
-    ValueError
+    EditError
         If the factor is out of bounds, or ``until`` is not a time.
     """
 
@@ -43,12 +49,12 @@ class Edit:
 
     def __post_init__(self) -> None:
         if not 0 <= self.factor <= MAX_FACTOR:
-            raise ValueError(
+            raise EditError(
                 f"edit of {self.category!r}: the factor must lie in 0..{MAX_FACTOR:g} "
                 f"(0 mutes, 1 changes nothing), not {self.factor}"
             )
         if self.until is not None and np.isnat(self.until):
-            raise ValueError(f"edit of {self.category!r}: until is not a time; give one, or None")
+            raise EditError(f"edit of {self.category!r}: until is not a time; give one, or None")
 
     def is_active(self, at: np.datetime64 | None) -> bool:
         """Whether the edit still counts at a time; None: at any."""
@@ -73,46 +79,54 @@ def apply_edits(
 
     Raises
     ------
-    ValueError
+    EditError
         If the forecast does not fit the catalog, a category is unknown, two active edits of one
         category differ, locked shares sum to more than 1, or nothing is left to share the rest.
     """
     if len(forecast.category_weights) != catalog.n_categories:
-        raise ValueError(
+        raise EditError(
             f"the forecast has {len(forecast.category_weights)} category weights, the catalog "
             f"{catalog.n_categories} categories: make the forecast with this catalog."
         )
-    active = _active_by_category(edits, catalog, at)
+    active = active_edits(edits, catalog, at)
     if not active:
         return forecast
     weights = forecast.category_weights.copy()
+    whole = weights.sum()  # 1 but for rounding: to share out just as much keeps the rest as it is
     locked = np.zeros(len(weights), dtype=np.bool_)
     for category, edit in active.items():
         weights[category] *= edit.factor
         locked[category] = edit.lock
-    rest, free = 1 - weights[locked].sum(), weights[~locked].sum()
+    rest, free = whole - weights[locked].sum(), weights[~locked].sum()
     named = ", ".join(repr(edit.category) for edit in active.values())
     if rest < -1e-12:
-        raise ValueError(f"locked shares sum to {1 - rest:.6g} > 1: lower a factor of {named}.")
+        raise EditError(f"locked shares sum to {whole - rest:.6g} > 1: lower a factor of {named}.")
     if free > 0:
-        weights[~locked] *= max(rest, 0) / free
+        weights[~locked] = weights[~locked] / free * max(rest, 0)
     elif rest > 1e-6:
-        raise ValueError(
+        raise EditError(
             f"no category is left to share {rest:.3g} of the forecast: unmute or unlock one of "
             f"{named}."
         )
     return forecast.with_weights(weights)
 
 
-def _active_by_category(
-    edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None
+def active_edits(
+    edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
 ) -> dict[int, Edit]:
+    """Give the edits that count at a time (None: any), by category index.
+
+    Raises
+    ------
+    EditError
+        If a category is unknown (near names are named), or two active edits of one differ.
+    """
     position = {name: index for index, name in enumerate(catalog.categories)}
     active: dict[int, Edit] = {}
     for edit in edits:
         if edit.category not in position:
             near = get_close_matches(edit.category, catalog.categories, n=3, cutoff=0.5)
-            raise ValueError(
+            raise EditError(
                 f"edit of an unknown category {edit.category[:80]!r}; near names: "
                 f"{', '.join(near or catalog.categories[:3])}."
             )
@@ -120,8 +134,55 @@ def _active_by_category(
             continue
         other = active.setdefault(position[edit.category], edit)
         if (other.factor, other.lock) != (edit.factor, edit.lock):
-            raise ValueError(
-                f"two edits of {edit.category!r} contradict each other: {other} and {edit}. "
-                "Keep one."
+            raise EditError(
+                f"two edits of {edit.category!r} contradict each other: “{sentence(other)}” and "
+                f"“{sentence(edit)}” Keep one."
             )
     return active
+
+
+def muted_items(
+    edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
+) -> npt.NDArray[np.bool_]:
+    """(n_items,) whether an item has any share of a category that is muted at a time."""
+    active = active_edits(edits, catalog, at) if edits else {}
+    muted = [category for category, edit in active.items() if edit.factor == 0]
+    if not muted:
+        return np.zeros(catalog.n_items, dtype=np.bool_)
+    return np.asarray(catalog.shares[:, muted].sum(axis=1) > 0)
+
+
+def sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
+    """Say an edit in a plain sentence.
+
+    Parameters
+    ----------
+    kept
+        Say that these categories are the only ones not muted, instead.
+    quoted
+        Put names in quotes.
+    """
+    names = [
+        '"' + name.replace('"', '""') + '"' if quoted else name for name in kept or (edit.category,)
+    ]
+    listed = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+    end = "" if edit.until is None else f" until {_day(edit.until)}"
+    if kept:
+        return f"Only {listed}{end}."
+    if edit.lock and edit.factor == 1:
+        return f"Keep {listed} as it is{end}."
+    if edit.factor == 0 and not edit.lock:
+        return f"No {listed}{end}."
+    times = repr(float(edit.factor)).removesuffix(".0") + " times"
+    amount = {2.0: "twice", 0.5: "half"}.get(edit.factor, times)
+    words = f"{'exactly ' * edit.lock}{amount} as much {listed}{end}."
+    return words[0].upper() + words[1:]
+
+
+def _day(time: np.datetime64) -> str:
+    """Write a time in words if it is the start of a day."""
+    date, _, clock = str(time.astype("datetime64[ms]")).partition("T")
+    if clock != "00:00:00.000":
+        return f"{date}T{clock}"
+    year, month, day = date.split("-")
+    return f"{int(day)} {MONTHS[int(month) - 1]} {year}"

@@ -14,12 +14,14 @@ from llmrec.contracts import FloatArray, Forecast, IntArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, TimeArray, item_counts_between
+from llmrec.errors import EditError
 from llmrec.ranking.blend import Blend, BoolArray, Repeat, possible_items
-from llmrec.ranking.edits import Edit, apply_edits
+from llmrec.ranking.edits import Edit, apply_edits, muted_items
 
 # Added to both shares before their ratio is taken: it bounds the pull on one category to
-# strength * log(1 / EPSILON), so that muting one is final in practice, yet finite.
+# strength * log(1 / EPSILON), so that a share of 0 costs much, yet something finite.
 EPSILON = 1e-9
+MAX_STRENGTH = 100.0
 _SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
 
 Popularity = Callable[[Interactions, np.datetime64], FloatArray]
@@ -34,7 +36,7 @@ class Ranking:
     Attributes
     ----------
     item_idx
-        (n,) items, best first; n <= k.
+        (n,) items, best first, those of muted categories after all others; n <= k.
     scores
         (n,) log scale, comparable inside this ranking only.
     scorer_names
@@ -68,14 +70,14 @@ def rank(
     score_i = sum of the scorers' parts + strength * sum_c m_ic * log(w_c / v_c), with m the item's
     category shares, w the forecast and v the category mix that the blend implies over the items
     that may be ranked. Ties: the item with more events of all users before the cutoff, then the
-    smaller item id.
+    smaller item id. Items with any share of a muted category come last, whatever the strength.
 
     Parameters
     ----------
     k
         How many items at most, >= 1; fewer come back where fewer may be ranked.
     strength
-        0 leaves the blend as it is, 1 moves its category mix to the forecast's.
+        In [0, 100]; 0 leaves the blend as it is, 1 moves its category mix to the forecast's.
     repeat
         "exclude" leaves out items of the history.
     candidates
@@ -93,8 +95,7 @@ def rank(
         raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    if not (np.isfinite(strength) and strength >= 0):
-        raise ValueError(f"strength must be finite and >= 0, not {strength}")
+    check_strength(strength)
     popularity = cache(_popularity)
     at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
     rankings = []
@@ -106,12 +107,25 @@ def rank(
             possible = possible_items(history, repeat) & _listed(candidates, history.catalog)
             pull = strength * _log_ratio(edited, parts.sum(axis=0), possible, history.catalog)
             scores = parts.sum(axis=0) + history.catalog.shares @ pull
-            best = _best(scores, possible, k, history, popularity)
+            muted = muted_items(edits, history.catalog, history.cutoff)
+            best = _best(scores, possible & ~muted, k, history, popularity)
+            if len(best) < k and muted.any():
+                last = _best(scores, possible & muted, k - len(best), history, popularity)
+                best = np.concatenate((best, last))
             category_parts = history.catalog.shares[best]
             category_parts.data *= pull[category_parts.indices]
             scorer_parts = np.ascontiguousarray(parts[:, best].T)
             rankings.append(Ranking(best, scores[best], blend.names, scorer_parts, category_parts))
     return rankings
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength outside of 0..100 with an EditError."""
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise EditError(
+            f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength} "
+            "(0 leaves the forecast out, 1 follows it)"
+        )
 
 
 def _log_ratio(

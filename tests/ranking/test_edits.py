@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.contracts import FloatArray, Forecast, Source
-from llmrec.ranking.edits import Edit, apply_edits
+from llmrec.errors import EditError
+from llmrec.ranking.edits import Edit, apply_edits, muted_items, sentence
 from tests.worlds import CATEGORIES, catalog
 
 ITEMS = catalog()
@@ -33,6 +34,21 @@ def test_a_locked_share_is_exactly_weight_times_factor() -> None:
     found = edited(before, Edit("Comedy", 1.5, lock=True), Edit("Drama", 3))
     np.testing.assert_allclose(found, [0.1 * 0.5, 0.3, 0.9 * 0.5, 0.4 * 0.5, 0])
     assert found[1] == 0.2 * 1.5
+
+
+def test_a_factor_of_1_changes_no_forecast_even_one_that_sums_to_1_only_nearly() -> None:
+    before = np.array([0.1, 0.2, 0.3, 0.4, 9e-7])
+    np.testing.assert_allclose(edited(before, Edit("Drama", 1.0)), before, rtol=1e-15)
+
+
+def test_what_is_left_of_next_to_nothing_is_shared_out_whole() -> None:
+    assert edited(np.array([1.0, 1e-310, 0, 0, 0]), Edit("Action", 0)).tolist() == [0, 1, 0, 0, 0]
+
+
+def test_an_item_with_any_share_of_a_muted_category_is_muted_until_the_edit_ends() -> None:
+    edits = [Edit("War", 0, until=np.datetime64("2020-03-01")), Edit("Drama", 2)]
+    assert np.flatnonzero(muted_items(edits, ITEMS)).tolist() == [4, 9, 14, 19, 24]
+    assert not muted_items(edits, ITEMS, np.datetime64("2020-03-01")).any()
 
 
 def test_a_muted_category_gets_nothing() -> None:
@@ -123,6 +139,30 @@ def test_an_edit_that_has_ended_contradicts_nothing() -> None:
 def test_edits_that_cannot_be_applied_are_named(edits: list[Edit], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         edited(np.full(5, 0.2), *edits)
+
+
+def test_a_contradiction_is_told_in_words() -> None:
+    with pytest.raises(
+        EditError, match=r"contradict each other: “No War.” and “Twice as much War.”"
+    ):
+        edited(np.full(5, 0.2), Edit("War", 0), Edit("War", 2))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (Edit("War", 0), "No War."),
+        (Edit("War", 2), "Twice as much War."),
+        (Edit("War", 0.5, lock=True), "Exactly half as much War."),
+        (Edit("War", 1.4), "1.4 times as much War."),
+        (Edit("War", 0, lock=True), "Exactly 0 times as much War."),
+        (Edit("War", 1, lock=True), "Keep War as it is."),
+        (Edit("War", 3, np.datetime64("2018-03-01")), "3 times as much War until 1 March 2018."),
+        (Edit("War", 0, np.datetime64("2018-03-01T06")), "No War until 2018-03-01T06:00:00.000."),
+    ],
+)
+def test_an_edit_is_a_plain_sentence(edit: Edit, said: str) -> None:
+    assert sentence(edit) == said
 
 
 @pytest.mark.parametrize("factor", [-0.1, 100.1, float("nan"), float("inf")])

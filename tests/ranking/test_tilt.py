@@ -171,6 +171,20 @@ def test_a_muted_category_falls_far_but_stays_finite() -> None:
     assert set(muted.item_idx[-2:].tolist()) == {0, 5}
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.1, 1.0])
+def test_a_muted_category_comes_last_at_every_strength(strength: float) -> None:
+    scores = np.array([50.0, 0, 0, 40, 30, 60, 0])  # the scorer is all for X
+    muted = ranked(scores=scores, strength=strength, edits=[Edit("X", 0)])
+    assert set(muted.item_idx[:3].tolist()) == {1, 2, 6}
+    head = ranked(scores=scores, strength=strength, edits=[Edit("X", 0)], k=5)
+    assert head.item_idx.tolist() == muted.item_idx[:5].tolist()
+
+
+def test_where_all_that_may_be_ranked_is_muted_it_is_ranked_all_the_same() -> None:
+    only = ranked(candidates=np.array([0, 5]), edits=[Edit("X", 0)])
+    assert sorted(only.item_idx.tolist()) == [0, 5]
+
+
 def test_an_item_without_a_category_gets_no_tilt() -> None:
     ranking = ranked(strength=5)
     row = ranking.item_idx.tolist().index(6)
@@ -244,6 +258,8 @@ def test_nothing_to_rank_gives_an_empty_ranking(candidates: FloatArray) -> None:
         ({"k": 0}, "k must be at least 1, not 0"),
         ({"strength": -1.0}, "strength must be finite and >= 0"),
         ({"strength": float("nan")}, "strength must be finite"),
+        ({"strength": float("inf")}, "strength must be finite and >= 0, at most 100, not inf"),
+        ({"strength": 100.5}, "at most 100, not 100.5"),
         ({"repeat": "sometimes"}, "'allow' or 'exclude', not 'sometimes'"),
         ({"candidates": np.array([7])}, "candidate 7 is not an item index: .* 0..6"),
         ({"candidates": np.array([-1])}, "candidate -1 is not"),

@@ -1,0 +1,89 @@
+"""The laws of edits over made-up catalogs, forecasts and scorers; the benchmark runs 10,000."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.edit_cases import Case, random_case
+from benchmarks.edit_laws import LAWS, holds
+from llmrec.contracts import Forecast
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.tilt import Ranking
+
+SEED = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@settings(max_examples=40)
+@given(SEED, st.integers(1, 30), st.integers(1, 12), st.integers(1, 5))
+def test_every_law_of_edits_holds(
+    law: Callable[[Case], bool], seed: int, n_items: int, n_categories: int, n_edits: int
+) -> None:
+    assert holds(law, random_case(seed, n_items, n_categories, n_edits)) is not False
+
+
+class Ignoring(Case):
+    """A ranking that does nothing with edits."""
+
+    def ranked(self, *edits: Edit, **options: object) -> Ranking:
+        return super().ranked(**options)  # type: ignore[arg-type]
+
+
+class Remembering(Case):
+    """A ranking that keeps edits once it has seen them."""
+
+    seen: tuple[Edit, ...] = ()
+
+    def ranked(self, *edits: Edit, **options: object) -> Ranking:
+        object.__setattr__(self, "seen", self.seen or edits)
+        return super().ranked(*(edits or self.seen), **options)  # type: ignore[arg-type]
+
+
+class Contrary(Case):
+    """A ranking that takes more for less."""
+
+    def ranked(self, *edits: Edit, **options: object) -> Ranking:
+        turned = [replace(edit, factor=1 / (edit.factor or 0.02)) for edit in edits]
+        return super().ranked(*turned, **options)  # type: ignore[arg-type]
+
+
+class Leaking(Case):
+    """Edits that take a little from what is locked."""
+
+    def edited(self, *edits: Edit, forecast: Forecast | None = None) -> Forecast:
+        given = super().edited(*edits, forecast=forecast)
+        return given.with_weights(given.category_weights * (1 - 1e-7))
+
+
+@pytest.mark.parametrize(
+    ("fault", "caught_by"),
+    [
+        (Ignoring, {"foretold", "muted", "additive"}),
+        (Remembering, {"removable", "foretold"}),
+        (Contrary, {"foretold", "monotone", "muted", "additive"}),
+        (Leaking, {"locked", "additive", "undoable"}),
+    ],
+)
+def test_a_planted_fault_breaks_the_laws_it_is_against(
+    fault: type[Case], caught_by: set[str]
+) -> None:
+    broken = set()
+    for seed in range(40):
+        case = fault(**vars(random_case(seed)))
+        broken |= {name for name, law in LAWS.items() if holds(law, case) is False}
+    assert caught_by <= broken
+
+
+def test_made_up_cases_have_zeros_ties_and_items_without_a_category() -> None:
+    cases = [random_case(seed) for seed in range(60)]
+    assert any((case.forecast.category_weights == 0).any() for case in cases)
+    assert any((~case.catalog.has_category).any() for case in cases)
+    assert any(edit.lock for case in cases for edit in case.edits)
+    ended = [not e.is_active(case.history.cutoff) for case in cases for e in case.edits]
+    assert any(ended)
+    assert any(len(set(case.ranked(strength=0).scores)) < case.catalog.n_items for case in cases)

@@ -1,0 +1,157 @@
+"""What edits will do, foretold from one ranking and held against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import FloatArray
+from llmrec.errors import EditError
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.effects import EditEffect, predict_effect
+from llmrec.ranking.tilt import Ranking
+from tests.ranking.test_tilt import HISTORY, forecast, ranked
+
+# Items of X (i0, i5), Y (i1), Z (i2), XY (i3), XYZ (i4) and nothing (i6); see test_tilt.
+SCORES = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, -0.1])
+
+
+def foretold(
+    *edits: Edit, strength: float = 1.0, to: float | None = None, **options: Any
+) -> EditEffect:
+    def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
+        return ranked(scores=SCORES, edits=edits, strength=strength, **options)
+
+    return predict_effect(forecast([0.5, 0.3, 0.2]), edits, HISTORY, rerank, strength, to)
+
+
+def by_item(effect: EditEffect, values: FloatArray) -> dict[int, float]:
+    return dict(zip(effect.item_idx.tolist(), values.tolist(), strict=True))
+
+
+def test_the_change_of_a_score_worked_by_hand() -> None:
+    # Twice X: the shares are 1, 0.3 and 0.2, over 1.5.
+    effect = foretold(Edit("X", 2), strength=0.5)
+    rises, falls = 0.5 * np.log(2 / 1.5), 0.5 * np.log(1 / 1.5)
+    changes = by_item(effect, effect.score_changes)
+    expected = {0: rises, 5: rises, 1: falls, 2: falls, 3: (rises + falls) / 2, 6: 0}
+    assert {item: changes[item] for item in expected} == pytest.approx(expected, abs=1e-7)
+    np.testing.assert_allclose(effect.after.category_weights, np.array([1, 0.3, 0.2]) / 1.5)
+
+
+def test_items_of_the_raised_category_alone_can_only_rise_and_those_of_others_only_fall() -> None:
+    effect = foretold(Edit("X", 2))
+    assert np.flatnonzero(~effect.may_fall[np.argsort(effect.item_idx)]).tolist() == [0, 5]
+    assert np.flatnonzero(~effect.may_rise[np.argsort(effect.item_idx)]).tolist() == [1, 2]
+    directions = [effect.direction(category) for category in range(3)]
+    assert directions == ["can only rise", "can only fall", "can only fall"]
+
+
+def test_without_an_edit_everything_stays() -> None:
+    effect = foretold()
+    assert {effect.direction(category) for category in range(3)} == {"stays"}
+    outcome = effect.verify(3)
+    assert outcome.held
+    assert (outcome.entered, outcome.left, outcome.moved) == ((), (), {})
+
+
+def test_the_list_foretold_is_the_list_that_ranking_again_gives() -> None:
+    effect = foretold(Edit("Z", 6), Edit("Y", 0.4, lock=True))
+    outcome = effect.verify(4)
+    assert outcome.held
+    assert outcome.largest_error < 1e-12
+    assert outcome.listed == tuple(effect.predicted(4).tolist())
+    assert set(outcome.entered) | set(outcome.left) | set(outcome.moved)
+    before, after = effect.item_idx[:4].tolist(), list(outcome.listed)
+    assert set(outcome.left) == set(before) - set(after)
+    for item, (was, now) in outcome.moved.items():
+        assert (before[was - 1], after[now - 1]) == (item, item)
+
+
+def test_what_is_muted_is_not_on_the_list_whatever_the_strength() -> None:
+    effect = foretold(Edit("X", 0), strength=0.0)
+    outcome = effect.verify(7)
+    assert outcome.held
+    assert outcome.listed == tuple(effect.predicted(7).tolist()) == (1, 2, 6)
+    assert outcome.left == (0, 3, 4, 5)
+    assert effect.mutes(0)
+
+
+@pytest.mark.parametrize(("strength", "to"), [(1.0, 0.0), (0.0, 1.0), (0.5, 3.0), (1.0, 1.0)])
+def test_another_strength_is_foretold_too(strength: float, to: float) -> None:
+    outcome = foretold(Edit("X", 2), strength=strength, to=to).verify()
+    assert outcome.held
+    assert foretold(strength=strength, to=to).verify().held
+
+
+def test_an_edit_that_has_ended_does_nothing_and_is_named() -> None:
+    ended = Edit("X", 0, until=HISTORY.cutoff)
+    effect = foretold(ended)
+    assert effect.ended == (ended,)
+    assert effect.edits == {}
+    assert not effect.score_changes.any()
+
+
+@pytest.mark.parametrize("candidates", [np.array([], dtype=np.int64), np.array([0, 1])])
+def test_where_nothing_may_be_ranked_nothing_changes(candidates: FloatArray) -> None:
+    # i0 and i1 were taken.
+    effect = foretold(Edit("X", 0), candidates=candidates, repeat="exclude")
+    outcome = effect.verify()
+    assert outcome.held
+    assert outcome.listed == ()
+    assert effect.direction(0) == "stays"
+
+
+def test_where_all_is_muted_the_list_is_empty() -> None:
+    outcome = foretold(Edit("X", 0), candidates=np.array([0, 3, 5])).verify()
+    assert outcome.held
+    assert outcome.listed == ()
+    assert set(outcome.left) == {0, 3, 5}
+
+
+def test_an_item_without_a_category_moves_only_as_others_pass_it() -> None:
+    effect = foretold(Edit("Y", 3), candidates=np.array([1, 6]))
+    assert by_item(effect, effect.score_changes)[6] == 0
+    assert by_item(effect, effect.may_rise)[6] is False
+
+
+def test_a_ranking_that_is_not_as_foretold_is_told_by_what_it_breaks() -> None:
+    def lying(edits: Sequence[Edit], strength: float) -> Ranking:
+        turned = [Edit(edit.category, 1 / edit.factor) for edit in edits]
+        return ranked(scores=SCORES, edits=turned, strength=strength)
+
+    weights = forecast([0.5, 0.3, 0.2])
+    outcome = predict_effect(weights, [Edit("X", 9)], HISTORY, lying, 1.0).verify()
+    assert not outcome.held
+    assert outcome.largest_error > 1
+    assert "every score is the one foretold" in outcome.broken
+    assert "what can only rise has not fallen" in outcome.broken
+
+    def shorter(edits: Sequence[Edit], strength: float) -> Ranking:
+        return ranked(scores=SCORES, edits=edits, k=7 - len(edits), strength=strength)
+
+    outcome = predict_effect(weights, [Edit("X", 9)], HISTORY, shorter, 1.0).verify()
+    assert outcome.broken == ("the same items are ranked",)
+
+
+@pytest.mark.parametrize(
+    ("edits", "to", "message"),
+    [
+        ([Edit("W", 2)], None, "unknown category 'W'"),
+        ([Edit("X", 2), Edit("X", 0)], None, "two edits of 'X' contradict"),
+        ([Edit("X", 3, lock=True)], None, "locked shares sum to 1.5 > 1"),
+        ([Edit(name, 0) for name in "XYZ"], None, "no category is left"),
+        ([], float("nan"), "strength must be finite"),
+        ([], float("inf"), "strength must be finite"),
+        ([], -0.5, "strength must be finite and >= 0"),
+        ([], 101.0, "at most 100"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_before_anything_is_ranked_with_it(
+    edits: list[Edit], to: float | None, message: str
+) -> None:
+    with pytest.raises(EditError, match=message):
+        foretold(*edits, to=to)

@@ -1,0 +1,239 @@
+"""Wishes in words: read the same way every time, and never guessed in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmrec.data.catalog import Catalog
+from llmrec.errors import EditError
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.wishes import find_category, parse_edited, parse_wishes, sentences
+
+AT = np.datetime64("2017-11-05", "ms")
+FILMS = ("Action", "Children's", "Comedy", "Crime", "Drama", "Film-Noir", "Horror", "Sci-Fi")
+FOODS = ("Canned Milk", "Cold And Flu", "Cookies", "Fluid Milk Products", "Frozen Pizza", "Tea")
+
+
+def catalog(names: Sequence[str] = FILMS) -> Catalog:
+    frame = pd.DataFrame({"item_id": range(len(names)), "categories": [[name] for name in names]})
+    return Catalog.from_frame(frame)
+
+
+def read(text: str, names: Sequence[str] = FILMS) -> set[Edit]:
+    found = parse_wishes(text, catalog(names), AT)
+    assert found.misread == ()
+    return set(found.edits)
+
+
+def day(text: str) -> np.datetime64:
+    return np.datetime64(text, "ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "edits"),
+    [
+        ("more comedies, no horror", {Edit("Comedy", 2), Edit("Horror", 0)}),
+        ("a bit less drama", {Edit("Drama", 0.7)}),
+        ("drama a bit less and comedies much more", {Edit("Drama", 0.7), Edit("Comedy", 4)}),
+        ("keep crime as it is", {Edit("Crime", 1, lock=True)}),
+        ("Never again SCI FI, please!", {Edit("Sci-Fi", 0)}),
+        ("no more film noir films", {Edit("Film-Noir", 0)}),
+        ("less horror, crime and drama", {Edit(n, 0.5) for n in ("Horror", "Crime", "Drama")}),
+        ("I want to see more childrens movies", {Edit("Children's", 2)}),
+        ("twice as much action but half as much drama", {Edit("Action", 2), Edit("Drama", 0.5)}),
+        ("3 times as much crime; 30% less drama", {Edit("Crime", 3), Edit("Drama", 0.7)}),
+        ("exactly 1.5 times as much crime", {Edit("Crime", 1.5, lock=True)}),
+        ("no horror until March", {Edit("Horror", 0, day("2018-03-01"))}),
+        ("no horror until 5 November", {Edit("Horror", 0, day("2018-11-05"))}),
+        ("no horror until 29 February", {Edit("Horror", 0, day("2020-02-29"))}),
+        ("no horror until Dec 24th 2019", {Edit("Horror", 0, day("2019-12-24"))}),
+        ("no horror for two weeks", {Edit("Horror", 0, day("2017-11-19"))}),
+        ("no horror for a month", {Edit("Horror", 0, day("2017-12-05"))}),
+        (
+            "no crime, no horror and drama until 2018",
+            {Edit("Crime", 0), *(Edit(n, 0, day("2018-01-01")) for n in ("Horror", "Drama"))},
+        ),
+        ("no horror, drama, until 2018", {Edit(n, 0, day("2018-01-01")) for n in FILMS[4:7:2]}),
+        ("", set()),
+        (" , please . ", set()),
+    ],
+)
+def test_words_are_read_as_edits(text: str, edits: set[Edit]) -> None:
+    assert read(text) == edits
+
+
+def test_only_mutes_what_no_wish_speaks_of() -> None:
+    assert read("only comedies") == {Edit(name, 0) for name in FILMS if name != "Comedy"}
+    until = day("2018-03-01")
+    others = {"Action", "Children's", "Film-Noir", "Horror", "Sci-Fi"}
+    assert read("more crime, only comedies and drama until March") == {
+        Edit("Crime", 2),
+        *(Edit(name, 0, until) for name in others),
+    }
+    assert read("only tea", ["Tea"]) == set()
+
+
+def test_the_wish_of_the_issue_is_read_whole_and_said_back() -> None:
+    text = (
+        "more action, no horror, a bit less drama, only comedies until March, never again sci-fi, "
+        "keep crime as it is"
+    )
+    items = catalog((*FILMS, "War"))
+    assert sentences(parse_wishes(text, items, AT).edits, items) == [
+        "Only Comedy until 1 March 2018.",
+        "Twice as much Action.",
+        "No Horror.",
+        "0.7 times as much Drama.",
+        "No Sci-Fi.",
+        "Keep Crime as it is.",
+    ]
+
+
+def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_told() -> None:
+    found = parse_wishes("more pizza, no cookie, more frozn pizza", catalog(FOODS), AT)
+    assert found.edits == (Edit("Frozen Pizza", 2), Edit("Cookies", 0))
+    assert found.taken_for == (("pizza", "Frozen Pizza"), ("frozn pizza", "Frozen Pizza"))
+    assert found.misread == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "why", "near"),
+    [
+        ("no milk", "“milk” is not one category", ("Canned Milk", "Fluid Milk Products")),
+        ("more xyzzy", "“xyzzy” is not one category", ()),
+        ("more really strong tea", "“really strong tea” is not one category", None),
+        ("tea cookies more", "“tea cookies” is not one category", None),
+        ("tea", "how much Tea", ()),
+        ("more", "it names no category", ()),
+        ("tea more never", "two amounts come together", ()),
+        ("more never tea", "two amounts come together", ()),
+        ("not more tea", "“not” is not one category", None),
+        ("no tea until someday", "“tea until someday” is not one category", None),
+        ("no tea until 30 February 2018", "there is no 30 February 2018", ()),
+        ("no tea until March until May", "it has two ends", ()),
+        ("101 times as much tea", "'Tea': the factor must lie in 0..100 .*not 101", ()),
+        ("-2 times as much tea", "'Tea': the factor must lie in 0..100 .*not -2", ()),
+        ("1e999 times as much tea", "'Tea': the factor must lie in 0..100 .*not inf", ()),
+        ("nan times as much tea", "“nan times as much tea” is not one", None),
+        ('no "Teas"x', "", None),
+    ],
+)
+def test_what_is_not_understood_is_told_and_gives_no_edit(
+    text: str, why: str, near: tuple[str, ...] | None
+) -> None:
+    found = parse_wishes(f"{text}, no cold and flu", catalog(FOODS), AT)
+    assert found.edits == (Edit("Cold And Flu", 0),)
+    (misread,) = found.misread
+    assert re.search(why, misread.why)
+    assert near is None or misread.near == near
+    assert misread.said in misread.text
+    assert misread.said == text
+
+
+def test_a_name_of_common_words_is_said_in_quotes() -> None:
+    names = ("No", "More War", 'The "Best"', "Until March", "Toys, Games", "Drama", "drama")
+    assert read('more "No", no "The ""Best""", less "drama"', names) == {
+        Edit("No", 2),
+        Edit('The "Best"', 0),
+        Edit("drama", 0.5),
+    }
+    assert parse_wishes("less drama", catalog(names), AT).misread[0].near == ("Drama", "drama")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "more horror, no horror",
+            "two edits of 'Horror' contradict each other: “Twice as much Ho",
+        ),
+        ("keep crime as it is, crime never", "two edits of 'Crime' contradict"),
+        ("only comedies, only drama", "“only comedies” and “only drama” contradict each other"),
+        ("no " + "x" * 5_000, "have 5,003 characters; write at most 4,000"),
+    ],
+)
+def test_wishes_that_contradict_each_other_or_never_end_are_refused(
+    text: str, message: str
+) -> None:
+    with pytest.raises(EditError, match=message):
+        parse_wishes(text, catalog(), AT)
+
+
+def test_of_an_edited_description_only_what_is_new_is_read() -> None:
+    description = "Drama is rising, from 20% to 31%. Horror is fading."
+    found = parse_edited(description, f"{description} More action, no horror.", catalog(), AT)
+    assert found.edits == (Edit("Action", 2), Edit("Horror", 0))
+    assert found.misread == ()
+    assert parse_edited(description, description, catalog(), AT).edits == ()
+    shorter = parse_edited(description, "Drama is rising, from 20% to 31%.", catalog(), AT)
+    assert [one.said for one in shorter.misread] == ["Horror is fading."]
+    inside = description.replace("31%.", "31%, but less crime.")
+    assert parse_edited(description, inside, catalog(), AT).edits == (Edit("Crime", 0.5),)
+
+
+def test_one_name_is_found_or_refused_with_near_ones() -> None:
+    assert find_category("COMEDIES", catalog()) == "Comedy"
+    assert find_category("cheeses", catalog(("Cheese", "Cheeses"))) == "Cheeses"
+    assert read("no cheese", ("Cheese", "Cheeses")) == {Edit("Cheese", 0)}
+    assert find_category("pizzas", catalog(FOODS)) == "Frozen Pizza"
+    with pytest.raises(EditError, match=r"'milk'; near: Canned Milk, Fluid Milk Products\."):
+        find_category("milk", catalog(FOODS))
+    with pytest.raises(EditError, match="'xyzzy'; near: Action, "):
+        find_category("xyzzy", catalog())
+
+
+names = st.lists(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+    | st.sampled_from([*FILMS, "No", "only", "More War", 'a "b"', "until 2018", "x, y", "Films"]),
+    min_size=1,
+    max_size=8,
+)
+times = st.none() | st.integers(0, 4_000_000_000_000).map(lambda ms: np.datetime64(ms, "ms"))
+factors = st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 1e-5]) | st.floats(0, 100)
+
+
+@settings(max_examples=150)
+@given(names, st.data())
+def test_sentences_of_edits_are_read_as_the_same_edits(
+    names: list[str], data: st.DataObject
+) -> None:
+    try:
+        items = catalog(names)
+    except ValueError:  # nothing of the names is left by cleaning
+        return
+    chosen = data.draw(st.lists(st.sampled_from(items.categories), unique=True))
+    kinds = st.tuples(factors, times, st.booleans()) | st.just((0.0, None, False))
+    edits = [Edit(name, *data.draw(kinds)) for name in chosen]
+    said = sentences(edits, items)
+    assert all(sentence.endswith(".") for sentence in said)
+    found = parse_wishes(" ".join(said), items, AT)
+    assert found.misread == found.taken_for == ()
+    assert set(found.edits) == set(edits)
+
+
+@settings(max_examples=150)
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from(
+            [
+                *("more", "no", "only", "less", "keep", "until", "March", "2018", "for", "2"),
+                *("weeks", "times", "as", "much", "comedy", "horror", ",", ".", '"', "%"),
+            ]
+        )
+    ).map(" ".join)
+)
+def test_any_text_gives_edits_of_the_catalog_or_a_named_error(text: str) -> None:
+    try:
+        found = parse_wishes(text, catalog(), AT)
+    except EditError:
+        return
+    assert {edit.category for edit in found.edits} <= set(FILMS)
+    assert found == parse_wishes(text, catalog(), AT)
