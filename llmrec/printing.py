@@ -196,12 +196,12 @@ def explained(found: Explanation) -> Group:
     if item is None:
         return Group(change)
     place = Text(f"Rank {item.rank:,} of {found.n_ranked:,}; the list has {found.k}", style="dim")
-    parts: list[Any] = [Rule(Text(item.title)), place, Padding(Text(item.text), (1, 2))]
+    parts: list[Any] = [Rule(Text(item.title)), place, Padding(Text(item.text), (1, 2, 0, 2))]
     if item.refused:
         refused = f"What the model wrote did not hold and is not shown: {item.refused}."
-        parts.append(Padding(Text(refused, style="dim"), (0, 2, 1, 2)))
+        parts.append(Padding(Text(refused, style="dim"), (1, 2, 0, 2)))
     if item.statements:
-        parts.append(Text("What the forecast says", style="bold"))
+        parts.append(Text("\nWhat the forecast says", style="bold"))
         parts += [Padding(Text(told.text), (0, 2)) for told in item.statements]
     parts += [Text("\nEvidence", style="bold"), Padding(_evidence(item), (0, 2))]
     parts += [Text("\nThe score, in parts", style="bold"), Padding(_split(item), (0, 2))]
