@@ -168,9 +168,10 @@ def show_person(
         picture.terminal(history, forecast),
         Padding(Text(forecast.description), (1, 2)),
     ]
+    worded = f"{source.proposed} of the statements above are in the model's words"
+    refused = f"; {source.rejected} of its claims did not hold and are not shown"
     note = (
-        f"{source.model}: {source.how} ({source.why}). Of the statements above the model proposed "
-        f"{source.proposed}; {source.rejected} more of its claims did not hold and are not shown."
+        f"{source.model}: {source.how} ({source.why}). {worded}{refused * bool(source.rejected)}."
     )
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:

@@ -155,7 +155,7 @@ footer { margin-top: 2rem; font-size: .85rem }
 <span>{{ item.text }}</span></li>
 {% endfor %}</ol>
 {% endif %}<footer>Forecast: {{ source.model }}, {{ source.how }}{% if source.why %} \
-({{ source.why }}){% endif %}. Statements the model proposed: {{ source.proposed }}; \
+({{ source.why }}){% endif %}. Statements in the model's words: {{ source.proposed }}; \
 claims of it the checker rejected: {{ source.rejected }}.</footer>
 </body>
 </html>
