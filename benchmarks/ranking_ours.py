@@ -14,7 +14,7 @@ from benchmarks.ranking_splits import K, Lists, Split, Stage
 from llmrec.contracts import FloatArray, Forecast, Forecaster, ItemScorer, Source
 from llmrec.data.periods import History, target_counts
 from llmrec.evaluation.report import codec_for
-from llmrec.evaluation.tuning import fit_strength
+from llmrec.evaluation.tuning import fit_strength, sharpened
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.titles import ForetoldTitles
@@ -110,7 +110,8 @@ def _blends(
         stage = split.stage(name)
         scorers = list(_scorers(split, stage, joined, settings, tuned))
         if name == "validation":
-            weights = fit_blend(scorers, stage.windows, repeat=split.repeat).weights
+            likeliest = fit_blend(scorers, stage.windows, repeat=split.repeat)
+            weights = sharpened(likeliest, stage.windows, repeat=split.repeat, k=K).weights
             told = zip((scorer.name for scorer in scorers), weights, strict=True)
             print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told), flush=True)
         yield name, Blend(scorers, weights)

@@ -1,0 +1,39 @@
+"""A blend's weights are moved until lists of validation windows are as good as steps make them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmrec.evaluation.backtest import evaluate_rankings
+from llmrec.evaluation.tuning import sharpened
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.ranking.blend import Blend, Repeat, fit_blend
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.ranking.tilt import rank
+from tests.ranking.test_blend import Fixed
+from tests.worlds import small_world
+
+WINDOWS = small_world(n_users=40)
+HISTORIES = [window.history for window in WINDOWS]
+
+
+def ndcg(blend: Blend, repeat: Repeat) -> float:
+    forecasts = DecayedDirichlet().forecast(HISTORIES)
+    rankings = rank(forecasts, HISTORIES, blend, k=10, strength=0, repeat=repeat)
+    table = evaluate_rankings({"it": rankings}, WINDOWS, repeat=repeat)
+    return float(table.set_index("metric").loc["ndcg@10", "value"])
+
+
+@pytest.mark.parametrize("repeat", ["allow", "exclude"])
+def test_lists_get_better_by_moving_weights_and_never_worse(repeat: Repeat) -> None:
+    history = WINDOWS[0].history
+    shape = (history.log.n_users, history.catalog.n_items)
+    noise = np.random.default_rng(0).normal(scale=3, size=shape)
+    scorers = [RecentPopularity(), PersonalRepeat(), Fixed(noise, "noise")]
+    start = Blend(scorers, (0.3, 0.3, 1.0))
+    found = sharpened(start, WINDOWS, repeat=repeat)
+    assert ndcg(found, repeat) > ndcg(start, repeat) + 0.01
+    fitted = fit_blend(scorers, WINDOWS, repeat=repeat)
+    assert ndcg(sharpened(fitted, WINDOWS, repeat=repeat), repeat) >= ndcg(fitted, repeat) - 1e-6
+    assert all(weight >= 0 for weight in found.weights)
