@@ -13,10 +13,12 @@ from scipy.sparse.linalg import svds
 
 from benchmarks.ranking_splits import Stage
 from llmrec.contracts import FloatArray, ItemScorer
+from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, Target, Window, make_histories
 from llmrec.forecasters.sequential import NextItem
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
+from llmrec.ranking.learned import Learned
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
 
 Settings = Mapping[str, Any]
@@ -104,9 +106,6 @@ def _net(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemS
 
 def whole(stage: Stage) -> list[Window]:
     """Windows without a target, so that nets learn from those, too, who are not asked."""
-    from llmrec.data.calendar import INSTANT, Period
-    from llmrec.data.periods import Target, make_histories
-
     first = stage.windows[0].history
     found = []
     for history in make_histories(stage.log, first.catalog, first.length):
@@ -128,8 +127,6 @@ class PureSvd:
 
     def fit(self, log: Any, catalog: Catalog) -> PureSvd:
         """Learn V from everybody's counts."""
-        from llmrec.ranking.learned import Learned
-
         _, histories = Learned.on(log, catalog, None)
         taken = damped(item_counts(histories), self.counts).astype(np.float64)
         start = np.full(min(taken.shape), min(taken.shape) ** -0.5)
@@ -161,8 +158,6 @@ class TifuKnn:
 
     def fit(self, log: Any, catalog: Catalog) -> TifuKnn:
         """Keep everybody's vectors."""
-        from llmrec.ranking.learned import Learned
-
         _, histories = Learned.on(log, catalog, None)
         self.known = {history.user_id: row for row, history in enumerate(histories)}
         self.vectors = self._vectors(histories)

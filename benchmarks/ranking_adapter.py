@@ -6,7 +6,8 @@ kept back but what decides when training stops: everybody's last whole period.
     python -m benchmarks.ranking_splits --out runs/ml-next-period
     python -m benchmarks.ranking_adapter --data runs/ml-next-period --out pairs/ml-next-period
     python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data runs/ml-next-period \
-        --pairs pairs/ml-next-period --out runs/ml-next-period-adapter --lines.epochs 0
+        --pairs pairs/ml-next-period --out runs/ml-next-period-adapter --lines.epochs 0 \
+        --renamed 0 --epochs 7
 """
 
 from __future__ import annotations

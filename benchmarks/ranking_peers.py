@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import ranking_splits
 from benchmarks.peers import Peer, Settings, on_films, on_groceries
-from benchmarks.ranking_ours import our_lists
+from benchmarks.ranking_ours import OURS, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
 from llmrec.contracts import FloatArray
@@ -37,7 +37,6 @@ from llmrec.evaluation.metrics import (
 )
 
 SEEDS = (0, 1, 2)
-OURS = "llmrec"
 Opened = Callable[[Dataset], Split]
 SPLITS: dict[str, tuple[str, Opened]] = {
     "next-period": ("ml-100k", ranking_splits.next_period),

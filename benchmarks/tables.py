@@ -17,6 +17,7 @@ from llmrec.data.files import write_text
 README = Path(__file__).with_name("README.md")
 FRONT = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
+START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
 Found = dict[tuple[str, ...], Any]  # (dataset, split, model, metric) to its row
 TESTS = (
@@ -143,12 +144,40 @@ def number(value: float | None) -> str:
 
 
 def front_page() -> str:
-    """Give README.md with its parts on forecasters and fine-tuning as the result files have it."""
+    """Give README.md with the parts that are numbers as the result files have them."""
     text = FRONT.read_text(encoding="utf-8")
-    for start, written in ((START, forecasts()), (START_TUNED, tuned())):
+    parts = ((START_KEPT, laws_and_lies()), (START, forecasts()), (START_TUNED, tuned()))
+    for start, written in parts:
         before, rest = text.split(start)
         text = before + start + "\n\n" + written + "\n" + END + rest.split(END, 1)[1]
     return text
+
+
+def laws_and_lies() -> str:
+    """Write how often edits kept their laws, and what of explanations is true."""
+    laws, found = rows_of("edit_laws"), rows_of("explanations")
+    cases = {data: row["n"] for (data, *_), row in laws.items()}
+    broken = sum(row["value"] for row in laws.values())
+
+    def share(dataset: str, metric: str) -> Any:
+        return found[dataset, "holdout", COUNTING, metric]
+
+    logs = ("completejourney", "ml-100k")
+    lies = [share(log, "lies caught, all") for log in logs]
+    caught = sum(round(row["value"] * row["n"]) for row in lies)
+    true, cited = (
+        [f"{share(log, metric)['value']:.1%}" for log in logs]
+        for metric in ("explanations that are true", "items with evidence")
+    )
+    said = (
+        f"{len({model for _, _, model, _ in laws})} laws of edits hold in {cases['made up']:,} "
+        f"made-up cases each and for {cases['ml-100k']} people of each log: {broken:g} violations. "
+        f"Of {share(logs[0], 'items with evidence')['n']:,} explained items a log "
+        f"{true[0]} (Complete Journey) and {true[1]} (MovieLens) hold in every number, {cited[0]} "
+        f"and {cited[1]} cite the person's own events, and {caught:,} of "
+        f"{sum(row['n'] for row in lies):,} planted lies are caught."
+    )
+    return textwrap.fill(said, 140, break_on_hyphens=False) + "\n"
 
 
 def forecasts() -> str:

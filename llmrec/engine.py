@@ -267,12 +267,10 @@ class InterestEngine:
     def why_not(self, user: str | History, item_id: object, k: int = 10) -> WhyNot:
         """Say why an item is not among the k best, and the smallest edit that would list it."""
         history = self._as_history(user)
-        forecast = self.forecast(history)
-        n_items = self.dataset.catalog.n_items
-
-        def rerank(edits: Sequence[Edit]) -> Ranking:
-            return self.rank(history, n_items, forecast=forecast, edits=edits)
-
+        strength, repeat = self.settings.strength, self.dataset.repeat
+        rerank = ranks_again(
+            history, self.forecast(history), self.blend, strength=strength, repeat=repeat
+        )
         item = self.dataset.catalog.item_index(item_id)
         return why_not(item, rerank, k, self.dataset.catalog, history)
 

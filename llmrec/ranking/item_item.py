@@ -13,7 +13,7 @@ from llmrec.contracts import FloatArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
-from llmrec.ranking.learned import Learned
+from llmrec.ranking.learned import Learned, check_learned
 from llmrec.ranking.scorers import item_counts, require_positive
 
 MOST_ITEMS = 20_000  # of a dense matrix: 1.6 GB in float32
@@ -207,9 +207,8 @@ class ItemToItem:
         ValueError
             If not fitted, fitted on another catalog, or on events that a history does not hold.
         """
-        if self._learned is None or self._matrix is None or self._popular is None:
-            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
-        self._learned.check(self.name, histories)
+        check_learned(self._learned, self.name, histories)
+        assert self._popular is not None
         if not histories:
             return np.empty((0, 0))
         faded = sparse.csr_array(fading(histories, self.half_life, self.per, self.counts))

@@ -15,6 +15,13 @@ from llmrec.data.periods import History, PeriodLength, make_histories
 _WHOLE_PAST = PeriodLength(36_500, "days")
 
 
+def check_learned(learned: Learned | None, name: str, histories: Sequence[History]) -> None:
+    """Refuse to score before a fit, and what `Learned.check` refuses."""
+    if learned is None:
+        raise ValueError(f"{name!r} is not fitted: call fit(log, catalog, cutoff) first.")
+    learned.check(name, histories)
+
+
 @dataclass(frozen=True, eq=False)
 class Learned:
     """Events that a scorer learned from.

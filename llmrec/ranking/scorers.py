@@ -18,7 +18,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, TimeArray, item_counts_between
 from llmrec.errors import MissingExtraError
-from llmrec.ranking.learned import Learned
+from llmrec.ranking.learned import Learned, check_learned
 
 _DAY_MS = 86_400_000
 
@@ -177,9 +177,7 @@ class ImplicitALS:
         ValueError
             If not fitted, fitted on another catalog, or fitted on events at or after a cutoff.
         """
-        if self._learned is None:
-            raise ValueError(f"{self.name!r} is not fitted: call fit(log, catalog, cutoff) first.")
-        self._learned.check(self.name, histories)
+        check_learned(self._learned, self.name, histories)
         if not histories:
             return np.empty((0, 0))
         counts = _confidence(item_counts(histories))
