@@ -11,15 +11,17 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from benchmarks.ranking_splits import Stage
+from benchmarks.ranking_splits import Split, Stage
 from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History, Target, Window, make_histories
 from llmrec.forecasters.sequential import NextItem
+from llmrec.ranking.blend import Repeat
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
 from llmrec.ranking.learned import Learned
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
+from llmrec.ranking.second_stage import Lesson, SecondStage
 
 Settings = Mapping[str, Any]
 Build = Callable[[Settings, Stage, Catalog, int], ItemScorer]
@@ -229,12 +231,81 @@ def _half_life(decay: float) -> float:
     return float(np.log(0.5) / np.log(decay))
 
 
+def second_stage(repeat: Repeat, *first: Build) -> Build:
+    """Build trees over what some scorers say, taught by the stage's lessons."""
+
+    def built(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
+        *earlier, scorers = [
+            [build({}, one, catalog, seed) for build in first] for one in (*stage.lessons, stage)
+        ]
+        pairs = zip(earlier, stage.lessons, strict=True)
+        lessons = [Lesson(then, one.windows) for then, one in pairs]
+        return SecondStage(repeat=repeat, seed=seed, **settings).fit(lessons, scorers)
+
+    return built
+
+
+def at(build: Build, name: str = "", **settings: Any) -> Build:
+    """Build with these settings, under a name of its own if one is given."""
+
+    def built(_: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
+        scorer = build(settings, stage, catalog, seed)
+        return Named(scorer, name) if name else scorer
+
+    return built
+
+
+@dataclass(frozen=True)
+class Named:
+    """A scorer under another name."""
+
+    scorer: ItemScorer
+    name: str
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items)."""
+        return self.scorer.scores(histories)
+
+
+LOG_DAYS = {"per": "days", "counts": "log"}
 FADES = [_half_life(decay) for decay in (0.8, 0.9, 0.95, 0.99)]
 EASE_DAYS = grid(
     regularization=(1000.0, 3000.0), half_life=(84.0, 224.0, np.inf), per=["days"], counts=["log"]
 ) + grid(regularization=(300.0, 1000.0, 3000.0), half_life=(224.0, np.inf), per=["days"])
 SEASONS = grid(days=(14.0, 28.0), power=(0.25, 0.5, 0.75))
+ALWAYS = [
+    at(unfitted(popular), days=36_500.0),
+    at(unfitted(popular), days=84.0),
+    at(unfitted(popular), days=28.0),
+    at(unfitted(popular), days=7.0),
+    at(fitted(neighbours), neighbours=50),
+    at(_als, factors=64, regularization=10.0, alpha=1.0),
+]
+ON_FILMS = [
+    *ALWAYS,
+    at(fitted(ease), regularization=300.0),
+    at(fitted(ease), "EASE, fading", regularization=1000.0, half_life=_half_life(0.9)),
+    at(fitted(successors), window=10, fade=0.9, power=0.8, half_life=_half_life(0.8)),
+    at(fitted(PureSvd), factors=30),
+]
+ON_GROCERIES = [
+    *ALWAYS,
+    at(unfitted(frequency), "often lately", half_life_days=21.0, strength=30.0),
+    at(unfitted(frequency), half_life_days=84.0, strength=30.0),
+    at(unfitted(frequency), "often at all", half_life_days=1000.0, strength=30.0),
+    at(fitted(ease), regularization=1000.0),
+    at(seasonal(fitted(ease)), "EASE, season", regularization=1000.0, days=28.0, power=0.5),
+    at(fitted(ease), "EASE, log, fading", regularization=1000.0, half_life=224.0, **LOG_DAYS),
+    at(fitted(successors), window=30, fade=0.97, power=0.8, half_life=84.0, per="days"),
+    at(fitted(PureSvd), "SVD, log, fading", factors=32, counts="log", half_life=112.0),
+    at(fitted(PureSvd), factors=64),
+]
 NETS = ("SASRec", "BERT4Rec", "GRU4Rec")
+
+
+def peers_of(split: Split) -> list[Peer]:
+    """Give the peers of a split's log and rule."""
+    return on_films() if split.dataset.name == "ml-100k" else on_groceries(split.repeat)
 
 
 def on_films() -> list[Peer]:
@@ -267,10 +338,11 @@ def on_films() -> list[Peer]:
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
         *_nets(),
+        Peer("Two-stage trees", second_stage("exclude", *ON_FILMS), [{}], seeded=True),
     ]
 
 
-def on_groceries() -> list[Peer]:
+def on_groceries(repeat: Repeat) -> list[Peer]:
     """Peers for logs in which people take the same again."""
     frequencies = grid(half_life_days=(56.0, 84.0, 112.0, 168.0), strength=(10.0, 30.0, 100.0))
     few = grid(regularization=(1000.0,), half_life=(224.0, np.inf), per=["days"])
@@ -315,6 +387,7 @@ def on_groceries() -> list[Peer]:
             ),
         ),
         *_nets(),
+        Peer("Two-stage trees", second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import Peer, Settings, on_films, on_groceries
+from benchmarks.peers import Peer, Settings, peers_of
 from benchmarks.ranking_splits import K, Lists, Split, Stage
 from llmrec.contracts import FloatArray, Forecast, Forecaster, ItemScorer, Source
 from llmrec.data.periods import History, target_counts
@@ -104,7 +104,7 @@ def _blends(
     split: Split, settings: Mapping[str, Settings], tuned: tuple[LanguageModel, Codec] | None
 ) -> Iterator[tuple[str, Blend]]:
     """Give the blend of each stage: scorers fitted anew, weights of validation."""
-    joined = [peer for peer in _peers(split) if peer.name in settings and peer.name not in ALONE]
+    joined = [peer for peer in peers_of(split) if peer.name in settings and peer.name not in ALONE]
     weights: Sequence[float] = ()
     for name in ("validation", *split.tests):
         stage = split.stage(name)
@@ -115,10 +115,6 @@ def _blends(
             told = zip((scorer.name for scorer in scorers), weights, strict=True)
             print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told), flush=True)
         yield name, Blend(scorers, weights)
-
-
-def _peers(split: Split) -> list[Peer]:
-    return on_films() if split.dataset.name == "ml-100k" else on_groceries()
 
 
 def _scorers(

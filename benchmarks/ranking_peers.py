@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import ranking_splits
-from benchmarks.peers import Peer, Settings, on_films, on_groceries
+from benchmarks.peers import Peer, Settings, peers_of
 from benchmarks.ranking_ours import OURS, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
@@ -74,7 +74,7 @@ def main() -> None:
     name, opened = SPLITS[arguments.split]
     split = opened(load_dataset(name))
     kept = arguments.kept / arguments.split
-    peers = on_films() if name == "ml-100k" else on_groceries()
+    peers = peers_of(split)
     chosen = arguments.peers.split(",") if arguments.peers else [peer.name for peer in peers]
     entries = {}
     for peer in peers:

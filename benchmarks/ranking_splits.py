@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +19,34 @@ from llmrec.data.calendar import INSTANT, Period, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.embedded import log_folder
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Target, Window, events_before, history_until
+from llmrec.data.periods import (
+    History,
+    Target,
+    Window,
+    cutoffs,
+    events_before,
+    history_until,
+    make_windows,
+)
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.evaluation.backtest import splits
 from llmrec.ranking.blend import Repeat, possible_items
 
 K = 10
+LESSONS = 4  # earlier stages that a second stage learns from, at most
 Lists = list[list[int]]  # (n_windows, K) items, best first
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What may be learned from, and the windows to rank for: their histories lie in that log."""
+    """What may be learned from, and the windows to rank for: their histories lie in that log.
+
+    ``lessons`` are stages whose windows' targets may be learned from, too, oldest first.
+    """
 
     log: Interactions
     windows: list[Window]
+    lessons: Sequence[Stage] = ()
 
     @property
     def histories(self) -> list[History]:
@@ -102,26 +115,32 @@ def global_time(dataset: Dataset) -> Split:
     People have five events before.
     """
     log, catalog = dataset.log, dataset.catalog
-    late, later = (np.quantile(log.timestamp.astype(np.int64), q) for q in (0.8, 0.9))
-    known = events_before(log, np.datetime64(int(later), "ms"))
-    return Split(
-        "global time",
-        dataset,
-        "exclude",
-        _after(known, catalog, dataset.period, np.datetime64(int(late), "ms")),
-        {"test": _after(log, catalog, dataset.period, np.datetime64(int(later), "ms"))},
-    )
+    quantiles = np.quantile(log.timestamp.astype(np.int64), (0.6, 0.7, 0.8, 0.9))
+    times = quantiles.astype(np.int64).astype("datetime64[ms]")
+    stages = []
+    for start, stop in zip(times, [*times[1:], log.timestamp.max() + INSTANT], strict=True):
+        stages.append(_after(events_before(log, stop), catalog, dataset.period, start))
+    *_, validation, test = _taught(stages)
+    return Split("global time", dataset, "exclude", validation, {"test": test})
 
 
 def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
     """Take the periods of `splits`, each with the log as it was before it."""
-    stages = {
-        name: Stage(events_before(dataset.log, windows[0].history.cutoff), _own(windows, dataset))
-        for name, windows in splits(dataset).items()
-    }
-    validation = stages.pop("validation")
+    log, grid, cut = dataset.log, cutoffs(dataset.log, dataset.period), splits(dataset)
+    taught = [
+        make_windows(log, dataset.catalog, dataset.period, cutoff, min_target_events=5)
+        for cutoff in grid[-4 - LESSONS : -4]
+    ]
+    stages = [
+        Stage(events_before(log, windows[0].history.cutoff), _own(windows, dataset))
+        for windows in (*taught, *cut.values())
+    ]
+    validation, *tests = _taught(stages)[LESSONS:]
     rule = "repeat allowed" if repeat == "allow" else "explore only"
-    return Split(f"next 28 days, {rule}", dataset, repeat, validation, stages)
+    names = list(cut)[1:]
+    return Split(
+        f"next 28 days, {rule}", dataset, repeat, validation, dict(zip(names, tests, strict=True))
+    )
 
 
 def _own(windows: list[Window], dataset: Dataset) -> list[Window]:
@@ -139,11 +158,22 @@ def _own(windows: list[Window], dataset: Dataset) -> list[Window]:
 
 def _nested(dataset: Dataset, name: str, sizes: Sizes, least: int, least_before: int) -> Split:
     log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
-    test = _cut(log, catalog, dataset.period, sizes, least)
-    validation = _cut(test.log, catalog, dataset.period, sizes, least_before)
-    asked = {window.history.user_id for window in test.windows}
-    kept = [window for window in validation.windows if window.history.user_id in asked]
-    return Split(name, dataset, "exclude", Stage(validation.log, kept), {"test": test})
+    stages = [_cut(log, catalog, dataset.period, sizes, least)]
+    for _ in range(1 + LESSONS):
+        stages.append(_cut(stages[-1].log, catalog, dataset.period, sizes, least_before))
+    asked = {window.history.user_id for window in stages[0].windows}
+    kept = [window for window in stages[1].windows if window.history.user_id in asked]
+    stages[1] = replace(stages[1], windows=kept)
+    validation, test = _taught(stages[::-1])[-2:]
+    return Split(name, dataset, "exclude", validation, {"test": test})
+
+
+def _taught(stages: Sequence[Stage]) -> list[Stage]:
+    """Give each of the stages, oldest first, those before it as lessons, `LESSONS` at most."""
+    return [
+        replace(stage, lessons=stages[max(0, place - LESSONS) : place])
+        for place, stage in enumerate(stages)
+    ]
 
 
 def _cut(log: Interactions, catalog: Catalog, period: str, sizes: Sizes, least: int) -> Stage:

@@ -56,7 +56,7 @@ class RecentPopularity:
         span = np.timedelta64(round(self.days * _DAY_MS), "ms")
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
-        log = _once_a_moment(_shared_log(histories))
+        log = once_a_moment(shared_log(histories))
         counts = item_counts_between(log, starts, ends) + self.pseudo_count
         return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
@@ -221,9 +221,10 @@ def _said_again(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArr
 
 
 _ONCE: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
+_FIRST: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
 
 
-def _once_a_moment(log: Interactions) -> Interactions:
+def once_a_moment(log: Interactions) -> Interactions:
     """Give a log without events that another one of the same moment and item follows."""
     if log not in _ONCE:
         again = _said_again(log.user_idx, log.timestamp, log.item_idx)
@@ -238,7 +239,18 @@ def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return damped
 
 
-def _shared_log(histories: Sequence[History]) -> Interactions:
+def once_a_person(log: Interactions) -> Interactions:
+    """Give a log of the events in which somebody took an item for the first time."""
+    if log not in _FIRST:
+        pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
+        again = np.ones(len(pairs), dtype=np.bool_)
+        again[np.unique(pairs, return_index=True)[1]] = False  # a person's events lie in order
+        _FIRST[log] = log.without({"taken before": again})
+    return _FIRST[log]
+
+
+def shared_log(histories: Sequence[History]) -> Interactions:
+    """Give the log of all of them; ValueError if there are several."""
     log = histories[0].log
     if any(history.log is not log for history in histories):
         raise ValueError(

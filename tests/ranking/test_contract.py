@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from llmrec.contracts import ItemScorer
-from llmrec.data.periods import History, events_before, make_histories
+from llmrec.data.periods import History, events_before, make_histories, make_windows
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.second_stage import Lesson, SecondStage
 from llmrec.ranking.text import TextSimilarity
 from tests.ranking.fakes import Letters, oracle
 from tests.worlds import START, catalog, log
@@ -26,6 +27,20 @@ def als() -> ImplicitALS:
     return ImplicitALS(factors=4, iterations=3).fit(EVENTS, ITEMS, CUTOFF)
 
 
+def second_stage() -> SecondStage:
+    pytest.importorskip("lightgbm")
+    week = np.timedelta64(7, "D")
+
+    def known(cutoff: np.datetime64) -> list[ItemScorer]:
+        return [PersonalRepeat(), ItemToItem(Ease(5.0)).fit(EVENTS, ITEMS, cutoff)]
+
+    lessons = [
+        Lesson(known(cutoff), make_windows(EVENTS, ITEMS, "7D", cutoff))
+        for cutoff in (CUTOFF - 2 * week, CUTOFF - week)
+    ]
+    return SecondStage(candidates=10).fit(lessons, known(CUTOFF))
+
+
 SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "popularity": RecentPopularity,
     "popularity, one day": lambda: RecentPopularity(days=1),
@@ -37,6 +52,7 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     ).fit(EVENTS, ITEMS, CUTOFF),
     "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
     "successors": lambda: ItemToItem(Successors(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
+    "second stage": second_stage,
     "texts": lambda: TextSimilarity(Letters(), half_life=3.0),  # type: ignore[arg-type]
     "foretold": lambda: ForetoldItems(*oracle()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),

@@ -1,0 +1,138 @@
+"""The second stage: what it learns from earlier lists, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import FloatArray, ItemScorer
+from llmrec.data.periods import History, Window, make_histories, make_windows
+from llmrec.errors import MissingExtraError
+from llmrec.ranking.blend import possible_items
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, once_a_person
+from llmrec.ranking.second_stage import Lesson, SecondStage, features
+from tests.worlds import START, catalog, log
+
+pytest.importorskip("lightgbm")
+WEEK = np.timedelta64(7, "D")
+ITEMS, EVENTS = catalog(), log(n_users=120, n_periods=6).aligned(catalog())
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """Scores items by a table with a row a user; what comes is hidden in it."""
+
+    table: FloatArray
+    name: str = "knowing"
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return self.table[[history.user_idx for history in histories]]
+
+
+def weeks(*numbers: int) -> list[list[Window]]:
+    return [make_windows(EVENTS, ITEMS, "7D", START + week * WEEK) for week in numbers]
+
+
+def lessons(*numbers: int) -> list[Lesson]:
+    return [Lesson([RecentPopularity(), PersonalRepeat()], windows) for windows in weeks(*numbers)]
+
+
+def hidden(windows: list[Window], seed: int) -> Knowing:
+    """A middling score for what comes, and low or high ones for the rest: no weight can use it."""
+    table = np.random.default_rng(seed).choice([-6.0, -1.0], (EVENTS.n_users, ITEMS.n_items))
+    for window in windows:
+        table[window.history.user_idx, window.target.item_idx] = -3.0
+    return Knowing(table)
+
+
+def precision(scores: FloatArray, windows: list[Window]) -> float:
+    best = np.argsort(-scores, axis=1)[:, :5]
+    hits = [np.isin(row, w.target.item_idx) for row, w in zip(best, windows, strict=True)]
+    return float(np.mean(hits))
+
+
+def test_trees_use_what_no_weight_of_a_blend_can() -> None:
+    past = weeks(2, 3, 4)
+    taught = [
+        Lesson([RecentPopularity(), hidden(windows, seed)], windows)
+        for seed, windows in enumerate(past)
+    ]
+    (coming,) = weeks(5)
+    scorers: list[ItemScorer] = [RecentPopularity(), hidden(coming, 9)]
+    stage = SecondStage(candidates=25).fit(taught, scorers)
+    histories = [window.history for window in coming]
+    assert precision(stage.scores(histories), coming) > 0.85
+    assert precision(scorers[1].scores(histories), coming) < 0.5
+
+
+def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_candidates() -> None:
+    stage = SecondStage(candidates=4).fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+    history = weeks(5)[0][0].history
+    (scores,) = stage.scores([history])
+    assert stage._first is not None
+    (first,) = stage._first.scores([history])
+    order = np.argsort(-first, kind="stable")
+    assert set(np.argsort(-scores)[:4]) == set(order[:4])
+    assert (np.diff(scores[order[4:]]) <= 0).all()
+
+
+def test_a_list_without_repeats_is_learned_from_new_items_only() -> None:
+    stage = SecondStage(candidates=8, repeat="exclude")
+    stage = stage.fit(lessons(2, 3), [RecentPopularity(), PersonalRepeat()])
+    histories = [window.history for window in weeks(4)[0]]
+    for row, history in zip(stage.scores(histories), histories, strict=True):
+        unseen = possible_items(history, "exclude")
+        n = min(8, int(unseen.sum()))
+        assert unseen[np.argsort(-row, kind="stable")[:n]].all()
+
+
+def test_features_tell_when_and_how_often_a_person_took_an_item() -> None:
+    history = make_histories(EVENTS, ITEMS, "7D", START + 5 * WEEK, [0])[0]
+    item = int(np.bincount(history.item_idx).argmax())
+    said = np.zeros((1, 1, ITEMS.n_items))
+    (((_, taken, newest, apart, overdue, *_),),) = features(said, np.array([[item]]), [history])
+    events = slice(history.event_ids.start, history.event_ids.stop)
+    ages = (history.cutoff - history.log.timestamp[events]) / np.timedelta64(1, "D")
+    own = np.sort(ages[history.item_idx == item])
+    assert taken == len(own) > 1
+    assert newest == pytest.approx(own[0])
+    assert apart == pytest.approx(np.diff(own).mean())
+    assert overdue == pytest.approx(own[0] / max(np.diff(own).mean(), 1))
+
+
+def test_of_a_persons_events_with_an_item_the_first_is_kept() -> None:
+    first = once_a_person(EVENTS)
+    pairs = set(zip(EVENTS.user_idx.tolist(), EVENTS.item_idx.tolist(), strict=True))
+    assert len(first) == len(pairs)
+    for user, item, time in zip(first.user_idx, first.item_idx, first.timestamp, strict=True):
+        same = (EVENTS.user_idx == user) & (EVENTS.item_idx == item)
+        assert time == EVENTS.timestamp[same].min()
+
+
+def test_before_a_fit_nothing_is_scored() -> None:
+    with pytest.raises(ValueError, match="not fitted"):
+        SecondStage().scores(make_histories(EVENTS, ITEMS, "7D"))
+
+
+def test_one_lesson_or_other_scorers_are_refused() -> None:
+    with pytest.raises(ValueError, match="two lessons"):
+        SecondStage().fit(lessons(3), [RecentPopularity(), PersonalRepeat()])
+    with pytest.raises(ValueError, match="scorers to come"):
+        SecondStage().fit(lessons(3, 4), [RecentPopularity()])
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="candidates"):
+        SecondStage(candidates=0)
+    with pytest.raises(ValueError, match="floor"):
+        SecondStage(floor=1.0)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(MissingExtraError, match="trees"):
+        SecondStage().fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
