@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.altered_parts import audits, cold
 from benchmarks.court import Court, Row
-from benchmarks.reading_parts import family, held_out, other, read
+from benchmarks.reading_parts import family, held_out, other, read, seeds
 from benchmarks.record import record
 from benchmarks.remembered import Tuned, adapter_inside
 from benchmarks.written_parts import parsed, words, written
@@ -65,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
     parser.add_argument("--engine", type=Path, required=True, help="fine-tuned on this log")
     parser.add_argument("--before", type=Path, help="one trained alike, but not on validation")
+    parser.add_argument("--again", type=Path, nargs="*", help="runs alike, with other seeds")
     parser.add_argument("--t5", type=Path, help="an encoder-decoder fine-tuned on this log")
     parser.add_argument("--other", type=Path, help="an engine fine-tuned on another log")
     parser.add_argument("--held-out", type=Path, help="one that never saw some categories")
@@ -95,6 +96,11 @@ def _parts(court: Court, arguments: argparse.Namespace) -> dict[str, Part]:
                 f"parsed{end}": part(parsed, name, folder, arguments.written, arguments.prompts),
                 f"words{end}": part(words, name, folder, arguments.written),
             }
+    if again := arguments.again:
+        runs = [arguments.engine, *again]
+        parts["seeds"] = Part(
+            lambda: seeds(court, *(opened("LLM", folder) for folder in runs)), arguments.engine
+        )
     if arguments.other is not None:
         parts["other"] = part(other, "LLM of another log", arguments.other)
     if arguments.held_out is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,36 @@ def other(court: Court, tuned: Tuned) -> Iterator[Row]:
         found[f"{tuned.name} on {prior}"] = calibrated(court, tuned, prior)
     yield from _judged(court, found)
     yield from _calibrations(court, found)
+
+
+def seeds(court: Court, *runs: Tuned) -> Iterator[Row]:
+    """Judge runs that differ by their seed alone: what they gain on average, and averaged.
+
+    A gain's spread is its standard deviation over the seeds; `averaged` mixes their forecasts.
+    """
+    n, every = len(runs), [_for_each_seed(court, run) for run in runs]
+    for name in every[0]:
+        found = [stacks[name] for stacks in every]
+        for split in court.tests:
+            before = court.losses(court.numeric(found[0].without), split)
+            gains = np.stack([before - court.losses(one.forecaster, split) for one in found])
+            weights = [one.forecaster.of(histories(court.windows[split])) for one in found]
+            together = log_loss(np.mean(weights, axis=0), court.targets[split])
+            spread, people = float(gains.mean(axis=1).std(ddof=1)), gains.shape[1]
+            rows = [
+                *court.row(split, f"{name}, {n} seeds", "gain_of_reading", gains.mean(axis=0)),
+                court.single(split, f"{name}, {n} seeds", "spread_over_seeds", spread, people),
+                *court.row(split, f"{name}, {n} averaged", "gain_of_reading", before - together),
+            ]
+            yield from (row | {"seeds": [run.about.seed for run in runs]} for row in rows)
+
+
+def _for_each_seed(court: Court, tuned: Tuned) -> dict[str, Stack]:
+    named = replace(tuned, name="LLM")
+    read = {
+        f"LLM on {prior}": calibrated(court, named, prior) for prior in (COUNTING, MIXTURE, SASREC)
+    }
+    return read | _with_titles(court, named)
 
 
 def _judged(court: Court, found: Mapping[str, Stack]) -> Iterator[Row]:
