@@ -27,7 +27,7 @@ from llmrec.ranking.item_item import ItemToItem
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 
-OURS = "llmrec"
+OURS, FORETOLD = "llmrec", "titles foretold"
 FLOOR = 0.01  # of pairs' scores: in a blend the logarithm of almost nothing outshouts the others
 ALONE = ("TIFU-KNN", "PureSVD", "BERT4Rec")  # not joined: two give no probabilities, one is dear
 
@@ -51,22 +51,28 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Oracle:
-    """What really came, as a forecast: the ceiling of what tilting can bring."""
+class Known:
+    """Forecasts that were made once, looked up by history."""
 
-    came: dict[tuple[int, int], FloatArray]
+    forecasts: dict[tuple[int, int], Forecast]
 
     @classmethod
-    def of(cls, stage: Stage) -> Oracle:
-        """Look at the targets."""
+    def of(cls, forecaster: Forecaster, histories: Sequence[History]) -> Known:
+        """Ask a forecaster about all of them."""
+        made = forecaster.forecast(histories)
+        return cls({_key(h): one for h, one in zip(histories, made, strict=True)})
+
+    @classmethod
+    def came(cls, stage: Stage) -> Known:
+        """Look at the targets: the ceiling of what tilting can bring."""
         counts = target_counts(stage.windows) + 1e-3
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        return cls({_key(h): row for h, row in zip(stage.histories, shares, strict=True)})
+        source = Source("what came", "counting")
+        rows = zip(stage.histories, counts / counts.sum(axis=1, keepdims=True), strict=True)
+        return cls({_key(h): Forecast(row, 100.0, "", (), source) for h, row in rows})
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Give the targets' mixes."""
-        source = Source("what came", "counting")
-        return [Forecast(self.came[_key(history)], 100.0, "", (), source) for history in histories]
+        """Give them."""
+        return [self.forecasts[_key(history)] for history in histories]
 
 
 def our_lists(
@@ -74,47 +80,74 @@ def our_lists(
 ) -> dict[str, dict[str, Lists]]:
     """Give lists of validation and tests, by variant.
 
-    ``settings`` are those that validation chose for the peers that join.
+    ``settings`` are those that validation chose for the peers that join. With an adapter there are
+    two blends: with the titles that it foretells, and of numbers alone, where a tilt to its
+    forecast is all that it brings.
     """
     tuned = None if adapter is None else _opened(split, adapter)
-    blends = dict(_blends(split, settings, tuned))
-    validation = split.validation
-    counting = DecayedDirichlet().fit(validation.windows)
-    mean = DecayedDirichlet(name="Mean").fit(validation.windows, decays=(1.0,))
-    forecasters: dict[str, dict[str, Forecaster]] = {
-        "persistence": {name: mean for name in blends},
-        "counting": {name: counting for name in blends},
-        "what came": {name: Oracle.of(split.stage(name)) for name in blends},
-    }
-    if tuned is not None:
-        reader = _forecaster(*tuned, counting, validation)
-        forecasters["the tuned LLM"] = {name: reader for name in blends}
-    untilted = _lists(split, blends, forecasters["counting"], 0.0)
-    found: dict[str, dict[str, Lists]] = {f"{OURS}, no tilt": untilted}
-    for kind, forecaster in forecasters.items():
-        strength = fit_strength(
-            forecaster["validation"], blends["validation"], validation.windows, repeat=split.repeat
-        )
-        print(f"tilt to {kind}: strength {strength:g}", flush=True)
-        found[f"{OURS}, tilted to {kind}"] = _lists(split, blends, forecaster, strength)
+    scorers = _asked(split, settings, tuned)
+    forecasters = _forecasters(split, tuned)
+    found: dict[str, dict[str, Lists]] = {}
+    for name, left_out in ((OURS, ""), (f"{OURS} of numbers alone", FORETOLD)):
+        if left_out and tuned is None:
+            continue
+        blends = _blends(split, scorers, left_out)
+        found[f"{name}, no tilt"] = _lists(split, blends, forecasters["counting"], 0.0)
+        for kind, by_stage in forecasters.items():
+            strength = fit_strength(
+                by_stage["validation"],
+                blends["validation"],
+                split.validation.windows,
+                repeat=split.repeat,
+            )
+            print(f"{name}, tilted to {kind}: strength {strength:g}", flush=True)
+            found[f"{name}, tilted to {kind}"] = _lists(split, blends, by_stage, strength)
     return found
 
 
-def _blends(
+def _asked(
     split: Split, settings: Mapping[str, Settings], tuned: tuple[LanguageModel, Codec] | None
-) -> Iterator[tuple[str, Blend]]:
-    """Give the blend of each stage: scorers fitted anew, weights of validation."""
+) -> dict[str, list[Asked]]:
+    """Fit every scorer for each stage, and ask it."""
     joined = [peer for peer in peers_of(split) if peer.name in settings and peer.name not in ALONE]
-    weights: Sequence[float] = ()
-    for name in ("validation", *split.tests):
-        stage = split.stage(name)
-        scorers = list(_scorers(split, stage, joined, settings, tuned))
-        if name == "validation":
-            likeliest = fit_blend(scorers, stage.windows, repeat=split.repeat)
-            weights = sharpened(likeliest, stage.windows, repeat=split.repeat, k=K).weights
-            told = zip((scorer.name for scorer in scorers), weights, strict=True)
-            print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told), flush=True)
-        yield name, Blend(scorers, weights)
+    return {
+        name: list(_scorers(split, split.stage(name), joined, settings, tuned))
+        for name in ("validation", *split.tests)
+    }
+
+
+def _blends(
+    split: Split, scorers: Mapping[str, Sequence[Asked]], left_out: str
+) -> dict[str, Blend]:
+    """Give the blend of each stage: scorers fitted anew, weights of validation."""
+    joined = {
+        stage: tuple(one for one in of_stage if one.name != left_out)
+        for stage, of_stage in scorers.items()
+    }
+    windows = split.validation.windows
+    likeliest = fit_blend(joined["validation"], windows, repeat=split.repeat)
+    weights = sharpened(likeliest, windows, repeat=split.repeat, k=K).weights
+    told = zip(likeliest.names, weights, strict=True)
+    print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told if weight), flush=True)
+    return {stage: Blend(of_stage, weights) for stage, of_stage in joined.items()}
+
+
+def _forecasters(
+    split: Split, tuned: tuple[LanguageModel, Codec] | None
+) -> dict[str, dict[str, Known]]:
+    """Give what lists are tilted to, by stage."""
+    windows = split.validation.windows
+    counting = DecayedDirichlet().fit(windows)
+    mean = DecayedDirichlet(name="Mean").fit(windows, decays=(1.0,))
+    asked: dict[str, Forecaster] = {"persistence": mean, "counting": counting}
+    if tuned is not None:
+        asked["the tuned LLM"] = _forecaster(*tuned, counting, split.validation)
+    stages = {name: split.stage(name) for name in ("validation", *split.tests)}
+    found = {
+        kind: {name: Known.of(one, stage.histories) for name, stage in stages.items()}
+        for kind, one in asked.items()
+    }
+    return found | {"what came": {name: Known.came(stage) for name, stage in stages.items()}}
 
 
 def _scorers(
@@ -137,13 +170,13 @@ def _scorers(
             scorer.floor = FLOOR
         yield Asked.of(peer.name, scorer, stage.histories)
     if tuned is not None:
-        yield Asked.of("titles foretold", ForetoldItems(*tuned), stage.histories)
+        yield Asked.of(FORETOLD, ForetoldItems(*tuned), stage.histories)
 
 
 def _lists(
     split: Split,
     blends: Mapping[str, Blend],
-    forecasters: Mapping[str, Forecaster],
+    forecasters: Mapping[str, Known],
     strength: float,
 ) -> dict[str, Lists]:
     found = {}

@@ -13,7 +13,7 @@ from llmrec.evaluation.metrics import ndcg_at
 from llmrec.ranking.blend import Blend, Repeat, possible_items
 from llmrec.ranking.tilt import rank
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 FACTORS, SHARE = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1  # steps of a weight: times, or plus a share of all
 PASSES, LEAST_GAIN = 3, 2e-4
 
