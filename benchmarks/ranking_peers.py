@@ -152,7 +152,7 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
                 yield about | _value("seconds", entry.seconds, len(ndcg[name]))
         peers = [name for name in entries if not name.startswith(OURS)]
         best = max(peers, key=lambda name: float(np.nanmean(ndcg[name])))
-        for name in entries.keys() - set(peers):
+        for name in [name for name in entries if name not in peers]:
             about = _about(split, test, name, [0])
             yield from _compared(about, best, ndcg[name], ndcg[best])
     for name, entry in entries.items():

@@ -19,6 +19,16 @@ FRONT = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
 START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
+START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
+LISTS = (  # result file, part, and what is said of it
+    ("next-period", "next period / test", "MovieLens, next period"),
+    ("leave-one-out", "leave one out / test", "leave one out"),
+    ("global-time", "global time / test", "global time"),
+    ("repeat-allowed", "next 28 days, repeat allowed / test 1", "Complete Journey, repeats, 11"),
+    ("repeat-allowed", "next 28 days, repeat allowed / test 2", "12"),
+    ("explore-only", "next 28 days, explore only / test 1", "only new, 11"),
+    ("explore-only", "next 28 days, explore only / test 2", "12"),
+)
 Found = dict[tuple[str, ...], Any]  # (dataset, split, model, metric) to its row
 TESTS = (
     ("completejourney", "test 1", "Complete Journey, period 11"),
@@ -146,7 +156,12 @@ def number(value: float | None) -> str:
 def front_page() -> str:
     """Give README.md with the parts that are numbers as the result files have them."""
     text = FRONT.read_text(encoding="utf-8")
-    parts = ((START_KEPT, laws_and_lies()), (START, forecasts()), (START_TUNED, tuned()))
+    parts = (
+        (START_KEPT, laws_and_lies()),
+        (START_LISTS, lists()),
+        (START, forecasts()),
+        (START_TUNED, tuned()),
+    )
     for start, written in parts:
         before, rest = text.split(start)
         text = before + start + "\n\n" + written + "\n" + END + rest.split(END, 1)[1]
@@ -178,6 +193,37 @@ def laws_and_lies() -> str:
         f"{sum(row['n'] for row in lies):,} planted lies are caught."
     )
     return textwrap.fill(said, 140, break_on_hyphens=False) + "\n"
+
+
+def lists() -> str:
+    """Write NDCG@10 of every peer and of ours, and what ours is to the best peer of a test."""
+    columns: list[dict[str, Any]] = []
+    for name, part, _ in LISTS:
+        of_part = {
+            key[2:]: row for key, row in rows_of(f"ranking_{name}").items() if key[1] == part
+        }
+        columns.append({m: row for (m, metric), row in of_part.items() if metric == "ndcg@10"})
+        columns[-1] |= {
+            f"{m}, to the best peer": row
+            for (m, metric), row in of_part.items()
+            if metric.startswith("ratio to")
+        }
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    names.sort(key=lambda name: (name.endswith("peer"), name.startswith("llmrec")))
+    lines = ["| NDCG@10 | " + " | ".join(said for *_, said in LISTS) + " |", "|---" * 8 + "|"]
+    for name in names:
+        cells = [column.get(name) for column in columns]
+        said = [
+            with_interval(one) if name.endswith("peer") and one else short(one) for one in cells
+        ]
+        lines.append(f"| {name} | " + " | ".join(said) + " |")
+    people = ", ".join(f"{max(row['n'] for row in column.values()):,}" for column in columns)
+    return "\n".join(lines) + f"\n\n{people} people.\n"
+
+
+def short(row: dict[str, Any] | None) -> str:
+    """Write three or four digits of a value; nothing for none."""
+    return "" if row is None else f"{row['value']:.4f}".lstrip("0")
 
 
 def forecasts() -> str:
