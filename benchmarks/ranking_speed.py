@@ -1,0 +1,180 @@
+"""How fast a person's ranking of 100,000 items is, and what memory a million items take.
+
+The shop is made up. "plain pass" sums the parts of the same scores, dense, and finds the best by
+argpartition; it is timed in turn with the rankings, person by person, on one thread. The million
+items are ranked in a process of their own, which makes catalog and log, fits the scorers, ranks a
+batch, and holds every list against a sort of all items; its peak covers all of that.
+
+Run: python -m benchmarks.ranking_speed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from benchmarks.record import record
+from llmrec.contracts import FloatArray, Forecast, IntArray
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, make_histories
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.edits import Edit, apply_edits, muted_items
+from llmrec.ranking.item_item import Cosine, ItemToItem, Successors
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.ranking.tilt import EPSILON, rank
+
+SMALL, LARGE = 100_000, 1_000_000  # items
+N_CATEGORIES, EVENTS_AN_ITEM, EVENTS_A_PERSON = 100, 2, 50
+PEOPLE, BATCH, K = 200, 32, 100
+EDITED = (Edit("category 7", 0.0), Edit("category 8", 3.0))
+WAYS = {"as forecast": (), "one category muted, one raised": EDITED}
+
+
+def main() -> None:
+    """Rank the large catalog apart, then time the small one, and record both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="the large one here; print JSON")
+    if parser.parse_args().large:
+        print(json.dumps(large()))
+        return
+    command = [sys.executable, "-m", "benchmarks.ranking_speed", "--large"]
+    # First, while this process is small: the peak of a child starts at that of its parent.
+    apart = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    record("ranking_speed", [*small(), *json.loads(apart)])
+
+
+def small() -> list[dict[str, object]]:
+    """Time everybody's rankings, what of them takes longest, and the plain pass."""
+    histories, blend = shop(SMALL)
+    people = list(zip(DecayedDirichlet().forecast(histories), histories, strict=True))
+    rank([people[0][0]], [people[0][1]], blend, k=K)  # the first one sorts the log
+    seconds = np.array([[timed(work) for work in works(*each, blend)] for each in people])
+    *ways, scorers, plain = seconds.transpose(1, 2, 0) * 1e3  # of each: wall and CPU, by person
+    rows = [row(SMALL, "plain pass", "CPU milliseconds", np.median(plain[1]), PEOPLE)]
+    for name, (wall, cpu) in zip(WAYS, ways, strict=True):
+        found = {
+            "milliseconds": np.median(wall),
+            "milliseconds, 95 of 100 below": np.quantile(wall, 0.95),
+            "CPU milliseconds": np.median(cpu),
+            "... share of the scorers": np.median(scorers[1] / cpu),
+            "... ratio to plain pass": np.median(cpu / plain[1]),
+            "... ratio to it without the scorers": np.median((cpu - scorers[1]) / plain[1]),
+        }
+        rows += [row(SMALL, name, metric, value, PEOPLE) for metric, value in found.items()]
+    return rows
+
+
+def works(forecast: Forecast, history: History, blend: Blend) -> list[Callable[[], object]]:
+    """Rank in each way; only score; sum the same parts densely and take the best."""
+    parts = dense_parts(forecast, history, blend)
+    return [
+        *(lambda e=e: rank([forecast], [history], blend, k=K, edits=e) for e in WAYS.values()),
+        lambda: [scorer.scores([history]) for scorer in blend.scorers],
+        lambda: np.argpartition(parts.sum(axis=0), -K)[-K:],
+    ]
+
+
+def large() -> list[dict[str, object]]:
+    """Rank a batch of people, count the lists that a sort of everything gives too, and the peak."""
+    histories, blend = shop(LARGE)
+    histories = histories[:BATCH]
+    forecasts = DecayedDirichlet().forecast(histories)
+    before, rows = peak_gib(), []
+    popular = Blend((RecentPopularity(),), (1.0,))  # counts: many are equal
+    ways = [(name, blend, edits) for name, edits in WAYS.items()]
+    for name, by, edits in [*ways, ("by popularity alone", popular, ())]:
+        start = time.perf_counter()
+        rankings = rank(forecasts, histories, by, k=K, edits=edits)
+        seconds = time.perf_counter() - start
+        same = ties = 0
+        for found, forecast, history in zip(rankings, forecasts, histories, strict=True):
+            items, scores = by_full_sort(forecast, history, by, edits)
+            same += np.array_equal(found.item_idx, items) and np.array_equal(found.scores, scores)
+            ties += int((np.diff(scores) == 0).sum())
+        rows += [
+            row(LARGE, name, "milliseconds", seconds / BATCH * 1e3, BATCH),
+            row(LARGE, name, "lists as by a full sort, bit for bit", same / BATCH, BATCH),
+            row(LARGE, name, "neighbours of equal score", ties, BATCH * (K - 1)),
+        ]
+    rows.append(row(LARGE, "catalog, log and scorers", "peak_gib", before, 1))
+    rows.append(row(LARGE, "... and batches ranked", "peak_gib", peak_gib(), 1))
+    return rows
+
+
+def shop(n_items: int) -> tuple[list[History], Blend]:
+    """Make up histories, of items of which few are taken often, and fit a blend of four scorers."""
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(n_items).astype(str)  # so that their order is not that of the items
+    names = np.array([f"category {number}" for number in range(N_CATEGORIES)], dtype=object)
+    first, second = rng.choice(names, (2, n_items))
+    catalog = Catalog.from_frame(pd.DataFrame({"item_id": ids, "categories": first + "|" + second}))
+    n_events = EVENTS_AN_ITEM * n_items
+    days = rng.integers(365 * 24 * 60, size=n_events).astype("timedelta64[m]")
+    events = {
+        "user_id": rng.integers(n_events // EVENTS_A_PERSON, size=n_events),
+        "item_id": ids[(n_items * rng.random(n_events) ** 3).astype(np.int64)],
+        "timestamp": np.datetime64("2024-01-01", "s") + days,
+    }
+    log = Interactions.from_frame(pd.DataFrame(events)).aligned(catalog)
+    pairs = [ItemToItem(kind).fit(log, catalog) for kind in (Cosine(), Successors())]
+    blend = Blend((RecentPopularity(), PersonalRepeat(), *pairs), (0.3, 0.7, 0.5, 0.5))
+    return make_histories(log, catalog, "28D", users=range(PEOPLE)), blend
+
+
+def dense_parts(forecast: Forecast, history: History, blend: Blend) -> FloatArray:
+    """(n_scorers + 1, n_items) what scorers and tilt give to every item."""
+    (whole,) = rank([forecast], [history], blend, k=history.catalog.n_items)
+    tilt = np.empty(history.catalog.n_items)
+    tilt[whole.item_idx] = whole.category_parts.sum(axis=1)
+    return np.vstack((blend.parts([history])[:, 0], tilt))
+
+
+def by_full_sort(
+    forecast: Forecast, history: History, blend: Blend, edits: Sequence[Edit]
+) -> tuple[IntArray, FloatArray]:
+    """Score all items by the formula of `rank`; sort them: muted last, score, popularity, id."""
+    catalog, log = history.catalog, history.log
+    weights = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
+    blended = blend.scores([history])[0]
+    implied = softmax(blended) @ catalog.shares
+    pull = np.log((weights + EPSILON) / (implied / implied.sum() + EPSILON))
+    scores = blended + catalog.shares @ pull
+    popular = np.bincount(log.item_idx[log.timestamp < history.cutoff], minlength=len(scores))
+    muted = muted_items(edits, catalog, history.cutoff)
+    place = np.argsort(catalog.item_ids.argsort())
+    best = np.lexsort((place, -popular, -scores, muted))[:K]
+    return best, scores[best]
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that a work takes: on the clock, and of the processor."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_gib() -> float:
+    """Give the most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def row(n_items: int, model: str, metric: str, value: float, n: int) -> dict[str, object]:
+    """Give one row of the record."""
+    about: dict[str, object] = {"dataset": "made-up shop", "split": f"{n_items:,} items"}
+    about |= {"value": float(value), "low": None, "high": None, "n": n, "seeds": [0]}
+    return about | {"model": model, "metric": metric}
+
+
+if __name__ == "__main__":
+    main()
