@@ -1,9 +1,8 @@
 """How fast a person's ranking of 100,000 items is, and what memory a million items take.
 
-The shop is made up. "plain pass" sums the parts of the same scores, dense, and finds the best by
-argpartition; it is timed in turn with the rankings, person by person, on one thread. The million
-items are ranked in a process of their own, which makes catalog and log, fits the scorers, ranks a
-batch, and holds every list against a sort of all items; its peak covers all of that.
+"plain pass" sums the parts of the same scores, dense, and finds the best by argpartition; it is
+timed in turn with the rankings, person by person. The million items have a process of their own,
+whose peak covers catalog, log, the scorers' fit, batches, and a sort of all items for every list.
 
 Run: python -m benchmarks.ranking_speed
 """
@@ -19,23 +18,19 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.special import softmax
 
+from benchmarks.made_up_shop import shop
 from benchmarks.record import record
 from llmrec.contracts import FloatArray, Forecast, IntArray
-from llmrec.data.catalog import Catalog
-from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, make_histories
+from llmrec.data.periods import History
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit, apply_edits, muted_items
-from llmrec.ranking.item_item import Cosine, ItemToItem, Successors
-from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.tilt import EPSILON, rank
 
 SMALL, LARGE = 100_000, 1_000_000  # items
-N_CATEGORIES, EVENTS_AN_ITEM, EVENTS_A_PERSON = 100, 2, 50
 PEOPLE, BATCH, K = 200, 32, 100
 EDITED = (Edit("category 7", 0.0), Edit("category 8", 3.0))
 WAYS = {"as forecast": (), "one category muted, one raised": EDITED}
@@ -56,7 +51,7 @@ def main() -> None:
 
 def small() -> list[dict[str, object]]:
     """Time everybody's rankings, what of them takes longest, and the plain pass."""
-    histories, blend = shop(SMALL)
+    histories, blend = shop(SMALL, PEOPLE)
     people = list(zip(DecayedDirichlet().forecast(histories), histories, strict=True))
     rank([people[0][0]], [people[0][1]], blend, k=K)  # the first one sorts the log
     seconds = np.array([[timed(work) for work in works(*each, blend)] for each in people])
@@ -77,7 +72,11 @@ def small() -> list[dict[str, object]]:
 
 def works(forecast: Forecast, history: History, blend: Blend) -> list[Callable[[], object]]:
     """Rank in each way; only score; sum the same parts densely and take the best."""
-    parts = dense_parts(forecast, history, blend)
+    n_items = history.catalog.n_items
+    (whole,) = rank([forecast], [history], blend, k=n_items)
+    tilt = np.empty(n_items)
+    tilt[whole.item_idx] = whole.category_parts.sum(axis=1)
+    parts = np.vstack((blend.parts([history])[:, 0], tilt))
     return [
         *(lambda e=e: rank([forecast], [history], blend, k=K, edits=e) for e in WAYS.values()),
         lambda: [scorer.scores([history]) for scorer in blend.scorers],
@@ -87,13 +86,11 @@ def works(forecast: Forecast, history: History, blend: Blend) -> list[Callable[[
 
 def large() -> list[dict[str, object]]:
     """Rank a batch of people, count the lists that a sort of everything gives too, and the peak."""
-    histories, blend = shop(LARGE)
-    histories = histories[:BATCH]
+    histories, blend = shop(LARGE, BATCH)
     forecasts = DecayedDirichlet().forecast(histories)
     before, rows = peak_gib(), []
-    popular = Blend((RecentPopularity(),), (1.0,))  # counts: many are equal
-    ways = [(name, blend, edits) for name, edits in WAYS.items()]
-    for name, by, edits in [*ways, ("by popularity alone", popular, ())]:
+    tied = ("by popularity alone", Blend((RecentPopularity(),), (1.0,)), ())
+    for name, by, edits in [*((name, blend, edits) for name, edits in WAYS.items()), tied]:
         start = time.perf_counter()
         rankings = rank(forecasts, histories, by, k=K, edits=edits)
         seconds = time.perf_counter() - start
@@ -110,34 +107,6 @@ def large() -> list[dict[str, object]]:
     rows.append(row(LARGE, "catalog, log and scorers", "peak_gib", before, 1))
     rows.append(row(LARGE, "... and batches ranked", "peak_gib", peak_gib(), 1))
     return rows
-
-
-def shop(n_items: int) -> tuple[list[History], Blend]:
-    """Make up histories, of items of which few are taken often, and fit a blend of four scorers."""
-    rng = np.random.default_rng(0)
-    ids = rng.permutation(n_items).astype(str)  # so that their order is not that of the items
-    names = np.array([f"category {number}" for number in range(N_CATEGORIES)], dtype=object)
-    first, second = rng.choice(names, (2, n_items))
-    catalog = Catalog.from_frame(pd.DataFrame({"item_id": ids, "categories": first + "|" + second}))
-    n_events = EVENTS_AN_ITEM * n_items
-    days = rng.integers(365 * 24 * 60, size=n_events).astype("timedelta64[m]")
-    events = {
-        "user_id": rng.integers(n_events // EVENTS_A_PERSON, size=n_events),
-        "item_id": ids[(n_items * rng.random(n_events) ** 3).astype(np.int64)],
-        "timestamp": np.datetime64("2024-01-01", "s") + days,
-    }
-    log = Interactions.from_frame(pd.DataFrame(events)).aligned(catalog)
-    pairs = [ItemToItem(kind).fit(log, catalog) for kind in (Cosine(), Successors())]
-    blend = Blend((RecentPopularity(), PersonalRepeat(), *pairs), (0.3, 0.7, 0.5, 0.5))
-    return make_histories(log, catalog, "28D", users=range(PEOPLE)), blend
-
-
-def dense_parts(forecast: Forecast, history: History, blend: Blend) -> FloatArray:
-    """(n_scorers + 1, n_items) what scorers and tilt give to every item."""
-    (whole,) = rank([forecast], [history], blend, k=history.catalog.n_items)
-    tilt = np.empty(history.catalog.n_items)
-    tilt[whole.item_idx] = whole.category_parts.sum(axis=1)
-    return np.vstack((blend.parts([history])[:, 0], tilt))
 
 
 def by_full_sort(

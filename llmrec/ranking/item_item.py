@@ -140,7 +140,7 @@ class Successors:
     def matrix(self, histories: Sequence[History]) -> Matrix:
         """(n_items, n_items) sparse."""
         n_items = histories[0].catalog.n_items
-        items = np.concatenate([history.item_idx for history in histories])
+        items = np.concatenate([history.item_idx for history in histories]).astype(np.int32)
         users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
         found = sparse.csr_array((n_items, n_items))
         for apart in range(1, self.window + 1):
@@ -149,7 +149,8 @@ class Successors:
             values = np.full(len(pairs[0]), self.fade ** (apart - 1))
             found = found + sparse.csr_array((values, pairs), shape=found.shape)
         taken = 1.0 + np.bincount(items, minlength=n_items)
-        return sparse.csr_array(sparse.diags_array(taken**-self.power) @ found)
+        found.data *= np.repeat(taken**-self.power, np.diff(found.indptr))
+        return found
 
 
 @dataclass
