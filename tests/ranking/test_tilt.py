@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from benchmarks.ranking_speed import by_full_sort
+from benchmarks.full_sort import by_full_sort
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
