@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
-BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed edit_laws
+BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed edit_laws ranking_speed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint notebooks finetune-small bench clean

@@ -18,6 +18,7 @@ README = Path(__file__).with_name("README.md")
 FRONT = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
 START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
+START_RANKED = "<!-- what a ranking takes, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
 START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
 LISTS = (  # result file, part, and what is said of it
@@ -156,13 +157,14 @@ def number(value: float | None) -> str:
 def front_page() -> str:
     """Give README.md with the parts that are numbers as the result files have them."""
     text = FRONT.read_text(encoding="utf-8")
-    parts = (
-        (START_KEPT, laws_and_lies()),
-        (START_LISTS, lists()),
-        (START, forecasts()),
-        (START_TUNED, tuned()),
-    )
-    for start, written in parts:
+    parts = {
+        START_KEPT: laws_and_lies(),
+        START_LISTS: lists(),
+        START: forecasts(),
+        START_RANKED: speed_of_rankings(),
+        START_TUNED: tuned(),
+    }
+    for start, written in parts.items():
         before, rest = text.split(start)
         text = before + start + "\n\n" + written + "\n" + END + rest.split(END, 1)[1]
     return text
@@ -241,6 +243,35 @@ def forecasts() -> str:
         cells = [with_gain(found, (dataset, split, model)) for dataset, split, _ in TESTS]
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + sentences(found) + "\n"
+
+
+def speed_of_rankings() -> str:
+    """Write how long a ranking takes, what memory, and that nothing is lost by it."""
+    found = rows_of("ranking_speed")
+    small, large = dict.fromkeys(split for _, split, *_ in found)
+
+    def value(split: str, model: str, metric: str) -> float:
+        return float(found["made-up shop", split, model, metric]["value"])
+
+    ways = list(dict.fromkeys(model for _, split, model, _ in found if split == small))[1:]
+    wall = " and ".join(f"{value(small, way, 'milliseconds'):.1f}" for way in ways)
+    cpu, share, ratio = (
+        value(small, ways[0], metric)
+        for metric in ("CPU milliseconds", "... share of the scorers", "... ratio to plain pass")
+    )
+    lists = [row for (*_, metric), row in found.items() if metric.startswith("lists as by")]
+    same = sum(round(row["value"] * row["n"]) for row in lists)
+    said = (
+        f"Ranking {small} for one person after the forecast takes {wall} ms (as forecast, and with "
+        f"a muted and a raised category; medians, other jobs beside it), {cpu:.1f} ms of one "
+        f"processor: {ratio:.0f} times one plain pass of numpy over the same parts, {share:.0%} of "
+        f"it the four scorers. A process that makes a catalog of {large} and its log, fits the "
+        "scorers and ranks batches holds "
+        f"{value(large, '... and batches ranked', 'peak_gib'):.2f} GiB at most; {same} of "
+        f"{sum(row['n'] for row in lists)} lists are, bit for bit, the head of a full sort by "
+        "score, popularity and item id (`ranking_speed`)."
+    )
+    return textwrap.fill(said, 140, break_on_hyphens=False) + "\n"
 
 
 def tuned() -> str:

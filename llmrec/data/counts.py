@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -159,8 +160,11 @@ class _Spans:
         return cls(first, last, edge, items[positions[0] : positions[-1]], len(edges))
 
     def differences(self, counts: FloatArray) -> FloatArray:
-        """(n_spans, n) counts inside each span, from the (n_edges, n) counts up to each edge."""
-        before = counts.cumsum(axis=0)
-        # A sum of shares may come out as -1e-16.
-        inside: FloatArray = before[np.maximum(self.first, self.last)] - before[self.first]
-        return np.maximum(inside, 0.0)
+        """(n_spans, n) counts inside each span, from (n_edges, n) counts between the edges.
+
+        ``counts`` become those up to each edge.
+        """
+        for before, counted in pairwise(counts):  # cumsum down the columns is 20 times slower
+            counted += before
+        inside: FloatArray = counts[np.maximum(self.first, self.last)] - counts[self.first]
+        return np.maximum(inside, 0.0, out=inside)  # a sum of shares may come out as -1e-16

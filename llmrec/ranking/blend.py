@@ -63,12 +63,12 @@ class Blend:
         """
         if not histories:
             return np.empty((len(self.scorers), 0, 0))
-        weights = np.asarray(self.weights, dtype=np.float64)
-        scores = [
-            _checked_scores(scorer, name, histories)
-            for scorer, name in zip(self.scorers, self.names, strict=True)
-        ]
-        return np.stack(scores) * weights[:, None, None]
+        parts = np.empty((len(self.scorers), len(histories), histories[0].catalog.n_items))
+        for part, scorer, name, weight in zip(
+            parts, self.scorers, self.names, self.weights, strict=True
+        ):
+            np.multiply(_checked_scores(scorer, name, histories), weight, out=part)
+        return parts
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from llmrec.ranking.learned import Learned, check_learned
 from llmrec.ranking.scorers import item_counts, require_positive
 
 MOST_ITEMS = 20_000  # of a dense matrix: 1.6 GB in float32
+_PAIRS_AT_ONCE = 1_000_000  # of a person's items: bounds the likeness that is held at once
 _DAY = np.timedelta64(1, "D")
 Matrix = Any  # a dense array, or a sparse one of scipy's
 
@@ -97,11 +99,17 @@ class Cosine:
         taken = damped(item_counts(histories), self.counts)
         norms = np.sqrt(np.asarray(taken.multiply(taken).sum(axis=0)).ravel())
         scale = sparse.diags_array(1 / np.maximum(norms, 1e-12))
-        unit = sparse.csr_array(taken @ scale)
-        likeness = sparse.csr_array(unit.T @ unit)
-        likeness.setdiag(0.0)
-        likeness.eliminate_zeros()
-        return sparse.csr_array(_heaviest(likeness, self.neighbours).T)
+        nearest = self._nearest(sparse.csr_array(taken @ scale))
+        return sparse.csr_array(sparse.vstack(list(nearest)).T)
+
+    def _nearest(self, unit: sparse.csr_array) -> Iterator[sparse.csr_array]:
+        """Give, part by part, the rows of the items most like each; all likeness is too much."""
+        across = sparse.csr_array(unit.T)
+        for start, stop in _parts_of_pairs(unit):
+            likeness = across[start:stop] @ unit
+            likeness.setdiag(0.0, k=start)
+            likeness.eliminate_zeros()
+            yield _heaviest(likeness, self.neighbours)
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ class Successors:
     def matrix(self, histories: Sequence[History]) -> Matrix:
         """(n_items, n_items) sparse."""
         n_items = histories[0].catalog.n_items
-        items = np.concatenate([history.item_idx for history in histories])
+        items = np.concatenate([history.item_idx for history in histories]).astype(np.int32)
         users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
         found = sparse.csr_array((n_items, n_items))
         for apart in range(1, self.window + 1):
@@ -141,7 +149,8 @@ class Successors:
             values = np.full(len(pairs[0]), self.fade ** (apart - 1))
             found = found + sparse.csr_array((values, pairs), shape=found.shape)
         taken = 1.0 + np.bincount(items, minlength=n_items)
-        return sparse.csr_array(sparse.diags_array(taken**-self.power) @ found)
+        found.data *= np.repeat(taken**-self.power, np.diff(found.indptr))
+        return found
 
 
 @dataclass
@@ -216,9 +225,11 @@ class ItemToItem:
         dense = product.toarray() if sparse.issparse(product) else product
         found = np.maximum(np.asarray(dense, dtype=np.float64), 0.0)
         totals = found.sum(axis=1, keepdims=True)
-        found = np.divide(found, totals, out=np.zeros_like(found), where=totals > 0)
         floor = np.where(totals > 0, self.floor, 1.0)
-        return np.asarray(np.log((1 - floor) * found + floor * self._popular))
+        found /= np.where(totals > 0, totals, 1.0)
+        found *= 1 - floor
+        found += floor * self._popular
+        return np.asarray(np.log(found, out=found), dtype=np.float64)
 
 
 def fading(
@@ -264,11 +275,26 @@ def _newest(histories: Sequence[History], worth: FloatArray) -> sparse.csr_matri
     return found
 
 
+def _parts_of_pairs(taken: sparse.csr_array) -> Iterator[tuple[int, int]]:
+    """Give spans of items that make `_PAIRS_AT_ONCE` pairs with all items, or one item's more."""
+    of_a_person = np.diff(taken.indptr)
+    pairs = np.bincount(
+        taken.indices, np.repeat(of_a_person, of_a_person), minlength=taken.shape[1]
+    )
+    part = pairs.cumsum() // _PAIRS_AT_ONCE
+    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(part)]
+    yield from pairwise(edges)
+
+
 def _heaviest(likeness: sparse.csr_array, n: int) -> sparse.csr_array:
     """Keep the n largest entries of each row; of equal ones those of smaller index."""
-    rows = np.repeat(np.arange(likeness.shape[0]), np.diff(likeness.indptr))
+    sizes = np.diff(likeness.indptr)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((likeness.indices, -likeness.data, rows))
-    place = np.arange(len(order)) - likeness.indptr[rows[order]]
+    place = np.arange(len(order)) - np.repeat(likeness.indptr[:-1], sizes)
     kept = order[place < n]
-    entries = (likeness.data[kept], (rows[kept], likeness.indices[kept]))
-    return sparse.csr_array(entries, shape=likeness.shape)
+    offsets = np.append(0, np.minimum(sizes, n).cumsum()).astype(likeness.indptr.dtype)
+    entries = (likeness.data[kept], likeness.indices[kept], offsets)
+    heaviest = sparse.csr_array(entries, shape=likeness.shape)
+    heaviest.sort_indices()
+    return heaviest

@@ -57,12 +57,15 @@ class RecentPopularity:
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
         log = once_a_moment(shared_log(histories))
-        counts = item_counts_between(log, starts, ends) + self.pseudo_count
-        return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
+        shares = item_counts_between(log, starts, ends)
+        shares += self.pseudo_count
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""
-        return np.log(self.item_shares(histories))
+        shares = self.item_shares(histories)
+        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,11 @@ class PersonalRepeat:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""
-        popular = self.popularity.item_shares(histories)
-        mixed = np.asarray(self._decayed_counts(histories).todense()) + self.strength * popular
-        return np.asarray(np.log(mixed / mixed.sum(axis=1, keepdims=True)), dtype=np.float64)
+        mixed = self.popularity.item_shares(histories)
+        mixed *= self.strength
+        mixed += self._decayed_counts(histories).toarray()
+        mixed /= mixed.sum(axis=1, keepdims=True)
+        return np.asarray(np.log(mixed, out=mixed), dtype=np.float64)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
         ages = [np.empty(0)]

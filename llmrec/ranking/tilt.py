@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +23,7 @@ from llmrec.ranking.edits import Edit, apply_edits, muted_items
 EPSILON = 1e-9
 MAX_STRENGTH = 100.0
 _SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
+_POPULARITIES = 4  # cutoffs whose item counts are kept, each as wide as the catalog
 
 Popularity = Callable[[Interactions, np.datetime64], FloatArray]
 
@@ -96,26 +97,18 @@ def rank(
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     check_strength(strength)
-    popularity = cache(_popularity)
-    at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
-    rankings = []
-    for start in range(0, len(histories), at_once):
-        batch = histories[start : start + at_once]
-        for user, parts in enumerate(blend.parts(batch).swapaxes(0, 1)):
-            history, forecast = batch[user], forecasts[start + user]
-            edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
-            possible = possible_items(history, repeat) & _listed(candidates, history.catalog)
-            pull = strength * _log_ratio(edited, parts.sum(axis=0), possible, history.catalog)
-            scores = parts.sum(axis=0) + history.catalog.shares @ pull
-            muted = muted_items(edits, history.catalog, history.cutoff)
-            best = _best(scores, possible & ~muted, k, history, popularity)
-            if len(best) < k and muted.any():
-                last = _best(scores, possible & muted, k - len(best), history, popularity)
-                best = np.concatenate((best, last))
-            category_parts = history.catalog.shares[best]
-            category_parts.data *= pull[category_parts.indices]
-            scorer_parts = np.ascontiguousarray(parts[:, best].T)
-            rankings.append(Ranking(best, scores[best], blend.names, scorer_parts, category_parts))
+    popularity = lru_cache(_POPULARITIES)(_popularity)
+    rankings, each = [], _parts_by_user(blend, histories)
+    for forecast, history, parts in zip(forecasts, histories, each, strict=True):
+        catalog, cutoff = history.catalog, history.cutoff
+        edited = apply_edits(forecast, edits, catalog, cutoff)
+        possible = possible_items(history, repeat) & _listed(candidates, catalog)
+        muted = muted_items(edits, catalog, cutoff)
+        blended = parts.sum(axis=0)
+        pull = strength * _log_ratio(edited, blended, possible, catalog)
+        scores = blended + catalog.shares @ pull
+        best = _muted_last(scores, possible, muted, k, history, popularity)
+        rankings.append(_ranking(best, scores, blend.names, parts, pull, catalog))
     return rankings
 
 
@@ -126,6 +119,13 @@ def check_strength(strength: float) -> None:
             f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength} "
             "(0 leaves the forecast out, 1 follows it)"
         )
+
+
+def _parts_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:
+    """Give each user's (n_scorers, n_items) parts; those of few users are held at once."""
+    at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
+    for start in range(0, len(histories), at_once):
+        yield from blend.parts(histories[start : start + at_once]).swapaxes(0, 1)
 
 
 def _log_ratio(
@@ -143,20 +143,51 @@ def _log_ratio(
     return np.asarray(np.log(ratio), dtype=np.float64)
 
 
+def _muted_last(
+    scores: FloatArray,
+    possible: BoolArray,
+    muted: BoolArray,
+    k: int,
+    history: History,
+    popularity: Popularity,
+) -> IntArray:
+    """(n,) possible items, best first, those that are muted after all others; n <= k."""
+    best = _best(scores, possible & ~muted, k, history, popularity)
+    if len(best) == k or not muted.any():
+        return best
+    last = _best(scores, possible & muted, k - len(best), history, popularity)
+    return np.concatenate((best, last))
+
+
 def _best(
     scores: FloatArray, possible: BoolArray, k: int, history: History, popularity: Popularity
 ) -> IntArray:
     """(n,) possible items of largest score, best first; n <= k."""
     items = np.flatnonzero(possible)
     if len(items) > k:
-        threshold = np.partition(scores[items], len(items) - k)[len(items) - k]
-        items = items[scores[items] >= threshold]
+        found = scores[items]
+        items = items[found >= np.partition(found, -k)[-k]]
     items = items[np.argsort(-scores[items])]
     if (np.diff(scores[items]) == 0).any():  # counting the log is dear, so only where items tie
         items = items[history.catalog.item_ids[items].argsort()]
         popular = popularity(history.log, history.cutoff)[items]
         items = items[np.lexsort((-popular, -scores[items]))]  # stable: equal ones stay by id
     return items[:k]
+
+
+def _ranking(
+    best: IntArray,
+    scores: FloatArray,
+    names: tuple[str, ...],
+    parts: FloatArray,
+    pull: FloatArray,
+    catalog: Catalog,
+) -> Ranking:
+    """Put the best items together with what their scores are made of."""
+    category_parts = catalog.shares[best]
+    category_parts.data *= pull[category_parts.indices]
+    scorer_parts = np.ascontiguousarray(parts[:, best].T)
+    return Ranking(best, scores[best], names, scorer_parts, category_parts)
 
 
 def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:

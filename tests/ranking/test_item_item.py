@@ -54,6 +54,18 @@ def test_cosine_keeps_the_items_most_like_the_one_scored() -> None:
     np.testing.assert_allclose(found, [[0, 1, 0.5], [1, 0, 0], [0, 0, 0]])
 
 
+def test_cosine_is_the_same_however_few_pairs_are_counted_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    histories = make_histories(log(), catalog(), "7D")
+    whole = Cosine(4).matrix(histories)
+    monkeypatch.setattr("llmrec.ranking.item_item._PAIRS_AT_ONCE", 1_000)
+    parts = Cosine(4).matrix(histories)
+    assert whole.nnz == 4 * 25
+    for name in ("data", "indices", "indptr"):
+        assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
+
+
 def test_successors_count_ordered_pairs_that_fade_with_the_places_between() -> None:
     histories = people(u="abc", v="ba")
     found = dense(Successors(window=2, fade=0.5, power=1.0), histories)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from benchmarks.full_sort import by_full_sort
 from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, make_histories
+from llmrec.data.periods import History, make_histories, make_windows
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import EPSILON, Ranking, rank
-from tests.worlds import small_world
+from tests.worlds import catalog, log, small_world
 
 SEED = st.integers(0, 2**32 - 1)
 CATEGORIES = ("X", "Y", "Z")
@@ -237,6 +239,18 @@ def test_the_k_best_are_the_head_of_the_whole_ranking(seed: int, k: int) -> None
     assert head.item_idx.tolist() == whole.item_idx[:k].tolist()
 
 
+@settings(max_examples=20)
+@given(SEED, st.integers(1, 25), st.sampled_from([(), (Edit("Drama", 0), Edit("War", 3))]))
+def test_a_list_is_the_head_of_a_sort_of_all_items(seed: int, k: int, edits: list[Edit]) -> None:
+    history = small_world(n_users=3, seed=seed % 100)[0].history
+    of_user = forecast(np.random.default_rng(seed).dirichlet(np.ones(5)))
+    blend = Blend((RecentPopularity(),), (1.0,))  # counts, so that items tie
+    (ranking,) = rank([of_user], [history], blend, k=k, edits=edits)
+    items, scores = by_full_sort(of_user, history, blend, edits)
+    assert ranking.item_idx.tolist() == items[:k].tolist()
+    assert ranking.scores.tobytes() == scores[:k].tobytes()
+
+
 def test_seen_items_are_left_out_when_repeats_are() -> None:
     ranking = ranked(repeat="exclude", k=100)
     assert sorted(ranking.item_idx.tolist()) == [2, 3, 4, 5, 6]
@@ -298,3 +312,37 @@ def test_a_batch_gives_the_bytes_that_single_calls_give_in_any_order(seed: int) 
         for other in (batch[row], backwards[row]):
             assert single.item_idx.tobytes() == other.item_idx.tobytes()
             assert single.scores.tobytes() == other.scores.tobytes()
+
+
+def test_rankings_are_the_same_however_few_people_are_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    histories = [window.history for window in small_world(n_users=9)]
+    forecasts = [forecast(np.full(5, 0.2))] * len(histories)
+    blend = Blend((RecentPopularity(), PersonalRepeat()), (0.3, 0.7))
+    at_once = rank(forecasts, histories, blend, k=10)
+    monkeypatch.setattr("llmrec.ranking.tilt._SCORES_AT_ONCE", 2 * 25)
+    by_twos = rank(forecasts, histories, blend, k=10)
+    for one, other in zip(at_once, by_twos, strict=True):
+        assert one.item_idx.tobytes() == other.item_idx.tobytes()
+        assert one.scores.tobytes() == other.scores.tobytes()
+
+
+def test_memory_does_not_grow_with_the_people_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmrec.ranking.tilt._SCORES_AT_ONCE", 5_000)
+    items = catalog(5_000)
+    # Periods of events: each has a cutoff, and so a popularity, of their own.
+    windows = make_windows(log(60), items, "10 events")
+    histories = [window.history for window in windows]
+    blend = Blend((RecentPopularity(),), (1.0,))
+
+    def peak(n: int) -> int:
+        forecasts = [forecast(np.full(5, 0.2))] * n
+        tracemalloc.start()
+        rank(forecasts, histories[:n], blend, k=10)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    peak(1)  # sorts the log
+    assert peak(60) < 1.5 * peak(10)
