@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import lapack
 
 from llmrec.contracts import FloatArray
 from llmrec.data.catalog import Catalog
@@ -67,7 +68,7 @@ class Ease:
         taken = damped(item_counts(histories), self.counts)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
         gram[np.diag_indices(n_items)] += self.regularization
-        inverse = np.linalg.inv(gram)
+        inverse = _inverse(gram)
         found = -inverse / np.diag(inverse)
         np.fill_diagonal(found, 0.0)
         return np.asarray(found, dtype=np.float32)
@@ -87,7 +88,7 @@ class Cosine:
 
     neighbours: int = 50
     counts: Literal["binary", "log"] = "binary"
-    name: ClassVar[str] = "taken by the same people"
+    name: ClassVar[str] = "taken by those who took what was taken"
 
     def __post_init__(self) -> None:
         require_positive(neighbours=self.neighbours)
@@ -180,8 +181,8 @@ class ItemToItem:
 
     @property
     def name(self) -> str:
-        """What explanations call it."""
-        return self.pairs.name
+        """What explanations call it: two that fade differently may be in one blend."""
+        return self.pairs.name if np.isinf(self.half_life) else f"{self.pairs.name} lately"
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -219,6 +220,13 @@ class ItemToItem:
         found = np.divide(found, totals, out=np.zeros_like(found), where=totals > 0)
         floor = np.where(totals > 0, self.floor, 1.0)
         return np.asarray(np.log((1 - floor) * found + floor * self._popular))
+
+
+def _inverse(gram: FloatArray) -> FloatArray:
+    """Invert a positive definite matrix by its Cholesky factor: in less than half the time."""
+    factor, _ = lapack.dpotrf(gram, lower=True)
+    lower, _ = lapack.dpotri(factor, lower=True)
+    return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
 
 
 def fading(
