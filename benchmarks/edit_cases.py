@@ -140,7 +140,8 @@ def real_cases(dataset: Dataset, n: int, seed: int = 0) -> Iterator[Case]:
     """Draw people of a log, with forecasts by counting and the scorers of the shipped engine."""
     rng = np.random.default_rng(seed)
     end = dataset.log.timestamp.max() + INSTANT
-    engine = EngineSettings.load(shipped_folder(dataset.name) / "engine.json")
+    settings = EngineSettings.load(shipped_folder(dataset.name) / "engine.json")
+    engine = settings.without_titles()  # no language model is loaded
     blend = build_blend(dataset, end, engine.blend)
     users = rng.choice(dataset.log.n_users, n, replace=n > dataset.log.n_users)
     for user in users:

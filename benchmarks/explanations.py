@@ -67,7 +67,7 @@ def prepared(name: str, n_people: int) -> Setting:
     """Draw people with a past before the log's last period; what follows is there to lie with."""
     dataset = load_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
-    settings = EngineSettings.load(shipped_folder(name) / SETTINGS_FILE)
+    settings = EngineSettings.load(shipped_folder(name) / SETTINGS_FILE).without_titles()
     everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
     everybody = [history for history in everybody if history.n_events]
     drawn = np.random.default_rng(0).permutation(len(everybody))[:n_people]

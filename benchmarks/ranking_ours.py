@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.peers import Peer, Settings, peers_of
 from benchmarks.ranking_splits import K, Lists, Split, Stage
-from llmrec.contracts import FloatArray, Forecast, Forecaster, ItemScorer, Source
+from llmrec.contracts import Forecast, Forecaster, Source
 from llmrec.data.periods import History, target_counts
 from llmrec.evaluation.report import codec_for
 from llmrec.evaluation.tuning import fit_strength, sharpened
@@ -21,33 +19,15 @@ from llmrec.forecasters.titles import ForetoldTitles
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.blend import Blend, fit_blend
+from llmrec.ranking.blend import Asked, Blend, fit_blend
 from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.item_item import ItemToItem
+from llmrec.ranking.named import FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 
 OURS, FORETOLD = "llmrec", "titles foretold"
-FLOOR = 0.01  # of pairs' scores: in a blend the logarithm of almost nothing outshouts the others
 ALONE = ("TIFU-KNN", "PureSVD", "BERT4Rec")  # not joined: two give no probabilities, one is dear
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Scores that were asked for once, looked up by history."""
-
-    name: str
-    scored: dict[tuple[int, int], FloatArray]
-
-    @classmethod
-    def of(cls, name: str, scorer: ItemScorer, histories: Sequence[History]) -> Asked:
-        """Ask a scorer about all of them."""
-        rows = scorer.scores(histories)
-        return cls(name, {_key(h): row for h, row in zip(histories, rows, strict=True)})
-
-    def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items)."""
-        return np.stack([self.scored[_key(history)] for history in histories])
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +139,18 @@ def _scorers(
 ) -> Iterator[Asked]:
     """Fit each scorer on a stage, and ask it about everybody."""
     whole = RecentPopularity(36_500.0)
-    yield Asked.of("taken most", whole, stage.histories)
+    yield Asked.of(whole, stage.histories, "taken most")
     if split.repeat == "allow":
         for days in (21.0, 1000.0):
             often = PersonalRepeat(days, 30.0)
-            yield Asked.of(f"taken before, half-life {days:g} days", often, stage.histories)
+            yield Asked.of(often, stage.histories, f"taken before, half-life {days:g} days")
     for peer in joined:
         scorer: Any = peer.build(settings[peer.name], stage, split.dataset.catalog, 0)
         if isinstance(scorer, ItemToItem):
             scorer.floor = FLOOR
-        yield Asked.of(peer.name, scorer, stage.histories)
+        yield Asked.of(scorer, stage.histories, peer.name)
     if tuned is not None:
-        yield Asked.of(FORETOLD, ForetoldItems(*tuned), stage.histories)
+        yield Asked.of(ForetoldItems(*tuned), stage.histories, FORETOLD)
 
 
 def _lists(

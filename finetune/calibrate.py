@@ -1,7 +1,10 @@
-"""Calibrate a base model on a log and save the engine.
+"""Calibrate a base model, or one with an adapter, on a log and save the engine.
 
-    python finetune/calibrate.py --data completejourney --out llmrec/engines/completejourney
+    python finetune/calibrate.py --data completejourney --out engines/completejourney
+    python finetune/calibrate.py --adapter llmrec/engines/ml-100k/adapter
 
+The second one fits an engine again, around its adapter: the model, the log and its categories are
+those that the adapter was trained with, and windows that it learned from are left out.
 Everything is fitted on periods before the log's last one, so that the last one stays unseen: it is
 what `llmrec demo` compares its forecasts with.
 """
@@ -9,30 +12,49 @@ what `llmrec demo` compares its forecasts with.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from llmrec import InterestEngine, load_dataset
 from llmrec.data.periods import holdout_cutoff
+from llmrec.language.adapters import SEEN, AdapterAbout
+from llmrec.training.pairs import learned_from
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
-parser.add_argument("--model", default="smollm2-135m", help="base model")
+parser.add_argument("--data", help="what load_dataset takes, if not the log of the adapter")
+parser.add_argument("--model", default="smollm2-135m", help="base model, where no adapter says it")
+parser.add_argument("--adapter", type=Path, help="an adapter's folder inside an engine's")
 parser.add_argument("--windows", type=int, default=500, help="validation windows to read")
-parser.add_argument("--out", required=True, help="engine folder to write")
+parser.add_argument("--out", type=Path, help="engine folder to write, if not the adapter's own")
 arguments = parser.parse_args()
+if not (arguments.out or arguments.adapter):
+    parser.error("give --out, or an --adapter whose engine is to be written again")
 
-# 1. The log, and the time that nothing fitted may look beyond.
-dataset = load_dataset(arguments.data)
+# 1. The log, the time that nothing fitted may look beyond, and what an adapter learned from.
+about = AdapterAbout.load(arguments.adapter) if arguments.adapter else None
+dataset = load_dataset(arguments.data or (about.dataset if about else "ml-100k"))
+model, leave_out = about.base_model if about else arguments.model, None
+if about:
+    without = sorted(set(dataset.catalog.categories) - set(about.categories))
+    dataset = dataset.without_categories(without)
+    if dataset.log.fingerprint != about.data_fingerprint:
+        parser.error(f"{dataset.name} changed since the adapter learned from it: train it again")
+    leave_out = learned_from(dataset, validated=SEEN in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 
 # 2. Counting and blend are fitted on the last period before it.
-engine = InterestEngine.from_pretrained(arguments.model, data=dataset, cutoff=cutoff, refit=True)
+engine = InterestEngine.from_pretrained(
+    model, data=dataset, cutoff=cutoff, refit=True, adapter=arguments.adapter
+)
 print(f"counting: {engine.settings.counting}\nblend: {engine.settings.blend}")
 
-# 3. The model reads the same windows; cross-validation decides how far it is trusted.
-engine.fit(arguments.windows)
+# 3. The model reads the same windows; cross-validation decides how far it is trusted. Where it
+#    foretells titles, they join the blend.
+engine.fit(arguments.windows, leave_out=leave_out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
+print(f"blend: {engine.settings.blend}, tilted with {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {calibration.gain}, of the bias {calibration.bias_gain}")
 
-engine.save_pretrained(arguments.out)
-print(f"saved to {arguments.out}")
+out = arguments.out or arguments.adapter.parent
+engine.save_pretrained(out)
+print(f"saved to {out}")

@@ -70,10 +70,12 @@ cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
 )
-engine.fit(config.calibration_windows, leave_out=learned_from(dataset, manifest))
+leave_out = learned_from(dataset, validated=manifest.validated)
+engine.fit(config.calibration_windows, leave_out=leave_out)
 engine.save_pretrained(out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
 gain, low, high = calibration.gain
+print(f"blend: {engine.settings.blend}, tilted with {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {gain:.5f} nats an event, 95 % {low:.5f} to {high:.5f}")
 print(f"saved to {out}: InterestEngine.from_pretrained({str(out)!r})")

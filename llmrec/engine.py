@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.contracts import Forecast, Forecaster
+from llmrec.contracts import Forecast, Forecaster, ItemScorer
 from llmrec.data.calendar import INSTANT, as_time
 from llmrec.data.files import write_text
 from llmrec.data.periods import (
@@ -34,12 +34,14 @@ from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import Edit, apply_edits, muted_items
 from llmrec.ranking.effects import EditEffect, predict_effect
+from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.tilt import Ranking, rank
 from llmrec.settings import (
     CALIBRATION_FILE,
     SETTINGS_FILE,
     EngineSettings,
     build_blend,
+    fit_ranking,
     fit_settings,
     shipped_folder,
 )
@@ -148,7 +150,9 @@ class InterestEngine:
             settings = _written_for(settings, Path(settings.model))  # a merged model
         calibration = None if folder is None or refit else folder / CALIBRATION_FILE
         forecaster = _forecaster(dataset, settings, calibration, loading)
-        blend = build_blend(dataset, end, settings.blend)
+        titles = _titles_scorer(forecaster) if forecaster.calibration else {}
+        settings = settings if titles else settings.without_titles()
+        blend = build_blend(dataset, end, settings.blend, titles)
         return cls(dataset, end, forecaster, blend, settings, write=write)
 
     def history(self, user_id: object) -> History:
@@ -322,17 +326,22 @@ class InterestEngine:
     ) -> InterestEngine:
         """Fit how far titles and reading are trusted, on the last period before the cutoff.
 
+        Where the model foretells titles, the blend and the strength of the tilt are fitted anew,
+        with titles among the scorers.
+
         Parameters
         ----------
         n_windows
             As many windows, drawn at random; None: all.
         leave_out
-            Says of a window that it is not to be used: an adapter may have learned from it.
+            Says of a window that it is not to be used: an adapter may have learned from it. See
+            `llmrec.training.pairs.learned_from`.
 
         Raises
         ------
         DataError
-            If there are too few windows; nothing has changed then.
+            If there are too few windows, or the model's adapter learned from this log up to a time
+            after the start of one and nothing says which to leave out; nothing has changed then.
         """
         from llmrec.forecasters.calibration import MIN_WINDOWS
         from llmrec.forecasters.titles import ForetoldTitles
@@ -340,12 +349,18 @@ class InterestEngine:
         found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
         kept = [window for window in found if leave_out is None or not leave_out(window)]
         windows = draw(kept, n_windows, seed)
+        if leave_out is None:
+            _check_not_learned_from(windows, self._about(), self.dataset.name)
         forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
         if forecaster.model.memory is not None and len(windows) >= MIN_WINDOWS:
             titles = ForetoldTitles(forecaster.model, forecaster.codec, counting).fit(windows)
             forecaster.prior = titles if titles.share else counting
             self.settings = replace(self.settings, titles=titles.share)
         forecaster.fit(windows)
+        if titles_scorer := _titles_scorer(forecaster):
+            blend, strength = fit_ranking(self.dataset, windows, forecaster, titles_scorer)
+            self.settings = replace(self.settings, blend=blend, strength=strength)
+            self.blend = build_blend(self.dataset, self.cutoff, blend, titles_scorer)
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -363,6 +378,10 @@ class InterestEngine:
         else:
             (folder / CALIBRATION_FILE).unlink(missing_ok=True)
 
+    def _about(self) -> AdapterAbout | None:
+        """Give what the adapter says of itself, if there is one."""
+        return AdapterAbout.find(Path(self.forecaster.model.adapter or self.settings.model))
+
     def _as_history(self, user: str | History) -> History:
         return user if isinstance(user, History) else self.history(user)
 
@@ -371,6 +390,30 @@ def _fitted_on(name: str) -> str:
     """Name the log that an engine's folder was fitted on; of anything else the default one."""
     file = Path(name) / SETTINGS_FILE
     return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
+
+
+def _titles_scorer(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
+    """Give the model as a scorer of items, by its name in settings, if it foretells titles."""
+    from llmrec.ranking.foretold import ForetoldItems
+
+    if forecaster.model.memory is None:
+        return {}
+    return {FORETOLD: ForetoldItems(forecaster.model, forecaster.codec)}
+
+
+def _check_not_learned_from(
+    windows: Sequence[Window], about: AdapterAbout | None, dataset: str
+) -> None:
+    """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
+    if about is None or about.dataset != dataset:
+        return
+    seen = sum(window.history.cutoff < as_time(about.cutoff) for window in windows)
+    if seen:
+        raise DataError(
+            f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "
+            f"{len(windows)} windows begin before: it may know what they are to validate. Give "
+            "leave_out=learned_from(dataset), of llmrec.training.pairs."
+        )
 
 
 def _written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:

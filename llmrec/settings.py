@@ -7,23 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from llmrec.contracts import ItemScorer
+from llmrec.contracts import Forecaster, ItemScorer
 from llmrec.data.calendar import INSTANT, PeriodLength, as_time
-from llmrec.data.periods import events_before, holdout_windows, latest_windows
+from llmrec.data.periods import Window, events_before, latest_windows, log_before
 from llmrec.data.readers import Dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
-from llmrec.evaluation.tuning import fit_strength
+from llmrec.evaluation.tuning import fit_strength, sharpened
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend, fit_blend
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.blend import Asked, Blend, fit_blend
+from llmrec.ranking.named import FORETOLD, fitted_scorer, scorers_for
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-FITTED_SCORES = 50_000_000  # windows x items: the blend holds the scores of all of them at once
+FITTED_SCORES = 150_000_000  # scorers x windows x items: all are held at once, 8 bytes each
+ALONE = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class EngineSettings:
     counting
         Fields of `DecayedDirichlet`.
     blend
-        Name of a scorer to its weight; scorers of weight 0 are not built.
+        Name of a scorer, see `llmrec.ranking.named`, to its weight; those of 0 are not built.
     strength
         How hard the forecast tilts the ranking (0: not at all).
     titles
@@ -75,10 +77,15 @@ class EngineSettings:
 
     def untuned(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""
-        plain = replace(self, model=model, titles=0.0, adapter="")
+        plain = replace(self.without_titles(), model=model, adapter="")
         if not self.adapter:
             return plain
         return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
+
+    def without_titles(self) -> EngineSettings:
+        """Give the same for a model that foretells no titles, or is not trusted with them."""
+        kept = {name: weight for name, weight in self.blend.items() if name != FORETOLD}
+        return replace(self, titles=0.0, blend=kept if any(kept.values()) else ALONE)
 
     def hold_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
         """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
@@ -103,41 +110,64 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
         "data": log.fingerprint,
         "fitted_before": str(log.timestamp.max() + INSTANT),
     }
-    most = min(500, max(50, FITTED_SCORES // catalog.n_items))
-    windows = draw(holdout_windows(log, catalog, dataset.period), most)
-    if len(windows) < 10:
+    latest = latest_windows(log, catalog, dataset.period)
+    if len(latest) < 10:
         events = PeriodLength.parse(dataset.period).unit == "events"
         mix = {"mix": "all" if events else "last period"}
-        return EngineSettings(counting=mix, blend={"PersonalRepeat": 1.0}, **about)
-    counting = DecayedDirichlet().fit(latest_windows(log, catalog, dataset.period))
-    scorers = _scorers(dataset, windows[0].history.cutoff)
-    blend = fit_blend(list(scorers.values()), windows, repeat=dataset.repeat)
-    strength = fit_strength(counting, blend, windows, repeat=dataset.repeat)
-    return EngineSettings(
-        counting=counting.to_dict(),
-        blend={name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)},
-        strength=strength,
-        **about,
-    )
+        return EngineSettings(counting=mix, blend=ALONE, **about)
+    counting = DecayedDirichlet().fit(latest)
+    blend, strength = fit_ranking(dataset, draw(latest, 500), counting)
+    return EngineSettings(counting=counting.to_dict(), blend=blend, strength=strength, **about)
 
 
-def build_blend(dataset: Dataset, cutoff: np.datetime64, weights: Mapping[str, float]) -> Blend:
-    """Build the scorers of non-zero weight, fitted on what lies before the cutoff."""
-    scorers = _scorers(dataset, cutoff, [name for name, weight in weights.items() if weight > 0])
-    return Blend(tuple(scorers.values()), tuple(weights[name] for name in scorers))
+def fit_ranking(
+    dataset: Dataset,
+    windows: Sequence[Window],
+    forecaster: Forecaster,
+    given: Mapping[str, ItemScorer] = MappingProxyType({}),
+) -> tuple[dict[str, float], float]:
+    """Fit the weights of a blend, and how hard a forecast tilts it, on validation windows.
+
+    The scorers that suit the log are fitted on what lies before the windows' targets
+    (`log_before`). Weights make the targets likely, and then move while lists get better.
+
+    Parameters
+    ----------
+    windows
+        So many, drawn, that not more than `FITTED_SCORES` are held.
+    given
+        More scorers, by name. They must not have learned from the windows' targets.
+
+    Returns
+    -------
+    blend, strength
+        As `EngineSettings` keeps them.
+    """
+    catalog, repeat = dataset.catalog, dataset.repeat
+    names = scorers_for(dataset.period, catalog.n_items, repeat)
+    each = (len(names) + len(given)) * catalog.n_items
+    windows = draw(windows, max(50, FITTED_SCORES // each))
+    before, histories = log_before(windows), [window.history for window in windows]
+    scorers = {name: fitted_scorer(name, before, catalog) for name in names} | dict(given)
+    asked = [Asked.of(scorer, histories) for scorer in scorers.values()]
+    blend = sharpened(fit_blend(asked, windows, repeat=repeat), windows, repeat=repeat)
+    weights = {name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)}
+    return weights, fit_strength(forecaster, blend, windows, repeat=repeat)
 
 
-def _scorers(
-    dataset: Dataset, cutoff: np.datetime64, names: Sequence[str] | None = None
-) -> dict[str, ItemScorer]:
-    built: dict[str, ItemScorer] = {}
-    for name in names or ("RecentPopularity", "PersonalRepeat", "ImplicitALS"):
-        if name == "ImplicitALS":
-            built[name] = ImplicitALS().fit(dataset.log, dataset.catalog, cutoff)
-        elif name == "PersonalRepeat":
-            built[name] = PersonalRepeat()
-        elif name == "RecentPopularity":
-            built[name] = RecentPopularity()
-        else:
-            raise DataError(f"no scorer is called {name!r}")
-    return built
+def build_blend(
+    dataset: Dataset,
+    cutoff: np.datetime64,
+    weights: Mapping[str, float],
+    given: Mapping[str, ItemScorer] = MappingProxyType({}),
+) -> Blend:
+    """Build the scorers of non-zero weight, fitted on what lies before the cutoff.
+
+    ``given`` are scorers at hand, by name. DataError if a scorer is unknown and not given.
+    """
+    kept = {name: weight for name, weight in weights.items() if weight > 0}
+    scorers = [
+        given[name] if name in given else fitted_scorer(name, dataset.log, dataset.catalog, cutoff)
+        for name in kept
+    ]
+    return Blend(tuple(scorers), tuple(kept.values()))

@@ -12,9 +12,13 @@ import llmrec
 from llmrec import DataError, Edit, InterestEngine
 from llmrec.data.readers import Dataset, read_table
 from llmrec.forecasters.calibration import Calibration
+from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.foretold import ForetoldItems
+from llmrec.ranking.named import FORETOLD
 from llmrec.settings import EngineSettings, fit_settings
 from tests.forecasters.fakes import FakeModel
+from tests.ranking.fakes import Foretelling
 from tests.worlds import CATEGORIES, START
 
 
@@ -30,6 +34,40 @@ def frame(n_users: int = 60, n_days: int = 70) -> pd.DataFrame:
                 (f"u{user:03d}", f"i{item:03d}", time, f"Title {item}", CATEGORIES[item % 5])
             )
     return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "title", "categories"])
+
+
+class Teller(FakeModel):
+    """Reads and writes as the fake does, and foretells titles; it is a model that was merged."""
+
+    base_fingerprint = "fake"
+
+    def __init__(self) -> None:
+        teller = Foretelling([f"Title {item}" for item in range(25)])
+        self.memory, self.encode, self.foretell = teller.memory, teller.encode, teller.foretell  # type: ignore[method-assign]
+
+
+def merged(folder: Path, dataset: Dataset, *, cutoff: str) -> str:
+    """Write what a merged model says of itself: what it learned from, and until when."""
+    names = dataset.catalog.categories
+    about = AdapterAbout(
+        base_model="fake",
+        base_fingerprint="fake",
+        labels=names,
+        categories=names,
+        prompt="forecast-v3",
+        dataset=dataset.name,
+        data_fingerprint="",
+        cutoff=cutoff,
+        period=dataset.period,
+        seed=0,
+        config={"budget": 300},
+        metrics={},
+        versions={},
+        merged=True,
+    )
+    folder.mkdir(exist_ok=True)
+    about.save(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +198,12 @@ def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset)
         changed = [*edits, *found.change.edits]
         if found.change.edits and "War" not in found.change.categories:
             again = engine.recommend("u001", k=25, forecast=forecast, edits=changed)
-            (after,) = (i.rank for i in again if i.item_id == item.item_id)
-            assert after == found.change.rank_after
-            assert (after <= 3) != (item.rank <= 3)
+            after = {i.item_id: i.rank for i in again}.get(item.item_id)
+            if any(edit.factor == 0 for edit in found.change.edits):
+                assert after is None  # muted: it is not recommended at all
+            else:
+                assert after == found.change.rank_after
+                assert (after <= 3) != (item.rank <= 3)
 
 
 def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> None:
@@ -256,3 +297,41 @@ def test_too_few_windows_to_fit_on_are_refused_before_anything_is_read() -> None
     engine = InterestEngine.from_pretrained(data=read_table(frame(n_users=20), period="7D"))
     with pytest.raises(DataError, match="too few"):
         engine.fit()
+
+
+def test_a_model_that_foretells_titles_is_one_of_the_scorers_and_stays_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: Teller())
+    model = merged(tmp_path / "model", dataset, cutoff="2020-01-01")
+    engine = InterestEngine.from_pretrained(model, data=dataset)
+    assert FORETOLD not in engine.settings.blend
+    engine.fit(60)
+    assert FORETOLD in engine.settings.blend
+    weights = {**engine.settings.blend, FORETOLD: 0.7}  # a hash earns none
+    engine.settings = replace(engine.settings, blend=weights)
+    engine.save_pretrained(tmp_path)
+    again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    item = again.recommend("u001", k=1)[0]
+    assert again.settings == engine.settings
+    assert item.explanation.scorer_parts[ForetoldItems.name] < 0
+    # Not with a model that the weights were not fitted for.
+    monkeypatch.setattr(Teller, "fingerprint", "fake-2")
+    other = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    assert FORETOLD not in other.settings.blend
+    assert ForetoldItems.name not in other.recommend("u001", k=1)[0].explanation.scorer_parts
+
+
+def test_an_engine_is_not_fitted_on_what_its_adapter_learned_from(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: Teller())
+    model = merged(tmp_path / "model", dataset, cutoff=str(dataset.log.timestamp.max()))
+    engine = InterestEngine.from_pretrained(model, data=dataset)
+    fitted = engine.settings
+    with pytest.raises(DataError, match="learned from small up to"):
+        engine.fit()
+    assert engine.settings == fitted
+    assert engine.forecaster.calibration is None
+    engine.fit(60, leave_out=lambda window: False)  # somebody who knows says that it did not
+    assert engine.forecaster.calibration is not None

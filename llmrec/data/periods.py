@@ -46,6 +46,7 @@ __all__ = [
     "holdout_windows",
     "item_counts_between",
     "latest_windows",
+    "log_before",
     "make_histories",
     "make_windows",
     "period_counts",
@@ -311,6 +312,23 @@ def _event_timelines(
 def events_before(log: Interactions, cutoff: Time) -> Interactions:
     """Give the log as it was just before a cutoff; DataError if it was empty."""
     return log.without({"at or after the cutoff": log.timestamp >= as_time(cutoff)})
+
+
+def log_before(windows: Sequence[Window]) -> Interactions:
+    """Give the log to fit something on that windows will judge: nothing of their targets is in it.
+
+    Where one time cuts all windows, nothing of anybody at or after it is. Where periods are counted
+    in events and each person is cut at their own one, "before" holds person by person, as in
+    `Fitted`: what others took later in time stays.
+    """
+    log = windows[0].history.log
+    cutoff = min(window.history.cutoff for window in windows)
+    if cutoff == max(window.history.cutoff for window in windows):
+        return events_before(log, cutoff)
+    stops = log.user_offsets[1:].copy()
+    users = [window.history.user_idx for window in windows]
+    np.minimum.at(stops, users, [window.target.start for window in windows])
+    return log.without({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
 
 
 def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:

@@ -48,8 +48,9 @@ def sharpened(
     the greatest NDCG@k, up to `PASSES` times round: a search on the measure itself, which has no
     gradient. All scores are held at once, in float32.
     """
-    parts = Blend(blend.scorers, (1.0,) * len(blend.weights)).parts([w.history for w in windows])
-    scores = parts.astype(np.float32)
+    histories = [window.history for window in windows]
+    each = [Blend((scorer,), (1.0,)).parts(histories)[0] for scorer in blend.scorers]
+    scores = np.stack([found.astype(np.float32) for found in each])
     possible = np.stack([possible_items(window.history, repeat) for window in windows])
     wanted = [np.unique(window.target.item_idx) for window in windows]
     wanted = [items[row[items]] for items, row in zip(wanted, possible, strict=True)]

@@ -8,11 +8,11 @@ from math import sqrt
 
 import numpy as np
 
-from llmrec.contracts import FloatArray, Forecast
+from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.explain.evidence import percent
-from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.blend import Asked, Blend, Repeat
 from llmrec.ranking.edits import MAX_FACTOR, Edit
 from llmrec.ranking.tilt import Ranking
 from llmrec.ranking.tilt import rank as rank_items
@@ -116,17 +116,6 @@ class WhatRemoves:
         return f"With {named} {change}, {self.title} drops to rank {self.rank_after}."
 
 
-@dataclass(frozen=True)
-class _ScoredOnce:
-    """A scorer's (1, n_items) scores of one history, kept."""
-
-    name: str
-    kept: FloatArray
-
-    def scores(self, histories: Sequence[History]) -> FloatArray:
-        return self.kept
-
-
 def ranks_again(
     history: History, forecast: Forecast, blend: Blend, *, strength: float, repeat: Repeat
 ) -> Rerank:
@@ -134,11 +123,8 @@ def ranks_again(
 
     The parameters are those of `rank`.
     """
-    scored = [
-        _ScoredOnce(name, scorer.scores([history]))
-        for name, scorer in zip(blend.names, blend.scorers, strict=True)
-    ]
-    kept, n_items = Blend(scored, blend.weights), history.catalog.n_items
+    asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
+    kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
 
     def rerank(edits: Sequence[Edit]) -> Ranking:
         return rank_items(

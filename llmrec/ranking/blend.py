@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,37 @@ class Blend:
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""
         return np.asarray(self.parts(histories).sum(axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A scorer's scores of some histories, asked for once and looked up from then on.
+
+    Parameters
+    ----------
+    name
+        What explanations call it.
+    rows
+        (n_items,) scores of each history, see `of`. Histories are of one log.
+    """
+
+    name: str
+    rows: Mapping[tuple[int, int, np.datetime64], FloatArray]
+
+    @classmethod
+    def of(cls, scorer: ItemScorer, histories: Sequence[History], name: str = "") -> Asked:
+        """Ask a scorer about all of them; ``name`` is another one than its own."""
+        name = name or Blend((scorer,), (1.0,)).names[0]
+        rows = scorer.scores(histories)
+        return cls(name, {_place(h): row for h, row in zip(histories, rows, strict=True)})
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) what the scorer said; KeyError if it was not asked."""
+        return np.stack([self.rows[_place(history)] for history in histories])
+
+
+def _place(history: History) -> tuple[int, int, np.datetime64]:
+    return history.user_idx, history.event_ids.stop, history.cutoff
 
 
 def fit_blend(

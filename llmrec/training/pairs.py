@@ -128,12 +128,13 @@ def seen_and_held_out(
     return [windows for windows in people if windows], held_out
 
 
-def learned_from(dataset: Dataset, manifest: Manifest) -> Callable[[Window], bool]:
+def learned_from(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
     """Give a function that says whether a window's target was learned from, or decided.
 
     It goes by a person's id and the number of the event, so windows may be of a shorter log.
+    ``dataset`` is whole, and ``validated`` as for `seen_and_held_out`.
     """
-    people, held_out = seen_and_held_out(dataset, validated=manifest.validated)
+    people, held_out = seen_and_held_out(dataset, validated=validated)
     stops: dict[str, int] = {}
     for window in [*held_out, *(window for windows in people for window in windows)]:
         user = window.history.user_id

@@ -27,6 +27,8 @@ from llmrec import DataError, InterestEngine, load_dataset
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ABOUT_FILE, SEEN, AdapterAbout
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.named import FORETOLD
+from llmrec.settings import EngineSettings
 from llmrec.training.config import TrainingConfig, load_config
 from llmrec.training.typed import ConfigError
 from tests import worlds
@@ -34,7 +36,7 @@ from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
 
 ROOT = Path(__file__).parents[2]
 FINETUNE, CONFIGS = ROOT / "finetune", ROOT / "finetune" / "configs"
-TINY = CONFIGS / "tiny-cpu.yaml"
+TINY, AGAIN = CONFIGS / "tiny-cpu.yaml", Path("again")
 # The configs of the other training recipe start with a model that is not there.
 OF_LORA = sorted(path for path in CONFIGS.glob("*.yaml") if load_config(path).model != "new")
 # Base models by how their names start, and the tiny one that stands for each.
@@ -143,6 +145,18 @@ def test_an_engine_that_was_trained_needs_nothing_but_its_folder(trained: Path) 
     assert forecast.category_weights.sum() == pytest.approx(1)
     assert forecast.description
     assert [item.rank for item in engine.recommend("u001", k=3)] == [1, 2, 3]
+
+
+def test_an_engine_is_fitted_again_around_its_adapter(trained: Path) -> None:
+    before = contents(trained)
+    run("calibrate", "--adapter", trained / "adapter", "--windows", 50, "--out", "again")
+    assert contents(trained) == before
+    first, again = (EngineSettings.load(folder / "engine.json") for folder in (trained, AGAIN))
+    assert again == first
+    assert FORETOLD in again.blend
+    assert contents(AGAIN / "adapter") == contents(trained / "adapter")
+    with pytest.raises(SystemExit):
+        run("calibrate", "--data", "tiny")
 
 
 def test_the_adapter_says_all_that_it_is(trained: Path) -> None:

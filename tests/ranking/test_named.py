@@ -1,0 +1,53 @@
+"""Scorers by name: each can be fitted, a log gets those that suit it, the rest is refused."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from llmrec.data.periods import make_histories
+from llmrec.errors import DataError
+from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.item_item import MOST_ITEMS
+from llmrec.ranking.named import FORETOLD, SCORERS, fitted_scorer, scorers_for
+from tests.worlds import START, catalog, log
+
+ITEMS, EVENTS = catalog(), log(n_users=12)
+CUTOFF = START + np.timedelta64(28, "D")
+LOGS = list(product(("7D", "10 events"), (25, MOST_ITEMS + 1), ("allow", "exclude")))
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_name_is_a_scorer_that_knows_nothing_after_the_cutoff(name: str) -> None:
+    if name == "ImplicitALS":
+        pytest.importorskip("implicit")
+    scorer = fitted_scorer(name, EVENTS, ITEMS, CUTOFF)
+    histories = make_histories(EVENTS, ITEMS, "7D", CUTOFF)
+    assert np.isfinite(scorer.scores(histories)).all()
+
+
+@pytest.mark.parametrize(("period", "n_items", "repeat"), LOGS)
+def test_the_scorers_for_a_log_go_by_different_names_in_explanations(
+    period: str, n_items: int, repeat: Repeat
+) -> None:
+    names = scorers_for(period, n_items, repeat)
+    scorers = [fitted_scorer(name, EVENTS, ITEMS) for name in names]
+    blend = Blend(scorers, (1.0,) * len(scorers))  # refuses two of one name
+    assert len(set(blend.names)) == len(names) == len(set(names))
+
+
+def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> None:
+    for period, n_items, repeat in LOGS:
+        names = scorers_for(period, n_items, repeat)
+        assert ("PersonalRepeat" in names) == (repeat == "allow")
+        assert any(name.startswith("Ease") for name in names) == (n_items <= MOST_ITEMS)
+        assert ("EaseByEvents" in names) == (period == "10 events" and n_items <= MOST_ITEMS)
+
+
+def test_a_name_of_no_scorer_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(DataError, match=r"'Eese'.*Ease.*ForetoldItems"):
+        fitted_scorer("Eese", EVENTS, ITEMS)
+    with pytest.raises(DataError, match="memory of titles"):
+        fitted_scorer(FORETOLD, EVENTS, ITEMS)

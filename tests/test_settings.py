@@ -1,0 +1,184 @@
+"""How a ranking is fitted: on which events, no worse than before, and files that are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrec.contracts import FloatArray
+from llmrec.data.calendar import INSTANT
+from llmrec.data.periods import (
+    History,
+    Window,
+    events_before,
+    holdout_cutoff,
+    latest_windows,
+    log_before,
+    make_windows,
+)
+from llmrec.data.readers import Dataset, load_dataset
+from llmrec.errors import DataError
+from llmrec.evaluation.backtest import draw, evaluate_rankings
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.ranking.blend import Blend, fit_blend
+from llmrec.ranking.named import FORETOLD, fitted_scorer
+from llmrec.ranking.tilt import rank
+from llmrec.settings import EngineSettings, build_blend, fit_ranking, fit_settings
+from tests.real_parts import needs_real_parts
+from tests.worlds import catalog, log
+
+BEFORE = ("RecentPopularity", "PersonalRepeat", "ImplicitALS")  # what engines once blended
+
+
+def world(period: str = "7D", n_users: int = 80) -> Dataset:
+    items = catalog()
+    events = log(n_users, n_periods=8).aligned(items)
+    return Dataset("world", events, items, period, "items", "person", "allow")
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """Scores the target's items above all others."""
+
+    windows: Sequence[Window]
+    name: str = "knows"
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        targets = {w.history.user_idx: w.target.item_idx for w in self.windows}
+        found = np.full((len(histories), histories[0].catalog.n_items), -5.0)
+        for row, history in zip(found, histories, strict=True):
+            row[targets[history.user_idx]] = -1.0
+        return found
+
+
+def ndcg(blend: Blend, windows: Sequence[Window], dataset: Dataset) -> float:
+    histories = [window.history for window in windows]
+    forecasts = DecayedDirichlet().forecast(histories)
+    lists = rank(forecasts, histories, blend, k=10, strength=0, repeat=dataset.repeat)
+    table = evaluate_rankings({"it": lists}, windows, repeat=dataset.repeat)
+    return float(table.set_index("metric").loc["ndcg@10", "value"])
+
+
+def held_out(dataset: Dataset, fitted: Sequence[Window], judged: Sequence[Window]) -> list[float]:
+    """NDCG@10 on some windows of the blend fitted on others, as it is and as it once was."""
+    before = log_before([*fitted, *judged])
+    weights, _ = fit_ranking(dataset, fitted, DecayedDirichlet())
+    scorers = [fitted_scorer(name, before, dataset.catalog) for name in weights]
+    now = Blend(scorers, tuple(weights.values()))
+    old = [fitted_scorer(name, before, dataset.catalog) for name in BEFORE]
+    once = fit_blend(old, fitted, repeat=dataset.repeat)
+    return [ndcg(blend, judged, dataset) for blend in (now, once)]
+
+
+@pytest.mark.parametrize("period", ["7D", "10 events"])
+def test_the_log_before_windows_holds_their_histories_and_nothing_of_their_targets(
+    period: str,
+) -> None:
+    dataset = world(period)
+    windows = latest_windows(dataset.log, dataset.catalog, period)[::2]
+    before = log_before(windows)
+    for window in windows:
+        user = before.user_index(window.history.user_id)
+        first, stop = before.user_offsets[user : user + 2]
+        times = before.timestamp[first:stop]
+        own = window.history.event_ids
+        np.testing.assert_array_equal(times, window.history.log.timestamp[own.start : own.stop])
+    asked = {window.history.user_id for window in windows}
+    others = [user for user in dataset.log.user_ids if user not in asked]
+    assert others
+    if period == "7D":  # one time for everybody
+        assert before.timestamp.max() < windows[0].history.cutoff
+
+
+@pytest.mark.parametrize("period", ["7D", "10 events"])
+def test_what_happens_in_the_targets_and_after_does_not_reach_the_fitted_scorers(
+    period: str,
+) -> None:
+    dataset = world(period)
+    windows = latest_windows(dataset.log, dataset.catalog, period)
+    early = draw(windows, 40)
+    histories = [window.history for window in early]
+    # A scorer that had seen a target's events would refuse the history that lacks them.
+    for name in ("Ease", "EaseByEvents", "EaseByDays", "Cosine", "Successors"):
+        assert fitted_scorer(name, log_before(early), dataset.catalog).scores(histories).any()
+        with pytest.raises(ValueError, match="fit it"):
+            fitted_scorer(name, dataset.log, dataset.catalog).scores(histories)
+
+
+@pytest.mark.parametrize("period", ["7D", "10 events"])
+def test_lists_of_people_held_out_are_not_worse_than_those_of_the_blend_before(
+    period: str,
+) -> None:
+    pytest.importorskip("implicit")
+    dataset = world(period, n_users=200)
+    windows = latest_windows(dataset.log, dataset.catalog, period)
+    now, once = held_out(dataset, windows[::2], windows[1::2])
+    assert now > once - 0.01
+
+
+@needs_real_parts
+def test_on_films_the_blend_beats_the_one_before_by_a_tenth() -> None:
+    pytest.importorskip("implicit")
+    dataset = load_dataset("ml-100k")
+    dataset = replace(
+        dataset, log=events_before(dataset.log, holdout_cutoff(dataset.log, dataset.period))
+    )
+    windows = draw(latest_windows(dataset.log, dataset.catalog, dataset.period), 240)
+    now, once = held_out(dataset, windows[::2], windows[1::2])
+    assert now > 1.1 * once
+
+
+def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> None:
+    dataset = world()
+    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+    given = {FORETOLD: Knowing(windows)}
+    weights, _ = fit_ranking(dataset, windows, DecayedDirichlet(), given)
+    assert weights[FORETOLD] > 2 * max(w for name, w in weights.items() if name != FORETOLD)
+    end = dataset.log.timestamp.max() + INSTANT
+    assert "knows" in build_blend(dataset, end, weights, given).names
+    with pytest.raises(DataError, match="memory of titles"):
+        build_blend(dataset, end, weights)
+
+
+def test_settings_without_titles_rank_by_the_other_scorers_or_by_what_was_taken() -> None:
+    both = EngineSettings(blend={"Ease": 0.4, FORETOLD: 0.6}, titles=0.8)
+    assert both.without_titles() == EngineSettings(blend={"Ease": 0.4})
+    assert both.untuned("other").blend == {"Ease": 0.4}
+    alone = EngineSettings(blend={"Ease": 0.0, FORETOLD: 0.6})
+    assert alone.without_titles().blend == {"PersonalRepeat": 1.0}
+
+
+def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path) -> None:
+    pytest.importorskip("implicit")
+    weights: Mapping[str, float] = dict(zip(BEFORE, (0.2, 0.6, 0.1), strict=True))
+    (tmp_path / "engine.json").write_text(json.dumps({"blend": weights, "strength": 0.5}))
+    loaded, dataset = EngineSettings.load(tmp_path / "engine.json"), world()
+    end = dataset.log.timestamp.max() + INSTANT
+    blend = build_blend(dataset, end, loaded.without_titles().blend)
+    assert blend.names == (
+        "popular in the last 28 days",
+        "taken before",
+        "people with similar taste",
+    )
+    assert tuple(blend.weights) == (0.2, 0.6, 0.1)
+
+
+def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:
+    settings = fit_settings(world())
+    assert settings.blend.keys() == {"RecentPopularity", "PersonalRepeat", "EaseByDays"}
+    films = replace(world("10 events"), repeat="exclude")
+    found = fit_settings(films).blend
+    assert found.keys() == {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}
+    assert any(found.values())
+
+
+def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:
+    dataset = world("10 events")
+    cutoff = holdout_cutoff(dataset.log, "10 events")
+    windows = make_windows(dataset.log, dataset.catalog, "10 events", cutoff)
+    assert log_before(windows).timestamp.max() < cutoff
