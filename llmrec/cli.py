@@ -44,8 +44,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
-Names = Annotated[list[str] | None, typer.Option(help="A category; may be given again.")]
+Names = list[str] | None
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
+
+
+def _wished(what: str) -> Any:
+    """Give an option that stands among the wishes in --help."""
+    return typer.Option(help=what, rich_help_panel="Wishes: what should differ from the forecast")
 
 
 def main() -> None:
@@ -157,13 +162,13 @@ def recommend(
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
-    wish: Annotated[str, typer.Option(help='In words: "more thrillers, no horror".')] = "",
-    more: Names = None,
-    less: Names = None,
-    mute: Names = None,
-    lock: Names = None,
-    until: Annotated[str | None, typer.Option(help="Day on which these four end.")] = None,
-    strength: Annotated[float | None, typer.Option(help="0: no tilt; 1: as forecast.")] = None,
+    wish: Annotated[str, _wished('In words: "more thrillers, no horror".')] = "",
+    more: Annotated[Names, _wished("Twice as much of a category; again for another.")] = None,
+    less: Annotated[Names, _wished("Half as much of a category.")] = None,
+    mute: Annotated[Names, _wished("Nothing of a category.")] = None,
+    lock: Annotated[Names, _wished("A category at the very share forecast.")] = None,
+    until: Annotated[str | None, _wished("Day on which these four end.")] = None,
+    strength: Annotated[float | None, _wished("Tilt; 0: none, 1: as forecast.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to one person, each with its reason.

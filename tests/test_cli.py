@@ -118,6 +118,14 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
     assert len(left_or_stayed) + len(effect["left"]) == 5
 
 
+def test_help_shows_wishes_apart_from_the_rest() -> None:
+    shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    rest, wishes = shown.output.split("Wishes: what should differ from the forecast")
+    for option in ("--wish", "--more", "--less", "--mute", "--lock", "--until", "--strength"):
+        assert f" {option} " in wishes
+    assert " --why-not " in rest
+
+
 def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--mute", "war"]
     shown = RUN.invoke(cli.app, [*arguments, "--until", "2019-01-01"])
