@@ -45,6 +45,8 @@ class Ranking:
         (n, n_scorers) each scorer's contribution: its weight times its log-probability.
     category_parts
         (n, n_categories) sparse: each category's contribution from the tilt.
+    muted
+        (n,) items with any share of a muted category: they are ranked, and listed nowhere.
     """
 
     item_idx: IntArray
@@ -52,6 +54,7 @@ class Ranking:
     scorer_names: tuple[str, ...]
     scorer_parts: FloatArray
     category_parts: sparse.csr_array
+    muted: BoolArray
 
 
 def rank(
@@ -115,7 +118,9 @@ def rank(
             category_parts = history.catalog.shares[best]
             category_parts.data *= pull[category_parts.indices]
             scorer_parts = np.ascontiguousarray(parts[:, best].T)
-            rankings.append(Ranking(best, scores[best], blend.names, scorer_parts, category_parts))
+            rankings.append(
+                Ranking(best, scores[best], blend.names, scorer_parts, category_parts, muted[best])
+            )
     return rankings
 
 
