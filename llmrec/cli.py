@@ -180,14 +180,14 @@ def recommend(
     chosen = {MORE: more, LESS: less, MUTE: mute, KEEP: lock}
     wishes = _wishes(history, wish, chosen, until)
     result = engine.forecast(history)
-    items = engine.recommend(history, k, forecast=result, edits=wishes.edits, strength=strength)
-    answer = engine.why_not(history, why_not, k).text if why_not else ""
+    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
+    items = engine.recommend(history, k, **changed)
+    answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
     shown = printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
     if wishes.edits or strength is not None:
-        answer = answer and f"Without the wishes: {answer}"
-        effect = engine.effect(history, wishes.edits, forecast=result, strength=strength)
+        effect = engine.effect(history, **changed)
         outcome = effect.verify(k)
-        shown |= {"effect": printing.effect_summary(wishes, effect, outcome), "why_not": answer}
+        shown |= {"effect": printing.effect_summary(wishes, effect, outcome)}
         view = Group(printing.foretold(wishes, effect), printing.came_of_it(effect, outcome, items))
     else:
         view = printing.listing(items)

@@ -118,6 +118,12 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
     assert len(left_or_stayed) + len(effect["left"]) == 5
 
 
+def test_why_not_is_answered_with_the_wishes(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "--why-not", "i004"]
+    shown = RUN.invoke(cli.app, [*arguments, "--mute", "war"])
+    assert "Title 4 cannot be on the list: a category of it is muted." in shown.output
+
+
 def test_help_shows_wishes_apart_from_the_rest() -> None:
     shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
     rest, wishes = shown.output.split("Wishes: what should differ from the forecast")

@@ -177,7 +177,7 @@ def why_not(
     rank = rank_listed(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
-    position, last = rank - 1, min(k, np.count_nonzero(~now.muted)) - 1
+    position, last = rank - 1, min(k, int((~now.muted).sum())) - 1
     gap = float(now.scores[last] - now.scores[position])
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
