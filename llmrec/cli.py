@@ -45,6 +45,9 @@ Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
 Names = list[str] | None
+InModelWords = Annotated[
+    bool, typer.Option("--in-model-words", help="Let the model choose the words of reasons.")
+]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
@@ -162,6 +165,7 @@ def recommend(
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
+    in_model_words: InModelWords = False,
     wish: Annotated[str, _wished('In words: "more thrillers, no horror".')] = "",
     more: Annotated[Names, _wished("Twice as much of a category; again for another.")] = None,
     less: Annotated[Names, _wished("Half as much of a category.")] = None,
@@ -181,7 +185,7 @@ def recommend(
     wishes = _wishes(history, wish, chosen, until)
     result = engine.forecast(history)
     changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
-    items = engine.recommend(history, k, **changed)
+    items = engine.recommend(history, k, in_model_words=in_model_words, **changed)
     answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
     shown = printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
     if wishes.edits or strength is not None:
@@ -207,9 +211,7 @@ def explain(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
-    in_model_words: Annotated[
-        bool, typer.Option("--in-model-words", help="Let the model choose the words.")
-    ] = False,
+    in_model_words: InModelWords = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain one item: its score, the forecast and events behind it, and what would move it."""

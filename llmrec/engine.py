@@ -204,6 +204,7 @@ class InterestEngine:
         edits: Sequence[Edit] = (),
         strength: float | None = None,
         repeat: Repeat | None = None,
+        in_model_words: bool = False,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation; fewer where fewer may be listed.
 
@@ -218,6 +219,9 @@ class InterestEngine:
             How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
+        in_model_words
+            Whether the model words the reasons, among true sentences; where its words do not hold,
+            they are not shown and ``explanation.refused`` says so. `wording_note` sums that up.
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
@@ -229,6 +233,8 @@ class InterestEngine:
             explain_item(ranking, int(position), history, edited)
             for position in np.flatnonzero(~ranking.muted)
         ]
+        if in_model_words:
+            explanations = worded(self.forecaster.model, explanations)
         return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
 
     def effect(
@@ -309,8 +315,7 @@ class InterestEngine:
         forecast, edits, strength, repeat
             As for `recommend`: the list that they give is explained.
         in_model_words
-            Whether the model words it, among true sentences; where its words do not hold, they are
-            not shown and ``item.refused`` says so.
+            As for `recommend`; ``item.refused`` says why the model's words are not shown.
 
         Raises
         ------

@@ -24,6 +24,7 @@ from llmrec.explain import picture
 from llmrec.explain.evidence import day, percent
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.whole import Explanation, score_parts
+from llmrec.explain.wording import wording_note
 from llmrec.ranking.effects import EditEffect, EditOutcome
 from llmrec.ranking.wishes import Wishes, sentences
 
@@ -182,12 +183,17 @@ def show_person(
 
 
 def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
-    """Lay out recommended items, each with its reason and, by item id, how it moved."""
+    """Lay out recommended items, each with its reason and, by item id, how it moved.
+
+    If the model was asked to word the reasons, one line says how often that held.
+    """
     lines: list[Any] = []
     for item in items:
         move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
         lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
         lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
+    if note := wording_note([item.explanation for item in items]):
+        lines.append(Padding(Text(note), (1, 2, 0, 2)))
     return Group(*lines)
 
 
@@ -360,6 +366,7 @@ def summary(
         ],
         "source": vars(forecast.source),
         "items": [item.explanation.to_dict() for item in items],
+        "wording": wording_note([item.explanation for item in items]),
     }
 
 

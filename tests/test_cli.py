@@ -58,6 +58,19 @@ def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     assert as_json["why_not"]
 
 
+def test_recommend_sums_up_in_one_line_what_the_model_worded_and_what_did_not_hold(
+    table: str,
+) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3"]
+    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"])
+    note = "0 of 3 reasons are in the model's words; 3 did not hold and are not shown."
+    assert note in shown.output
+    assert "reasons are in" not in RUN.invoke(cli.app, arguments).output
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--in-model-words", "--json"]).stdout)
+    assert found["wording"] == note
+    assert all(item["refused"] for item in found["items"])
+
+
 def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -> None:
     arguments = ["explain", "u001", "i004", "--data", table, "-k", "3"]
     shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
