@@ -246,9 +246,8 @@ def foretold(wishes: Wishes, effect: EditEffect) -> Group:
         *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
         *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
     ]
-    if effect.strength_after != effect.strength_before:
-        change = f"{effect.strength_after:g} instead of {effect.strength_before:g}"
-        understood.append(f"The forecast tilts the list with a strength of {change}.")
+    if change := strength_change(effect):
+        understood.append(change)
     lines: list[Any] = [Text("Understood", style="bold")]
     lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
     if wishes.misread:
@@ -260,9 +259,8 @@ def foretold(wishes: Wishes, effect: EditEffect) -> Group:
 def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation]) -> Group:
     """Lay out the list with the edits, what changed on it, and whether that was foretold."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
-    moves = {ids[item]: f"was {was}" for item, (was, _) in outcome.moved.items()}
-    moves |= {ids[item]: "new" for item in outcome.entered}
-    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moves)]
+    moved = {ids[item]: move for item, move in moves(outcome).items()}
+    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moved)]
     if not items:
         parts.append(Text("  Nothing is left: all that could be listed is muted or was taken."))
     if outcome.left:
@@ -270,6 +268,20 @@ def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recomme
         parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
     parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
     return Group(*parts)
+
+
+def strength_change(effect: EditEffect) -> str:
+    """Say how hard the forecast tilts the list, if that changes; else ""."""
+    before, after = effect.strength_before, effect.strength_after
+    if after == before:
+        return ""
+    return f"The forecast tilts the list with a strength of {after:g} instead of {before:g}."
+
+
+def moves(outcome: EditOutcome) -> dict[int, str]:
+    """Say of each listed item that is new, or stood elsewhere: "new", "was 7"."""
+    moved = {item: f"was {was}" for item, (was, _) in outcome.moved.items()}
+    return moved | dict.fromkeys(outcome.entered, "new")
 
 
 def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
