@@ -13,6 +13,7 @@ from llmrec.errors import EditError, MissingExtraError
 from llmrec.printing import moves, strength_change, verdict
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect
+from llmrec.ranking.tilt import MAX_STRENGTH
 from llmrec.ranking.wishes import sentences
 
 try:
@@ -56,7 +57,7 @@ class Sliders:
         names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
         fitted = engine.settings.strength
         self.factors = {name: _slider(name, 1.0, HIGHEST) for name in names}
-        self.strength = _slider("tilt", fitted, max(2.0, 2 * fitted))
+        self.strength = _slider("tilt", fitted, min(MAX_STRENGTH, max(2.0, 2 * fitted)))
         self._list = ipywidgets.HTML(self._ranked(), layout={"flex": "1 1 0%"})
         moved = [*self.factors.values(), self.strength]
         for slider in moved:
