@@ -197,7 +197,7 @@ def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> Wha
 
     def removes(name: str, hundredths: int) -> bool:
         try:
-            after = rank_listed(rerank([Edit(name, hundredths / 100)]), item_idx)
+            after = rank_listed(rerank(_edits((name,), hundredths / 100)), item_idx)
         except EditError:  # no other category has any of the forecast, so it cannot be muted
             return False
         return after is None or after > k
@@ -206,7 +206,7 @@ def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> Wha
     if found is None:
         return WhatRemoves(title, k, rank, reason="all of the forecast is theirs")
     name, hundredths = found
-    after = rank_in(rerank([Edit(name, hundredths / 100)]), item_idx)
+    after = rank_in(rerank(_edits((name,), hundredths / 100)), item_idx)
     return WhatRemoves(title, k, rank, (name,), hundredths / 100, after)
 
 

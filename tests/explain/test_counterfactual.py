@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_items_scored_once_rank_as_they_do_when_scored_each_time() -> None:
         (afresh,) = rank([AHEAD], [ann], TASTE, k=12, strength=0.5, repeat="exclude", edits=edits)
         assert rerank(edits).item_idx.tolist() == afresh.item_idx.tolist()
         assert rerank(edits).scores.tobytes() == afresh.scores.tobytes()
+
+
+def test_rankings_that_were_asked_for_can_be_kept_by_their_edits() -> None:
+    kept = cache(ranks_again(person(["ab"])))
+    for item in kept(()).item_idx.tolist():
+        assert what_removes(item, kept, K, catalog()).rank == why_not(item, kept, K, catalog()).rank
+    assert kept.cache_info().hits
 
 
 def test_what_is_asked_for_comes_on_top_of_the_edits_that_rank_already() -> None:
