@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from llmrec.contracts import FloatArray, IntArray
-from llmrec.data.calendar import INSTANT, Period, PeriodLength
+from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
 from llmrec.data.embedded import log_folder
 from llmrec.data.interactions import Interactions
@@ -25,7 +25,7 @@ from llmrec.data.periods import (
     Window,
     cutoffs,
     events_before,
-    history_until,
+    make_histories,
     make_windows,
 )
 from llmrec.data.readers import Dataset, load_dataset
@@ -202,16 +202,22 @@ def _windows(
     least: int,
 ) -> list[Window]:
     """Cut each person's events at a position; the history lies in the log without what follows."""
-    length, found = PeriodLength.parse(period), []
+    pasts, found = make_histories(before, catalog, period), []
     stops = log.user_offsets[1:]
     for user, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         if stop == start or start - log.user_offsets[user] < least:
             continue
         span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
-        own = before.user_index(str(log.user_ids[user]))
-        history = history_until(before, catalog, length, own, span.start)
-        found.append(Window(history, Target(log, catalog, start, stop, span)))
+        past = pasts[before.user_index(str(log.user_ids[user]))]
+        target = Target(log, catalog, start, stop, span)
+        found.append(Window(_ending(past, span.start), target))
     return found
+
+
+def _ending(past: History, cutoff: np.datetime64) -> History:
+    """Let a past in periods of events end at a cutoff; its log, not a time, says what is in it."""
+    bounds = np.append(np.minimum(past.bounds[:-1], cutoff), cutoff)
+    return replace(past, bounds=bounds, cutoff=cutoff)
 
 
 def main() -> None:

@@ -44,8 +44,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
-Names = Annotated[list[str] | None, typer.Option(help="A category; may be given again.")]
+Names = list[str] | None
+InModelWords = Annotated[
+    bool, typer.Option("--in-model-words", help="Let the model choose the words of reasons.")
+]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
+
+
+def _wished(what: str) -> Any:
+    """Give an option that stands among the wishes in --help."""
+    return typer.Option(help=what, rich_help_panel="Wishes: what should differ from the forecast")
 
 
 def main() -> None:
@@ -157,13 +165,14 @@ def recommend(
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
-    wish: Annotated[str, typer.Option(help='In words: "more thrillers, no horror".')] = "",
-    more: Names = None,
-    less: Names = None,
-    mute: Names = None,
-    lock: Names = None,
-    until: Annotated[str | None, typer.Option(help="Day on which these four end.")] = None,
-    strength: Annotated[float | None, typer.Option(help="0: no tilt; 1: as forecast.")] = None,
+    in_model_words: InModelWords = False,
+    wish: Annotated[str, _wished('In words: "more thrillers, no horror".')] = "",
+    more: Annotated[Names, _wished("Twice as much of a category; again for another.")] = None,
+    less: Annotated[Names, _wished("Half as much of a category.")] = None,
+    mute: Annotated[Names, _wished("Nothing of a category.")] = None,
+    lock: Annotated[Names, _wished("A category at the very share forecast.")] = None,
+    until: Annotated[str | None, _wished("Day on which these four end.")] = None,
+    strength: Annotated[float | None, _wished("Tilt; 0: none, 1: as forecast.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to one person, each with its reason.
@@ -175,14 +184,14 @@ def recommend(
     chosen = {MORE: more, LESS: less, MUTE: mute, KEEP: lock}
     wishes = _wishes(history, wish, chosen, until)
     result = engine.forecast(history)
-    items = engine.recommend(history, k, forecast=result, edits=wishes.edits, strength=strength)
-    answer = engine.why_not(history, why_not, k).text if why_not else ""
+    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
+    items = engine.recommend(history, k, in_model_words=in_model_words, **changed)
+    answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
     shown = printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
     if wishes.edits or strength is not None:
-        answer = answer and f"Without the wishes: {answer}"
-        effect = engine.effect(history, wishes.edits, forecast=result, strength=strength)
+        effect = engine.effect(history, **changed)
         outcome = effect.verify(k)
-        shown |= {"effect": printing.effect_summary(wishes, effect, outcome), "why_not": answer}
+        shown |= {"effect": printing.effect_summary(wishes, effect, outcome)}
         view = Group(printing.foretold(wishes, effect), printing.came_of_it(effect, outcome, items))
     else:
         view = printing.listing(items)
@@ -202,9 +211,7 @@ def explain(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
-    in_model_words: Annotated[
-        bool, typer.Option("--in-model-words", help="Let the model choose the words.")
-    ] = False,
+    in_model_words: InModelWords = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain one item: its score, the forecast and events behind it, and what would move it."""

@@ -24,7 +24,7 @@ from llmrec.data.periods import (
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
-from llmrec.explain.counterfactual import WhyNot, ranks_again, why_not
+from llmrec.explain.counterfactual import Rerank, WhyNot, ranks_again, why_not
 from llmrec.explain.describe import described, spoken
 from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.whole import Explanation, explain
@@ -32,7 +32,7 @@ from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.edits import Edit, apply_edits, muted_items
+from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.tilt import Ranking, rank
@@ -208,6 +208,7 @@ class InterestEngine:
         edits: Sequence[Edit] = (),
         strength: float | None = None,
         repeat: Repeat | None = None,
+        in_model_words: bool = False,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation; fewer where fewer may be listed.
 
@@ -217,22 +218,27 @@ class InterestEngine:
             A forecast at hand, so that it is not made again.
         edits
             Changes to the forecast before the list is made; items of muted categories are left out.
+            Those that a text asks for are ``parse_wishes(text, catalog, engine.cutoff).edits``.
         strength
             How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
+        in_model_words
+            Whether the model words the reasons, among true sentences; where its words do not hold,
+            they are not shown and ``explanation.refused`` says so. `wording_note` sums that up.
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
         ranking = self.rank(
             history, k, forecast=forecast, edits=edits, strength=strength, repeat=repeat
         )
-        muted = muted_items(edits, history.catalog, history.cutoff)[ranking.item_idx]
         edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
         explanations = [
             explain_item(ranking, int(position), history, edited)
-            for position in np.flatnonzero(~muted)
+            for position in np.flatnonzero(~ranking.muted)
         ]
+        if in_model_words:
+            explanations = worded(self.forecaster.model, explanations)
         return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
 
     def effect(
@@ -248,7 +254,7 @@ class InterestEngine:
 
         Parameters
         ----------
-        forecast, strength, repeat
+        forecast, edits, strength, repeat
             As for `recommend`.
 
         Raises
@@ -268,15 +274,29 @@ class InterestEngine:
         fitted = self.settings.strength
         return predict_effect(forecast, edits, history, rerank, fitted, strength)
 
-    def why_not(self, user: str | History, item_id: object, k: int = 10) -> WhyNot:
-        """Say why an item is not among the k best, and the smallest edit that would list it."""
-        history = self._as_history(user)
-        strength, repeat = self.settings.strength, self.dataset.repeat
-        rerank = ranks_again(
-            history, self.forecast(history), self.blend, strength=strength, repeat=repeat
-        )
-        item = self.dataset.catalog.item_index(item_id)
-        return why_not(item, rerank, k, self.dataset.catalog, history)
+    def why_not(
+        self,
+        user: str | History,
+        item_id: object,
+        k: int = 10,
+        *,
+        forecast: Forecast | None = None,
+        edits: Sequence[Edit] = (),
+        strength: float | None = None,
+        repeat: Repeat | None = None,
+    ) -> WhyNot:
+        """Say why an item is not among the k best, and the smallest edit that would list it.
+
+        Parameters
+        ----------
+        forecast, edits, strength, repeat
+            As for `recommend`: the list that they give is asked about. What would list the item
+            comes on top of the edits.
+        """
+        catalog, history = self.dataset.catalog, self._as_history(user)
+        forecast = forecast or self.forecast(history)
+        rerank = self._ranks_again(history, forecast, edits, strength, repeat)
+        return why_not(catalog.item_index(item_id), rerank, k, catalog, history)
 
     def explain(
         self,
@@ -286,6 +306,7 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
+        strength: float | None = None,
         repeat: Repeat | None = None,
         in_model_words: bool = False,
     ) -> Explanation:
@@ -295,11 +316,10 @@ class InterestEngine:
         ----------
         k
             How long the list is that it is on, or off.
-        forecast, edits, repeat
-            As in `recommend`.
+        forecast, edits, strength, repeat
+            As for `recommend`: the list that they give is explained.
         in_model_words
-            Whether the model words it, among true sentences; where its words do not hold, they are
-            not shown and ``item.refused`` says so.
+            As for `recommend`; ``item.refused`` says why the model's words are not shown.
 
         Raises
         ------
@@ -308,10 +328,10 @@ class InterestEngine:
         """
         catalog, history = self.dataset.catalog, self._as_history(user)
         item = catalog.item_index(item_id)
-        forecast = apply_edits(forecast or self.forecast(history), edits, catalog, self.cutoff)
-        strength, repeat = self.settings.strength, repeat or self.dataset.repeat
-        rerank = ranks_again(history, forecast, self.blend, strength=strength, repeat=repeat)
-        found = explain(item, rerank, k, history, forecast)
+        forecast = forecast or self.forecast(history)
+        rerank = self._ranks_again(history, forecast, edits, strength, repeat)
+        edited = apply_edits(forecast, edits, catalog, history.cutoff)
+        found = explain(item, rerank, k, history, edited)
         if in_model_words and found.item:
             (item_worded,) = worded(self.forecaster.model, [found.item])
             return replace(found, item=item_worded)
@@ -381,6 +401,23 @@ class InterestEngine:
     def _about(self) -> AdapterAbout | None:
         """Give what the adapter says of itself, if there is one."""
         return AdapterAbout.find(Path(self.forecaster.model.adapter or self.settings.model))
+
+    def _ranks_again(
+        self,
+        history: History,
+        forecast: Forecast,
+        edits: Sequence[Edit],
+        strength: float | None,
+        repeat: Repeat | None,
+    ) -> Rerank:
+        return ranks_again(
+            history,
+            forecast,
+            self.blend,
+            strength=self.settings.strength if strength is None else strength,
+            repeat=repeat or self.dataset.repeat,
+            edits=edits,
+        )
 
     def _as_history(self, user: str | History) -> History:
         return user if isinstance(user, History) else self.history(user)

@@ -24,6 +24,7 @@ from llmrec.explain import picture
 from llmrec.explain.evidence import day, percent
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.whole import Explanation, score_parts
+from llmrec.explain.wording import wording_note
 from llmrec.ranking.effects import EditEffect, EditOutcome
 from llmrec.ranking.wishes import Wishes, sentences
 
@@ -182,12 +183,17 @@ def show_person(
 
 
 def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
-    """Lay out recommended items, each with its reason and, by item id, how it moved."""
+    """Lay out recommended items, each with its reason and, by item id, how it moved.
+
+    If the model was asked to word the reasons, one line says how often that held.
+    """
     lines: list[Any] = []
     for item in items:
         move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
         lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
         lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
+    if note := wording_note([item.explanation for item in items]):
+        lines.append(Padding(Text(note), (1, 2, 0, 2)))
     return Group(*lines)
 
 
@@ -240,9 +246,8 @@ def foretold(wishes: Wishes, effect: EditEffect) -> Group:
         *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
         *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
     ]
-    if effect.strength_after != effect.strength_before:
-        change = f"{effect.strength_after:g} instead of {effect.strength_before:g}"
-        understood.append(f"The forecast tilts the list with a strength of {change}.")
+    if change := strength_change(effect):
+        understood.append(change)
     lines: list[Any] = [Text("Understood", style="bold")]
     lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
     if wishes.misread:
@@ -254,9 +259,8 @@ def foretold(wishes: Wishes, effect: EditEffect) -> Group:
 def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation]) -> Group:
     """Lay out the list with the edits, what changed on it, and whether that was foretold."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
-    moves = {ids[item]: f"was {was}" for item, (was, _) in outcome.moved.items()}
-    moves |= {ids[item]: "new" for item in outcome.entered}
-    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moves)]
+    moved = {ids[item]: move for item, move in moves(outcome).items()}
+    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moved)]
     if not items:
         parts.append(Text("  Nothing is left: all that could be listed is muted or was taken."))
     if outcome.left:
@@ -264,6 +268,20 @@ def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recomme
         parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
     parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
     return Group(*parts)
+
+
+def strength_change(effect: EditEffect) -> str:
+    """Say how hard the forecast tilts the list, if that changes; else ""."""
+    before, after = effect.strength_before, effect.strength_after
+    if after == before:
+        return ""
+    return f"The forecast tilts the list with a strength of {after:g} instead of {before:g}."
+
+
+def moves(outcome: EditOutcome) -> dict[int, str]:
+    """Say of each listed item that is new, or stood elsewhere: "new", "was 7"."""
+    moved = {item: f"was {was}" for item, (was, _) in outcome.moved.items()}
+    return moved | dict.fromkeys(outcome.entered, "new")
 
 
 def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
@@ -360,6 +378,7 @@ def summary(
         ],
         "source": vars(forecast.source),
         "items": [item.explanation.to_dict() for item in items],
+        "wording": wording_note([item.explanation for item in items]),
     }
 
 

@@ -3,8 +3,13 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
+import pandas as pd
+
+from benchmarks.ranking_splits import leave_one_out
 from benchmarks.record import FIELDS, RESULTS
 from benchmarks.tables import FRONT, README, front_page, page
+from llmrec.data.readers import read_table
 
 
 def test_the_benchmark_page_shows_what_the_result_files_hold() -> None:
@@ -27,3 +32,17 @@ def test_every_result_says_how_it_was_made_and_on_how_many() -> None:
             if row["low"] is not None:
                 assert row["low"] <= row["value"] <= row["high"]
                 assert math.isfinite(row["value"])
+
+
+def test_what_stands_before_the_last_event_in_the_file_is_history_even_at_its_moment() -> None:
+    hours = np.datetime64("2020-01-01") + np.array([0, 5, 5, 5]) * np.timedelta64(1, "h")
+    items = ["i0", "i1", "i2", "i3"]
+    frame = pd.DataFrame({"user_id": "ann", "item_id": items, "timestamp": hours})
+    dataset = read_table(frame.assign(title=items, categories="x"), period="2 events")
+    (window,) = leave_one_out(dataset).tests["test"].windows
+    ids = dataset.catalog.item_ids
+    assert list(ids[window.target.item_idx]) == ["i3"]
+    assert list(ids[window.history.item_idx]) == ["i0", "i1", "i2"]
+    assert np.diff(window.history.offsets).tolist() == [2, 1]
+    assert window.history.bounds.tolist() == hours[[0, 1, 1]].astype("datetime64[ms]").tolist()
+    assert window.history.cutoff == hours[3]

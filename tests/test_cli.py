@@ -58,6 +58,19 @@ def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     assert as_json["why_not"]
 
 
+def test_recommend_sums_up_in_one_line_what_the_model_worded_and_what_did_not_hold(
+    table: str,
+) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3"]
+    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"])
+    note = "0 of 3 reasons are in the model's words; 3 did not hold and are not shown."
+    assert note in shown.output
+    assert "reasons are in" not in RUN.invoke(cli.app, arguments).output
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--in-model-words", "--json"]).stdout)
+    assert found["wording"] == note
+    assert all(item["refused"] for item in found["items"])
+
+
 def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -> None:
     arguments = ["explain", "u001", "i004", "--data", table, "-k", "3"]
     shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
@@ -116,6 +129,20 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
     )
     left_or_stayed = {item["item_id"] for item in found["items"]} - set(effect["entered"])
     assert len(left_or_stayed) + len(effect["left"]) == 5
+
+
+def test_why_not_is_answered_with_the_wishes(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "--why-not", "i004"]
+    shown = RUN.invoke(cli.app, [*arguments, "--mute", "war"])
+    assert "Title 4 cannot be on the list: a category of it is muted." in shown.output
+
+
+def test_help_shows_wishes_apart_from_the_rest() -> None:
+    shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    rest, wishes = shown.output.split("Wishes: what should differ from the forecast")
+    for option in ("--wish", "--more", "--less", "--mute", "--lock", "--until", "--strength"):
+        assert f" {option} " in wishes
+    assert " --why-not " in rest
 
 
 def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:

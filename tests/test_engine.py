@@ -16,6 +16,7 @@ from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.named import FORETOLD
+from llmrec.ranking.wishes import parse_wishes
 from llmrec.settings import EngineSettings, fit_settings
 from tests.forecasters.fakes import FakeModel
 from tests.ranking.fakes import Foretelling
@@ -185,6 +186,24 @@ def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:
     assert last.title in answer.text
     assert answer.rank is not None
     assert answer.rank > 3
+
+
+def test_why_not_and_explain_are_about_the_list_that_recommend_gives(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    wishes = parse_wishes("three times as much war, no drama", dataset.catalog, engine.cutoff)
+    asked = {"forecast": engine.forecast("u005"), "edits": wishes.edits, "strength": 2.0}
+    items = engine.recommend("u005", k=25, **asked)
+    listed = {item.item_id for item in items}
+    for item in items[::6]:
+        found = engine.explain("u005", item.item_id, k=3, **asked)
+        assert found.item == item.explanation
+        assert engine.why_not("u005", item.item_id, k=3, **asked).rank == item.rank
+    for muted in set(dataset.catalog.item_ids) - listed:
+        answer = engine.why_not("u005", muted, k=25, **asked)
+        assert "a category of it is muted" in answer.text
+        assert engine.explain("u005", muted, k=25, **asked).change == answer
+    ids = [dataset.catalog.item_ids[item] for item in engine.effect("u005", **asked).predicted(25)]
+    assert ids == [item.item_id for item in items]
 
 
 def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset) -> None:

@@ -24,7 +24,7 @@ ORDER = (
     {"settings"},
     {"engine"},
     {""},
-    {"printing"},
+    {"printing", "sliders"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

@@ -41,7 +41,6 @@ __all__ = [
     "common_counts",
     "cutoffs",
     "events_before",
-    "history_until",
     "holdout_cutoff",
     "holdout_windows",
     "item_counts_between",
@@ -173,21 +172,6 @@ def make_histories(
         History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
         for user in chosen
     ]
-
-
-def history_until(
-    log: Interactions,
-    catalog: Catalog,
-    length: PeriodLength,
-    user: int,
-    cutoff: np.datetime64,
-) -> History:
-    """Give all of a user's events in a log as a history in periods of events.
-
-    Unlike in `make_histories` events at the cutoff itself are in it: the log says what came before,
-    where times alone do not.
-    """
-    return _event_history(log, catalog, length, user, int(log.user_offsets[user + 1]), cutoff)
 
 
 def windows_after(histories: Sequence[History]) -> list[Window | None]:

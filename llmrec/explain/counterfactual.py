@@ -11,9 +11,10 @@ import numpy as np
 from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
+from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
 from llmrec.ranking.blend import Asked, Blend, Repeat
-from llmrec.ranking.edits import MAX_FACTOR, Edit
+from llmrec.ranking.edits import MAX_FACTOR, Edit, apply_edits
 from llmrec.ranking.tilt import Ranking
 from llmrec.ranking.tilt import rank as rank_items
 
@@ -28,7 +29,7 @@ class WhyNot:
     Attributes
     ----------
     rank
-        1-based, among all items that may be ranked; None if this one may not, and ``reason`` says
+        1-based, among all items that may be listed; None if this one may not, and ``reason`` says
         why.
     gap
         Score of the k-th item minus its own: positive off the list, 0 or less on it.
@@ -78,16 +79,16 @@ class WhyNot:
 
 @dataclass(frozen=True)
 class WhatRemoves:
-    """The smallest change of an item's categories that takes it off the first k.
+    """The smallest change of one of an item's categories that takes it off the first k.
 
     Attributes
     ----------
     rank
-        1-based; None if the item may not be ranked.
+        1-based; None if the item may not be listed.
     categories, factor
-        Times ``factor`` (below 1, to 0.01) on these categories takes it off: the one that needs
-        the least change or, where no single one does, all of the item's. None if nothing does,
-        and ``reason`` says why. ``rank_after`` is the rank that ranking again gave.
+        The category that needs the least change, alone: times ``factor`` (below 1, to 0.01; 0 mutes
+        it, and what is muted is not listed, whatever its rank). None if nothing takes it off, and
+        ``reason`` says why. ``rank_after`` is the rank that ranking again gave.
     """
 
     title: str
@@ -110,25 +111,36 @@ class WhatRemoves:
             return f"{self.title} is not on the list of {self.k}."
         if self.factor is None:
             return f"Less of its categories does not take {self.title} off the list: {self.reason}."
-        whose = "its" if len(self.categories) == 1 else "their"
-        change = f"at {percent(self.factor)} of {whose} forecast" if self.factor else "muted"
-        named = " and ".join(self.categories)
-        return f"With {named} {change}, {self.title} drops to rank {self.rank_after}."
+        (name,) = self.categories
+        if self.factor == 0:
+            return f"With {name} muted, {self.title} is not listed."
+        less = f"With {name} at {percent(self.factor)} of its forecast"
+        return f"{less}, {self.title} drops to rank {self.rank_after}."
 
 
 def ranks_again(
-    history: History, forecast: Forecast, blend: Blend, *, strength: float, repeat: Repeat
+    history: History,
+    forecast: Forecast,
+    blend: Blend,
+    *,
+    strength: float,
+    repeat: Repeat,
+    edits: Sequence[Edit] = (),
 ) -> Rerank:
     """Rank all items of one person under edits as often as asked; they are scored once.
 
-    The parameters are those of `rank`.
+    The parameters are those of `rank`. What is then asked for comes on top of ``edits``: it changes
+    the forecast that they left, and what they mute stays muted.
     """
     asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
     kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
+    edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
+    mutes = [edit for edit in edits if edit.factor == 0]
 
-    def rerank(edits: Sequence[Edit]) -> Ranking:
+    def rerank(more: Sequence[Edit]) -> Ranking:
+        changed = [*mutes, *more]
         return rank_items(
-            [forecast], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=edits
+            [edited], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=changed
         )[0]
 
     return rerank
@@ -148,10 +160,10 @@ def why_not(
     """
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
     now = rerank(())
-    rank = rank_in(now, item_idx)
+    rank = rank_listed(now, item_idx)
     if rank is None:
-        return WhyNot(title, names, k, None, _why_left_out(item_idx, history))
-    position, last = rank - 1, min(k, len(now.item_idx)) - 1
+        return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
+    position, last = rank - 1, min(k, int((~now.muted).sum())) - 1
     gap = float(now.scores[last] - now.scores[position])
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
@@ -161,34 +173,33 @@ def why_not(
 
 
 def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> WhatRemoves:
-    """Find the least change of an item's categories that takes it off the first k."""
-    title, names, now = catalog.titles[item_idx], catalog.categories_of(item_idx), rerank(())
-    rank = rank_in(now, item_idx)
+    """Find the least change of a category of an item that takes it off the first k."""
+    title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
+    rank = rank_listed(rerank(()), item_idx)
     if rank is None or rank > k:
         return WhatRemoves(title, k, rank)
-    if not names or k >= len(now.item_idx):
-        reason = "the list holds all there is" if names else "it has none"
-        return WhatRemoves(title, k, rank, reason=reason)
+    if not names:
+        return WhatRemoves(title, k, rank, reason="it has none")
 
-    def rank_with(changed: Sequence[str], hundredths: int) -> int:
-        after = rank_in(rerank(_edits(changed, hundredths / 100)), item_idx)
-        assert after is not None, "edits never decide which items may be ranked"
-        return after
-
-    failed = ["muting them is not enough"]
-
-    def removes(changed: Sequence[str], hundredths: int) -> bool:
+    def removes(name: str, hundredths: int) -> bool:
         try:
-            return rank_with(changed, hundredths) > k
-        except ValueError:  # where they are muted, no other category has any of it
-            failed.append("all of the forecast is theirs")
+            after = rank_listed(rerank(_edits((name,), hundredths / 100)), item_idx)
+        except EditError:  # no other category has any of the forecast, so it cannot be muted
             return False
+        return after is None or after > k
 
     found = _least_change(names, removes)
     if found is None:
-        return WhatRemoves(title, k, rank, reason=failed[-1])
-    changed, hundredths = found
-    return WhatRemoves(title, k, rank, changed, hundredths / 100, rank_with(changed, hundredths))
+        return WhatRemoves(title, k, rank, reason="all of the forecast is theirs")
+    name, hundredths = found
+    after = rank_in(rerank(_edits((name,), hundredths / 100)), item_idx)
+    return WhatRemoves(title, k, rank, (name,), hundredths / 100, after)
+
+
+def rank_listed(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if no list can show it: left out, or muted."""
+    rank = rank_in(ranking, item_idx)
+    return None if rank is None or ranking.muted[rank - 1] else rank
 
 
 def rank_in(ranking: Ranking, item_idx: int) -> int | None:
@@ -197,7 +208,9 @@ def rank_in(ranking: Ranking, item_idx: int) -> int | None:
     return int(found[0]) + 1 if len(found) else None
 
 
-def _why_left_out(item_idx: int, history: History | None) -> str:
+def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
+    if rank_in(now, item_idx) is not None:
+        return "a category of it is muted"
     if history is None:
         return "it was taken before, or it is not among the candidates"
     if item_idx in history.item_idx:
@@ -238,23 +251,22 @@ def _smallest_factor(
 
 
 def _least_change(
-    names: tuple[str, ...], removes: Callable[[Sequence[str], int], bool]
-) -> tuple[tuple[str, ...], int] | None:
-    """Give the categories, one or all of them, and the most hundredths that remove the item."""
+    names: tuple[str, ...], removes: Callable[[str, int], bool]
+) -> tuple[str, int] | None:
+    """Give the category, and the most hundredths of it, that remove the item."""
     if len(names) > 1:
         # What has more of a category falls faster than the item: a rank may rise as well as fall
         # with one of several, so all hundredths are tried.
-        tried = (((name,), hundredths) for hundredths in range(99, -1, -1) for name in names)
-        found = next((change for change in tried if removes(*change)), None)
-        if found:
-            return found
-    if not removes(names, 0):
+        tried = ((name, hundredths) for hundredths in range(99, -1, -1) for name in names)
+        return next((change for change in tried if removes(*change)), None)
+    (name,) = names
+    if not removes(name, 0):
         return None
     off, on = 0, 100
     while on - off > 1:
         middle = (on + off) // 2
-        off, on = (middle, on) if removes(names, middle) else (off, middle)
-    return names, off
+        off, on = (middle, on) if removes(name, middle) else (off, middle)
+    return name, off
 
 
 def _edits(names: Sequence[str], factor: float | None) -> tuple[Edit, ...]:

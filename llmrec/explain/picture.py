@@ -27,6 +27,7 @@ from llmrec.explain.timeline import (
     heading,
     leading_categories,
 )
+from llmrec.explain.wording import wording_note
 
 SPARKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -91,6 +92,7 @@ def html(history: History, forecast: Forecast, explanations: Sequence[ItemExplan
         figure=Markup(svg(figure(history, forecast))),
         horizon=horizon(history.length),
         explanations=explanations,
+        wording=wording_note(explanations),
         source=forecast.source,
     )
 
@@ -156,7 +158,8 @@ footer { margin-top: 2rem; font-size: .85rem }
 {% endfor %}</ol>
 {% endif %}<footer>Forecast: {{ source.model }}, {{ source.how }}{% if source.why %} \
 ({{ source.why }}){% endif %}. Statements in the model's words: {{ source.proposed }}; \
-claims of it the checker rejected: {{ source.rejected }}.</footer>
+claims of it the checker rejected: {{ source.rejected }}.\
+{% if wording %} {{ wording }}{% endif %}</footer>
 </body>
 </html>
 """

@@ -12,6 +12,7 @@ from llmrec.explain.counterfactual import (
     WhatRemoves,
     WhyNot,
     rank_in,
+    rank_listed,
     what_removes,
     why_not,
 )
@@ -79,10 +80,10 @@ def explain(
         Ranks *all* items that may be ranked by this forecast, see `ranks_again`.
     """
     now = rerank(())
-    rank = rank_in(now, item_idx)
+    rank, listed = rank_in(now, item_idx), rank_listed(now, item_idx)
     item = explain_item(now, rank - 1, history, forecast) if rank else None
     change: WhatRemoves | WhyNot
-    if rank and rank <= k:
+    if listed and listed <= k:
         change = what_removes(item_idx, rerank, k, history.catalog)
     else:
         change = why_not(item_idx, rerank, k, history.catalog, history)

@@ -30,6 +30,19 @@ def worded(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> lis
     ]
 
 
+def wording_note(explanations: Sequence[ItemExplanation]) -> str:
+    """Say how many texts of a list are the model's, and how many did not hold; "" if none is asked.
+
+    One short line (plain text, no markup).
+    """
+    said = sum(bool(made.worded) for made in explanations)
+    refused = sum(bool(made.refused) for made in explanations)
+    if not said + refused:
+        return ""
+    kept = f"{said} of {len(explanations)} reasons are in the model's words"
+    return f"{kept}; {refused} did not hold and are not shown."
+
+
 def untrue(text: str, explanation: ItemExplanation) -> str:
     """Say what of a text is none of the true sentences of an explanation, each once; "" if all is.
 

@@ -68,6 +68,7 @@ def calibrated(
         scores=ranking.scores[chosen],
         scorer_parts=ranking.scorer_parts[chosen],
         category_parts=parts,
+        muted=ranking.muted[chosen],
     )
 
 

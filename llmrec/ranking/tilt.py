@@ -46,6 +46,8 @@ class Ranking:
         (n, n_scorers) each scorer's contribution: its weight times its log-probability.
     category_parts
         (n, n_categories) sparse: each category's contribution from the tilt.
+    muted
+        (n,) items with any share of a muted category: they are ranked, and listed nowhere.
     """
 
     item_idx: IntArray
@@ -53,6 +55,7 @@ class Ranking:
     scorer_names: tuple[str, ...]
     scorer_parts: FloatArray
     category_parts: sparse.csr_array
+    muted: BoolArray
 
 
 def rank(
@@ -108,7 +111,7 @@ def rank(
         pull = strength * _log_ratio(edited, blended, possible, catalog)
         scores = blended + catalog.shares @ pull
         best = _muted_last(scores, possible, muted, k, history, popularity)
-        rankings.append(_ranking(best, scores, blend.names, parts, pull, catalog))
+        rankings.append(_ranking(best, muted, scores, blend.names, parts, pull, catalog))
     return rankings
 
 
@@ -177,6 +180,7 @@ def _best(
 
 def _ranking(
     best: IntArray,
+    muted: BoolArray,
     scores: FloatArray,
     names: tuple[str, ...],
     parts: FloatArray,
@@ -187,7 +191,7 @@ def _ranking(
     category_parts = catalog.shares[best]
     category_parts.data *= pull[category_parts.indices]
     scorer_parts = np.ascontiguousarray(parts[:, best].T)
-    return Ranking(best, scores[best], names, scorer_parts, category_parts)
+    return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
 
 
 def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:

@@ -6,7 +6,7 @@ import json
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,36 +180,14 @@ def save_pairs(
             f"{len(chunks)} timelines and {len(validation)} validation windows: both are needed. "
             "Choose shorter periods."
         )
-    alone = [[window] for window in validation]
-    seen = [window for chunk in chunks for window in chunk]
-    titles = _titles(seen, codec)
+    chosen = {"seed": seed, "without": tuple(without), "validated": validated}
+    manifest = _manifest(dataset, codec, prior, chunks, validation, chosen)
+    shifts, alone = common_shifts(_windows(chunks), prior), [[window] for window in validation]
     parts = {
-        "train": _table(chunks, codec, prior, titles, seed, common_shifts(seen, prior)),
-        "validation": _table(alone, codec, prior, titles, seed, {}),
+        "train": _table(chunks, codec, prior, manifest, shifts),
+        "validation": _table(alone, codec, prior, manifest, {}),
     }
-    manifest = Manifest(
-        dataset=dataset.name,
-        data_fingerprint=dataset.log.fingerprint,
-        period=dataset.period,
-        cutoff=str(max(window.target.period.end for window in seen)),
-        labels=codec.labels,
-        categories=codec.categories,
-        titles=titles,
-        prompt=codec.template,
-        budget=codec.budget,
-        counting=prior.to_dict(),
-        n_timelines=len(chunks),
-        n_slots=len(seen),
-        seed=seed,
-        fitted=Fitted.on(seen, validation).to_dict(),
-        without=tuple(without),
-        validated=validated,
-    )
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name in parts:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    datasets.DatasetDict(parts).save_to_disk(str(folder))
-    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+    _write(folder, parts, manifest)
     return manifest
 
 
@@ -221,6 +199,47 @@ def load_pairs(folder: Path) -> tuple[Manifest, datasets.DatasetDict]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no examples: {error}; run finetune/pairs.py") from error
     return manifest, parts.with_format("numpy")
+
+
+def _manifest(
+    dataset: Dataset,
+    codec: Codec,
+    prior: DecayedDirichlet,
+    chunks: Sequence[Sequence[Window]],
+    validation: Sequence[Window],
+    chosen: Mapping[str, Any],
+) -> Manifest:
+    """Say what examples are made of; ``chosen`` is what the caller of `save_pairs` chose."""
+    seen = _windows(chunks)
+    return Manifest(
+        dataset=dataset.name,
+        data_fingerprint=dataset.log.fingerprint,
+        period=dataset.period,
+        cutoff=str(max(window.target.period.end for window in seen)),
+        labels=codec.labels,
+        categories=codec.categories,
+        titles=_titles(seen, codec),
+        prompt=codec.template,
+        budget=codec.budget,
+        counting=prior.to_dict(),
+        n_timelines=len(chunks),
+        n_slots=len(seen),
+        fitted=Fitted.on(seen, validation).to_dict(),
+        **chosen,
+    )
+
+
+def _windows(chunks: Sequence[Sequence[Window]]) -> list[Window]:
+    return [window for chunk in chunks for window in chunk]
+
+
+def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: Manifest) -> None:
+    """Replace the examples in a folder; without its manifest, written last, it is none."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in parts:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    datasets.DatasetDict(parts).save_to_disk(str(folder))
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
 
 
 def _chunks(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
@@ -240,12 +259,11 @@ def _table(
     chunks: Sequence[Sequence[Window]],
     codec: Codec,
     prior: DecayedDirichlet,
-    titles: Iterable[str],
-    seed: int,
+    manifest: Manifest,
     shifts: Mapping[np.datetime64, FloatArray],
 ) -> datasets.Dataset:
-    n_categories = len(codec.labels)
-    shape = datasets.Array2D((None, n_categories), "float32")
+    """Write timelines out as rows; titles become their places in the manifest."""
+    shape = datasets.Array2D((None, len(codec.labels)), "float32")
     features = datasets.Features(
         user=datasets.Value("string"),
         prompt=datasets.Value("string"),
@@ -256,9 +274,8 @@ def _table(
         log_prior=shape,
         shares=shape,
     )
-
-    numbers = {title: number for number, title in enumerate(titles)}
-    found = [_row(chunk, codec, prior, numbers, seed, shifts) for chunk in chunks]
+    numbers = {title: number for number, title in enumerate(manifest.titles)}
+    found = [_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
     columns = {name: [row[name] for row in found] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
 

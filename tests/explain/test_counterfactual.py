@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import Rerank, what_removes, why_not
+from llmrec.explain.counterfactual import Rerank, rank_listed, what_removes, why_not
 from llmrec.explain.counterfactual import ranks_again as scored_once
+from llmrec.explain.whole import explain
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.scorers import PersonalRepeat
@@ -19,6 +21,7 @@ from tests.explain.people import FixedScorer, catalog, foresee, person
 
 K = 4
 AHEAD = foresee(0.4, 0.3, 0.2, 0.1)
+TASTE = Blend((FixedScorer("taste", 1.0), PersonalRepeat()), (0.7, 0.3))
 
 
 def ranks_again(
@@ -132,23 +135,33 @@ def test_what_removes_names_the_category_that_needs_the_least_change() -> None:
             assert rank_of(item, rerank([Edit(name, hundredths / 100)])) <= k
 
 
-def test_where_no_single_category_removes_an_item_less_of_all_of_them_may() -> None:
+def test_where_less_of_no_category_is_enough_muting_one_takes_an_item_off() -> None:
     items = two_category_catalog()
     rerank, item = ranks_again(person(["ab"], items)), items.item_index("c0")
+    for name in items.categories_of(item):
+        assert all(rank_of(item, rerank([Edit(name, part / 100)])) <= 5 for part in range(1, 100))
     answer = what_removes(item, rerank, 5, items)
-    assert answer.categories == ("x", "y")
-    assert answer.factor is not None
-    assert rank_of(item, rerank(answer.edits)) == answer.rank_after
-    assert f"With x and y at {100 * answer.factor:.2g}% of their forecast" in answer.text
-    for name in answer.categories:
-        assert all(rank_of(item, rerank([Edit(name, part / 100)])) <= 5 for part in range(100))
+    assert answer.edits == (Edit("x", 0.0),)
+    assert answer.text == "With x muted, c0 is not listed."
+    assert answer.rank_after == rank_of(item, rerank(answer.edits)) <= 5  # among what is muted
 
 
-def test_nothing_removes_an_item_from_a_list_that_holds_everything() -> None:
+def test_muting_takes_an_item_off_even_a_list_that_holds_everything() -> None:
     rerank = ranks_again(person(["ab"]))
     answer = what_removes(0, rerank, catalog().n_items, catalog())
-    assert answer.edits == ()
-    assert "the list holds all there is" in answer.text
+    assert answer.edits == (Edit("Apples", 0.0),)
+    assert rank_listed(rerank(answer.edits), 0) is None
+
+
+def test_an_item_of_several_categories_can_always_be_muted_away() -> None:
+    items = two_category_catalog()
+    for weights in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        rerank = scored_once(
+            person(["ab"], items), foresee(*weights), TASTE, strength=1.0, repeat="allow"
+        )
+        for item in range(items.n_items):
+            if len(items.categories_of(item)) > 1:
+                assert what_removes(item, rerank, 6, items).edits
 
 
 def test_where_the_forecast_has_no_strength_only_muting_removes() -> None:
@@ -173,9 +186,38 @@ def test_a_lone_category_keeps_all_of_the_forecast_so_nothing_removes_its_items(
 
 def test_items_scored_once_rank_as_they_do_when_scored_each_time() -> None:
     ann = person(["aab", "cd"])
-    blend = Blend((FixedScorer("taste", 1.0), PersonalRepeat()), (0.7, 0.3))
-    rerank = scored_once(ann, AHEAD, blend, strength=0.5, repeat="exclude")
+    rerank = scored_once(ann, AHEAD, TASTE, strength=0.5, repeat="exclude")
     for edits in ([], [Edit("Dips", 3.0)]):
-        (afresh,) = rank([AHEAD], [ann], blend, k=12, strength=0.5, repeat="exclude", edits=edits)
+        (afresh,) = rank([AHEAD], [ann], TASTE, k=12, strength=0.5, repeat="exclude", edits=edits)
         assert rerank(edits).item_idx.tolist() == afresh.item_idx.tolist()
         assert rerank(edits).scores.tobytes() == afresh.scores.tobytes()
+
+
+def test_rankings_that_were_asked_for_can_be_kept_by_their_edits() -> None:
+    kept = cache(ranks_again(person(["ab"])))
+    for item in kept(()).item_idx.tolist():
+        assert what_removes(item, kept, K, catalog()).rank == why_not(item, kept, K, catalog()).rank
+    assert kept.cache_info().hits
+
+
+def test_what_is_asked_for_comes_on_top_of_the_edits_that_rank_already() -> None:
+    ann, first = person(["aab", "cd"]), [Edit("Dips", 3.0), Edit("Bread", 0.0)]
+    rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow", edits=first)
+    for more in ([], [Edit("Apples", 0.2)]):
+        edits = [*first, *more]
+        (at_once,) = rank([AHEAD], [ann], TASTE, k=12, strength=1.0, repeat="allow", edits=edits)
+        assert rerank(more).item_idx.tolist() == at_once.item_idx.tolist()
+        assert rerank(more).scores == pytest.approx(at_once.scores, abs=1e-9)
+        assert rerank(more).muted.tolist() == at_once.muted.tolist()
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_an_item_of_a_muted_category_is_told_that_it_is_muted(strength: float) -> None:
+    ann, mute = person(["aab", "cd"]), [Edit("Apples", 0.0)]
+    rerank = scored_once(ann, AHEAD, TASTE, strength=strength, repeat="allow", edits=mute)
+    item = catalog().item_index("a0")
+    answer = why_not(item, rerank, 12, catalog(), ann)
+    assert answer.text == "Apples no. 0 cannot be on the list: a category of it is muted."
+    assert what_removes(item, rerank, 12, catalog()).text.endswith("is not on the list of 12.")
+    found = explain(item, rerank, 12, ann, AHEAD)
+    assert found.change == answer

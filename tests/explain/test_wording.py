@@ -8,7 +8,7 @@ import pytest
 
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.verify import check_item
-from llmrec.explain.wording import untrue, worded
+from llmrec.explain.wording import untrue, worded, wording_note
 from llmrec.language.grammar import sentences_grammar
 from llmrec.language.model import Generation, LanguageModel
 from tests.explain.test_verify import Person, world
@@ -72,3 +72,14 @@ def test_without_an_item_nothing_is_asked(model: LanguageModel) -> None:
 def test_a_grammar_of_no_sentence_is_refused() -> None:
     with pytest.raises(ValueError, match="no sentences to write"):
         sentences_grammar([])
+
+
+def test_one_line_sums_up_how_much_of_a_list_is_in_the_models_words() -> None:
+    plain = items(world(0)[0])
+    refused = worded(Writes("Everybody loves it."), plain)  # type: ignore[arg-type]
+    some = [replace(plain[0], worded=plain[0].text), *refused[1:]]
+    assert wording_note(plain) == ""
+    assert wording_note(some) == (
+        f"1 of {len(plain)} reasons are in the model's words; "
+        f"{len(plain) - 1} did not hold and are not shown."
+    )

@@ -35,3 +35,14 @@ def test_a_notebook_defines_nothing(path: Path) -> None:
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             assert not any(line.startswith(("def ", "class ")) for line in cell.source.splitlines())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_widget_is_kept_with_a_table_for_readers_without_a_kernel(path: Path) -> None:
+    import nbformat
+
+    cells = nbformat.read(path, as_version=4).cells
+    kept = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    widgets = [data for data in kept if "application/vnd.jupyter.widget-view+json" in data]
+    assert all("<table>" in data["text/html"] for data in widgets)
+    assert len(widgets) == sum("Sliders(" in cell.source for cell in cells)

@@ -32,7 +32,7 @@ def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
     scores = np.sort(rng.normal(size=len(items)))[::-1]
     parts = sparse.csr_array(rng.normal(size=(len(items), 3)))
     rest = (scores - parts.sum(axis=1))[:, None]
-    ranking = Ranking(items, scores, ("one",), rest, parts)
+    ranking = Ranking(items, scores, ("one",), rest, parts, np.zeros(len(items), dtype=bool))
     weights = rng.dirichlet(np.full(3, 0.5))
     return ranking, Forecast(weights, 10.0, "", (), Source("test", "counting")), catalog
 
@@ -75,7 +75,12 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
         )
     )
     ranking = Ranking(
-        np.arange(8), -np.arange(8.0), ("one",), -np.arange(8.0)[:, None], sparse.csr_array((8, 2))
+        np.arange(8),
+        -np.arange(8.0),
+        ("one",),
+        -np.arange(8.0)[:, None],
+        sparse.csr_array((8, 2)),
+        np.zeros(8, dtype=bool),
     )
     forecast = Forecast(np.array([0.25, 0.75]), 10.0, "", (), Source("test", "counting"))
     found = calibrated(ranking, forecast, catalog, 4, 1.0)
