@@ -18,12 +18,13 @@ from llmrec.data.periods import Window, events_before, latest_windows, log_befor
 from llmrec.data.readers import Dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw
-from llmrec.evaluation.tuning import fit_strength, sharpened
+from llmrec.evaluation.tuning import STRENGTHS, fit_strength, sharpened
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Asked, Blend, fit_blend
 from llmrec.ranking.named import FORETOLD, fitted_scorer, scorers_for
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
+STEERABLE = 0.01  # share of the NDCG that a tilt which edits act through may cost
 FITTED_SCORES = 150_000_000  # scorers x windows x items: all are held at once, 8 bytes each
 ALONE = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
 
@@ -141,7 +142,8 @@ def fit_ranking(
     Returns
     -------
     blend, strength
-        As `EngineSettings` keeps them.
+        As `EngineSettings` keeps them. The strength is never 0, and the largest that costs no more
+        than a hundredth of the NDCG@10: edits act through it.
     """
     catalog, repeat = dataset.catalog, dataset.repeat
     names = scorers_for(dataset.period, catalog.n_items, repeat)
@@ -152,7 +154,8 @@ def fit_ranking(
     asked = [Asked.of(scorer, histories) for scorer in scorers.values()]
     blend = sharpened(fit_blend(asked, windows, repeat=repeat), windows, repeat=repeat)
     weights = {name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)}
-    return weights, fit_strength(forecaster, blend, windows, repeat=repeat)
+    strength = fit_strength(forecaster, blend, windows, repeat=repeat, slack=STEERABLE)
+    return weights, max(strength, STRENGTHS[1])
 
 
 def build_blend(

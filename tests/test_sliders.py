@@ -4,6 +4,7 @@ import html
 import importlib
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> InterestEngine:
     monkeypatch.setattr(LanguageModel, "load", lambda name, **_: FakeModel())
     table = frame()
     table["title"] = table["title"] + " <b>"
-    return InterestEngine.from_pretrained(data=read_table(table, name="small", period="7D"))
+    found = InterestEngine.from_pretrained(data=read_table(table, name="small", period="7D"))
+    found.settings = replace(found.settings, strength=1.0)
+    return found
 
 
 def titles(engine: InterestEngine, *edits: Edit, strength: float | None = None) -> list[str]:

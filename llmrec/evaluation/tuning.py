@@ -25,8 +25,13 @@ def fit_strength(
     *,
     repeat: Repeat = "allow",
     k: int = 10,
+    slack: float = 0.0,
 ) -> float:
-    """Find the tilt of greatest NDCG@k on windows; the smallest of equals."""
+    """Find the tilt of greatest NDCG@k on windows; the smallest of equals.
+
+    With ``slack`` the largest tilt that loses no more than this share of it: the tilt is also what
+    a person's edits act through.
+    """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
     rankings = {
@@ -35,7 +40,9 @@ def fit_strength(
     }
     table = evaluate_rankings(rankings, windows, repeat=repeat, k=k)
     ndcg = table[table["metric"] == f"ndcg@{k}"].set_index("model")["value"]
-    return float(str(ndcg.idxmax()))
+    if slack == 0:
+        return float(str(ndcg.idxmax()))
+    return max(float(str(strength)) for strength in ndcg.index[ndcg >= (1 - slack) * ndcg.max()])
 
 
 def sharpened(

@@ -76,6 +76,8 @@ def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     backwards = Replayed.of("backwards", histories, (1 - shares) / 4, Spread())
     assert fit_strength(oracle, blend, windows) >= 0.5
     assert fit_strength(backwards, blend, windows) == 0.0
+    assert fit_strength(backwards, blend, windows, slack=1.0) == 1.0
+    assert 0 <= fit_strength(backwards, blend, windows, slack=0.05) < 1.0
 
 
 def test_repeat_and_explore_are_judged_apart() -> None:
