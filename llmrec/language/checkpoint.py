@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import ZipFile
@@ -36,6 +37,8 @@ from llmrec.errors import MissingExtraError, ModelLoadError, TrainingError
 if TYPE_CHECKING:
     from peft import PeftModel
 
+# peft imports bitsandbytes, which on some processors tells of a kernel that nobody here needs.
+getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
 EMBEDDED = "smollm2-135m"
 ENCODER = "all-minilm-l6-v2"
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
