@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,16 @@ import pandas as pd
 
 from benchmarks.record import record
 from llmrec.data.files import write_bytes
-from llmrec.data.periods import Window, events_before
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.data.synthetic import make_world
-from llmrec.evaluation.backtest import evaluate_rankings, splits, training_windows
+from llmrec.evaluation.backtest import splits, training_windows
 from llmrec.evaluation.report import PERSISTENCE, PRIORS, REFERENCE, Readings, in_table
 from llmrec.evaluation.scores import Judgement, judge
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.tilt import rank
-from llmrec.settings import build_blend, fit_settings
 
 KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of
-RANKED = (PERSISTENCE, REFERENCE, "GatedMixture")
 
 
 class Kept:
@@ -107,35 +102,7 @@ def main() -> None:
             judged = judge(optimum, found, dataset=dataset.name, split=split)
             judgements[split] = judgements[split].with_more(judged)
     results = rows(pd.concat([in_table(found) for found in judgements.values()]), calibrations)
-    if dataset.name == "completejourney" and set(RANKED) <= set(names):
-        results += ranking_rows(dataset, families[0], windows)
     record(f"forecast_quality_{dataset.name}", results)
-
-
-def ranking_rows(
-    dataset: Dataset, family: Family, windows: dict[str, list[Window]]
-) -> list[dict[Any, Any]]:
-    """Rank items for each test period by the same scorers, tilted toward different forecasts.
-
-    Blend and strength are fitted (with counting) on the last period before the first test.
-    """
-    cutoff = windows["test 1"][0].history.cutoff
-    before = replace(dataset, log=events_before(dataset.log, cutoff))
-    settings = fit_settings(before)
-    found = []
-    for split, part in windows.items():
-        histories = [window.history for window in part]
-        blend = build_blend(dataset, histories[0].cutoff, settings.blend)
-        forecasts = {name: family[name].forecast(histories) for name in RANKED}
-        lists = {"no tilt": rank(forecasts[PERSISTENCE], histories, blend, k=10, strength=0.0)}
-        lists |= {
-            f"tilted to {name}": rank(forecast, histories, blend, k=10, strength=settings.strength)
-            for name, forecast in forecasts.items()
-        }
-        table = evaluate_rankings(lists, part, k=10)
-        about = {"dataset": dataset.name, "split": split, "seeds": [0]}
-        found += [about | row for row in table.to_dict("records")]
-    return found
 
 
 def joined(judgements: Iterable[Judgement]) -> Judgement:

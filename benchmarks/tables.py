@@ -350,13 +350,10 @@ def with_gain(found: Found, of: tuple[str, str, str]) -> str:
 
 
 def sentences(found: Found) -> str:
-    """Say what the table does not: people, drift captured, rankings, distance from the optimum."""
+    """Say what the table does not: people, drift captured, distance from the optimum."""
 
     def values(model: str, metric: str, dataset: str = "completejourney") -> list[float]:
         return [found[dataset, f"test {n}", model, metric]["value"] for n in (1, 2)]
-
-    def both(model: str, metric: str) -> str:
-        return " and ".join(f"{value:.3f}" for value in values(model, metric))
 
     def behind(model: str) -> str:
         pairs = zip(*(values(m, "log_loss", "synthetic") for m in (model, "Optimum")), strict=True)
@@ -376,10 +373,6 @@ def sentences(found: Found) -> str:
         "(MovieLens), beside the mixture with {:.2f} and {:.2f}. ".format(*trust)
         + f"On Complete Journey the gated mixture gets {captured} of the way from the mean "
         "(nothing changes) to a forecaster that was shown half of the period. "
-        "Lists of ten product types by the same ranker have an NDCG@10 of "
-        f"{both('tilted to GatedMixture', 'ndcg@10')} tilted to it, "
-        f"{both('tilted to DecayedDirichlet', 'ndcg@10')} to counting, "
-        f"{both('tilted to Mean', 'ndcg@10')} to the mean, {both('no tilt', 'ndcg@10')} untilted. "
         "On a synthetic shop whose best possible forecast is known (`--data synthetic`) the "
         f"mixture is {behind('GatedMixture')} nats behind that optimum on the two tests, counting "
         f"{behind('DecayedDirichlet')}, the mean {behind('Mean')}."
