@@ -300,6 +300,7 @@ ON_GROCERIES = [
     at(fitted(PureSvd), "SVD, log, fading", factors=32, counts="log", half_life=112.0),
     at(fitted(PureSvd), factors=64),
 ]
+TWO_STAGE = "Two-stage trees"
 NETS = ("SASRec", "BERT4Rec", "GRU4Rec")
 
 
@@ -338,7 +339,7 @@ def on_films() -> list[Peer]:
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
         *_nets(),
-        Peer("Two-stage trees", second_stage("exclude", *ON_FILMS), [{}], seeded=True),
+        Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS), [{}], seeded=True),
     ]
 
 
@@ -387,7 +388,7 @@ def on_groceries(repeat: Repeat) -> list[Peer]:
             ),
         ),
         *_nets(),
-        Peer("Two-stage trees", second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
+        Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
     ]
 
 

@@ -26,7 +26,7 @@ from llmrec.ranking.named import FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 
-OURS, FORETOLD = "llmrec", "titles foretold"
+OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"
 ALONE = ("TIFU-KNN", "PureSVD", "BERT4Rec")  # not joined: two give no probabilities, one is dear
 
 
@@ -121,7 +121,7 @@ def _forecasters(
     mean = DecayedDirichlet(name="Mean").fit(windows, decays=(1.0,))
     asked: dict[str, Forecaster] = {"persistence": mean, "counting": counting}
     if tuned is not None:
-        asked["the tuned LLM"] = _forecaster(*tuned, counting, split.validation)
+        asked[TUNED] = _forecaster(*tuned, counting, split.validation)
     stages = {name: split.stage(name) for name in ("validation", *split.tests)}
     found = {
         kind: {name: Known.of(one, stage.histories) for name, stage in stages.items()}

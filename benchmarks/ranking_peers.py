@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks import ranking_splits
-from benchmarks.peers import Peer, Settings, peers_of
-from benchmarks.ranking_ours import OURS, our_lists
+from benchmarks.peers import TWO_STAGE, Peer, Settings, peers_of
+from benchmarks.ranking_ours import OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
 from llmrec.contracts import FloatArray
@@ -151,10 +151,20 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
             if np.isfinite(entry.seconds):
                 yield about | _value("seconds", entry.seconds, len(ndcg[name]))
         peers = [name for name in entries if not name.startswith(OURS)]
-        best = max(peers, key=lambda name: float(np.nanmean(ndcg[name])))
-        for name in [name for name in entries if name not in peers]:
-            about = _about(split, test, name, [0])
-            yield from _compared(about, best, ndcg[name], ndcg[best])
+        ours = [name for name in entries if name not in peers]
+        first = [name for name in peers if name != TWO_STAGE]
+        means = {name: float(np.nanmean(ndcg[name])) for name in peers}
+        for best in dict.fromkeys(
+            (max(peers, key=means.__getitem__), max(first, key=means.__getitem__))
+        ):
+            for name in ours:
+                about = _about(split, test, name, [0])
+                yield from _compared(about, best, ndcg[name], ndcg[best])
+        for name in ours:
+            other = name.replace(TUNED, "counting")
+            if other != name:
+                about = _about(split, test, name, [0])
+                yield from _measured(about, f"ndcg@10 above {other}", ndcg[name] - ndcg[other])
     for name, entry in entries.items():
         n = len(split.validation.windows)
         yield _about(split, "validation", name, [0]) | _value("ndcg@10", entry.validation, n)
