@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import Peer, Settings, peers_of
+from benchmarks.peers import Peer, Seasonal, Settings, peers_of
 from benchmarks.ranking_splits import K, Lists, Split, Stage
 from llmrec.contracts import Forecast, Forecaster, Source
 from llmrec.data.periods import History, target_counts
@@ -146,8 +146,9 @@ def _scorers(
             yield Asked.of(often, stage.histories, f"taken before, half-life {days:g} days")
     for peer in joined:
         scorer: Any = peer.build(settings[peer.name], stage, split.dataset.catalog, 0)
-        if isinstance(scorer, ItemToItem):
-            scorer.floor = FLOOR
+        pairs = scorer.scorer if isinstance(scorer, Seasonal) else scorer
+        if isinstance(pairs, ItemToItem):
+            pairs.floor = FLOOR
         yield Asked.of(scorer, stage.histories, peer.name)
     if tuned is not None:
         yield Asked.of(ForetoldItems(*tuned), stage.histories, FORETOLD)
