@@ -128,14 +128,16 @@ def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
     """Take the periods of `splits`, each with the log as it was before it."""
     log, grid, cut = dataset.log, cutoffs(dataset.log, dataset.period), splits(dataset)
     taught = [
-        make_windows(log, dataset.catalog, dataset.period, cutoff, min_target_events=5)
+        make_windows(
+            log, dataset.catalog, dataset.period, cutoff, min_periods=3, min_target_events=5
+        )
         for cutoff in grid[-4 - LESSONS : -4]
     ]
     stages = [
         Stage(events_before(log, windows[0].history.cutoff), _own(windows, dataset))
         for windows in (*taught, *cut.values())
     ]
-    validation, *tests = _taught(stages)[LESSONS:]
+    validation, *tests = _taught(stages)[-len(cut) :]
     rule = "repeat allowed" if repeat == "allow" else "explore only"
     names = list(cut)[1:]
     return Split(

@@ -20,6 +20,7 @@ START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
 START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
 START_RANKED = "<!-- what a ranking takes, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
+NDCG = "ndcg@10"
 START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
 LISTS = (  # result file, part, and what is said of it
     ("next-period", "next period / test", "MovieLens, next period"),
@@ -198,34 +199,35 @@ def laws_and_lies() -> str:
 
 
 def lists() -> str:
-    """Write NDCG@10 of every peer and of ours, and what ours is to the best peer of a test."""
+    """Write NDCG@10 of every peer and of ours, and what ours is to the best peers of a test."""
     columns: list[dict[str, Any]] = []
     for name, part, _ in LISTS:
         of_part = {
             key[2:]: row for key, row in rows_of(f"ranking_{name}").items() if key[1] == part
         }
-        columns.append({m: row for (m, metric), row in of_part.items() if metric == "ndcg@10"})
-        columns[-1] |= {
-            f"{m}, to the best peer": row
-            for (m, metric), row in of_part.items()
-            if metric.startswith("ratio to")
-        }
+        columns.append({model: row for (model, metric), row in of_part.items() if metric == NDCG})
+        ratios: dict[str, list[str]] = {}
+        for (model, metric), row in of_part.items():
+            if metric.startswith("ratio to "):
+                best = metric.removeprefix("ratio to ")
+                ratios.setdefault(model, []).append(f"{with_interval(row)} of {best}")
+        columns[-1] |= {f"{model} / best": "; ".join(said) for model, said in ratios.items()}
     names = list(dict.fromkeys(name for column in columns for name in column))
-    names.sort(key=lambda name: (name.endswith("peer"), name.startswith("llmrec")))
-    lines = ["| NDCG@10 | " + " | ".join(said for *_, said in LISTS) + " |", "|---" * 8 + "|"]
+    names = [name for name in names if "what came" not in name or not name.endswith("best")]
+    names.sort(key=lambda name: (name.endswith("best"), name.startswith("llmrec")))
+    titles = " | ".join(said for *_, said in LISTS)
+    lines = [f"| NDCG@10 | {titles} |", "|---" * (1 + len(LISTS)) + "|"]
     for name in names:
-        cells = [column.get(name) for column in columns]
-        said = [
-            with_interval(one) if name.endswith("peer") and one else short(one) for one in cells
-        ]
+        cells = [column.get(name, "") for column in columns]
+        said = [cell if isinstance(cell, str) else short(cell["value"]) for cell in cells]
         lines.append(f"| {name} | " + " | ".join(said) + " |")
-    people = ", ".join(f"{max(row['n'] for row in column.values()):,}" for column in columns)
+    people = ", ".join(f"{column[name]['n']:,}" for column in columns for name in list(column)[:1])
     return "\n".join(lines) + f"\n\n{people} people.\n"
 
 
-def short(row: dict[str, Any] | None) -> str:
-    """Write three or four digits of a value; nothing for none."""
-    return "" if row is None else f"{row['value']:.4f}".lstrip("0")
+def short(value: float) -> str:
+    """Write four digits after the point, and nothing before it."""
+    return f"{value:.4f}".lstrip("0")
 
 
 def forecasts() -> str:

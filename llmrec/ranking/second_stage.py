@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Lesson:
     windows: Sequence[Window]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SecondStage:
     """Scores items by trees over what several scorers say of them.
 
@@ -82,8 +82,8 @@ class SecondStage:
     floor: float = 0.01
     seed: int = 0
     name: str = field(default="order learned from earlier lists", init=False)
-    _first: Blend | None = field(default=None, repr=False)
-    _trees: Any = field(default=None, repr=False)
+    _first: Blend | None = field(default=None, init=False, repr=False)
+    _trees: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(candidates=self.candidates, most_trees=self.most_trees, floor=self.floor)
@@ -95,8 +95,15 @@ class SecondStage:
         """How many were grown."""
         return 0 if self._trees is None else int(self._trees.num_trees())
 
+    @property
+    def n_leaves(self) -> int:
+        """Of all trees; a tree of one leaf orders nothing."""
+        if self._trees is None:
+            return 0
+        return sum(tree["num_leaves"] for tree in self._trees.dump_model()["tree_info"])
+
     def fit(self, lessons: Sequence[Lesson], scorers: Sequence[ItemScorer]) -> SecondStage:
-        """Give one that learned from lessons, oldest first, and orders what ``scorers`` say.
+        """Learn from lessons, oldest first, how to order what ``scorers`` say.
 
         ``scorers`` are those of the lessons, in their order, fitted for the lists to come.
 
@@ -105,8 +112,8 @@ class SecondStage:
         MissingExtraError
             If the package ``lightgbm`` is not installed.
         ValueError
-            If there are fewer than two lessons, they have other scorers, or nothing came that was
-            a candidate.
+            If there are fewer than two lessons, they have other scorers, or in the last one or in
+            those before it nothing came that was a candidate.
         """
         lightgbm = _import_lightgbm()
         if len(lessons) < 2 or any(len(lesson.scorers) != len(scorers) for lesson in lessons):
@@ -114,14 +121,15 @@ class SecondStage:
         last = lessons[-1]
         weights = fit_blend(last.scorers, last.windows, repeat=self.repeat).weights
         sheets = [self._sheet(Blend(one.scorers, weights), one.windows) for one in lessons]
-        if not any(came.any() for _, came in sheets):
+        if not len(sheets[-1][1]) or not any(len(came) for _, came in sheets[:-1]):
             raise ValueError("nothing that came was a candidate: give more candidates or lessons")
         known, judged = _data(lightgbm, sheets[:-1]), _data(lightgbm, sheets[-1:])
         stop = lightgbm.early_stopping(50, verbose=False)
         settings = _TREES | {"seed": self.seed}
         tried = lightgbm.train(settings, known, self.most_trees, [judged], callbacks=[stop])
         trees = lightgbm.train(settings, _data(lightgbm, sheets), max(tried.best_iteration, 1))
-        return replace(self, _first=Blend(scorers, weights), _trees=trees)
+        self._first, self._trees = Blend(scorers, weights), trees
+        return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError before `fit`."""
@@ -132,17 +140,18 @@ class SecondStage:
         said, items = self._candidates(self._first, histories)
         found = features(said, items, histories)
         margins = self._trees.predict(found.reshape(-1, found.shape[2]), num_threads=1)
-        ordered = np.exp(log_softmax(margins.reshape(items.shape), axis=1))
+        ordered = log_softmax(margins.reshape(items.shape), axis=1) + np.log(1 - self.floor)
         blended = _blended(said, self._first.weights)
-        scores = self.floor * np.exp(log_softmax(blended, axis=1))
+        scores: FloatArray = log_softmax(blended, axis=1) + np.log(self.floor)
         rows = np.arange(len(items))[:, None]
-        scores[rows, items] += (1 - self.floor) * ordered
-        return np.asarray(np.log(scores))
+        scores[rows, items] = np.logaddexp(scores[rows, items], ordered)
+        return scores
 
     def _sheet(self, first: Blend, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
-        """(n_windows, n_candidates, n_features) features, and (n_windows, n_candidates) what came.
+        """(n, n_candidates, n_features) features, and (n, n_candidates) what came, of n windows.
 
-        Seen items that stand among the candidates of who has too few unseen ones never came.
+        Windows in which no candidate came teach nothing and are left out. Seen items that stand
+        among the candidates of who has too few unseen ones never came.
         """
         histories = [window.history for window in windows]
         said, items = self._candidates(first, histories)
@@ -150,7 +159,8 @@ class SecondStage:
         for row, window in enumerate(windows):
             wanted = possible_items(window.history, self.repeat)[items[row]]
             came[row] = wanted & np.isin(items[row], window.target.item_idx)
-        return features(said, items, histories), came
+        some = came.any(axis=1)
+        return features(said, items, histories)[some], came[some]
 
     def _candidates(
         self, first: Blend, histories: Sequence[History]

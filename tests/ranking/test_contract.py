@@ -29,16 +29,18 @@ def als() -> ImplicitALS:
 
 def second_stage() -> SecondStage:
     pytest.importorskip("lightgbm")
-    week = np.timedelta64(7, "D")
+    week, many = np.timedelta64(7, "D"), log(n_users=150).aligned(ITEMS)
 
     def known(cutoff: np.datetime64) -> list[ItemScorer]:
-        return [PersonalRepeat(), ItemToItem(Ease(5.0)).fit(EVENTS, ITEMS, cutoff)]
+        return [PersonalRepeat(), ItemToItem(Ease(5.0)).fit(many, ITEMS, cutoff)]
 
     lessons = [
-        Lesson(known(cutoff), make_windows(EVENTS, ITEMS, "7D", cutoff))
+        Lesson(known(cutoff), make_windows(many, ITEMS, "7D", cutoff))
         for cutoff in (CUTOFF - 2 * week, CUTOFF - week)
     ]
-    return SecondStage(candidates=10).fit(lessons, known(CUTOFF))
+    stage = SecondStage(candidates=10).fit(lessons, known(CUTOFF))
+    assert stage.n_leaves > stage.n_trees
+    return stage
 
 
 SCORERS: dict[str, Callable[[], ItemScorer]] = {

@@ -136,3 +136,10 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(MissingExtraError, match="trees"):
         SecondStage().fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+
+
+def test_lessons_in_which_no_candidate_came_are_refused() -> None:
+    level = Knowing(np.zeros((EVENTS.n_users, ITEMS.n_items)))  # so the first item is proposed
+    missed = [[w for w in windows if 0 not in w.target.item_idx] for windows in weeks(3, 4)]
+    with pytest.raises(ValueError, match="nothing that came"):
+        SecondStage(candidates=1).fit([Lesson([level], windows) for windows in missed], [level])
