@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer, Seasonal, Settings, peers_of
-from benchmarks.ranking_splits import K, Lists, Split, Stage
+from benchmarks.ranking_splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
 from llmrec.contracts import Forecast, Forecaster, Source
+from llmrec.data.calendar import PeriodLength, as_time
 from llmrec.data.periods import History, target_counts
+from llmrec.errors import DataError
 from llmrec.evaluation.report import codec_for
 from llmrec.evaluation.tuning import fit_strength, sharpened
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -171,9 +173,32 @@ def _lists(
 
 def _opened(split: Split, adapter: Path) -> tuple[LanguageModel, Codec]:
     about = AdapterAbout.load(adapter)
+    check_unseen(split, about)
     model = LanguageModel.load(about.base_model, adapter=adapter)
     budget = int(about.config["budget"])
     return model, codec_for(split.dataset, model, template=about.prompt, budget=budget)
+
+
+def check_unseen(split: Split, about: AdapterAbout) -> None:
+    """Refuse an adapter that may have learned from what a test asks for.
+
+    Calendar: its cutoff lies before the tests. Events: it learned from the log without validation
+    and tests, or, to leave one out, from the one that lacks whole last periods.
+    """
+    if PeriodLength.parse(split.dataset.period).unit != "events":
+        first = min(
+            window.target.period.start for window in next(iter(split.tests.values())).windows
+        )
+        unseen = as_time(about.cutoff) <= first
+        logs = {split.dataset.log.fingerprint}
+    else:
+        splits = [split, next_period(split.dataset)] if split.name == LEAVE_ONE_OUT else [split]
+        unseen, logs = True, {one.validation.log.fingerprint for one in splits}
+    if not unseen or about.data_fingerprint not in logs:
+        raise DataError(
+            f"the adapter learned from {about.dataset} ({about.data_fingerprint}) up to "
+            f"{about.cutoff}: for {split.name!r} it may have seen what the tests ask for"
+        )
 
 
 def _forecaster(

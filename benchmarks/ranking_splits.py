@@ -33,6 +33,7 @@ from llmrec.evaluation.backtest import splits
 from llmrec.ranking.blend import Repeat, possible_items
 
 K = 10
+LEAVE_ONE_OUT = "leave one out"
 LESSONS = 4  # earlier stages that a second stage learns from, at most
 Lists = list[list[int]]  # (n_windows, K) items, best first
 
@@ -93,7 +94,7 @@ Sizes = Callable[[Interactions], IntArray]
 
 def leave_one_out(dataset: Dataset) -> Split:
     """Test on a person's last event, validate on the one before it."""
-    return _nested(dataset, "leave one out", lambda log: np.ones(log.n_users, np.int64), 1, 1)
+    return _nested(dataset, LEAVE_ONE_OUT, lambda log: np.ones(log.n_users, np.int64), 1, 1)
 
 
 def next_period(dataset: Dataset) -> Split:
