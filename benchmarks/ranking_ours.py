@@ -189,7 +189,7 @@ def check_unseen(split: Split, about: AdapterAbout) -> None:
         first = min(
             window.target.period.start for window in next(iter(split.tests.values())).windows
         )
-        unseen = as_time(about.cutoff) <= first
+        unseen = bool(as_time(about.cutoff) <= first)
         logs = {split.dataset.log.fingerprint}
     else:
         splits = [split, next_period(split.dataset)] if split.name == LEAVE_ONE_OUT else [split]
