@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
@@ -17,7 +18,7 @@ from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History, Target, Window, make_histories
 from llmrec.forecasters.sequential import NextItem
-from llmrec.ranking.blend import Repeat
+from llmrec.ranking.blend import Asked, Repeat
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
 from llmrec.ranking.learned import Learned
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
@@ -232,15 +233,22 @@ def _half_life(decay: float) -> float:
 
 
 def second_stage(repeat: Repeat, *first: Build) -> Build:
-    """Build trees over what some scorers say, taught by the stage's lessons."""
+    """Build trees over what some scorers say, taught by the stage's lessons.
+
+    The scorers are fitted and asked once a stage, with seed 0; the seed is the trees'.
+    """
+    asked: WeakKeyDictionary[Stage, list[Asked]] = WeakKeyDictionary()
+
+    def scorers(stage: Stage, catalog: Catalog) -> list[Asked]:
+        if stage not in asked:
+            fitted = [build({}, stage, catalog, 0) for build in first]
+            asked[stage] = [Asked.of(scorer, stage.histories) for scorer in fitted]
+        return asked[stage]
 
     def built(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
-        *earlier, scorers = [
-            [build({}, one, catalog, seed) for build in first] for one in (*stage.lessons, stage)
-        ]
-        pairs = zip(earlier, stage.lessons, strict=True)
-        lessons = [Lesson(then, one.windows) for then, one in pairs]
-        return SecondStage(repeat=repeat, seed=seed, **settings).fit(lessons, scorers)
+        lessons = [Lesson(scorers(one, catalog), one.windows) for one in stage.lessons]
+        trees = SecondStage(repeat=repeat, seed=seed, **settings)
+        return trees.fit(lessons, scorers(stage, catalog))
 
     return built
 
