@@ -225,16 +225,17 @@ def _said_again(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArr
     return again
 
 
-_ONCE: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
-_FIRST: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
+# None stands for the log itself: a value that is its key would keep it alive for ever.
+_ONCE: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+_FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
 
 
 def once_a_moment(log: Interactions) -> Interactions:
     """Give a log without events that another one of the same moment and item follows."""
     if log not in _ONCE:
         again = _said_again(log.user_idx, log.timestamp, log.item_idx)
-        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else log
-    return _ONCE[log]
+        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else None
+    return _ONCE[log] or log
 
 
 def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -250,8 +251,8 @@ def once_a_person(log: Interactions) -> Interactions:
         pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
         again = np.ones(len(pairs), dtype=np.bool_)
         again[np.unique(pairs, return_index=True)[1]] = False  # a person's events lie in order
-        _FIRST[log] = log.without({"taken before": again})
-    return _FIRST[log]
+        _FIRST[log] = log.without({"taken before": again}) if again.any() else None
+    return _FIRST[log] or log
 
 
 def shared_log(histories: Sequence[History]) -> Interactions:
