@@ -14,13 +14,12 @@ from scipy import sparse
 from scipy.special import log_softmax
 
 from llmrec.contracts import FloatArray, IntArray
+from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, TimeArray, item_counts_between
 from llmrec.errors import MissingExtraError
 from llmrec.ranking.learned import Learned, check_learned
-
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class RecentPopularity:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
         if not histories:
             return np.empty((0, 0))
-        span = np.timedelta64(round(self.days * _DAY_MS), "ms")
+        span = round(self.days * (DAY / INSTANT)) * INSTANT
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
         log = once_a_moment(shared_log(histories))
@@ -106,11 +105,8 @@ class PersonalRepeat:
         return np.asarray(np.log(mixed, out=mixed), dtype=np.float64)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
-        ages = [np.empty(0)]
-        for history in histories:
-            taken = history.log.timestamp[history.event_ids.start : history.event_ids.stop]
-            ages.append((history.cutoff - taken) / np.timedelta64(1, "D"))
-        return item_counts(histories, np.exp2(-np.concatenate(ages) / self.half_life_days))
+        ages = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
+        return item_counts(histories, np.exp2(-ages / self.half_life_days))
 
 
 @dataclass
