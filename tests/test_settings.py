@@ -12,8 +12,10 @@ import pytest
 
 from llmrec.contracts import FloatArray
 from llmrec.data.calendar import INSTANT
+from llmrec.data.interactions import Interactions
 from llmrec.data.periods import (
     History,
+    TimeArray,
     Window,
     events_before,
     holdout_cutoff,
@@ -39,6 +41,11 @@ def world(period: str = "7D", n_users: int = 80) -> Dataset:
     items = catalog()
     events = log(n_users, n_periods=8).aligned(items)
     return Dataset("world", events, items, period, "items", "person", "allow")
+
+
+def times_of(user_id: str, events: Interactions) -> TimeArray:
+    user = events.user_index(user_id)
+    return events.timestamp[slice(*events.user_offsets[user : user + 2])]
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,16 @@ def test_the_log_before_windows_holds_their_histories_and_nothing_of_their_targe
     windows = latest_windows(dataset.log, dataset.catalog, period)[::2]
     before = log_before(windows)
     for window in windows:
-        user = before.user_index(window.history.user_id)
-        first, stop = before.user_offsets[user : user + 2]
-        times = before.timestamp[first:stop]
         own = window.history.event_ids
-        np.testing.assert_array_equal(times, window.history.log.timestamp[own.start : own.stop])
-    asked = {window.history.user_id for window in windows}
-    others = [user for user in dataset.log.user_ids if user not in asked]
-    assert others
-    if period == "7D":  # one time for everybody
-        assert before.timestamp.max() < windows[0].history.cutoff
+        known = window.history.log.timestamp[own.start : own.stop]
+        np.testing.assert_array_equal(times_of(window.history.user_id, before), known)
+    others = set(dataset.log.user_ids) - {window.history.user_id for window in windows}
+    assert len(others) >= 40
+    for user in others:  # days: one time cuts everybody; events: nobody judges these, all stays
+        known = times_of(user, dataset.log)
+        if period == "7D":
+            known = known[known < windows[0].history.cutoff]
+        np.testing.assert_array_equal(times_of(user, before), known)
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])
