@@ -142,8 +142,8 @@ def fit_ranking(
     Returns
     -------
     blend, strength
-        As `EngineSettings` keeps them. The strength is never 0, and the largest that costs no more
-        than a hundredth of the NDCG@10: edits act through it.
+        As `EngineSettings` keeps them. Edits act through the strength, so it is never 0: it is the
+        largest that costs no more than a hundredth of the NDCG@10, or .05 if even that costs more.
     """
     catalog, repeat = dataset.catalog, dataset.repeat
     names = scorers_for(dataset.period, catalog.n_items, repeat)

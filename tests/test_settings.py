@@ -26,7 +26,10 @@ from llmrec.data.periods import (
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw, evaluate_rankings
+from llmrec.evaluation.report import Replayed
+from llmrec.evaluation.tuning import fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.named import FORETOLD, fitted_scorer
 from llmrec.ranking.tilt import rank
@@ -182,6 +185,24 @@ def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:
     found = fit_settings(films).blend
     assert found.keys() == {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}
     assert any(found.values())
+
+
+def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
+    dataset = world()
+    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+    histories = [window.history for window in windows]
+    counts = np.stack([window.target.category_counts for window in windows])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    backwards = Replayed.of("backwards", histories, (1 - shares) / (shares.shape[1] - 1), Spread())
+    costly = []
+    for forecaster in (DecayedDirichlet(), backwards):
+        weights, strength = fit_ranking(dataset, windows, forecaster)
+        scorers = [fitted_scorer(name, log_before(windows), dataset.catalog) for name in weights]
+        blend = Blend(scorers, tuple(weights.values()))
+        cheap = fit_strength(forecaster, blend, windows, repeat="allow", slack=0.01)
+        costly.append(cheap == 0)
+        assert strength == (cheap or 0.05)
+    assert any(costly)  # for one of them even .05 costs more, and yet edits act
 
 
 def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:

@@ -30,7 +30,8 @@ def fit_strength(
     """Find the tilt of greatest NDCG@k on windows; the smallest of equals.
 
     With ``slack`` the largest tilt that loses no more than this share of it: the tilt is also what
-    a person's edits act through.
+    a person's edits act through. Where no list holds anything that was wanted, 0: nothing speaks
+    for a tilt.
     """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
@@ -40,6 +41,8 @@ def fit_strength(
     }
     table = evaluate_rankings(rankings, windows, repeat=repeat, k=k)
     ndcg = table[table["metric"] == f"ndcg@{k}"].set_index("model")["value"]
+    if not ndcg.max() > 0:  # 0, or NaN where nothing was wanted
+        return STRENGTHS[0]
     if slack == 0:
         return float(str(ndcg.idxmax()))
     return max(float(str(strength)) for strength in ndcg.index[ndcg >= (1 - slack) * ndcg.max()])
