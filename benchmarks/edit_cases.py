@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from llmrec.contracts import FloatArray, Forecast, Source
-from llmrec.data.calendar import INSTANT
+from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
 from llmrec.data.cleaning import CleaningReport
 from llmrec.data.interactions import Interactions
@@ -190,7 +190,7 @@ def _applicable(
         edit = Edit(
             catalog.categories[category],
             factor if rng.random() < 0.8 else 0.0,
-            history.cutoff + np.timedelta64(86_400_000 * int(ends - 2), "ms") if ends else None,
+            history.cutoff + int(ends - 2) * DAY if ends else None,
             bool(rng.random() < 0.25),
         )
         try:

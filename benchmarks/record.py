@@ -18,6 +18,10 @@ from llmrec.data.files import write_text
 
 FIELDS = ("dataset", "split", "model", "metric", "value", "low", "high", "n", "seeds")
 RESULTS = Path(__file__).with_name("results")
+NAMED = (
+    *("numpy", "scipy", "pandas", "pyarrow", "implicit", "lightgbm", "cornac"),
+    *("torch", "transformers", "peft"),
+)
 
 
 def record(name: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -57,8 +61,7 @@ def _plain(value: object) -> object:
 
 def _versions() -> dict[str, str]:
     """Versions of Python and of the distributions that this run imported and results hang on."""
-    names = ("numpy", "scipy", "pandas", "pyarrow", "implicit", "torch", "transformers", "peft")
-    imported = {name: metadata.version(name) for name in names if name in sys.modules}
+    imported = {name: metadata.version(name) for name in NAMED if name in sys.modules}
     return {"python": platform.python_version(), **imported}
 
 

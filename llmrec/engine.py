@@ -291,12 +291,12 @@ class InterestEngine:
         ----------
         forecast, edits, strength, repeat
             As for `recommend`: the list that they give is asked about. What would list the item
-            comes on top of the edits.
+            comes on top of the edits, and the answer's ``edits`` are both together.
         """
         catalog, history = self.dataset.catalog, self._as_history(user)
         forecast = forecast or self.forecast(history)
-        rerank = self._ranks_again(history, forecast, edits, strength, repeat)
-        return why_not(catalog.item_index(item_id), rerank, k, catalog, history)
+        rerank = self._ranks_again(history, forecast, strength, repeat)
+        return why_not(catalog.item_index(item_id), rerank, k, catalog, history, edits)
 
     def explain(
         self,
@@ -317,7 +317,8 @@ class InterestEngine:
         k
             How long the list is that it is on, or off.
         forecast, edits, strength, repeat
-            As for `recommend`: the list that they give is explained.
+            As for `recommend`: the list that they give is explained. ``change.edits`` are the
+            edits with the change on top.
         in_model_words
             As for `recommend`; ``item.refused`` says why the model's words are not shown.
 
@@ -329,9 +330,9 @@ class InterestEngine:
         catalog, history = self.dataset.catalog, self._as_history(user)
         item = catalog.item_index(item_id)
         forecast = forecast or self.forecast(history)
-        rerank = self._ranks_again(history, forecast, edits, strength, repeat)
+        rerank = self._ranks_again(history, forecast, strength, repeat)
         edited = apply_edits(forecast, edits, catalog, history.cutoff)
-        found = explain(item, rerank, k, history, edited)
+        found = explain(item, rerank, k, history, edited, edits)
         if in_model_words and found.item:
             (item_worded,) = worded(self.forecaster.model, [found.item])
             return replace(found, item=item_worded)
@@ -406,7 +407,6 @@ class InterestEngine:
         self,
         history: History,
         forecast: Forecast,
-        edits: Sequence[Edit],
         strength: float | None,
         repeat: Repeat | None,
     ) -> Rerank:
@@ -416,7 +416,6 @@ class InterestEngine:
             self.blend,
             strength=self.settings.strength if strength is None else strength,
             repeat=repeat or self.dataset.repeat,
-            edits=edits,
         )
 
     def _as_history(self, user: str | History) -> History:

@@ -22,6 +22,7 @@ except ImportError as error:
     raise MissingExtraError("sliders need ipywidgets: pip install 'llmrec[notebooks]'") from error
 
 HIGHEST = 4.0  # times as much of a category
+STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a slider can go back
 
 
 class Sliders:
@@ -56,8 +57,9 @@ class Sliders:
         self._forecast = forecast or engine.forecast(self._history)
         names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
         fitted = engine.settings.strength
-        self.factors = {name: _slider(name, 1.0, HIGHEST) for name in names}
-        self.strength = _slider("tilt", fitted, min(MAX_STRENGTH, max(2.0, 2 * fitted)))
+        self.factors = {name: _slider(name, 1.0, HIGHEST, STEP) for name in names}
+        highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
+        self.strength = _slider("tilt", fitted, highest, STRENGTH_STEP)
         self._list = ipywidgets.HTML(self._ranked(), layout={"flex": "1 1 0%"})
         moved = [*self.factors.values(), self.strength]
         for slider in moved:
@@ -93,12 +95,12 @@ class Sliders:
         return _render(**_shown(effect, self._k))
 
 
-def _slider(name: str, value: float, highest: float) -> Any:
+def _slider(name: str, value: float, highest: float, step: float) -> Any:
     return ipywidgets.FloatSlider(
         value=value,
         min=0.0,
         max=highest,
-        step=0.25,
+        step=step,
         description=name,
         style={"description_width": "9em"},
     )

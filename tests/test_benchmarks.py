@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from benchmarks import record
 from benchmarks.ranking_splits import leave_one_out
 from benchmarks.record import FIELDS, RESULTS
 from benchmarks.tables import FRONT, README, front_page, page
@@ -32,6 +37,22 @@ def test_every_result_says_how_it_was_made_and_on_how_many() -> None:
             if row["low"] is not None:
                 assert row["low"] <= row["value"] <= row["high"]
                 assert math.isfinite(row["value"])
+
+
+@pytest.mark.parametrize("package", ["lightgbm", "cornac"])
+def test_a_result_names_the_versions_of_what_was_imported_and_of_nothing_else(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} 1.0")
+    for imported in (True, False):
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        if imported:
+            monkeypatch.setitem(sys.modules, package, pd)
+        record.record("it", [])
+        kept = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))["versions"]
+        assert kept.get(package) == (f"{package} 1.0" if imported else None)
+        assert kept["numpy"] == "numpy 1.0"
 
 
 def test_what_stands_before_the_last_event_in_the_file_is_history_even_at_its_moment() -> None:

@@ -214,8 +214,8 @@ def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset)
         found = engine.explain("u001", item.item_id, k=3, forecast=forecast, edits=edits)
         assert found.item is not None
         assert found.item == item.explanation
-        changed = [*edits, *found.change.edits]
-        if found.change.edits and "War" not in found.change.categories:
+        changed = found.change.edits
+        if changed:
             again = engine.recommend("u001", k=25, forecast=forecast, edits=changed)
             after = {i.item_id: i.rank for i in again}.get(item.item_id)
             if any(edit.factor == 0 for edit in found.change.edits):
@@ -223,6 +223,25 @@ def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset)
             else:
                 assert after == found.change.rank_after
                 assert (after <= 3) != (item.rank <= 3)
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_the_edits_of_an_answer_rank_as_it_says_together_with_those_given(
+    dataset: Dataset, lock: bool
+) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    edits = [Edit("War", 2.0), Edit("Drama", 1.0, lock=lock), Edit("Comedy", 0.5, lock=lock)]
+    asked = {"forecast": engine.forecast("u005"), "strength": 1.0}
+    tried = 0
+    for item_id in dataset.catalog.item_ids[::2]:
+        answer = engine.why_not("u005", item_id, k=5, edits=edits, **asked)
+        if answer.factor is None:
+            continue
+        items = engine.recommend("u005", k=5, edits=answer.edits, **asked)
+        assert {item.item_id: item.rank for item in items}[item_id] == answer.rank_after
+        assert [edit.lock for edit in answer.edits][1:3] == [lock, lock]
+        tried += 1
+    assert tried > 3
 
 
 def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from llmrec.contracts import FloatArray
 from llmrec.data.calendar import INSTANT
+from llmrec.data.interactions import Interactions
 from llmrec.data.periods import (
     History,
+    TimeArray,
     Window,
     events_before,
     holdout_cutoff,
@@ -24,7 +26,10 @@ from llmrec.data.periods import (
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.backtest import draw, evaluate_rankings
+from llmrec.evaluation.report import Replayed
+from llmrec.evaluation.tuning import fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.named import FORETOLD, fitted_scorer
 from llmrec.ranking.tilt import rank
@@ -39,6 +44,11 @@ def world(period: str = "7D", n_users: int = 80) -> Dataset:
     items = catalog()
     events = log(n_users, n_periods=8).aligned(items)
     return Dataset("world", events, items, period, "items", "person", "allow")
+
+
+def times_of(user_id: str, events: Interactions) -> TimeArray:
+    user = events.user_index(user_id)
+    return events.timestamp[slice(*events.user_offsets[user : user + 2])]
 
 
 @dataclass(frozen=True)
@@ -83,16 +93,16 @@ def test_the_log_before_windows_holds_their_histories_and_nothing_of_their_targe
     windows = latest_windows(dataset.log, dataset.catalog, period)[::2]
     before = log_before(windows)
     for window in windows:
-        user = before.user_index(window.history.user_id)
-        first, stop = before.user_offsets[user : user + 2]
-        times = before.timestamp[first:stop]
         own = window.history.event_ids
-        np.testing.assert_array_equal(times, window.history.log.timestamp[own.start : own.stop])
-    asked = {window.history.user_id for window in windows}
-    others = [user for user in dataset.log.user_ids if user not in asked]
-    assert others
-    if period == "7D":  # one time for everybody
-        assert before.timestamp.max() < windows[0].history.cutoff
+        known = window.history.log.timestamp[own.start : own.stop]
+        np.testing.assert_array_equal(times_of(window.history.user_id, before), known)
+    others = set(dataset.log.user_ids) - {window.history.user_id for window in windows}
+    assert len(others) >= 40
+    for user in others:  # days: one time cuts everybody; events: nobody judges these, all stays
+        known = times_of(user, dataset.log)
+        if period == "7D":
+            known = known[known < windows[0].history.cutoff]
+        np.testing.assert_array_equal(times_of(user, before), known)
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])
@@ -175,6 +185,24 @@ def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:
     found = fit_settings(films).blend
     assert found.keys() == {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}
     assert any(found.values())
+
+
+def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
+    dataset = world()
+    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+    histories = [window.history for window in windows]
+    counts = np.stack([window.target.category_counts for window in windows])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    backwards = Replayed.of("backwards", histories, (1 - shares) / (shares.shape[1] - 1), Spread())
+    costly = []
+    for forecaster in (DecayedDirichlet(), backwards):
+        weights, strength = fit_ranking(dataset, windows, forecaster)
+        scorers = [fitted_scorer(name, log_before(windows), dataset.catalog) for name in weights]
+        blend = Blend(scorers, tuple(weights.values()))
+        cheap = fit_strength(forecaster, blend, windows, repeat="allow", slack=0.01)
+        costly.append(cheap == 0)
+        assert strength == (cheap or 0.05)
+    assert any(costly)  # for one of them even .05 costs more, and yet edits act
 
 
 def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:

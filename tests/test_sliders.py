@@ -11,6 +11,7 @@ import pytest
 from llmrec import Edit, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.errors import MissingExtraError
+from llmrec.evaluation.tuning import STRENGTHS
 from llmrec.language.model import LanguageModel
 from llmrec.sliders import Sliders
 from tests.forecasters.fakes import FakeModel
@@ -60,6 +61,17 @@ def test_moving_a_slider_ranks_again_and_says_what_changed(engine: InterestEngin
     panel.strength.value = 0.0
     assert rows(panel) == titles(engine, Edit(last, 4.0), strength=0.0)
     assert f"a strength of 0 instead of {engine.settings.strength:g}." in panel.html
+
+
+@pytest.mark.parametrize("fitted", STRENGTHS)
+def test_the_tilt_s_slider_steps_on_every_strength_that_a_fit_gives(
+    engine: InterestEngine, fitted: float
+) -> None:
+    engine.settings = replace(engine.settings, strength=fitted)
+    tilt = Sliders(engine, "u005", 5).strength
+    steps = (fitted - tilt.min) / tilt.step
+    assert tilt.value == fitted
+    assert steps == pytest.approx(round(steps), abs=1e-9)
 
 
 def test_a_slider_at_zero_mutes(engine: InterestEngine) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.contracts import FloatArray, IntArray
-from llmrec.data.calendar import Period, PeriodLength
+from llmrec.data.calendar import DAY, Period, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import category_sums
 from llmrec.data.interactions import Interactions
@@ -67,6 +67,12 @@ class History:
     def item_idx(self) -> IntArray:
         """(n_events,) items taken, oldest first."""
         return self.log.item_idx[self.offsets[0] : self.offsets[-1]]
+
+    @property
+    def days_ago(self) -> FloatArray:
+        """(n_events,) days from each event to the cutoff, oldest first."""
+        times = self.log.timestamp[self.offsets[0] : self.offsets[-1]]
+        return np.asarray((self.cutoff - times) / DAY, dtype=np.float64)
 
     @property
     def periods(self) -> tuple[Period, ...]:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
-from llmrec.data.calendar import INSTANT, PeriodLength
+from llmrec.data.calendar import DAY, INSTANT, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.chain import MOVEMENTS, Chain, Movement
 from llmrec.data.counts import period_counts
@@ -208,7 +208,7 @@ def _times(
 
     So no two coincide. The first and the last event of all fill the grid of periods to its ends.
     """
-    span = int(LENGTH.n * np.timedelta64(1, "D") / INSTANT)
+    span = int(LENGTH.n * DAY / INSTANT)
     nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     stretch = np.repeat(span // counts, counts)
     times = period * span + nth * stretch + rng.integers(stretch)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from llmrec.contracts import FloatArray, Forecaster, IntArray
-from llmrec.data.periods import Window
+from llmrec.contracts import FloatArray, Forecaster, IntArray, ItemScorer
+from llmrec.data.periods import History, Window
 from llmrec.evaluation.backtest import evaluate_rankings
 from llmrec.evaluation.metrics import ndcg_at
 from llmrec.ranking.blend import Blend, Repeat, possible_items
@@ -30,7 +31,8 @@ def fit_strength(
     """Find the tilt of greatest NDCG@k on windows; the smallest of equals.
 
     With ``slack`` the largest tilt that loses no more than this share of it: the tilt is also what
-    a person's edits act through.
+    a person's edits act through. Where no list holds anything that was wanted, 0: nothing speaks
+    for a tilt.
     """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
@@ -40,6 +42,8 @@ def fit_strength(
     }
     table = evaluate_rankings(rankings, windows, repeat=repeat, k=k)
     ndcg = table[table["metric"] == f"ndcg@{k}"].set_index("model")["value"]
+    if not ndcg.max() > 0:  # 0, or NaN where nothing was wanted
+        return STRENGTHS[0]
     if slack == 0:
         return float(str(ndcg.idxmax()))
     return max(float(str(strength)) for strength in ndcg.index[ndcg >= (1 - slack) * ndcg.max()])
@@ -53,11 +57,11 @@ def sharpened(
     Weights that make targets likely (`fit_blend`) need not put the right items first. From there
     each weight in turn takes the step of `FACTORS`, or to a tenth of all weights more, that gives
     the greatest NDCG@k, up to `PASSES` times round: a search on the measure itself, which has no
-    gradient. All scores are held at once, in float32.
+    gradient. All scores are held in float32, twice while they are put together:
+    8 * n_scorers * n_windows * n_items bytes, and one scorer's float64 beside them.
     """
     histories = [window.history for window in windows]
-    each = [Blend((scorer,), (1.0,)).parts(histories)[0] for scorer in blend.scorers]
-    scores = np.stack([found.astype(np.float32) for found in each])
+    scores = np.stack([_single(scorer, histories) for scorer in blend.scorers])
     possible = np.stack([possible_items(window.history, repeat) for window in windows])
     wanted = [np.unique(window.target.item_idx) for window in windows]
     wanted = [items[row[items]] for items, row in zip(wanted, possible, strict=True)]
@@ -80,6 +84,11 @@ def sharpened(
         if best - before < LEAST_GAIN:
             break
     return Blend(blend.scorers, tuple(float(weight) for weight in weights))
+
+
+def _single(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
+    """(n_users, n_items) a scorer's checked scores in single precision; no others are held."""
+    return Blend((scorer,), (1.0,)).parts(histories)[0].astype(np.float32)
 
 
 def _mean_ndcg(scores: FloatArray, wanted: Sequence[IntArray], k: int) -> float:

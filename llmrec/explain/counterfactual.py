@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -14,7 +14,7 @@ from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
 from llmrec.ranking.blend import Asked, Blend, Repeat
-from llmrec.ranking.edits import MAX_FACTOR, Edit, apply_edits
+from llmrec.ranking.edits import MAX_FACTOR, Edit, on_top
 from llmrec.ranking.tilt import Ranking
 from llmrec.ranking.tilt import rank as rank_items
 
@@ -37,8 +37,14 @@ class WhyNot:
         Parts of the score in which the k-th item is ahead, largest first: a scorer's name, or
         "forecast of" a category for its part of the tilt.
     factor
-        The smallest factor on all its categories, to 1 %, that brings it into the first k; None if
-        no factor up to 100 does. ``rank_after`` is the rank that ranking again gave with it.
+        The smallest factor on all its categories, to 1 %, that brings it into the first k, on top
+        of the edits that rank already; None if no factor up to ``most`` does. ``rank_after`` is the
+        rank that ranking again gave with it.
+    most
+        The largest factor that can be applied: 100, or less where edits leave no room for more.
+    edits
+        All edits together that bring it into the first k, ready to rank with: those that rank
+        already, with the factor on top. () where nothing does, or it is on the list.
     """
 
     title: str
@@ -50,11 +56,8 @@ class WhyNot:
     losses: tuple[tuple[str, float], ...] = ()
     factor: float | None = None
     rank_after: int | None = None
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        """What brings it into the first k; nothing where nothing does."""
-        return _edits(self.categories, self.factor)
+    most: float = MAX_FACTOR
+    edits: tuple[Edit, ...] = ()
 
     @property
     def text(self) -> str:
@@ -72,8 +75,12 @@ class WhyNot:
         if not self.categories:
             return "It has no category, so the forecast of none can lift it."
         named = " and ".join(self.categories)
+        if self.factor is None and self.most <= 1:
+            return f"The edits leave no room for more of {named}."
         if self.factor is None:
-            return f"No factor up to {MAX_FACTOR:g} on {named} brings it into the first {self.k}."
+            limit = ", all that the edits leave room for," * (self.most < MAX_FACTOR)
+            found = f"No factor up to {self.most:g} on {named}{limit}"
+            return f"{found} brings it into the first {self.k}."
         return f"{self.factor:.2f} times as much {named} would bring it to rank {self.rank_after}."
 
 
@@ -87,8 +94,12 @@ class WhatRemoves:
         1-based; None if the item may not be listed.
     categories, factor
         The category that needs the least change, alone: times ``factor`` (below 1, to 0.01; 0 mutes
-        it, and what is muted is not listed, whatever its rank). None if nothing takes it off, and
-        ``reason`` says why. ``rank_after`` is the rank that ranking again gave.
+        it, and what is muted is not listed, whatever its rank), on top of the edits that rank
+        already. None if nothing takes it off, and ``reason`` says why. ``rank_after`` is the rank
+        that ranking again gave.
+    edits
+        All edits together that take it off, ready to rank with: those that rank already, with the
+        factor on top. () where nothing does, or it is not on the list.
     """
 
     title: str
@@ -98,11 +109,7 @@ class WhatRemoves:
     factor: float | None = None
     rank_after: int | None = None
     reason: str = ""
-
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        """What takes it off; nothing where nothing does."""
-        return _edits(self.categories, self.factor)
+    edits: tuple[Edit, ...] = ()
 
     @property
     def text(self) -> str:
@@ -114,7 +121,8 @@ class WhatRemoves:
         (name,) = self.categories
         if self.factor == 0:
             return f"With {name} muted, {self.title} is not listed."
-        less = f"With {name} at {percent(self.factor)} of its forecast"
+        edited = self.edits != (Edit(name, self.factor),)
+        less = f"With {name} at {percent(self.factor)} of its {'edited ' * edited}forecast"
         return f"{less}, {self.title} drops to rank {self.rank_after}."
 
 
@@ -125,29 +133,29 @@ def ranks_again(
     *,
     strength: float,
     repeat: Repeat,
-    edits: Sequence[Edit] = (),
 ) -> Rerank:
     """Rank all items of one person under edits as often as asked; they are scored once.
 
-    The parameters are those of `rank`. What is then asked for comes on top of ``edits``: it changes
-    the forecast that they left, and what they mute stays muted.
+    The parameters are those of `rank`, with the forecast as it was before any edit.
     """
     asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
     kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
-    edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
-    mutes = [edit for edit in edits if edit.factor == 0]
 
-    def rerank(more: Sequence[Edit]) -> Ranking:
-        changed = [*mutes, *more]
+    def rerank(edits: Sequence[Edit]) -> Ranking:
         return rank_items(
-            [edited], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=changed
+            [forecast], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=edits
         )[0]
 
     return rerank
 
 
 def why_not(
-    item_idx: int, rerank: Rerank, k: int, catalog: Catalog, history: History | None = None
+    item_idx: int,
+    rerank: Rerank,
+    k: int,
+    catalog: Catalog,
+    history: History | None = None,
+    edits: Sequence[Edit] = (),
 ) -> WhyNot:
     """Say why an item is not among the first k, by ranking again with edits of its categories.
 
@@ -156,10 +164,18 @@ def why_not(
     rerank
         Ranks *all* items that may be ranked, under the given edits.
     history
-        Tells an item that was left out because it was taken from one left out otherwise.
+        Tells an item that was left out because it was taken from one left out otherwise, and edits
+        that ended before its cutoff from those that count (None: all count).
+    edits
+        They rank already; what would list the item comes on top of them.
+
+    Raises
+    ------
+    EditError
+        If the edits cannot be applied.
     """
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    now = rerank(())
+    now = rerank(tuple(edits))
     rank = rank_listed(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
@@ -168,32 +184,66 @@ def why_not(
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
     losses = _losses(now, last, position, catalog)
-    factor, after = _smallest_factor(item_idx, rerank, k, names)
-    return WhyNot(title, names, k, rank, "", gap, losses, factor, after)
+    unhelped = WhyNot(title, names, k, rank, "", gap, losses)
+    if not names:
+        return unhelped
+    at = history.cutoff if history else None
+
+    def changed(factor: float) -> tuple[Edit, ...]:
+        return on_top(edits, names, factor, at)
+
+    def rank_with(factor: float) -> int | None:
+        return rank_in(rerank(changed(factor)), item_idx)
+
+    most = _largest_factor(rank_with)
+    mixed = len(names) > 1 and any(edit.lock for edit in edits)
+    factor = _smallest_factor(rank_with, k, most, mixed)
+    if factor is None:
+        return replace(unhelped, most=most)
+    after = rank_with(factor)
+    return replace(unhelped, factor=factor, rank_after=after, most=most, edits=changed(factor))
 
 
-def what_removes(item_idx: int, rerank: Rerank, k: int, catalog: Catalog) -> WhatRemoves:
-    """Find the least change of a category of an item that takes it off the first k."""
+def what_removes(
+    item_idx: int,
+    rerank: Rerank,
+    k: int,
+    catalog: Catalog,
+    history: History | None = None,
+    edits: Sequence[Edit] = (),
+) -> WhatRemoves:
+    """Find the least change of a category of an item that takes it off the first k.
+
+    The parameters are those of `why_not`.
+    """
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    rank = rank_listed(rerank(()), item_idx)
+    rank = rank_listed(rerank(tuple(edits)), item_idx)
     if rank is None or rank > k:
         return WhatRemoves(title, k, rank)
     if not names:
         return WhatRemoves(title, k, rank, reason="it has none")
+    at = history.cutoff if history else None
+
+    def changed(name: str, hundredths: int) -> tuple[Edit, ...]:
+        return on_top(edits, (name,), hundredths / 100, at)
 
     def removes(name: str, hundredths: int) -> bool:
         try:
-            after = rank_listed(rerank(_edits((name,), hundredths / 100)), item_idx)
-        except EditError:  # no other category has any of the forecast, so it cannot be muted
+            return not _within(rank_listed(rerank(changed(name, hundredths)), item_idx), k)
+        except EditError:  # no other category may take what it would give up
             return False
-        return after is None or after > k
 
     found = _least_change(names, removes)
     if found is None:
-        return WhatRemoves(title, k, rank, reason="all of the forecast is theirs")
+        locked = any(edit.lock for edit in edits)
+        reason = (
+            "the others are locked, or have none" if locked else "all of the forecast is theirs"
+        )
+        return WhatRemoves(title, k, rank, reason=reason)
     name, hundredths = found
-    after = rank_in(rerank(_edits((name,), hundredths / 100)), item_idx)
-    return WhatRemoves(title, k, rank, (name,), hundredths / 100, after)
+    together = changed(*found)
+    after = rank_in(rerank(together), item_idx)
+    return WhatRemoves(title, k, rank, (name,), hundredths / 100, after, edits=together)
 
 
 def rank_listed(ranking: Ranking, item_idx: int) -> int | None:
@@ -228,26 +278,54 @@ def _losses(
     return tuple(sorted((part for part in parts if part[1] > 0), key=lambda part: -part[1]))
 
 
+def _within(rank: int | None, k: int) -> bool:
+    return rank is not None and rank <= k
+
+
+def _largest_factor(rank_with: Callable[[float], int | None]) -> float:
+    """Give the largest factor, to 0.01 and up to 100, that can be applied with the edits."""
+
+    def applies(hundredths: int) -> bool:
+        try:
+            rank_with(hundredths / 100)
+        except EditError:  # a product beyond 100, or locked shares beyond the whole
+            return False
+        return True
+
+    on, off = 100, round(100 * MAX_FACTOR)
+    if applies(off):
+        return MAX_FACTOR
+    while off - on > 1:
+        middle = (on + off) // 2
+        on, off = (middle, off) if applies(middle) else (on, middle)
+    return on / 100
+
+
 def _smallest_factor(
-    item_idx: int, rerank: Rerank, k: int, names: Sequence[str]
-) -> tuple[float | None, int | None]:
-    """Bisect the logarithm of the factor on a grid of 0.01: the text's factor is one that ran."""
+    rank_with: Callable[[float], int | None], k: int, most: float, mixed: bool
+) -> float | None:
+    """Bisect the logarithm of the factor on a grid of 0.01: the text's factor is one that ran.
 
-    def rank_with(factor: float) -> int | None:
-        return rank_in(rerank(_edits(names, factor)), item_idx)
-
-    low, high = 1.0, MAX_FACTOR
-    after = rank_with(high) if names else None
-    if after is None or after > k:
-        return None, None
+    ``mixed``: some of several categories may be locked. More of them may then put an item further
+    back as well as forward, so all steps of 1 % are tried.
+    """
+    if mixed:
+        return next((step for step in _steps(most) if _within(rank_with(step), k)), None)
+    low, high = 1.0, most
+    if not _within(rank_with(high), k):
+        return None
     while high / low > 1.01:
         middle = round(sqrt(low * high), 2)
-        rank = rank_with(middle)
-        if rank is not None and rank <= k:
-            high, after = middle, rank
-        else:
-            low = middle
-    return high, after
+        low, high = (low, middle) if _within(rank_with(middle), k) else (middle, high)
+    return high
+
+
+def _steps(most: float) -> Iterator[float]:
+    """Give factors above 1, on a grid of 0.01, each 1 % more than the one before."""
+    hundredths = 101
+    while hundredths <= round(100 * most):
+        yield hundredths / 100
+        hundredths = max(hundredths + 1, round(1.01 * hundredths))
 
 
 def _least_change(
@@ -267,7 +345,3 @@ def _least_change(
         middle = (on + off) // 2
         off, on = (middle, on) if removes(name, middle) else (off, middle)
     return name, off
-
-
-def _edits(names: Sequence[str], factor: float | None) -> tuple[Edit, ...]:
-    return () if factor is None else tuple(Edit(name, factor) for name in names)

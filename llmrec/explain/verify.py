@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from llmrec.explain.evidence import Evidence, day_of, horizon
 from llmrec.explain.item import ItemExplanation, Told
 from llmrec.explain.statements import check, sentence
 from llmrec.explain.wording import untrue
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.tilt import Ranking
 
 TOLERANCE = 1e-9
@@ -72,15 +73,19 @@ def check_evidence(explanation: ItemExplanation, history: History) -> tuple[str,
 
 
 def check_change(
-    change: WhyNot | WhatRemoves, item_idx: int, rerank: Rerank, history: History
+    change: WhyNot | WhatRemoves,
+    item_idx: int,
+    rerank: Rerank,
+    history: History,
+    edits: Sequence[Edit] = (),
 ) -> str | None:
     """Search again, by ranking again, for what puts an item on or off; say what that gives else."""
     k, catalog = change.k, history.catalog
     again: WhyNot | WhatRemoves
     if isinstance(change, WhyNot):
-        again = why_not(item_idx, rerank, k, catalog, history)
+        again = why_not(item_idx, rerank, k, catalog, history, edits)
     else:
-        again = what_removes(item_idx, rerank, k, catalog)
+        again = what_removes(item_idx, rerank, k, catalog, history, edits)
     wrong = [name for name, true in vars(again).items() if not _same(getattr(change, name), true)]
     return f"{', '.join(wrong)} differ when ranked again: {again.text}" if wrong else None
 

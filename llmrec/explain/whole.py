@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from llmrec.explain.counterfactual import (
 )
 from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.verify import check_change, check_item
+from llmrec.ranking.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the parts and the text, ready for JSON."""
-        change = {**asdict(self.change), "text": self.change.text}
+        edits = [
+            {**asdict(edit), "until": None if edit.until is None else str(edit.until)}
+            for edit in self.change.edits
+        ]
+        change = {**asdict(self.change), "edits": edits, "text": self.change.text}
         on_list = isinstance(self.change, WhatRemoves)
         return {
             "k": self.k,
@@ -70,31 +76,48 @@ class Explanation:
 
 
 def explain(
-    item_idx: int, rerank: Rerank, k: int, history: History, forecast: Forecast
+    item_idx: int,
+    rerank: Rerank,
+    k: int,
+    history: History,
+    forecast: Forecast,
+    edits: Sequence[Edit] = (),
 ) -> Explanation:
     """Explain an item's place, and find what would change it by ranking again.
 
     Parameters
     ----------
     rerank
-        Ranks *all* items that may be ranked by this forecast, see `ranks_again`.
+        Ranks *all* items that may be ranked by the forecast before the edits, see `ranks_again`.
+    forecast
+        What is explained: the forecast with the edits.
+    edits
+        They rank already; the change that is found comes on top of them.
     """
-    now = rerank(())
+    now = rerank(tuple(edits))
     rank, listed = rank_in(now, item_idx), rank_listed(now, item_idx)
     item = explain_item(now, rank - 1, history, forecast) if rank else None
     change: WhatRemoves | WhyNot
     if listed and listed <= k:
-        change = what_removes(item_idx, rerank, k, history.catalog)
+        change = what_removes(item_idx, rerank, k, history.catalog, history, edits)
     else:
-        change = why_not(item_idx, rerank, k, history.catalog, history)
+        change = why_not(item_idx, rerank, k, history.catalog, history, edits)
     return Explanation(k, len(now.item_idx), item, change)
 
 
 def check_explanation(
-    explanation: Explanation, item_idx: int, rerank: Rerank, history: History, forecast: Forecast
+    explanation: Explanation,
+    item_idx: int,
+    rerank: Rerank,
+    history: History,
+    forecast: Forecast,
+    edits: Sequence[Edit] = (),
 ) -> tuple[str, ...]:
-    """Say all that does not hold, see `check_item` and `check_change`; () if all does."""
-    now, wrong = rerank(()), []
+    """Say all that does not hold, see `check_item` and `check_change`; () if all does.
+
+    The parameters are those of `explain`.
+    """
+    now, wrong = rerank(tuple(edits)), []
     if explanation.n_ranked != len(now.item_idx):
         wrong.append(f"{len(now.item_idx)} items may be ranked, not {explanation.n_ranked}")
     told = explanation.item and explanation.item.item_id
@@ -102,7 +125,7 @@ def check_explanation(
         wrong.append(f"what is explained is not the place of {history.catalog.titles[item_idx]}")
     if explanation.item:
         wrong += check_item(explanation.item, now, history, forecast)
-    if lie := check_change(explanation.change, item_idx, rerank, history):
+    if lie := check_change(explanation.change, item_idx, rerank, history, edits):
         wrong.append(lie)
     return tuple(wrong)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -139,6 +139,27 @@ def active_edits(
                 f"“{sentence(edit)}” Keep one."
             )
     return active
+
+
+def on_top(
+    edits: Sequence[Edit],
+    names: Sequence[str],
+    factor: float,
+    at: np.datetime64 | None = None,
+) -> tuple[Edit, ...]:
+    """Put a factor on categories on top of edits: one list, no category of which is edited twice.
+
+    An edit that counts at the time (None: any) is multiplied, and keeps its lock and its end.
+    EditError if a product lies beyond 100.
+    """
+    edited = {edit.category for edit in edits if edit.is_active(at)}
+    kept = (
+        replace(edit, factor=edit.factor * factor)
+        if edit.category in names and edit.is_active(at)
+        else edit
+        for edit in edits
+    )
+    return (*kept, *(Edit(name, factor) for name in names if name not in edited))
 
 
 def muted_items(

@@ -13,12 +13,17 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
 from llmrec.ranking.blend import Repeat
-from llmrec.ranking.item_item import MOST_ITEMS, Cosine, Ease, ItemToItem, Successors
+from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 
 FORETOLD = "ForetoldItems"  # the one that needs a language model: see `llmrec.ranking.foretold`
 FLOOR = 0.01  # of pairs' scores: in a blend the logarithm of almost nothing outshouts the others
-# Names are kept in files: what one means must not change. All were chosen on validation (LOG.md).
+# An engine fits its scorers whenever it is loaded. Each EASE takes 9 s and .9 GB at so many items,
+# and grows with their cube and square.
+ITEMS_FOR_EASE = 6_000
+# Names are kept in files: what one means must not change. All but Cosine were chosen on validation,
+# Successors on periods of events (LOG.md). Cosine, and Successors on calendar periods, stand in for
+# EASE where a catalog is too large for it: on no such log have they been validated.
 SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
     "RecentPopularity": RecentPopularity,
     "PersonalRepeat": PersonalRepeat,
@@ -65,11 +70,11 @@ def scorers_for(period: str, n_items: int, repeat: Repeat) -> tuple[str, ...]:
     """Name the scorers to blend for a log, by its nature.
 
     What was taken before counts where it may be listed again. What goes with it comes from a
-    regression while the catalog is small enough for one, from counts beyond. Periods of events
-    order what a person takes, days do not.
+    regression up to `ITEMS_FOR_EASE`, from counts beyond. Periods of events order what a person
+    takes, days do not.
     """
     by_events = PeriodLength.parse(period).unit == "events"
-    small = n_items <= MOST_ITEMS
+    small = n_items <= ITEMS_FOR_EASE
     names = ["RecentPopularity"]
     if repeat == "allow":
         names.append("PersonalRepeat")

@@ -14,13 +14,12 @@ from scipy import sparse
 from scipy.special import log_softmax
 
 from llmrec.contracts import FloatArray, IntArray
+from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, TimeArray, item_counts_between
 from llmrec.errors import MissingExtraError
 from llmrec.ranking.learned import Learned, check_learned
-
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class RecentPopularity:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
         if not histories:
             return np.empty((0, 0))
-        span = np.timedelta64(round(self.days * _DAY_MS), "ms")
+        span = round(self.days * (DAY / INSTANT)) * INSTANT
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
         log = once_a_moment(shared_log(histories))
@@ -106,11 +105,8 @@ class PersonalRepeat:
         return np.asarray(np.log(mixed, out=mixed), dtype=np.float64)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
-        ages = [np.empty(0)]
-        for history in histories:
-            taken = history.log.timestamp[history.event_ids.start : history.event_ids.stop]
-            ages.append((history.cutoff - taken) / np.timedelta64(1, "D"))
-        return item_counts(histories, np.exp2(-np.concatenate(ages) / self.half_life_days))
+        ages = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
+        return item_counts(histories, np.exp2(-ages / self.half_life_days))
 
 
 @dataclass
@@ -225,16 +221,17 @@ def _said_again(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArr
     return again
 
 
-_ONCE: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
-_FIRST: WeakKeyDictionary[Interactions, Interactions] = WeakKeyDictionary()
+# None stands for the log itself: a value that is its key would keep it alive for ever.
+_ONCE: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+_FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
 
 
 def once_a_moment(log: Interactions) -> Interactions:
     """Give a log without events that another one of the same moment and item follows."""
     if log not in _ONCE:
         again = _said_again(log.user_idx, log.timestamp, log.item_idx)
-        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else log
-    return _ONCE[log]
+        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else None
+    return _ONCE[log] or log
 
 
 def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -250,8 +247,8 @@ def once_a_person(log: Interactions) -> Interactions:
         pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
         again = np.ones(len(pairs), dtype=np.bool_)
         again[np.unique(pairs, return_index=True)[1]] = False  # a person's events lie in order
-        _FIRST[log] = log.without({"taken before": again})
-    return _FIRST[log]
+        _FIRST[log] = log.without({"taken before": again}) if again.any() else None
+    return _FIRST[log] or log
 
 
 def shared_log(histories: Sequence[History]) -> Interactions:

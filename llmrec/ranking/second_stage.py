@@ -25,7 +25,6 @@ from llmrec.ranking.scorers import (
 
 DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
 UNTAKEN = 1000.0  # days since an item was last taken by who never took it
-_DAY = np.timedelta64(1, "D")
 _TREES = {
     "objective": "rank_xendcg",
     "metric": "ndcg",
@@ -197,7 +196,7 @@ def _of_items(histories: Sequence[History]) -> Iterator[FloatArray]:
     """(n_users, n_items) how a person took an item, and how everybody does."""
     rows = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
     items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
-    age = np.concatenate([np.empty(0), *map(_days_ago, histories)])
+    age = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
     taken = item_counts(histories).toarray()
     newest, oldest = np.full(taken.shape, UNTAKEN), np.zeros(taken.shape)
     np.minimum.at(newest, (rows, items), age)
@@ -224,13 +223,7 @@ def _of_people(histories: Sequence[History]) -> Iterator[FloatArray]:
     taken = item_counts(histories)
     yield np.log1p(np.asarray(taken.sum(axis=1)).ravel())
     yield np.log1p(np.diff(taken.indptr))
-    yield np.log1p([float(np.sum(_days_ago(history) <= DAYS[1])) for history in histories])
-
-
-def _days_ago(history: History) -> FloatArray:
-    events = slice(history.event_ids.start, history.event_ids.stop)
-    ages: FloatArray = (history.cutoff - history.log.timestamp[events]) / _DAY
-    return ages
+    yield np.log1p([float(np.sum(history.days_ago <= DAYS[1])) for history in histories])
 
 
 def _past(histories: Sequence[History]) -> tuple[TimeArray, TimeArray]:

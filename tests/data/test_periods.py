@@ -207,6 +207,12 @@ def test_a_user_with_one_event_has_a_history_of_it() -> None:
         assert history.category_counts.tolist() == [[1, 0, 0]]
 
 
+def test_days_ago_are_days_from_each_event_to_the_cutoff() -> None:
+    events, cutoff = log(*hours(0, 12, 36)), START + np.timedelta64(2, "D")
+    (history,) = make_histories(events, ITEMS, "1D", cutoff)
+    assert history.days_ago.tolist() == [2.0, 1.5, 0.5]
+
+
 def test_a_window_that_overlaps_its_cutoff_cannot_be_made() -> None:
     events = log(*hours(0, 1))
     (history,) = make_histories(events, ITEMS, "1D")

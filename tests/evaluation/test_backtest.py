@@ -7,12 +7,13 @@ from llmrec.data.fitted import Fitted
 from llmrec.data.readers import read_table
 from llmrec.evaluation.backtest import draw, evaluate_rankings, splits, training_windows
 from llmrec.evaluation.report import Replayed
-from llmrec.evaluation.tuning import fit_strength
+from llmrec.evaluation.tuning import STRENGTHS, fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.tilt import rank
+from tests.ranking.test_blend import Fixed
 from tests.test_engine import frame
 from tests.worlds import small_world
 
@@ -77,7 +78,36 @@ def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     assert fit_strength(oracle, blend, windows) >= 0.5
     assert fit_strength(backwards, blend, windows) == 0.0
     assert fit_strength(backwards, blend, windows, slack=1.0) == 1.0
-    assert 0 <= fit_strength(backwards, blend, windows, slack=0.05) < 1.0
+
+
+@pytest.mark.parametrize("slack", [0.01, 0.05, 0.2])
+def test_with_slack_the_tilt_is_the_largest_that_costs_no_more(slack: float) -> None:
+    windows = small_world(n_users=40)
+    blend = Blend((RecentPopularity(),), (1.0,))
+    histories = [window.history for window in windows]
+    counts = np.stack([window.target.category_counts for window in windows])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    rather_wrong = Replayed.of("rather wrong", histories, 0.21 - 0.05 * shares, Spread())
+    worth = {}
+    for strength in STRENGTHS:
+        lists = rank(rather_wrong.forecast(histories), histories, blend, k=10, strength=strength)
+        table = evaluate_rankings({"it": lists}, windows).set_index("metric")
+        worth[strength] = table.loc["ndcg@10", "value"]
+    found = fit_strength(rather_wrong, blend, windows, slack=slack)
+    assert 0 < found < 1
+    enough = (1 - slack) * max(worth.values())
+    assert worth[found] >= enough
+    assert all(worth[strength] < enough for strength in STRENGTHS if strength > found)
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.05])
+def test_where_no_list_holds_what_was_taken_nothing_speaks_for_a_tilt(slack: float) -> None:
+    windows = small_world(n_users=10)
+    avoided = np.zeros((windows[0].history.log.n_users, windows[0].history.catalog.n_items))
+    for window in windows:
+        avoided[window.history.user_idx, window.target.item_idx] = -1000.0
+    blend = Blend((Fixed(avoided),), (1.0,))
+    assert fit_strength(DecayedDirichlet(), blend, windows, k=1, slack=slack) == 0.0
 
 
 def test_repeat_and_explore_are_judged_apart() -> None:

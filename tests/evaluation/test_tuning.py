@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from llmrec.data.periods import latest_windows
 from llmrec.evaluation.backtest import evaluate_rankings
 from llmrec.evaluation.tuning import sharpened
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -12,7 +15,7 @@ from llmrec.ranking.blend import Blend, Repeat, fit_blend
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 from tests.ranking.test_blend import Fixed
-from tests.worlds import small_world
+from tests.worlds import catalog, log, small_world
 
 WINDOWS = small_world(n_users=40)
 HISTORIES = [window.history for window in WINDOWS]
@@ -37,3 +40,17 @@ def test_lists_get_better_by_moving_weights_and_never_worse(repeat: Repeat) -> N
     fitted = fit_blend(scorers, WINDOWS, repeat=repeat)
     assert ndcg(sharpened(fitted, WINDOWS, repeat=repeat), repeat) >= ndcg(fitted, repeat) - 1e-6
     assert all(weight >= 0 for weight in found.weights)
+
+
+def test_scores_are_put_together_in_single_precision() -> None:
+    items, n_scorers = catalog(3000), 6
+    events = log(n_users=40).aligned(items)
+    windows = latest_windows(events, items, "7D")
+    rng = np.random.default_rng(0)
+    tables = rng.normal(size=(n_scorers, events.n_users, items.n_items))
+    blend = Blend([Fixed(one, f"noise {n}") for n, one in enumerate(tables)], (1.0,) * n_scorers)
+    tracemalloc.start()
+    sharpened(blend, windows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * n_scorers * len(windows) * items.n_items  # bytes; 16 if float64 came first

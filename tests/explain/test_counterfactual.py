@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -10,14 +12,15 @@ import pytest
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import Rerank, rank_listed, what_removes, why_not
+from llmrec.explain.counterfactual import Rerank, WhyNot, rank_listed, what_removes, why_not
 from llmrec.explain.counterfactual import ranks_again as scored_once
+from llmrec.explain.verify import check_change
 from llmrec.explain.whole import explain
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.scorers import PersonalRepeat
 from llmrec.ranking.tilt import Ranking, rank
-from tests.explain.people import FixedScorer, catalog, foresee, person
+from tests.explain.people import CATEGORIES, FixedScorer, catalog, foresee, person
 
 K = 4
 AHEAD = foresee(0.4, 0.3, 0.2, 0.1)
@@ -200,24 +203,111 @@ def test_rankings_that_were_asked_for_can_be_kept_by_their_edits() -> None:
     assert kept.cache_info().hits
 
 
-def test_what_is_asked_for_comes_on_top_of_the_edits_that_rank_already() -> None:
-    ann, first = person(["aab", "cd"]), [Edit("Dips", 3.0), Edit("Bread", 0.0)]
-    rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow", edits=first)
-    for more in ([], [Edit("Apples", 0.2)]):
-        edits = [*first, *more]
-        (at_once,) = rank([AHEAD], [ann], TASTE, k=12, strength=1.0, repeat="allow", edits=edits)
-        assert rerank(more).item_idx.tolist() == at_once.item_idx.tolist()
-        assert rerank(more).scores == pytest.approx(at_once.scores, abs=1e-9)
-        assert rerank(more).muted.tolist() == at_once.muted.tolist()
+def several() -> Catalog:
+    names = [
+        ["Apples"],
+        ["Bread"],
+        ["Apples", "Bread"],
+        ["Bread", "Cola"],
+        ["Cola"],
+        ["Apples", "Cola"],
+    ]
+    ids = ["a0", "b0", "c0", "d0", "e0", "f0"]
+    return Catalog.from_frame(pd.DataFrame({"item_id": ids, "title": ids, "categories": names}))
+
+
+LETTERS = several()
+LATER, BEFORE = np.datetime64("2030-01-01"), np.datetime64("2000-01-01")
+GIVEN = {
+    "none": (),
+    "another category": (Edit("Dips", 3.0),),
+    "every category": tuple(Edit(name, 1.5) for name in CATEGORIES),
+    "a lock": (Edit("Apples", 1.0, lock=True),),
+    "a lock, a mute and an end": (
+        Edit("Dips", 2.0, LATER, lock=True),
+        Edit("Bread", 0.0),
+        Edit("Cola", 0.5, LATER),
+    ),
+    "twice the same, with two ends": (Edit("Dips", 2.0), Edit("Dips", 2.0, LATER)),
+    "one that ended": (Edit("Cola", 5.0, BEFORE), Edit("Dips", 2.0)),
+    "all but one locked": tuple(Edit(name, 1.0, lock=True) for name in CATEGORIES[1:]),
+    "all of it locked": tuple(Edit(name, 1.0, lock=True) for name in CATEGORIES),
+    "almost the most": (Edit("Dips", 90.0), Edit("Apples", 0.01)),
+}
+
+
+@pytest.mark.parametrize("names", GIVEN)
+@pytest.mark.parametrize("items", [catalog(), LETTERS], ids=["one category", "several"])
+def test_the_edits_of_an_answer_give_the_rank_that_it_says(items: Catalog, names: str) -> None:
+    ann = person(["aab", "cd"] if items is catalog() else ["aab", "c"], items)
+    first = tuple(edit for edit in GIVEN[names] if edit.category in items.categories)
+    ahead = foresee(*AHEAD.category_weights[: items.n_categories])
+    rerank = scored_once(ann, ahead, TASTE, strength=1.0, repeat="allow")
+    for item, k in product(range(items.n_items), (2, K)):
+        found = explain(item, rerank, k, ann, ahead, first)
+        change, n_items = found.change, items.n_items
+        assert check_change(change, item, rerank, ann, first) is None
+        if change.factor is None:
+            assert change.edits == ()
+            continue
+        kept = {(edit.category, edit.until, edit.lock) for edit in first}
+        assert kept <= {(edit.category, edit.until, edit.lock) for edit in change.edits}
+        (afresh,) = rank([ahead], [ann], TASTE, k=n_items, edits=change.edits)
+        assert rank_of(item, afresh) == change.rank_after
+        listed = rank_listed(afresh, item)
+        assert (listed is not None and listed <= k) == isinstance(change, WhyNot)
+
+
+def test_a_factor_on_an_edited_category_is_multiplied_and_keeps_lock_and_end() -> None:
+    first = (Edit("Dips", 0.5, LATER, lock=True),)
+    ann, item = person(["aab", "cd"]), catalog().item_index("d0")
+    rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow")
+    answer = why_not(item, rerank, 2, catalog(), ann, first)
+    assert answer.factor is not None
+    assert answer.edits == (Edit("Dips", 0.5 * answer.factor, LATER, lock=True),)
+
+
+def test_where_edits_leave_no_room_for_more_the_answer_says_how_much_they_do() -> None:
+    ann, item = person(["aab", "cd"]), catalog().item_index("d2")
+    rerank = scored_once(ann, AHEAD, TASTE, strength=0.0, repeat="allow")
+    for first, said in (
+        ((Edit("Dips", 80.0),), "No factor up to 1.25 on Dips, all that the edits leave room for,"),
+        ((Edit("Dips", 5.0, lock=True),), "No factor up to 2 on Dips, all that the edits leave"),
+        ((Edit("Dips", 10.0, lock=True),), "The edits leave no room for more of Dips."),
+        ((), "No factor up to 100 on Dips brings it into the first 4."),
+    ):
+        assert said in why_not(item, rerank, K, catalog(), ann, first).text
+
+
+def test_with_every_other_category_locked_nothing_takes_an_item_off() -> None:
+    ann, first = person(["aab", "cd"]), GIVEN["all but one locked"]
+    rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow")
+    answer = what_removes(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
+    assert answer.edits == ()
+    assert answer.text.endswith("off the list: the others are locked, or have none.")
+
+
+def test_what_removes_an_item_on_top_of_edits_speaks_of_the_edited_forecast() -> None:
+    ann, first = person(["aab", "cd"]), (Edit("Apples", 2.0),)
+    rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow")
+    answer = what_removes(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
+    assert answer.factor is not None
+    assert answer.edits == (Edit("Apples", 2.0 * answer.factor),)
+    assert "of its edited forecast" in answer.text
+    found = explain(catalog().item_index("a0"), rerank, 3, ann, AHEAD, first)
+    assert json.loads(json.dumps(found.to_dict()))["what_removes"]["edits"] == [
+        {"category": "Apples", "factor": answer.edits[0].factor, "until": None, "lock": False}
+    ]
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_an_item_of_a_muted_category_is_told_that_it_is_muted(strength: float) -> None:
     ann, mute = person(["aab", "cd"]), [Edit("Apples", 0.0)]
-    rerank = scored_once(ann, AHEAD, TASTE, strength=strength, repeat="allow", edits=mute)
+    rerank = scored_once(ann, AHEAD, TASTE, strength=strength, repeat="allow")
     item = catalog().item_index("a0")
-    answer = why_not(item, rerank, 12, catalog(), ann)
+    answer = why_not(item, rerank, 12, catalog(), ann, mute)
     assert answer.text == "Apples no. 0 cannot be on the list: a category of it is muted."
-    assert what_removes(item, rerank, 12, catalog()).text.endswith("is not on the list of 12.")
-    found = explain(item, rerank, 12, ann, AHEAD)
+    removal = what_removes(item, rerank, 12, catalog(), ann, mute)
+    assert removal.text.endswith("is not on the list of 12.")
+    found = explain(item, rerank, 12, ann, AHEAD, mute)
     assert found.change == answer

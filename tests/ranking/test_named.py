@@ -11,12 +11,20 @@ from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
 from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.item_item import MOST_ITEMS
-from llmrec.ranking.named import FORETOLD, SCORERS, fitted_scorer, scorers_for
+from llmrec.ranking.named import (
+    FORETOLD,
+    ITEMS_FOR_EASE,
+    SCORERS,
+    fitted_scorer,
+    scorers_for,
+)
 from tests.worlds import START, catalog, log
 
 ITEMS, EVENTS = catalog(), log(n_users=12)
 CUTOFF = START + np.timedelta64(28, "D")
-LOGS = list(product(("7D", "10 events"), (25, MOST_ITEMS + 1), ("allow", "exclude")))
+LOGS = list(
+    product(("7D", "10 events"), (25, ITEMS_FOR_EASE, ITEMS_FOR_EASE + 1), ("allow", "exclude"))
+)
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -42,8 +50,11 @@ def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> Non
     for period, n_items, repeat in LOGS:
         names = scorers_for(period, n_items, repeat)
         assert ("PersonalRepeat" in names) == (repeat == "allow")
-        assert any(name.startswith("Ease") for name in names) == (n_items <= MOST_ITEMS)
-        assert ("EaseByEvents" in names) == (period == "10 events" and n_items <= MOST_ITEMS)
+        assert any(name.startswith("Ease") for name in names) == (n_items <= ITEMS_FOR_EASE)
+        by_events = period == "10 events" and n_items <= ITEMS_FOR_EASE
+        assert ("EaseByEvents" in names) == by_events
+        assert ({"Cosine", "Successors"} <= set(names)) == (n_items > ITEMS_FOR_EASE)
+    assert ITEMS_FOR_EASE <= MOST_ITEMS  # what is chosen can be fitted
 
 
 def test_a_name_of_no_scorer_is_refused_with_those_that_there_are() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import weakref
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +16,14 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.errors import MissingExtraError
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
+from llmrec.ranking.scorers import (
+    ImplicitALS,
+    PersonalRepeat,
+    RecentPopularity,
+    item_counts,
+    once_a_moment,
+    once_a_person,
+)
 from tests.worlds import START, catalog, log
 
 ITEMS = Catalog.from_frame(
@@ -160,3 +170,28 @@ def test_what_is_taken_of_an_item_at_one_moment_counts_once() -> None:
     for scorer in (RecentPopularity(), PersonalRepeat(strength=0.1)):
         np.testing.assert_array_equal(scorer.scores(packs), scorer.scores(single))
     np.testing.assert_array_equal(item_counts(packs).toarray(), [[2, 1, 0], [1, 0, 0]])
+
+
+DAYS = ("2020-02-26", "2020-02-27", "2020-02-28")
+
+
+@pytest.mark.parametrize(
+    ("shorter", "taken", "left"),
+    [
+        (once_a_moment, [("a", 0), ("b", 1), ("a", 2)], "aba"),
+        (once_a_moment, [("a", 0), ("a", 0), ("b", 1)], "ab"),
+        (once_a_person, [("a", 0), ("b", 1), ("c", 2)], "abc"),
+        (once_a_person, [("a", 0), ("b", 1), ("a", 2)], "ab"),
+    ],
+)
+def test_a_shorter_log_is_made_once_and_keeps_no_log_alive(
+    shorter: Callable[[Interactions], Interactions], taken: list[tuple[str, int]], left: str
+) -> None:
+    events = histories(*(("u", item, DAYS[day]) for item, day in taken))[0].log
+    found = shorter(events)
+    assert "".join(found.item_ids[found.item_idx]) == left
+    assert shorter(events) is found
+    known = weakref.ref(events), weakref.ref(found)
+    del events, found
+    gc.collect()
+    assert [log() for log in known] == [None, None]
