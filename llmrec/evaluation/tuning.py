@@ -88,7 +88,7 @@ def sharpened(
 
 def _single(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
     """(n_users, n_items) a scorer's checked scores in single precision; no others are held."""
-    return Blend((scorer,), (1.0,)).parts(histories)[0].astype(np.float32)
+    return np.asarray(Blend((scorer,), (1.0,)).parts(histories)[0], dtype=np.float32)
 
 
 def _mean_ndcg(scores: FloatArray, wanted: Sequence[IntArray], k: int) -> float:
