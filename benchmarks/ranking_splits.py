@@ -162,13 +162,17 @@ def _own(windows: list[Window], dataset: Dataset) -> list[Window]:
 def _nested(dataset: Dataset, name: str, sizes: Sizes, least: int, least_before: int) -> Split:
     log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
     stages = [_cut(log, catalog, dataset.period, sizes, least)]
-    for _ in range(1 + LESSONS):
+    while len(stages) < 2 + LESSONS and _leaves_some(stages[-1].log, sizes):
         stages.append(_cut(stages[-1].log, catalog, dataset.period, sizes, least_before))
     asked = {window.history.user_id for window in stages[0].windows}
     kept = [window for window in stages[1].windows if window.history.user_id in asked]
     stages[1] = replace(stages[1], windows=kept)
     validation, test = _taught(stages[::-1])[-2:]
     return Split(name, dataset, "exclude", validation, {"test": test})
+
+
+def _leaves_some(log: Interactions, sizes: Sizes) -> bool:
+    return bool((np.diff(log.user_offsets) > sizes(log)).any())
 
 
 def _taught(stages: Sequence[Stage]) -> list[Stage]:
