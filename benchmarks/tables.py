@@ -20,7 +20,7 @@ START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
 START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
 START_RANKED = "<!-- what a ranking takes, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
-NDCG = "ndcg@10"
+NDCG, UNTILTED = "ndcg@10", "llmrec, no tilt"
 START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
 LISTS = (  # result file, part, and what is said of it
     ("next-period", "next period / test", "MovieLens, next period"),
@@ -212,13 +212,13 @@ def lists() -> str:
         columns.append({model: row for (model, metric), row in of_part.items() if metric == NDCG})
         ratios: dict[str, list[str]] = {}
         for (model, metric), row in of_part.items():
-            if metric.startswith("ratio to "):
+            if metric.startswith("ratio to ") and model == UNTILTED:
                 best = metric.removeprefix("ratio to ")
                 ratios.setdefault(model, []).append(f"{with_interval(row)} of {best}")
-        columns[-1] |= {f"{model} / best": "; ".join(said) for model, said in ratios.items()}
+        columns[-1] |= {f"{model}, times the best": "; ".join(r) for model, r in ratios.items()}
     names = list(dict.fromkeys(name for column in columns for name in column))
-    names = [name for name in names if "what came" not in name or not name.endswith("best")]
-    names.sort(key=lambda name: (name.endswith("best"), name.startswith("llmrec")))
+    names = [name for name in names if "persistence" not in name]
+    names.sort(key=lambda name: (name.endswith("the best"), name.startswith("llmrec")))
     titles = " | ".join(said for *_, said in LISTS)
     lines = [f"| NDCG@10 | {titles} |", "|---" * (1 + len(LISTS)) + "|"]
     for name in names:
