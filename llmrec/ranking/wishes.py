@@ -170,8 +170,12 @@ def _only(edits: Sequence[Edit], catalog: Catalog) -> tuple[list[Edit], list[str
 def _clearest(edit: Edit, kept: Sequence[str], expected: Set[Edit], catalog: Catalog) -> str:
     """Write a sentence without quotes where that is read as the expected edits, else with them."""
     plain = sentence(edit, kept)
-    read = parse_wishes(plain, catalog, _ANY_TIME)
+    quoted = sentence(edit, kept, quoted=True)
+    if '"' in plain:  # one that opens there could close in the next sentence
+        return quoted
+    try:
+        read = parse_wishes(plain, catalog, _ANY_TIME)
+    except EditError:  # a category may be called "only"
+        return quoted
     clear = set(read.edits) == expected and not (read.misread or read.taken_for)
-    if clear and '"' not in plain:  # one that opens there could close in the next sentence
-        return plain
-    return sentence(edit, kept, quoted=True)
+    return plain if clear else quoted

@@ -218,6 +218,14 @@ def test_sentences_of_edits_are_read_as_the_same_edits(
     assert set(found.edits) == set(edits)
 
 
+def test_a_category_called_only_is_said_in_quotes() -> None:
+    items = catalog(["0", "P", "Q", "00", "000", "0000", "ONLY"])
+    edits = [Edit(name, 0.0) for name in ("0", "0000", "P", "Q")]
+    edits += [Edit(name, 0.25) for name in ("00", "000", "ONLY")]
+    said = sentences(edits, items)
+    assert set(parse_wishes(" ".join(said), items, AT).edits) == set(edits)
+
+
 @settings(max_examples=150)
 @given(
     st.text()
