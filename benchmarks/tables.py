@@ -37,6 +37,7 @@ TESTS = (
     ("completejourney", "test 2", "period 12"),
     ("ml-100k", "test", "MovieLens 100K"),
 )
+ALONE = "LLM (a = 1)"
 ON_COUNTING, TITLES = f"LLM on {COUNTING}", f"LLM titles in {COUNTING}"
 GAINS = (  # what is said of a row, its part of the split, model and metric
     ("the reading, calibrated, on counting", "", ON_COUNTING, "gain_of_reading"),
@@ -65,6 +66,9 @@ GAINS = (  # what is said of a row, its part of the split, model and metric
     ),
     ("... the titles it foretells, in counting", "", f"T5 titles in {COUNTING}", "gain_of_reading"),
     ("... in the gated mixture", "", f"T5 titles in {MIXTURE}", "gain_of_reading"),
+    ("the reading as trained, with no history", "last 0 periods", ALONE, "log_loss_gain"),
+    ("... with the last period alone", "last 1 periods", ALONE, "log_loss_gain"),
+    ("... with the last two alone", "last 2 periods", ALONE, "log_loss_gain"),
     ("the titles, with no history", "last 0 periods", TITLES, "log_loss_gain"),
     ("... with the last period alone", "last 1 periods", TITLES, "log_loss_gain"),
     ("... with the last two alone", "last 2 periods", TITLES, "log_loss_gain"),
