@@ -94,13 +94,8 @@ def successors(
     return ItemToItem(pairs, half_life, per, "count", floor=1e-6)
 
 
-def als(factors: int, regularization: float, alpha: float, seed: int) -> ImplicitALS:
-    """Make implicit ALS."""
-    return ImplicitALS(factors, regularization, alpha, seed=seed)
-
-
 def _als(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
-    return als(**settings, seed=seed).fit(stage.log, catalog)
+    return ImplicitALS(**settings, seed=seed).fit(stage.log, catalog)
 
 
 def _net(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:

@@ -143,11 +143,9 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
             about = _about(split, test, name, sorted(map(int, entry.lists[test])))
             yield from _measured(about, "ndcg@10", ndcg[name])
             yield from _measured(about, "recall@10", _over_seeds(split, test, entry, recall_at))
-            n, covered = (
-                split.n_items(test),
-                [_items(found) for found in entry.lists[test].values()],
-            )
-            yield about | _value("coverage", float(np.mean(covered)) / n, len(ndcg[name]))
+            covered = np.mean([_items(found) for found in entry.lists[test].values()])
+            coverage = float(covered) / split.n_items(test)
+            yield about | _value("coverage", coverage, len(ndcg[name]))
             if np.isfinite(entry.seconds):
                 yield about | _value("seconds", entry.seconds, len(ndcg[name]))
         peers = [name for name in entries if not name.startswith(OURS)]
