@@ -237,7 +237,10 @@ def second_stage(repeat: Repeat, *first: Build) -> Build:
     def scorers(stage: Stage, catalog: Catalog) -> list[Asked]:
         if stage not in asked:
             fitted = (build({}, stage, catalog, 0) for build in first)
-            asked[stage] = [_in_single(Asked.of(one, stage.histories)) for one in fitted]
+            asked[stage] = [
+                _in_single(Asked.of(one, stage.histories, f"first stage {place}"))
+                for place, one in enumerate(fitted)
+            ]
         return asked[stage]
 
     def built(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
@@ -253,26 +256,9 @@ def _in_single(asked: Asked) -> Asked:
     return Asked(asked.name, {key: row.astype(np.float32) for key, row in asked.rows.items()})
 
 
-def at(build: Build, name: str = "", **settings: Any) -> Build:
-    """Build with these settings, under a name of its own if one is given."""
-
-    def built(_: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
-        scorer = build(settings, stage, catalog, seed)
-        return Named(scorer, name) if name else scorer
-
-    return built
-
-
-@dataclass(frozen=True)
-class Named:
-    """A scorer under another name."""
-
-    scorer: ItemScorer
-    name: str
-
-    def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items)."""
-        return self.scorer.scores(histories)
+def at(build: Build, **settings: Any) -> Build:
+    """Build with these settings."""
+    return lambda _, stage, catalog, seed: build(settings, stage, catalog, seed)
 
 
 LOG_DAYS = {"per": "days", "counts": "log"}
@@ -292,20 +278,20 @@ ALWAYS = [
 ON_FILMS = [
     *ALWAYS,
     at(fitted(ease), regularization=300.0),
-    at(fitted(ease), "EASE, fading", regularization=1000.0, half_life=_half_life(0.9)),
+    at(fitted(ease), regularization=1000.0, half_life=_half_life(0.9)),
     at(fitted(successors), window=10, fade=0.9, power=0.8, half_life=_half_life(0.8)),
     at(fitted(PureSvd), factors=30),
 ]
 ON_GROCERIES = [
     *ALWAYS,
-    at(unfitted(frequency), "often lately", half_life_days=21.0, strength=30.0),
+    at(unfitted(frequency), half_life_days=21.0, strength=30.0),
     at(unfitted(frequency), half_life_days=84.0, strength=30.0),
-    at(unfitted(frequency), "often at all", half_life_days=1000.0, strength=30.0),
+    at(unfitted(frequency), half_life_days=1000.0, strength=30.0),
     at(fitted(ease), regularization=1000.0),
-    at(seasonal(fitted(ease)), "EASE, season", regularization=1000.0, days=28.0, power=0.5),
-    at(fitted(ease), "EASE, log, fading", regularization=1000.0, half_life=224.0, **LOG_DAYS),
+    at(seasonal(fitted(ease)), regularization=1000.0, days=28.0, power=0.5),
+    at(fitted(ease), regularization=1000.0, half_life=224.0, **LOG_DAYS),
     at(fitted(successors), window=30, fade=0.97, power=0.8, half_life=84.0, per="days"),
-    at(fitted(PureSvd), "SVD, log, fading", factors=32, counts="log", half_life=112.0),
+    at(fitted(PureSvd), factors=32, counts="log", half_life=112.0),
     at(fitted(PureSvd), factors=64),
 ]
 TWO_STAGE = "Two-stage trees"
