@@ -21,6 +21,7 @@ from llmrec.training.config import check_device, load_config
 from llmrec.training.lines import (
     VALIDATED,
     Lines,
+    keep_in_half,
     lines_validation,
     new_writer,
     reading,
@@ -57,6 +58,7 @@ if config.lines.epochs:
     writer = new_writer(config, adapted, reader)
     judged = lines_validation(writer, Lines(held_out, VALIDATED))
     taught = train(writer, Lines(training), judged, writing(config), out / "lines")
+    keep_in_half(writer)
     best |= {"lines": taught.metrics}
 
 # 5. The adapter, which says what it is.

@@ -1,11 +1,11 @@
-"""Train a small T5 on several logs at once: a base model for finetune/lora.py to adapt to one.
+"""Train a small model on several logs at once: a base model for finetune/lora.py to adapt to one.
 
     python finetune/pretrain_t5.py finetune/configs/t5-mini.yaml
 
-All of the model is trained, so ``lora`` and ``titles`` say nothing here. It starts from nothing
-(``model: new``), or from a T5 that is there: --model google/flan-t5-small, or a folder. ``data``
-lists the logs; synthetic-3 is a made-up one of seed 3. Every field of the config is also a flag.
-A run that was cut off goes on where it was.
+All of the model is trained, so ``lora`` and ``titles`` say nothing here. It starts from nothing, as
+a T5 (``model: new``) or a decoder (``model: new-decoder``), or from a model that is there: --model
+google/flan-t5-small, or a folder. ``data`` lists the logs; synthetic-3 is a made-up one of seed 3.
+Every field of the config is also a flag. A run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.language.readout import Readout
 from llmrec.training.batches import Examples
 from llmrec.training.config import check_device, load_config
-from llmrec.training.from_scratch import new_t5
+from llmrec.training.from_scratch import NEW
 from llmrec.training.lines import check_layers
 from llmrec.training.loop import train
 from llmrec.training.several import (
@@ -43,11 +43,11 @@ pairs = {log: pairs_of(config, log) for log in config.data.split()}
 
 # 2. The model to start from: a new one has a vocabulary of the logs' own texts.
 start = config.model
-if start == "new":
+if new_model := NEW.get(start):
     start = str(out / "start")
     if not (Path(start) / "model.safetensors").exists():
         texts = [text for _, parts in pairs.values() for text in texts_of(parts)]
-        untrained, tokenizer = new_t5(texts, seed=config.seed)
+        untrained, tokenizer = new_model(texts, seed=config.seed)
         tokenizer.save_pretrained(start)
         untrained.save_pretrained(start)
 model = LanguageModel.load(start, device=config.device, dtype=config.dtype)

@@ -1,4 +1,4 @@
-"""A small T5 that starts from nothing: its vocabulary made of the logs' own texts."""
+"""A small T5 or decoder that starts from nothing: its vocabulary made of the logs' own texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -21,6 +23,7 @@ from llmrec.language.plaintext import BAG, END_OF_BAG, PART
 SPECIAL = ("<pad>", "</s>", "<unk>")
 PAD, END, UNKNOWN = range(3)
 CONTEXT = 512  # positions; T5 knows distances only, so this is what a prompt may cost
+DECODER_CONTEXT = 1024  # a decoder writes its line behind the prompt
 RARE = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
 _ALPHABET = string.ascii_letters + string.digits + string.punctuation + "▁"
 _MARKS = re.compile(f"[{BAG}{END_OF_BAG}{PART}\n]")
@@ -84,11 +87,56 @@ def new_t5(
     return model, tokenizer
 
 
-def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def new_decoder(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 4_000,
+    d_model: int = 192,
+    layers: int = 4,
+    heads: int = 4,
+    d_ff: int = 512,
+    seed: int = 0,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Make an untrained decoder with the layers of Llama, as `new_t5` makes an encoder-decoder.
+
+    Raises
+    ------
+    ValueError
+        If the width cannot be divided among the heads, or the vocabulary is too small.
+    """
+    if d_model % heads:
+        raise ValueError(f"d_model {d_model} is not divisible by {heads} heads")
+    tokenizer = new_tokenizer(texts, vocab_size, end="")
+    tokenizer.model_max_length = DECODER_CONTEXT
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=d_model,
+        intermediate_size=d_ff,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=DECODER_CONTEXT,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=END,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig.from_model_config(config)
+    return model, tokenizer
+
+
+NEW = {"new": new_t5, "new-decoder": new_decoder}  # what a config may start from instead of a model
+
+
+def new_tokenizer(
+    texts: Iterable[str], vocab_size: int, end: str = SPECIAL[END]
+) -> PreTrainedTokenizerFast:
     """Learn a Unigram vocabulary (Kudo 2018, arXiv 1804.10959) that can spell every text.
 
     What no piece covers is spelled in UTF-8 bytes. Spaces are kept as they are, so what is read is
-    what was written.
+    what was written. ``end`` is the special token that stands after what is encoded, if any.
 
     Raises
     ------
@@ -117,7 +165,7 @@ def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerF
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {SPECIAL[END]}", special_tokens=[(SPECIAL[END], END)]
+        single=f"$A {end}".strip(), special_tokens=[(SPECIAL[END], END)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -108,6 +108,13 @@ def new_writer(config: TrainingConfig, adapted: PeftModel, reader: Reader) -> Wr
     return Writer(reader)
 
 
+def keep_in_half(writer: Writer) -> None:
+    """Round what learned lines to float16: half of the bytes on disk, read as float32 again."""
+    for values in writer.parameters():
+        if values.requires_grad:
+            values.data = values.data.half()
+
+
 def reading(config: TrainingConfig) -> TrainingConfig:
     """Give the config of the run that teaches reading, which does not hang on the later one's."""
     return config.model_copy(update={"lines": LinesConfig()})

@@ -45,18 +45,19 @@ def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, object]:
     return runpy.run_path(recipe, run_name="__main__")
 
 
-def test_a_t5_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("new", "width"), [("new", 128), ("new-decoder", 192)])
+def test_a_model_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: str, width: int
 ) -> None:
     logs = [write_log(tmp_path / f"log{n}.csv", n, kind) for n, kind in enumerate(("Old", "New"))]
     flags = ["--data", " ".join(logs), "--pairs", str(tmp_path / "pairs")]
-    flags += ["--out", str(tmp_path / "out")]
+    flags += ["--out", str(tmp_path / "out"), "--model", new]
     first = run(monkeypatch, *flags)
     metrics = json.loads((tmp_path / "out/model/pretraining.json").read_text())
     assert metrics["log_loss"] < metrics["counting"]
 
     model = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")
-    model.readout = Readout.load(tmp_path / "out/model", 128)
+    model.readout = Readout.load(tmp_path / "out/model", width)
     dataset = load_dataset(logs[0])
     codec = codec_for(dataset, model, template="forecast-v3", budget=60)
     histories = [window.history for window in splits(dataset)["validation"]][:3]

@@ -30,6 +30,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.ranking.named import FORETOLD
 from llmrec.settings import EngineSettings
 from llmrec.training.config import TrainingConfig, load_config
+from llmrec.training.from_scratch import NEW
 from llmrec.training.typed import ConfigError
 from tests import worlds
 from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
@@ -38,10 +39,10 @@ ROOT = Path(__file__).parents[2]
 FINETUNE, CONFIGS = ROOT / "finetune", ROOT / "finetune" / "configs"
 TINY, AGAIN = CONFIGS / "tiny-cpu.yaml", Path("again")
 # The configs of the other training recipe start with a model that is not there.
-OF_LORA = sorted(path for path in CONFIGS.glob("*.yaml") if load_config(path).model != "new")
+OF_LORA = sorted(path for path in CONFIGS.glob("*.yaml") if load_config(path).model not in NEW)
 # Base models by how their names start, and the tiny one that stands for each.
 FAMILIES = {"smollm2-135m": "llama", "Qwen/Qwen3-": "qwen3", "google/flan-t5-": "t5"}
-FAMILIES |= {"runs/t5-mini": "t5"}  # what pretrain_t5.py writes
+FAMILIES |= {"runs/t5-mini": "t5", "runs/decoder-mini": "llama"}  # what pretrain_t5.py writes
 
 
 def run(recipe: str, *flags: object) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""A vocabulary that can spell anything, a T5 made of it, and several logs for one model."""
+"""A vocabulary that can spell anything, models made of it, and several logs for one model."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from llmrec.language.grammar import words_grammar
 from llmrec.language.model import LanguageModel
 from llmrec.language.plaintext import bag
 from llmrec.language.readout import Readout
-from llmrec.training.from_scratch import RARE, new_t5, new_tokenizer
+from llmrec.training.from_scratch import NEW, RARE, new_tokenizer
 from llmrec.training.several import PooledExamples, SeveralLogs, open_log
 from tests.language.tiny_models import LABELS, SENTENCES
 
@@ -26,10 +29,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return new_tokenizer(TEXTS, 700)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+@pytest.fixture(scope="module", params=NEW)
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LanguageModel:
     folder = tmp_path_factory.mktemp("new")
-    for part in new_t5(TEXTS, vocab_size=700, d_model=32, layers=1, d_ff=48, seed=1):
+    for part in NEW[request.param](TEXTS, vocab_size=700, d_model=32, layers=1, d_ff=48, seed=1):
         part.save_pretrained(folder)
     return LanguageModel.load(str(folder), device="cpu")
 
@@ -64,15 +69,19 @@ def test_a_vocabulary_without_room_for_letters_and_bytes_is_refused() -> None:
         new_tokenizer(TEXTS, 300)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+@pytest.mark.parametrize("new", NEW.values())
+def test_heads_that_do_not_divide_the_width_are_refused(new: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="32 is not divisible by 5"):
-        new_t5(TEXTS, d_model=32, heads=5)
+        new(TEXTS, d_model=32, heads=5)
 
 
-def test_the_seed_decides_the_first_parameters_and_leaves_the_generator_alone() -> None:
+@pytest.mark.parametrize("new", NEW.values())
+def test_the_seed_decides_the_first_parameters_and_leaves_the_generator_alone(
+    new: Callable[..., Any],
+) -> None:
     sizes = {"vocab_size": 700, "d_model": 16, "layers": 1, "d_ff": 16}
     before = torch.random.get_rng_state()
-    made = [new_t5(TEXTS, **sizes, seed=seed)[0].shared.weight for seed in (1, 1, 2)]
+    made = [new(TEXTS, **sizes, seed=seed)[0].get_input_embeddings().weight for seed in (1, 1, 2)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert torch.equal(before, torch.random.get_rng_state())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.language.checkpoint import add_lora, add_lora_above, save_adapter
@@ -20,6 +21,7 @@ from llmrec.training.lines import (
     Lines,
     Writer,
     check_layers,
+    keep_in_half,
     lines_validation,
     new_writer,
     writing,
@@ -111,6 +113,25 @@ def test_one_adapter_holds_both_and_loads_like_any(folder: Path, tmp_path: Path)
         if "lora_A" in n
     }
     assert ranks == {"0": 4, "1": 4, "2": 2, "3": 2}
+
+
+def test_what_learned_lines_takes_half_of_the_bytes_and_readings_keep_their_bits(
+    folder: Path, tmp_path: Path
+) -> None:
+    model, inside, _, writer = taught(folder, tmp_path / "run")
+    ids, prompts = torch.arange(3, 40)[None], [codec_of(DATA).prompt(h) for h in _people()]
+    with torch.inference_mode():
+        logits, states = model.model(input_ids=ids).logits, model.slot_states(prompts, 2)
+    keep_in_half(writer)
+    save_adapter(inside, tmp_path / "adapter", "llama")
+    kept = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    halved = {name.split("layers.")[1][0] for name, v in kept.items() if v.dtype == torch.float16}
+    assert halved == {"2", "3"}
+    loaded = LanguageModel.load(str(folder), adapter=tmp_path / "adapter", device="cpu")
+    assert {values.dtype for values in loaded.model.parameters()} == {torch.float32}
+    with torch.inference_mode():
+        assert torch.equal(loaded.slot_states(prompts, 2), states)
+        torch.testing.assert_close(loaded.model(input_ids=ids).logits, logits, rtol=0, atol=1e-3)
 
 
 def test_every_line_comes_once_an_epoch_with_its_own_request(folder: Path) -> None:
