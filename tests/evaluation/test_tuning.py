@@ -42,6 +42,17 @@ def test_lists_get_better_by_moving_weights_and_never_worse(repeat: Repeat) -> N
     assert all(weight >= 0 for weight in found.weights)
 
 
+def test_a_scorer_that_alone_lists_better_is_found_where_no_step_leads_to_it() -> None:
+    history = WINDOWS[0].history
+    shape = (history.log.n_users, history.catalog.n_items)
+    loud, knows = np.random.default_rng(0).normal(scale=1e3, size=shape), np.zeros(shape)
+    for window in WINDOWS:
+        knows[window.history.user_idx, window.target.item_idx] = 1e-3
+    scorers = [Fixed(loud, "loud"), Fixed(loud, "as loud"), Fixed(knows, "knows")]
+    found = sharpened(Blend(scorers, (1.0, 1.0, 0.0)), WINDOWS)
+    assert ndcg(found, "allow") == 1
+
+
 def test_scores_are_put_together_in_single_precision() -> None:
     items, n_scorers = catalog(3000), 6
     events = log(n_users=40).aligned(items)
