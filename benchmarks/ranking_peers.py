@@ -89,7 +89,7 @@ def main() -> None:
         score = _mean_ndcg(split, "validation", lists["validation"])
         tests = {test: {"0": lists[test]} for test in split.tests}
         entries[variant] = Entry({}, score, tests, float("nan"))
-    record(f"ranking_{arguments.split}", list(_rows(split, entries)))
+    record(f"ranking_{arguments.split}", list(_rows(split, entries)), settings=settings)
 
 
 def _arguments() -> argparse.Namespace:

@@ -24,10 +24,11 @@ NAMED = (
 )
 
 
-def record(name: str, rows: Sequence[Mapping[str, object]]) -> None:
+def record(name: str, rows: Sequence[Mapping[str, object]], **chosen: object) -> None:
     """Print rows and write them to ``results/NAME.json``, with how and where they came about.
 
-    Each row has exactly `FIELDS`; a value that is not finite is written as null.
+    Each row has exactly `FIELDS`; a value that is not finite is written as null. What was
+    ``chosen`` on the way, by name, stands beside them.
 
     Raises
     ------
@@ -47,6 +48,7 @@ def record(name: str, rows: Sequence[Mapping[str, object]]) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "versions": _versions(),
         "machine": f"{_processor()}, {os.cpu_count()} logical cores",
+        **chosen,
         "rows": [{field: _plain(row[field]) for field in FIELDS} for row in rows],
     }
     write_text(RESULTS / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
