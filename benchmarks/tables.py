@@ -112,6 +112,8 @@ of the way from the gated mixture to the informed reference, which was shown hal
 titles in X` mixes what it foretells of titles into X with a share chosen on validation. What is
 fitted here is fitted on validation windows: the adapter did not learn from these, but its training
 stopped where it read them best.
+On Complete Journey parts were run at several times: held-out categories with `--users 600`; free
+lines and words before what learned lines was rounded to float16.
 """,
     "ranking_speed": """`plain pass` sums the same parts and takes the best by argpartition. Results
 up to 2026-11-25: of the million items, the batch ranked first (as forecast) sorted the log too, so
