@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -13,6 +14,8 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -27,6 +30,8 @@ DECODER_CONTEXT = 1024  # a decoder writes its line behind the prompt
 RARE = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
 _ALPHABET = string.ascii_letters + string.digits + string.punctuation + "▁"
 _MARKS = re.compile(f"[{BAG}{END_OF_BAG}{PART}\n]")
+C = TypeVar("C", bound=PreTrainedConfig)
+M = TypeVar("M", bound=PreTrainedModel)
 
 
 def new_t5(
@@ -63,8 +68,7 @@ def new_t5(
     ValueError
         If the width cannot be divided among the heads, or the vocabulary is too small.
     """
-    if d_model % heads:
-        raise ValueError(f"d_model {d_model} is not divisible by {heads} heads")
+    _check_heads(d_model, heads)
     tokenizer = new_tokenizer(texts, vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),
@@ -80,11 +84,7 @@ def new_t5(
         eos_token_id=END,
         decoder_start_token_id=PAD,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = T5ForConditionalGeneration(config)
-    model.generation_config = GenerationConfig.from_model_config(config)
-    return model, tokenizer
+    return _untrained(T5ForConditionalGeneration, config, seed), tokenizer
 
 
 def new_decoder(
@@ -104,8 +104,7 @@ def new_decoder(
     ValueError
         If the width cannot be divided among the heads, or the vocabulary is too small.
     """
-    if d_model % heads:
-        raise ValueError(f"d_model {d_model} is not divisible by {heads} heads")
+    _check_heads(d_model, heads)
     tokenizer = new_tokenizer(texts, vocab_size, end="")
     tokenizer.model_max_length = DECODER_CONTEXT
     config = LlamaConfig(
@@ -120,14 +119,23 @@ def new_decoder(
         bos_token_id=None,
         eos_token_id=END,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig.from_model_config(config)
-    return model, tokenizer
+    return _untrained(LlamaForCausalLM, config, seed), tokenizer
 
 
 NEW = {"new": new_t5, "new-decoder": new_decoder}  # what a config may start from instead of a model
+
+
+def _check_heads(d_model: int, heads: int) -> None:
+    if d_model % heads:
+        raise ValueError(f"d_model {d_model} is not divisible by {heads} heads")
+
+
+def _untrained(kind: Callable[[C], M], config: C, seed: int) -> M:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind(config)
+    model.generation_config = GenerationConfig.from_model_config(config)
+    return model
 
 
 def new_tokenizer(
