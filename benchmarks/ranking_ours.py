@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import Peer, Seasonal, Settings, peers_of
+from benchmarks.peers import NETS, Peer, Seasonal, Settings
 from benchmarks.ranking_splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
 from llmrec.contracts import Forecast, Forecaster, Source
 from llmrec.data.calendar import PeriodLength, as_time
@@ -29,7 +29,6 @@ from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 
 OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"
-ALONE = ("TIFU-KNN", "PureSVD", "BERT4Rec")  # not joined: two give no probabilities, one is dear
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +57,20 @@ class Known:
 
 
 def our_lists(
-    split: Split, settings: Mapping[str, Settings], adapter: Path | None
+    split: Split, peers: Sequence[Peer], settings: Mapping[str, Settings], adapter: Path | None
 ) -> dict[str, dict[str, Lists]]:
     """Give lists of validation and tests, by variant.
 
-    ``settings`` are those that validation chose for the peers that join. With an adapter there are
-    two blends: with the titles that it foretells, and of numbers alone, where a tilt to its
-    forecast is all that it brings.
+    ``settings`` are those that validation chose for the peers; all join but nets, which are dear.
+    With an adapter there are two blends: with the titles that it foretells, and of numbers alone,
+    where a tilt to its forecast is all that it brings.
     """
     tuned = None if adapter is None else _opened(split, adapter)
-    scorers = _asked(split, settings, tuned)
+    joined = [peer for peer in peers if peer.name in settings and peer.name not in NETS]
+    stages = ("validation", *split.tests)
+    scorers = {
+        name: list(_scorers(split, split.stage(name), joined, settings, tuned)) for name in stages
+    }
     forecasters = _forecasters(split, tuned)
     found: dict[str, dict[str, Lists]] = {}
     for name, left_out in ((OURS, ""), (f"{OURS} of numbers alone", FORETOLD)):
@@ -85,17 +88,6 @@ def our_lists(
             print(f"{name}, tilted to {kind}: strength {strength:g}", flush=True)
             found[f"{name}, tilted to {kind}"] = _lists(split, blends, by_stage, strength)
     return found
-
-
-def _asked(
-    split: Split, settings: Mapping[str, Settings], tuned: tuple[LanguageModel, Codec] | None
-) -> dict[str, list[Asked]]:
-    """Fit every scorer for each stage, and ask it."""
-    joined = [peer for peer in peers_of(split) if peer.name in settings and peer.name not in ALONE]
-    return {
-        name: list(_scorers(split, split.stage(name), joined, settings, tuned))
-        for name in ("validation", *split.tests)
-    }
 
 
 def _blends(

@@ -4,7 +4,7 @@ Settings are chosen by NDCG@10 on validation alone; models are then fitted once 
 lies before a test, and asked once. Lists are kept under --kept, so that a run that was cut off goes
 on.
 
-Run: python -m benchmarks.ranking_peers --split next-period --adapter runs/ml-next-period-adapter
+Run: python -m benchmarks.ranking_peers --split next-period --adapter runs/next-period/adapter
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
             entries[peer.name] = Entry(**json.loads(path.read_text(encoding="utf-8")))
             print(f"{peer.name}: {entries[peer.name].validation:.4f} on validation", flush=True)
     settings = {name: entry.settings for name, entry in entries.items()}
-    for variant, lists in our_lists(split, settings, arguments.adapter).items():
+    for variant, lists in our_lists(split, peers, settings, arguments.adapter).items():
         score = _mean_ndcg(split, "validation", lists["validation"])
         tests = {test: {"0": lists[test]} for test in split.tests}
         entries[variant] = Entry({}, score, tests, float("nan"))

@@ -265,6 +265,8 @@ def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
         return "it was taken before, or it is not among the candidates"
     if item_idx in history.item_idx:
         return "it was taken before, and items taken before are left out here"
+    if not history.catalog.has_category[item_idx]:
+        return "it has no category, so no log tells who took it, or it is not among the candidates"
     return "it is not among the candidates"
 
 

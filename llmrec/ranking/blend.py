@@ -148,12 +148,17 @@ def fit_blend(
 
 
 def possible_items(history: History, repeat: Repeat) -> BoolArray:
-    """(n_items,) the items that may be ranked for this history: all of them, or the unseen."""
+    """(n_items,) the items that may be ranked for this history: all of them, or the unseen.
+
+    Of an item without a category a log keeps no event (`Interactions.aligned`), so that nobody
+    knows who has seen it: where seen items are left out, it is left out too.
+    """
     if repeat not in ("allow", "exclude"):
         raise ValueError(f"repeat must be 'allow' or 'exclude', not {repeat!r}")
-    possible = np.ones(history.catalog.n_items, dtype=np.bool_)
-    if repeat == "exclude":
-        possible[history.item_idx] = False
+    if repeat == "allow":
+        return np.ones(history.catalog.n_items, dtype=np.bool_)
+    possible = history.catalog.has_category.copy()
+    possible[history.item_idx] = False
     return possible
 
 

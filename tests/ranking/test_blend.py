@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
 from llmrec.contracts import FloatArray, ItemScorer
-from llmrec.data.periods import History, Window
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, Window, make_histories
 from llmrec.ranking.blend import Blend, fit_blend, possible_items
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from tests.worlds import small_world
+from tests.worlds import START, small_world
 
 
 @dataclass
@@ -160,3 +163,14 @@ def test_an_impossible_blend_is_refused(
 def test_an_unknown_repeat_rule_is_refused(windows: list[Window]) -> None:
     with pytest.raises(ValueError, match="'allow' or 'exclude', not 'never'"):
         fit_blend([RecentPopularity()], windows, repeat="never")  # type: ignore[arg-type]
+
+
+def test_an_item_without_a_category_that_was_taken_is_not_listed_as_unseen() -> None:
+    rows = [("i1", "One", ["A"]), ("i2", "Two", ["A"]), ("bare", "Bare", [])]
+    items = Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
+    times = START + np.arange(3) * np.timedelta64(1, "h")
+    taken = pd.DataFrame({"user_id": "ann", "item_id": ["i1", "bare", "bare"], "timestamp": times})
+    events = Interactions.from_frame(taken).aligned(items)
+    (history,) = make_histories(events, items, "7D")
+    assert items.item_ids[possible_items(history, "exclude")].tolist() == ["i2"]
+    assert possible_items(history, "allow").all()
