@@ -60,6 +60,7 @@ def item_lies(
         *_part_lies(true),
         *_event_lies(true, history),
         *_told_lies(true, history, forecast),
+        *_edit_lies(true),
         *_text_lies(true),
     ):
         if lie != true:
@@ -126,6 +127,20 @@ def _part_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
         yield "count", replace(true, category_events=counts)
         renamed = {key if key != name else "Magic": share for key, share in shares.items()}
         yield "category", replace(true, past_shares=renamed)
+
+
+def _edit_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
+    """Pass an edit off as the forecast, keep it back, make it up, or say another one."""
+    yield "edit", replace(true, edited_shares={}, edit_factors={})
+    yield "edit", replace(true, edited_shares=true.forecast_shares)
+    if true.edited_shares:
+        yield "edit", replace(true, forecast_shares=true.edited_shares)
+    factors_now = {**dict.fromkeys(true.forecast_shares, 1.0), **true.edit_factors}
+    for name, factors in _moved(factors_now, 1.0):
+        yield "edit", replace(true, edit_factors={name: factors[name]})
+    for by in (0.001, -0.001):
+        for _, shares in _moved(true.edited_shares, by):
+            yield "edit", replace(true, edited_shares=shares)
 
 
 def _event_lies(true: ItemExplanation, history: History) -> Iterator[tuple[str, ItemExplanation]]:

@@ -14,7 +14,7 @@ from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
 from llmrec.ranking.blend import Asked, Blend, Repeat
-from llmrec.ranking.edits import MAX_FACTOR, Edit, on_top
+from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, on_top
 from llmrec.ranking.tilt import Ranking
 from llmrec.ranking.tilt import rank as rank_items
 
@@ -35,7 +35,7 @@ class WhyNot:
         Score of the k-th item minus its own: positive off the list, 0 or less on it.
     losses
         Parts of the score in which the k-th item is ahead, largest first: a scorer's name, or
-        "forecast of" a category for its part of the tilt.
+        "forecast of" a category, or "edited forecast of" it, for its part of the tilt.
     factor
         The smallest factor on all its categories, to 1 %, that brings it into the first k, on top
         of the edits that rank already; None if no factor up to ``most`` does. ``rank_after`` is the
@@ -183,11 +183,12 @@ def why_not(
     gap = float(now.scores[last] - now.scores[position])
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
-    losses = _losses(now, last, position, catalog)
+    at = history.cutoff if history else None
+    said = "edited forecast" if active_edits(edits, catalog, at) else "forecast"
+    losses = _losses(now, last, position, catalog, said)
     unhelped = WhyNot(title, names, k, rank, "", gap, losses)
     if not names:
         return unhelped
-    at = history.cutoff if history else None
 
     def changed(factor: float) -> tuple[Edit, ...]:
         return on_top(edits, names, factor, at)
@@ -269,9 +270,9 @@ def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
 
 
 def _losses(
-    ranking: Ranking, ahead: int, behind: int, catalog: Catalog
+    ranking: Ranking, ahead: int, behind: int, catalog: Catalog, forecast: str
 ) -> tuple[tuple[str, float], ...]:
-    names = (*ranking.scorer_names, *(f"forecast of {name}" for name in catalog.categories))
+    names = (*ranking.scorer_names, *(f"{forecast} of {name}" for name in catalog.categories))
     scorers = ranking.scorer_parts[ahead] - ranking.scorer_parts[behind]
     tilts = (ranking.category_parts[[ahead]] - ranking.category_parts[[behind]]).toarray()[0]
     parts = zip(names, [*scorers.tolist(), *tilts.tolist()], strict=True)

@@ -119,7 +119,7 @@ def true_of(
 ) -> tuple[Statement, ...]:
     """Give one true statement of each of these categories of which there is any, in their order.
 
-    It is the forecast's own where that holds; edits of a forecast may have made it untrue.
+    It is the forecast's own where that holds.
     """
     facts = Facts.of(history, forecast)
     supports = {kind: facts.supports(kind) for kind in KINDS}

@@ -23,18 +23,23 @@ from llmrec.explain.evidence import Evidence, day_of, horizon
 from llmrec.explain.item import ItemExplanation, Told
 from llmrec.explain.statements import check, sentence
 from llmrec.explain.wording import untrue
-from llmrec.ranking.edits import Edit
+from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking
 
 TOLERANCE = 1e-9
 
 
 def check_item(
-    explanation: ItemExplanation, ranking: Ranking, history: History, forecast: Forecast
+    explanation: ItemExplanation,
+    ranking: Ranking,
+    history: History,
+    forecast: Forecast,
+    edits: Sequence[Edit] = (),
 ) -> tuple[str, ...]:
     """Say all that an explanation claims and log, forecast and ranking do not support; () if none.
 
-    Each number is counted anew, from the log's arrays and not by the code that explains.
+    Each number is counted anew, from the log's arrays and not by the code that explains. The
+    parameters are those of `explain_item`.
     """
     catalog, title = history.catalog, explanation.title
     item = _item(explanation.item_id, catalog)
@@ -46,6 +51,7 @@ def check_item(
         "horizon": horizon(history.length),
         **_position(ranking, rank - 1, history),
         **_counted(item, history, forecast),
+        **_edited(item, history, forecast, edits),
     }
     wrong = [
         f"{title}: {field} is {value!r}, not {getattr(explanation, field)!r}"
@@ -116,6 +122,20 @@ def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
         "category_events": {names[c]: int(events[c]) for c in about},
         "times_taken": len(own),
         "last_taken": day_of(history.log.timestamp[own[-1]]) if len(own) else None,
+    }
+
+
+def _edited(
+    item: int, history: History, forecast: Forecast, edits: Sequence[Edit]
+) -> dict[str, Any]:
+    catalog, at = history.catalog, history.cutoff
+    weights = apply_edits(forecast, edits, catalog, at).category_weights
+    shares = dict(zip(catalog.categories, weights.tolist(), strict=True))
+    factors = {edit.category: edit.factor for edit in edits if edit.is_active(at)}
+    about = catalog.categories_of(item)
+    return {
+        "edited_shares": {name: shares[name] for name in about} if factors else {},
+        "edit_factors": {name: factors[name] for name in about if name in factors},
     }
 
 
