@@ -314,7 +314,7 @@ class InterestEngine:
         Parameters
         ----------
         k
-            How long the list is that it is on, or off.
+            How long the list is that it is on, or off; >= 1.
         forecast, edits, strength, repeat
             As for `recommend`: the list that they give is explained. ``change.edits`` are the
             edits with the change on top.

@@ -88,7 +88,9 @@ def explain(
     Parameters
     ----------
     rerank
-        Ranks *all* items that may be ranked by the forecast before the edits, see `ranks_again`.
+        Ranks by the forecast before the edits, see `ranks_again`.
+    k
+        How long the list is, >= 1; ValueError if it is less.
     forecast
         What is explained: the forecast before the edits.
     edits
