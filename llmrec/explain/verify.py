@@ -21,12 +21,10 @@ from llmrec.explain.counterfactual import (
 )
 from llmrec.explain.evidence import Evidence, day_of, horizon
 from llmrec.explain.item import ItemExplanation, Told
-from llmrec.explain.statements import check, sentence
-from llmrec.explain.wording import untrue
+from llmrec.explain.statements import TOLERANCE, check, sentence
+from llmrec.explain.wording import may_refuse, untrue
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking
-
-TOLERANCE = 1e-9
 
 
 def check_item(
@@ -64,6 +62,9 @@ def check_item(
         wrong += _check_told(told, explanation, history, forecast)
     if explanation.worded and (lie := untrue(explanation.worded, explanation)):
         wrong.append(f"{title}: {lie}")
+    refused = explanation.refused
+    if refused and (explanation.worded or not may_refuse(refused, explanation)):
+        wrong.append(f"{title}: {refused!r} is no reason to refuse the model's text")
     return tuple(wrong)
 
 
