@@ -16,20 +16,21 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.lies import change_lies, item_lies, statement_lies
+from benchmarks.lies import change_lies, description_lies, item_lies, statement_lies
 from benchmarks.parse_rate import wilson
 from benchmarks.record import record
 from llmrec.contracts import Forecast
 from llmrec.data.periods import History, holdout_cutoff, make_histories
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.explain.counterfactual import Rerank, ranks_again
-from llmrec.explain.describe import described
+from llmrec.explain.describe import check_description, described
 from llmrec.explain.item import explain_item
 from llmrec.explain.statements import check
 from llmrec.explain.verify import check_change, check_item
 from llmrec.explain.whole import check_explanation, explain
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.tilt import rank
 from llmrec.settings import SETTINGS_FILE, EngineSettings, build_blend, shipped_folder
 
@@ -89,18 +90,35 @@ def judged(
     items = [explain_item(now, place, history, forecast) for place in range(K)]
     for statement in forecast.statements:
         yield "statements that are true", check(statement, history, forecast) is None
-        for sort, lie in statement_lies(statement, history, forecast):
-            yield f"lies caught, {sort}", check(lie, history, forecast) is not None
+        for sort, false in statement_lies(statement, history, forecast):
+            yield f"lies caught, {sort}", check(false, history, forecast) is not None
+    yield "descriptions that are true", check_description(history, forecast) is None
+    for sort, untold in description_lies(forecast):
+        yield f"lies caught, {sort}", check_description(history, untold) is not None
     for item in items:
         parts = (*item.scorer_parts.values(), *item.category_parts.values())
         yield "items with evidence", bool(item.evidence)
         yield "items with a statement", bool(item.statements)
         yield "explanations that are true", check_item(item, now, history, forecast) == ()
         yield "scores that the parts sum to", abs(sum(parts) - item.score) < 1e-9
-    for sort, false in item_lies(items[int(rng.integers(K))], history, forecast):
-        yield f"lies caught, {sort}", bool(check_item(false, now, history, forecast))
+    for sort, lie in item_lies(items[int(rng.integers(K))], history, forecast):
+        yield f"lies caught, {sort}", bool(check_item(lie, now, history, forecast))
     for place in (int(rng.integers(K)), int(rng.integers(K, 10 * K))):
         yield from moved(setting, history, forecast, rerank, int(now.item_idx[place]))
+    yield from wished(rerank, history, forecast, rng)
+
+
+def wished(
+    rerank: Rerank, history: History, forecast: Forecast, rng: np.random.Generator
+) -> Iterator[tuple[str, bool]]:
+    """Raise the first category, and say if one explanation holds and its lies are caught."""
+    edits = (Edit(history.catalog.categories[forecast.top(1)[0]], 4.0),)
+    now = rerank(edits)
+    item = explain_item(now, int(rng.integers(K)), history, forecast, edits)
+    held = check_item(item, now, history, forecast, edits) == ()
+    yield "explanations with an edit that are true", held
+    for sort, lie in item_lies(item, history, forecast):
+        yield f"lies caught, {sort}", bool(check_item(lie, now, history, forecast, edits))
 
 
 def moved(

@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from llmrec.data.periods import History
 from llmrec.explain.counterfactual import WhatRemoves, WhyNot
 from llmrec.explain.evidence import Evidence, cited, past_shares
 from llmrec.explain.item import ItemExplanation, Told, told
-from llmrec.explain.statements import CHANGE_TOLERANCE
+from llmrec.explain.statements import TOLERANCE
+from llmrec.explain.wording import QUOTED
 
 # What cannot be true beside a kind, by definition; fading and returning can, so can steady and
 # returning.
@@ -26,7 +28,8 @@ EXCLUDED: dict[Kind, tuple[Kind, ...]] = {
     "returning": ("rising", "new"),
 }
 MOST_CATEGORIES = 4
-BEYOND_ROUNDING = CHANGE_TOLERANCE + 0.001
+A_LITTLE = 0.001  # of a share: no text shows it
+PLACES = 12  # of a description in which another number is put
 
 
 def statement_lies(
@@ -36,11 +39,13 @@ def statement_lies(
     change = forecast.category_weights - past_shares(history)
     for kind in EXCLUDED[true.kind]:
         yield "direction", replace(true, kind=kind)
-    others = np.flatnonzero(np.abs(change - true.change) > BEYOND_ROUNDING)
+    others = np.flatnonzero(np.abs(change - true.change) > TOLERANCE)
     for category in [*others[:MOST_CATEGORIES].tolist(), len(change)]:
         yield "category", replace(true, category=category)
-    for wrong in (true.change + BEYOND_ROUNDING, true.change - BEYOND_ROUNDING, float("nan")):
+    for wrong in (true.change + A_LITTLE, true.change - A_LITTLE, float("nan")):
         yield "number", replace(true, change=wrong)
+    if abs(true.change) > TOLERANCE:
+        yield "direction", replace(true, change=-true.change)
     for name, event in _no_evidence(true.category, history).items():
         yield name, replace(true, event_ids=(event, *true.event_ids[1:]))
         yield name, replace(true, event_ids=(*true.event_ids, event))
@@ -60,10 +65,20 @@ def item_lies(
         *_part_lies(true),
         *_event_lies(true, history),
         *_told_lies(true, history, forecast),
+        *_edit_lies(true),
         *_text_lies(true),
     ):
         if lie != true:
             yield name, lie
+
+
+def description_lies(true: Forecast) -> Iterator[tuple[str, Forecast]]:
+    """Put another number into a description, leave a sentence out, or add one."""
+    for text in islice(_renumbered(true.description), PLACES):
+        yield "number", replace(true, description=text)
+    yield "text", replace(true, description=f"{true.description} Everybody loves it.")
+    if true.statements:
+        yield "text", replace(true, statements=true.statements[1:])
 
 
 def change_lies(true: WhatRemoves | WhyNot) -> Iterator[tuple[str, WhatRemoves | WhyNot]]:
@@ -118,14 +133,28 @@ def _part_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
         yield "score part", replace(true, category_parts=parts, score=true.score + 0.01)
         flipped = {**true.category_parts, name: -true.category_parts[name]}
         yield "direction", replace(true, category_parts=flipped)
-    for _, shares in _moved(true.forecast_shares, 0.01):
+    for _, shares in _moved(true.forecast_shares, A_LITTLE):
         yield "number", replace(true, forecast_shares=shares)
-    for name, shares in _moved(true.past_shares, 0.01):
+    for name, shares in _moved(true.past_shares, A_LITTLE):
         yield "number", replace(true, past_shares=shares)
         counts = {**true.category_events, name: true.category_events[name] + 1}
         yield "count", replace(true, category_events=counts)
         renamed = {key if key != name else "Magic": share for key, share in shares.items()}
         yield "category", replace(true, past_shares=renamed)
+
+
+def _edit_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
+    """Pass an edit off as the forecast, keep it back, make it up, or say another one."""
+    yield "edit", replace(true, edited_shares={}, edit_factors={})
+    yield "edit", replace(true, edited_shares=true.forecast_shares)
+    if true.edited_shares:
+        yield "edit", replace(true, forecast_shares=true.edited_shares)
+    factors_now = {**dict.fromkeys(true.forecast_shares, 1.0), **true.edit_factors}
+    for name, factors in _moved(factors_now, 1.0):
+        yield "edit", replace(true, edit_factors={name: factors[name]})
+    for by in (A_LITTLE, -A_LITTLE):
+        for _, shares in _moved(true.edited_shares, by):
+            yield "edit", replace(true, edited_shares=shares)
 
 
 def _event_lies(true: ItemExplanation, history: History) -> Iterator[tuple[str, ItemExplanation]]:
@@ -175,6 +204,11 @@ def _text_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
             yield "direction", replace(true, worded=true.text.replace(f" {word} ", f" {opposite} "))
     yield "text", replace(true, worded=f"{true.text} Everybody loves it.")
     yield "text", replace(true, worded=f"{true.text} {true.text}")
+    yield "refusal", replace(true, refused="made up")
+    yield "refusal", replace(true, worded=true.text, refused="nothing is said")
+    for ways in true.facts:
+        if len(ways[0]) < QUOTED:
+            yield "refusal", replace(true, refused=f"{ways[0]!r} is no true sentence here")
 
 
 def _distorted(

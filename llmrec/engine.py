@@ -32,7 +32,7 @@ from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.edits import Edit, apply_edits
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.tilt import Ranking, rank
@@ -232,9 +232,8 @@ class InterestEngine:
         ranking = self.rank(
             history, k, forecast=forecast, edits=edits, strength=strength, repeat=repeat
         )
-        edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
         explanations = [
-            explain_item(ranking, int(position), history, edited)
+            explain_item(ranking, int(position), history, forecast, edits)
             for position in np.flatnonzero(~ranking.muted)
         ]
         if in_model_words:
@@ -315,7 +314,7 @@ class InterestEngine:
         Parameters
         ----------
         k
-            How long the list is that it is on, or off.
+            How long the list is that it is on, or off; >= 1.
         forecast, edits, strength, repeat
             As for `recommend`: the list that they give is explained. ``change.edits`` are the
             edits with the change on top.
@@ -331,8 +330,7 @@ class InterestEngine:
         item = catalog.item_index(item_id)
         forecast = forecast or self.forecast(history)
         rerank = self._ranks_again(history, forecast, strength, repeat)
-        edited = apply_edits(forecast, edits, catalog, history.cutoff)
-        found = explain(item, rerank, k, history, edited, edits)
+        found = explain(item, rerank, k, history, forecast, edits)
         if in_model_words and found.item:
             (item_worded,) = worded(self.forecaster.model, [found.item])
             return replace(found, item=item_worded)

@@ -168,9 +168,10 @@ def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
     listed = [dataset.catalog.item_ids[item] for item in outcome.listed]
     assert outcome.held
     assert listed == [item.item_id for item in items]
-    assert items[0].explanation.forecast_shares == {
-        "War": pytest.approx(float(effect.after.category_weights[4]))
-    }
+    told = items[0].explanation
+    assert told.edit_factors == {"War": 3.0}
+    assert told.forecast_shares == {"War": float(forecast.category_weights[4])}
+    assert told.edited_shares == {"War": pytest.approx(float(effect.after.category_weights[4]))}
 
 
 def test_a_list_is_shorter_where_the_rest_is_muted(dataset: Dataset) -> None:

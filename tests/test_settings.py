@@ -172,10 +172,19 @@ def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path
     blend = build_blend(dataset, end, loaded.without_titles().blend)
     assert blend.names == (
         "popular in the last 28 days",
-        "taken before",
+        "taken before or popular",
         "people with similar taste",
     )
     assert tuple(blend.weights) == (0.2, 0.6, 0.1)
+
+
+def test_the_lone_scorer_of_a_short_log_does_not_say_that_what_is_popular_was_taken_before() -> (
+    None
+):
+    short = replace(world(), repeat="exclude")
+    short = replace(short, log=events_before(short.log, short.log.timestamp.min() + INSTANT))
+    settings, end = fit_settings(short), short.log.timestamp.max() + INSTANT
+    assert build_blend(short, end, settings.blend).names == ("taken before or popular",)
 
 
 def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import Protocol
 
 import numpy as np
 
@@ -14,12 +15,19 @@ from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
 from llmrec.ranking.blend import Asked, Blend, Repeat
-from llmrec.ranking.edits import MAX_FACTOR, Edit, on_top
-from llmrec.ranking.tilt import Ranking
+from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, on_top
+from llmrec.ranking.tilt import Ranking, check_k
 from llmrec.ranking.tilt import rank as rank_items
 
-Rerank = Callable[[Sequence[Edit]], Ranking]
 LOSSES_NAMED = 3
+
+
+class Rerank(Protocol):
+    """Ranks one person's items under edits."""
+
+    def __call__(self, edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        """Rank the k best; None: all that may be ranked."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class WhyNot:
         Score of the k-th item minus its own: positive off the list, 0 or less on it.
     losses
         Parts of the score in which the k-th item is ahead, largest first: a scorer's name, or
-        "forecast of" a category for its part of the tilt.
+        "forecast of" a category, or "edited forecast of" it, for its part of the tilt.
     factor
         The smallest factor on all its categories, to 1 %, that brings it into the first k, on top
         of the edits that rank already; None if no factor up to ``most`` does. ``rank_after`` is the
@@ -141,9 +149,10 @@ def ranks_again(
     asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
     kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
 
-    def rerank(edits: Sequence[Edit]) -> Ranking:
+    def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        size = n_items if k is None else k
         return rank_items(
-            [forecast], [history], kept, k=n_items, strength=strength, repeat=repeat, edits=edits
+            [forecast], [history], kept, k=size, strength=strength, repeat=repeat, edits=edits
         )[0]
 
     return rerank
@@ -162,7 +171,9 @@ def why_not(
     Parameters
     ----------
     rerank
-        Ranks *all* items that may be ranked, under the given edits.
+        Ranks the items that may be ranked, under the given edits.
+    k
+        How long the list is, >= 1.
     history
         Tells an item that was left out because it was taken from one left out otherwise, and edits
         that ended before its cutoff from those that count (None: all count).
@@ -171,9 +182,10 @@ def why_not(
 
     Raises
     ------
-    EditError
-        If the edits cannot be applied.
+    ValueError
+        If k < 1, or the edits cannot be applied.
     """
+    check_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
     now = rerank(tuple(edits))
     rank = rank_listed(now, item_idx)
@@ -183,24 +195,25 @@ def why_not(
     gap = float(now.scores[last] - now.scores[position])
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
-    losses = _losses(now, last, position, catalog)
+    at = history.cutoff if history else None
+    said = "edited forecast" if active_edits(edits, catalog, at) else "forecast"
+    losses = _losses(now, last, position, catalog, said)
     unhelped = WhyNot(title, names, k, rank, "", gap, losses)
     if not names:
         return unhelped
-    at = history.cutoff if history else None
 
     def changed(factor: float) -> tuple[Edit, ...]:
         return on_top(edits, names, factor, at)
 
-    def rank_with(factor: float) -> int | None:
-        return rank_in(rerank(changed(factor)), item_idx)
+    def lists(factor: float) -> bool:
+        return rank_in(rerank(changed(factor), k), item_idx) is not None
 
-    most = _largest_factor(rank_with)
+    most = _largest_factor(lists)
     mixed = len(names) > 1 and any(edit.lock for edit in edits)
-    factor = _smallest_factor(rank_with, k, most, mixed)
+    factor = _smallest_factor(lists, most, mixed)
     if factor is None:
         return replace(unhelped, most=most)
-    after = rank_with(factor)
+    after = rank_in(rerank(changed(factor)), item_idx)
     return replace(unhelped, factor=factor, rank_after=after, most=most, edits=changed(factor))
 
 
@@ -214,8 +227,9 @@ def what_removes(
 ) -> WhatRemoves:
     """Find the least change of a category of an item that takes it off the first k.
 
-    The parameters are those of `why_not`.
+    Parameters and errors are those of `why_not`.
     """
+    check_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
     rank = rank_listed(rerank(tuple(edits)), item_idx)
     if rank is None or rank > k:
@@ -229,7 +243,7 @@ def what_removes(
 
     def removes(name: str, hundredths: int) -> bool:
         try:
-            return not _within(rank_listed(rerank(changed(name, hundredths)), item_idx), k)
+            return rank_listed(rerank(changed(name, hundredths), k), item_idx) is None
         except EditError:  # no other category may take what it would give up
             return False
 
@@ -271,25 +285,21 @@ def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
 
 
 def _losses(
-    ranking: Ranking, ahead: int, behind: int, catalog: Catalog
+    ranking: Ranking, ahead: int, behind: int, catalog: Catalog, forecast: str
 ) -> tuple[tuple[str, float], ...]:
-    names = (*ranking.scorer_names, *(f"forecast of {name}" for name in catalog.categories))
+    names = (*ranking.scorer_names, *(f"{forecast} of {name}" for name in catalog.categories))
     scorers = ranking.scorer_parts[ahead] - ranking.scorer_parts[behind]
     tilts = (ranking.category_parts[[ahead]] - ranking.category_parts[[behind]]).toarray()[0]
     parts = zip(names, [*scorers.tolist(), *tilts.tolist()], strict=True)
     return tuple(sorted((part for part in parts if part[1] > 0), key=lambda part: -part[1]))
 
 
-def _within(rank: int | None, k: int) -> bool:
-    return rank is not None and rank <= k
-
-
-def _largest_factor(rank_with: Callable[[float], int | None]) -> float:
+def _largest_factor(lists: Callable[[float], bool]) -> float:
     """Give the largest factor, to 0.01 and up to 100, that can be applied with the edits."""
 
     def applies(hundredths: int) -> bool:
         try:
-            rank_with(hundredths / 100)
+            lists(hundredths / 100)
         except EditError:  # a product beyond 100, or locked shares beyond the whole
             return False
         return True
@@ -303,22 +313,20 @@ def _largest_factor(rank_with: Callable[[float], int | None]) -> float:
     return on / 100
 
 
-def _smallest_factor(
-    rank_with: Callable[[float], int | None], k: int, most: float, mixed: bool
-) -> float | None:
+def _smallest_factor(lists: Callable[[float], bool], most: float, mixed: bool) -> float | None:
     """Bisect the logarithm of the factor on a grid of 0.01: the text's factor is one that ran.
 
     ``mixed``: some of several categories may be locked. More of them may then put an item further
     back as well as forward, so all steps of 1 % are tried.
     """
     if mixed:
-        return next((step for step in _steps(most) if _within(rank_with(step), k)), None)
+        return next((step for step in _steps(most) if lists(step)), None)
     low, high = 1.0, most
-    if not _within(rank_with(high), k):
+    if not lists(high):
         return None
     while high / low > 1.01:
         middle = round(sqrt(low * high), 2)
-        low, high = (low, middle) if _within(rank_with(middle), k) else (middle, high)
+        low, high = (low, middle) if lists(middle) else (middle, high)
     return high
 
 

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from llmrec.contracts import Forecast, Kind
 from llmrec.data.periods import History
-from llmrec.explain.statements import derive, reviewed, sentence
+from llmrec.explain.statements import check, derive, reviewed, sentence
 from llmrec.explain.truth import CLAIMS
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
+from llmrec.language.phrases import PHRASES_OF
+
+NOTHING_TO_SAY = "Nothing in this history points up or down."
 
 
 def spoken(
@@ -73,7 +76,25 @@ def described(
     ]
     return replace(
         forecast,
-        description=" ".join(sentences) or "Nothing in this history points up or down.",
+        description=" ".join(sentences) or NOTHING_TO_SAY,
         statements=statements,
         source=source,
     )
+
+
+def check_description(history: History, forecast: Forecast) -> str | None:
+    """Say what of a description history and forecast do not support; None if they support it all.
+
+    It has to be its statements' sentences in their order, each in drawn words or in a phrase of its
+    kind.
+    """
+    rest = forecast.description
+    for statement in forecast.statements:
+        if lie := check(statement, history, forecast):
+            return lie
+        phrases = ("", *PHRASES_OF[statement.kind])
+        ways = (sentence(statement, history, forecast, phrase) for phrase in phrases)
+        rest = rest.removeprefix(next((way for way in ways if rest.startswith(way)), "")).lstrip()
+    if rest != ("" if forecast.statements else NOTHING_TO_SAY):
+        return f"{rest[:80]!r} is none of its statements"
+    return None

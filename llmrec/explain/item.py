@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from llmrec.explain.evidence import (
     percent,
 )
 from llmrec.explain.statements import sentence, true_of
+from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.tilt import Ranking
 
 CATEGORIES_IN_SENTENCE = 2
@@ -74,6 +75,10 @@ class ItemExplanation:
         that has any.
     horizon
         What the forecast is about: "28 days".
+    edited_shares
+        Share of each of the item's categories with the edits ranked by; empty if none counts.
+    edit_factors
+        Factor of the edit of each of the item's categories that is edited itself.
     worded
         The text as the language model put it, checked; "" where it was not asked or did not hold.
     refused
@@ -94,6 +99,8 @@ class ItemExplanation:
     last_taken: datetime.date | None
     evidence: tuple[Evidence, ...]
     horizon: str
+    edited_shares: Mapping[str, float] = field(default_factory=dict)
+    edit_factors: Mapping[str, float] = field(default_factory=dict)
     worded: str = ""
     refused: str = ""
 
@@ -148,11 +155,9 @@ class ItemExplanation:
     def _forecast_sentences(self) -> tuple[str, ...]:
         if not self.forecast_shares:
             return ()
-        named = list(self.forecast_shares)[:CATEGORIES_IN_SENTENCE]
-        shares = " and ".join(
-            f"{percent(self.forecast_shares[name])} ({percent(self.past_shares[name])} so far)"
-            for name in named
-        )
+        named = sorted(self.forecast_shares, key=lambda name: name not in self.edit_factors)
+        named = named[:CATEGORIES_IN_SENTENCE]
+        shares = " and ".join(map(self._shares_clause, named))
         subject = "Its category" if len(self.forecast_shares) == 1 else "Of its categories,"
         verb, names = "is" if len(named) == 1 else "are", " and ".join(named)
         ahead = f"for the next {self.horizon}"
@@ -161,13 +166,23 @@ class ItemExplanation:
             f"For {names}, {shares} {verb} forecast {ahead}{self._tilt_clause()}.",
         )
 
+    def _shares_clause(self, name: str) -> str:
+        ahead, past = self.forecast_shares[name], self.past_shares[name]
+        said = f"{percent(ahead)} ({percent(past)} so far"
+        if name not in self.edited_shares:
+            return f"{said})"
+        factor = self.edit_factors.get(name, 1.0)
+        times = {0.0: ", muted", 1.0: ""}.get(factor, f", {factor:.4g} times as much")
+        return f"{said}; with your edits {percent(self.edited_shares[name])}{times})"
+
     def _tilt_clause(self) -> str:
         tilt = sum(self.category_parts.values())
         if not any(self.category_parts.values()):
             return ""
+        lifts = "edited forecast" if self.edited_shares else "forecast"
         if abs(tilt) < LEAST_TILT:
-            return "; the forecast moves its score by less than 0.01"
-        return f"; the forecast {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
+            return f"; the {lifts} moves its score by less than 0.01"
+        return f"; the {lifts} {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
 
     def _scorers_sentences(self) -> tuple[str, ...]:
         if any(self.category_parts.values()):
@@ -178,16 +193,25 @@ class ItemExplanation:
 
 
 def explain_item(
-    ranking: Ranking, position: int, history: History, forecast: Forecast
+    ranking: Ranking,
+    position: int,
+    history: History,
+    forecast: Forecast,
+    edits: Sequence[Edit] = (),
 ) -> ItemExplanation:
     """Explain one position (0-based) of a ranking.
 
-    ``forecast`` is the one that was ranked by: where there are edits, after them.
+    Parameters
+    ----------
+    forecast
+        What the statements are about: the forecast before any edit.
+    edits
+        Those that the ranking was made with: what they make of the forecast is told beside it.
 
     Raises
     ------
     ValueError
-        If the ranking has no such position.
+        If the ranking has no such position, or the edits cannot be applied.
     """
     if not 0 <= position < len(ranking.item_idx):
         raise ValueError(f"position {position} is outside a ranking of {len(ranking.item_idx)}")
@@ -195,6 +219,8 @@ def explain_item(
     names, past, ahead = catalog.categories, past_shares(history), forecast.category_weights
     tilts = _row(ranking.category_parts, position)
     about = sorted(_row(catalog.shares, item), key=lambda category: -ahead[category])
+    active = active_edits(edits, catalog, history.cutoff)
+    edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
     same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
     evidence = cited(same[:EVENTS_SHOWN].tolist(), history)
     nearest = (evidence_for(category, history) for category in about)
@@ -217,6 +243,8 @@ def explain_item(
         last_taken=evidence[0].date if evidence else None,
         evidence=evidence or next((events for events in nearest if events), ()),
         horizon=horizon(history.length),
+        edited_shares={names[c]: float(edited[c]) for c in about if active},
+        edit_factors={names[c]: active[c].factor for c in about if c in active},
     )
 
 

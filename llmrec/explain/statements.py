@@ -13,7 +13,7 @@ from llmrec.data.periods import History
 from llmrec.explain.evidence import events_of, evidence_at, listed, past_shares, percent
 from llmrec.explain.truth import CLAIMS, Facts, drawer
 
-CHANGE_TOLERANCE = 0.005  # half a point: what rounding to whole percents loses
+TOLERANCE = 1e-9  # numbers no further apart are the same
 EVENTS_CITED = 5
 TITLES_IN_SENTENCE = 2
 _MOVED = (
@@ -119,7 +119,7 @@ def true_of(
 ) -> tuple[Statement, ...]:
     """Give one true statement of each of these categories of which there is any, in their order.
 
-    It is the forecast's own where that holds; edits of a forecast may have made it untrue.
+    It is the forecast's own where that holds.
     """
     facts = Facts.of(history, forecast)
     supports = {kind: facts.supports(kind) for kind in KINDS}
@@ -192,7 +192,7 @@ def _check(statement: Statement, history: History, facts: Facts) -> str | None:
     for holds, otherwise in facts.conditions(kind):
         if not holds[category]:
             return f"{names[category]} is not {kind}: {otherwise} ({shares})"
-    if not abs(statement.change - facts.change[category]) <= CHANGE_TOLERANCE:
+    if not abs(statement.change - facts.change[category]) <= TOLERANCE:
         true = f"{facts.change[category]:+.4f}"
         return f"{names[category]}: the change is {true}, not {statement.change:+.4f} ({shares})"
     return _check_evidence(statement, history)

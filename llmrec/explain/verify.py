@@ -21,20 +21,23 @@ from llmrec.explain.counterfactual import (
 )
 from llmrec.explain.evidence import Evidence, day_of, horizon
 from llmrec.explain.item import ItemExplanation, Told
-from llmrec.explain.statements import check, sentence
-from llmrec.explain.wording import untrue
-from llmrec.ranking.edits import Edit
+from llmrec.explain.statements import TOLERANCE, check, sentence
+from llmrec.explain.wording import may_refuse, untrue
+from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking
-
-TOLERANCE = 1e-9
 
 
 def check_item(
-    explanation: ItemExplanation, ranking: Ranking, history: History, forecast: Forecast
+    explanation: ItemExplanation,
+    ranking: Ranking,
+    history: History,
+    forecast: Forecast,
+    edits: Sequence[Edit] = (),
 ) -> tuple[str, ...]:
     """Say all that an explanation claims and log, forecast and ranking do not support; () if none.
 
-    Each number is counted anew, from the log's arrays and not by the code that explains.
+    Each number is counted anew, from the log's arrays and not by the code that explains. The
+    parameters are those of `explain_item`.
     """
     catalog, title = history.catalog, explanation.title
     item = _item(explanation.item_id, catalog)
@@ -46,6 +49,7 @@ def check_item(
         "horizon": horizon(history.length),
         **_position(ranking, rank - 1, history),
         **_counted(item, history, forecast),
+        **_edited(item, history, forecast, edits),
     }
     wrong = [
         f"{title}: {field} is {value!r}, not {getattr(explanation, field)!r}"
@@ -58,6 +62,9 @@ def check_item(
         wrong += _check_told(told, explanation, history, forecast)
     if explanation.worded and (lie := untrue(explanation.worded, explanation)):
         wrong.append(f"{title}: {lie}")
+    refused = explanation.refused
+    if refused and (explanation.worded or not may_refuse(refused, explanation)):
+        wrong.append(f"{title}: {refused!r} is no reason to refuse the model's text")
     return tuple(wrong)
 
 
@@ -116,6 +123,20 @@ def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
         "category_events": {names[c]: int(events[c]) for c in about},
         "times_taken": len(own),
         "last_taken": day_of(history.log.timestamp[own[-1]]) if len(own) else None,
+    }
+
+
+def _edited(
+    item: int, history: History, forecast: Forecast, edits: Sequence[Edit]
+) -> dict[str, Any]:
+    catalog, at = history.catalog, history.cutoff
+    weights = apply_edits(forecast, edits, catalog, at).category_weights
+    shares = dict(zip(catalog.categories, weights.tolist(), strict=True))
+    factors = {edit.category: edit.factor for edit in edits if edit.is_active(at)}
+    about = catalog.categories_of(item)
+    return {
+        "edited_shares": {name: shares[name] for name in about} if factors else {},
+        "edit_factors": {name: factors[name] for name in about if name in factors},
     }
 
 

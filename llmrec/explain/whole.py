@@ -88,15 +88,17 @@ def explain(
     Parameters
     ----------
     rerank
-        Ranks *all* items that may be ranked by the forecast before the edits, see `ranks_again`.
+        Ranks by the forecast before the edits, see `ranks_again`.
+    k
+        How long the list is, >= 1; ValueError if it is less.
     forecast
-        What is explained: the forecast with the edits.
+        What is explained: the forecast before the edits.
     edits
-        They rank already; the change that is found comes on top of them.
+        They rank already, and are told of; the change that is found comes on top of them.
     """
     now = rerank(tuple(edits))
     rank, listed = rank_in(now, item_idx), rank_listed(now, item_idx)
-    item = explain_item(now, rank - 1, history, forecast) if rank else None
+    item = explain_item(now, rank - 1, history, forecast, edits) if rank else None
     change: WhatRemoves | WhyNot
     if listed and listed <= k:
         change = what_removes(item_idx, rerank, k, history.catalog, history, edits)
@@ -124,7 +126,7 @@ def check_explanation(
     if told != (history.catalog.item_ids[item_idx] if rank_in(now, item_idx) else None):
         wrong.append(f"what is explained is not the place of {history.catalog.titles[item_idx]}")
     if explanation.item:
-        wrong += check_item(explanation.item, now, history, forecast)
+        wrong += check_item(explanation.item, now, history, forecast, edits)
     if lie := check_change(explanation.change, item_idx, rerank, history, edits):
         wrong.append(lie)
     return tuple(wrong)
@@ -132,5 +134,6 @@ def check_explanation(
 
 def score_parts(item: ItemExplanation) -> dict[str, float]:
     """Give the parts that sum to an item's score, by name; the forecast's last."""
-    tilts = {f"forecast of {name}": part for name, part in item.category_parts.items()}
+    said = "edited forecast" if item.edited_shares else "forecast"
+    tilts = {f"{said} of {name}": part for name, part in item.category_parts.items()}
     return {**item.scorer_parts, **tilts}

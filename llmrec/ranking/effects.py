@@ -37,7 +37,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.ranking.blend import BoolArray
 from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_items
-from llmrec.ranking.tilt import EPSILON, Ranking, check_strength
+from llmrec.ranking.tilt import EPSILON, Ranking, check_k, check_strength
 
 TOLERANCE = 1e-9  # scores no further apart are the same
 
@@ -104,12 +104,20 @@ class EditEffect:
         return "can only rise" if rises else "can only fall" if falls else "stays"
 
     def predicted(self, k: int) -> IntArray:
-        """(n,) items of the list foretold, best first; n <= k, and none of a muted category."""
+        """(n,) items of the list foretold, best first; n <= k, and none of a muted category.
+
+        ValueError if k < 1.
+        """
+        check_k(k)
         order = np.argsort(-(self.scores + self.score_changes), kind="stable")
         return self.item_idx[order[~self.muted[order]][:k]]
 
     def verify(self, k: int = 10) -> EditOutcome:
-        """Rank again with the edits, and say what came of the list of k and of the prediction."""
+        """Rank again with the edits, and say what came of the list of k and of the prediction.
+
+        ValueError if k < 1.
+        """
+        check_k(k)
         ranking = self.rerank(tuple(self.edits.values()), self.strength_after)
         muted = set(self.item_idx[self.muted].tolist())
         was = self.item_idx[:k].tolist()

@@ -94,7 +94,7 @@ class PersonalRepeat:
     @property
     def name(self) -> str:
         """What explanations call it."""
-        return "taken before"
+        return "taken before or popular"
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""

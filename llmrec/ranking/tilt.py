@@ -97,8 +97,7 @@ def rank(
     """
     if len(forecasts) != len(histories):
         raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
+    check_k(k)
     check_strength(strength)
     popularity = lru_cache(_POPULARITIES)(_popularity)
     rankings, each = [], _parts_by_user(blend, histories)
@@ -113,6 +112,12 @@ def rank(
         best = _muted_last(scores, possible, muted, k, history, popularity)
         rankings.append(_ranking(best, muted, scores, blend.names, parts, pull, catalog))
     return rankings
+
+
+def check_k(k: int) -> None:
+    """Refuse a list of no item with a ValueError."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
 
 
 def check_strength(strength: float) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
@@ -33,11 +36,9 @@ def ranks_again(
     blend = Blend((FixedScorer("taste", 1.0), FixedScorer("habit", 2.0)), (0.7, 0.3))
     ahead = foresee(*np.resize(AHEAD.category_weights, ann.catalog.n_categories))
 
-    def rerank(edits: Sequence[Edit]) -> Ranking:
-        n_items = ann.catalog.n_items
-        return rank(
-            [ahead], [ann], blend, k=n_items, strength=strength, repeat=repeat, edits=edits
-        )[0]
+    def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        size = k or ann.catalog.n_items
+        return rank([ahead], [ann], blend, k=size, strength=strength, repeat=repeat, edits=edits)[0]
 
     return rerank
 
@@ -196,6 +197,40 @@ def test_items_scored_once_rank_as_they_do_when_scored_each_time() -> None:
         assert rerank(edits).scores.tobytes() == afresh.scores.tobytes()
 
 
+@pytest.mark.parametrize("k", [0, -3])
+def test_a_list_of_no_item_is_refused(k: int) -> None:
+    ann = person(["ab"])
+    rerank = ranks_again(ann)
+    for ask in (
+        lambda: why_not(0, rerank, k, catalog()),
+        lambda: what_removes(0, rerank, k, catalog()),
+        lambda: explain(0, rerank, k, ann, AHEAD),
+    ):
+        with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
+            ask()
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=3, max_size=3),
+    st.sampled_from([0.3, 1.0, 4.0]),
+    st.sampled_from(["none", "every category", "a lock", "all but one locked"]),
+)
+@settings(max_examples=25)
+def test_short_lists_give_the_answers_that_whole_rankings_give(
+    weights: list[int], strength: float, names: str
+) -> None:
+    ann, ahead = person(["aab", "c"], LETTERS), foresee(*weights)
+    first = tuple(edit for edit in GIVEN[names] if edit.category in LETTERS.categories)
+    short = cache(scored_once(ann, ahead, TASTE, strength=strength, repeat="allow"))
+
+    def whole(edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        every = short(edits)
+        return replace(every, item_idx=every.item_idx[:k], muted=every.muted[:k])
+
+    for item, k, ask in product(range(LETTERS.n_items), (1, 3, 6), (why_not, what_removes)):
+        assert ask(item, short, k, LETTERS, ann, first) == ask(item, whole, k, LETTERS, ann, first)
+
+
 def test_rankings_that_were_asked_for_can_be_kept_by_their_edits() -> None:
     kept = cache(ranks_again(person(["ab"])))
     for item in kept(()).item_idx.tolist():
@@ -295,6 +330,9 @@ def test_what_removes_an_item_on_top_of_edits_speaks_of_the_edited_forecast() ->
     assert answer.edits == (Edit("Apples", 2.0 * answer.factor),)
     assert "of its edited forecast" in answer.text
     found = explain(catalog().item_index("a0"), rerank, 3, ann, AHEAD, first)
+    assert ", edited forecast of Apples +" in found.text
+    missed = why_not(catalog().item_index("d0"), rerank, 3, catalog(), ann, first)
+    assert "edited forecast of Apples" in dict(missed.losses)
     assert json.loads(json.dumps(found.to_dict()))["what_removes"]["edits"] == [
         {"category": "Apples", "factor": answer.edits[0].factor, "until": None, "lock": False}
     ]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.lies import description_lies
 from llmrec.contracts import KINDS, Kind
 from llmrec.explain import describe
-from llmrec.explain.describe import described, spoken
+from llmrec.explain.describe import check_description, described, spoken
 from llmrec.explain.statements import check, derive, sentence
 from llmrec.explain.truth import CLAIMS
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -48,6 +49,17 @@ def test_what_the_model_wrote_and_the_checker_refused_is_counted() -> None:
     assert told.source.rejected == len(refused) + 3
     assert told.source.proposed == 0
     assert told.statements == derive(window.history, forecast, limit=CLAIMS)
+
+
+def test_every_lie_planted_in_a_description_is_caught() -> None:
+    for window in small_world(n_users=8):
+        history = window.history
+        (forecast,) = DecayedDirichlet().forecast([history])
+        for words in ({}, said(*((s.kind, s.category) for s in derive(history, forecast)))):
+            told = described(history, forecast, words)
+            assert check_description(history, told) is None
+            for sort, lie in description_lies(told):
+                assert check_description(history, lie), (sort, lie.description)
 
 
 def test_a_true_claim_of_the_model_comes_first_and_in_its_own_words() -> None:

@@ -11,7 +11,7 @@ import pytest
 from llmrec.explain.item import explain_item
 from llmrec.explain.statements import claim, sentence
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.edits import Edit, apply_edits
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.tilt import Ranking, rank
 from tests.explain.people import BREAD, CATEGORIES, FixedScorer, catalog, foresee, person
 
@@ -125,11 +125,35 @@ def test_the_forecasts_own_statement_is_behind_an_item_and_else_what_counting_de
         assert (said.kind == "rising") == (said.category == "Apples")
 
 
-def test_a_statement_that_an_edit_has_made_untrue_is_not_told() -> None:
-    ann = person(["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"])
+def test_an_edit_is_told_as_an_edit_and_never_passed_off_as_the_forecast() -> None:
+    ann, edits = person(["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]), [Edit("Apples", 0.1)]
     ahead = foresee(0.45, 0.15, 0.1, 0.3)
     ahead = replace(ahead, statements=(claim("rising", 0, ann, ahead),))
-    edited = apply_edits(ahead, [Edit("Apples", 0.0)], catalog())
-    (ranked,) = rank([edited], [ann], TASTES, k=12)
-    told = explain_item(ranked, position_of("a0", ranked), ann, edited).statements
-    assert all(said.kind != "rising" for said in told)
+    (ranked,) = rank([ahead], [ann], TASTES, k=12, edits=edits)
+    explained = explain_item(ranked, position_of("a0", ranked), ann, ahead, edits)
+    assert explained.forecast_shares == {"Apples": 0.45}
+    assert explained.edited_shares == {"Apples": pytest.approx(0.045 / 0.595)}
+    assert explained.edit_factors == {"Apples": 0.1}
+    assert [said.kind for said in explained.statements] == ["rising"]
+    assert (
+        "Its category Apples is forecast at 45% (35% so far; with your edits 7.6%, 0.1 times as "
+        "much) for the next 7 days; the edited forecast lowers its score by"
+    ) in explained.text
+    assert "edited_shares" in explained.to_dict()
+
+
+def test_a_category_that_only_gives_way_to_an_edit_says_its_share_with_the_edits() -> None:
+    ann, edits = person(["aab", "c"]), [Edit("Apples", 4.0)]
+    (ranked,) = rank([AHEAD], [ann], TASTES, k=12, edits=edits)
+    explained = explain_item(ranked, position_of("b0", ranked), ann, AHEAD, edits)
+    assert explained.edit_factors == {}
+    assert "forecast at 30% (25% so far; with your edits 14%)" in explained.text
+
+
+def test_an_edit_that_has_ended_is_not_told() -> None:
+    ann = person(["aab", "c"])
+    edits = [Edit("Apples", 4.0, until=ann.cutoff)]
+    (ranked,) = rank([AHEAD], [ann], TASTES, k=12, edits=edits)
+    explained = explain_item(ranked, 0, ann, AHEAD, edits)
+    assert (explained.edited_shares, explained.edit_factors) == ({}, {})
+    assert explained == explain_item(ranked, 0, ann, AHEAD)

@@ -92,6 +92,20 @@ def test_a_planted_lie_is_caught_and_named(
     assert reason in found
 
 
+@pytest.mark.parametrize("by", [0.001, -0.001, 1e-6])
+def test_a_change_that_is_a_little_off_is_caught(by: float, ann: History, ahead: Forecast) -> None:
+    true = claim("rising", APPLES, ann, ahead)
+    found = check(replace(true, change=true.change + by), ann, ahead)
+    assert "the change is" in (found or "")
+
+
+def test_a_change_of_less_than_half_a_point_with_its_sign_turned_is_caught() -> None:
+    ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
+    true = claim("steady", APPLES, ann, ahead)
+    assert 0 < true.change < 0.005
+    assert "the change is" in (check(replace(true, change=-true.change), ann, ahead) or "")
+
+
 def test_another_persons_events_are_no_evidence(ann: History, ahead: Forecast) -> None:
     zoes = [
         event

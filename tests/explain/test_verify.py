@@ -22,6 +22,7 @@ from llmrec.explain.verify import check_change, check_evidence, check_item
 from llmrec.explain.whole import Explanation, check_explanation, explain
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.scorers import PersonalRepeat
 from tests.explain.people import FixedScorer
 
@@ -40,13 +41,13 @@ class Person:
     forecast: Forecast
     rerank: Rerank
 
-    def explain(self, item: int) -> Explanation:
-        return explain(item, self.rerank, K, self.history, self.forecast)
+    def explain(self, item: int, *edits: Edit) -> Explanation:
+        return explain(item, self.rerank, K, self.history, self.forecast, edits)
 
-    def lies_of(self, found: Explanation) -> tuple[str, ...]:
+    def lies_of(self, found: Explanation, *edits: Edit) -> tuple[str, ...]:
         assert found.item
         item = self.history.catalog.item_index(found.item.item_id)
-        return check_explanation(found, item, self.rerank, self.history, self.forecast)
+        return check_explanation(found, item, self.rerank, self.history, self.forecast, edits)
 
 
 def random_catalog(rng: np.random.Generator) -> Catalog:
@@ -135,7 +136,25 @@ def test_every_lie_planted_in_an_explanation_is_caught(seed: int) -> None:
                 wrong = check_item(lie, now, person.history, person.forecast)
                 assert wrong, (sort, found.item, lie)
                 sorts.add(sort)
-    assert {"title", "date", "count", "rank", "score", "score part", "item", "text"} < sorts
+    told = {"title", "date", "count", "rank", "score", "score part", "item", "text", "refusal"}
+    assert told < sorts
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_lie_planted_in_an_explanation_of_edits_is_caught(seed: int) -> None:
+    edits = (Edit("Comedy", 4.0), Edit("War", 0.0), Edit("Drama", 1.0, lock=True))
+    sorts = set()
+    for person in world(seed)[:3]:
+        now = person.rerank(edits)
+        for item in now.item_idx[[0, 5, -3]].tolist():
+            found = person.explain(item, *edits)
+            assert found.item
+            assert person.lies_of(found, *edits) == ()
+            assert ItemExplanation.from_dict(found.item.to_dict()) == found.item
+            for sort, lie in item_lies(found.item, person.history, person.forecast):
+                assert check_item(lie, now, person.history, person.forecast, edits), (sort, lie)
+                sorts.add(sort)
+    assert "edit" in sorts
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -71,6 +71,14 @@ def test_the_list_foretold_is_the_list_that_ranking_again_gives() -> None:
         assert (before[was - 1], after[now - 1]) == (item, item)
 
 
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_list_of_no_item_is_refused(k: int) -> None:
+    effect = foretold(Edit("Z", 6))
+    for ask in (effect.predicted, effect.verify):
+        with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
+            ask(k)
+
+
 def test_what_is_muted_is_not_on_the_list_whatever_the_strength() -> None:
     effect = foretold(Edit("X", 0), strength=0.0)
     outcome = effect.verify(7)
