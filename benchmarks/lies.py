@@ -16,7 +16,6 @@ from llmrec.explain.counterfactual import WhatRemoves, WhyNot
 from llmrec.explain.evidence import Evidence, cited, past_shares
 from llmrec.explain.item import ItemExplanation, Told, told
 from llmrec.explain.statements import TOLERANCE
-from llmrec.explain.wording import QUOTED
 
 # What cannot be true beside a kind, by definition; fading and returning can, so can steady and
 # returning.
@@ -204,11 +203,7 @@ def _text_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
             yield "direction", replace(true, worded=true.text.replace(f" {word} ", f" {opposite} "))
     yield "text", replace(true, worded=f"{true.text} Everybody loves it.")
     yield "text", replace(true, worded=f"{true.text} {true.text}")
-    yield "refusal", replace(true, refused="made up")
     yield "refusal", replace(true, worded=true.text, refused="nothing is said")
-    for ways in true.facts:
-        if len(ways[0]) < QUOTED:
-            yield "refusal", replace(true, refused=f"{ways[0]!r} is no true sentence here")
 
 
 def _distorted(

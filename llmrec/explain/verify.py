@@ -22,7 +22,7 @@ from llmrec.explain.counterfactual import (
 from llmrec.explain.evidence import Evidence, day_of, horizon
 from llmrec.explain.item import ItemExplanation, Told
 from llmrec.explain.statements import TOLERANCE, check, sentence
-from llmrec.explain.wording import may_refuse, untrue
+from llmrec.explain.wording import untrue
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.tilt import Ranking
 
@@ -62,9 +62,8 @@ def check_item(
         wrong += _check_told(told, explanation, history, forecast)
     if explanation.worded and (lie := untrue(explanation.worded, explanation)):
         wrong.append(f"{title}: {lie}")
-    refused = explanation.refused
-    if refused and (explanation.worded or not may_refuse(refused, explanation)):
-        wrong.append(f"{title}: {refused!r} is no reason to refuse the model's text")
+    if explanation.worded and explanation.refused:
+        wrong.append(f"{title}: the model's text is shown and refused")
     return tuple(wrong)
 
 

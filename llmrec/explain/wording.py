@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,10 +11,6 @@ from llmrec.language.grammar import sentences_grammar
 
 if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
-
-NOTHING_SAID = "nothing is said"
-QUOTED = 80  # characters of a text that does not hold
-_REFUSAL = re.compile(r"""((['"]).*\2) is (no true sentence here|said out of turn)""", re.DOTALL)
 
 
 def worded(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
@@ -56,27 +50,11 @@ def untrue(text: str, explanation: ItemExplanation) -> str:
     """
     rest = text.strip()
     if not rest:
-        return NOTHING_SAID
-    true = (*explanation.facts, *((sentence,) for sentence in _statements(explanation)))
-    for ways in true:
+        return "nothing is said"
+    for ways in (*explanation.facts, *((sentence,) for sentence in _statements(explanation))):
         said = max((way for way in ways if rest.startswith(way)), key=len, default="")
         rest = rest.removeprefix(said).lstrip()
-    if not rest:
-        return ""
-    again = any(rest.startswith(ways) for ways in true)
-    verdict = "said out of turn" if again else "no true sentence here"
-    return f"{rest[:QUOTED].rstrip()!r} is {verdict}"
-
-
-def may_refuse(reason: str, explanation: ItemExplanation) -> bool:
-    """Whether `untrue` gives this reason of some text: what it quotes is not true after all."""
-    found = _REFUSAL.fullmatch(reason)
-    if found is None or found[3] == "said out of turn":
-        return found is not None or reason == NOTHING_SAID
-    try:
-        return untrue(literal_eval(found[1]), explanation) == reason
-    except (SyntaxError, ValueError):
-        return False
+    return f"{rest[:80]!r} is no true sentence here" if rest else ""
 
 
 def _statements(explanation: ItemExplanation) -> list[str]:
