@@ -5,10 +5,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
-BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed edit_laws ranking_speed
+BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed edit_laws explanations \
+              ranking_speed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint notebooks finetune-small bench clean
+.PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,22 @@ bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
 	$(BIN)/python -m benchmarks.season_reading
 	$(BIN)/python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
+	$(BIN)/python -m benchmarks.tables
+
+RANKS := $(BIN)/python -m benchmarks.ranking_peers
+FILMS := runs/ml-next-period
+GROCERIES := --adapter llmrec/engines/completejourney/adapter --peers "Popular lately,Personal frequency,Personal frequency with season,ItemKNN,EASE,EASE with season,PureSVD,iALS,Successors,TIFU-KNN,Two-stage trees"
+
+bench-ranking: $(INSTALLED)  ## rankings against peers, on five splits: hours, and 17 GB
+	$(BIN)/python -m benchmarks.ranking_splits --out $(FILMS)
+	$(BIN)/python -m benchmarks.ranking_adapter --data $(FILMS) --out pairs/ml-next-period
+	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(FILMS) \
+	    --pairs pairs/ml-next-period --out $(FILMS)-adapter --lines.epochs 0 --renamed 0 --epochs 7
+	$(RANKS) --split next-period --adapter $(FILMS)-adapter/adapter
+	$(RANKS) --split leave-one-out --adapter $(FILMS)-adapter/adapter
+	$(RANKS) --split global-time
+	$(RANKS) --split repeat-allowed $(GROCERIES)
+	$(RANKS) --split explore-only $(GROCERIES)
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment and what tools left behind

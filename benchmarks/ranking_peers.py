@@ -4,7 +4,7 @@ Settings are chosen by NDCG@10 on validation alone; models are then fitted once 
 lies before a test, and asked once. Lists are kept under --kept, so that a run that was cut off goes
 on.
 
-Run: python -m benchmarks.ranking_peers --split next-period --adapter runs/next-period/adapter
+Run: make bench-ranking, or for one split python -m benchmarks.ranking_peers --split global-time
 """
 
 from __future__ import annotations
