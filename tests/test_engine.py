@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,19 @@ def test_a_calibrated_list_nears_the_edited_forecast_and_holds_nothing_muted(
     assert engine.recommend("u001", k=8, edits=edits)[0].score == max(
         item.score for item in engine.recommend("u001", k=8, edits=edits, calibrate=0.01)
     )
+
+
+@pytest.mark.parametrize("edits", ["more war", ["more war"], Edit("War", 2.0)])
+def test_what_is_no_list_of_edits_is_refused_by_every_verb(dataset: Dataset, edits: Any) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    for ask in (
+        lambda: engine.recommend("u001", edits=edits),
+        lambda: engine.effect("u001", edits),
+        lambda: engine.why_not("u001", "i004", edits=edits),
+        lambda: engine.explain("u001", "i004", edits=edits),
+    ):
+        with pytest.raises(EditError, match="edits are a list"):
+            ask()
 
 
 @pytest.mark.parametrize("dial", [-0.1, 1.1, float("nan")])

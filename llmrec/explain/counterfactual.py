@@ -175,7 +175,7 @@ def why_not(
         If the edits cannot be applied.
     """
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    now = rerank(tuple(edits))
+    now = rerank(edits)
     rank = rank_listed(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
