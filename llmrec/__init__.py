@@ -14,6 +14,7 @@ _HOMES = {
     "Dataset": "llmrec.data.readers",
     "DecayedDirichlet": "llmrec.forecasters.counting",
     "Edit": "llmrec.ranking.edits",
+    "EditError": "llmrec.errors",
     "Forecast": "llmrec.contracts",
     "ForecastParseError": "llmrec.errors",
     "InterestEngine": "llmrec.engine",
@@ -23,6 +24,8 @@ _HOMES = {
     "evaluate": "llmrec.evaluation.scores",
     "load_dataset": "llmrec.data.readers",
     "make_windows": "llmrec.data.periods",
+    "parse_edited": "llmrec.ranking.wishes",
+    "parse_wishes": "llmrec.ranking.wishes",
     "rank": "llmrec.ranking.tilt",
 }
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "Dataset",
     "DecayedDirichlet",
     "Edit",
+    "EditError",
     "Forecast",
     "ForecastParseError",
     "Interactions",
@@ -41,6 +45,8 @@ __all__ = [
     "evaluate",
     "load_dataset",
     "make_windows",
+    "parse_edited",
+    "parse_wishes",
     "rank",
 ]
 
@@ -51,7 +57,7 @@ if TYPE_CHECKING:
     from llmrec.data.periods import make_windows
     from llmrec.data.readers import Dataset, load_dataset
     from llmrec.engine import InterestEngine
-    from llmrec.errors import DataError, ForecastParseError
+    from llmrec.errors import DataError, EditError, ForecastParseError
     from llmrec.evaluation.scores import evaluate
     from llmrec.forecasters.counting import DecayedDirichlet
     from llmrec.forecasters.llm import LLMForecaster
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
     from llmrec.ranking.edits import Edit
     from llmrec.ranking.tilt import rank
+    from llmrec.ranking.wishes import parse_edited, parse_wishes
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,16 +20,16 @@ from rich.text import Text
 from llmrec import printing
 from llmrec.contracts import Forecast
 from llmrec.data import embedded
-from llmrec.data.calendar import as_time
+from llmrec.data.calendar import DAY
 from llmrec.data.catalog import clean_text
 from llmrec.data.periods import History, Window, holdout_windows
 from llmrec.data.readers import Dataset, load_dataset
 from llmrec.engine import InterestEngine, Recommendation
 from llmrec.errors import DataError, EditError, LlmrecError
 from llmrec.explain import picture
-from llmrec.ranking.clauses import KEEP, LESS, MORE, MUTE, Amount
+from llmrec.explain.evidence import day, day_of
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.wishes import Wishes, find_category, parse_wishes
+from llmrec.ranking.wishes import Wishes, find_category, parse_edited, parse_wishes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -51,9 +51,24 @@ InModelWords = Annotated[
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
-def _wished(what: str) -> Any:
+def _wished(what: str, **checks: Any) -> Any:
     """Give an option that stands among the wishes in --help."""
-    return typer.Option(help=what, rich_help_panel="Wishes: what should differ from the forecast")
+    panel = "Wishes: what should differ from the forecast"
+    return typer.Option(help=what, rich_help_panel=panel, **checks)
+
+
+Wish = Annotated[str, _wished('In words: "more thrillers, no horror until March, keep drama".')]
+Description = Annotated[
+    Path | None,
+    _wished(
+        "File: the forecast's description, with wishes written into it.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+Mute = Annotated[Names, _wished("Nothing of a category; again for another.")]
+Until = Annotated[str | None, _wished("Day on which wishes end that say no end of their own.")]
+Strength = Annotated[float | None, _wished("Tilt; 0: none, 1: as forecast.")]
 
 
 def main() -> None:
@@ -119,7 +134,7 @@ def forecast(
     if chart is not None and len(user) > 1:
         raise DataError("a chart shows one person: give one --user, or no --chart.")
     dataset = load_dataset(data)
-    engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
+    engine = _engine(model, dataset, cutoff)
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people)
     if chart is not None:
@@ -164,63 +179,85 @@ def recommend(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
-    why_not: Annotated[str | None, typer.Option(help="Item id: why is it not listed?")] = None,
+    why_not: Annotated[
+        str | None, typer.Option(help="Item id or whole title: why is it not listed?")
+    ] = None,
+    calibrate: Annotated[
+        float, typer.Option(help="How far the list's mix follows the forecast, 0 to 1.")
+    ] = 0,
     in_model_words: InModelWords = False,
-    wish: Annotated[str, _wished('In words: "more thrillers, no horror".')] = "",
-    more: Annotated[Names, _wished("Twice as much of a category; again for another.")] = None,
-    less: Annotated[Names, _wished("Half as much of a category.")] = None,
-    mute: Annotated[Names, _wished("Nothing of a category.")] = None,
-    lock: Annotated[Names, _wished("A category at the very share forecast.")] = None,
-    until: Annotated[str | None, _wished("Day on which these four end.")] = None,
-    strength: Annotated[float | None, _wished("Tilt; 0: none, 1: as forecast.")] = None,
+    wish: Wish = "",
+    description: Description = None,
+    mute: Mute = None,
+    until: Until = None,
+    strength: Strength = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to one person, each with its reason.
 
     With wishes: first what was understood and what it will do, then the list with it.
     """
-    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
+    engine = _engine(model, load_dataset(data), cutoff)
     history = engine.history(user)
-    chosen = {MORE: more, LESS: less, MUTE: mute, KEEP: lock}
-    wishes = _wishes(history, wish, chosen, until)
     result = engine.forecast(history)
+    wishes = _wishes(history, result, wish, description, mute, until)
     changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
-    items = engine.recommend(history, k, in_model_words=in_model_words, **changed)
+    items = engine.recommend(
+        history, k, calibrate=calibrate, in_model_words=in_model_words, **changed
+    )
     answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
-    shown = printing.summary(engine.dataset, history, result, items) | {"why_not": answer}
+    mixed = printing.MIXED.format(calibrate) if calibrate else ""
+    shown = printing.summary(engine.dataset, history, result, items)
+    shown |= {"why_not": answer, "mixed": mixed}
+    view = printing.listing(items)
     if wishes.edits or strength is not None:
         effect = engine.effect(history, **changed)
         outcome = effect.verify(k)
         shown |= {"effect": printing.effect_summary(wishes, effect, outcome)}
-        view = Group(printing.foretold(wishes, effect), printing.came_of_it(effect, outcome, items))
-    else:
-        view = printing.listing(items)
+        came_of_it = printing.came_of_it(effect, outcome, items, by_score=not calibrate)
+        view = Group(printing.foretold(wishes, effect), came_of_it)
     if as_json:
         printing.print_json(shown)
         return
-    printing.console.print(view)
-    if answer:
-        printing.console.print(Text(answer))
+    printing.console.print(view, *(Text(line) for line in (mixed, answer) if line), sep="\n")
 
 
 @app.command()
 def explain(
     user: Annotated[str, typer.Argument(help="User id, as the log writes it.")],
-    item: Annotated[str, typer.Argument(help="Item id, on the list or not.")],
+    item: Annotated[str, typer.Argument(help="Item id or whole title, on the list or not.")],
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
     in_model_words: InModelWords = False,
+    wish: Wish = "",
+    description: Description = None,
+    mute: Mute = None,
+    until: Until = None,
+    strength: Strength = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain one item: its score, the forecast and events behind it, and what would move it."""
-    engine = InterestEngine.from_pretrained(model, data=data, cutoff=cutoff)
-    found = engine.explain(user, item, k, in_model_words=in_model_words)
+    """Explain one item: its score, the forecast and events behind it, and what would move it.
+
+    With wishes: first what was understood and what it will do; then the list with it is explained.
+    """
+    engine = _engine(model, load_dataset(data), cutoff)
+    history = engine.history(user)
+    result = engine.forecast(history)
+    wishes = _wishes(history, result, wish, description, mute, until)
+    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
+    found = engine.explain(history, item, k, in_model_words=in_model_words, **changed)
+    shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
+    view = printing.explained(found)
+    if wishes.edits or strength is not None:
+        effect = engine.effect(history, **changed)
+        shown |= {"effect": printing.effect_summary(wishes, effect, effect.verify(k))}
+        view = Group(printing.foretold(wishes, effect), Text(""), view)
     if as_json:
-        printing.print_json({"dataset": engine.dataset.name, "user_id": user, **found.to_dict()})
+        printing.print_json(shown)
     else:
-        printing.console.print(printing.explained(found))
+        printing.console.print(view)
 
 
 @app.command()
@@ -307,20 +344,45 @@ def env(as_json: AsJson = False) -> None:
             printing.console.print(f"{name:>14}  {escape(value)}")
 
 
+def _engine(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
+    """Load an engine; a line on stderr tells if the period starts long after the log ends."""
+    engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
+    end = dataset.log.timestamp.max()
+    if engine.cutoff > end + DAY:
+        ends, starts = day(day_of(end)), day(day_of(engine.cutoff))
+        known = f"The log ends on {ends}; the period to forecast starts on {starts}, beyond it."
+        Console(stderr=True).print(Text(known, style="yellow"))
+    return engine
+
+
 def _wishes(
-    history: History, wish: str, chosen: Mapping[Amount, list[str] | None], until: str | None
+    history: History,
+    forecast: Forecast,
+    wish: str,
+    description: Path | None,
+    mute: Names,
+    until: str | None,
 ) -> Wishes:
-    """Put the edits of options before those of words; EditError if no word is understood."""
-    catalog, end = history.catalog, None if until is None else as_time(until)
-    edits = [
-        Edit(find_category(name, catalog), amount.factor, end, amount.lock)
-        for amount, names in chosen.items()
-        for name in names or ()
-    ]
-    said = parse_wishes(wish, catalog, history.cutoff)
-    if said.misread and not said.edits:
-        raise EditError("\n".join(one.text for one in said.misread))
-    return replace(said, edits=tuple(dict.fromkeys((*edits, *said.edits))))
+    """Put the edits of options and of words together; EditError if no word is understood."""
+    catalog, at = history.catalog, history.cutoff
+    muted = tuple(Edit(find_category(name, catalog), 0.0) for name in mute or ())
+    said = [Wishes(muted), parse_wishes(wish, catalog, at)]
+    if description is not None:
+        edited = description.read_text(encoding="utf-8-sig", errors="replace")
+        said.append(parse_edited(forecast.description, edited, catalog, at))
+        if not (said[-1].edits or said[-1].misread):
+            raise EditError(f"{description}: no wish is written into the forecast's description.")
+    found = Wishes.together(said)
+    if found.misread and not found.edits:
+        raise EditError("\n".join(one.text for one in found.misread))
+    return found if until is None else replace(found, edits=_ending(found.edits, until))
+
+
+def _ending(edits: Sequence[Edit], until: str) -> tuple[Edit, ...]:
+    """Let edits without an end end then; EditError if there is none."""
+    if all(edit.until is not None for edit in edits):
+        raise EditError(f"--until {until} ends nothing: no wish is without an end of its own.")
+    return tuple(replace(edit, until=until) if edit.until is None else edit for edit in edits)
 
 
 def _names(forecasters: str) -> list[str]:

@@ -32,7 +32,8 @@ from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
 from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.edits import Edit
+from llmrec.ranking.calibrated import calibrated
+from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.tilt import Ranking, rank
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
 
 ADAPTER = "adapter"  # the folder inside an engine's
+POOL = 1_000  # best items by score, of which a calibrated list is chosen
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ class InterestEngine:
         edits: Sequence[Edit] = (),
         strength: float | None = None,
         repeat: Repeat | None = None,
+        calibrate: float = 0,
         in_model_words: bool = False,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation; fewer where fewer may be listed.
@@ -223,15 +226,23 @@ class InterestEngine:
             How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
+        calibrate
+            How far the list's mix of categories follows the (edited) forecast's, in [0, 1]: 0 lists
+            by score alone, 1 by the mix alone; see `llmrec.ranking.calibrated`. No score changes
+            by it, and `effect`, `why_not` and `explain` are about the list by score alone.
         in_model_words
             Whether the model words the reasons, among true sentences; where its words do not hold,
             they are not shown and ``explanation.refused`` says so. `wording_note` sums that up.
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
+        n_ranked = max(k, POOL) if calibrate else k
         ranking = self.rank(
-            history, k, forecast=forecast, edits=edits, strength=strength, repeat=repeat
+            history, n_ranked, forecast=forecast, edits=edits, strength=strength, repeat=repeat
         )
+        if calibrate:
+            edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
+            ranking = calibrated(ranking, edited, history.catalog, k, calibrate)
         explanations = [
             explain_item(ranking, int(position), history, forecast, edits)
             for position in np.flatnonzero(~ranking.muted)

@@ -30,6 +30,11 @@ from llmrec.ranking.wishes import Wishes, sentences
 
 console = Console(highlight=False)
 CHANGES_SHOWN = 8  # categories
+NOTHING = "Nothing is left: all that could be listed is muted or was taken."
+MIXED = (
+    "The list is mixed to follow the forecast (dial {:g}), not ordered by score alone. Effects of "
+    "edits, and why an item is not listed, are told of the list by score."
+)
 
 SAID = (
     "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
@@ -187,7 +192,7 @@ def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = N
 
     If the model was asked to word the reasons, one line says how often that held.
     """
-    lines: list[Any] = []
+    lines: list[Any] = [] if items else [Text(f"  {NOTHING}")]
     for item in items:
         move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
         lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
@@ -256,14 +261,14 @@ def foretold(wishes: Wishes, effect: EditEffect) -> Group:
     return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
 
 
-def came_of_it(effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation]) -> Group:
-    """Lay out the list with the edits, what changed on it, and whether that was foretold."""
+def came_of_it(
+    effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation], by_score: bool
+) -> Group:
+    """Lay out the list with the edits and whether all was foretold; if by score, what changed."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
-    moved = {ids[item]: move for item, move in moves(outcome).items()}
+    moved = {ids[item]: move for item, move in moves(outcome).items()} if by_score else {}
     parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moved)]
-    if not items:
-        parts.append(Text("  Nothing is left: all that could be listed is muted or was taken."))
-    if outcome.left:
+    if by_score and outcome.left:
         left = "; ".join(titles[item] for item in outcome.left)
         parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
     parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
@@ -286,6 +291,8 @@ def moves(outcome: EditOutcome) -> dict[int, str]:
 
 def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
     """Say whether ranking again gave what was foretold."""
+    if not len(effect.item_idx):
+        return "No item may be ranked, so there is nothing to verify."
     if outcome.held:
         return (
             f"Verified by ranking again: the scores of all {len(effect.item_idx):,} items are as "

@@ -10,7 +10,7 @@ from llmrec.contracts import Forecast
 from llmrec.data.periods import History
 from llmrec.engine import InterestEngine
 from llmrec.errors import EditError, MissingExtraError
-from llmrec.printing import moves, strength_change, verdict
+from llmrec.printing import NOTHING, moves, strength_change, verdict
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect
 from llmrec.ranking.tilt import MAX_STRENGTH
@@ -26,7 +26,7 @@ STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a sli
 
 
 class Sliders:
-    """A slider a category, one for the tilt, and the list, ranked again when one is moved.
+    """A slider and a lock a category, a slider for the tilt, and the list, ranked as they move.
 
     Where no kernel runs, the cell's output shows the list as it last was when the cell ran.
 
@@ -38,6 +38,8 @@ class Sliders:
     ----------
     factors
         Category to the slider that says how many times as much of it, in [0, 4]; 0 mutes it.
+    locks
+        Category to the box that, ticked, holds its share at just that many times the forecast's.
     strength
         The slider of how hard the forecast tilts the list; it starts as fitted.
     """
@@ -58,20 +60,25 @@ class Sliders:
         names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
         fitted = engine.settings.strength
         self.factors = {name: _slider(name, 1.0, HIGHEST, STEP) for name in names}
+        self.locks = {name: _lock() for name in names}
         highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
         self.strength = _slider("tilt", fitted, highest, STRENGTH_STEP)
         self._list = ipywidgets.HTML(self._ranked(), layout={"flex": "1 1 0%"})
-        moved = [*self.factors.values(), self.strength]
-        for slider in moved:
-            slider.observe(self._rank_again, "value")
-        aside = ipywidgets.VBox(moved, layout={"flex": "0 0 auto"})
+        for moved in (*self.factors.values(), *self.locks.values(), self.strength):
+            moved.observe(self._rank_again, "value")
+        pairs = zip(self.factors.values(), self.locks.values(), strict=True)
+        rows = [*(ipywidgets.HBox(pair) for pair in pairs), self.strength]
+        aside = ipywidgets.VBox(rows, layout={"flex": "0 0 auto"})
         self.widget = ipywidgets.HBox([aside, self._list])
 
     @property
     def edits(self) -> tuple[Edit, ...]:
-        """What the sliders ask for: an edit of each category that is not at 1."""
-        values = {name: slider.value for name, slider in self.factors.items()}
-        return tuple(Edit(name, value) for name, value in values.items() if value != 1)
+        """What is asked for: an edit of each category that is locked, or not at 1."""
+        edits = (
+            Edit(name, slider.value, lock=self.locks[name].value)
+            for name, slider in self.factors.items()
+        )
+        return tuple(edit for edit in edits if edit.lock or edit.factor != 1)
 
     @property
     def html(self) -> str:
@@ -106,6 +113,10 @@ def _slider(name: str, value: float, highest: float, step: float) -> Any:
     )
 
 
+def _lock() -> Any:
+    return ipywidgets.Checkbox(description="lock", indent=False, layout={"width": "5em"})
+
+
 def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
     """Rank with the edits, and give what the page names."""
     outcome, catalog = effect.verify(k), effect.catalog
@@ -118,6 +129,7 @@ def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
     return {
         "asked": " ".join(filter(None, asked)) or "The list as forecast.",
         "rows": rows,
+        "nothing": NOTHING,
         "gone": [catalog.titles[item] for item in outcome.left],
         "verdict": verdict(effect, outcome),
     }
@@ -132,13 +144,14 @@ _LIST = """{% set left = "text-align: left; padding-right: 1em" -%}
 <div style="line-height: 1.5; margin-left: 1em">
 {% if error is defined %}<p>{{ error }}</p>
 {% else %}<p><b>{{ asked }}</b></p>
-<table>
+{% if not rows %}<p>{{ nothing }}</p>
+{% else %}<table>
 <tr>{% for name in ("rank", "", "item", "categories") %}<th style="{{ left }}">{{ name }}</th>\
 {% endfor %}</tr>
 {% for rank, move, title, categories in rows %}<tr><td style="{{ left }}">{{ rank }}</td>\
 <td style="{{ left }}; white-space: nowrap">{{ move }}</td>\
 <td style="{{ left }}">{{ title }}</td><td style="{{ left }}">{{ categories }}</td></tr>
 {% endfor %}</table>
-{% if gone %}<p>Left the list: {{ gone | join("; ") }}.</p>
+{% endif %}{% if gone %}<p>Left the list: {{ gone | join("; ") }}.</p>
 {% endif %}<p><small>{{ verdict }}</small></p>
 {% endif %}</div>"""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -103,26 +104,19 @@ def test_wishes_are_shown_with_their_effect_before_the_list_and_verified_after(t
 
 def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--json"]
-    arguments += [
-        "--more",
-        "drama",
-        "--less",
-        "comedies",
-        "--lock",
-        "Action",
-        "--until",
-        "2031-01-01",
-    ]
+    arguments += ["--wish", "more drama; less comedies; keep action until March 2030"]
+    arguments += ["--mute", "horror", "--until", "2031-01-01"]
     found = json.loads(RUN.invoke(cli.app, [*arguments, "--strength", "2"]).stdout)
     effect = found["effect"]
     assert effect["understood"] == [
+        "No Horror until 1 January 2031.",
         "Twice as much Drama until 1 January 2031.",
         "Half as much Comedy until 1 January 2031.",
-        "Keep Action as it is until 1 January 2031.",
+        "Keep Action as it is until 1 March 2030.",
     ]
     assert effect["held"] is True
     assert effect["strength"][1] == 2
-    assert set(effect["categories"]) == {"Drama", "Comedy", "Action"}
+    assert set(effect["categories"]) == {"Horror", "Drama", "Comedy", "Action"}
     assert (
         effect["categories"]["Drama"]["weight_after"]
         > effect["categories"]["Drama"]["weight_before"]
@@ -140,9 +134,11 @@ def test_why_not_is_answered_with_the_wishes(table: str) -> None:
 def test_help_shows_wishes_apart_from_the_rest() -> None:
     shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
     rest, wishes = shown.output.split("Wishes: what should differ from the forecast")
-    for option in ("--wish", "--more", "--less", "--mute", "--lock", "--until", "--strength"):
+    for option in ("--wish", "--description", "--mute", "--until", "--strength"):
         assert f" {option} " in wishes
     assert " --why-not " in rest
+    of_explain = RUN.invoke(cli.app, ["explain", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    assert of_explain.output.endswith(wishes)
 
 
 def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
@@ -154,13 +150,18 @@ def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--more", "foo"], "no category, or more than one, is called 'foo'"),
+        (["--mute", "foo"], "no category, or more than one, is called 'foo'"),
         (["--wish", "more foo"], "“foo” is not one category"),
         (["--mute", "war", "--wish", "more war"], "two edits of 'War' contradict"),
         (["--strength", "-1"], "strength must be finite and >= 0"),
         (["--strength", "nan"], "strength must be finite"),
         (["--strength", "1e9"], "at most 100"),
         (["--mute", "war", "--until", "soon"], "'soon' is not a time"),
+        (["--until", "2031-01-01"], "--until 2031-01-01 ends nothing"),
+        (["--wish", "no war until 2030", "--until", "2031-01-01"], "2031-01-01 ends nothing"),
+        (["--wish", "no war for 0 days"], "“for 0 days” is no time at all"),
+        (["--calibrate", "2"], "a dial in 0..1"),
+        (["--why-not", "Titel 4"], "item 'Titel 4' is not known (25 items; for example 'Title 4'"),
         (["--wish", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
     ],
 )
@@ -170,6 +171,64 @@ def test_wishes_that_cannot_be_granted_are_named(
     shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table, *options])
     assert isinstance(shown.exception, LlmrecError)
     assert message in str(shown.exception)
+
+
+def test_a_list_that_nothing_is_left_for_is_told(
+    table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.ranking.tilt.possible_items", lambda *_: np.zeros(25, dtype=bool))
+    shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table])
+    assert "Nothing is left" in shown.output
+
+
+def test_an_item_is_named_by_its_title_as_well_as_by_its_id(table: str) -> None:
+    shown = RUN.invoke(cli.app, ["explain", "u001", "tiTLE 4", "--data", table, "--json"])
+    assert json.loads(shown.stdout)["item"]["item_id"] == "i004"
+
+
+def test_a_changed_list_is_explained_with_the_wishes_that_changed_it(table: str) -> None:
+    arguments = ["explain", "u001", "i004", "--data", table, "--wish", "much more war"]
+    shown = RUN.invoke(cli.app, arguments)
+    assert shown.exit_code == 0, shown.output
+    told = ["Understood", "4 times as much War.", "What it will do", "Title 4", "The score, in pa"]
+    places = [shown.output.index(text) for text in told]
+    assert places == sorted(places)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert found["effect"]["understood"] == ["4 times as much War."]
+    plain = json.loads(RUN.invoke(cli.app, [*arguments[:5], "--json"]).stdout)
+    assert found["item"]["forecast_shares"]["War"] > plain["item"]["forecast_shares"]["War"]
+
+
+def test_wishes_written_into_the_description_are_shown_and_applied(
+    table: str, tmp_path: Path
+) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3", "--json"]
+    description = json.loads(RUN.invoke(cli.app, arguments).stdout)["description"]
+    edited = tmp_path / "edited.txt"
+    edited.write_text(description + "no war, more foo", encoding="utf-8")
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--description", str(edited)]).stdout)
+    assert found["effect"]["understood"] == ["No War."]
+    assert [one["said"] for one in found["effect"]["not_understood"]] == ["more foo"]
+    assert not any("War" in item["forecast_shares"] for item in found["items"])
+    edited.write_text(description.replace(" ", "\n"), encoding="utf-8")
+    shown = RUN.invoke(cli.app, [*arguments, "--description", str(edited)])
+    assert "no wish is written into the forecast's description" in str(shown.exception)
+
+
+def test_a_calibrated_list_says_that_it_is_mixed(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "--calibrate", "0.9"]
+    shown = " ".join(RUN.invoke(cli.app, [*arguments, "--mute", "war"]).output.split())
+    assert "The list is mixed to follow the forecast (dial 0.9)" in shown
+    assert "Left the list" not in shown
+
+
+def test_a_cutoff_beyond_the_end_of_the_log_is_remarked(table: str) -> None:
+    arguments = ["recommend", "--user", "u001", "--data", table, "--json", "--cutoff"]
+    shown = RUN.invoke(cli.app, [*arguments, "2030-01-01"])
+    assert json.loads(shown.stdout)["items"]
+    assert "The log ends on" in shown.stderr
+    assert "starts on 1 Jan 2030" in shown.stderr
+    assert RUN.invoke(cli.app, [*arguments, "2020-05-01"]).stderr == ""
 
 
 def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
@@ -274,6 +333,7 @@ def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
     wrong = RUN.invoke(cli.app, ["receipts", folder, "--data", str(other)])
     assert "Not scored: 1 other log." in wrong.output
     assert "made from 'small'" in wrong.output
+    assert "--data" in wrong.output
 
 
 def test_a_chart_of_several_people_is_refused(table: str) -> None:

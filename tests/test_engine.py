@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import pytest
 import llmrec
 from llmrec import DataError, Edit, InterestEngine
 from llmrec.data.readers import Dataset, read_table
+from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.calibrated import divergence
 from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.wishes import parse_wishes
@@ -88,6 +91,45 @@ def test_five_lines_give_a_forecast_and_explained_items(dataset: Dataset) -> Non
     assert forecast.description
     assert [item.rank for item in items] == [1, 2, 3, 4, 5]
     assert all(item.why for item in items)
+
+
+def test_a_calibrated_list_nears_the_edited_forecast_and_holds_nothing_muted(
+    dataset: Dataset,
+) -> None:
+    engine, edits = InterestEngine.from_pretrained(data=dataset), [Edit("War", 0.0)]
+    wanted = engine.effect("u001", edits).after.category_weights
+    distances = []
+    for dial in (0.0, 0.5, 1.0):
+        items = engine.recommend("u001", k=8, edits=edits, calibrate=dial)
+        assert [item.rank for item in items] == list(range(1, 9))
+        named = [name for item in items for name in item.explanation.forecast_shares]
+        mix = np.array([named.count(name) / 8 for name in dataset.catalog.categories])
+        assert "War" not in named
+        distances.append(float(divergence(wanted, mix)))
+    assert distances[0] > distances[2] == min(distances)
+    assert engine.recommend("u001", k=8, edits=edits)[0].score == max(
+        item.score for item in engine.recommend("u001", k=8, edits=edits, calibrate=0.01)
+    )
+
+
+@pytest.mark.parametrize("edits", ["more war", ["more war"], Edit("War", 2.0)])
+def test_what_is_no_list_of_edits_is_refused_by_every_verb(dataset: Dataset, edits: Any) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    for ask in (
+        lambda: engine.recommend("u001", edits=edits),
+        lambda: engine.effect("u001", edits),
+        lambda: engine.why_not("u001", "i004", edits=edits),
+        lambda: engine.explain("u001", "i004", edits=edits),
+    ):
+        with pytest.raises(EditError, match="edits are a list"):
+            ask()
+
+
+@pytest.mark.parametrize("dial", [-0.1, 1.1, float("nan")])
+def test_a_dial_out_of_bounds_is_refused(dataset: Dataset, dial: float) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    with pytest.raises(EditError, match=r"a dial in 0\.\.1"):
+        engine.recommend("u001", calibrate=dial)
 
 
 def test_the_parts_of_every_score_add_up_to_it(dataset: Dataset) -> None:

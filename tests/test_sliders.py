@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from llmrec import Edit, InterestEngine
@@ -80,6 +81,28 @@ def test_a_slider_at_zero_mutes(engine: InterestEngine) -> None:
     panel.factors[name].value = 0.0
     assert f"No {name}." in panel.html
     assert f">{name}</td>" not in panel.html
+
+
+def test_a_ticked_lock_holds_a_share_as_the_others_move(engine: InterestEngine) -> None:
+    panel = Sliders(engine, "u005", 5)
+    first, *_, last = panel.factors
+    panel.locks[first].value = True
+    assert panel.edits == (Edit(first, 1.0, lock=True),)
+    assert f"Keep {first} as it is." in panel.html
+    panel.factors[last].value = 4.0
+    assert rows(panel) == titles(engine, Edit(first, 1.0, lock=True), Edit(last, 4.0))
+    panel.locks[first].value = False
+    assert panel.edits == (Edit(last, 4.0),)
+
+
+def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
+    engine: InterestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.ranking.tilt.possible_items", lambda *_: np.zeros(25, dtype=bool))
+    panel = Sliders(engine, "u005", 5)
+    assert "Nothing is left" in panel.html
+    assert "<table>" not in panel.html
+    assert "all 0 items" not in panel.html
 
 
 def test_what_no_list_can_be_made_of_is_said_until_a_slider_moves_back(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
+from numbers import Number
 from typing import Literal
 
 import numpy as np
@@ -64,14 +65,15 @@ class Period:
     end: np.datetime64
 
 
-def as_time(value: datetime | np.datetime64 | str) -> np.datetime64:
-    """Give a datetime64[ms] in UTC; DataError if the value is no time."""
+def as_time(value: date | np.datetime64 | str) -> np.datetime64:
+    """Give a datetime64[ms] in UTC; DataError if the value is no time, as a bare number is none."""
+    wrong = DataError(f"{value!r} is not a time; write it as 2017-11-05.")
     try:
         time = pd.Timestamp(value)
-    except ValueError as error:
-        raise DataError(f"{value!r} is not a time; write it as 2017-11-05.") from error
-    if pd.isna(time):
-        raise DataError(f"{value!r} is not a time; write it as 2017-11-05.")
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+    if isinstance(value, Number) or pd.isna(time):
+        raise wrong
     if time.tzinfo is not None:
         time = time.tz_convert("UTC").tz_localize(None)
     found: np.datetime64 = time.to_datetime64().astype("datetime64[ms]")

@@ -161,8 +161,16 @@ class Catalog:
         return found
 
     def item_index(self, item_id: object) -> int:
-        """Look an item up by id; DataError if it is not in the catalog."""
-        return index_of(self.item_ids, item_id, "item")
+        """Look an item up by id, or by its whole title in any case; DataError if not just one."""
+        said = str(item_id)
+        if said not in self.item_ids:
+            same = [at for at, title in enumerate(self.titles) if title.lower() == said.lower()]
+            if len(same) > 1:
+                ids = ", ".join(map(repr, self.item_ids[same[:5]]))
+                raise DataError(f"{len(same)} items are called {said[:80]!r}: say which, {ids}.")
+            if same:
+                return same[0]
+        return index_of(self.item_ids, item_id, "item", self.titles)
 
     def categories_of(self, item_idx: int) -> tuple[str, ...]:
         """Names of an item's categories, in the catalog's order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,14 @@ def id_string(value: object) -> str:
     return str(value)
 
 
-def index_of(ids: pd.Index[str], wanted: object, what: str) -> int:
-    """Look an id up; a DataError names near ids."""
+def index_of(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
+    """Look an id up; a DataError names near ids, and near ones of the titles."""
     from difflib import get_close_matches
 
     found = int(ids.get_indexer(pd.Index([str(wanted)]))[0])
     if found < 0:
-        near = get_close_matches(str(wanted), ids[:100_000], n=3, cutoff=0.5) or list(ids[:3])
+        names = [*ids[:100_000], *titles[:100_000]]
+        near = get_close_matches(str(wanted), names, n=3, cutoff=0.5) or list(ids[:3])
         raise DataError(
             f"{what} {str(wanted)[:80]!r} is not known ({len(ids):,} {what}s; for example "
             f"{', '.join(repr(str(one)[:80]) for one in near)})."

@@ -142,9 +142,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{path.name} is not there.") from error
+        raise DataError(f"{path} is not there.") from error
     except UnicodeError as error:
-        raise DataError(f"{path.name} is in another encoding: {error}. Save it again.") from error
+        raise DataError(f"{path} is in another encoding: {error}. Save it again.") from error
     except (ValueError, OSError, EOFError) as error:
         reason = str(error).replace("Error tokenizing data. C error: ", "").strip().rstrip(".")
-        raise DataError(f"{path.name}: {reason}. Correct or replace the file.") from error
+        raise DataError(f"{path}: {reason}. Correct or replace the file.") from error

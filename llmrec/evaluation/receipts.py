@@ -181,8 +181,10 @@ def load(folder: Path) -> list[Receipt]:
     Raises
     ------
     DataError
-        If there is none, or a file or a row is not what was stored.
+        If there is no folder or none in it, or a file or a row is not what was stored.
     """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; `llmrec forecast --receipt` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
         for row in _whole(path, read_rows(path, [*SCHEMA.names, HASH])):

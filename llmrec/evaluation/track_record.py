@@ -137,7 +137,10 @@ def _about(receipt: Receipt, dataset: Dataset, seen: str) -> dict[str, Any]:
     status, why = PENDING, ""
     if not seen or (receipt.log != dataset.name and receipt.seen != seen):
         status = "other log"
-        why = f"it was made from {receipt.log!r}; this is {dataset.name!r} with another past"
+        why = (
+            f"it was made from {receipt.log!r}; this is {dataset.name!r} with another past. Score "
+            "it with the log it was made from: --data"
+        )
     elif receipt.categories != dataset.catalog.categories:
         status = "other categories"
         names, known = set(receipt.categories), set(dataset.catalog.categories)

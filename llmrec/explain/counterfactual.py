@@ -187,7 +187,7 @@ def why_not(
     """
     check_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    now = rerank(tuple(edits))
+    now = rerank(edits)
     rank = rank_listed(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 from scipy import sparse
 
 from llmrec.contracts import FloatArray, Forecast
 from llmrec.data.catalog import Catalog
-from llmrec.ranking.tilt import Ranking
+from llmrec.errors import EditError
+from llmrec.ranking.tilt import Ranking, check_k
 
 SMOOTHING = (
     0.01  # of the forecast in the list's own mix: a category without an item is not infinite
@@ -24,7 +26,8 @@ def calibrated(
     Items are taken one by one, each the one that makes (1 - dial) * (sum of scores) - dial * size *
     KL(w || list) largest (Steck 2018, "Calibrated recommendations", equation 7, greedily as there,
     with the divergence times the size of the list so far: both terms then grow with it). w is the
-    forecast among categories, and the list's mix is smoothed by it. Ties: the higher rank.
+    forecast among categories, and the list's mix is smoothed by it. Ties: the higher rank. Muted
+    items are taken only when nothing else is left.
 
     Parameters
     ----------
@@ -40,13 +43,17 @@ def calibrated(
 
     Raises
     ------
+    EditError
+        If the dial is not in [0, 1].
     ValueError
-        If k < 1, the dial is not in [0, 1], or the forecast is of another catalog.
+        If k < 1, or the forecast is of another catalog.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    if not 0 <= dial <= 1:
-        raise ValueError(f"the dial must lie in [0, 1], not {dial}")
+    check_k(k)
+    if not (isinstance(dial, Real) and 0 <= dial <= 1):
+        raise EditError(
+            f"a list is calibrated by a dial in 0..1 (0: the scores alone, 1: the mix alone), "
+            f"not {dial!r}"
+        )
     wanted = forecast.category_weights
     if len(wanted) != catalog.n_categories:
         raise ValueError(
@@ -57,7 +64,9 @@ def calibrated(
     held, left, chosen = np.zeros_like(wanted), np.ones(len(shares), dtype=bool), list[int]()
     for size in range(1, min(k, len(shares)) + 1):
         lost = size * divergence(wanted, (held + shares) / size)
-        gains = np.where(left, (1 - dial) * ranking.scores - dial * lost, -np.inf)
+        free = left & ~ranking.muted
+        gains = (1 - dial) * ranking.scores - dial * lost
+        gains[~(free if free.any() else left)] = -np.inf
         best = int(np.argmax(gains))
         chosen.append(best)
         held, left[best] = held + shares[best], False

@@ -192,6 +192,8 @@ def _of_token(token: re.Match[str], names: CategoryNames, at: np.datetime64) -> 
         return _end(token["until"], at)
     if token["unit"]:
         n = _COUNTS.get(token["count"].lower()) or int(token["count"])
+        if n == 0:
+            return EditError(f"“{token[0]}” is no time at all; say at least 1 {token['unit']}")
         n, unit = {"week": (7 * n, "D"), "year": (12 * n, "M")}.get(
             token["unit"].lower(), (n, token["unit"][0])
         )

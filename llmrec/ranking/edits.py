@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from difflib import get_close_matches
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
 from llmrec.contracts import Forecast
+from llmrec.data.calendar import as_time
 from llmrec.data.catalog import Catalog
-from llmrec.errors import EditError
+from llmrec.errors import DataError, EditError
 
 MAX_FACTOR = 100.0
 MONTHS = (
@@ -31,7 +34,8 @@ class Edit:
     factor
         Multiplies the category's weight, in [0, 100]; 0 mutes it: its items come after all others.
     until
-        From this time on the edit does nothing; None: it never ends.
+        From this time on the edit does nothing: "2018-03-01", a date or a datetime, kept as
+        datetime64[ms]; None: it never ends.
     lock
         The category's share becomes exactly its forecast weight times the factor; otherwise the
         share also gives and takes when weights are made to sum to 1 again.
@@ -39,26 +43,32 @@ class Edit:
     Raises
     ------
     EditError
-        If the factor is out of bounds, or ``until`` is not a time.
+        If the category is not a name, the factor is no number or out of bounds, or ``until`` is not
+        a time.
     """
 
     category: str
     factor: float
-    until: np.datetime64 | None = None
+    until: np.datetime64 | date | str | None = None
     lock: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.factor <= MAX_FACTOR:
+        if not isinstance(self.category, str):
+            raise EditError(f"a category is edited by its name, not by {self.category!r}")
+        if not (isinstance(self.factor, Real) and 0 <= self.factor <= MAX_FACTOR):
             raise EditError(
                 f"edit of {self.category!r}: the factor must lie in 0..{MAX_FACTOR:g} "
-                f"(0 mutes, 1 changes nothing), not {self.factor}"
+                f"(0 mutes, 1 changes nothing), not {self.factor!r}"
             )
-        if self.until is not None and np.isnat(self.until):
-            raise EditError(f"edit of {self.category!r}: until is not a time; give one, or None")
+        if self.until is not None:
+            try:
+                object.__setattr__(self, "until", as_time(self.until))
+            except DataError as error:
+                raise EditError(f"edit of {self.category!r}: until {error}") from error
 
     def is_active(self, at: np.datetime64 | None) -> bool:
         """Whether the edit still counts at a time; None: at any."""
-        return self.until is None or at is None or bool(at < self.until)
+        return self.until is None or at is None or bool(at < as_time(self.until))
 
 
 def apply_edits(
@@ -98,17 +108,21 @@ def apply_edits(
         weights[category] *= edit.factor
         locked[category] = edit.lock
     rest, free = whole - weights[locked].sum(), weights[~locked].sum()
-    named = ", ".join(repr(edit.category) for edit in active.values())
     if rest < -1e-12:
+        named = _named(edit for edit in active.values() if edit.lock)
         raise EditError(f"locked shares sum to {whole - rest:.6g} > 1: lower a factor of {named}.")
     if free > 0:
         weights[~locked] = weights[~locked] / free * max(rest, 0)
     elif rest > 1e-6:
         raise EditError(
             f"no category is left to share {rest:.3g} of the forecast: unmute or unlock one of "
-            f"{named}."
+            f"{_named(active.values())}."
         )
     return forecast.with_weights(weights)
+
+
+def _named(edits: Iterable[Edit]) -> str:
+    return ", ".join(repr(edit.category) for edit in edits)
 
 
 def active_edits(
@@ -119,8 +133,14 @@ def active_edits(
     Raises
     ------
     EditError
-        If a category is unknown (near names are named), or two active edits of one differ.
+        If what is given are no edits, a category is unknown (near names are named), or two active
+        edits of one differ.
     """
+    if isinstance(edits, str | Edit) or not all(isinstance(edit, Edit) for edit in edits):
+        raise EditError(
+            f"edits are a list, such as [Edit('{catalog.categories[0]}', 2)], not "
+            f"{str(edits)[:80]!r}; parse_wishes(text, catalog, cutoff).edits reads words."
+        )
     position = {name: index for index, name in enumerate(catalog.categories)}
     active: dict[int, Edit] = {}
     for edit in edits:
@@ -187,7 +207,7 @@ def sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
         '"' + name.replace('"', '""') + '"' if quoted else name for name in kept or (edit.category,)
     ]
     listed = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
-    end = "" if edit.until is None else f" until {_day(edit.until)}"
+    end = "" if edit.until is None else f" until {_day(as_time(edit.until))}"
     if kept:
         return f"Only {listed}{end}."
     if edit.lock and edit.factor == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 from scipy import sparse
@@ -122,9 +123,9 @@ def check_k(k: int) -> None:
 
 def check_strength(strength: float) -> None:
     """Refuse a strength outside of 0..100 with an EditError."""
-    if not 0 <= strength <= MAX_STRENGTH:
+    if not (isinstance(strength, Real) and 0 <= strength <= MAX_STRENGTH):
         raise EditError(
-            f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength} "
+            f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength!r} "
             "(0 leaves the forecast out, 1 follows it)"
         )
 

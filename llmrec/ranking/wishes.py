@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import chain
 
 import numpy as np
 
@@ -58,6 +59,12 @@ class Wishes:
     taken_for: tuple[tuple[str, str], ...] = ()
     misread: tuple[Misread, ...] = ()
 
+    @classmethod
+    def together(cls, several: Sequence[Wishes]) -> Wishes:
+        """Put what several texts ask for together, each thing once."""
+        fields = zip(*((one.edits, one.taken_for, one.misread) for one in several), strict=True)
+        return cls(*(tuple(dict.fromkeys(chain(*field))) for field in fields))
+
 
 def parse_wishes(text: str, catalog: Catalog, at: np.datetime64) -> Wishes:
     """Read edits from English text; the same text always gives the same edits.
@@ -97,9 +104,12 @@ def parse_wishes(text: str, catalog: Catalog, at: np.datetime64) -> Wishes:
 def parse_edited(description: str, edited: str, catalog: Catalog, at: np.datetime64) -> Wishes:
     """Read the edits that a person wrote into a forecast's description: only what is new in it.
 
-    What was taken out is told as not understood: to say less of something is a wish of its own.
+    What was taken out is told as not understood: to say less of something is a wish of its own. A
+    wish may follow a sentence without a space.
     """
-    before, after = description.split(), edited.split()
+    before = description.split()
+    ends = sorted({word for word in before if word[-1] in ".!?"}, key=len)
+    after = [part for word in edited.split() for part in _after_end(word, ends)]
     added, taken_out = [], []
     for kind, i, j, n, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if kind != "equal":
@@ -109,6 +119,12 @@ def parse_edited(description: str, edited: str, catalog: Catalog, at: np.datetim
     why = "taking words out changes nothing; write what you wish instead"
     out = tuple(Misread(words, why) for words in taken_out if words)
     return replace(found, misread=found.misread + out)
+
+
+def _after_end(word: str, ends: Sequence[str]) -> list[str]:
+    """Cut off the longest of the ends that a word begins with."""
+    end = next((end for end in reversed(ends) if word.startswith(end)), "")
+    return [part for part in (end, word[len(end) :]) if part]
 
 
 def find_category(said: str, catalog: Catalog) -> str:

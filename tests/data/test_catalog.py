@@ -152,6 +152,16 @@ def test_an_unknown_item_gets_near_ids() -> None:
         items.item_index("mlk")
 
 
+def test_items_are_found_by_their_whole_titles_if_those_are_of_one_item() -> None:
+    frame = pd.DataFrame({"item_id": [1, 2, 3], "title": ["Titanic (1997)", "Twin", "twin"]})
+    items = Catalog.from_frame(frame.assign(categories="x"))
+    assert items.item_index("TITANIC (1997)") == 0
+    with pytest.raises(DataError, match="2 items are called 'Twin': say which, '2', '3'"):
+        items.item_index("Twin")
+    with pytest.raises(DataError, match=r"'Titanic' is not known .*for example 'Titanic \(1997\)'"):
+        items.item_index("Titanic")
+
+
 def test_clusters_of_titles_stand_in_for_missing_categories() -> None:
     titles = ["red wine", "white wine", "old wine", "dog food", "wet dog food", "dry dog food"]
     frame = pd.DataFrame({"sku": range(6), "title": titles})

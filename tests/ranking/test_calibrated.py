@@ -15,6 +15,7 @@ from llmrec.ranking.calibrated import SMOOTHING, calibrated, divergence
 from llmrec.ranking.tilt import Ranking
 
 NAMES = ("X", "Y", "Z")
+EMPTY = sparse.csr_array((5, 3))
 
 
 def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
@@ -35,6 +36,11 @@ def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
     ranking = Ranking(items, scores, ("one",), rest, parts, np.zeros(len(items), dtype=bool))
     weights = rng.dirichlet(np.full(3, 0.5))
     return ranking, Forecast(weights, 10.0, "", (), Source("test", "counting")), catalog
+
+
+def far_from_forecast(ranking: Ranking, forecast: Forecast, catalog: Catalog) -> float:
+    mix = catalog.shares[ranking.item_idx].toarray().mean(axis=0)
+    return float(divergence(forecast.category_weights, mix))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15))
@@ -105,3 +111,38 @@ def test_a_forecast_of_another_catalog_is_refused() -> None:
     other = Forecast(np.ones(2) / 2, 10.0, "", (), Source("test", "counting"))
     with pytest.raises(ValueError, match="make the forecast with this catalog"):
         calibrated(ranking, other, catalog, 3, 0.5)
+
+
+def test_a_muted_item_is_taken_only_when_nothing_else_is_left() -> None:
+    held = [["A"], ["A"], ["A"], ["B", "C"], ["B", "C"]]
+    items = Catalog.from_frame(pd.DataFrame({"item_id": list("abcde"), "categories": held}))
+    muted = np.array([False] * 3 + [True] * 2)
+    ranking = Ranking(
+        np.arange(5), -np.arange(5.0), ("one",), -np.arange(5.0)[:, None], EMPTY, muted
+    )
+    forecast = Forecast(np.array([0.5, 0.0, 0.5]), 10.0, "", (), Source("test", "counting"))
+    for dial in (0.0, 0.9, 1.0):
+        found = calibrated(ranking, forecast, items, 4, dial)
+        assert found.muted.tolist() == [False, False, False, True]
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.floats(0, 1), min_size=2, max_size=2))
+def test_a_higher_dial_never_takes_a_first_item_farther_from_the_forecast(
+    seed: int, dials: list[float]
+) -> None:
+    ranking, forecast, catalog = case(seed)
+    low, high = (
+        far_from_forecast(calibrated(ranking, forecast, catalog, 1, dial), forecast, catalog)
+        for dial in sorted(dials)
+    )
+    assert high <= low + 1e-9
+
+
+def test_the_mix_of_lists_nears_the_forecast_as_the_dial_rises() -> None:
+    cases = [case(seed, 40) for seed in range(60)]
+    distances = [
+        np.mean([far_from_forecast(calibrated(*one, 8, dial), *one[1:]) for one in cases])
+        for dial in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    ]
+    assert (np.diff(distances) < 0).all()
+    assert distances[-1] < distances[0] / 5

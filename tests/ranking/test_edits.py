@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,9 +175,44 @@ def test_a_factor_out_of_bounds_is_refused(factor: float) -> None:
         Edit("War", factor)
 
 
-def test_an_end_that_is_no_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="until is not a time"):
-        Edit("War", 2, until=np.datetime64("NaT"))
+@pytest.mark.parametrize(
+    "until", ["2020-03-01", date(2020, 3, 1), datetime(2020, 3, 1), pd.Timestamp("2020-03-01")]
+)
+def test_an_end_is_a_time_however_it_is_written(until: date | str) -> None:
+    edit = Edit("War", 0, until)
+    assert edit == Edit("War", 0, np.datetime64("2020-03-01"))
+    assert sentence(edit) == "No War until 1 March 2020."
+    assert edit.is_active(np.datetime64("2020-02-29"))
+    assert not edit.is_active(np.datetime64("2020-03-01"))
+
+
+@pytest.mark.parametrize("until", [np.datetime64("NaT"), "soon", 2018, ["2018"], object()])
+def test_an_end_that_is_no_time_is_refused(until: Any) -> None:
+    with pytest.raises(EditError, match=r"edit of 'War': until .* is not a time"):
+        Edit("War", 2, until=until)
+
+
+@pytest.mark.parametrize("factor", ["2", None, [2]])
+def test_a_factor_that_is_no_number_is_refused(factor: Any) -> None:
+    with pytest.raises(EditError, match=r"'War': the factor must lie in 0\.\.100"):
+        Edit("War", factor)
+
+
+def test_a_category_that_is_no_name_is_refused() -> None:
+    with pytest.raises(EditError, match="edited by its name, not by 4"):
+        Edit(4, 2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("edits", ["more comedy", ["more comedy"], Edit("War", 2), [None]])
+def test_what_is_no_list_of_edits_is_refused_and_told_what_is(edits: Any) -> None:
+    forecast = Forecast(np.full(5, 0.2), 10.0, "", (), Source("test", "counting"))
+    with pytest.raises(EditError, match=r"edits are a list, .*parse_wishes\(.* reads words"):
+        apply_edits(forecast, edits, ITEMS)
+
+
+def test_locked_shares_that_are_too_much_name_locked_categories_alone() -> None:
+    with pytest.raises(EditError, match=r"a factor of 'War'\.$"):
+        edited(np.full(5, 0.2), Edit("Comedy", 2), Edit("War", 6, lock=True))
 
 
 def test_a_forecast_of_another_catalog_is_refused() -> None:

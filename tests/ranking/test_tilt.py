@@ -276,6 +276,7 @@ def test_nothing_to_rank_gives_an_empty_ranking(candidates: FloatArray) -> None:
         ({"strength": float("nan")}, "strength must be finite"),
         ({"strength": float("inf")}, "strength must be finite and >= 0, at most 100, not inf"),
         ({"strength": 100.5}, "at most 100, not 100.5"),
+        ({"strength": "2"}, "at most 100, not '2'"),
         ({"repeat": "sometimes"}, "'allow' or 'exclude', not 'sometimes'"),
         ({"candidates": np.array([7])}, "candidate 7 is not an item index: .* 0..6"),
         ({"candidates": np.array([-1])}, "candidate -1 is not"),

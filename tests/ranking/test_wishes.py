@@ -118,6 +118,7 @@ def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_tol
         ("no tea until someday", "“tea until someday” is not one category", None),
         ("no tea until 30 February 2018", "there is no 30 February 2018", ()),
         ("no tea until March until May", "it has two ends", ()),
+        ("no tea for 0 days", "“for 0 days” is no time at all; say at least 1 day", ()),
         ("101 times as much tea", "'Tea': the factor must lie in 0..100 .*not 101", ()),
         ("-2 times as much tea", "'Tea': the factor must lie in 0..100 .*not -2", ()),
         ("1e999 times as much tea", "'Tea': the factor must lie in 0..100 .*not inf", ()),
@@ -176,6 +177,14 @@ def test_of_an_edited_description_only_what_is_new_is_read() -> None:
     assert [one.said for one in shorter.misread] == ["Horror is fading."]
     inside = description.replace("31%.", "31%, but less crime.")
     assert parse_edited(description, inside, catalog(), AT).edits == (Edit("Crime", 0.5),)
+
+
+def test_a_wish_right_after_a_sentence_of_the_description_is_read() -> None:
+    description = "Drama is rising (last taken: R.E.M. (2020) and Se7en (1995) on 2 May 2020)."
+    for wish in ("no horror", "No horror.", ' no "Horror"'):
+        found = parse_edited(description, description + wish, catalog(), AT)
+        assert found.edits == (Edit("Horror", 0),)
+        assert found.misread == ()
 
 
 def test_one_name_is_found_or_refused_with_near_ones() -> None:
