@@ -13,9 +13,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
 from llmrec.ranking.tilt import Ranking, check_k
 
-SMOOTHING = (
-    0.01  # of the forecast in the list's own mix: a category without an item is not infinite
-)
+SMOOTHING = 0.01  # share of the forecast in a list's mix: what it lacks is not infinitely far
 
 
 def calibrated(
