@@ -264,12 +264,20 @@ class InterestEngine:
             bounds.
         """
         history = self._as_history(user)
-        forecast, n_items = forecast or self.forecast(history), history.catalog.n_items
+        forecast, repeat = forecast or self.forecast(history), repeat or self.dataset.repeat
+        asked, n_items = self.blend.asked([history]), history.catalog.n_items
 
         def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
-            return self.rank(
-                history, n_items, forecast=forecast, edits=edits, strength=strength, repeat=repeat
+            (ranking,) = rank(
+                [forecast],
+                [history],
+                asked,
+                k=n_items,
+                strength=strength,
+                repeat=repeat,
+                edits=edits,
             )
+            return ranking
 
         fitted = self.settings.strength
         return predict_effect(forecast, edits, history, rerank, fitted, strength)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 
 import llmrec
 from llmrec import DataError, Edit, InterestEngine
+from llmrec.contracts import FloatArray
+from llmrec.data.periods import History
 from llmrec.data.readers import Dataset, read_table
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.foretold import ForetoldItems
 from llmrec.ranking.named import FORETOLD
 from llmrec.ranking.wishes import parse_wishes
@@ -171,6 +175,24 @@ def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
     assert items[0].explanation.forecast_shares == {
         "War": pytest.approx(float(effect.after.category_weights[4]))
     }
+
+
+def test_an_effect_with_its_verification_asks_each_scorer_once(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    asked: list[str] = []
+
+    class Counted:
+        name = "counted"
+
+        def scores(self, histories: Sequence[History]) -> FloatArray:
+            asked.extend(history.user_id for history in histories)
+            return np.zeros((len(histories), dataset.catalog.n_items))
+
+    engine.blend = Blend([*engine.blend.scorers, Counted()], [*engine.blend.weights, 1.0])
+    effect = engine.effect("u005", [Edit("War", 3.0)], strength=2.0)
+    assert effect.verify().held
+    assert effect.verify(3).held
+    assert asked == ["u005"]
 
 
 def test_a_list_is_shorter_where_the_rest_is_muted(dataset: Dataset) -> None:

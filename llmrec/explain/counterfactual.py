@@ -13,7 +13,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
-from llmrec.ranking.blend import Asked, Blend, Repeat
+from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import MAX_FACTOR, Edit, on_top
 from llmrec.ranking.tilt import Ranking
 from llmrec.ranking.tilt import rank as rank_items
@@ -138,8 +138,7 @@ def ranks_again(
 
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
-    asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
-    kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
+    kept, n_items = blend.asked([history]), history.catalog.n_items
 
     def rerank(edits: Sequence[Edit]) -> Ranking:
         return rank_items(
