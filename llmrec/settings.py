@@ -50,6 +50,9 @@ class EngineSettings:
         How far the titles that the model foretells are trusted, see `ForetoldTitles`.
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
+    precision
+        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
+        where it was not calibrated.
     dataset
         Name of the log, which `load_dataset` takes if it is one of those that it knows.
     period, data, fitted_before
@@ -65,6 +68,7 @@ class EngineSettings:
     strength: float = 1.0
     titles: float = 0.0
     adapter: str = ""
+    precision: str = "auto"
     dataset: str = ""
     period: str = ""
     data: str = ""
@@ -81,7 +85,7 @@ class EngineSettings:
 
     def untuned(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""
-        plain = replace(self.without_titles(), model=model, adapter="")
+        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
         if not self.adapter:
             return plain
         return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)

@@ -160,6 +160,11 @@ class LanguageModel:
         return digest.hexdigest()[:16]
 
     @property
+    def precision(self) -> str:
+        """What it computes in, as `load` calls it: "float32"."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def end(self) -> int:
         """Token that ends what the model writes."""
         end: int = self.tokenizer.eos_token_id
