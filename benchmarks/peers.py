@@ -16,11 +16,11 @@ from benchmarks.ranking_splits import Split, Stage
 from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
+from llmrec.data.learned import Learned
 from llmrec.data.periods import History, Target, Window, make_histories
 from llmrec.forecasters.sequential import NextItem
 from llmrec.ranking.blend import Asked, Repeat
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
-from llmrec.ranking.learned import Learned
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
 from llmrec.ranking.second_stage import Lesson, SecondStage
 

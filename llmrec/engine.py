@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.calibrated import calibrated
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.named import FORETOLD
+from llmrec.ranking.named import FORETOLD, name_of
 from llmrec.ranking.tilt import Ranking, rank
 from llmrec.settings import (
     CALIBRATION_FILE,
@@ -48,6 +49,7 @@ from llmrec.settings import (
 )
 
 if TYPE_CHECKING:
+    from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
 
 ADAPTER = "adapter"  # the folder inside an engine's
@@ -97,9 +99,11 @@ class InterestEngine:
         settings: EngineSettings,
         *,
         write: bool = True,
+        at_hand: Calibration | None = None,
     ) -> None:
         self.dataset, self.cutoff, self.write = dataset, cutoff, write
         self.forecaster, self.blend, self.settings = forecaster, blend, settings
+        self._at_hand, self._built = at_hand, blend
 
     @classmethod
     def from_pretrained(
@@ -131,7 +135,15 @@ class InterestEngine:
         refit
             Fit counting and blend here even if fitted settings are at hand.
         loading
-            Passed to `LanguageModel.load`: device, dtype, adapter, quantize.
+            Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
+            model is loaded in the precision that it was calibrated in, if none is given.
+
+        Warns
+        -----
+        UserWarning
+            If the calibration at hand is of other weights than these (of another precision, of
+            another adapter), or the model foretells titles and none says how far to trust them:
+            what is left out comes back with the precision named, or with `fit`.
 
         Raises
         ------
@@ -150,12 +162,18 @@ class InterestEngine:
             loading["adapter"] = folder / settings.adapter
         else:
             settings = _written_for(settings, Path(settings.model))  # a merged model
-        calibration = None if folder is None or refit else folder / CALIBRATION_FILE
-        forecaster = _forecaster(dataset, settings, calibration, loading)
-        titles = _titles_scorer(forecaster) if forecaster.calibration else {}
-        settings = settings if titles else settings.without_titles()
-        blend = build_blend(dataset, end, settings.blend, titles)
-        return cls(dataset, end, forecaster, blend, settings, write=write)
+        loading.setdefault("dtype", settings.precision)
+        calibrated = None if refit else folder
+        forecaster, at_hand = _forecaster(dataset, settings, calibrated, loading)
+        titles = _titles_scorer(forecaster)
+        if not titles:
+            settings = settings.without_titles()
+        ranked = settings if forecaster.calibration else settings.without_titles()
+        blend = build_blend(dataset, end, ranked.blend, titles)
+        if forecaster.calibration is None and (at_hand or titles):
+            why = _left_out(forecaster, settings, refused=at_hand is not None)
+            warnings.warn(why, stacklevel=2)
+        return cls(dataset, end, forecaster, blend, settings, write=write, at_hand=at_hand)
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
@@ -274,12 +292,20 @@ class InterestEngine:
             bounds.
         """
         history = self._as_history(user)
-        forecast, n_items = forecast or self.forecast(history), history.catalog.n_items
+        forecast, repeat = forecast or self.forecast(history), repeat or self.dataset.repeat
+        asked, n_items = self.blend.asked([history]), history.catalog.n_items
 
         def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
-            return self.rank(
-                history, n_items, forecast=forecast, edits=edits, strength=strength, repeat=repeat
+            (ranking,) = rank(
+                [forecast],
+                [history],
+                asked,
+                k=n_items,
+                strength=strength,
+                repeat=repeat,
+                edits=edits,
             )
+            return ranking
 
         fitted = self.settings.strength
         return predict_effect(forecast, edits, history, rerank, fitted, strength)
@@ -387,26 +413,51 @@ class InterestEngine:
             forecaster.prior = titles if titles.share else counting
             self.settings = replace(self.settings, titles=titles.share)
         forecaster.fit(windows)
+        self.settings = replace(self.settings, precision=forecaster.model.precision)
         if titles_scorer := _titles_scorer(forecaster):
             blend, strength = fit_ranking(self.dataset, windows, forecaster, titles_scorer)
             self.settings = replace(self.settings, blend=blend, strength=strength)
-            self.blend = build_blend(self.dataset, self.cutoff, blend, titles_scorer)
+            self.blend = self._built = build_blend(self.dataset, self.cutoff, blend, titles_scorer)
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write settings, calibration and adapter; `from_pretrained` needs nothing else."""
+        """Write settings, calibration and adapter; `from_pretrained` needs nothing else.
+
+        What was loaded and could not be used is written as it was.
+
+        Raises
+        ------
+        DataError
+            If the blend holds scorers that settings have no name for, or the folder a calibration
+            that this engine has nothing to replace with; nothing is written then.
+        """
         folder = Path(folder)
-        own = folder / self.settings.adapter
-        if (
-            self.settings.adapter
-            and own.absolute() != Path(self.forecaster.model.adapter).absolute()
-        ):
+        settings = replace(self.settings, blend=self._weights())
+        calibration = self.forecaster.calibration or self._at_hand
+        if calibration is None and (folder / CALIBRATION_FILE).exists():
+            raise DataError(
+                f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
+                "call engine.fit(), or save into another folder."
+            )
+        own = folder / settings.adapter
+        if settings.adapter and own.absolute() != Path(self.forecaster.model.adapter).absolute():
             shutil.copytree(self.forecaster.model.adapter, own, dirs_exist_ok=True)
-        write_text(folder / SETTINGS_FILE, json.dumps(asdict(self.settings), indent=1))
-        if self.forecaster.calibration is not None:
-            self.forecaster.calibration.save(folder / CALIBRATION_FILE)
-        else:
-            (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+        write_text(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=1))
+        if calibration is not None:
+            calibration.save(folder / CALIBRATION_FILE)
+
+    def _weights(self) -> Mapping[str, float]:
+        """Give the weights of the blend by the names that settings have for its scorers."""
+        if self.blend is self._built:
+            return self.settings.blend
+        named = [name_of(scorer) for scorer in self.blend.scorers]
+        strange = [shown for shown, name in zip(self.blend.names, named, strict=True) if not name]
+        if strange:
+            raise DataError(
+                f"the blend holds {', '.join(map(repr, strange))}, which settings have no name for "
+                "and could not make again: take them out of engine.blend before saving."
+            )
+        return {name: w for name, w in zip(named, self.blend.weights, strict=True) if name}
 
     def _about(self) -> AdapterAbout | None:
         """Give what the adapter says of itself, if there is one."""
@@ -492,16 +543,18 @@ def _settings(
     if not refit and (shipped / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(shipped / SETTINGS_FILE)
         if settings.hold_for(dataset, cutoff):
-            return settings if settings.model == name else settings.untuned(name), shipped
+            own_model = settings.model == name
+            return (settings, shipped) if own_model else (settings.untuned(name), None)
     return replace(fit_settings(dataset), model=name), None
 
 
 def _forecaster(
     dataset: Dataset,
     settings: EngineSettings,
-    calibration_file: Path | None,
+    calibrated: Path | None,
     loading: Mapping[str, Any],
-) -> LLMForecaster:
+) -> tuple[LLMForecaster, Calibration | None]:
+    """Load the model and the folder's calibration, and use this if it is of that very model."""
     from llmrec.evaluation.report import codec_for
     from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
@@ -513,12 +566,27 @@ def _forecaster(
     if about := AdapterAbout.find(Path(model.adapter or settings.model)):
         about.check(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if calibration_file is None or not calibration_file.is_file():
-        return LLMForecaster(model, codec, prior)
-    calibration = Calibration.load(calibration_file, dataset.catalog.categories)
-    if calibration.model == model.fingerprint:
-        if settings.titles and model.memory is not None:
-            prior = ForetoldTitles(model, codec, prior, settings.titles)
-        return LLMForecaster(model, codec, prior, calibration)
-    why = "the calibration at hand is of another model or precision"
-    return LLMForecaster(model, codec, prior, uncalibrated=why)
+    if calibrated is None or not (calibrated / CALIBRATION_FILE).is_file():
+        return LLMForecaster(model, codec, prior), None
+    at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
+    if at_hand.model != model.fingerprint:
+        why = "the calibration at hand is of another model or precision"
+        return LLMForecaster(model, codec, prior, uncalibrated=why), at_hand
+    if settings.titles and model.memory is not None:
+        prior = ForetoldTitles(model, codec, prior, settings.titles)
+    return LLMForecaster(model, codec, prior, at_hand), at_hand
+
+
+def _left_out(forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool) -> str:
+    """Say what of an uncalibrated model is left out, and the way out."""
+    model = forecaster.model
+    titles = f"the titles that {model.name} foretells"
+    if not refused:
+        return f"nothing says how far to trust {titles}: without them until engine.fit() is called."
+    lost = "its reading" + f" and {titles}" * (model.memory is not None)
+    precision = "float32" if settings.precision == "auto" else settings.precision
+    how = f", say with dtype={precision!r}" * (precision != model.precision)
+    return (
+        f"the calibration at hand is not of these weights ({model.name} in {model.precision}): "
+        f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
+    )

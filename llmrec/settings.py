@@ -28,6 +28,7 @@ STEERABLE = 0.01  # share of the NDCG that a tilt which edits act through may co
 # Scorers x windows x items. While the blend is fitted each is held twice, in float64, and what the
 # fit makes of them beside it: 24 bytes each for five scorers (tracemalloc), 3.6 GB in all.
 FITTED_SCORES = 150_000_000
+LEAST_WINDOWS = 10  # fewer fit nothing
 ALONE = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
 
 
@@ -49,6 +50,9 @@ class EngineSettings:
         How far the titles that the model foretells are trusted, see `ForetoldTitles`.
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
+    precision
+        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
+        where it was not calibrated.
     dataset
         Name of the log, which `load_dataset` takes if it is one of those that it knows.
     period, data, fitted_before
@@ -64,6 +68,7 @@ class EngineSettings:
     strength: float = 1.0
     titles: float = 0.0
     adapter: str = ""
+    precision: str = "auto"
     dataset: str = ""
     period: str = ""
     data: str = ""
@@ -80,7 +85,7 @@ class EngineSettings:
 
     def untuned(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""
-        plain = replace(self.without_titles(), model=model, adapter="")
+        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
         if not self.adapter:
             return plain
         return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
@@ -114,7 +119,7 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
         "fitted_before": str(log.timestamp.max() + INSTANT),
     }
     latest = latest_windows(log, catalog, dataset.period)
-    if len(latest) < 10:
+    if len(latest) < LEAST_WINDOWS:
         events = PeriodLength.parse(dataset.period).unit == "events"
         mix = {"mix": "all" if events else "last period"}
         return EngineSettings(counting=mix, blend=ALONE, **about)
@@ -137,7 +142,9 @@ def fit_ranking(
     Parameters
     ----------
     windows
-        So many, drawn, that there are not more than `FITTED_SCORES` scores, but at least 50.
+        So many of them, drawn, that there are no more than `FITTED_SCORES` scores (37 with four
+        scorers and a million items), and no fewer than `LEAST_WINDOWS`: from 3,750,000 items on,
+        memory grows by 960 bytes an item.
     given
         More scorers, by name. They must not have learned from the windows' targets.
 
@@ -150,7 +157,7 @@ def fit_ranking(
     catalog, repeat = dataset.catalog, dataset.repeat
     names = scorers_for(dataset.period, catalog.n_items, repeat)
     each = (len(names) + len(given)) * catalog.n_items
-    windows = draw(windows, max(50, FITTED_SCORES // each))
+    windows = draw(windows, max(LEAST_WINDOWS, FITTED_SCORES // each))
     before, histories = log_before(windows), [window.history for window in windows]
     scorers = {name: fitted_scorer(name, before, catalog) for name in names} | dict(given)
     asked = [Asked.of(scorer, histories) for scorer in scorers.values()]

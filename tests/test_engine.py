@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ import pytest
 
 import llmrec
 from llmrec import DataError, Edit, InterestEngine
+from llmrec.contracts import FloatArray
+from llmrec.data.periods import History
 from llmrec.data.readers import Dataset, read_table
 from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.calibrated import divergence
 from llmrec.ranking.foretold import ForetoldItems
-from llmrec.ranking.named import FORETOLD
+from llmrec.ranking.item_item import Ease, ItemToItem
+from llmrec.ranking.named import FORETOLD, fitted_scorer
 from llmrec.ranking.wishes import parse_wishes
-from llmrec.settings import EngineSettings, fit_settings
+from llmrec.settings import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings, fit_settings
 from tests.forecasters.fakes import FakeModel
 from tests.ranking.fakes import Foretelling
 from tests.worlds import CATEGORIES, START
@@ -216,6 +221,24 @@ def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
     assert told.edited_shares == {"War": pytest.approx(float(effect.after.category_weights[4]))}
 
 
+def test_an_effect_with_its_verification_asks_each_scorer_once(dataset: Dataset) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    asked: list[str] = []
+
+    class Counted:
+        name = "counted"
+
+        def scores(self, histories: Sequence[History]) -> FloatArray:
+            asked.extend(history.user_id for history in histories)
+            return np.zeros((len(histories), dataset.catalog.n_items))
+
+    engine.blend = Blend([*engine.blend.scorers, Counted()], [*engine.blend.weights, 1.0])
+    effect = engine.effect("u005", [Edit("War", 3.0)], strength=2.0)
+    assert effect.verify().held
+    assert effect.verify(3).held
+    assert asked == ["u005"]
+
+
 def test_a_list_is_shorter_where_the_rest_is_muted(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     edits = [Edit(name, 0.0) for name in CATEGORIES[1:]]
@@ -340,6 +363,7 @@ def test_shipped_engines_fall_back_to_the_prior_itself_where_reading_is_not_trus
         values = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
         loaded = Calibration.load(folder / "calibration.json", values["categories"])
         assert settings.fitted_before
+        assert settings.precision == "float32"  # the calibration is of these weights
         assert loaded.trusted or not loaded.bias.any()
 
 
@@ -370,7 +394,8 @@ def test_a_calibration_of_another_model_is_not_used_and_the_source_says_so(
 ) -> None:
     InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
     monkeypatch.setattr(FakeModel, "fingerprint", "fake-2")
-    engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    with pytest.warns(UserWarning, match=r"without its reading until .*engine\.fit\(\)"):
+        engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     assert "another model" in engine.forecast("u001").source.why
 
 
@@ -380,27 +405,97 @@ def test_too_few_windows_to_fit_on_are_refused_before_anything_is_read() -> None
         engine.fit()
 
 
-def test_a_model_that_foretells_titles_is_one_of_the_scorers_and_stays_it(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def engine_that_foretells(
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> InterestEngine:
+    """Fit and save an engine around a model that foretells titles."""
     monkeypatch.setattr(LanguageModel, "load", lambda name, **_: Teller())
-    model = merged(tmp_path / "model", dataset, cutoff="2020-01-01")
-    engine = InterestEngine.from_pretrained(model, data=dataset)
+    model = merged(folder, dataset, cutoff="2020-01-01")
+    with pytest.warns(UserWarning, match="titles that fake foretells"):
+        engine = InterestEngine.from_pretrained(model, data=dataset)
     assert FORETOLD not in engine.settings.blend
     engine.fit(60)
     assert FORETOLD in engine.settings.blend
     weights = {**engine.settings.blend, FORETOLD: 0.7}  # a hash earns none
     engine.settings = replace(engine.settings, blend=weights)
-    engine.save_pretrained(tmp_path)
+    engine.save_pretrained(folder)
+    return engine
+
+
+def test_a_model_that_foretells_titles_is_one_of_the_scorers_and_stays_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_that_foretells(dataset, tmp_path, monkeypatch)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     item = again.recommend("u001", k=1)[0]
     assert again.settings == engine.settings
     assert item.explanation.scorer_parts[ForetoldItems.name] < 0
-    # Not with a model that the weights were not fitted for.
-    monkeypatch.setattr(Teller, "fingerprint", "fake-2")
-    other = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
-    assert FORETOLD not in other.settings.blend
+
+
+def test_in_another_precision_titles_are_left_out_aloud_and_nothing_kept_is_lost(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, copy = tmp_path / "engine", tmp_path / "copy"
+    told = engine_that_foretells(dataset, folder, monkeypatch)
+    kept = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    monkeypatch.setattr(Teller, "fingerprint", "fake-1 rounded")
+    monkeypatch.setattr(Teller, "precision", "bfloat16")
+    message = r"fake in bfloat16.*reading and the titles.*dtype='float32', or engine\.fit\(\)"
+    with pytest.warns(UserWarning, match=message):
+        other = InterestEngine.from_pretrained(str(folder), data=dataset)
     assert ForetoldItems.name not in other.recommend("u001", k=1)[0].explanation.scorer_parts
+    assert other.settings == told.settings
+    for place in (folder, copy):
+        other.save_pretrained(place)
+        for name in (SETTINGS_FILE, CALIBRATION_FILE):
+            assert (place / name).read_bytes() == kept[name]
+    other.fit(60)
+    assert other.settings.precision == "bfloat16"
+
+
+def test_an_engine_is_loaded_in_the_precision_that_it_was_calibrated_in(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(name: str, *, dtype: str) -> FakeModel:
+        asked.append(dtype)
+        return FakeModel()
+
+    monkeypatch.setattr(LanguageModel, "load", load)
+    InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
+    InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    InterestEngine.from_pretrained(str(tmp_path), data=dataset, dtype="bfloat16")
+    InterestEngine.from_pretrained(str(tmp_path), data=dataset, refit=True)
+    assert asked == ["auto", "float32", "bfloat16", "auto"]
+
+
+def test_titles_that_nothing_was_fitted_for_are_left_out_aloud_and_no_calibration_is_removed(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_that_foretells(dataset, tmp_path, monkeypatch)
+    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    with pytest.warns(UserWarning, match=r"titles that fake foretells: .*until engine\.fit\(\)"):
+        again = InterestEngine.from_pretrained(str(tmp_path), data=dataset, refit=True)
+    with pytest.raises(DataError, match=r"calibration\.json is of another fit.*engine\.fit\(\)"):
+        again.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == kept
+
+
+def test_a_blend_of_scorers_without_a_name_is_not_saved_and_one_with_names_is(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    engine = InterestEngine.from_pretrained(data=dataset)
+    repeat = fitted_scorer("PersonalRepeat", dataset.log, dataset.catalog)
+    engine.blend = Blend((repeat, ItemToItem(Ease(77.0))), (0.4, 0.6))
+    with pytest.raises(DataError, match="'goes with what was taken', which settings have no name"):
+        engine.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    engine.blend = Blend((repeat, fitted_scorer("Cosine", dataset.log, dataset.catalog)), (0.4, 0))
+    engine.save_pretrained(tmp_path)
+    again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
+    assert again.settings.blend == {"PersonalRepeat": 0.4, "Cosine": 0.0}
+    assert again.blend.names == ("taken before",)
 
 
 def test_an_engine_is_not_fitted_on_what_its_adapter_learned_from(

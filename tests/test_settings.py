@@ -33,7 +33,7 @@ from llmrec.forecasters.spread import Spread
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.named import FORETOLD, fitted_scorer
 from llmrec.ranking.tilt import rank
-from llmrec.settings import EngineSettings, build_blend, fit_ranking, fit_settings
+from llmrec.settings import LEAST_WINDOWS, EngineSettings, build_blend, fit_ranking, fit_settings
 from tests.real_parts import needs_real_parts
 from tests.worlds import catalog, log
 
@@ -153,6 +153,23 @@ def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> No
     assert "knows" in build_blend(dataset, end, weights, given).names
     with pytest.raises(DataError, match="memory of titles"):
         build_blend(dataset, end, weights)
+
+
+@pytest.mark.parametrize(("n_scores", "n_windows"), [(4 * 25 * 23, 23), (1, LEAST_WINDOWS)])
+def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
+    monkeypatch: pytest.MonkeyPatch, n_scores: int, n_windows: int
+) -> None:
+    dataset, asked = world(), []
+    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+
+    class Counting(Knowing):
+        def scores(self, histories: Sequence[History]) -> FloatArray:
+            asked.append(len(histories))
+            return super().scores(histories)
+
+    monkeypatch.setattr("llmrec.settings.FITTED_SCORES", n_scores)
+    fit_ranking(dataset, windows, DecayedDirichlet(), {FORETOLD: Counting(windows)})
+    assert asked == [n_windows]
 
 
 def test_settings_without_titles_rank_by_the_other_scorers_or_by_what_was_taken() -> None:

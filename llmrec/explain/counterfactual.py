@@ -14,7 +14,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.evidence import percent
-from llmrec.ranking.blend import Asked, Blend, Repeat
+from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, on_top
 from llmrec.ranking.tilt import Ranking, check_k
 from llmrec.ranking.tilt import rank as rank_items
@@ -146,8 +146,7 @@ def ranks_again(
 
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
-    asked = [Asked.of(scorer, [history]) for scorer in blend.scorers]
-    kept, n_items = Blend(asked, blend.weights), history.catalog.n_items
+    kept, n_items = blend.asked([history]), history.catalog.n_items
 
     def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
         size = n_items if k is None else k

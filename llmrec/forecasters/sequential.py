@@ -17,8 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llmrec.contracts import FloatArray, Forecast, IntArray, Source
+from llmrec.data.calendar import INSTANT
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.fitted import Fitted
+from llmrec.data.interactions import Interactions
+from llmrec.data.learned import Learned
 from llmrec.data.periods import History, Window, target_counts
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -39,6 +42,7 @@ RECENT = 6  # sequences of a person to learn from, the newest
 BATCH, RATE = 32, 2e-3
 STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 900}  # BERT4Rec guesses fewer items a step
 SLICE = 256  # histories scored at a time
+NOTHING = Learned(pd.Index([], dtype="str"), None, pd.Series(dtype=np.int64))
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
 
@@ -69,7 +73,8 @@ class NextItem:
             raise DataError(f"no next-item model is called {model!r}: choose from {known}")
         self.model: Name = model
         self.prior, self.steps = prior or GlobalDrift(), steps or STEPS[model]
-        self.item_ids: pd.Index[str] = pd.Index([], dtype="str")
+        self.name = f"what comes next ({model})"
+        self.learned = NOTHING
         self.share, self.seed, self.spread = 0.0, 0, UNFITTED
         self.fitted: Fitted | None = None
         self._net: Any = None
@@ -97,8 +102,8 @@ class NextItem:
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         counted = self.prior.category_weights(histories)
-        self.item_ids = catalog.item_ids
-        taken = [items[-RECENT * LENGTH :] for items in _taken(training, validation)]
+        self.learned = _learned(training, validation)
+        taken = _newest_taken(self.learned, histories[0].log)
         rows = sequences(taken, catalog.n_items)
         if not len(rows):
             raise TrainingError(
@@ -124,16 +129,24 @@ class NextItem:
         TrainingError
             If not fitted.
         DataError
-            If a history is of another catalog.
+            If a history is of another catalog, or ends before what was learned, see `Learned`.
         """
+        if self._net is not None:
+            self.learned.check(self.name, histories)
+        return self._next(histories)
+
+    def _next(self, histories: Sequence[History]) -> FloatArray:
+        """Give what `scores` gives, of any history of the catalog."""
         if self._net is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it, or load a checkpoint")
-        if any(not history.catalog.item_ids.equals(self.item_ids) for history in histories):
+        if any(not history.catalog.item_ids.equals(self.learned.item_ids) for history in histories):
             raise DataError(f"{self.model} was fitted on another catalog: fit it on this one")
-        found = [np.empty((0, len(self.item_ids)))]
+        found = [np.empty((0, len(self.learned.item_ids)))]
         for start in range(0, len(histories), SLICE):
             part = histories[start : start + SLICE]
-            rows = newest([history.item_idx for history in part], LENGTH, len(self.item_ids))
+            rows = newest(
+                [history.item_idx for history in part], LENGTH, len(self.learned.item_ids)
+            )
             empty = torch.tensor([not history.n_events for history in part])[:, None]
             with torch.inference_mode():
                 scores = torch.log_softmax(next_scores(self._net, torch.from_numpy(rows)), dim=1)
@@ -159,7 +172,7 @@ class NextItem:
         about = {
             "model": self.model,
             "steps": self.steps,
-            "item_ids": self.item_ids.tolist(),
+            "learned": self.learned.to_dict(),
             "share": self.share,
             "seed": self.seed,
             "spread": self.spread,
@@ -186,14 +199,14 @@ class NextItem:
             counting = DecayedDirichlet(**about["counting"])
             prior = GlobalDrift(counting, power, trend, Spread(*spread))
             found = cls(about["model"], prior, steps=about["steps"])
-            found.item_ids = pd.Index(np.array(about["item_ids"], dtype=object), dtype="str")
+            found.learned = Learned.from_dict(about["learned"])
             found.share, found.seed = about["share"], about["seed"]
             found.spread = Spread(*about["spread"])
             found.fitted = Fitted.from_dict(about["fitted"])
             state = load_file(folder / PARAMETERS_FILE)
             found._popularity = state.pop("popularity")
             with torch.random.fork_rng(devices=[]):
-                found._net = new_net(found.model, len(found.item_ids)).double().eval()
+                found._net = new_net(found.model, len(found.learned.item_ids)).double().eval()
             found._net.load_state_dict(state)
             if not 0 <= found.share <= 1 or not np.isfinite((*found.spread, *spread)).all():
                 raise ValueError(f"share {found.share} or spread {found.spread} cannot be")
@@ -209,7 +222,7 @@ class NextItem:
         found = []
         for start in range(0, len(histories), SLICE):  # not all items of all people at a time
             part = histories[start : start + SLICE]
-            found.append(shares_of(np.exp(self.scores(part)) @ part[0].catalog.shares))
+            found.append(shares_of(np.exp(self._next(part)) @ part[0].catalog.shares))
         return np.concatenate(found)
 
     def _parameters(self) -> dict[str, Tensor]:
@@ -219,7 +232,7 @@ class NextItem:
         """Train a new net on (n, LENGTH + 1) rows, the learning rate falling to 0."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
-        net = new_net(self.model, len(self.item_ids)).train()
+        net = new_net(self.model, len(self.learned.item_ids)).train()
         optimizer = torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         bar = tqdm(range(self.steps), desc=self.model, disable=not sys.stderr.isatty())
@@ -238,23 +251,33 @@ class NextItem:
         return net.double().eval()
 
 
-def _taken(training: Sequence[Window], validation: Sequence[Window]) -> list[IntArray]:
-    """Items of each person in the windows, oldest first, up to where they may be learned from.
+def _learned(training: Sequence[Window], validation: Sequence[Window]) -> Learned:
+    """Say which events of each person may be learned from.
 
-    That is where their validation history ends, else their newest training target.
+    They reach to where their validation history ends, else their newest training target.
     """
     log = validation[0].history.log
     logs = {id(window.history.log): window.history.log for window in (*training, *validation)}
     if any(other.fingerprint != log.fingerprint for other in logs.values()):
         raise DataError("the windows are of several logs: cut them all from one")
-    stops = np.zeros(log.n_users, dtype=np.int64)
+    stops = log.user_offsets[:-1].copy()
     users = [window.history.user_idx for window in training]
     np.maximum.at(stops, users, [window.target.stop for window in training])
     users = [window.history.user_idx for window in validation]
     stops[users] = len(log)
     np.minimum.at(stops, users, [window.history.event_ids.stop for window in validation])
+    newest, until = stops[stops > log.user_offsets[:-1]] - 1, None
+    if validation[0].history.length.unit != "events" and len(newest):
+        until = log.timestamp[newest].max() + INSTANT
+    n_events = pd.Series(stops - log.user_offsets[:-1], index=log.user_ids)
+    return Learned(validation[0].history.catalog.item_ids, until, n_events)
+
+
+def _newest_taken(learned: Learned, log: Interactions) -> list[IntArray]:
+    """Items of each person who took any, oldest first, the newest of those learned from."""
+    starts = log.user_offsets[:-1]
     return [
-        log.item_idx[start:stop]
-        for start, stop in zip(log.user_offsets[:-1], stops, strict=True)
-        if stop > start
+        log.item_idx[max(start, start + n - RECENT * LENGTH) : start + n]
+        for start, n in zip(starts, learned.n_events, strict=True)
+        if n
     ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # when writing each pass over the weights serves all lines of a batch.
 READ_TOKENS = 2_048
 WRITE_TOKENS = 8_192
+KEPT = 256  # prompts, the newest, of which what was foretold is not read again
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class LanguageModel:
     ) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
         self.readout, self.memory = readout, memory
+        self._newest: dict[str, torch.Tensor] = {}
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -156,6 +158,11 @@ class LanguageModel:
             digest.update(f"{key}{tuple(tensor.shape)}".encode())
             digest.update(sample.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, as `load` calls it: "float32"."""
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def end(self) -> int:
@@ -286,6 +293,8 @@ class LanguageModel:
     def foretell(self, prompts: Sequence[str]) -> FloatArray:
         """(n_prompts, n_titles) probabilities of the titles of its memory to be taken next.
 
+        The `KEPT` newest prompts are not read again: a list follows its forecast, from one reading.
+
         Raises
         ------
         ValueError
@@ -294,10 +303,22 @@ class LanguageModel:
         if self.memory is None or self.readout is None:
             raise ValueError(f"{self.name} has no memory of titles")
         with torch.inference_mode():
-            states = self.slot_states(prompts, self.readout.depth)
+            states = self._read_once(prompts, self.readout.depth)
             scores = self.memory.scores(states.to(self.memory.common.device))
             found = torch.softmax(scores.double(), dim=1)
         return np.asarray(found.cpu().numpy())
+
+    def _read_once(self, prompts: Sequence[str], depth: int | None) -> torch.Tensor:
+        """Give `slot_states`, of the newest prompts as they were.
+
+        What is kept is never changed in place: of threads that ask at once the last one's stays.
+        """
+        known = self._newest
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        read = self.slot_states(new, depth)
+        known = known | {prompt: row.clone() for prompt, row in zip(new, read, strict=True)}
+        self._newest = dict([*known.items()][-KEPT:])
+        return torch.stack([known[prompt] for prompt in prompts]) if prompts else read
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
         """Log-probability of each text as what follows a prompt, which is read once a batch.

@@ -70,6 +70,10 @@ class Blend:
             np.multiply(_checked_scores(scorer, name, histories), weight, out=part)
         return parts
 
+    def asked(self, histories: Sequence[History]) -> Blend:
+        """Give the same blend for these histories only: it does not ask its scorers again."""
+        return Blend([Asked.of(scorer, histories) for scorer in self.scorers], self.weights)
+
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""
         return np.asarray(self.parts(histories).sum(axis=0), dtype=np.float64)
@@ -92,9 +96,15 @@ class Asked:
 
     @classmethod
     def of(cls, scorer: ItemScorer, histories: Sequence[History], name: str = "") -> Asked:
-        """Ask a scorer about all of them; ``name`` is another one than its own."""
+        """Ask a scorer about all of them; ``name`` is another one than its own.
+
+        Raises
+        ------
+        ValueError
+            If it gives another shape, NaN or infinity; it names the scorer.
+        """
         name = name or Blend((scorer,), (1.0,)).names[0]
-        rows = scorer.scores(histories)
+        rows = _checked_scores(scorer, name, histories) if histories else ()
         return cls(name, {_place(h): row for h, row in zip(histories, rows, strict=True)})
 
     def scores(self, histories: Sequence[History]) -> FloatArray:

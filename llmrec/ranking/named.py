@@ -66,6 +66,13 @@ def fitted_scorer(
     return scorer.fit(log, catalog, cutoff) if isinstance(scorer, Learner) else scorer
 
 
+def name_of(scorer: ItemScorer) -> str | None:
+    """Find the name under which the same scorer is made; None if it is set like none of them."""
+    if type(scorer).__name__ == FORETOLD:
+        return FORETOLD
+    return next((name for name, make in SCORERS.items() if repr(make()) == repr(scorer)), None)
+
+
 def scorers_for(period: str, n_items: int, repeat: Repeat) -> tuple[str, ...]:
     """Name the scorers to blend for a log, by its nature.
 

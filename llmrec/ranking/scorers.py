@@ -17,9 +17,9 @@ from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
+from llmrec.data.learned import Learned, check_learned
 from llmrec.data.periods import History, TimeArray, item_counts_between
 from llmrec.errors import MissingExtraError
-from llmrec.ranking.learned import Learned, check_learned
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class FakeModel:
 
     name = "fake"
     fingerprint = "fake-1"
+    precision = "float32"
     adapter = ""
     memory = None
     is_encoder_decoder = False

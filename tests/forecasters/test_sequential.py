@@ -25,18 +25,21 @@ from llmrec.data.periods import Window, events_before, make_histories, make_wind
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecasters.item_nets import LENGTH, Name, new_net, newest, next_scores, states_of
 from llmrec.forecasters.sequential import ABOUT_FILE, PARAMETERS_FILE, NextItem
+from llmrec.ranking.blend import Blend
 from tests.worlds import START, small_world
 
 ITEMS = ("a", "b", "c", "d")
 each = pytest.mark.parametrize("model", get_args(Name))
 
 
-def cycle(n_users: int = 6, n_events: int = 24) -> tuple[Interactions, Catalog]:
+def cycle(
+    n_users: int = 6, n_events: int = 24, *, person: str = "u"
+) -> tuple[Interactions, Catalog]:
     """After a comes b, after b comes c, after c comes a; d is never taken."""
     categories = [["A"], ["B"], ["C"], ["D"]]
     items = Catalog.from_frame(pd.DataFrame({"item_id": ITEMS, "categories": categories}))
     rows = [
-        (f"u{user}", ITEMS[(user + event) % 3], START + np.timedelta64(event, "h"))
+        (f"{person}{user}", ITEMS[(user + event) % 3], START + np.timedelta64(event, "h"))
         for user in range(n_users)
         for event in range(n_events)
     ]
@@ -54,9 +57,14 @@ def fitted(request: pytest.FixtureRequest) -> NextItem:
     return NextItem(request.param, steps=steps).fit(windows(2), windows(1))
 
 
+def week_before(windows: list[Window]) -> list[Window]:
+    history = windows[0].history
+    return make_windows(history.log, history.catalog, "7D", history.cutoff - np.timedelta64(7, "D"))
+
+
 def tiny(model: Name, seed: int = 0) -> NextItem:
     every = small_world()
-    return NextItem(model, steps=2).fit(every[:14], every[14:], seed=seed)
+    return NextItem(model, steps=2).fit(week_before(every), every, seed=seed)
 
 
 def test_the_cycle_is_learned(fitted: NextItem) -> None:
@@ -77,6 +85,29 @@ def test_the_forecast_is_the_next_item_in_categories(fitted: NextItem) -> None:
         assert forecast.source.model == fitted.model
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_history_that_ends_before_what_was_learned_is_refused(
+    fitted: NextItem, kept: bool, tmp_path: Path
+) -> None:
+    if kept:
+        fitted.save(tmp_path)
+        fitted = NextItem.load(tmp_path)
+    histories = make_histories(*cycle(), "1 events", START + np.timedelta64(10, "h"))
+    message = rf"'what comes next \({fitted.model}\)' saw 22 events of user 'u0'"
+    with pytest.raises(DataError, match=message):
+        fitted.scores(histories)
+    every = small_world()
+    by_weeks = tiny(fitted.model)
+    with pytest.raises(DataError, match=r"saw events up to .*fit it with an earlier cutoff"):
+        by_weeks.scores([window.history for window in week_before(every)])
+    assert len(by_weeks.forecast([window.history for window in week_before(every)])) == len(every)
+
+
+def test_two_nets_of_one_blend_go_by_different_names() -> None:
+    nets = [NextItem(model) for model in get_args(Name)]
+    assert Blend(nets, (1.0,) * len(nets)).names[0] == "what comes next (SASRec)"
+
+
 def test_scores_are_finite_log_probabilities_of_real_items(fitted: NextItem) -> None:
     scorer: ItemScorer = fitted
     scores = scorer.scores([window.history for window in windows(0)])
@@ -87,7 +118,7 @@ def test_scores_are_finite_log_probabilities_of_real_items(fitted: NextItem) -> 
 
 
 def test_a_batch_gives_what_single_calls_give_in_any_order(fitted: NextItem) -> None:
-    log, items = cycle()
+    log, items = cycle(person="newcomer")
     histories = make_histories(log, items, "1 events", START + np.timedelta64(5, "h"))
     histories += [window.history for window in windows(0)]  # short and long ones side by side
     batch = fitted.scores(histories)
@@ -97,7 +128,7 @@ def test_a_batch_gives_what_single_calls_give_in_any_order(fitted: NextItem) -> 
 
 
 def test_what_happens_after_the_cutoff_changes_nothing(fitted: NextItem) -> None:
-    log, items = cycle()
+    log, items = cycle(person="newcomer")
     cutoff = START + np.timedelta64(10, "h")
     whole = fitted.scores(make_histories(log, items, "1 events", cutoff))
     cut = fitted.scores(make_histories(events_before(log, cutoff), items, "1 events", cutoff))
@@ -105,7 +136,7 @@ def test_what_happens_after_the_cutoff_changes_nothing(fitted: NextItem) -> None
 
 
 def test_a_user_without_events_gets_what_is_popular(fitted: NextItem) -> None:
-    log, items = cycle()
+    log, items = cycle(person="newcomer")
     (nobody,) = make_histories(log, items, "1 events", START, [0])
     assert nobody.n_events == 0
     # 6 users took a, b, c alternately before validation, 22 events each; half an event for each.
@@ -155,7 +186,7 @@ def test_what_stands_in_the_padding_does_not_matter(model: Name) -> None:
 @each
 def test_the_validation_targets_are_not_learned_from(model: Name) -> None:
     every = small_world()
-    training, validation = every[:14], every[14:]
+    training, validation = week_before(every), every
     kinder = [Window(w.history, replace(w.target, stop=w.target.start + 1)) for w in validation]
     once, again = (NextItem(model, steps=2).fit(training, part) for part in (validation, kinder))
     histories = [window.history for window in every]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,31 @@ def test_a_model_with_a_memory_reads_a_prompt_alone_as_in_any_batch(model: Langu
     np.testing.assert_allclose(together, alone, atol=1e-4)
     without = LanguageModel("tiny", model.model, model.tokenizer, "", readout)
     assert np.abs(without.read(prompts, names) - together).max() > 1e-3
+
+
+def test_what_was_foretold_last_is_not_read_again(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.language.model.KEPT", 3)
+    memory, readout = memory_of(model), Readout(WIDTH, 4).eval()
+    knowing = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
+    read: list[str] = []
+
+    def slot_states(prompts: Sequence[str], depth: int | None) -> torch.Tensor:
+        read.extend(prompts)
+        return model.slot_states(prompts, depth)
+
+    monkeypatch.setattr(knowing, "slot_states", slot_states)
+    first, *others = [f"Drama:{film(TITLES[0], 'Drama') * n}" for n in range(1, 6)]
+    once = knowing.foretell([first, others[0], first])
+    again = knowing.foretell([first])
+    assert read == [first, others[0]]
+    np.testing.assert_allclose(once[[0, 2]], [again[0], again[0]], atol=1e-6)
+    knowing.foretell(others)
+    assert read == [first, *others]
+    np.testing.assert_allclose(knowing.foretell([first]), again, atol=1e-6)
+    assert read == [first, *others, first]  # four came after it, and three are kept
+    assert knowing.foretell([]).shape == (0, len(memory.keys))
 
 
 def test_lines_are_written_by_a_model_that_knows_titles(model: LanguageModel) -> None:

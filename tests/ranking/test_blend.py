@@ -14,7 +14,7 @@ from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
-from llmrec.ranking.blend import Blend, fit_blend, possible_items
+from llmrec.ranking.blend import Asked, Blend, fit_blend, possible_items
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from tests.worlds import START, small_world
 
@@ -141,6 +141,21 @@ def test_a_broken_scorer_is_named(windows: list[Window]) -> None:
         Blend([Broken(nan)], [1.0]).parts(histories)
     with pytest.raises(ValueError, match=r"'broken' gave scores of shape \(40, 24\), not"):
         Blend([RecentPopularity(), Broken(right[:, 1:])], [1.0, 1.0]).parts(histories)
+    with pytest.raises(ValueError, match=r"'broken' gave scores of shape \(39, 24\), not \(40, "):
+        Asked.of(Broken(right[1:, 1:]), histories)
+    with pytest.raises(ValueError, match=r"'broken' gave nan to item 'i004' of user 'u003'"):
+        Asked.of(Broken(nan), histories)
+
+
+def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
+    windows: list[Window],
+) -> None:
+    histories = [window.history for window in windows]
+    blend = Blend((RecentPopularity(), PersonalRepeat()), (0.5, 2.0))
+    asked = blend.asked(histories[:9])
+    assert asked.parts(histories[:9]).tobytes() == blend.parts(histories[:9]).tobytes()
+    with pytest.raises(KeyError):
+        asked.parts(histories[9:])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import pytest
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
 from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.item_item import MOST_ITEMS
+from llmrec.ranking.item_item import MOST_ITEMS, Ease, ItemToItem
 from llmrec.ranking.named import (
     FORETOLD,
     ITEMS_FOR_EASE,
     SCORERS,
     fitted_scorer,
+    name_of,
     scorers_for,
 )
 from tests.worlds import START, catalog, log
@@ -34,6 +35,12 @@ def test_every_name_is_a_scorer_that_knows_nothing_after_the_cutoff(name: str) -
     scorer = fitted_scorer(name, EVENTS, ITEMS, CUTOFF)
     histories = make_histories(EVENTS, ITEMS, "7D", CUTOFF)
     assert np.isfinite(scorer.scores(histories)).all()
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_scorer_is_found_again_by_how_it_is_set(name: str) -> None:
+    assert name_of(SCORERS[name]()) == name
+    assert name_of(ItemToItem(Ease(77.0))) is None
 
 
 @pytest.mark.parametrize(("period", "n_items", "repeat"), LOGS)

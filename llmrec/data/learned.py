@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from llmrec.data.calendar import as_time
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, PeriodLength, make_histories
+from llmrec.errors import DataError
 
 _WHOLE_PAST = PeriodLength(36_500, "days")
 
@@ -62,20 +65,35 @@ class Learned:
 
         Raises
         ------
-        ValueError
+        DataError
             Naming the scorer, the person and the way out.
         """
         for history in histories:
             if not history.catalog.item_ids.equals(self.item_ids):
-                raise ValueError(f"{name!r} was fitted on another catalog: fit it on this.")
+                raise DataError(f"{name!r} was fitted on another catalog: fit it on this.")
             if self.until is not None and history.cutoff < self.until:
-                raise ValueError(
+                raise DataError(
                     f"{name!r} saw events up to {self.until}, after the cutoff "
                     f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
                 )
             seen = int(self.n_events.get(history.user_id, 0))
             if self.until is None and seen > history.n_events:
-                raise ValueError(
+                raise DataError(
                     f"{name!r} saw {seen} events of user {history.user_id!r}, whose history holds "
                     f"{history.n_events}: fit it on a log without the others, or with a cutoff."
                 )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "item_ids": self.item_ids.tolist(),
+            "until": None if self.until is None else str(self.until),
+            "n_events": self.n_events.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Learned:
+        """Read what `to_dict` gave; DataError if the time is none."""
+        item_ids = pd.Index(np.array(values["item_ids"], dtype=object), dtype="str")
+        until = None if values["until"] is None else as_time(values["until"])
+        return cls(item_ids, until, pd.Series(values["n_events"], dtype=np.int64))
