@@ -133,7 +133,8 @@ class InterestEngine:
         write
             Whether the model words the descriptions; what they say is true either way.
         refit
-            Fit counting and blend here even if fitted settings are at hand.
+            Fit counting and blend here even if fitted settings are at hand; a calibration at hand
+            is left out, until `fit`.
         loading
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
             model is loaded in the precision that it was calibrated in, if none is given.
@@ -170,7 +171,7 @@ class InterestEngine:
             settings = settings.without_titles()
         ranked = settings if forecaster.calibration else settings.without_titles()
         blend = build_blend(dataset, end, ranked.blend, titles)
-        if forecaster.calibration is None and (at_hand or titles):
+        if not refit and forecaster.calibration is None and (at_hand or titles):
             why = _left_out(forecaster, settings, refused=at_hand is not None)
             warnings.warn(why, stacklevel=2)
         return cls(dataset, end, forecaster, blend, settings, write=write, at_hand=at_hand)

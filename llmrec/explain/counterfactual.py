@@ -230,7 +230,7 @@ def what_removes(
     """
     check_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    rank = rank_listed(rerank(tuple(edits)), item_idx)
+    rank = rank_listed(rerank(edits), item_idx)
     if rank is None or rank > k:
         return WhatRemoves(title, k, rank)
     if not names:

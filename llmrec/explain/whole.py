@@ -96,7 +96,7 @@ def explain(
     edits
         They rank already, and are told of; the change that is found comes on top of them.
     """
-    now = rerank(tuple(edits))
+    now = rerank(edits)
     rank, listed = rank_in(now, item_idx), rank_listed(now, item_idx)
     item = explain_item(now, rank - 1, history, forecast, edits) if rank else None
     change: WhatRemoves | WhyNot
@@ -119,7 +119,7 @@ def check_explanation(
 
     The parameters are those of `explain`.
     """
-    now, wrong = rerank(tuple(edits)), []
+    now, wrong = rerank(edits), []
     if explanation.n_ranked != len(now.item_idx):
         wrong.append(f"{len(now.item_idx)} items may be ranked, not {explanation.n_ranked}")
     told = explanation.item and explanation.item.item_id
