@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.contracts import Forecast, Forecaster, ItemScorer
+from llmrec.contracts import Forecast
 from llmrec.data.calendar import INSTANT, as_time
 from llmrec.data.files import write_text
 from llmrec.data.periods import (
@@ -32,11 +32,19 @@ from llmrec.explain.whole import Explanation, explain
 from llmrec.explain.wording import worded
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterAbout
+from llmrec.loading import (
+    fitted_on,
+    left_out,
+    load_forecaster,
+    settings_behind,
+    titles_scorer,
+    written_for,
+)
 from llmrec.ranking.blend import Blend, Repeat
 from llmrec.ranking.calibrated import calibrated
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.named import FORETOLD, name_of
+from llmrec.ranking.named import name_of
 from llmrec.ranking.tilt import Ranking, rank
 from llmrec.settings import (
     CALIBRATION_FILE,
@@ -44,8 +52,6 @@ from llmrec.settings import (
     EngineSettings,
     build_blend,
     fit_ranking,
-    fit_settings,
-    shipped_folder,
 )
 
 if TYPE_CHECKING:
@@ -151,28 +157,28 @@ class InterestEngine:
         DataError
             If an engine's folder is broken, or was fitted on what lies after the cutoff.
         """
-        data = data or _fitted_on(name)
+        data = data or fitted_on(name)
         dataset = load_dataset(data) if isinstance(data, str) else data
         end = dataset.log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
         dataset = replace(dataset, log=events_before(dataset.log, end))
-        settings, folder = _settings(name, dataset, end, refit)
+        settings, folder = settings_behind(name, dataset, end, refit)
         if loading.get("adapter"):
             loading["adapter"] = Path(loading["adapter"])
-            settings = replace(_written_for(settings, loading["adapter"]), adapter=ADAPTER)
+            settings = replace(written_for(settings, loading["adapter"]), adapter=ADAPTER)
         elif settings.adapter and folder is not None:
             loading["adapter"] = folder / settings.adapter
         else:
-            settings = _written_for(settings, Path(settings.model))  # a merged model
+            settings = written_for(settings, Path(settings.model))  # a merged model
         loading.setdefault("dtype", settings.precision)
         calibrated = None if refit else folder
-        forecaster, at_hand = _forecaster(dataset, settings, calibrated, loading)
-        titles = _titles_scorer(forecaster)
+        forecaster, at_hand = load_forecaster(dataset, settings, calibrated, loading)
+        titles = titles_scorer(forecaster)
         if not titles:
             settings = settings.without_titles()
         ranked = settings if forecaster.calibration else settings.without_titles()
         blend = build_blend(dataset, end, ranked.blend, titles)
         if not refit and forecaster.calibration is None and (at_hand or titles):
-            why = _left_out(forecaster, settings, refused=at_hand is not None)
+            why = left_out(forecaster, settings, refused=at_hand is not None)
             warnings.warn(why, stacklevel=2)
         return cls(dataset, end, forecaster, blend, settings, write=write, at_hand=at_hand)
 
@@ -415,10 +421,10 @@ class InterestEngine:
             self.settings = replace(self.settings, titles=titles.share)
         forecaster.fit(windows)
         self.settings = replace(self.settings, precision=forecaster.model.precision)
-        if titles_scorer := _titles_scorer(forecaster):
-            blend, strength = fit_ranking(self.dataset, windows, forecaster, titles_scorer)
+        if scorer := titles_scorer(forecaster):
+            blend, strength = fit_ranking(self.dataset, windows, forecaster, scorer)
             self.settings = replace(self.settings, blend=blend, strength=strength)
-            self.blend = self._built = build_blend(self.dataset, self.cutoff, blend, titles_scorer)
+            self.blend = self._built = build_blend(self.dataset, self.cutoff, blend, scorer)
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -483,21 +489,6 @@ class InterestEngine:
         return user if isinstance(user, History) else self.history(user)
 
 
-def _fitted_on(name: str) -> str:
-    """Name the log that an engine's folder was fitted on; of anything else the default one."""
-    file = Path(name) / SETTINGS_FILE
-    return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
-
-
-def _titles_scorer(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
-    """Give the model as a scorer of items, by its name in settings, if it foretells titles."""
-    from llmrec.ranking.foretold import ForetoldItems
-
-    if forecaster.model.memory is None:
-        return {}
-    return {FORETOLD: ForetoldItems(forecaster.model, forecaster.codec)}
-
-
 def _check_not_learned_from(
     windows: Sequence[Window], about: AdapterAbout | None, dataset: str
 ) -> None:
@@ -511,83 +502,3 @@ def _check_not_learned_from(
             f"{len(windows)} windows begin before: it may know what they are to validate. Give "
             "leave_out=learned_from(dataset), of llmrec.training.pairs."
         )
-
-
-def _written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:
-    """Write prompts like those that an adapter, or a merged model, was trained on."""
-    about = AdapterAbout.find(tuned)
-    if about is None:
-        return settings
-    budget = int(about.config.get("budget", settings.budget))
-    return replace(settings, template=about.prompt, budget=budget)
-
-
-def _settings(
-    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
-) -> tuple[EngineSettings, Path | None]:
-    """Find or fit the settings behind a name, and the engine's folder if there is one."""
-    own, shipped = Path(name), shipped_folder(dataset.name)
-    if (own / SETTINGS_FILE).is_file():
-        settings = EngineSettings.load(own / SETTINGS_FILE)
-        if refit:
-            kept = ("model", "template", "budget", "adapter")
-            fitted = replace(
-                fit_settings(dataset), **{field: getattr(settings, field) for field in kept}
-            )
-            return fitted, own
-        if settings.fitted_before and as_time(settings.fitted_before) > cutoff:
-            raise DataError(
-                f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
-                f"cutoff {cutoff}. Give a later cutoff, or refit=True."
-            )
-        return settings, own
-    if not refit and (shipped / SETTINGS_FILE).is_file():
-        settings = EngineSettings.load(shipped / SETTINGS_FILE)
-        if settings.hold_for(dataset, cutoff):
-            own_model = settings.model == name
-            return (settings, shipped) if own_model else (settings.untuned(name), None)
-    return replace(fit_settings(dataset), model=name), None
-
-
-def _forecaster(
-    dataset: Dataset,
-    settings: EngineSettings,
-    calibrated: Path | None,
-    loading: Mapping[str, Any],
-) -> tuple[LLMForecaster, Calibration | None]:
-    """Load the model and the folder's calibration, and use this if it is of that very model."""
-    from llmrec.evaluation.report import codec_for
-    from llmrec.forecasters.calibration import Calibration
-    from llmrec.forecasters.llm import LLMForecaster
-    from llmrec.forecasters.titles import ForetoldTitles
-    from llmrec.language.model import LanguageModel
-
-    model = LanguageModel.load(settings.model, **loading)
-    codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    if about := AdapterAbout.find(Path(model.adapter or settings.model)):
-        about.check(model.base_fingerprint, codec.labels, codec.template)
-    prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if calibrated is None or not (calibrated / CALIBRATION_FILE).is_file():
-        return LLMForecaster(model, codec, prior), None
-    at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
-    if at_hand.model != model.fingerprint:
-        why = "the calibration at hand is of another model or precision"
-        return LLMForecaster(model, codec, prior, uncalibrated=why), at_hand
-    if settings.titles and model.memory is not None:
-        prior = ForetoldTitles(model, codec, prior, settings.titles)
-    return LLMForecaster(model, codec, prior, at_hand), at_hand
-
-
-def _left_out(forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool) -> str:
-    """Say what of an uncalibrated model is left out, and the way out."""
-    model = forecaster.model
-    titles = f"the titles that {model.name} foretells"
-    if not refused:
-        return f"nothing says how far to trust {titles}: without them until engine.fit() is called."
-    lost = "its reading" + f" and {titles}" * (model.memory is not None)
-    precision = "float32" if settings.precision == "auto" else settings.precision
-    how = f", say with dtype={precision!r}" * (precision != model.precision)
-    return (
-        f"the calibration at hand is not of these weights ({model.name} in {model.precision}): "
-        f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
-    )

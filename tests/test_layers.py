@@ -22,6 +22,8 @@ ORDER = (
     {"evaluation"},
     {"training"},
     {"settings"},
+    {"loading"},
+    {"loading"},
     {"engine"},
     {""},
     {"printing", "sliders"},
