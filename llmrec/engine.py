@@ -332,6 +332,8 @@ class InterestEngine:
 
         Parameters
         ----------
+        item_id
+            Its id, or its whole title.
         forecast, edits, strength, repeat
             As for `recommend`: the list that they give is asked about. What would list the item
             comes on top of the edits, and the answer's ``edits`` are both together.
@@ -357,6 +359,8 @@ class InterestEngine:
 
         Parameters
         ----------
+        item_id
+            Its id, or its whole title.
         k
             How long the list is that it is on, or off; >= 1.
         forecast, edits, strength, repeat
