@@ -21,6 +21,7 @@ START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -
 START_RANKED = "<!-- what a ranking takes, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
 NDCG, UNTILTED = "ndcg@10", "llmrec, no tilt"
+LLM_TO_COUNTING = "numbers alone: the LLM's tilt above counting's"
 START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
 LISTS = (  # result file, part, and what is said of it
     ("next-period", "next period / test", "MovieLens, next period"),
@@ -212,7 +213,7 @@ def laws_and_lies() -> str:
 
 
 def lists() -> str:
-    """Write NDCG@10 of every peer and of ours, and what ours is to the best peers of a test."""
+    """Write NDCG@10 of peers and of ours; ours to the best peers, and the LLM's to counting."""
     columns: list[dict[str, Any]] = []
     for name, part, _ in LISTS:
         of_part = {
@@ -224,10 +225,12 @@ def lists() -> str:
             if metric.startswith("ratio to ") and model == UNTILTED:
                 best = metric.removeprefix("ratio to ")
                 ratios.setdefault(model, []).append(f"{with_interval(row)} of {best}")
+            elif metric.startswith(f"{NDCG} above llmrec of numbers alone"):
+                with_sign = "{value:+.4f} ({low:+.4f} to {high:+.4f})"
+                columns[-1][LLM_TO_COUNTING] = with_sign.format_map(row)
         columns[-1] |= {f"{model}, times the best": "; ".join(r) for model, r in ratios.items()}
     names = list(dict.fromkeys(name for column in columns for name in column))
-    names = [name for name in names if "persistence" not in name]
-    names.sort(key=lambda name: (name.endswith("the best"), name.startswith("llmrec")))
+    names.sort(key=lambda name: (name == LLM_TO_COUNTING, name.endswith("best"), "llmrec" in name))
     titles = " | ".join(said for *_, said in LISTS)
     lines = [f"| NDCG@10 | {titles} |", "|---" * (1 + len(LISTS)) + "|"]
     for name in names:
