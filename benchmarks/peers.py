@@ -295,7 +295,7 @@ ON_GROCERIES = [
     at(fitted(PureSvd), factors=64),
 ]
 TWO_STAGE = "Two-stage trees"
-NETS = ("SASRec", "BERT4Rec", "GRU4Rec")
+NETS = {"SASRec": (900, 1800), "BERT4Rec": (1800, 3600), "GRU4Rec": (1800, 3600, 7200)}  # steps
 
 
 def peers_of(split: Split) -> list[Peer]:
@@ -387,5 +387,7 @@ def on_groceries(repeat: Repeat) -> list[Peer]:
 
 
 def _nets() -> list[Peer]:
-    steps = (900, 1800)
-    return [Peer(name, _net, grid(model=[name], steps=steps), seeded=True) for name in NETS]
+    return [
+        Peer(name, _net, grid(model=[name], steps=steps), seeded=True)
+        for name, steps in NETS.items()
+    ]
