@@ -27,8 +27,8 @@ NAMED = (
 def record(name: str, rows: Sequence[Mapping[str, object]], **chosen: object) -> None:
     """Print rows and write them to ``results/NAME.json``, with how and where they came about.
 
-    Each row has exactly `FIELDS`; a value that is not finite is written as null. What was
-    ``chosen`` on the way, by name, stands beside them.
+    Each row has exactly `FIELDS`. What was ``chosen`` on the way, by name, stands beside them.
+    Numbers that are not finite are written as null.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def record(name: str, rows: Sequence[Mapping[str, object]], **chosen: object) ->
         "date": datetime.now(UTC).date().isoformat(),
         "versions": _versions(),
         "machine": f"{_processor()}, {os.cpu_count()} logical cores",
-        **chosen,
+        **{name: _plain(value) for name, value in chosen.items()},
         "rows": [{field: _plain(row[field]) for field in FIELDS} for row in rows],
     }
     write_text(RESULTS / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -56,6 +56,8 @@ def record(name: str, rows: Sequence[Mapping[str, object]], **chosen: object) ->
 
 def _plain(value: object) -> object:
     """Give what JSON can hold: numpy's scalars as Python's, NaN and infinities as null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inside) for key, inside in value.items()}
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

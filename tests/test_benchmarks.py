@@ -55,6 +55,15 @@ def test_a_result_names_the_versions_of_what_was_imported_and_of_nothing_else(
         assert kept["numpy"] == "numpy 1.0"
 
 
+def test_settings_that_are_not_finite_are_kept_as_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    record.record("it", [], settings={"EASE": {"half_life": np.inf, "regularization": 300.0}})
+    kept = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))["settings"]
+    assert kept == {"EASE": {"half_life": None, "regularization": 300.0}}
+
+
 def test_what_stands_before_the_last_event_in_the_file_is_history_even_at_its_moment() -> None:
     hours = np.datetime64("2020-01-01") + np.array([0, 5, 5, 5]) * np.timedelta64(1, "h")
     items = ["i0", "i1", "i2", "i3"]
