@@ -300,19 +300,11 @@ class InterestEngine:
         """
         history = self._as_history(user)
         forecast, repeat = forecast or self.forecast(history), repeat or self.dataset.repeat
-        asked, n_items = self.blend.asked([history]), history.catalog.n_items
+        asked = self.blend.asked([history])
 
         def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
-            (ranking,) = rank(
-                [forecast],
-                [history],
-                asked,
-                k=n_items,
-                strength=strength,
-                repeat=repeat,
-                edits=edits,
-            )
-            return ranking
+            again = ranks_again(history, forecast, asked, strength=strength, repeat=repeat)
+            return again(edits)
 
         fitted = self.settings.strength
         return predict_effect(forecast, edits, history, rerank, fitted, strength)
