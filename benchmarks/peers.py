@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,6 +19,7 @@ from benchmarks.ranking_splits import Split, Stage
 from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
+from llmrec.data.files import write_bytes
 from llmrec.data.learned import Learned
 from llmrec.data.periods import History, Target, Window, make_histories
 from llmrec.forecasters.sequential import NextItem
@@ -98,8 +102,39 @@ def _als(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemS
     return ImplicitALS(**settings, seed=seed).fit(stage.log, catalog)
 
 
-def _net(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
-    return NextItem(**settings).fit(whole(stage), stage.windows, seed=seed)
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a net says of a stage's histories, and the seconds that it took to learn and say it."""
+
+    rows: FloatArray
+    seconds: float
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items), of that stage's histories alone."""
+        if len(histories) != len(self.rows):
+            raise ValueError(f"kept for {len(self.rows)} histories, not {len(histories)}")
+        return self.rows
+
+
+@dataclass(frozen=True)
+class KeptNets:
+    """Builds nets. They are dear, so what they say of a stage is kept in a folder."""
+
+    folder: Path
+
+    def __call__(self, settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> Said:
+        """Give what is kept; else train, ask, and keep it in single precision."""
+        learned = "-".join(str(value) for value in settings.values())
+        path = self.folder / f"{learned}-{seed}-{stage.fingerprint[:16]}.npz"
+        if not path.exists():
+            start = time.perf_counter()
+            net = NextItem(**settings).fit(whole(stage), stage.windows, seed=seed)
+            rows = net.scores(stage.histories).astype(np.float32)
+            content = io.BytesIO()
+            np.savez_compressed(content, rows=rows, seconds=time.perf_counter() - start)
+            write_bytes(path, content.getvalue())
+        with np.load(path) as kept:
+            return Said(kept["rows"].astype(np.float64), float(kept["seconds"]))
 
 
 def whole(stage: Stage) -> list[Window]:
@@ -295,15 +330,20 @@ ON_GROCERIES = [
     at(fitted(PureSvd), factors=64),
 ]
 TWO_STAGE = "Two-stage trees"
-NETS = {"SASRec": (900, 1800), "BERT4Rec": (1800, 3600), "GRU4Rec": (1800, 3600, 7200)}  # steps
+NETS = {  # training steps
+    "SASRec": (900, 1800, 3600),
+    "BERT4Rec": (1800, 3600),
+    "GRU4Rec": (1800, 3600, 7200),
+}
 
 
-def peers_of(split: Split) -> list[Peer]:
-    """Give the peers of a split's log and rule."""
-    return on_films() if split.dataset.name == "ml-100k" else on_groceries(split.repeat)
+def peers_of(split: Split, kept: Path) -> list[Peer]:
+    """Give the peers of a split's log and rule; what nets say is kept in a folder."""
+    nets = KeptNets(kept)
+    return on_films(nets) if split.dataset.name == "ml-100k" else on_groceries(split.repeat, nets)
 
 
-def on_films() -> list[Peer]:
+def on_films(nets: Build) -> list[Peer]:
     """Peers for logs in which nothing is taken twice."""
     days = (7.0, 30.0, 90.0, 36_500.0)
     return [
@@ -332,12 +372,12 @@ def on_films() -> list[Peer]:
             fitted(ease),
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
-        *_nets(),
+        *_nets(nets),
         Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS), [{}], seeded=True),
     ]
 
 
-def on_groceries(repeat: Repeat) -> list[Peer]:
+def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
     """Peers for logs in which people take the same again."""
     frequencies = grid(half_life_days=(56.0, 84.0, 112.0, 168.0), strength=(10.0, 30.0, 100.0))
     few = grid(regularization=(1000.0,), half_life=(224.0, np.inf), per=["days"])
@@ -381,13 +421,13 @@ def on_groceries(repeat: Repeat) -> list[Peer]:
                 share=(0.3, 0.5, 0.7, 0.9),
             ),
         ),
-        *_nets(),
+        *_nets(nets),
         Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
     ]
 
 
-def _nets() -> list[Peer]:
+def _nets(build: Build) -> list[Peer]:
     return [
-        Peer(name, _net, grid(model=[name], steps=steps), seeded=True)
+        Peer(name, build, grid(model=[name], steps=steps), seeded=True)
         for name, steps in NETS.items()
     ]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import ranking_splits
-from benchmarks.peers import TWO_STAGE, Peer, Settings, peers_of
+from benchmarks.peers import TWO_STAGE, Peer, Said, Settings, peers_of
 from benchmarks.ranking_ours import OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
@@ -74,7 +74,7 @@ def main() -> None:
     name, opened = SPLITS[arguments.split]
     split = opened(load_dataset(name))
     kept = arguments.kept / arguments.split
-    peers = peers_of(split)
+    peers = peers_of(split, arguments.kept / "nets")
     chosen = arguments.peers.split(",") if arguments.peers else [peer.name for peer in peers]
     entries = {}
     for peer in peers:
@@ -117,8 +117,10 @@ def _entered(split: Split, peer: Peer, seeds: int) -> Entry:
         tests[test] = {}
         for seed in SEEDS[: seeds if peer.seeded else 1]:
             start = time.perf_counter()
-            scores = peer.build(settings, stage, catalog, seed).scores(stage.histories)
-            seconds = seconds or time.perf_counter() - start
+            scorer = peer.build(settings, stage, catalog, seed)
+            scores = scorer.scores(stage.histories)
+            took = scorer.seconds if isinstance(scorer, Said) else time.perf_counter() - start
+            seconds = seconds or took
             tests[test][str(seed)] = best_items(scores, stage, split.repeat)
     return Entry(settings, best, tests, seconds)
 

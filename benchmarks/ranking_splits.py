@@ -7,6 +7,7 @@ next-period list is judged by, for an adapter that has not seen it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,12 @@ class Stage:
     def histories(self) -> list[History]:
         """Of the windows."""
         return [window.history for window in self.windows]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the log and of whose histories are asked, up to which event."""
+        asked = "".join(f"{one.user_id} {one.event_ids.stop}\n" for one in self.histories)
+        return hashlib.sha256((self.log.fingerprint + asked).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
