@@ -329,11 +329,12 @@ ON_GROCERIES = [
     at(fitted(PureSvd), factors=32, counts="log", half_life=112.0),
     at(fitted(PureSvd), factors=64),
 ]
+NET = {"model": "GRU4Rec", "steps": 1800, "rate": 0.02}
 TWO_STAGE = "Two-stage trees"
-NETS = {  # training steps
-    "SASRec": (900, 1800, 3600),
-    "BERT4Rec": (1800, 3600),
-    "GRU4Rec": (1800, 3600, 7200),
+NETS: dict[str, Sequence[Settings]] = {
+    "SASRec": grid(steps=(900, 1800)),
+    "BERT4Rec": grid(steps=(1800, 3600)),
+    "GRU4Rec": grid(steps=(1800, 3600), rate=(0.01, 0.02)),
 }
 
 
@@ -373,7 +374,7 @@ def on_films(nets: Build) -> list[Peer]:
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
         *_nets(nets),
-        Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS), [{}], seeded=True),
+        Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS, at(nets, **NET)), [{}], seeded=True),
     ]
 
 
@@ -422,12 +423,12 @@ def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
             ),
         ),
         *_nets(nets),
-        Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
+        Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES, at(nets, **NET)), [{}], seeded=True),
     ]
 
 
 def _nets(build: Build) -> list[Peer]:
     return [
-        Peer(name, build, grid(model=[name], steps=steps), seeded=True)
-        for name, steps in NETS.items()
+        Peer(name, build, [{"model": name, **one} for one in settings], seeded=True)
+        for name, settings in NETS.items()
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import NETS, Peer, Seasonal, Settings
+from benchmarks.peers import Peer, Seasonal, Settings
 from benchmarks.ranking_splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
 from llmrec.contracts import Forecast, Forecaster, Source
 from llmrec.data.calendar import PeriodLength, as_time
@@ -61,12 +61,12 @@ def our_lists(
 ) -> dict[str, dict[str, Lists]]:
     """Give lists of validation and tests, by variant.
 
-    ``settings`` are those that validation chose for the peers; all join but nets, which are dear.
+    ``settings`` are those that validation chose for the peers; all join.
     With an adapter there are two blends: with the titles that it foretells, and of numbers alone,
     where a tilt to its forecast is all that it brings.
     """
     tuned = None if adapter is None else _opened(split, adapter)
-    joined = [peer for peer in peers if peer.name in settings and peer.name not in NETS]
+    joined = [peer for peer in peers if peer.name in settings]
     stages = ("validation", *split.tests)
     scorers = {
         name: list(_scorers(split, split.stage(name), joined, settings, tuned)) for name in stages

@@ -63,16 +63,26 @@ class NextItem:
         The counting mixed in; fitted on the validation windows if it is not yet.
     steps
         Training steps of `BATCH` sequences; None: as `STEPS` says.
+    rate
+        What the learning rate falls from; > 0.
     """
 
     def __init__(
-        self, model: Name, prior: GlobalDrift | None = None, *, steps: int | None = None
+        self,
+        model: Name,
+        prior: GlobalDrift | None = None,
+        *,
+        steps: int | None = None,
+        rate: float = RATE,
     ) -> None:
         if model not in get_args(Name):
             known = ", ".join(get_args(Name))
             raise DataError(f"no next-item model is called {model!r}: choose from {known}")
         self.model: Name = model
-        self.prior, self.steps = prior or GlobalDrift(), steps or STEPS[model]
+        if not 0 < rate < np.inf:
+            raise DataError(f"the rate must be finite and > 0, not {rate}")
+        self.prior = prior or GlobalDrift()
+        self.steps, self.rate = steps or STEPS[model], rate
         self.name = f"what comes next ({model})"
         self.learned = NOTHING
         self.share, self.seed, self.spread = 0.0, 0, UNFITTED
@@ -172,6 +182,7 @@ class NextItem:
         about = {
             "model": self.model,
             "steps": self.steps,
+            "rate": self.rate,
             "learned": self.learned.to_dict(),
             "share": self.share,
             "seed": self.seed,
@@ -198,7 +209,7 @@ class NextItem:
             power, trend, spread = about["prior"]
             counting = DecayedDirichlet(**about["counting"])
             prior = GlobalDrift(counting, power, trend, Spread(*spread))
-            found = cls(about["model"], prior, steps=about["steps"])
+            found = cls(about["model"], prior, steps=about["steps"], rate=about["rate"])
             found.learned = Learned.from_dict(about["learned"])
             found.share, found.seed = about["share"], about["seed"]
             found.spread = Spread(*about["spread"])
@@ -233,7 +244,7 @@ class NextItem:
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
         net = new_net(self.model, len(self.learned.item_ids)).train()
-        optimizer = torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.98))
+        optimizer = torch.optim.Adam(net.parameters(), lr=self.rate, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         bar = tqdm(range(self.steps), desc=self.model, disable=not sys.stderr.isatty())
         for step in bar:

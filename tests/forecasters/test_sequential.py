@@ -249,6 +249,9 @@ def test_nothing_is_forecast_before_a_fit_or_for_another_catalog(fitted: NextIte
         fitted.scores(histories)
     with pytest.raises(DataError, match="'Caser'"):
         NextItem("Caser")  # type: ignore[arg-type]
+    for rate in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="rate must be finite"):
+            NextItem("SASRec", rate=rate)
 
 
 def test_a_loss_that_is_no_number_leaves_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
