@@ -333,7 +333,7 @@ NET = {"model": "GRU4Rec", "steps": 1800, "rate": 0.02}
 TWO_STAGE = "Two-stage trees"
 NETS: dict[str, Sequence[Settings]] = {
     "SASRec": grid(steps=(900, 1800)),
-    "BERT4Rec": grid(steps=(1800, 3600)),
+    "BERT4Rec": grid(steps=(1800, 3600), rate=[0.005]),
     "GRU4Rec": grid(steps=(1800, 3600), rate=(0.01, 0.02)),
 }
 
