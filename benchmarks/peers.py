@@ -329,7 +329,7 @@ ON_GROCERIES = [
     at(fitted(PureSvd), factors=32, counts="log", half_life=112.0),
     at(fitted(PureSvd), factors=64),
 ]
-NET = {"model": "GRU4Rec", "steps": 1800, "rate": 0.02}
+NET: Settings = {"model": "GRU4Rec", "steps": 1800, "rate": 0.02}
 TWO_STAGE = "Two-stage trees"
 NETS: dict[str, Sequence[Settings]] = {
     "SASRec": grid(steps=(900, 1800)),
@@ -374,7 +374,7 @@ def on_films(nets: Build) -> list[Peer]:
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
         *_nets(nets),
-        Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS, at(nets, **NET)), [{}], seeded=True),
+        *_two_stages("exclude", ON_FILMS, nets),
     ]
 
 
@@ -423,7 +423,15 @@ def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
             ),
         ),
         *_nets(nets),
-        Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES, at(nets, **NET)), [{}], seeded=True),
+        *_two_stages(repeat, ON_GROCERIES, nets),
+    ]
+
+
+def _two_stages(repeat: Repeat, first: Sequence[Build], nets: Build) -> list[Peer]:
+    with_net = second_stage(repeat, *first, at(nets, **NET))
+    return [
+        Peer(TWO_STAGE, second_stage(repeat, *first), [{}], seeded=True),
+        Peer(f"{TWO_STAGE} with {NET['model']}", with_net, [{}], seeded=True),
     ]
 
 

@@ -152,7 +152,7 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
                 yield about | _value("seconds", entry.seconds, len(ndcg[name]))
         peers = [name for name in entries if not name.startswith(OURS)]
         ours = [name for name in entries if name not in peers]
-        first = [name for name in peers if name != TWO_STAGE]
+        first = [name for name in peers if not name.startswith(TWO_STAGE)]
         means = {name: float(np.nanmean(ndcg[name])) for name in peers}
         for best in dict.fromkeys(
             (max(peers, key=means.__getitem__), max(first, key=means.__getitem__))
