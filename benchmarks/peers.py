@@ -334,7 +334,7 @@ TWO_STAGE = "Two-stage trees"
 NETS: dict[str, Sequence[Settings]] = {
     "SASRec": grid(steps=(900, 1800)),
     "BERT4Rec": grid(steps=(1800, 3600), rate=[0.005]),
-    "GRU4Rec": grid(steps=(1800, 3600), rate=(0.01, 0.02)),
+    "GRU4Rec": grid(steps=(1800, 3600), rate=[0.02]),
 }
 
 
@@ -347,6 +347,7 @@ def peers_of(split: Split, kept: Path) -> list[Peer]:
 def on_films(nets: Build) -> list[Peer]:
     """Peers for logs in which nothing is taken twice."""
     days = (7.0, 30.0, 90.0, 36_500.0)
+    with_net = second_stage("exclude", *ON_FILMS, at(nets, **NET))
     return [
         Peer("Popular lately", unfitted(popular), grid(days=days)),
         Peer("ItemKNN", fitted(neighbours), grid(neighbours=(10, 20, 50, 100, 200))),
@@ -374,7 +375,8 @@ def on_films(nets: Build) -> list[Peer]:
             grid(regularization=(100.0, 300.0, 1000.0, 2000.0), half_life=FADES),
         ),
         *_nets(nets),
-        *_two_stages("exclude", ON_FILMS, nets),
+        Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS), [{}], seeded=True),
+        Peer(f"{TWO_STAGE} with {NET['model']}", with_net, [{}], seeded=True),
     ]
 
 
@@ -423,15 +425,7 @@ def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
             ),
         ),
         *_nets(nets),
-        *_two_stages(repeat, ON_GROCERIES, nets),
-    ]
-
-
-def _two_stages(repeat: Repeat, first: Sequence[Build], nets: Build) -> list[Peer]:
-    with_net = second_stage(repeat, *first, at(nets, **NET))
-    return [
-        Peer(TWO_STAGE, second_stage(repeat, *first), [{}], seeded=True),
-        Peer(f"{TWO_STAGE} with {NET['model']}", with_net, [{}], seeded=True),
+        Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
     ]
 
 

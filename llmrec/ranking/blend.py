@@ -122,6 +122,7 @@ def fit_blend(
     *,
     l2: float = 1e-3,
     repeat: Repeat = "allow",
+    contested: int = 0,
 ) -> Blend:
     """Find the weights that make the windows' target items most likely.
 
@@ -137,12 +138,18 @@ def fit_blend(
         > 0 pulls the weights to 0, and makes them unique where two scorers agree.
     repeat
         "exclude": the softmax runs over unseen items, and only unseen targets count.
+    contested
+        If not 0: twice more, fit the weights among the items that a list could hold, each person's
+        so many best. An item that came often counts as one that came once, as it does in a list.
 
     Raises
     ------
     ValueError
-        If no window has a target event that counts, or a scorer misbehaves (see `Blend.parts`).
+        If no window has a target event that counts, ``contested`` is 1 or negative, or a scorer
+        misbehaves (see `Blend.parts`).
     """
+    if contested < 0 or contested == 1:
+        raise ValueError(f"contested is 0, or at least 2 items, not {contested}")
     shares = [_target_shares(window, repeat) for window in windows]
     kept = [index for index, share in enumerate(shares) if share.any()]
     if not kept:
@@ -153,7 +160,11 @@ def fit_blend(
     histories = [windows[index].history for index in kept]
     scores = Blend(scorers, (1.0,) * len(scorers)).parts(histories)
     possible = np.stack([possible_items(history, repeat) for history in histories])
-    weights = _most_likely_weights(scores, np.stack([shares[i] for i in kept]), possible, l2)
+    came = np.stack([shares[index] for index in kept])
+    weights = _most_likely_weights(scores, came, possible, l2)
+    for _ in range(2 if contested else 0):
+        among = _contested(scores, came, possible, weights, contested)
+        weights = _most_likely_weights(*among, l2) if among[1].size else weights
     return Blend(tuple(scorers), tuple(float(weight) for weight in weights))
 
 
@@ -200,6 +211,19 @@ def _most_likely_weights(
     start = np.full(n_scorers, 1 / n_scorers)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * n_scorers)
     return np.asarray(found.x, dtype=np.float64)
+
+
+def _contested(
+    scores: FloatArray, came: FloatArray, possible: BoolArray, weights: FloatArray, n: int
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Keep each person's n best items under the weights, and those for whom some of them came."""
+    blended = np.where(possible, np.tensordot(weights, scores, 1), -np.inf)
+    best = np.argsort(-blended, axis=1, kind="stable")[:, :n]
+    rows = np.arange(len(best))[:, None]
+    found = (came[rows, best] > 0).astype(np.float64)
+    some = found.any(axis=1)
+    shares = found[some] / found[some].sum(axis=1, keepdims=True)
+    return scores[:, rows, best][:, some], shares, possible[rows, best][some]
 
 
 def _checked_scores(scorer: ItemScorer, name: str, histories: Sequence[History]) -> FloatArray:

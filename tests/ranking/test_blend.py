@@ -116,6 +116,47 @@ def test_scorers_that_agree_share_the_weight(windows: list[Window]) -> None:
     assert left == pytest.approx(right, rel=1e-3)
 
 
+def test_weights_fitted_among_the_contested_put_the_right_item_first_more_often() -> None:
+    windows = small_world(n_users=200, n_periods=3)
+    rng = np.random.default_rng(0)
+    log, n_items = windows[0].history.log, windows[0].history.catalog.n_items
+    taste, contested = rng.normal(size=(200, n_items)), np.arange(n_items) < 3
+    best = taste[:, :3].argmax(axis=1)
+    for window in windows:
+        target = slice(window.target.start, window.target.stop)
+        elsewhere = rng.integers(3, n_items, window.target.n_events)
+        often = rng.random(window.target.n_events) < 0.8
+        log.item_idx[target] = np.where(often, best[window.history.user_idx], elsewhere)
+    where = Fixed(np.where(contested, 3 - 0.8 * taste, 0.0), "where it is, but not which")
+    scorers: list[ItemScorer] = [Fixed(taste, "which"), where]
+
+    def right(blend: Blend) -> float:
+        first = blend.scores([window.history for window in windows]).argmax(axis=1)
+        return float(np.mean(first == best))
+
+    likeliest, contesting = (fit_blend(scorers, windows, contested=n) for n in (0, 3))
+    assert right(contesting) > right(likeliest) + 0.02
+
+
+def test_with_all_items_contested_an_item_that_came_often_counts_once() -> None:
+    windows = small_world(n_users=40)
+    scorers: list[ItemScorer] = [PersonalRepeat(), *random_scorers(windows, 1)]
+    n_items = windows[0].history.catalog.n_items
+    found = fit_blend(scorers, windows, contested=n_items)
+    for window in windows:
+        target = slice(window.target.start, window.target.stop)
+        window.history.log.item_idx[target] = window.target.item_idx[0]
+    once, often = (fit_blend(scorers, windows, contested=n) for n in (n_items, 0))
+    assert once.weights == pytest.approx(often.weights)
+    assert once.weights != found.weights
+
+
+@pytest.mark.parametrize("contested", [-1, 1])
+def test_one_contested_item_is_no_contest(windows: list[Window], contested: int) -> None:
+    with pytest.raises(ValueError, match="contested is 0, or at least 2 items"):
+        fit_blend([PersonalRepeat()], windows, contested=contested)
+
+
 def test_excluding_repeats_ignores_users_who_only_repeat(windows: list[Window]) -> None:
     only_repeats = [
         window
