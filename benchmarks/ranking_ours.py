@@ -14,7 +14,7 @@ from llmrec.data.calendar import PeriodLength, as_time
 from llmrec.data.periods import History, target_counts
 from llmrec.errors import DataError
 from llmrec.evaluation.report import codec_for
-from llmrec.evaluation.tuning import fit_strength, sharpened
+from llmrec.evaluation.tuning import fit_strength
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.titles import ForetoldTitles
@@ -28,6 +28,7 @@ from llmrec.ranking.named import FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.tilt import rank
 
+CONTESTED = 50  # items a person among which the blend's weights are fitted
 OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"
 
 
@@ -99,11 +100,10 @@ def _blends(
         for stage, of_stage in scorers.items()
     }
     windows = split.validation.windows
-    likeliest = fit_blend(joined["validation"], windows, repeat=split.repeat)
-    weights = sharpened(likeliest, windows, repeat=split.repeat, k=K).weights
-    told = zip(likeliest.names, weights, strict=True)
+    fitted = fit_blend(joined["validation"], windows, repeat=split.repeat, contested=CONTESTED)
+    told = zip(fitted.names, fitted.weights, strict=True)
     print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told if weight), flush=True)
-    return {stage: Blend(of_stage, weights) for stage, of_stage in joined.items()}
+    return {stage: Blend(of_stage, fitted.weights) for stage, of_stage in joined.items()}
 
 
 def _forecasters(
