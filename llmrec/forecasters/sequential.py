@@ -39,8 +39,9 @@ from llmrec.forecasters.mixing import fit_share, mixed, shares_of
 from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
 
 RECENT = 6  # sequences of a person to learn from, the newest
-BATCH, RATE = 32, 2e-3
-STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 900}  # BERT4Rec guesses fewer items a step
+BATCH = 32
+STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 1800}  # BERT4Rec guesses fewer items a step
+RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2}
 SLICE = 256  # histories scored at a time
 NOTHING = Learned(pd.Index([], dtype="str"), None, pd.Series(dtype=np.int64))
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
@@ -64,7 +65,7 @@ class NextItem:
     steps
         Training steps of `BATCH` sequences; None: as `STEPS` says.
     rate
-        What the learning rate falls from; > 0.
+        What the learning rate falls from, > 0; None: as `RATES` says.
     """
 
     def __init__(
@@ -73,16 +74,16 @@ class NextItem:
         prior: GlobalDrift | None = None,
         *,
         steps: int | None = None,
-        rate: float = RATE,
+        rate: float | None = None,
     ) -> None:
         if model not in get_args(Name):
             known = ", ".join(get_args(Name))
             raise DataError(f"no next-item model is called {model!r}: choose from {known}")
         self.model: Name = model
-        if not 0 < rate < np.inf:
+        if rate is not None and not 0 < rate < np.inf:
             raise DataError(f"the rate must be finite and > 0, not {rate}")
         self.prior = prior or GlobalDrift()
-        self.steps, self.rate = steps or STEPS[model], rate
+        self.steps, self.rate = steps or STEPS[model], rate or RATES[model]
         self.name = f"what comes next ({model})"
         self.learned = NOTHING
         self.share, self.seed, self.spread = 0.0, 0, UNFITTED
