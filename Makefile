@@ -55,11 +55,21 @@ bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	$(BIN)/python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
 	$(BIN)/python -m benchmarks.tables
 
-RANKS := $(BIN)/python -m benchmarks.ranking_peers
+# RecTools excludes our numpy and pandas, so it gets an environment of its own.
+RECTOOLS := .venv-rectools/.installed
+
+$(RECTOOLS):
+	rm -f $@
+	$(PYTHON) -m venv .venv-rectools
+	.venv-rectools/bin/python -m pip install torch==2.13.0 -c .ci/rectools-constraints.txt
+	.venv-rectools/bin/python -m pip install 'rectools[torch]' -c .ci/rectools-constraints.txt
+	touch $@
+
+RANKS := $(BIN)/python -m benchmarks.ranking_peers --rectools .venv-rectools/bin/python
 FILMS := runs/ml-next-period
 GROCERIES := --adapter llmrec/engines/completejourney/adapter --peers "Popular lately,Personal frequency,Personal frequency with season,ItemKNN,EASE,EASE with season,PureSVD,iALS,Successors,TIFU-KNN,Two-stage trees"
 
-bench-ranking: $(INSTALLED)  ## rankings against peers, on five splits: hours, and 17 GB
+bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against peers, on five splits: hours, and 17 GB
 	$(BIN)/python -m benchmarks.ranking_splits --out $(FILMS)
 	$(BIN)/python -m benchmarks.ranking_adapter --data $(FILMS) --out pairs/ml-next-period
 	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(FILMS) \
@@ -72,5 +82,5 @@ bench-ranking: $(INSTALLED)  ## rankings against peers, on five splits: hours, a
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-rectools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -116,11 +116,18 @@ class Said:
         return self.rows
 
 
+def next_item(settings: Settings, stage: Stage, seed: int) -> FloatArray:
+    """Train one of our nets and ask it: (n_windows, n_items)."""
+    net = NextItem(**settings).fit(whole(stage), stage.windows, seed=seed)
+    return net.scores(stage.histories)
+
+
 @dataclass(frozen=True)
 class KeptNets:
     """Builds nets. They are dear, so what they say of a stage is kept in a folder."""
 
     folder: Path
+    ask: Callable[[Settings, Stage, int], FloatArray] = next_item
 
     def __call__(self, settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> Said:
         """Give what is kept; else train, ask, and keep it in single precision."""
@@ -128,8 +135,7 @@ class KeptNets:
         path = self.folder / f"{learned}-{seed}-{stage.fingerprint[:16]}.npz"
         if not path.exists():
             start = time.perf_counter()
-            net = NextItem(**settings).fit(whole(stage), stage.windows, seed=seed)
-            rows = net.scores(stage.histories).astype(np.float32)
+            rows = self.ask(settings, stage, seed).astype(np.float32)
             content = io.BytesIO()
             np.savez_compressed(content, rows=rows, seconds=time.perf_counter() - start)
             write_bytes(path, content.getvalue())

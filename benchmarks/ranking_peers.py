@@ -25,6 +25,7 @@ from benchmarks.peers import TWO_STAGE, Peer, Said, Settings, peers_of
 from benchmarks.ranking_ours import OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
+from benchmarks.rectools_peers import RECTOOLS, rectools_peers
 from llmrec.contracts import FloatArray
 from llmrec.data.files import write_text
 from llmrec.data.readers import Dataset, load_dataset
@@ -74,8 +75,13 @@ def main() -> None:
     name, opened = SPLITS[arguments.split]
     split = opened(load_dataset(name))
     kept = arguments.kept / arguments.split
-    peers = peers_of(split, arguments.kept / "nets")
-    chosen = arguments.peers.split(",") if arguments.peers else [peer.name for peer in peers]
+    nets = arguments.kept / "nets"
+    blended = peers_of(split, nets)
+    peers = [*blended, *rectools_peers(nets, arguments.rectools)]
+    chosen = set(arguments.peers.split(",") if arguments.peers else (peer.name for peer in peers))
+    if not arguments.rectools.exists():
+        print(f"{', '.join(RECTOOLS)}: only as they are kept, for want of {arguments.rectools}")
+        chosen -= set(RECTOOLS)
     entries = {}
     for peer in peers:
         path = kept / f"{peer.name}.json"
@@ -85,7 +91,7 @@ def main() -> None:
             entries[peer.name] = Entry(**json.loads(path.read_text(encoding="utf-8")))
             print(f"{peer.name}: {entries[peer.name].validation:.4f} on validation", flush=True)
     settings = {name: entry.settings for name, entry in entries.items()}
-    for variant, lists in our_lists(split, peers, settings, arguments.adapter).items():
+    for variant, lists in our_lists(split, blended, settings, arguments.adapter).items():
         score = _mean_ndcg(split, "validation", lists["validation"])
         tests = {test: {"0": lists[test]} for test in split.tests}
         entries[variant] = Entry({}, score, tests, float("nan"))
@@ -99,6 +105,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kept", type=Path, default=Path("ranking-peers"))
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of what is trained")
     parser.add_argument("--peers", help="fit these only, with commas; others as they are kept")
+    parser.add_argument(
+        "--rectools",
+        type=Path,
+        default=Path(".venv-rectools/bin/python"),
+        help="a Python that has RecTools; without it, its nets are left out",
+    )
     return parser.parse_args()
 
 
