@@ -77,7 +77,7 @@ def main() -> None:
     kept = arguments.kept / arguments.split
     nets = arguments.kept / "nets"
     blended = peers_of(split, nets)
-    peers = [*blended, *rectools_peers(nets, arguments.rectools)]
+    peers = [*blended, *rectools_peers(name, nets, arguments.rectools)]
     chosen = set(arguments.peers.split(",") if arguments.peers else (peer.name for peer in peers))
     if not arguments.rectools.exists():
         print(f"{', '.join(RECTOOLS)}: only as they are kept, for want of {arguments.rectools}")

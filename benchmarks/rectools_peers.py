@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.peers import KeptNets, Peer, Settings, grid
+from benchmarks.peers import KeptNets, Peer, Settings
 from benchmarks.ranking_splits import Stage
 from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.interactions import Interactions
@@ -25,13 +25,12 @@ SIZES = {  # of our own nets
     "n_heads": HEADS,
     "batch_size": BATCH,
 }
-EPOCHS, RATE = (8, 16), 4e-3
+RATE = 4e-3
 RECTOOLS = {
-    "SASRec of RecTools": grid(model=["SASRecModel"], epochs=EPOCHS, lr=[RATE], dropout_rate=[0.4]),
-    "BERT4Rec of RecTools": grid(
-        model=["BERT4RecModel"], epochs=EPOCHS, lr=[RATE], mask_prob=[0.3]
-    ),
+    "SASRec of RecTools": {"model": "SASRecModel", "lr": RATE, "dropout_rate": 0.4},
+    "BERT4Rec of RecTools": {"model": "BERT4RecModel", "lr": RATE, "mask_prob": 0.3},
 }
+EPOCHS = {"ml-100k": (8, 16), "completejourney": (1,)}  # the latter's are ten times as long
 SCRIPT = Path(__file__).with_name("rectools_nets.py")
 
 
@@ -72,7 +71,10 @@ def pieces(log: Interactions) -> IntArray:
     return np.asarray(log.user_idx + newer // LENGTH * log.n_users)
 
 
-def rectools_peers(folder: Path, python: Path) -> list[Peer]:
-    """Give the peers; what they say is kept in a folder, as what our own nets say is."""
+def rectools_peers(dataset: str, folder: Path, python: Path) -> list[Peer]:
+    """Give a log's peers; what they say is kept in a folder, as what our own nets say is."""
     build = KeptNets(folder, OtherPython(python))
-    return [Peer(name, build, settings, seeded=True) for name, settings in RECTOOLS.items()]
+    return [
+        Peer(name, build, [own | {"epochs": n} for n in EPOCHS[dataset]], seeded=True)
+        for name, own in RECTOOLS.items()
+    ]
