@@ -67,7 +67,7 @@ $(RECTOOLS):
 
 RANKS := $(BIN)/python -m benchmarks.ranking_peers --rectools .venv-rectools/bin/python
 FILMS := runs/ml-next-period
-GROCERIES := --adapter llmrec/engines/completejourney/adapter --peers "Popular lately,Personal frequency,Personal frequency with season,ItemKNN,EASE,EASE with season,PureSVD,iALS,Successors,TIFU-KNN,Two-stage trees"
+GROCERIES := --adapter llmrec/engines/completejourney/adapter
 
 bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against peers, on five splits: hours, and 17 GB
 	$(BIN)/python -m benchmarks.ranking_splits --out $(FILMS)
