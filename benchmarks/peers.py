@@ -337,6 +337,7 @@ ON_GROCERIES = [
 ]
 NET: Settings = {"model": "GRU4Rec", "steps": 1800, "rate": 0.02}
 TWO_STAGE = "Two-stage trees"
+WITH_NET = f"{TWO_STAGE} with {NET['model']}"
 NETS: dict[str, Sequence[Settings]] = {
     "SASRec": grid(steps=(900, 1800)),
     "BERT4Rec": grid(steps=(1800, 3600), rate=[0.005]),
@@ -382,7 +383,7 @@ def on_films(nets: Build) -> list[Peer]:
         ),
         *_nets(nets),
         Peer(TWO_STAGE, second_stage("exclude", *ON_FILMS), [{}], seeded=True),
-        Peer(f"{TWO_STAGE} with {NET['model']}", with_net, [{}], seeded=True),
+        Peer(WITH_NET, with_net, [{}], seeded=True),
     ]
 
 

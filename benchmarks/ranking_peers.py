@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import ranking_splits
-from benchmarks.peers import TWO_STAGE, Peer, Said, Settings, peers_of
+from benchmarks.peers import TWO_STAGE, WITH_NET, Peer, Said, Settings, peers_of
 from benchmarks.ranking_ours import OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
@@ -150,7 +150,10 @@ def _judged(split: Split, stage: str, lists: Lists, metric: Callable[..., float]
 
 
 def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]]:
-    """Give each model's means over seeds, and what ours is to the best peer of that test."""
+    """Give each model's means over seeds, and what ours is to the best peers of that test.
+
+    These are the best of all, of all but trees that read a net, and of one stage.
+    """
     for test in split.tests:
         ndcg = {name: _over_seeds(split, test, one, ndcg_at) for name, one in entries.items()}
         for name, entry in entries.items():
@@ -164,11 +167,11 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
                 yield about | _value("seconds", entry.seconds, len(ndcg[name]))
         peers = [name for name in entries if not name.startswith(OURS)]
         ours = [name for name in entries if name not in peers]
-        first = [name for name in peers if not name.startswith(TWO_STAGE)]
+        plain = [name for name in peers if name != WITH_NET]
+        first = [name for name in plain if name != TWO_STAGE]
         means = {name: float(np.nanmean(ndcg[name])) for name in peers}
-        for best in dict.fromkeys(
-            (max(peers, key=means.__getitem__), max(first, key=means.__getitem__))
-        ):
+        strongest = (max(group, key=means.__getitem__) for group in (peers, plain, first))
+        for best in dict.fromkeys(strongest):
             for name in ours:
                 about = _about(split, test, name, [0])
                 yield from _compared(about, best, ndcg[name], ndcg[best])
