@@ -30,6 +30,7 @@ from llmrec.ranking.tilt import rank
 
 CONTESTED = 50  # items a person among which the blend's weights are fitted
 OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"
+NUMBERS = f"{OURS} of numbers alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def our_lists(
     }
     forecasters = _forecasters(split, tuned)
     found: dict[str, dict[str, Lists]] = {}
-    for name, left_out in ((OURS, ""), (f"{OURS} of numbers alone", FORETOLD)):
+    for name, left_out in ((OURS, ""), (NUMBERS, FORETOLD)):
         if left_out and tuned is None:
             continue
         blends = _blends(split, scorers, left_out)

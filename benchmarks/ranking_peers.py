@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks import ranking_splits
-from benchmarks.peers import TWO_STAGE, WITH_NET, Peer, Said, Settings, peers_of
-from benchmarks.ranking_ours import OURS, TUNED, our_lists
+from benchmarks.peers import NETS, TWO_STAGE, WITH_NET, Peer, Said, Settings, peers_of
+from benchmarks.ranking_ours import NUMBERS, OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
 from benchmarks.rectools_peers import RECTOOLS, rectools_peers
@@ -91,11 +91,14 @@ def main() -> None:
             entries[peer.name] = Entry(**json.loads(path.read_text(encoding="utf-8")))
             print(f"{peer.name}: {entries[peer.name].validation:.4f} on validation", flush=True)
     settings = {name: entry.settings for name, entry in entries.items()}
+    if arguments.plain:
+        blended = [peer for peer in blended if peer.name not in (*NETS, TWO_STAGE, WITH_NET)]
     for variant, lists in our_lists(split, blended, settings, arguments.adapter).items():
         score = _mean_ndcg(split, "validation", lists["validation"])
         tests = {test: {"0": lists[test]} for test in split.tests}
         entries[variant] = Entry({}, score, tests, float("nan"))
-    record(f"ranking_{arguments.split}", list(_rows(split, entries)), settings=settings)
+    part = "_plain" if arguments.plain else ""
+    record(f"ranking_{arguments.split}{part}", list(_rows(split, entries)), settings=settings)
 
 
 def _arguments() -> argparse.Namespace:
@@ -105,6 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kept", type=Path, default=Path("ranking-peers"))
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of what is trained")
     parser.add_argument("--peers", help="fit these only, with commas; others as they are kept")
+    parser.add_argument("--plain", action="store_true", help="blend no nets, no trees")
     parser.add_argument(
         "--rectools",
         type=Path,
@@ -175,14 +179,20 @@ def _rows(split: Split, entries: Mapping[str, Entry]) -> Iterator[dict[str, Any]
             for name in ours:
                 about = _about(split, test, name, [0])
                 yield from _compared(about, best, ndcg[name], ndcg[best])
-        for name in ours:
-            other = name.replace(TUNED, "counting")
-            if other != name:
-                about = _about(split, test, name, [0])
-                yield from _measured(about, f"ndcg@10 above {other}", ndcg[name] - ndcg[other])
+        for name, other in _with_and_without(ours):
+            about = _about(split, test, name, [0])
+            yield from _measured(about, f"ndcg@10 above {other}", ndcg[name] - ndcg[other])
     for name, entry in entries.items():
         n = len(split.validation.windows)
         yield _about(split, "validation", name, [0]) | _value("ndcg@10", entry.validation, n)
+
+
+def _with_and_without(ours: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Give a tilt to the LLM beside that to counting, and a blend with its titles beside none."""
+    for name in ours:
+        for other in (name.replace(TUNED, "counting"), name.replace(f"{OURS},", f"{NUMBERS},")):
+            if other != name and other in ours:
+                yield name, other
 
 
 def _over_seeds(split: Split, test: str, entry: Entry, metric: Callable[..., float]) -> FloatArray:
