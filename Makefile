@@ -75,6 +75,7 @@ bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against peers, on five spli
 	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(FILMS) \
 	    --pairs pairs/ml-next-period --out $(FILMS)-adapter --lines.epochs 0 --renamed 0 --epochs 7
 	$(RANKS) --split next-period --adapter $(FILMS)-adapter/adapter
+	$(RANKS) --split next-period --adapter $(FILMS)-adapter/adapter --plain
 	$(RANKS) --split leave-one-out --adapter $(FILMS)-adapter/adapter
 	$(RANKS) --split global-time
 	$(RANKS) --split repeat-allowed $(GROCERIES)

@@ -20,8 +20,13 @@ START, END = "<!-- made by benchmarks.tables -->", "<!-- up to here -->"
 START_KEPT = "<!-- what edits and explanations hold, made by benchmarks.tables -->"
 START_RANKED = "<!-- what a ranking takes, made by benchmarks.tables -->"
 START_TUNED = "<!-- what fine-tuning brings, made by benchmarks.tables -->"
-NDCG, UNTILTED = "ndcg@10", "llmrec, no tilt"
-LLM_TO_COUNTING = "numbers alone: the LLM's tilt above counting's"
+NDCG, UNTILTED, NUMBERS = "ndcg@10", "llmrec, no tilt", "llmrec of numbers alone"
+LLM_BRINGS = {  # (model, metric): what is said of it
+    (UNTILTED, f"{NDCG} above {NUMBERS}, no tilt"): "what the LLM's titles add to the blend",
+    (f"{NUMBERS}, tilted to the tuned LLM", f"{NDCG} above {NUMBERS}, tilted to counting"): (
+        "numbers alone: the LLM's tilt above counting's"
+    ),
+}
 START_LISTS = "<!-- whose lists are best, made by benchmarks.tables -->"
 LISTS = (  # result file, part, and what is said of it
     ("next-period", "next period / test", "MovieLens, next period"),
@@ -213,24 +218,22 @@ def laws_and_lies() -> str:
 
 
 def lists() -> str:
-    """Write NDCG@10 of peers and of ours; ours to the best peers, and the LLM's to counting."""
+    """Write NDCG@10 of peers and of ours; ours to the best peers, and what the LLM brings."""
     columns: list[dict[str, Any]] = []
     for name, part, _ in LISTS:
-        of_part = {
-            key[2:]: row for key, row in rows_of(f"ranking_{name}").items() if key[1] == part
-        }
+        of_part = of_models(f"ranking_{name}", part)
         columns.append({model: row for (model, metric), row in of_part.items() if metric == NDCG})
         ratios: dict[str, list[str]] = {}
         for (model, metric), row in of_part.items():
             if metric.startswith("ratio to ") and model == UNTILTED:
                 best = metric.removeprefix("ratio to ")
                 ratios.setdefault(model, []).append(f"{with_interval(row)} of {best}")
-            elif metric.startswith(f"{NDCG} above llmrec of numbers alone"):
-                with_sign = "{value:+.4f} ({low:+.4f} to {high:+.4f})"
-                columns[-1][LLM_TO_COUNTING] = with_sign.format_map(row)
+            elif (model, metric) in LLM_BRINGS:
+                columns[-1][LLM_BRINGS[model, metric]] = with_sign(row)
         columns[-1] |= {f"{model}, times the best": "; ".join(r) for model, r in ratios.items()}
     names = list(dict.fromkeys(name for column in columns for name in column))
-    names.sort(key=lambda name: (name == LLM_TO_COUNTING, name.endswith("best"), "llmrec" in name))
+    last = LLM_BRINGS.values()
+    names.sort(key=lambda name: (name in last, name.endswith("best"), "llmrec" in name))
     titles = " | ".join(said for *_, said in LISTS)
     lines = [f"| NDCG@10 | {titles} |", "|---" * (1 + len(LISTS)) + "|"]
     for name in names:
@@ -238,7 +241,30 @@ def lists() -> str:
         said = [cell if isinstance(cell, str) else short(cell["value"]) for cell in cells]
         lines.append(f"| {name} | " + " | ".join(said) + " |")
     people = ", ".join(f"{column[name]['n']:,}" for column in columns for name in list(column)[:1])
-    return "\n".join(lines) + f"\n\n{people} people.\n"
+    return "\n".join(lines) + f"\n\n{people} people. " + plain_blends() + "\n"
+
+
+def of_models(name: str, part: str) -> Found:
+    """Give a part's rows of a result file by model and metric."""
+    return {key[2:]: row for key, row in rows_of(name).items() if key[1] == part}
+
+
+def plain_blends() -> str:
+    """Say what the LLM brings to a blend that holds neither nets nor trees."""
+    found = of_models("ranking_next-period_plain", LISTS[0][1])
+    (of_titles, titles), (of_tilt, tilt) = ((key[0], with_sign(found[key])) for key in LLM_BRINGS)
+    ndcg = {model: short(row["value"]) for (model, metric), row in found.items() if metric == NDCG}
+    return (
+        f"Where nets and trees are left out of the blend, as they are in engines, MovieLens's next "
+        f"period has {ndcg[f'{NUMBERS}, no tilt']} of numbers alone, tilted to the LLM "
+        f"{ndcg[of_tilt]} ({tilt} above counting's tilt), and {ndcg[of_titles]} with its titles "
+        f"({titles})."
+    )
+
+
+def with_sign(row: dict[str, Any]) -> str:
+    """Write a difference and its interval."""
+    return "{value:+.4f} ({low:+.4f} to {high:+.4f})".format_map(row)
 
 
 def short(value: float) -> str:
