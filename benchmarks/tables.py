@@ -241,7 +241,8 @@ def lists() -> str:
         said = [cell if isinstance(cell, str) else short(cell["value"]) for cell in cells]
         lines.append(f"| {name} | " + " | ".join(said) + " |")
     people = ", ".join(f"{column[name]['n']:,}" for column in columns for name in list(column)[:1])
-    return "\n".join(lines) + f"\n\n{people} people. " + plain_blends() + "\n"
+    below = textwrap.fill(f"{people} people. {plain_blends()}", 140, break_on_hyphens=False)
+    return "\n".join(lines) + f"\n\n{below}\n"
 
 
 def of_models(name: str, part: str) -> Found:
@@ -256,9 +257,9 @@ def plain_blends() -> str:
     ndcg = {model: short(row["value"]) for (model, metric), row in found.items() if metric == NDCG}
     return (
         f"Where nets and trees are left out of the blend, as they are in engines, MovieLens's next "
-        f"period has {ndcg[f'{NUMBERS}, no tilt']} of numbers alone, tilted to the LLM "
-        f"{ndcg[of_tilt]} ({tilt} above counting's tilt), and {ndcg[of_titles]} with its titles "
-        f"({titles})."
+        f"period has {ndcg[f'{NUMBERS}, no tilt']} by numbers alone; tilted to the LLM "
+        f"{ndcg[of_tilt]}, {tilt} above counting's tilt; with its titles {ndcg[of_titles]}, "
+        f"{titles} above none."
     )
 
 
