@@ -308,7 +308,7 @@ def speed_of_rankings() -> str:
     same = sum(round(row["value"] * row["n"]) for row in lists)
     said = (
         f"Ranking {small} for one person after the forecast takes {wall} ms (as forecast, and with "
-        f"a muted and a raised category; medians, other jobs beside it), {cpu:.1f} ms of one "
+        f"a muted and a raised category; medians), {cpu:.1f} ms of one "
         f"processor: {ratio:.0f} times one plain pass of numpy over the same parts, {share:.0%} of "
         f"it the four scorers. A process that makes a catalog of {large} and its log, fits the "
         "scorers and ranks batches holds "
