@@ -53,6 +53,7 @@ bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
 	$(BIN)/python -m benchmarks.season_reading
 	$(BIN)/python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
+	$(BIN)/python -m benchmarks.net_forecasts
 	$(BIN)/python -m benchmarks.tables
 
 # RecTools excludes our numpy and pandas, so it gets an environment of its own.
@@ -65,7 +66,7 @@ $(RECTOOLS):
 	.venv-rectools/bin/python -m pip install 'rectools[torch]' -c .ci/rectools-constraints.txt
 	touch $@
 
-RANKS := $(BIN)/python -m benchmarks.ranking_peers --rectools .venv-rectools/bin/python
+RANKS := $(BIN)/python -m benchmarks.ranking_peers
 FILMS := runs/ml-next-period
 GROCERIES := --adapter llmrec/engines/completejourney/adapter
 

@@ -431,7 +431,7 @@ def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
                 share=(0.3, 0.5, 0.7, 0.9),
             ),
         ),
-        *_nets(nets, 1),  # longer training moved validation by less than .003
+        *_nets(nets, 1),  # longer ones were hardly better there: LOG.md
         Peer(TWO_STAGE, second_stage(repeat, *ON_GROCERIES), [{}], seeded=True),
     ]
 

@@ -82,14 +82,7 @@ def main() -> None:
     if not arguments.rectools.exists():
         print(f"{', '.join(RECTOOLS)}: only as they are kept, for want of {arguments.rectools}")
         chosen -= set(RECTOOLS)
-    entries = {}
-    for peer in peers:
-        path = kept / f"{peer.name}.json"
-        if not path.exists() and peer.name in chosen:
-            write_text(path, json.dumps(asdict(_entered(split, peer, arguments.seeds))))
-        if path.exists():
-            entries[peer.name] = Entry(**json.loads(path.read_text(encoding="utf-8")))
-            print(f"{peer.name}: {entries[peer.name].validation:.4f} on validation", flush=True)
+    entries = dict(_entries(split, peers, chosen, kept, arguments.seeds))
     settings = {name: entry.settings for name, entry in entries.items()}
     if arguments.plain:
         blended = [peer for peer in blended if peer.name not in (*NETS, TWO_STAGE, WITH_NET)]
@@ -99,6 +92,20 @@ def main() -> None:
         entries[variant] = Entry({}, score, tests, float("nan"))
     part = "_plain" if arguments.plain else ""
     record(f"ranking_{arguments.split}{part}", list(_rows(split, entries)), settings=settings)
+
+
+def _entries(
+    split: Split, peers: Sequence[Peer], chosen: set[str], kept: Path, seeds: int
+) -> Iterator[tuple[str, Entry]]:
+    """Give the peers that are kept, and first fit and keep the chosen that are not."""
+    for peer in peers:
+        path = kept / f"{peer.name}.json"
+        if not path.exists() and peer.name in chosen:
+            write_text(path, json.dumps(asdict(_entered(split, peer, seeds))))
+        if path.exists():
+            entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
+            print(f"{peer.name}: {entry.validation:.4f} on validation", flush=True)
+            yield peer.name, entry
 
 
 def _arguments() -> argparse.Namespace:

@@ -151,6 +151,16 @@ def test_with_all_items_contested_an_item_that_came_often_counts_once() -> None:
     assert once.weights != found.weights
 
 
+def test_where_nothing_that_came_is_contested_the_likeliest_weights_stay() -> None:
+    windows = small_world(n_users=40)
+    n_items = windows[0].history.catalog.n_items
+    for window in windows:
+        window.history.log.item_idx[window.target.start : window.target.stop] = n_items - 1
+    early = Fixed(np.tile(-np.arange(float(n_items)), (40, 1)), "early")
+    weights = [fit_blend([early], windows, contested=n).weights for n in (0, 2)]
+    assert weights == [(0.0,), (0.0,)]
+
+
 @pytest.mark.parametrize("contested", [-1, 1])
 def test_one_contested_item_is_no_contest(windows: list[Window], contested: int) -> None:
     with pytest.raises(ValueError, match="contested is 0, or at least 2 items"):
