@@ -9,14 +9,14 @@ import numpy as np
 from benchmarks.court import COUNTING, Court, Row, histories
 from benchmarks.reading_parts import calibrated, title_share
 from benchmarks.remembered import Tuned
-from llmrec.contracts import FloatArray
-from llmrec.data.periods import Window, target_counts
-from llmrec.evaluation.alterations import anonymised, renamed, shuffled, truncated
-from llmrec.evaluation.backtest import draw
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.calibration import Calibration, softmax_update
+from llmrec.data.counts import target_counts
+from llmrec.data.periods import Window
+from llmrec.data.splits import draw
+from llmrec.evaluation.audits import anonymised, renamed, shuffled, truncated
+from llmrec.forecasters.calibration import Calibration, mixed, softmax_update
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.mixing import mixed
+from llmrec.metrics import log_loss
+from llmrec.types import FloatArray
 
 SYNONYMS = {
     "ml-100k": {

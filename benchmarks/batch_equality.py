@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import draw, splits
-from llmrec.evaluation.report import codec_for
+from llmrec.data.splits import draw, splits
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
 
 

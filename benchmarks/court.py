@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.contracts import FloatArray, Forecast, IntArray, Source
+from llmrec.data.counts import target_counts
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_bytes
-from llmrec.data.periods import History, Window, target_counts
-from llmrec.data.readers import Dataset
+from llmrec.data.periods import History, Window
+from llmrec.data.splits import draw, splits, training_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.backtest import draw, splits, training_windows
-from llmrec.evaluation.metrics import bootstrap_interval, log_loss
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import Spread, fit_spread, forecasts_of
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.family import EXPERTS, Family
-from llmrec.forecasters.mixing import weights_of, weights_on
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.spread import Spread, fit_spread, forecasts_of
+from llmrec.forecasters.precomputed import weights_of, weights_on
+from llmrec.forecasters.registry import EXPERTS, Family
+from llmrec.metrics import bootstrap_interval, log_loss
+from llmrec.types import FloatArray, IntArray
 
 Row = dict[str, Any]
 COUNTING, MIXTURE, SASREC = "DecayedDirichlet", "GatedMixture", "GatedMixture + SASRec"

@@ -15,8 +15,9 @@ import time
 from statistics import median
 
 from benchmarks.record import record
-from llmrec.data.periods import cutoffs, make_windows
+from llmrec.data.calendar import cutoffs
 from llmrec.data.readers import load_dataset
+from llmrec.data.windows import make_windows
 
 
 def main() -> None:

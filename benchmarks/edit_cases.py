@@ -9,20 +9,22 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
-from llmrec.data.cleaning import CleaningReport
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
-from llmrec.data.readers import Dataset
+from llmrec.data.validation import CleaningReport
+from llmrec.engine_config import EngineSettings, shipped_folder
 from llmrec.errors import EditError
+from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import MAX_FACTOR, Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.tilt import Ranking, rank
-from llmrec.settings import EngineSettings, build_blend, shipped_folder
+from llmrec.ranking.fitting import build_blend
+from llmrec.ranking.rank import Ranking, rank
+from llmrec.types import FloatArray, Repeat
 
 # Also names that sentences must put in quotes.
 NAMES = (

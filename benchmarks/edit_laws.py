@@ -14,14 +14,13 @@ from tqdm import tqdm
 
 from benchmarks.edit_cases import Case, random_case, real_cases
 from benchmarks.record import record
-from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.readers import load_dataset
 from llmrec.errors import EditError
-from llmrec.ranking.blend import BoolArray
+from llmrec.ranking.edit_parser import parse_wishes, sentences
 from llmrec.ranking.edits import Edit, muted_items
 from llmrec.ranking.effects import TOLERANCE
-from llmrec.ranking.tilt import Ranking
-from llmrec.ranking.wishes import parse_wishes, sentences
+from llmrec.ranking.rank import Ranking
+from llmrec.types import BoolArray, FloatArray, IntArray
 
 REAL = 300  # people of each log
 LEFT = 1e-4  # to the others of a locked share: to divide by less loses digits

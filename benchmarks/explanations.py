@@ -19,20 +19,22 @@ import numpy as np
 from benchmarks.lies import change_lies, description_lies, item_lies, statement_lies
 from benchmarks.parse_rate import wilson
 from benchmarks.record import record
-from llmrec.contracts import Forecast
-from llmrec.data.periods import History, holdout_cutoff, make_histories
-from llmrec.data.readers import Dataset, load_dataset
-from llmrec.explain.counterfactual import Rerank, ranks_again
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import History, make_histories
+from llmrec.data.readers import load_dataset
+from llmrec.data.windows import holdout_cutoff
+from llmrec.engine_config import SETTINGS_FILE, EngineSettings, shipped_folder
 from llmrec.explain.describe import check_description, described
+from llmrec.explain.explanation import check_explanation, explain
 from llmrec.explain.item import explain_item
 from llmrec.explain.statements import check
 from llmrec.explain.verify import check_change, check_item
-from llmrec.explain.whole import check_explanation, explain
+from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.tilt import rank
-from llmrec.settings import SETTINGS_FILE, EngineSettings, build_blend, shipped_folder
+from llmrec.ranking.fitting import build_blend
+from llmrec.ranking.rank import Rerank, rank, ranks_again
 
 K = 10
 Tally = Counter[tuple[str, bool]]  # a metric, and whether it held

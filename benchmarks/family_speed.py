@@ -18,14 +18,13 @@ from itertools import cycle, islice
 import numpy as np
 
 from benchmarks.record import record
-from llmrec.contracts import Forecaster
 from llmrec.data.periods import History, Window
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import splits, training_windows
-from llmrec.forecasters.averages import ExponentialDecay
-from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.data.splits import splits, training_windows
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.family import BUILDERS, Family
+from llmrec.forecasters.registry import BUILDERS, Family
 
 ROUNDS, SLICE = 7, 1_024
 SHORT, LONG = 4, 40  # slices

@@ -28,8 +28,9 @@ from benchmarks.reading_parts import family, held_out, other, read, seeds
 from benchmarks.record import record
 from benchmarks.remembered import Tuned, adapter_inside
 from benchmarks.written_parts import parsed, words, written
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_text
-from llmrec.data.readers import Dataset, load_dataset
+from llmrec.data.readers import load_dataset
 from llmrec.errors import DataError
 from llmrec.language.adapters import SEEN, adapter_hash
 

@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.record import record
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_bytes
-from llmrec.data.readers import Dataset, load_dataset
+from llmrec.data.readers import load_dataset
+from llmrec.data.splits import splits, training_windows
 from llmrec.data.synthetic import make_world
-from llmrec.evaluation.backtest import splits, training_windows
-from llmrec.evaluation.report import PERSISTENCE, PRIORS, REFERENCE, Readings, in_table
-from llmrec.evaluation.scores import Judgement, judge
+from llmrec.evaluation.comparison import PERSISTENCE, PRIORS, REFERENCE, Readings, in_table
+from llmrec.evaluation.evaluator import Judgement, judge
 from llmrec.forecasters.calibration import Calibration
-from llmrec.forecasters.family import BUILDERS, NEXT_ITEM, SEEDED, Family
+from llmrec.forecasters.registry import BUILDERS, NEXT_ITEM, SEEDED, Family
 from llmrec.language.model import LanguageModel
 
 KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of

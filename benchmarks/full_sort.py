@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import softmax
 
-from llmrec.contracts import FloatArray, Forecast, IntArray
 from llmrec.data.periods import History
+from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit, apply_edits, muted_items
-from llmrec.ranking.tilt import EPSILON
+from llmrec.ranking.rank import EPSILON
+from llmrec.types import FloatArray, IntArray
 
 
 def by_full_sort(

@@ -10,12 +10,12 @@ from itertools import islice
 
 import numpy as np
 
-from llmrec.contracts import Forecast, Kind, Statement
 from llmrec.data.periods import History
 from llmrec.explain.counterfactual import WhatRemoves, WhyNot
-from llmrec.explain.evidence import Evidence, cited, past_shares
+from llmrec.explain.facts import Evidence, cited, past_shares
 from llmrec.explain.item import ItemExplanation, Told, told
 from llmrec.explain.statements import TOLERANCE
+from llmrec.forecast import Forecast, Kind, Statement
 
 # What cannot be true beside a kind, by definition; fading and returning can, so can steady and
 # returning.

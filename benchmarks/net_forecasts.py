@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import splits, training_windows
-from llmrec.evaluation.report import PERSISTENCE, REFERENCE, in_table
-from llmrec.evaluation.scores import judge
-from llmrec.forecasters.family import Family
+from llmrec.data.splits import splits, training_windows
+from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, in_table
+from llmrec.evaluation.evaluator import judge
+from llmrec.forecasters.registry import Family
 from llmrec.forecasters.sequential import NextItem
 
 SEEDS = [0, 1, 2]

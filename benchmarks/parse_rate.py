@@ -12,10 +12,9 @@ import numpy as np
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
+from llmrec.data.splits import draw, splits
 from llmrec.errors import ForecastParseError
-from llmrec.evaluation.backtest import draw, splits
-from llmrec.evaluation.report import codec_for
-from llmrec.language.codec import Codec
+from llmrec.language.codec import Codec, codec_for
 from llmrec.language.model import LanguageModel
 
 

@@ -16,17 +16,18 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from benchmarks.ranking_splits import Split, Stage
-from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.calendar import INSTANT, Period
 from llmrec.data.catalog import Catalog
 from llmrec.data.files import write_bytes
-from llmrec.data.learned import Learned
 from llmrec.data.periods import History, Target, Window, make_histories
+from llmrec.data.provenance import Learned
+from llmrec.forecast import ItemScorer
 from llmrec.forecasters.sequential import NextItem
-from llmrec.ranking.blend import Asked, Repeat
+from llmrec.ranking.blend import Asked
+from llmrec.ranking.gbdt import Lesson, SecondStage
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
-from llmrec.ranking.second_stage import Lesson, SecondStage
+from llmrec.types import FloatArray, Repeat
 
 Settings = Mapping[str, Any]
 Build = Callable[[Settings, Stage, Catalog, int], ItemScorer]

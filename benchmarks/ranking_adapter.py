@@ -16,11 +16,11 @@ import argparse
 from pathlib import Path
 
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import splits, training_timelines
-from llmrec.evaluation.report import codec_for
+from llmrec.data.splits import splits, training_timelines
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
-from llmrec.training.pairs import save_pairs
+from llmrec.training.dataset import save_pairs
 
 BUDGET = 130
 

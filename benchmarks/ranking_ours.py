@@ -9,24 +9,23 @@ from typing import Any
 
 from benchmarks.peers import Peer, Seasonal, Settings
 from benchmarks.ranking_splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
-from llmrec.contracts import Forecast, Forecaster, Source
 from llmrec.data.calendar import PeriodLength, as_time
-from llmrec.data.periods import History, target_counts
+from llmrec.data.counts import target_counts
+from llmrec.data.periods import History
 from llmrec.errors import DataError
-from llmrec.evaluation.report import codec_for
-from llmrec.evaluation.tuning import fit_strength
+from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.llm import LLMForecaster
-from llmrec.forecasters.titles import ForetoldTitles
+from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
 from llmrec.language.adapters import AdapterAbout
-from llmrec.language.codec import Codec
+from llmrec.language.codec import Codec, codec_for
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Asked, Blend, fit_blend
-from llmrec.ranking.foretold import ForetoldItems
+from llmrec.ranking.fitting import fit_strength
 from llmrec.ranking.item_item import ItemToItem
-from llmrec.ranking.named import FLOOR
+from llmrec.ranking.lm_scorer import ForetoldItems
+from llmrec.ranking.rank import rank
+from llmrec.ranking.registry import FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.ranking.tilt import rank
 
 CONTESTED = 50  # items a person among which the blend's weights are fitted
 OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"

@@ -26,16 +26,11 @@ from benchmarks.ranking_ours import NUMBERS, OURS, TUNED, our_lists
 from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
 from benchmarks.rectools_peers import RECTOOLS, rectools_peers
-from llmrec.contracts import FloatArray
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_text
-from llmrec.data.readers import Dataset, load_dataset
-from llmrec.evaluation.metrics import (
-    bootstrap_interval,
-    interval,
-    ndcg_at,
-    recall_at,
-    resampled_means,
-)
+from llmrec.data.readers import load_dataset
+from llmrec.metrics import bootstrap_interval, interval, ndcg_at, recall_at, resampled_means
+from llmrec.types import FloatArray
 
 SEEDS = (0, 1, 2)
 Opened = Callable[[Dataset], Split]

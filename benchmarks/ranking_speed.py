@@ -23,13 +23,13 @@ import numpy as np
 from benchmarks.full_sort import by_full_sort
 from benchmarks.made_up_shop import shop
 from benchmarks.record import record
-from llmrec.contracts import Forecast
 from llmrec.data.periods import History
+from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.rank import rank
 from llmrec.ranking.scorers import RecentPopularity
-from llmrec.ranking.tilt import rank
 
 SMALL, LARGE = 100_000, 1_000_000  # items
 PEOPLE, BATCH, K = 200, 32, 100

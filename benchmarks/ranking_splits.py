@@ -15,23 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec.contracts import FloatArray, IntArray
-from llmrec.data.calendar import INSTANT, Period
+from llmrec.data.calendar import INSTANT, Period, cutoffs
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import (
-    History,
-    Target,
-    Window,
-    cutoffs,
-    events_before,
-    make_histories,
-    make_windows,
-)
-from llmrec.data.readers import Dataset, load_dataset
-from llmrec.evaluation.backtest import splits
-from llmrec.ranking.blend import Repeat, possible_items
+from llmrec.data.periods import History, Target, Window, events_before, make_histories
+from llmrec.data.readers import load_dataset
+from llmrec.data.splits import splits
+from llmrec.data.windows import make_windows
+from llmrec.ranking.blend import possible_items
+from llmrec.types import FloatArray, IntArray, Repeat
 
 K = 10
 LEAVE_ONE_OUT = "leave one out"

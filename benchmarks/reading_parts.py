@@ -11,14 +11,18 @@ import numpy as np
 
 from benchmarks.court import COUNTING, MIXTURE, NUMERIC, SASREC, Court, Row, Stored, histories
 from benchmarks.remembered import Tuned
-from llmrec.contracts import FloatArray
 from llmrec.errors import DataError
-from llmrec.evaluation.metrics import log_loss
-from llmrec.evaluation.scores import judge, slices, summarise
-from llmrec.explain.truth import BoolArray
-from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
-from llmrec.forecasters.family import EXPERTS
-from llmrec.forecasters.mixing import fit_share, mixed
+from llmrec.evaluation.evaluator import judge, slices, summarise
+from llmrec.forecasters.calibration import (
+    Calibration,
+    fit_calibration,
+    fit_share,
+    mixed,
+    softmax_update,
+)
+from llmrec.forecasters.registry import EXPERTS
+from llmrec.metrics import log_loss
+from llmrec.types import BoolArray, FloatArray
 
 KINDS = ("cold", "stable", "drifting")
 SHOWN = ("log_loss", "log_loss_gain", "drift_captured", "jsd", "emerging_recall", "coverage80")

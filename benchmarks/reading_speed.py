@@ -18,10 +18,10 @@ import torch
 from benchmarks.record import record
 from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import draw, splits
-from llmrec.evaluation.report import codec_for
+from llmrec.data.splits import draw, splits
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
+from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
 
 

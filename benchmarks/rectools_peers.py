@@ -13,10 +13,9 @@ import numpy as np
 
 from benchmarks.peers import KeptNets, Peer, Settings
 from benchmarks.ranking_splits import Stage
-from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.interactions import Interactions
-from llmrec.forecasters.item_nets import BLOCKS, FACTORS, HEADS, LENGTH
-from llmrec.forecasters.sequential import BATCH
+from llmrec.forecasters.sequential_nets import BATCH, BLOCKS, FACTORS, HEADS, LENGTH
+from llmrec.types import FloatArray, IntArray
 
 SIZES = {  # of our own nets
     "session_max_len": LENGTH,

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmrec.contracts import FloatArray, Forecaster
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_bytes, write_text
 from llmrec.data.periods import Window
-from llmrec.data.readers import Dataset
 from llmrec.engine import ADAPTER
-from llmrec.evaluation.report import codec_for
-from llmrec.forecasters.llm import LLMForecaster
-from llmrec.forecasters.titles import ForetoldTitles
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
 from llmrec.language.adapters import AdapterAbout, adapter_hash
-from llmrec.language.model import Generation, LanguageModel
-from llmrec.language.reading import NameReadout
+from llmrec.language.codec import codec_for
+from llmrec.language.generation import Generation
+from llmrec.language.heads import NameReadout
+from llmrec.language.model import LanguageModel
+from llmrec.types import FloatArray
 
 READ_AT_ONCE, WRITTEN_AT_ONCE = 128, 16  # prompts that a run that is cut off may lose
 

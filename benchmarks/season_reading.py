@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from llmrec.contracts import FloatArray, Forecaster
-from llmrec.data.periods import Window, target_counts
+from llmrec.data.counts import target_counts
+from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
-from llmrec.evaluation.backtest import splits, training_windows
-from llmrec.evaluation.metrics import bootstrap_interval, log_loss
-from llmrec.evaluation.report import PERSISTENCE, REFERENCE
-from llmrec.evaluation.scores import judge, summarise
-from llmrec.forecasters.family import Family
-from llmrec.forecasters.mixing import weights_on
-from llmrec.forecasters.season import SeasonReading
+from llmrec.data.splits import splits, training_windows
+from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE
+from llmrec.evaluation.evaluator import judge, summarise
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.holidays import OccasionReader, SeasonReading
+from llmrec.forecasters.precomputed import weights_on
+from llmrec.forecasters.registry import Family
 from llmrec.language.model import LanguageModel
-from llmrec.language.occasions import OccasionReader
+from llmrec.metrics import bootstrap_interval, log_loss
+from llmrec.types import FloatArray
 
 PRIORS = ("DecayedDirichlet", "GlobalDrift", "GatedMixture")
 SHOWN = ("log_loss", "drift_captured")

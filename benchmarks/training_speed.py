@@ -21,7 +21,7 @@ from torch import nn
 
 from benchmarks.record import record
 from llmrec.training.config import load_config
-from llmrec.training.pairs import load_pairs
+from llmrec.training.dataset import load_pairs
 from llmrec.training.run import examples, new_reader
 
 

@@ -11,14 +11,16 @@ import numpy as np
 from benchmarks.court import COUNTING, Court, Row, histories
 from benchmarks.parse_rate import read_or_why, wilson
 from benchmarks.remembered import Tuned
-from llmrec.contracts import FloatArray, Forecast
-from llmrec.data.periods import Window, target_counts
-from llmrec.evaluation.backtest import draw
-from llmrec.evaluation.metrics import interval, log_loss, resampled_means
-from llmrec.evaluation.words import claims_that_came_true, precision_of_words
+from llmrec.data.counts import target_counts
+from llmrec.data.periods import Window
+from llmrec.data.splits import draw
+from llmrec.evaluation.track_record import claims_that_came_true, precision_of_words
 from llmrec.explain.describe import spoken
-from llmrec.forecasters.calibration import softmax_update
-from llmrec.forecasters.mixing import fit_share, mixed, weights_of
+from llmrec.forecast import Forecast
+from llmrec.forecasters.calibration import fit_share, mixed, softmax_update
+from llmrec.forecasters.precomputed import weights_of
+from llmrec.metrics import interval, log_loss, resampled_means
+from llmrec.types import FloatArray
 
 SAMPLES, POOL = 4, 0.1  # lines a person, and how far `LLMForecaster` trusts them by itself
 EXAMPLES = 10

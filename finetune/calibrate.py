@@ -15,9 +15,9 @@ import argparse
 from pathlib import Path
 
 from llmrec import InterestEngine, load_dataset
-from llmrec.data.periods import holdout_cutoff
+from llmrec.data.splits import learned_from
+from llmrec.data.windows import holdout_cutoff
 from llmrec.language.adapters import SEEN, AdapterAbout
-from llmrec.training.pairs import learned_from
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", help="what load_dataset takes, if not the log of the adapter")

@@ -16,20 +16,23 @@ from pathlib import Path
 from accelerate import PartialState
 
 from llmrec import InterestEngine, load_dataset
-from llmrec.data.periods import holdout_cutoff
-from llmrec.training.config import check_device, load_config
-from llmrec.training.lines import (
+from llmrec.data.splits import learned_from
+from llmrec.data.windows import holdout_cutoff
+from llmrec.training.batches import Lines
+from llmrec.training.config import load_config, reading, writing
+from llmrec.training.dataset import load_pairs
+from llmrec.training.loop import train
+from llmrec.training.run import (
     VALIDATED,
-    Lines,
+    examples,
     keep_in_half,
     lines_validation,
+    new_reader,
     new_writer,
-    reading,
-    writing,
+    save_run,
+    validation,
 )
-from llmrec.training.loop import train
-from llmrec.training.pairs import learned_from, load_pairs
-from llmrec.training.run import examples, new_reader, save_run, validation
+from llmrec.training.trainer import check_device
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 config = load_config(sys.argv[1], sys.argv[2:])

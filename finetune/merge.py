@@ -14,11 +14,11 @@ import numpy as np
 
 from llmrec import load_dataset
 from llmrec.data.periods import events_before, make_histories
-from llmrec.evaluation.report import codec_for
 from llmrec.language.adapters import AdapterAbout
-from llmrec.language.merging import merge_adapter
+from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
 from llmrec.training.card import write_card
+from llmrec.training.merge import merge_adapter
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--adapter", type=Path, required=True, help="adapter's folder")

@@ -13,10 +13,11 @@ import argparse
 from pathlib import Path
 
 from llmrec import load_dataset
-from llmrec.evaluation.report import codec_for
+from llmrec.data.splits import seen_and_held_out
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
-from llmrec.training.pairs import save_pairs, seen_and_held_out
+from llmrec.training.dataset import save_pairs
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")

@@ -18,20 +18,21 @@ from pathlib import Path
 import torch
 
 from llmrec.data.files import write_text
+from llmrec.language.heads import Readout
 from llmrec.language.model import LanguageModel
-from llmrec.language.readout import Readout
 from llmrec.training.batches import Examples
-from llmrec.training.config import check_device, load_config
-from llmrec.training.from_scratch import NEW
-from llmrec.training.lines import check_layers
+from llmrec.training.config import load_config
 from llmrec.training.loop import train
-from llmrec.training.several import (
+from llmrec.training.pretrain import (
+    NEW,
     PooledExamples,
     SeveralLogs,
     pairs_of,
     pooled_validation,
     texts_of,
 )
+from llmrec.training.run import check_layers
+from llmrec.training.trainer import check_device
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 config = load_config(sys.argv[1], sys.argv[2:])

@@ -5,29 +5,49 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from llmrec.data.catalog import Catalog
+    from llmrec.data.dataset import Dataset
+    from llmrec.data.interactions import Interactions
+    from llmrec.data.readers import load_dataset
+    from llmrec.data.windows import make_windows
+    from llmrec.engine import InterestEngine
+    from llmrec.errors import DataError, EditError, ForecastParseError
+    from llmrec.evaluation.evaluator import evaluate
+    from llmrec.forecast import Forecast
+    from llmrec.forecasters.counting import DecayedDirichlet
+    from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.language.codec import Codec
+    from llmrec.language.model import LanguageModel
+    from llmrec.ranking.edit_parser import parse_edited, parse_wishes
+    from llmrec.ranking.edits import Edit
+    from llmrec.ranking.rank import rank
+
+
 __version__ = "0.1.0"
 
 _HOMES = {
     "Catalog": "llmrec.data.catalog",
     "Codec": "llmrec.language.codec",
     "DataError": "llmrec.errors",
-    "Dataset": "llmrec.data.readers",
+    "Dataset": "llmrec.data.dataset",
     "DecayedDirichlet": "llmrec.forecasters.counting",
     "Edit": "llmrec.ranking.edits",
     "EditError": "llmrec.errors",
-    "Forecast": "llmrec.contracts",
+    "Forecast": "llmrec.forecast",
     "ForecastParseError": "llmrec.errors",
     "InterestEngine": "llmrec.engine",
     "Interactions": "llmrec.data.interactions",
     "LLMForecaster": "llmrec.forecasters.llm",
     "LanguageModel": "llmrec.language.model",
-    "evaluate": "llmrec.evaluation.scores",
+    "evaluate": "llmrec.evaluation.evaluator",
     "load_dataset": "llmrec.data.readers",
-    "make_windows": "llmrec.data.periods",
-    "parse_edited": "llmrec.ranking.wishes",
-    "parse_wishes": "llmrec.ranking.wishes",
-    "rank": "llmrec.ranking.tilt",
+    "make_windows": "llmrec.data.windows",
+    "parse_edited": "llmrec.ranking.edit_parser",
+    "parse_wishes": "llmrec.ranking.edit_parser",
+    "rank": "llmrec.ranking.rank",
 }
+
 __all__ = [
     "Catalog",
     "Codec",
@@ -49,23 +69,6 @@ __all__ = [
     "parse_wishes",
     "rank",
 ]
-
-if TYPE_CHECKING:
-    from llmrec.contracts import Forecast
-    from llmrec.data.catalog import Catalog
-    from llmrec.data.interactions import Interactions
-    from llmrec.data.periods import make_windows
-    from llmrec.data.readers import Dataset, load_dataset
-    from llmrec.engine import InterestEngine
-    from llmrec.errors import DataError, EditError, ForecastParseError
-    from llmrec.evaluation.scores import evaluate
-    from llmrec.forecasters.counting import DecayedDirichlet
-    from llmrec.forecasters.llm import LLMForecaster
-    from llmrec.language.codec import Codec
-    from llmrec.language.model import LanguageModel
-    from llmrec.ranking.edits import Edit
-    from llmrec.ranking.tilt import rank
-    from llmrec.ranking.wishes import parse_edited, parse_wishes
 
 
 def __getattr__(name: str) -> Any:

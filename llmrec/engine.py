@@ -6,33 +6,23 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.contracts import Forecast
 from llmrec.data.calendar import INSTANT, as_time
+from llmrec.data.dataset import Dataset
 from llmrec.data.files import write_text
-from llmrec.data.periods import (
-    History,
-    Window,
-    events_before,
-    latest_windows,
-    make_histories,
-)
-from llmrec.data.readers import Dataset, load_dataset
-from llmrec.errors import DataError
-from llmrec.evaluation.backtest import draw
-from llmrec.explain.counterfactual import Rerank, WhyNot, ranks_again, why_not
-from llmrec.explain.describe import described, spoken
-from llmrec.explain.item import ItemExplanation, explain_item
-from llmrec.explain.whole import Explanation, explain
-from llmrec.explain.wording import worded
-from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import AdapterAbout
-from llmrec.loading import (
+from llmrec.data.periods import History, Window, events_before, make_histories
+from llmrec.data.readers import load_dataset
+from llmrec.data.splits import draw
+from llmrec.data.windows import latest_windows
+from llmrec.engine_config import (
+    CALIBRATION_FILE,
+    SETTINGS_FILE,
+    EngineSettings,
     fitted_on,
     left_out,
     load_forecaster,
@@ -40,42 +30,30 @@ from llmrec.loading import (
     titles_scorer,
     written_for,
 )
-from llmrec.ranking.blend import Blend, Repeat
-from llmrec.ranking.calibrated import calibrated
+from llmrec.errors import DataError
+from llmrec.explain.counterfactual import WhyNot, why_not
+from llmrec.explain.describe import described, spoken
+from llmrec.explain.explanation import Explanation, explain
+from llmrec.explain.item import explain_item, worded
+from llmrec.forecast import Forecast
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.adapters import AdapterAbout
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.calibrated_rerank import calibrated
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.named import name_of
-from llmrec.ranking.tilt import Ranking, rank
-from llmrec.settings import (
-    CALIBRATION_FILE,
-    SETTINGS_FILE,
-    EngineSettings,
-    build_blend,
-    fit_ranking,
-)
+from llmrec.ranking.fitting import build_blend, fit_ranking
+from llmrec.ranking.rank import Ranking, Rerank, rank, ranks_again
+from llmrec.ranking.registry import name_of
+from llmrec.session import POOL, Recommendation
+from llmrec.types import Repeat
 
 if TYPE_CHECKING:
     from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
 
+
 ADAPTER = "adapter"  # the folder inside an engine's
-POOL = 1_000  # best items by score, of which a calibrated list is chosen
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One item of a list, and why it is there."""
-
-    item_id: str
-    title: str
-    rank: int
-    score: float
-    explanation: ItemExplanation
-
-    @property
-    def why(self) -> str:
-        """The explanation in a sentence or two."""
-        return self.explanation.text
 
 
 class InterestEngine:
@@ -403,7 +381,7 @@ class InterestEngine:
             after the start of one and nothing says which to leave out; nothing has changed then.
         """
         from llmrec.forecasters.calibration import MIN_WINDOWS
-        from llmrec.forecasters.titles import ForetoldTitles
+        from llmrec.forecasters.llm import ForetoldTitles
 
         found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
         kept = [window for window in found if leave_out is None or not leave_out(window)]

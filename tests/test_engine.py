@@ -12,20 +12,21 @@ import pytest
 
 import llmrec
 from llmrec import DataError, Edit, InterestEngine
-from llmrec.contracts import FloatArray
+from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
-from llmrec.data.readers import Dataset, read_table
+from llmrec.data.readers import read_table
+from llmrec.engine_config import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings, fit_settings
 from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterAbout
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.calibrated import divergence
-from llmrec.ranking.foretold import ForetoldItems
+from llmrec.ranking.calibrated_rerank import divergence
+from llmrec.ranking.edit_parser import parse_wishes
 from llmrec.ranking.item_item import Ease, ItemToItem
-from llmrec.ranking.named import FORETOLD, fitted_scorer
-from llmrec.ranking.wishes import parse_wishes
-from llmrec.settings import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings, fit_settings
+from llmrec.ranking.lm_scorer import ForetoldItems
+from llmrec.ranking.registry import FORETOLD, fitted_scorer
+from llmrec.types import FloatArray
 from tests.forecasters.fakes import FakeModel
 from tests.ranking.fakes import Foretelling
 from tests.worlds import CATEGORIES, START

@@ -10,7 +10,7 @@ from benchmarks.ranking_splits import leave_one_out
 from benchmarks.rectools_peers import OtherPython, pieces
 from llmrec.data.interactions import Interactions
 from llmrec.data.readers import read_table
-from llmrec.forecasters.item_nets import LENGTH
+from llmrec.forecasters.sequential_nets import LENGTH
 
 COUNTING = """
 import json, sys

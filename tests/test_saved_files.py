@@ -23,29 +23,33 @@ import torch
 from torch import nn
 
 from llmrec import DataError, Dataset, Edit, Forecast, InterestEngine, load_dataset, make_windows
-from llmrec.data.periods import Window, holdout_cutoff
+from llmrec.data.periods import Window
+from llmrec.data.windows import holdout_cutoff
 from llmrec.errors import LlmrecError, ModelLoadError
-from llmrec.evaluation.receipts import load as load_forecasts
-from llmrec.evaluation.report import codec_for
+from llmrec.evaluation.forecast_store import load as load_forecasts
 from llmrec.evaluation.track_record import score as score_forecasts
 from llmrec.evaluation.track_record import track_record
-from llmrec.forecasters.cell import CellMLP
-from llmrec.forecasters.item_nets import Name, new_net
 from llmrec.forecasters.network import NetworkForecaster
-from llmrec.forecasters.recurrent import GRU
-from llmrec.forecasters.rrn import RRN
+from llmrec.forecasters.neural import GRU, RRN, VAE, CellMLP, Transformer
 from llmrec.forecasters.sequential import NextItem
-from llmrec.forecasters.transformer import Transformer
-from llmrec.forecasters.vae import VAE
+from llmrec.forecasters.sequential_nets import Name, new_net
 from llmrec.language.adapters import AdapterAbout, adapter_hash
+from llmrec.language.codec import codec_for
+from llmrec.language.heads import NameReadout
 from llmrec.language.model import LanguageModel
-from llmrec.language.reading import NameReadout
-from llmrec.training.config import TrainingConfig, load_config
-from llmrec.training.lines import VALIDATED, Lines, lines_validation, new_writer, reading, writing
+from llmrec.training.batches import Lines
+from llmrec.training.config import TrainingConfig, load_config, reading, writing
+from llmrec.training.dataset import load_pairs
 from llmrec.training.loop import TrainingHistory, train
-from llmrec.training.pairs import load_pairs
-from llmrec.training.run import examples, new_reader, validation
-from llmrec.training.several import SeveralLogs
+from llmrec.training.pretrain import SeveralLogs
+from llmrec.training.run import (
+    VALIDATED,
+    examples,
+    lines_validation,
+    new_reader,
+    new_writer,
+    validation,
+)
 from llmrec.training.trainer import BatchTrainer, Run, Stream
 from tests.real_parts import needs_real_parts
 

@@ -10,30 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.contracts import FloatArray
 from llmrec.data.calendar import INSTANT
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import (
-    History,
-    TimeArray,
-    Window,
-    events_before,
-    holdout_cutoff,
-    latest_windows,
-    log_before,
-    make_windows,
-)
-from llmrec.data.readers import Dataset, load_dataset
+from llmrec.data.periods import History, Window, events_before
+from llmrec.data.readers import load_dataset
+from llmrec.data.splits import draw, log_before
+from llmrec.data.windows import holdout_cutoff, latest_windows, make_windows
+from llmrec.engine_config import EngineSettings, fit_settings
 from llmrec.errors import DataError
-from llmrec.evaluation.backtest import draw, evaluate_rankings
-from llmrec.evaluation.report import Replayed
-from llmrec.evaluation.tuning import fit_strength
+from llmrec.forecasters.calibration import Spread
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.spread import Spread
+from llmrec.forecasters.precomputed import Replayed
 from llmrec.ranking.blend import Blend, fit_blend
-from llmrec.ranking.named import FORETOLD, fitted_scorer
-from llmrec.ranking.tilt import rank
-from llmrec.settings import LEAST_WINDOWS, EngineSettings, build_blend, fit_ranking, fit_settings
+from llmrec.ranking.fitting import (
+    LEAST_WINDOWS,
+    build_blend,
+    evaluate_rankings,
+    fit_ranking,
+    fit_strength,
+)
+from llmrec.ranking.rank import rank
+from llmrec.ranking.registry import FORETOLD, fitted_scorer
+from llmrec.types import FloatArray, TimeArray
 from tests.real_parts import needs_real_parts
 from tests.worlds import catalog, log
 
@@ -167,7 +166,7 @@ def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
             asked.append(len(histories))
             return super().scores(histories)
 
-    monkeypatch.setattr("llmrec.settings.FITTED_SCORES", n_scores)
+    monkeypatch.setattr("llmrec.ranking.fitting.FITTED_SCORES", n_scores)
     fit_ranking(dataset, windows, DecayedDirichlet(), {FORETOLD: Counting(windows)})
     assert asked == [n_windows]
 

@@ -12,9 +12,9 @@ import pytest
 from llmrec import Edit, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.errors import MissingExtraError
-from llmrec.evaluation.tuning import STRENGTHS
 from llmrec.language.model import LanguageModel
-from llmrec.sliders import Sliders
+from llmrec.ranking.fitting import STRENGTHS
+from llmrec.widgets import Sliders
 from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 
@@ -98,7 +98,7 @@ def test_a_ticked_lock_holds_a_share_as_the_others_move(engine: InterestEngine) 
 def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
     engine: InterestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmrec.ranking.tilt.possible_items", lambda *_: np.zeros(25, dtype=bool))
+    monkeypatch.setattr("llmrec.ranking.rank.possible_items", lambda *_: np.zeros(25, dtype=bool))
     panel = Sliders(engine, "u005", 5)
     assert "Nothing is left" in panel.html
     assert "<table>" not in panel.html
@@ -128,6 +128,6 @@ def test_a_reader_without_a_kernel_sees_the_list_and_no_title_is_markup(
 
 def test_without_ipywidgets_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    monkeypatch.delitem(sys.modules, "llmrec.sliders")
+    monkeypatch.delitem(sys.modules, "llmrec.widgets")
     with pytest.raises(MissingExtraError, match=r"llmrec\[notebooks\]"):
-        importlib.import_module("llmrec.sliders")
+        importlib.import_module("llmrec.widgets")

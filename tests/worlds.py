@@ -7,7 +7,8 @@ import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, make_histories, make_windows
+from llmrec.data.periods import Window, make_histories
+from llmrec.data.windows import make_windows
 
 CATEGORIES = ("Action", "Comedy", "Drama", "Horror", "War")
 START = np.datetime64("2020-01-01T12:00:00", "s")

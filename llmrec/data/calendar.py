@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.interactions import Interactions
-from llmrec.data.timestamps import TimeArray
 from llmrec.errors import DataError
+from llmrec.types import TimeArray
 
 INSTANT, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
 _SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII)

@@ -1,4 +1,4 @@
-"""Items with titles and categories, and the sparse matrix between them."""
+"""Items with titles and categories, and the sparse matrix between them; clusters of titles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,65 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from llmrec.data.cleaning import CleaningReport
-from llmrec.data.frames import (
+from llmrec.data.validation import (
     CATEGORIES,
     ITEM_ID,
     TITLE,
+    CleaningReport,
     as_pandas,
     id_string,
     index_of,
     require_columns,
 )
-from llmrec.errors import DataError
+from llmrec.errors import DataError, MissingExtraError
+from llmrec.types import FloatArray, IntArray
+
+TERMS_PER_NAME = 3
+
+
+def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> list[str]:
+    """Give each text the name of its cluster.
+
+    TF-IDF, k-means with ``seed``, and the three terms of largest weight in a cluster's centre.
+
+    Raises
+    ------
+    DataError
+        If there are fewer distinct texts than clusters, or no words at all.
+    MissingExtraError
+        Without scikit-learn.
+    """
+    try:
+        from sklearn.cluster import KMeans
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise MissingExtraError(
+            "clustered categories need: pip install 'llmrec[clusters]'"
+        ) from error
+
+    if len(set(texts)) < n_categories:
+        raise DataError(f"{len(set(texts))} distinct texts cannot make {n_categories} categories.")
+    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=20_000)
+    try:
+        weights = vectorizer.fit_transform(texts)
+    except ValueError as error:
+        raise DataError(f"the item texts hold no words to cluster by ({error}).") from error
+    clusters = KMeans(n_categories, n_init=3, random_state=seed).fit(weights)
+    terms = vectorizer.get_feature_names_out()
+    heaviest = np.argsort(-clusters.cluster_centers_, axis=1, kind="stable")[:, :TERMS_PER_NAME]
+    names = _distinct(["-".join(terms[row]) for row in heaviest])
+    return [names[label] for label in clusters.labels_]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Give the names, the second and later uses of one numbered."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result
+
 
 TITLE_LENGTH, CATEGORY_LENGTH = 200, 60
 _WHOLE_NAME = 1_000
@@ -134,8 +182,6 @@ class Catalog:
         Texts are the ``text`` column if mapped, else the titles: TF-IDF, k-means, and the three
         terms of largest weight in each centre as its name. Needs the ``clusters`` extra.
         """
-        from llmrec.data.clusters import cluster_names
-
         frame = as_pandas(frame).reset_index(drop=True)
         names = {ITEM_ID: ITEM_ID, TITLE: TITLE, **(columns or {})}
         text = names.pop("text", names[TITLE])
@@ -222,3 +268,28 @@ def _short(names: Sequence[str]) -> list[str]:
             short = f"{clean_text(name, CATEGORY_LENGTH - 6)} {n}"
         result[short] = None
     return list(result)
+
+
+def category_sums(
+    catalog: Catalog,
+    rows: IntArray,
+    items: IntArray,
+    n_rows: int,
+    weights: FloatArray | None = None,
+) -> FloatArray:
+    """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
+    shares, n_cells = catalog.shares, n_rows * catalog.n_categories
+    categories = np.diff(shares.indptr)  # of each item
+    if (categories == 1).all():  # there is nothing to spread, as in most shops
+        cells = rows * catalog.n_categories + shares.indices[items]
+        sums = np.bincount(cells, weights, minlength=n_cells)
+        return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
+    found = categories[items]
+    start = np.cumsum(found) - found
+    entries = np.arange(found.sum()) + np.repeat(shares.indptr[items] - start, found)
+    values = shares.data[entries]
+    if weights is not None:
+        values = values * np.repeat(weights, found)
+    cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
+    sums = np.bincount(cells, values, minlength=n_cells)
+    return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)

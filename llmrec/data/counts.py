@@ -10,41 +10,16 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from llmrec.contracts import FloatArray, IntArray
-from llmrec.data.catalog import Catalog
+from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
-from llmrec.data.timestamps import TimeArray
+from llmrec.types import FloatArray, IntArray, TimeArray
 
 if TYPE_CHECKING:
-    from llmrec.data.histories import History, Window
+    from llmrec.data.periods import History, Window
+
 
 SLICE = 256  # histories counted at a time: their events then fit the processor's cache
 _TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
-
-
-def category_sums(
-    catalog: Catalog,
-    rows: IntArray,
-    items: IntArray,
-    n_rows: int,
-    weights: FloatArray | None = None,
-) -> FloatArray:
-    """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
-    shares, n_cells = catalog.shares, n_rows * catalog.n_categories
-    categories = np.diff(shares.indptr)  # of each item
-    if (categories == 1).all():  # there is nothing to spread, as in most shops
-        cells = rows * catalog.n_categories + shares.indices[items]
-        sums = np.bincount(cells, weights, minlength=n_cells)
-        return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
-    found = categories[items]
-    start = np.cumsum(found) - found
-    entries = np.arange(found.sum()) + np.repeat(shares.indptr[items] - start, found)
-    values = shares.data[entries]
-    if weights is not None:
-        values = values * np.repeat(weights, found)
-    cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
-    sums = np.bincount(cells, values, minlength=n_cells)
-    return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
 def target_counts(windows: Sequence[Window]) -> FloatArray:
@@ -168,3 +143,14 @@ class _Spans:
             counted += before
         inside: FloatArray = counts[np.maximum(self.first, self.last)] - counts[self.first]
         return np.maximum(inside, 0.0, out=inside)  # a sum of shares may come out as -1e-16
+
+
+def normalised(counts: FloatArray) -> FloatArray:
+    """Divide each row of (n, n_categories) counts by its sum."""
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def shares_of(counts: FloatArray) -> FloatArray:
+    """Divide each row of (n, n_categories) counts by its sum; rows of 0 stay 0."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.asarray(counts / np.where(totals > 0, totals, 1.0))

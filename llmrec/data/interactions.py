@@ -12,24 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from llmrec.contracts import IntArray
-from llmrec.data.cleaning import CleaningReport, clean
-from llmrec.data.frames import (
+from llmrec.data.validation import (
     ITEM_ID,
     RATING,
     TIMESTAMP,
     USER_ID,
+    CleaningReport,
     as_pandas,
+    clean,
     index_by_string,
     index_of,
     numbers,
+    parse_timestamps,
     require_columns,
 )
-from llmrec.data.timestamps import parse_timestamps
 from llmrec.errors import DataError
+from llmrec.types import IntArray
 
 if TYPE_CHECKING:
     from llmrec.data.catalog import Catalog
+
 
 BOT_EVENTS_PER_DAY = 1_000
 

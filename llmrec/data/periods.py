@@ -1,149 +1,142 @@
-"""Cutting histories into periods: the only file that compares events' times with a cutoff."""
+"""Histories and targets of one person; the only file that compares events' times with a cutoff."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from llmrec.contracts import IntArray
-from llmrec.data.calendar import (
-    INSTANT,
-    Period,
-    PeriodLength,
-    as_time,
-    boundaries_before,
-    cutoffs,
-)
-from llmrec.data.catalog import Catalog
-from llmrec.data.counts import (
-    category_counts_between,
-    common_counts,
-    item_counts_between,
-    period_counts,
-    target_counts,
-    weighted_counts,
-)
-from llmrec.data.histories import History, Target, Window
+from llmrec.data.calendar import DAY, INSTANT, Period, PeriodLength, as_time, boundaries_before
+from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
-from llmrec.data.timestamps import TimeArray
 from llmrec.errors import DataError
+from llmrec.types import FloatArray, IntArray, TimeArray
 
-__all__ = [
-    "History",
-    "Period",
-    "PeriodLength",
-    "Target",
-    "TimeArray",
-    "Window",
-    "category_counts_between",
-    "common_counts",
-    "cutoffs",
-    "events_before",
-    "holdout_cutoff",
-    "holdout_windows",
-    "item_counts_between",
-    "latest_windows",
-    "log_before",
-    "make_histories",
-    "make_windows",
-    "period_counts",
-    "target_counts",
-    "tick_cutoffs",
-    "ticks",
-    "timelines",
-    "weighted_counts",
-    "windows_after",
-]
+ABSENT_PERIODS = 2  # one period without is chance, two are a pause
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """One person's events before a cutoff, cut into periods, oldest first.
+
+    Attributes
+    ----------
+    offsets
+        (n_periods + 1,) events of period ``p`` are the log positions ``offsets[p]:offsets[p + 1]``.
+    bounds
+        (n_periods + 1,) datetime64[ms]: calendar periods end where the next begins; with periods
+        of n events a bound is the time of the first event at or after it.
+    cutoff
+        The forecast is about the period that starts here. Calendar: no event at or after it.
+        Events: ties in time are ordered by their place in the file.
+    """
+
+    log: Interactions
+    catalog: Catalog
+    user_idx: int
+    offsets: IntArray
+    bounds: TimeArray
+    cutoff: np.datetime64
+    length: PeriodLength
+
+    @property
+    def user_id(self) -> str:
+        """The id the log's owner uses."""
+        return str(self.log.user_ids[self.user_idx])
+
+    @property
+    def n_periods(self) -> int:
+        """Number of periods, empty ones included."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return int(self.offsets[-1] - self.offsets[0])
+
+    @property
+    def event_ids(self) -> range:
+        """Log positions of the events, oldest first."""
+        return range(int(self.offsets[0]), int(self.offsets[-1]))
+
+    @property
+    def item_idx(self) -> IntArray:
+        """(n_events,) items taken, oldest first."""
+        return self.log.item_idx[self.offsets[0] : self.offsets[-1]]
+
+    @property
+    def days_ago(self) -> FloatArray:
+        """(n_events,) days from each event to the cutoff, oldest first."""
+        times = self.log.timestamp[self.offsets[0] : self.offsets[-1]]
+        return np.asarray((self.cutoff - times) / DAY, dtype=np.float64)
+
+    @property
+    def periods(self) -> tuple[Period, ...]:
+        """The spans of time behind the offsets."""
+        return tuple(Period(a, b) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True))
+
+    @cached_property
+    def category_counts(self) -> FloatArray:
+        """(n_periods, n_categories) events by category; an item counts 1 over its categories."""
+        rows = np.repeat(np.arange(self.n_periods), np.diff(self.offsets))
+        return category_sums(self.catalog, rows, self.item_idx, self.n_periods)
+
+    @property
+    def absent_lately(self) -> npt.NDArray[np.bool_]:
+        """(n_categories,) which the newest `ABSENT_PERIODS` non-empty periods do without."""
+        counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
+        return np.asarray(~counts[-ABSENT_PERIODS:].any(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What really happened in the period after a cutoff: log positions ``start:stop``."""
+
+    log: Interactions
+    catalog: Catalog
+    start: int
+    stop: int
+    period: Period
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return self.stop - self.start
+
+    @property
+    def item_idx(self) -> IntArray:
+        """(n_events,) items taken, oldest first."""
+        return self.log.item_idx[self.start : self.stop]
+
+    @cached_property
+    def category_counts(self) -> FloatArray:
+        """(n_categories,) events by category."""
+        rows = np.zeros(self.n_events, dtype=np.int64)
+        counts: FloatArray = category_sums(self.catalog, rows, self.item_idx, 1)[0]
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A history and what came next; the two never overlap."""
+
+    history: History
+    target: Target
+
+    def __post_init__(self) -> None:
+        if self.history.offsets[-1] > self.target.start:
+            raise DataError(
+                f"window of user {self.history.user_id!r} overlaps its cutoff: the history ends at "
+                f"event {self.history.offsets[-1]}, the target starts at event {self.target.start}."
+            )
+
+
 Time = datetime | np.datetime64 | str
 TICKS = 4  # parts that a calendar period is cut into
-
-
-def make_windows(
-    log: Interactions,
-    catalog: Catalog,
-    period: str | PeriodLength,
-    cutoff: Time | None = None,
-    *,
-    back: int = 0,
-    min_periods: int = 1,
-    min_target_events: int = 1,
-) -> list[Window]:
-    """Cut every user's log at a cutoff into a history and the period that follows.
-
-    Parameters
-    ----------
-    period
-        "28D", "2W", "1M": calendar periods, counted back from the cutoff. "10 events": periods of
-        that many events, counted from a user's first event (ties in time: order in the file).
-    cutoff
-        Start of the target period. None: the last complete period is the target; with periods of
-        events that is each user's last complete one.
-    back
-        With ``cutoff=None``: how many periods before the last complete one the target lies.
-    min_periods
-        Non-empty periods that a history must have.
-    min_target_events
-        Events that a target must have.
-
-    Raises
-    ------
-    DataError
-        If the period is not understood, or the log is too short for it.
-    """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
-    if length.unit == "events":
-        end = None if cutoff is None else as_time(cutoff)
-        windows = _event_windows(log, catalog, length, end, back)
-    elif cutoff is None:
-        grid = cutoffs(log, length)
-        if len(grid) < 3 + back:
-            raise DataError(
-                f"the log spans {len(grid) - 1} whole periods of {length}; a history and a target "
-                f"{back} periods back need {back + 2}. Choose shorter periods, or give a cutoff."
-            )
-        windows = _calendar_windows(log, catalog, length, grid[-2 - back])
-    else:
-        windows = _calendar_windows(log, catalog, length, as_time(cutoff))
-    return [
-        window
-        for window in windows
-        if np.count_nonzero(np.diff(window.history.offsets)) >= min_periods
-        and window.target.n_events >= min_target_events
-    ]
-
-
-def latest_windows(log: Interactions, catalog: Catalog, period: str | PeriodLength) -> list[Window]:
-    """Cut windows whose target is the newest stretch of one period's length.
-
-    Calendar: the period that ends with the log's last event. Events: each user's last complete one.
-    """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
-    if length.unit == "events":
-        return make_windows(log, catalog, length)
-    return make_windows(log, catalog, length, holdout_cutoff(log, length))
-
-
-def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime64:
-    """One time for everybody that leaves something to forecast after it.
-
-    Calendar: a period before the log's end; months of unequal length may leave a day or two of it
-    out. Events: the time before which 90 % of all events lie.
-    """
-    length = PeriodLength.parse(period)
-    if length.unit != "events":
-        return length.shift(log.timestamp.max() + INSTANT, -1)
-    cutoff: np.datetime64 = np.sort(log.timestamp)[int(0.9 * len(log))]
-    return cutoff
-
-
-def holdout_windows(
-    log: Interactions, catalog: Catalog, period: str | PeriodLength, min_target_events: int = 5
-) -> list[Window]:
-    """Cut everybody at `holdout_cutoff`; the same as `latest_windows` for calendar periods."""
-    cutoff = holdout_cutoff(log, period)
-    return make_windows(log, catalog, period, cutoff, min_target_events=min_target_events)
 
 
 def make_histories(
@@ -227,92 +220,9 @@ def ticks(history: History) -> tuple[TimeArray, IntArray]:
     return edges[first:], offsets[first:]
 
 
-def tick_cutoffs(log: Interactions, period: str | PeriodLength, before: np.datetime64) -> TimeArray:
-    """Cutoffs on the grid of ``before``, oldest first, whose target period ends by then.
-
-    They are a tick apart (with months, whose ticks differ in length, a period).
-    """
-    length = PeriodLength.parse(period)
-    grid = boundaries_before(log, length, before)[1:-1]
-    if length.unit == "months":
-        return grid
-    tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS
-    return np.unique(grid[:, None] - tick * np.arange(TICKS))
-
-
-def timelines(
-    log: Interactions,
-    catalog: Catalog,
-    period: str | PeriodLength,
-    before: np.datetime64 | Sequence[int],
-    *,
-    min_target_events: int = 1,
-) -> list[list[Window]]:
-    """Cut each person's past at the end of every tick: windows, oldest first, person by person.
-
-    Parameters
-    ----------
-    before
-        Calendar periods: a time that no target reaches beyond. Periods of events: for each user the
-        log position before which their targets end.
-    min_target_events
-        Events that a target must have.
-
-    Returns
-    -------
-    list[list[Window]]
-        Of everybody with a window. One with an empty history stands first at most.
-    """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
-    if length.unit == "events":
-        ends = np.asarray(before, dtype=np.int64)
-        return [found for found in _event_timelines(log, catalog, length, ends) if found]
-    assert isinstance(before, np.datetime64)
-    people: dict[int, list[Window]] = {}
-    for cutoff in tick_cutoffs(log, length, before):
-        for window in _calendar_windows(log, catalog, length, cutoff):
-            if window.target.n_events < min_target_events:
-                continue
-            found = people.setdefault(window.history.user_idx, [])
-            if not window.history.n_events:
-                found.clear()  # only the newest without a past is kept
-            found.append(window)
-    return list(people.values())
-
-
-def _event_timelines(
-    log: Interactions, catalog: Catalog, length: PeriodLength, ends: IntArray
-) -> Iterator[list[Window]]:
-    for user, end in enumerate(ends):
-        found = []
-        for start in range(int(log.user_offsets[user]), int(end) - length.n + 1):
-            stop = start + length.n
-            span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
-            history = _event_history(log, catalog, length, user, start, span.start)
-            found.append(Window(history, Target(log, catalog, start, stop, span)))
-        yield found
-
-
 def events_before(log: Interactions, cutoff: Time) -> Interactions:
     """Give the log as it was just before a cutoff; DataError if it was empty."""
     return log.without({"at or after the cutoff": log.timestamp >= as_time(cutoff)})
-
-
-def log_before(windows: Sequence[Window]) -> Interactions:
-    """Give the log to fit something on that windows will judge: nothing of their targets is in it.
-
-    Where one time cuts all windows, nothing of anybody at or after it is. Where periods are counted
-    in events and each person is cut at their own one, "before" holds person by person, as in
-    `Fitted`: what others took later in time stays.
-    """
-    log = windows[0].history.log
-    cutoff = min(window.history.cutoff for window in windows)
-    if cutoff == max(window.history.cutoff for window in windows):
-        return events_before(log, cutoff)
-    stops = log.user_offsets[1:].copy()
-    users = [window.history.user_idx for window in windows]
-    np.minimum.at(stops, users, [window.target.start for window in windows])
-    return log.without({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
 
 
 def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:
@@ -324,17 +234,6 @@ def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:
 
 def _position(log: Interactions, user: int, time: np.datetime64) -> int:
     return int(_positions(log, user, np.array([time]))[0])
-
-
-def _calendar_windows(
-    log: Interactions, catalog: Catalog, length: PeriodLength, cutoff: np.datetime64
-) -> list[Window]:
-    following = Period(cutoff, length.shift(cutoff, 1))
-    windows = []
-    for history in make_histories(log, catalog, length, cutoff):
-        start, stop = history.event_ids.stop, _position(log, history.user_idx, following.end)
-        windows.append(Window(history, Target(log, catalog, start, stop, following)))
-    return windows
 
 
 def _event_history(
@@ -351,27 +250,3 @@ def _event_history(
     # A user whose first event is not before the cutoff has one empty period, which ends there.
     bounds = np.append(np.minimum(log.timestamp[offsets[:-1]], cutoff), cutoff)
     return History(log, catalog, user, offsets, bounds, cutoff, length)
-
-
-def _event_windows(
-    log: Interactions,
-    catalog: Catalog,
-    length: PeriodLength,
-    cutoff: np.datetime64 | None,
-    back: int,
-) -> list[Window]:
-    windows = []
-    for user in range(log.n_users):
-        first, last = (int(position) for position in log.user_offsets[user : user + 2])
-        if cutoff is None:
-            start = first + length.n * ((last - first) // length.n - 1 - back)
-        else:
-            start = _position(log, user, cutoff)
-        stop = start + length.n
-        if start <= first or stop > last:
-            continue
-        period = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
-        end = period.start if cutoff is None else cutoff
-        history = _event_history(log, catalog, length, user, start, end)
-        windows.append(Window(history, Target(log, catalog, start, stop, period)))
-    return windows

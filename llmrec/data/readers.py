@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from llmrec.data import formats
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
-from llmrec.data.formats import amazon, completejourney, mind, movielens
-from llmrec.data.frames import (
+from llmrec.data.files import read_file
+from llmrec.data.interactions import Interactions
+from llmrec.data.synthetic import make_world, reworded
+from llmrec.data.validation import (
     CATEGORIES,
     ITEM_ID,
     RATING,
@@ -22,21 +26,17 @@ from llmrec.data.frames import (
     as_pandas,
     require_columns,
 )
-from llmrec.data.interactions import Interactions
-from llmrec.data.tables import read_file
 from llmrec.errors import DataError
-
-__all__ = ["Dataset", "load_dataset", "read_table"]
 
 # The files that tell a layout, and its reader; the first that fits is taken.
 _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
-    (("*.inter", "*.item"), movielens.read_atomic),
-    (("u.data", "u.item"), movielens.read_100k),
-    (("ratings.dat", "movies.dat"), movielens.read_1m),
-    (("ratings.csv", "movies.csv"), movielens.read_latest),
-    (("transactions.parquet", "products.parquet"), completejourney.read),
-    (("behaviors.tsv", "news.tsv"), mind.read),
-    (("meta_*.jsonl*",), amazon.read),
+    (("*.inter", "*.item"), formats.read_atomic),
+    (("u.data", "u.item"), formats.read_100k),
+    (("ratings.dat", "movies.dat"), formats.read_1m),
+    (("ratings.csv", "movies.csv"), formats.read_latest),
+    (("transactions.parquet", "products.parquet"), formats.read_completejourney),
+    (("behaviors.tsv", "news.tsv"), formats.read_mind),
+    (("meta_*.jsonl*",), formats.read_amazon),
 )
 _EVENT, _ITEM = (USER_ID, ITEM_ID, TIMESTAMP, RATING), (ITEM_ID, TITLE, CATEGORIES)
 
@@ -147,3 +147,14 @@ def read_table(
 
 def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:
     return read_file(Path(table), ids) if isinstance(table, (str, Path)) else as_pandas(table)
+
+
+MADE_UP = "synthetic-"
+
+
+def open_log(name: str) -> Dataset:
+    """Load a log; ``synthetic-3`` is a made-up one of seed 3 with labels of its own."""
+    seed = name.removeprefix(MADE_UP)
+    if seed == name or not seed.isdecimal():
+        return load_dataset(name)
+    return replace(reworded(make_world(seed=int(seed)).dataset, int(seed)), name=name)

@@ -1,32 +1,86 @@
-"""Scoring stored forecasts once their period has passed, and the record that they add up to."""
+"""Stored forecasts scored once their period has passed, and the precision of their statements."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llmrec.contracts import FloatArray
-from llmrec.data.periods import (
-    PeriodLength,
-    Window,
-    events_before,
-    latest_windows,
-    make_histories,
-    target_counts,
-    windows_after,
-)
-from llmrec.data.readers import Dataset
+from llmrec import metrics
+from llmrec.data.calendar import PeriodLength
+from llmrec.data.counts import target_counts
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import Window, events_before, make_histories, windows_after
+from llmrec.data.windows import latest_windows
 from llmrec.errors import DataError
-from llmrec.evaluation import metrics
-from llmrec.evaluation.metrics import bootstrap_interval
-from llmrec.evaluation.receipts import Receipt, seen_before
-from llmrec.evaluation.scores import LEVELS
-from llmrec.evaluation.words import claims_that_came_true
+from llmrec.evaluation.evaluator import LEVELS
+from llmrec.evaluation.forecast_store import Receipt, seen_before
+from llmrec.explain.facts import Facts, what_came
+from llmrec.explain.statements import check
+from llmrec.forecast import Forecast, Kind
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.metrics import bootstrap_interval
+from llmrec.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Shares in [0, 1]; NaN where there was nothing to judge.
+
+    Attributes
+    ----------
+    proposed
+        Of the ``n_claims`` that the model wrote, repeats and unreadable ones included: those that
+        the checker let pass.
+    shown
+        Of the ``n_statements`` shown after rejection: those that the checker lets pass, which must
+        be all.
+    came_true
+        Of the statements shown: those that the true next period bears out.
+    """
+
+    n_claims: int
+    n_statements: int
+    proposed: float
+    shown: float
+    came_true: float
+
+
+def precision_of_words(windows: Sequence[Window], forecasts: Sequence[Forecast]) -> Precision:
+    """Judge the words of described forecasts, one a window.
+
+    Raises
+    ------
+    DataError
+        If no event of a target has a category.
+    """
+    passed, came = [], []
+    for window, forecast in zip(windows, forecasts, strict=True):
+        passed += [check(said, window.history, forecast) is None for said in forecast.statements]
+        came += claims_that_came_true(window, [(s.kind, s.category) for s in forecast.statements])
+    accepted = sum(forecast.source.proposed for forecast in forecasts)
+    n_claims = accepted + sum(forecast.source.rejected for forecast in forecasts)
+    return Precision(
+        n_claims=n_claims,
+        n_statements=len(passed),
+        proposed=accepted / n_claims if n_claims else np.nan,
+        shown=_mean(passed),
+        came_true=_mean(came),
+    )
+
+
+def claims_that_came_true(window: Window, claims: Iterable[tuple[Kind, int]]) -> list[bool]:
+    """Say of each (kind, category) whether the true next period meets the kind's conditions."""
+    facts = Facts.of(window.history, what_came(window))
+    return [bool(facts.supports(kind)[category]) for kind, category in claims]
+
+
+def _mean(found: Sequence[bool]) -> float:
+    return float(np.mean(found)) if found else np.nan
+
 
 MIN_FOR_FIT = 10  # windows; with fewer the references are counting's defaults
 MIN_FOR_INTERVAL = 10  # values; a bootstrap of fewer is too narrow to be shown

@@ -5,29 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Protocol
 
-import numpy as np
-
-from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import EditError
-from llmrec.explain.evidence import percent
-from llmrec.ranking.blend import Blend, Repeat
+from llmrec.explain.facts import percent
 from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, on_top
-from llmrec.ranking.tilt import Ranking, check_k
-from llmrec.ranking.tilt import rank as rank_items
+from llmrec.ranking.rank import Ranking, Rerank, check_k, rank_in, rank_listed
 
 LOSSES_NAMED = 3
-
-
-class Rerank(Protocol):
-    """Ranks one person's items under edits."""
-
-    def __call__(self, edits: Sequence[Edit], k: int | None = None) -> Ranking:
-        """Rank the k best; None: all that may be ranked."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -134,29 +120,6 @@ class WhatRemoves:
         return f"{less}, {self.title} drops to rank {self.rank_after}."
 
 
-def ranks_again(
-    history: History,
-    forecast: Forecast,
-    blend: Blend,
-    *,
-    strength: float,
-    repeat: Repeat,
-) -> Rerank:
-    """Rank all items of one person under edits as often as asked; they are scored once.
-
-    The parameters are those of `rank`, with the forecast as it was before any edit.
-    """
-    kept, n_items = blend.asked([history]), history.catalog.n_items
-
-    def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
-        size = n_items if k is None else k
-        return rank_items(
-            [forecast], [history], kept, k=size, strength=strength, repeat=repeat, edits=edits
-        )[0]
-
-    return rerank
-
-
 def why_not(
     item_idx: int,
     rerank: Rerank,
@@ -257,18 +220,6 @@ def what_removes(
     together = changed(*found)
     after = rank_in(rerank(together), item_idx)
     return WhatRemoves(title, k, rank, (name,), hundredths / 100, after, edits=together)
-
-
-def rank_listed(ranking: Ranking, item_idx: int) -> int | None:
-    """Give an item's rank (1-based), or None if no list can show it: left out, or muted."""
-    rank = rank_in(ranking, item_idx)
-    return None if rank is None or ranking.muted[rank - 1] else rank
-
-
-def rank_in(ranking: Ranking, item_idx: int) -> int | None:
-    """Give an item's rank (1-based), or None if it is not in the ranking."""
-    found = np.flatnonzero(ranking.item_idx == item_idx)
-    return int(found[0]) + 1 if len(found) else None
 
 
 def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:

@@ -5,13 +5,57 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from llmrec.contracts import Forecast, Kind
-from llmrec.data.periods import History
+import numpy as np
+
+from llmrec.data.periods import History, Window
+from llmrec.explain.facts import CLAIMS, Facts, drawer, what_came
 from llmrec.explain.statements import check, derive, reviewed, sentence
-from llmrec.explain.truth import CLAIMS
+from llmrec.forecast import Forecast, Kind
 from llmrec.language.codec import Codec
+from llmrec.language.grammar import PHRASES_OF
 from llmrec.language.model import LanguageModel
-from llmrec.language.phrases import PHRASES_OF
+from llmrec.types import FloatArray
+
+LEAST_CAME = 0.2  # how much of what came is in a line to learn from, at least
+
+
+def true_claims(window: Window, limit: int = CLAIMS) -> list[tuple[Kind, int]]:
+    """Give what changed from a history to what really came, the largest changes first.
+
+    The conditions are those that a forecast's claims must meet; one claim a category, the kinds in
+    turn. None if nothing meets them.
+    """
+    return _claims(window.history, what_came(window), limit)
+
+
+def completion(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
+    """Write a forecast line between what was expected and what came: what a model learns to write.
+
+    A forecast lies between what was to be expected and what came. So does this line, at a share
+    drawn from its facts: q = (1 - share) * prior + share * what came, and the words are true of q.
+    Without true claims there are no words.
+
+    Parameters
+    ----------
+    prior
+        (n_categories,) what was to be expected.
+    seed
+        With user and cutoff it decides share and phrases.
+    """
+    history, came = window.history, what_came(window)
+    rng = drawer(seed, history.user_id, history.cutoff)
+    share = rng.uniform(LEAST_CAME, 1.0)
+    weights = (1 - share) * prior + share * came.category_weights
+    ahead = replace(came, category_weights=weights / weights.sum())
+    words = codec.words(_claims(history, ahead, CLAIMS), rng)
+    return codec.render(replace(ahead, description=words))
+
+
+def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[Kind, int]]:
+    """Give true (kind, category) claims, the largest changes first, see `Facts.most_telling`."""
+    facts = Facts.of(history, ahead)
+    return facts.most_telling(np.abs(facts.change), limit)
+
 
 NOTHING_TO_SAY = "Nothing in this history points up or down."
 

@@ -7,11 +7,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.contracts import KINDS, Forecast, Kind, Statement
-from llmrec.data.histories import ABSENT_PERIODS
-from llmrec.data.periods import History
-from llmrec.explain.evidence import events_of, evidence_at, listed, past_shares, percent
-from llmrec.explain.truth import CLAIMS, Facts, drawer
+from llmrec.data.periods import ABSENT_PERIODS, History
+from llmrec.explain.facts import (
+    CLAIMS,
+    Facts,
+    drawer,
+    events_of,
+    evidence_at,
+    listed,
+    past_shares,
+    percent,
+)
+from llmrec.forecast import KINDS, Forecast, Kind, Statement
 
 TOLERANCE = 1e-9  # numbers no further apart are the same
 EVENTS_CITED = 5

@@ -8,23 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.contracts import Forecast, IntArray, Statement
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import (
-    Rerank,
-    WhatRemoves,
-    WhyNot,
-    rank_in,
-    what_removes,
-    why_not,
-)
-from llmrec.explain.evidence import Evidence, day_of, horizon
-from llmrec.explain.item import ItemExplanation, Told
+from llmrec.explain.counterfactual import WhatRemoves, WhyNot, what_removes, why_not
+from llmrec.explain.facts import Evidence, day_of, horizon
+from llmrec.explain.item import ItemExplanation, Told, untrue
 from llmrec.explain.statements import TOLERANCE, check, sentence
-from llmrec.explain.wording import untrue
+from llmrec.forecast import Forecast, Statement
 from llmrec.ranking.edits import Edit, apply_edits
-from llmrec.ranking.tilt import Ranking
+from llmrec.ranking.rank import Ranking, Rerank, rank_in
+from llmrec.types import IntArray
 
 
 def check_item(

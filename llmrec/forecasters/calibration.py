@@ -1,4 +1,4 @@
-"""How far to trust what the model read: fitted on validation, never worse than the prior."""
+"""How far to trust a prediction, fitted on validation windows; how far targets scatter around."""
 
 from __future__ import annotations
 
@@ -6,16 +6,99 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special
 
-from llmrec.contracts import FloatArray, IntArray
+from llmrec.data.counts import shares_of
 from llmrec.data.files import write_text
+from llmrec.data.periods import History
 from llmrec.errors import DataError
-from llmrec.forecasters.mixing import shares_of
-from llmrec.forecasters.spread import UNFITTED, Spread
+from llmrec.forecast import Forecast, Source
+from llmrec.metrics import mean_loss
+from llmrec.types import FloatArray, IntArray
+
+SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+
+
+def mixed(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
+    """(1 - share) * counted + share * learned by row; counted alone where learned is all 0."""
+    believed = share * learned.sum(axis=1, keepdims=True)
+    return np.asarray((1 - believed) * counted + share * learned)
+
+
+def fit_share(counted: FloatArray, learned: FloatArray, targets: FloatArray) -> tuple[float, float]:
+    """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
+    losses = {share: mean_loss(mixed(counted, learned, share), targets) for share in SHARES}
+    best = min(losses, key=lambda share: losses[share])
+    return best, losses[best]
+
+
+# Bounds of the variance: concentrations of 1e6 and 0.5.
+SURE, UNSURE = 1e-6, 2 / 3
+
+
+class Spread(NamedTuple):
+    """Variance of an observed share around its forecast w: w (1 - w) (latent + sampling / m).
+
+    ``latent`` is what nobody could know, ``sampling`` the noise of a period's few events: m is the
+    mean number of events in the non-empty periods of the person's history (1 for an empty one).
+    """
+
+    latent: float = 0.02
+    sampling: float = 0.0
+
+    def concentration(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories,) Dirichlet concentrations with that variance, in 0.5..1e6."""
+        variance = self.latent + self.sampling / _events_a_period(histories)
+        return np.asarray(1 / np.clip(variance, SURE, UNSURE) - 1)
+
+
+UNFITTED = Spread()
+
+
+def fit_spread(
+    histories: Sequence[History], category_weights: FloatArray, targets: FloatArray
+) -> Spread:
+    """Fit a spread by moments to what was observed.
+
+    With a Dirichlet, E sum_c (share_c - w_c)^2 = (1 - sum_c w_c^2) / (concentration + 1); both
+    parts of the variance are found by non-negative least squares over users. ``category_weights``
+    and ``targets`` (counts) are (n_histories, n_categories); targets without events are left out.
+    """
+    totals = targets.sum(axis=1)
+    seen = totals > 0
+    shares = targets[seen] / totals[seen, None]
+    weights = category_weights[seen]
+    largest = np.maximum(1 - (weights**2).sum(axis=1), 1e-9)
+    found = ((shares - weights) ** 2).sum(axis=1) / largest
+    causes = np.stack((np.ones(len(found)), 1 / _events_a_period(histories)[seen]), axis=1)
+    (latent, sampling), _ = optimize.nnls(causes, found)
+    return Spread(float(latent), float(sampling))
+
+
+def forecasts_of(
+    source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Spread
+) -> list[Forecast]:
+    """Dress (n_histories, n_categories) weights as forecasts without words."""
+    return [
+        Forecast(weights, concentration, "", (), source)
+        for weights, concentration in zip(
+            category_weights, spread.concentration(histories).tolist(), strict=True
+        )
+    ]
+
+
+def _events_a_period(histories: Sequence[History]) -> FloatArray:
+    n_periods = np.array([history.n_periods for history in histories])
+    last = (n_periods + 1).cumsum()
+    sizes = np.diff(np.concatenate([history.offsets for history in histories]))
+    sizes = np.delete(sizes, last[:-1] - 1)  # events of each period
+    starts = n_periods.cumsum() - n_periods
+    periods = np.add.reduceat(sizes > 0, starts, dtype=np.int64)
+    return np.asarray(np.maximum(np.add.reduceat(sizes, starts) / np.maximum(periods, 1), 1.0))
+
 
 FOLDS = 5
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
@@ -201,3 +284,9 @@ def _interval(gains: FloatArray) -> tuple[float, float, float]:
     """Mean and its 95 % normal interval."""
     mean, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
     return mean, mean - 1.96 * error, mean + 1.96 * error
+
+
+def centered(scores: FloatArray) -> FloatArray:
+    """Subtract each row's mean from (n, n_categories) scores; softmax does not see it."""
+    means: FloatArray = scores.mean(axis=1, keepdims=True)
+    return scores - means

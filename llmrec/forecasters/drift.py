@@ -7,29 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from llmrec.contracts import FloatArray, Forecast, Source
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import (
-    History,
-    TimeArray,
-    Window,
-    common_counts,
-    target_counts,
-)
-from llmrec.forecasters.counting import (
-    DecayedDirichlet,
-    age_weights,
-    common_mix,
-    mix_between,
-    normalised,
-)
-from llmrec.forecasters.mixing import mean_loss
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.data.counts import common_counts, normalised, target_counts
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.counting import DecayedDirichlet, age_weights, common_mix, mix_between
+from llmrec.metrics import mean_loss
+from llmrec.types import BoolArray, FloatArray, TimeArray
 
-BoolArray = npt.NDArray[np.bool_]
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRENDS = (0.0, 0.25, 0.5)
 MEMORY = 24  # periods a history's own mix is followed back

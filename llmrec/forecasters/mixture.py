@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from llmrec.contracts import FloatArray, Forecast, Forecaster, IntArray, Source
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, target_counts, weighted_counts
+from llmrec.data.counts import shares_of, target_counts, weighted_counts
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
 from llmrec.errors import DataError, TrainingError
+from llmrec.forecast import Forecast, Forecaster, Source
+from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
 from llmrec.forecasters.counting import age_weights
-from llmrec.forecasters.mixing import HeldOut, mean_loss, shares_of, weights_of, weights_on
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.precomputed import HeldOut, weights_of, weights_on
+from llmrec.metrics import mean_loss
+from llmrec.types import FloatArray, IntArray
 
 FOLDS = 5
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the gate's parameters, chosen by cross-validation

@@ -1,4 +1,4 @@
-"""Small nets behind the forecaster's verb: how they are trained, kept and asked."""
+"""Small nets as forecasters: their inputs as tensors, their training and their files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,91 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
-from llmrec.contracts import FloatArray, Forecast, IntArray, Source
-from llmrec.data.files import write_bytes, write_text
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, target_counts
-from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
-from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.mixing import HeldOut
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.errors import MissingExtraError
 
 try:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
     from torch import Tensor, nn
-
-    from llmrec.forecasters.inputs import SLICE, Arrays, Inputs, cross_entropy, target_shares
+    from tqdm import tqdm
 except ImportError as error:
     raise MissingExtraError("trained nets need torch: pip install 'llmrec[llm]'") from error
+
+from llmrec.data.counts import common_counts, normalised, period_counts, shares_of, target_counts
+from llmrec.data.files import write_bytes, write_text
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
+from llmrec.errors import DataError, ModelLoadError, TrainingError
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.precomputed import HeldOut
+from llmrec.types import FloatArray, IntArray
+
+SLICE = 512  # histories counted at a time
+
+
+class Inputs(NamedTuple):
+    """What a net sees of n histories.
+
+    ``counts`` (n, n_periods, n_categories) are the person's events by period, newest last, zeros
+    before their first; ``everyone`` of the same shape are the shares of all users in the same
+    periods; ``prior`` (n, n_categories) are the log weights of counting.
+    """
+
+    counts: Tensor
+    everyone: Tensor
+    prior: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Inputs of many histories, in memory once; `inputs` gives rows as tensors."""
+
+    counts: Any  # (n, n_periods, n_categories)
+    everyone: Any  # (n_spans, n_categories) shares
+    which: IntArray  # (n, n_periods) span of each period
+    prior: Any  # (n, n_categories) log weights
+
+    @classmethod
+    def of(
+        cls, histories: Sequence[History], prior: DecayedDirichlet, n_periods: int, dtype: Any
+    ) -> Arrays:
+        """Count the last periods of histories and of everybody, in the precision asked for."""
+        catalog = histories[0].catalog
+        counts = np.empty((len(histories), n_periods, catalog.n_categories), dtype=dtype)
+        for start in range(0, len(histories), SLICE):
+            part = histories[start : start + SLICE]
+            counts[start : start + SLICE] = period_counts(part, n_periods)
+        spans, which = common_counts(histories, n_periods)
+        everyone = normalised(spans + 0.5).astype(dtype)
+        weights = np.log(prior.category_weights(histories)).astype(dtype)
+        return cls(counts, everyone, which, weights)
+
+    def inputs(self, rows: IntArray | slice = slice(None)) -> Inputs:
+        """Give the inputs of some rows."""
+        return Inputs(
+            torch.from_numpy(self.counts[rows]),
+            torch.from_numpy(self.everyone[self.which[rows]]),
+            torch.from_numpy(self.prior[rows]),
+        )
+
+
+def target_shares(windows: Sequence[Window]) -> Tensor:
+    """(n_windows, n_categories) float32 shares of each target; 0 if no item had a category."""
+    counts = target_counts(windows)
+    return torch.from_numpy(shares_of(counts).astype(np.float32))
+
+
+def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
+    """Mean nats per event: -sum_c share_c log q_c."""
+    return -(shares * log_weights).sum(dim=1).mean()
+
 
 PARAMETERS_FILE, ABOUT_FILE = "network.safetensors", "forecaster.json"
 

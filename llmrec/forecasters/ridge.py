@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import linalg
 
-from llmrec.contracts import FloatArray, Forecast, Source
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, target_counts, weighted_counts
+from llmrec.data.counts import normalised, shares_of, target_counts, weighted_counts
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
 from llmrec.errors import TrainingError
-from llmrec.forecasters.counting import age_weights, normalised
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.mixing import HeldOut, mean_loss, shares_of
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.precomputed import HeldOut
+from llmrec.metrics import mean_loss
+from llmrec.types import FloatArray
 
 RATES = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
 PENALTIES = tuple(float(10 ** (power / 2)) for power in range(13))  # 1 to 1e6

@@ -16,17 +16,26 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from llmrec.contracts import FloatArray, Forecast, IntArray, Source
 from llmrec.data.calendar import INSTANT
+from llmrec.data.counts import shares_of, target_counts
 from llmrec.data.files import write_bytes, write_text
-from llmrec.data.fitted import Fitted
 from llmrec.data.interactions import Interactions
-from llmrec.data.learned import Learned
-from llmrec.data.periods import History, Window, target_counts
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted, Learned
 from llmrec.errors import DataError, ModelLoadError, TrainingError
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import (
+    UNFITTED,
+    Spread,
+    fit_share,
+    fit_spread,
+    forecasts_of,
+    mixed,
+)
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.item_nets import (
+from llmrec.forecasters.sequential_nets import (
+    BATCH,
     LENGTH,
     Name,
     loss_of,
@@ -35,11 +44,9 @@ from llmrec.forecasters.item_nets import (
     next_scores,
     sequences,
 )
-from llmrec.forecasters.mixing import fit_share, mixed, shares_of
-from llmrec.forecasters.spread import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.types import FloatArray, IntArray
 
 RECENT = 6  # sequences of a person to learn from, the newest
-BATCH = 32
 STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 1800}  # BERT4Rec guesses fewer items a step
 RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2}
 SLICE = 256  # histories scored at a time

@@ -1,62 +1,65 @@
-"""The text formats, side by side: the prompt, the forecast line, and the parser that reads it back.
-
-A forecast line is one punctuated line: integer percents of the heaviest categories, then ``other``,
-then claims in words::
-
-    Drama 31%, Comedy 22%, other 47%: Drama is rising, Comedy is fading.
-"""
+"""From a history to a prompt: versioned templates of ``prompts/``, rendered in a sandbox."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from itertools import cycle, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from llmrec.contracts import FloatArray, Forecast, IntArray, Kind, Source
 from llmrec.data.catalog import Catalog, clean_text
+from llmrec.data.dataset import Dataset
 from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
-from llmrec.language.grammar import claims_grammar, line_grammar, words_grammar
-from llmrec.language.phrases import PHRASES, PHRASES_OF
-from llmrec.language.plaintext import bag
-from llmrec.language.templates import template
+from llmrec.forecast import Forecast, Kind, Source
+from llmrec.language.forecast_line import (
+    _BRACES,
+    _ENTRY,
+    MAX_LINE,
+    OTHER,
+    _whole_percents,
+    make_labels,
+)
+from llmrec.language.grammar import PHRASES, PHRASES_OF, claims_grammar, line_grammar, words_grammar
+from llmrec.language.tokenization import bag
+from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from llmrec.data.periods import History
+    from jinja2 import Template
 
-OTHER = "other"
-MAX_LINE = 4_000  # characters; a longer text is no forecast line
+    from llmrec.data.periods import History
+    from llmrec.language.model import LanguageModel
+
+
+def prompts_folder() -> Path:
+    """Where the templates are: inside the installed package, or beside it in a checkout."""
+    installed = Path(str(resources.files("llmrec"))) / "prompts"
+    return installed if installed.is_dir() else installed.parent.parent / "prompts"
+
+
+@cache
+def template(name: str) -> Template:
+    """Give a template by its file's name without the ending; unknown variables are errors."""
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # The output is a plain-text prompt, never HTML, so there is nothing to escape it for.
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(prompts_folder()), undefined=StrictUndefined, autoescape=False
+    )
+    return environment.get_template(f"{name}.jinja")
+
+
 TITLE_LENGTH = 40
 MAX_TAKEN = 40  # items that a tick speaks of, the newest
 BY_PERIOD = "forecast-v1"  # writes periods in words; later versions give each tick one position
 TOLD = 8  # categories whose shares so far are told where a line is asked for
-_UNSAFE = re.compile(r"[^\w &'/()\-+.]|_")
-_ENTRY = re.compile(r"^(.+?)\s*\b([0-9]{1,3})\s?%$")
-
-
-def make_labels(categories: Sequence[str]) -> tuple[str, ...]:
-    """Give each category a tokenizer-safe label, a bijection even if case is ignored.
-
-    Letters, digits, spaces and ``& ' / ( ) - + .`` stay; anything else becomes a space; at most 40
-    characters; collisions and the reserved word ``other`` get a number.
-    """
-    labels: list[str] = []
-    taken = {OTHER}
-    for category in categories:
-        plain = " ".join(_UNSAFE.sub(" ", unicodedata.normalize("NFKC", category)).split())
-        stem = plain[:40].strip(" .") or "category"
-        label, n = stem, 2
-        while label.casefold() in taken:
-            label, n = f"{stem} {n}", n + 1
-        taken.add(label.casefold())
-        labels.append(label)
-    return tuple(labels)
 
 
 @dataclass(frozen=True)
@@ -336,9 +339,6 @@ class Codec:
         return template(self.template).render(**about, **variables)
 
 
-_BRACES = str.maketrans("{}", "()")
-
-
 def _lines(history: History) -> list[_Line]:
     """One line a period from the first with events, oldest first; always at least one."""
     first = int(np.argmax(np.diff(history.offsets) > 0))
@@ -362,10 +362,12 @@ def _day(time: np.datetime64) -> str:
     return f"{pd.Timestamp(time):%-d %b %Y}"
 
 
-def _whole_percents(shares: FloatArray) -> IntArray:
-    """Integers that sum to 100: floors, then the largest remainders get one more."""
-    scaled = shares / shares.sum() * 100
-    whole: IntArray = np.floor(scaled + 1e-9).astype(np.int64)
-    extra = np.argsort(-(scaled - whole), kind="stable")[: 100 - int(whole.sum())]
-    whole[extra] += 1
-    return whole
+def codec_for(dataset: Dataset, model: LanguageModel, **options: Any) -> Codec:
+    """Give the text formats for a log, counted in the model's tokens."""
+    return Codec(
+        dataset.catalog.categories,
+        person=dataset.person,
+        noun=dataset.noun,
+        count_tokens=model.count_tokens,
+        **options,
+    )

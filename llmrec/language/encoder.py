@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from llmrec.contracts import FloatArray
-from llmrec.language.checkpoint import ENCODER, load_encoder
+from llmrec.language.pretrained import ENCODER, load_encoder
+from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 TEXTS_AT_ONCE = 64
 

@@ -1,4 +1,4 @@
-"""Which lines may be written: grammars in llguidance's Lark dialect, as plain text.
+"""Which lines may be written: grammars in llguidance's Lark dialect, and the phrases of claims.
 
 Each grammar is one regular expression, so no lexer has to guess where a label ends: a label may
 start with another one, end in a digit or hold a dot, and still every line can be written. The
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+
+from llmrec.forecast import Kind
 
 
 def line_grammar(
@@ -120,3 +122,48 @@ def _any_of(what: str, texts: Sequence[str]) -> str:
 def _check_bound(name: str, bound: int) -> None:
     if bound < 1:
         raise ValueError(f"{name} must be at least 1, not {bound}")
+
+
+# Whatever the name before it, singular or plural, a phrase reads well. None is the end of another
+# one: so the words of a claim divide into label and phrase in one way only.
+PHRASES_OF: dict[Kind, tuple[str, ...]] = {
+    "rising": (
+        "is rising",
+        "on the way up",
+        "gaining ground",
+        "set to grow",
+        "should pick up",
+        "will take a larger share",
+    ),
+    "fading": (
+        "is fading",
+        "on the way down",
+        "losing ground",
+        "set to shrink",
+        "should slow down",
+        "will take a smaller share",
+    ),
+    "steady": (
+        "holding steady",
+        "little changed",
+        "much as before",
+        "set to stay",
+        "should stay level",
+        "with no change in sight",
+    ),
+    "new": (
+        "for the first time",
+        "as something new",
+        "new on the list",
+        "about to begin",
+        "should make a start",
+    ),
+    "returning": (
+        "coming back",
+        "back after a pause",
+        "set to return",
+        "on the way back",
+        "should come back",
+    ),
+}
+PHRASES: dict[str, Kind] = {text: kind for kind, texts in PHRASES_OF.items() for text in texts}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,49 +15,40 @@ from llmrec.errors import MissingExtraError
 
 try:
     import torch
-    from tqdm import tqdm
 except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
-from llmrec.contracts import FloatArray, IntArray
 from llmrec.language.adapters import AdapterAbout
-from llmrec.language.checkpoint import EMBEDDED, Precision, Quantization, load_checkpoint
-from llmrec.language.decoding import Line, Session, continuation_logprobs, write_lines
-from llmrec.language.plaintext import PlainText, Position, singly
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
-from llmrec.language.titles import TITLES_FILE, TitleMemory
+from llmrec.language.forward import Session
+from llmrec.language.generation import (
+    WRITE_TOKENS,
+    Generation,
+    Line,
+    _batches,
+    _generator,
+    continuation_logprobs,
+    write_lines,
+)
+from llmrec.language.heads import (
+    READOUT_FILE,
+    TITLES_FILE,
+    NameReadout,
+    Readout,
+    TitleMemory,
+    name_embeddings,
+)
+from llmrec.language.pretrained import EMBEDDED, Precision, Quantization, load_checkpoint
+from llmrec.language.tokenization import PlainText, Position, singly
+from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+
 # Tokens in one batch. On a CPU larger ones read more slowly, since activations leave the cache, but
 # when writing each pass over the weights serves all lines of a batch.
 READ_TOKENS = 2_048
-WRITE_TOKENS = 8_192
 KEPT = 256  # prompts, the newest, of which what was foretold is not read again
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One written line.
-
-    Attributes
-    ----------
-    text
-        The line, without the space it starts with.
-    n_tokens
-        Tokens written, sampled and forced, an end token included.
-    n_forced
-        Those among them that the grammar forced.
-    finished
-        Whether the line came to its own end; a constrained one always does.
-    """
-
-    text: str
-    n_tokens: int
-    n_forced: int
-    finished: bool
 
 
 class LanguageModel:
@@ -416,19 +406,3 @@ class LanguageModel:
     def _generation(self, line: Line) -> Generation:
         text = self._plain.line(line.tokens)
         return Generation(text, len(line.tokens), line.n_forced, line.finished)
-
-
-def _batches(rows: Sequence[list[Position]], batch_tokens: int) -> Iterator[list[int]]:
-    """Cut rows into batches of similar length, longest first; a bar shows on terminals if many."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    with tqdm(total=len(rows), unit="prompt", leave=False, disable=None) as bar:
-        while order:
-            n = max(1, batch_tokens // len(rows[order[0]]))
-            batch, order = order[:n], order[n:]
-            yield batch
-            bar.update(len(batch))
-
-
-def _generator(seed: int, prompt: str) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16]))

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
-from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.periods import History, Window
-
-Repeat = Literal["allow", "exclude"]
-BoolArray = npt.NDArray[np.bool_]
+from llmrec.forecast import ItemScorer
+from llmrec.types import BoolArray, FloatArray, Repeat
 
 
 @dataclass(frozen=True)

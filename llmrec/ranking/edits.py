@@ -11,10 +11,10 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.contracts import Forecast
 from llmrec.data.calendar import as_time
 from llmrec.data.catalog import Catalog
 from llmrec.errors import DataError, EditError
+from llmrec.forecast import Forecast
 
 MAX_FACTOR = 100.0
 MONTHS = (

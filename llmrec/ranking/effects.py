@@ -25,24 +25,21 @@ All to 1e-9 in scores. Items closer than that count as tied, and a tie may turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from llmrec.contracts import FloatArray, Forecast, IntArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.ranking.blend import BoolArray
+from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_items
-from llmrec.ranking.tilt import EPSILON, Ranking, check_k, check_strength
+from llmrec.ranking.rank import EPSILON, Ranking, RerankAt, check_k, check_strength
+from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOLERANCE = 1e-9  # scores no further apart are the same
-
-# Ranks *all* items that may be ranked, under edits and at a strength.
-RerankAt = Callable[[Sequence[Edit], float], Ranking]
 Direction = Literal["can only rise", "can only fall", "may go either way", "stays"]
 
 
@@ -265,3 +262,32 @@ def _ranks_before(scores: FloatArray) -> tuple[IntArray, IntArray]:
     first = len(scores) - np.searchsorted(rising, scores + 2 * TOLERANCE, side="right")
     last = len(scores) - np.searchsorted(rising, scores - 2 * TOLERANCE, side="left") - 1
     return first, last
+
+
+NOTHING = "Nothing is left: all that could be listed is muted or was taken."
+
+
+def strength_change(effect: EditEffect) -> str:
+    """Say how hard the forecast tilts the list, if that changes; else ""."""
+    before, after = effect.strength_before, effect.strength_after
+    if after == before:
+        return ""
+    return f"The forecast tilts the list with a strength of {after:g} instead of {before:g}."
+
+
+def moves(outcome: EditOutcome) -> dict[int, str]:
+    """Say of each listed item that is new, or stood elsewhere: "new", "was 7"."""
+    moved = {item: f"was {was}" for item, (was, _) in outcome.moved.items()}
+    return moved | dict.fromkeys(outcome.entered, "new")
+
+
+def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
+    """Say whether ranking again gave what was foretold."""
+    if not len(effect.item_idx):
+        return "No item may be ranked, so there is nothing to verify."
+    if outcome.held:
+        return (
+            f"Verified by ranking again: the scores of all {len(effect.item_idx):,} items are as "
+            f"foretold (largest error {outcome.largest_error:.0e}), and so is their order."
+        )
+    return f"NOT as foretold. Ranking again broke: {'; '.join(outcome.broken)}."

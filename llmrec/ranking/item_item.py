@@ -11,12 +11,12 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack
 
-from llmrec.contracts import FloatArray
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.learned import Learned, check_learned
 from llmrec.data.periods import History
+from llmrec.data.provenance import Learned, check_learned
 from llmrec.ranking.scorers import item_counts, require_positive
+from llmrec.types import FloatArray
 
 # Of a dense matrix: 1.6 GB in float32. Its fit holds 25 bytes an entry and takes 9 s of one thread
 # at 6,000 items (measured); memory grows with their square, time with their cube: 10 GB and five

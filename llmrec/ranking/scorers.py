@@ -13,13 +13,14 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import log_softmax
 
-from llmrec.contracts import FloatArray, IntArray
 from llmrec.data.calendar import DAY, INSTANT
 from llmrec.data.catalog import Catalog
+from llmrec.data.counts import item_counts_between
 from llmrec.data.interactions import Interactions
-from llmrec.data.learned import Learned, check_learned
-from llmrec.data.periods import History, TimeArray, item_counts_between
+from llmrec.data.periods import History
+from llmrec.data.provenance import Learned, check_learned
 from llmrec.errors import MissingExtraError
+from llmrec.types import FloatArray, IntArray, TimeArray
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from llmrec.contracts import FloatArray, IntArray
 from llmrec.errors import TrainingError
-from llmrec.language.plaintext import Position
-from llmrec.training.reader import Slots
+from llmrec.language.tokenization import Position
+from llmrec.training.objective import Slots
+from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import datasets
 
     from llmrec.language.model import LanguageModel
+
 
 Tokens = tuple[int, ...]
 SLOTS = 4  # of a timeline that an encoder-decoder learns from in an epoch: each is a sequence there
@@ -214,3 +215,35 @@ def _numbers(parts: Sequence[IntArray]) -> torch.Tensor:
         np.pad(part, ((0, 0), (0, most - part.shape[1])), constant_values=-1) for part in parts
     ]
     return torch.from_numpy(np.concatenate(widened))
+
+
+class Lines:
+    """The lines of all examples in batches of similar length, see `Batches`."""
+
+    def __init__(self, examples: Examples, most: int | None = None) -> None:
+        self.requests, self.lines = examples.requests[:most], examples.lines[:most]
+        self.batch_positions, self.seed = examples.batch_positions, examples.seed
+
+    def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
+        """Give the batches of epoch n, each made when it is called."""
+        rng = np.random.default_rng((self.seed, n))
+        jitter = rng.random(len(self.lines))  # lines of one length meet others each time
+        order = sorted(range(len(self.lines)), key=lambda row: (self._length(row), jitter[row]))
+        batches = list(self._batched(order))
+        return [partial(self._batch, batches[at]) for at in rng.permutation(len(batches))]
+
+    def _length(self, row: int) -> int:
+        return len(self.requests[row]) + len(self.lines[row])
+
+    def _batched(self, order: list[int]) -> Iterator[list[int]]:
+        while order:
+            n = max(1, self.batch_positions // self._length(order[-1]))
+            yield order[-n:]
+            del order[-n:]
+
+    def _batch(self, rows: Sequence[int]) -> dict[str, Any]:
+        return {
+            "requests": [self.requests[row] for row in rows],
+            "lines": [self.lines[row] for row in rows],
+            "n_positions": sum(map(self._length, rows)),
+        }

@@ -17,6 +17,7 @@ from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
 if TYPE_CHECKING:
     from jinja2 import Template
 
+
 CARD_FILE, TEMPLATE = "README.md", "card.md.jinja"
 MOST_LABELS, MOST_LETTERS = 30, 2_000
 # What Markdown could take for its own; an underscore inside a word is none.

@@ -1,4 +1,4 @@
-"""The parts of a fine-tuning run, put together from a config: what finetune/lora.py reads as."""
+"""The parts of a fine-tuning run, put together from a config."""
 
 from __future__ import annotations
 
@@ -10,26 +10,96 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from llmrec.contracts import FloatArray
+from llmrec.data.counts import normalised
 from llmrec.errors import DataError
-from llmrec.forecasters.counting import normalised
-from llmrec.forecasters.mixing import mean_loss
 from llmrec.language.adapters import SEEN, AdapterAbout
-from llmrec.language.checkpoint import add_lora, save_adapter
+from llmrec.language.heads import NameReadout, Readout, TitleMemory, name_embeddings, title_keys
 from llmrec.language.model import LanguageModel
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import Readout, name_embeddings
-from llmrec.language.titles import TitleMemory, title_keys
-from llmrec.training.batches import Examples
+from llmrec.language.pretrained import add_lora, add_lora_above, save_adapter
+from llmrec.metrics import mean_loss
+from llmrec.training.batches import Examples, Lines
 from llmrec.training.card import write_card
-from llmrec.training.config import TrainingConfig
-from llmrec.training.lines import check_layers
-from llmrec.training.pairs import Manifest
-from llmrec.training.reader import Reader
+from llmrec.training.config import ConfigError, TrainingConfig
+from llmrec.training.dataset import Manifest
+from llmrec.training.objective import Reader, Writer
+from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
     import datasets
     from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+VALIDATED = 60  # held-out lines that decide which parameters stay
+
+
+def check_layers(config: TrainingConfig, model: PreTrainedModel) -> None:
+    """Refuse a depth that a model has not, and layers to learn lines in that are read through.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    """
+    if model.config.is_encoder_decoder:
+        if config.depth is not None or config.lines.epochs:
+            raise ConfigError(
+                "depth and lines.epochs are for decoders: an encoder-decoder is read where its "
+                "decoder starts, and learns lines while it learns to read (line_share)"
+            )
+        return
+    n_layers = int(model.config.num_hidden_layers)
+    if config.depth is not None and config.depth > n_layers:
+        raise ConfigError(f"depth is {config.depth}; the model has {n_layers} layers")
+    if not config.lines.epochs:
+        return
+    first = config.lines.chosen_layers(n_layers)[0]
+    if config.depth is None or first < config.depth:
+        raise ConfigError(
+            f"lines.layers begin with layer {first}, and depth is {config.depth}: lines are "
+            "learned above the layers that are read, or with them (line_share)"
+        )
+
+
+def new_writer(config: TrainingConfig, adapted: PeftModel, reader: Reader) -> Writer:
+    """Put LoRA into the layers of ``config.lines``, see `check_layers`, and freeze all else."""
+    layers = config.lines.chosen_layers(int(reader.model.config.num_hidden_layers))
+    learned = dict(reader.named_parameters())
+    add_lora_above(adapted, layers, rank=config.lines.rank, seed=config.seed)
+    for values in learned.values():  # peft has let those of its adapter be trained again
+        values.requires_grad_(False)
+    return Writer(reader)
+
+
+def keep_in_half(writer: Writer) -> None:
+    """Round what learned lines to float16: half of the bytes on disk, read as float32 again."""
+    for values in writer.parameters():
+        if values.requires_grad:
+            values.data = values.data.half()
+
+
+def lines_validation(writer: Writer, held_out: Lines) -> Callable[[], dict[str, float]]:
+    """Give a function that judges held-out lines: log_loss a token, and skill.
+
+    Skill is against ``untrained``: the writer must be a new one when this is called.
+    """
+    batches = [batch() for batch in held_out.epoch(0)]
+    sizes = [sum(len(line) + 1 for line in batch["lines"]) for batch in batches]
+
+    def judged() -> float:
+        losses = [float(writer(**batch)["loss"]) for batch in batches]
+        return float(np.average(losses, weights=sizes))
+
+    writer.eval()
+    with torch.no_grad():
+        untrained = judged()
+
+    def validate() -> dict[str, float]:
+        loss = judged()
+        return {"log_loss": loss, "untrained": untrained, "skill": 1 - loss / untrained}
+
+    return validate
+
 
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "datasets")
 

@@ -19,6 +19,32 @@ from transformers.trainer_callback import PrinterCallback
 from llmrec.errors import TrainingError
 from llmrec.training.config import TrainingConfig
 
+
+def check_device(config: TrainingConfig) -> None:
+    """Refuse, before anything is loaded, a config that needs a GPU where there is none.
+
+    Raises
+    ------
+    TrainingError
+        Naming the field, and what to write instead.
+    """
+    import torch
+
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    needs = {
+        "device": (config.device == "cuda", "auto"),
+        "quantize": (config.quantize is not None, "null"),
+        "dtype": (config.dtype in ("bfloat16", "float16"), "auto"),
+    }
+    for name, (needed, instead) in needs.items():
+        if needed and not on_gpu:
+            absent = "device is 'cpu'" if config.device == "cpu" else "torch finds none"
+            raise TrainingError(
+                f"{name} is {getattr(config, name)!r}, which needs a GPU, and {absent}: write "
+                f"{name}: {instead}, or train where there is one"
+            )
+
+
 Batch = Mapping[str, Any]
 
 

@@ -8,8 +8,8 @@ from itertools import pairwise, permutations, product
 import numpy as np
 import pytest
 
-from llmrec.contracts import FloatArray
-from llmrec.data.chain import GLIDE, JUMP, MOVEMENTS, SEASON, Chain, Movement
+from llmrec.data.synthetic import GLIDE, JUMP, MOVEMENTS, SEASON, Chain, Movement
+from llmrec.types import FloatArray
 
 N_PROTOTYPES, N_CATEGORIES, N_PERIODS = 4, 5, 6
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llmrec.data import embedded
-from llmrec.data.embedded import MANIFEST, PARTS, REQUIREMENTS, CacheError, cached_folder
-from llmrec.errors import DataError, MissingExtraError
+from llmrec.data.embedded import MANIFEST, PARTS, REQUIREMENTS, cached_folder
+from llmrec.errors import CacheError, DataError, MissingExtraError
 
 
 @pytest.fixture

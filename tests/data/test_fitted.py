@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import make_windows
+from llmrec.data.provenance import Fitted
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
 from tests.worlds import catalog, log
 

@@ -8,24 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec.data.calendar import PeriodLength, cutoffs
 from llmrec.data.catalog import Catalog
+from llmrec.data.counts import category_counts_between, item_counts_between, weighted_counts
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import (
-    History,
-    PeriodLength,
-    Target,
-    Window,
-    category_counts_between,
-    cutoffs,
-    events_before,
-    holdout_cutoff,
-    holdout_windows,
-    item_counts_between,
-    latest_windows,
-    make_histories,
-    make_windows,
-    weighted_counts,
-)
+from llmrec.data.periods import History, Target, Window, events_before, make_histories
+from llmrec.data.windows import holdout_cutoff, holdout_windows, latest_windows, make_windows
 from llmrec.errors import DataError
 from tests.worlds import catalog as world_catalog
 from tests.worlds import log as world_log

@@ -12,10 +12,11 @@ import pytest
 from datasets import Dataset as HubDataset
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.formats.completejourney import readable
-from llmrec.data.periods import make_windows
-from llmrec.data.readers import Dataset, load_dataset, read_table
+from llmrec.data.dataset import Dataset
+from llmrec.data.formats import readable
+from llmrec.data.readers import load_dataset, read_table
 from llmrec.data.synthetic import make_world
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
 
 NOON = 1_577_880_000

@@ -8,21 +8,25 @@ from functools import cache
 import numpy as np
 import pytest
 
-from llmrec.contracts import FloatArray, Forecaster
-from llmrec.data.chain import JUMP, MOVEMENTS, Movement
-from llmrec.data.periods import (
-    History,
-    Window,
-    cutoffs,
-    events_before,
-    make_histories,
-    make_windows,
+from llmrec.data.calendar import cutoffs
+from llmrec.data.periods import History, Window, events_before, make_histories
+from llmrec.data.splits import splits
+from llmrec.data.synthetic import (
+    CATEGORIES,
+    JUMP,
+    LENGTH,
+    MOVEMENTS,
+    START,
+    Movement,
+    World,
+    make_world,
 )
-from llmrec.data.synthetic import CATEGORIES, LENGTH, START, World, make_world
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.backtest import splits
-from llmrec.evaluation.metrics import log_loss
+from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.metrics import log_loss
+from llmrec.types import FloatArray
 
 every_movement = pytest.mark.parametrize("movement", MOVEMENTS)
 

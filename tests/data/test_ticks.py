@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec.data.calendar import PeriodLength, cutoffs
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import (
-    TICKS,
-    PeriodLength,
-    Window,
-    cutoffs,
-    make_histories,
-    make_windows,
-    tick_cutoffs,
-    ticks,
-    timelines,
-)
-from llmrec.data.readers import Dataset
-from llmrec.evaluation.backtest import MIN_TARGET_EVENTS, splits, training_timelines
+from llmrec.data.periods import TICKS, Window, make_histories, ticks
+from llmrec.data.splits import MIN_TARGET_EVENTS, splits, training_timelines
+from llmrec.data.windows import make_windows, tick_cutoffs, timelines
 from tests.worlds import START, catalog, log
 
 ITEMS = catalog()

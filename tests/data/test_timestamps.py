@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrec.data.timestamps import parse_timestamps
+from llmrec.data.validation import parse_timestamps
 from llmrec.errors import DataError
 
 NOON = np.datetime64("2020-01-01T12:00:00", "ms")

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.contracts import Forecast, Forecaster, Source
+from llmrec.data.calendar import cutoffs
 from llmrec.data.catalog import Catalog
-from llmrec.data.chain import Movement
-from llmrec.data.periods import History, Window, cutoffs, make_histories, make_windows
-from llmrec.data.synthetic import make_world
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.synthetic import Movement, make_world
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.alterations import anonymised, renamed, shuffled, truncated
-from llmrec.evaluation.audits import KINDS, LENGTHS, audit
+from llmrec.evaluation.audits import KINDS, LENGTHS, anonymised, audit, renamed, shuffled, truncated
+from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet
 
 COUNTING: Mapping[str, Forecaster] = {

@@ -3,16 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.data.fitted import Fitted
+from llmrec.data.provenance import Fitted
 from llmrec.data.readers import read_table
-from llmrec.evaluation.backtest import draw, evaluate_rankings, splits, training_windows
-from llmrec.evaluation.report import Replayed
-from llmrec.evaluation.tuning import STRENGTHS, fit_strength
+from llmrec.data.splits import draw, splits, training_windows
+from llmrec.forecasters.calibration import Spread
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.spread import Spread
+from llmrec.forecasters.precomputed import Replayed
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.fitting import STRENGTHS, evaluate_rankings, fit_strength
+from llmrec.ranking.rank import rank
 from llmrec.ranking.scorers import RecentPopularity
-from llmrec.ranking.tilt import rank
 from tests.ranking.test_blend import Fixed
 from tests.test_engine import frame
 from tests.worlds import small_world

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from llmrec.data.periods import Window
-from llmrec.evaluation.informed import PSEUDO_EVENTS, halves, informed_losses
-from llmrec.evaluation.report import Replayed
-from llmrec.evaluation.scores import Judgement, judge, summarise
+from llmrec.evaluation.evaluator import Judgement, judge, summarise
+from llmrec.evaluation.references import PSEUDO_EVENTS, halves, informed_losses
+from llmrec.forecasters.calibration import Spread
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.spread import Spread
+from llmrec.forecasters.precomputed import Replayed
 from tests.worlds import small_world
 
 MODELS = {"counting": [DecayedDirichlet()], "mean": [DecayedDirichlet(1.0)]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.evaluation.metrics import (
+from llmrec.metrics import (
     bootstrap_interval,
     brier,
     calibration_bins,

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmrec.contracts import Forecast, Source, Statement
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, events_before, make_histories, make_windows
-from llmrec.data.readers import Dataset
+from llmrec.data.periods import History, events_before, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.receipts import chosen, load, seen_before, store
+from llmrec.evaluation.forecast_store import chosen, load, seen_before, store
+from llmrec.forecast import Forecast, Source, Statement
 from llmrec.forecasters.counting import DecayedDirichlet
 from tests.worlds import START, catalog, log, small_world
 

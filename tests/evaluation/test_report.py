@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmrec.data.readers import Dataset, read_table
-from llmrec.evaluation.page import page, save_report
-from llmrec.evaluation.report import Comparison, Readings, Replayed, compare
-from llmrec.forecasters.spread import Spread
+from llmrec.data.dataset import Dataset
+from llmrec.data.readers import read_table
+from llmrec.evaluation.comparison import Comparison, Readings, compare
+from llmrec.evaluation.html_report import page, save_report
+from llmrec.forecasters.calibration import Spread
+from llmrec.forecasters.precomputed import Replayed
 from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 from tests.worlds import small_world

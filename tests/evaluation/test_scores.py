@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from llmrec.contracts import Forecast
-from llmrec.data.periods import History, Window, make_windows
+from llmrec.data.periods import History, Window
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.informed import halves, informed_losses
-from llmrec.evaluation.metrics import log_loss
-from llmrec.evaluation.report import Replayed
-from llmrec.evaluation.scores import METRICS, Judgement, evaluate, judge, summarise
+from llmrec.evaluation.evaluator import METRICS, Judgement, evaluate, judge, summarise
+from llmrec.evaluation.references import halves, informed_losses
+from llmrec.forecast import Forecast
+from llmrec.forecasters.calibration import Spread
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.spread import Spread
+from llmrec.forecasters.precomputed import Replayed
+from llmrec.metrics import log_loss
 from tests.worlds import catalog, log, small_world
 
 WEEK = np.timedelta64(7, "D")
@@ -144,7 +145,7 @@ def test_forecasts_are_asked_for_in_slices(monkeypatch: pytest.MonkeyPatch) -> N
             self.most = max(self.most, len(histories))
             return DecayedDirichlet().forecast(histories)
 
-    monkeypatch.setattr("llmrec.evaluation.scores.SLICE", 7)
+    monkeypatch.setattr("llmrec.evaluation.evaluator.SLICE", 7)
     watching = Watching()
     judge({"watching": [watching]}, small_world(n_users=20))
     assert watching.most == 7

@@ -7,18 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmrec.data.periods import (
-    events_before,
-    latest_windows,
-    make_histories,
-    make_windows,
-    windows_after,
-)
-from llmrec.data.readers import Dataset, load_dataset, read_table
-from llmrec.evaluation.receipts import Receipt, load, store
-from llmrec.evaluation.scores import evaluate, judge
-from llmrec.evaluation.track_record import score, track_record
-from llmrec.evaluation.words import claims_that_came_true
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import events_before, make_histories, windows_after
+from llmrec.data.readers import load_dataset, read_table
+from llmrec.data.windows import latest_windows, make_windows
+from llmrec.evaluation.evaluator import evaluate, judge
+from llmrec.evaluation.forecast_store import Receipt, load, store
+from llmrec.evaluation.track_record import claims_that_came_true, score, track_record
 from llmrec.explain.describe import described
 from llmrec.forecasters.counting import DECAYS, DecayedDirichlet
 from tests.real_parts import needs_real_parts

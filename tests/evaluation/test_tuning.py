@@ -7,13 +7,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from llmrec.data.periods import latest_windows
-from llmrec.evaluation.backtest import evaluate_rankings
-from llmrec.evaluation.tuning import sharpened
+from llmrec.data.windows import latest_windows
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend, Repeat, fit_blend
+from llmrec.ranking.blend import Blend, fit_blend
+from llmrec.ranking.fitting import evaluate_rankings, sharpened
+from llmrec.ranking.rank import rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.ranking.tilt import rank
+from llmrec.types import Repeat
 from tests.ranking.test_blend import Fixed
 from tests.worlds import catalog, log, small_world
 

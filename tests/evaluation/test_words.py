@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmrec.contracts import KINDS, Forecast, Statement
 from llmrec.data.periods import Window
-from llmrec.evaluation.words import claims_that_came_true, precision_of_words
-from llmrec.explain.describe import described
-from llmrec.explain.evidence import past_shares
-from llmrec.explain.truth import true_claims, what_came
+from llmrec.evaluation.track_record import claims_that_came_true, precision_of_words
+from llmrec.explain.describe import described, true_claims
+from llmrec.explain.facts import past_shares, what_came
+from llmrec.forecast import KINDS, Forecast, Statement
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.phrases import PHRASES_OF
+from llmrec.language.grammar import PHRASES_OF
 from tests.worlds import small_world
 
 EVERYTHING = {(kind, c): PHRASES_OF[kind][0] for kind in KINDS for c in range(5)}

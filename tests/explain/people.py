@@ -9,10 +9,11 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
+from llmrec.forecast import Forecast, Source
+from llmrec.types import FloatArray
 
 CATEGORIES = ("Apples", "Bread", "Cola", "Dips")
 APPLES, BREAD, COLA, DIPS = range(4)

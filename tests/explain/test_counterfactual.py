@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import Rerank, WhyNot, rank_listed, what_removes, why_not
-from llmrec.explain.counterfactual import ranks_again as scored_once
+from llmrec.explain.counterfactual import WhyNot, what_removes, why_not
+from llmrec.explain.explanation import explain
 from llmrec.explain.verify import check_change
-from llmrec.explain.whole import explain
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.rank import Ranking, Rerank, rank, rank_listed
+from llmrec.ranking.rank import ranks_again as scored_once
 from llmrec.ranking.scorers import PersonalRepeat
-from llmrec.ranking.tilt import Ranking, rank
 from tests.explain.people import CATEGORIES, FixedScorer, catalog, foresee, person
 
 K = 4

@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.lies import description_lies
-from llmrec.contracts import KINDS, Kind
 from llmrec.explain import describe
 from llmrec.explain.describe import check_description, described, spoken
+from llmrec.explain.facts import CLAIMS
 from llmrec.explain.statements import check, derive, sentence
-from llmrec.explain.truth import CLAIMS
+from llmrec.forecast import KINDS, Kind
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
+from llmrec.language.grammar import PHRASES_OF
 from llmrec.language.model import LanguageModel
-from llmrec.language.phrases import PHRASES_OF
 from tests.language.tiny_models import save_llama
 from tests.worlds import small_world
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmrec.data.periods import PeriodLength
-from llmrec.explain.evidence import events_of, evidence_for, horizon, percent
+from llmrec.data.calendar import PeriodLength
+from llmrec.explain.facts import events_of, evidence_for, horizon, percent
 from tests.explain.people import APPLES, DIPS, person
 
 

@@ -10,17 +10,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import MissingExtraError
-from llmrec.explain.chart import LABEL_GAP
 from llmrec.explain.describe import described
 from llmrec.explain.item import ItemExplanation, explain_item
-from llmrec.explain.picture import figure, html, save_html, save_png, terminal
-from llmrec.explain.timeline import MOST_POINTS, Timeline
+from llmrec.explain.plots import (
+    LABEL_GAP,
+    MOST_POINTS,
+    Timeline,
+    figure,
+    html,
+    save_html,
+    save_png,
+    terminal,
+)
+from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.tilt import rank
+from llmrec.ranking.rank import rank
 from tests.explain.people import BREAD, FixedScorer, catalog, foresee, person
 
 WEEKS = ["bbbbcca", "bbbbcca", "", "bbbaaa", "bbaaaa"]

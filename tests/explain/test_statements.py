@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llmrec.contracts import KINDS, Forecast, Kind, Statement
 from llmrec.data.periods import History
 from llmrec.explain.statements import (
     LATEST,
@@ -20,6 +19,7 @@ from llmrec.explain.statements import (
     reviewed,
     sentence,
 )
+from llmrec.forecast import KINDS, Forecast, Kind, Statement
 from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, foresee, person
 
 # Apples rise, Bread fades, Cola returns after two weeks' pause, Dips were never taken.

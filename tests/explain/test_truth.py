@@ -8,11 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from llmrec.contracts import Kind
-from llmrec.data.periods import Period, Target, Window
+from llmrec.data.calendar import Period
+from llmrec.data.periods import Target, Window
 from llmrec.errors import DataError
+from llmrec.explain.describe import completion, true_claims
+from llmrec.explain.facts import drawer, what_came
 from llmrec.explain.statements import check, claim
-from llmrec.explain.truth import completion, drawer, true_claims, what_came
+from llmrec.forecast import Kind
 from llmrec.language.codec import Codec
 from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, person
 from tests.language.test_grammar import accepts

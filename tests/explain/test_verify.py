@@ -10,20 +10,22 @@ import pandas as pd
 import pytest
 
 from benchmarks.lies import change_lies, item_lies, statement_lies
-from llmrec.contracts import Forecast
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
-from llmrec.explain.counterfactual import Rerank, WhatRemoves, ranks_again
+from llmrec.explain.counterfactual import WhatRemoves
 from llmrec.explain.describe import described
+from llmrec.explain.explanation import Explanation, check_explanation, explain
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check, derive
 from llmrec.explain.verify import check_change, check_evidence, check_item
-from llmrec.explain.whole import Explanation, check_explanation, explain
+from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.rank import Rerank, ranks_again
 from llmrec.ranking.scorers import PersonalRepeat
+from llmrec.types import Repeat
 from tests.explain.people import FixedScorer
 
 K = 5

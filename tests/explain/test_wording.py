@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from llmrec.explain.item import ItemExplanation
+from llmrec.explain.item import ItemExplanation, untrue, worded, wording_note
 from llmrec.explain.verify import check_item
-from llmrec.explain.wording import untrue, worded, wording_note
+from llmrec.language.generation import Generation
 from llmrec.language.grammar import sentences_grammar
-from llmrec.language.model import Generation, LanguageModel
+from llmrec.language.model import LanguageModel
 from tests.explain.test_verify import Person, world
 from tests.language.tiny_models import save_llama
 

@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 
 from llmrec import load_dataset
-from llmrec.evaluation.backtest import splits
-from llmrec.evaluation.report import codec_for
+from llmrec.data.splits import splits
+from llmrec.language.codec import codec_for
+from llmrec.language.heads import NameReadout, Readout
 from llmrec.language.model import LanguageModel
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import Readout
 from tests import worlds
 from tests.language.tiny_models import save_t5
 

@@ -24,14 +24,13 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmrec import DataError, InterestEngine, load_dataset
+from llmrec.engine_config import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ABOUT_FILE, SEEN, AdapterAbout
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.named import FORETOLD
-from llmrec.settings import EngineSettings
-from llmrec.training.config import TrainingConfig, load_config
-from llmrec.training.from_scratch import NEW
-from llmrec.training.typed import ConfigError
+from llmrec.ranking.registry import FORETOLD
+from llmrec.training.config import ConfigError, TrainingConfig, load_config
+from llmrec.training.pretrain import NEW
 from tests import worlds
 from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
 

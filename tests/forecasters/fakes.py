@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmrec.contracts import FloatArray
-from llmrec.language.model import Generation
-from llmrec.language.reading import NameReadout
+from llmrec.language.generation import Generation
+from llmrec.language.heads import NameReadout
+from llmrec.types import FloatArray
 
 
 class FakeModel:

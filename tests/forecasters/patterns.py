@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from llmrec.contracts import Forecaster
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, make_windows
-from llmrec.evaluation.metrics import log_loss
+from llmrec.data.periods import Window
+from llmrec.data.windows import make_windows
+from llmrec.forecast import Forecaster
+from llmrec.metrics import log_loss
 from tests.worlds import START, catalog
 
 Takes = Callable[[int, int], int | None]

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from llmrec.data.periods import make_histories
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.averages import ExponentialDecay
-from llmrec.forecasters.counting import common_mix
+from llmrec.forecasters.counting import ExponentialDecay, common_mix
+from llmrec.metrics import log_loss
 from tests.explain.people import person
 from tests.worlds import catalog, log, small_world
 
@@ -50,7 +49,7 @@ def test_many_people_are_counted_in_slices_to_the_same_weights(
 ) -> None:
     histories = [window.history for window in small_world(n_users=11)]
     whole = ExponentialDecay().category_weights(histories)
-    monkeypatch.setattr("llmrec.forecasters.averages.SLICE", 3)
+    monkeypatch.setattr("llmrec.forecasters.counting.SLICE", 3)
     np.testing.assert_array_equal(ExponentialDecay().category_weights(histories), whole)
 
 

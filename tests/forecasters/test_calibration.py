@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from llmrec.errors import DataError
-from llmrec.evaluation.metrics import log_loss
 from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
+from llmrec.metrics import log_loss
 
 N, C = 400, 12
 

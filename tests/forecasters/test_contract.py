@@ -8,16 +8,15 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from llmrec.contracts import Forecaster
 from llmrec.data.periods import Window, make_histories
+from llmrec.forecast import Forecaster
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.family import BUILDERS, NETS, NEXT_ITEM, Family
+from llmrec.forecasters.holidays import OccasionReader, SeasonReading
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.season import SeasonReading
+from llmrec.forecasters.registry import BUILDERS, NETS, NEXT_ITEM, Family
 from llmrec.language.codec import Codec
-from llmrec.language.occasions import OccasionReader
 from tests.forecasters.fakes import FakeModel
 from tests.worlds import CATEGORIES, catalog, log, small_world
 
@@ -49,7 +48,7 @@ def net(name: str) -> Callable[[], Forecaster]:
     def make() -> Forecaster:
         from llmrec.forecasters.network import NetworkForecaster, Training
 
-        network = getattr(import_module(f"llmrec.forecasters.{NETS[name]}"), name)
+        network = getattr(import_module("llmrec.forecasters.neural"), name)
         windows = small_world(n_users=16, seed=1)
         forecaster = NetworkForecaster(network, plan=Training(epochs=2, batch_size=8), n_periods=6)
         return forecaster.fit(windows, windows)

@@ -5,9 +5,9 @@ import pytest
 
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
-from llmrec.evaluation.metrics import log_loss
+from llmrec.forecasters.calibration import Spread
 from llmrec.forecasters.counting import DecayedDirichlet, common_mix
-from llmrec.forecasters.spread import Spread
+from llmrec.metrics import log_loss
 from tests.worlds import catalog, log, small_world
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Window, make_histories, make_windows
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Window, make_histories, make_windows
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.ease import CategoryEASE, solve
+from llmrec.forecasters.collaborative import CategoryEASE, solve
+from llmrec.metrics import log_loss
 from tests.forecasters.test_drift import START, town
 from tests.forecasters.test_neighbours import LETTERS
 from tests.worlds import catalog, log, small_world
@@ -85,7 +86,7 @@ def test_weights_mix_counting_and_the_power_of_what_goes_with_the_past() -> None
 
 
 def test_the_fit_solves_on_the_training_histories(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.forecasters.ease.PENALTIES", (7.0,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.PENALTIES", (7.0,))
     x = np.log1p(np.stack([window.history.category_counts.sum(axis=0) for window in at(1)]))
     expected = solve(x.T @ x, 7.0)
     found = CategoryEASE().fit(at(1), at(2)).item_item

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrec.data.periods import Window, make_windows
+from llmrec.data.periods import Window
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.forecasters import family as module
+from llmrec.forecasters import registry
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
-from llmrec.forecasters.family import BUILDERS, EXPERTS, NETS, NEXT_ITEM, SEEDED, Family
+from llmrec.forecasters.registry import BUILDERS, EXPERTS, NETS, NEXT_ITEM, SEEDED, Family
 from tests.worlds import START, catalog, log
 
 NUMERIC = tuple(name for name in BUILDERS if name not in NEXT_ITEM)  # those need cornac
@@ -28,7 +29,7 @@ def family(seed: int = 0) -> Family:
 
 def ask(some: Family, name: str) -> Any:
     if name in NETS:
-        pytest.importorskip(f"llmrec.forecasters.{NETS[name]}")
+        pytest.importorskip("llmrec.forecasters.neural")
     return some[name]
 
 
@@ -58,7 +59,7 @@ def test_a_builder_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(some)
         return DecayedDirichlet()
 
-    monkeypatch.setitem(module.BUILDERS, "DecayedDirichlet", build)
+    monkeypatch.setitem(registry.BUILDERS, "DecayedDirichlet", build)
     some = family()
     assert not calls  # nothing is fitted before it is asked for
     for name in ("DecayedDirichlet", "GlobalDrift", "SameSeason", "DecayedDirichlet"):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmrec.data.periods import Window, make_histories, make_windows
+from llmrec.data.periods import Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.markov import CategoryMarkov
+from llmrec.forecasters.collaborative import CategoryMarkov
+from llmrec.metrics import log_loss
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, log, small_world
 
@@ -24,7 +25,7 @@ def week(number: int) -> list[Window]:
 
 
 def test_a_transition_is_what_was_taken_after_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.forecasters.markov.RECENCIES", (0.0,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCIES", (0.0,))
     events = town(ann=["ab", "bbb", "a"])
     first = make_windows(events, ITEMS, "7D", START + np.timedelta64(7, "D"))
     second = make_windows(events, ITEMS, "7D", START + np.timedelta64(14, "D"))
@@ -37,7 +38,7 @@ def test_a_transition_is_what_was_taken_after_what(monkeypatch: pytest.MonkeyPat
 def test_weights_mix_counting_and_what_follows_the_recent_interests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmrec.forecasters.markov.RECENCIES", (0.5,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCIES", (0.5,))
     fitted = replace(CategoryMarkov().fit(week(1), week(2)), share=0.4)
     (history,) = [window.history for window in week(2)][:1]
     recent = np.array([1 / 3, 2 / 3])  # a week of a, which counts half, and then one of b

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.mixing import SHARES, fit_share, mixed, shares_of
+from llmrec.data.counts import shares_of
+from llmrec.forecasters.calibration import SHARES, fit_share, mixed
+from llmrec.metrics import log_loss
 
 TAKEN = arrays(np.float64, (3, 4), elements=st.integers(0, 9).map(float))
 COUNTED = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]])

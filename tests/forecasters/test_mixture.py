@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import optimize
 
-from llmrec.contracts import FloatArray, Forecast
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, make_windows
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
-from llmrec.evaluation.metrics import log_loss
-from llmrec.evaluation.report import Replayed
+from llmrec.forecast import Forecast
 from llmrec.forecasters import mixture
+from llmrec.forecasters.calibration import UNFITTED
+from llmrec.forecasters.collaborative import CategoryMarkov
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.markov import CategoryMarkov
-from llmrec.forecasters.mixing import HeldOut, weights_on
 from llmrec.forecasters.mixture import GatedMixture
+from llmrec.forecasters.precomputed import HeldOut, Replayed, weights_on
 from llmrec.forecasters.ridge import RidgeAutoregression
-from llmrec.forecasters.spread import UNFITTED
+from llmrec.metrics import log_loss
+from llmrec.types import FloatArray
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, small_world
 

@@ -8,10 +8,11 @@ import pytest
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, make_histories, make_windows
+from llmrec.data.periods import Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
+from llmrec.forecasters.collaborative import NeighbouringUsers
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.neighbours import NeighbouringUsers
 from tests.forecasters.test_drift import START, town
 from tests.worlds import catalog, log, small_world
 
@@ -67,8 +68,8 @@ def test_others_weigh_by_the_softmax_of_their_likeness() -> None:
 def test_held_out_weights_know_nothing_of_the_validation_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmrec.forecasters.neighbours.SHARPNESSES", (40.0,))
-    monkeypatch.setattr("llmrec.forecasters.mixing.SHARES", (0.5,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.SHARPNESSES", (40.0,))
+    monkeypatch.setattr("llmrec.forecasters.calibration.SHARES", (0.5,))
     training, validation = small_world(n_users=10), small_world(n_users=10, seed=1)
     prior = GlobalDrift().fit(validation)
     few, everybody = (
@@ -89,7 +90,7 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
 
 def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = NeighbouringUsers().fit(at(1), at(2))
-    monkeypatch.setattr("llmrec.forecasters.neighbours.SLICE", 5)
+    monkeypatch.setattr("llmrec.forecasters.collaborative.SLICE", 5)
     sliced = NeighbouringUsers().fit(at(1), at(2))
     asked = histories(at(3))
     np.testing.assert_allclose(

@@ -8,15 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from llmrec.data.periods import History, Window, make_histories, make_windows
-from llmrec.forecasters.cell import CellMLP
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.inputs import Arrays, Inputs, decayed, gated, steps
-from llmrec.forecasters.network import NetworkForecaster, Training
-from llmrec.forecasters.recurrent import GRU
-from llmrec.forecasters.rrn import RRN
-from llmrec.forecasters.transformer import Transformer
-from llmrec.forecasters.vae import VAE
+from llmrec.forecasters.network import Arrays, Inputs, NetworkForecaster, Training
+from llmrec.forecasters.neural import GRU, RRN, VAE, CellMLP, Transformer, decayed, gated, steps
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, log, small_world
 

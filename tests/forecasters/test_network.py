@@ -14,20 +14,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from llmrec.contracts import FloatArray
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import History, Window, make_histories, make_windows
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.provenance import Fitted
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError, TrainingError
-from llmrec.evaluation.metrics import log_loss
-from llmrec.forecasters.inputs import Inputs, cross_entropy
 from llmrec.forecasters.network import (
     ABOUT_FILE,
     PARAMETERS_FILE,
+    Inputs,
     NetworkForecaster,
     Training,
+    cross_entropy,
 )
-from llmrec.forecasters.recurrent import GRU
-from llmrec.forecasters.vae import VAE
+from llmrec.forecasters.neural import GRU, VAE
+from llmrec.metrics import log_loss
+from llmrec.types import FloatArray
 from tests.forecasters.test_drift import ITEMS, PURE, START, town
 from tests.worlds import catalog, log, small_world
 
@@ -283,7 +284,7 @@ def test_slices_change_nothing_that_can_be_seen(
 ) -> None:
     whole = fitted.category_weights(fresh)
     monkeypatch.setattr("llmrec.forecasters.network.SLICE", 2)
-    monkeypatch.setattr("llmrec.forecasters.inputs.SLICE", 2)
+    monkeypatch.setattr("llmrec.forecasters.network.SLICE", 2)
     np.testing.assert_allclose(fitted.category_weights(fresh), whole, atol=1e-12)
 
 

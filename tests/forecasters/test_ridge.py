@@ -7,9 +7,9 @@ import pytest
 
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError, TrainingError
-from llmrec.evaluation.metrics import log_loss
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.ridge import FLOOR, RidgeAutoregression, _features
+from llmrec.metrics import log_loss
 from tests.forecasters.test_markov import week
 from tests.worlds import catalog, log, small_world
 

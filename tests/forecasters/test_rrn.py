@@ -4,8 +4,7 @@ import pytest
 
 from llmrec.data.periods import Window
 from llmrec.forecasters.network import NetworkForecaster, Training
-from llmrec.forecasters.recurrent import GRU
-from llmrec.forecasters.rrn import RRN
+from llmrec.forecasters.neural import GRU, RRN
 from tests.forecasters.patterns import N_PERIODS, fashion, loss_of, windows_by_target
 
 PLAN = Training(epochs=8, patience=8, batch_size=8, rate=1e-2)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("holidays")
 
-from llmrec.contracts import FloatArray
+from llmrec.data.calendar import Period
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Period, Window, make_histories, make_windows
+from llmrec.data.periods import Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
 from llmrec.forecasters.counting import DecayedDirichlet, mix_between
-from llmrec.forecasters.season import SeasonReading
-from llmrec.language.occasions import OccasionReader, occasions
+from llmrec.forecasters.holidays import OccasionReader, SeasonReading, occasions
+from llmrec.types import FloatArray
 from tests.worlds import CATEGORIES, catalog, log, small_world
 
 DAY = np.timedelta64(1, "D")

@@ -10,8 +10,9 @@ import pytest
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, make_windows
-from llmrec.evaluation.scores import evaluate
+from llmrec.data.periods import Window
+from llmrec.data.windows import make_windows
+from llmrec.evaluation.evaluator import evaluate
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster

@@ -18,13 +18,14 @@ pytest.importorskip("cornac", reason="needs llmrec[sequential]")
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmrec.contracts import ItemScorer
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, events_before, make_histories, make_windows
+from llmrec.data.periods import Window, events_before, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
-from llmrec.forecasters.item_nets import LENGTH, Name, new_net, newest, next_scores, states_of
+from llmrec.forecast import ItemScorer
 from llmrec.forecasters.sequential import ABOUT_FILE, PARAMETERS_FILE, NextItem
+from llmrec.forecasters.sequential_nets import LENGTH, Name, new_net, newest, next_scores, states_of
 from llmrec.ranking.blend import Blend
 from tests.worlds import START, small_world
 
@@ -288,6 +289,6 @@ def test_nothing_can_be_learned_from_people_without_events() -> None:
 
 def test_without_cornac_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cornac.models.sasrec.sasrec", None)
-    monkeypatch.delitem(sys.modules, "llmrec.forecasters.item_nets")
+    monkeypatch.delitem(sys.modules, "llmrec.forecasters.sequential_nets")
     with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[sequential\]'"):
-        importlib.import_module("llmrec.forecasters.item_nets")
+        importlib.import_module("llmrec.forecasters.sequential_nets")

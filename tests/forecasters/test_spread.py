@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.periods import make_histories
-from llmrec.forecasters.spread import Spread, fit_spread
+from llmrec.forecasters.calibration import Spread, fit_spread
 from tests.worlds import catalog, log, small_world
 
 

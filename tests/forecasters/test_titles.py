@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.data.periods import target_counts
+from llmrec.data.counts import target_counts
+from llmrec.data.splits import splits
 from llmrec.errors import DataError
-from llmrec.evaluation.alterations import truncated
-from llmrec.evaluation.backtest import splits
-from llmrec.forecasters.llm import LLMForecaster
-from llmrec.forecasters.mixing import mean_loss, weights_of
-from llmrec.forecasters.titles import ForetoldTitles
+from llmrec.evaluation.audits import truncated
+from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
+from llmrec.forecasters.precomputed import weights_of
+from llmrec.language.heads import Readout, TitleMemory, title_keys
 from llmrec.language.model import LanguageModel
-from llmrec.language.readout import Readout
-from llmrec.language.titles import TitleMemory, title_keys
+from llmrec.metrics import mean_loss
 from tests.training.small import PRIOR, codec_of, dataset, saved
 
 DATA = dataset()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from llmrec.forecasters.network import NetworkForecaster, Training
-from llmrec.forecasters.vae import VAE
+from llmrec.forecasters.neural import VAE
 from tests.forecasters.patterns import loss_of, successive, windows_by_target
 
 

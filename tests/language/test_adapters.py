@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM
 
 from llmrec.errors import ModelLoadError
 from llmrec.language.adapters import AdapterAbout, adapter_hash
-from llmrec.language.merging import merge_adapter
+from llmrec.language.heads import Readout
 from llmrec.language.model import LanguageModel
-from llmrec.language.readout import Readout
+from llmrec.training.merge import merge_adapter
 from tests.language.tiny_models import ABOUT, LABELS, save_llama
 
 PROMPTS = [f"To 3 Jan 1998: {label} {n}%, other {100 - n}%." for label in LABELS for n in (7, 31)]

@@ -16,11 +16,11 @@ from transformers import GemmaConfig, GemmaForCausalLM
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories, ticks
-from llmrec.language.checkpoint import add_lora
 from llmrec.language.codec import Codec
-from llmrec.language.decoding import Session, embed, lower_layers
+from llmrec.language.forward import Session, embed, lower_layers
 from llmrec.language.model import LanguageModel
-from llmrec.language.plaintext import BAG, END_OF_BAG, PART, Position, bag, singly
+from llmrec.language.pretrained import add_lora
+from llmrec.language.tokenization import BAG, END_OF_BAG, PART, Position, bag, singly
 from tests.language.tiny_models import save_llama
 from tests.worlds import START, catalog, log
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, PreTrainedConfig
 
 from llmrec.errors import MissingExtraError, ModelLoadError
-from llmrec.language import checkpoint
+from llmrec.language import pretrained
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import save_llama, save_t5
 
@@ -90,7 +90,7 @@ def test_an_encoder_alone_is_refused(folder: Path) -> None:
 
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="its architecture is 'none'"):
-        checkpoint._loader(PreTrainedConfig())
+        pretrained._loader(PreTrainedConfig())
 
 
 @pytest.mark.parametrize("save", [save_llama, save_t5], ids=["llama", "t5"])
@@ -123,11 +123,11 @@ def test_the_dtype_is_float32_on_a_cpu_and_bfloat16_on_a_gpu_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = PreTrainedConfig()
-    assert checkpoint._precision("auto", "cpu", config) == torch.float32
+    assert pretrained._precision("auto", "cpu", config) == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert checkpoint._precision("auto", "cuda:0", config) == torch.bfloat16
+    assert pretrained._precision("auto", "cuda:0", config) == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert checkpoint._precision("auto", "cuda:0", config) == torch.float32
+    assert pretrained._precision("auto", "cuda:0", config) == torch.float32
 
 
 def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> None:
@@ -195,21 +195,21 @@ def test_a_soft_prompt_is_refused_rather_than_ignored(llama_folder: Path, tmp_pa
 def test_quantization_is_asked_of_bitsandbytes_in_4_or_8_bits() -> None:
     if find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    four = checkpoint._quantization("4bit", torch.bfloat16)
+    four = pretrained._quantization("4bit", torch.bfloat16)
     assert four is not None
     assert (four.load_in_4bit, four.bnb_4bit_quant_type) == (True, "nf4")
     assert four.bnb_4bit_compute_dtype == torch.bfloat16
-    eight = checkpoint._quantization("8bit", torch.float32)
+    eight = pretrained._quantization("8bit", torch.float32)
     assert eight is not None
     assert (eight.load_in_4bit, eight.load_in_8bit) == (False, True)
     assert eight.llm_int8_threshold == 0  # or answers would depend on the batch
-    assert checkpoint._quantization(None, torch.float32) is None
+    assert pretrained._quantization(None, torch.float32) is None
 
 
 def test_quantization_without_bitsandbytes_names_the_pip_command(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[quantized\]'"):
         load(llama_folder, quantize="4bit")
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.contracts import KINDS, Forecast, Source
 from llmrec.errors import ForecastParseError, LlmrecError
-from llmrec.language.codec import MAX_LINE, Codec, make_labels
-from llmrec.language.phrases import PHRASES, PHRASES_OF
+from llmrec.forecast import KINDS, Forecast, Source
+from llmrec.language.codec import Codec
+from llmrec.language.forecast_line import MAX_LINE, make_labels
+from llmrec.language.grammar import PHRASES, PHRASES_OF
 from tests.language.test_grammar import accepts
 from tests.language.tiny_models import LABELS
 from tests.worlds import small_world

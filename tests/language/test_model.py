@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec.language.generation import Generation
 from llmrec.language.grammar import line_grammar, words_grammar
-from llmrec.language.model import Generation, LanguageModel
-from llmrec.language.reading import NameReadout
+from llmrec.language.heads import NameReadout
+from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import LABELS, PHRASES
 from tests.real_parts import needs_real_parts
 

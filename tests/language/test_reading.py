@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.language.reading import NameReadout, centered
+from llmrec.forecasters.calibration import centered
+from llmrec.language.heads import NameReadout
 
 
 def letters(texts: Sequence[str]) -> list[list[int]]:

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from llmrec.errors import ModelLoadError
+from llmrec.language.heads import READOUT_FILE, NameReadout, Readout, name_embeddings
 from llmrec.language.model import LanguageModel
-from llmrec.language.plaintext import bag
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import READOUT_FILE, Readout, name_embeddings
+from llmrec.language.tokenization import bag
 from tests.language.tiny_models import LABELS
 
 WIDTH = 32

@@ -11,12 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmrec.errors import ModelLoadError
-from llmrec.language.decoding import embed
+from llmrec.language.forward import embed
+from llmrec.language.heads import TITLES_FILE, NameReadout, Readout, TitleMemory, title_keys
 from llmrec.language.model import LanguageModel
-from llmrec.language.plaintext import bag
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import Readout
-from llmrec.language.titles import TITLES_FILE, TitleMemory, title_keys
+from llmrec.language.tokenization import bag
 from tests.language.tiny_models import LABELS
 
 WIDTH, RANK = 32, 3

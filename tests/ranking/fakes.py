@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.contracts import FloatArray
 from llmrec.language.codec import Codec
+from llmrec.types import FloatArray
 from tests.worlds import CATEGORIES, catalog
 
 

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy.special import log_softmax
 
-from llmrec.contracts import FloatArray, ItemScorer
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
+from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Asked, Blend, fit_blend, possible_items
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.types import FloatArray
 from tests.worlds import START, small_world
 
 

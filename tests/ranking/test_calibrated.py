@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from llmrec.contracts import Forecast, Source
 from llmrec.data.catalog import Catalog
-from llmrec.ranking.calibrated import SMOOTHING, calibrated, divergence
-from llmrec.ranking.tilt import Ranking
+from llmrec.forecast import Forecast, Source
+from llmrec.ranking.calibrated_rerank import SMOOTHING, calibrated, divergence
+from llmrec.ranking.rank import Ranking
 
 NAMES = ("X", "Y", "Z")
 EMPTY = sparse.csr_array((5, 3))

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from llmrec.contracts import ItemScorer
-from llmrec.data.periods import History, events_before, make_histories, make_windows
+from llmrec.data.periods import History, events_before, make_histories
+from llmrec.data.windows import make_windows
+from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.foretold import ForetoldItems
+from llmrec.ranking.gbdt import Lesson, SecondStage
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
+from llmrec.ranking.lm_scorer import ForetoldItems, TextSimilarity
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
-from llmrec.ranking.second_stage import Lesson, SecondStage
-from llmrec.ranking.text import TextSimilarity
 from tests.ranking.fakes import Letters, oracle
 from tests.worlds import START, catalog, log
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from benchmarks.edit_cases import Case, random_case
 from benchmarks.edit_laws import LAWS, holds
 from benchmarks.record import RESULTS
-from llmrec.contracts import Forecast
+from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.tilt import Ranking
+from llmrec.ranking.rank import Ranking
 
 SEED = st.integers(0, 2**32 - 1)
 

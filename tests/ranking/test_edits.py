@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.errors import EditError
+from llmrec.forecast import Forecast, Source
 from llmrec.ranking.edits import Edit, apply_edits, muted_items, sentence
+from llmrec.types import FloatArray
 from tests.worlds import CATEGORIES, catalog
 
 ITEMS = catalog()

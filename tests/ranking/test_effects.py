@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrec.contracts import FloatArray
 from llmrec.errors import EditError
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.tilt import Ranking
+from llmrec.ranking.rank import Ranking
+from llmrec.types import FloatArray
 from tests.ranking.test_tilt import HISTORY, forecast, ranked
 
 # Items of X (i0, i5), Y (i1), Z (i2), XY (i3), XYZ (i4) and nothing (i6); see test_tilt.

@@ -9,9 +9,9 @@ import pytest
 
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
-from llmrec.ranking.blend import Blend, Repeat
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.item_item import MOST_ITEMS, Ease, ItemToItem
-from llmrec.ranking.named import (
+from llmrec.ranking.registry import (
     FORETOLD,
     ITEMS_FOR_EASE,
     SCORERS,
@@ -19,6 +19,7 @@ from llmrec.ranking.named import (
     name_of,
     scorers_for,
 )
+from llmrec.types import Repeat
 from tests.worlds import START, catalog, log
 
 ITEMS, EVENTS = catalog(), log(n_users=12)

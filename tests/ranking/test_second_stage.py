@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from llmrec.contracts import FloatArray, ItemScorer
-from llmrec.data.periods import History, Window, make_histories, make_windows
+from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.windows import make_windows
 from llmrec.errors import MissingExtraError
+from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import possible_items
+from llmrec.ranking.gbdt import Lesson, SecondStage, features
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, once_a_person
-from llmrec.ranking.second_stage import Lesson, SecondStage, features
+from llmrec.types import FloatArray
 from tests.worlds import START, catalog, log
 
 pytest.importorskip("lightgbm")

@@ -11,8 +11,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.errors import DataError
 from llmrec.language.codec import Codec
-from llmrec.ranking.foretold import ForetoldItems
-from llmrec.ranking.text import TextSimilarity, item_text
+from llmrec.ranking.lm_scorer import ForetoldItems, TextSimilarity, item_text
 from tests.ranking.fakes import Foretelling, Letters, oracle
 from tests.worlds import START, catalog, log
 

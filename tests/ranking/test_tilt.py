@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from benchmarks.full_sort import by_full_sort
-from llmrec.contracts import FloatArray, Forecast, Source
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, make_histories, make_windows
+from llmrec.data.periods import History, make_histories
+from llmrec.data.windows import make_windows
+from llmrec.forecast import Forecast, Source
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.rank import EPSILON, Ranking, rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.ranking.tilt import EPSILON, Ranking, rank
+from llmrec.types import FloatArray
 from tests.worlds import catalog, log, small_world
 
 SEED = st.integers(0, 2**32 - 1)
@@ -322,7 +324,7 @@ def test_rankings_are_the_same_however_few_people_are_scored_at_once(
     forecasts = [forecast(np.full(5, 0.2))] * len(histories)
     blend = Blend((RecentPopularity(), PersonalRepeat()), (0.3, 0.7))
     at_once = rank(forecasts, histories, blend, k=10)
-    monkeypatch.setattr("llmrec.ranking.tilt._SCORES_AT_ONCE", 2 * 25)
+    monkeypatch.setattr("llmrec.ranking.rank._SCORES_AT_ONCE", 2 * 25)
     by_twos = rank(forecasts, histories, blend, k=10)
     for one, other in zip(at_once, by_twos, strict=True):
         assert one.item_idx.tobytes() == other.item_idx.tobytes()
@@ -330,7 +332,7 @@ def test_rankings_are_the_same_however_few_people_are_scored_at_once(
 
 
 def test_memory_does_not_grow_with_the_people_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.ranking.tilt._SCORES_AT_ONCE", 5_000)
+    monkeypatch.setattr("llmrec.ranking.rank._SCORES_AT_ONCE", 5_000)
     items = catalog(5_000)
     # Periods of events: each has a cutoff, and so a popularity, of their own.
     windows = make_windows(log(60), items, "10 events")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
+from llmrec.ranking.edit_parser import find_category, parse_edited, parse_wishes, sentences
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.wishes import find_category, parse_edited, parse_wishes, sentences
 
 AT = np.datetime64("2017-11-05", "ms")
 FILMS = ("Action", "Children's", "Comedy", "Crime", "Drama", "Film-Noir", "Horror", "Sci-Fi")

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from llmrec.data.readers import Dataset
+from llmrec.data.dataset import Dataset
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.checkpoint import add_lora
 from llmrec.language.codec import Codec
+from llmrec.language.heads import NameReadout, Readout, name_embeddings
 from llmrec.language.model import LanguageModel
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import Readout, name_embeddings
+from llmrec.language.pretrained import add_lora
 from tests.language import tiny_models
 from tests.worlds import catalog, log
 
@@ -56,7 +55,7 @@ def adapted(folder: Path, *, random: bool = True) -> tuple[LanguageModel, PeftMo
 
 def reader_of(model: LanguageModel, codec: Codec, *, random: bool = True, **changes: Any) -> Any:
     """Give a reader; ``random``: its readout already says something."""
-    from llmrec.training.reader import Reader
+    from llmrec.training.objective import Reader
 
     table = model.model.get_input_embeddings().weight
     torch.manual_seed(6)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from llmrec.data.splits import splits, training_timelines
 from llmrec.errors import TrainingError
-from llmrec.evaluation.backtest import splits, training_timelines
 from llmrec.language.model import LanguageModel
 from llmrec.training.batches import SLOTS, Examples
-from llmrec.training.pairs import load_pairs, save_pairs
+from llmrec.training.dataset import load_pairs, save_pairs
 from tests.training.small import KINDS, PRIOR, codec_of, dataset, saved
 
 

@@ -9,14 +9,15 @@ import torch
 
 from llmrec.errors import TrainingError
 from llmrec.training.config import (
+    ConfigError,
     LinesConfig,
     LoraConfig,
     TitlesConfig,
     TrainingConfig,
-    check_device,
+    flags_of,
     load_config,
 )
-from llmrec.training.typed import ConfigError, flags_of
+from llmrec.training.trainer import check_device
 
 
 def written(folder: Path, text: str = "out: here\n") -> Path:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from llmrec.data.catalog import clean_text
+from llmrec.data.readers import open_log
 from llmrec.language.grammar import words_grammar
+from llmrec.language.heads import Readout
 from llmrec.language.model import LanguageModel
-from llmrec.language.plaintext import bag
-from llmrec.language.readout import Readout
-from llmrec.training.from_scratch import NEW, RARE, new_tokenizer
-from llmrec.training.several import PooledExamples, SeveralLogs, open_log
+from llmrec.language.tokenization import bag
+from llmrec.training.pretrain import NEW, RARE, PooledExamples, SeveralLogs, new_tokenizer
 from tests.language.tiny_models import LABELS, SENTENCES
 
 TEXTS = [f"What one takes:{bag([' Title', ' Drama'])}{sentence}" for sentence in SENTENCES]

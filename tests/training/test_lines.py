@@ -12,24 +12,15 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from llmrec.evaluation.backtest import splits, training_timelines
-from llmrec.language.checkpoint import add_lora, add_lora_above, save_adapter
+from llmrec.data.splits import splits, training_timelines
 from llmrec.language.model import LanguageModel
-from llmrec.training.batches import Examples
-from llmrec.training.config import LinesConfig, TrainingConfig
-from llmrec.training.lines import (
-    Lines,
-    Writer,
-    check_layers,
-    keep_in_half,
-    lines_validation,
-    new_writer,
-    writing,
-)
+from llmrec.language.pretrained import add_lora, add_lora_above, save_adapter
+from llmrec.training.batches import Examples, Lines
+from llmrec.training.config import ConfigError, LinesConfig, TrainingConfig, writing
+from llmrec.training.dataset import load_pairs, save_pairs
 from llmrec.training.loop import train
-from llmrec.training.pairs import load_pairs, save_pairs
-from llmrec.training.reader import Reader
-from llmrec.training.typed import ConfigError
+from llmrec.training.objective import Reader, Writer
+from llmrec.training.run import check_layers, keep_in_half, lines_validation, new_writer
 from tests.language.tiny_models import save_llama, save_t5
 from tests.training.small import PRIOR, codec_of, dataset, reader_of
 

@@ -10,22 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.data.fitted import Fitted
-from llmrec.data.periods import Window, events_before, latest_windows, ticks
-from llmrec.data.readers import Dataset
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import Window, events_before, ticks
+from llmrec.data.provenance import Fitted
+from llmrec.data.splits import learned_from, seen_and_held_out, splits, training_timelines
+from llmrec.data.windows import latest_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.backtest import splits, training_timelines
-from llmrec.explain.truth import completion
+from llmrec.explain.describe import completion
 from llmrec.language.codec import Codec
-from llmrec.language.plaintext import BAG, END_OF_BAG
-from llmrec.training.pairs import (
-    MANIFEST,
-    Manifest,
-    learned_from,
-    load_pairs,
-    save_pairs,
-    seen_and_held_out,
-)
+from llmrec.language.tokenization import BAG, END_OF_BAG
+from llmrec.training.dataset import MANIFEST, Manifest, load_pairs, save_pairs
 from tests.training.small import PRIOR, codec_of, dataset
 from tests.worlds import catalog, log
 

@@ -13,19 +13,16 @@ from peft import PeftModel
 from scipy.special import log_softmax
 
 from llmrec.data.catalog import clean_text
-from llmrec.data.periods import target_counts
+from llmrec.data.counts import shares_of, target_counts
+from llmrec.data.splits import splits, training_timelines
 from llmrec.errors import TrainingError
-from llmrec.evaluation.backtest import splits, training_timelines
-from llmrec.forecasters.mixing import shares_of
-from llmrec.language.checkpoint import add_lora, save_adapter
 from llmrec.language.codec import TITLE_LENGTH, Codec
+from llmrec.language.heads import NameReadout, Readout, TitleMemory, title_keys
 from llmrec.language.model import LanguageModel
-from llmrec.language.reading import NameReadout
-from llmrec.language.readout import Readout
-from llmrec.language.titles import TitleMemory, title_keys
+from llmrec.language.pretrained import add_lora, save_adapter
 from llmrec.training.batches import Examples
-from llmrec.training.pairs import common_shifts, load_pairs, save_pairs
-from llmrec.training.reader import Reader, Slots
+from llmrec.training.dataset import common_shifts, load_pairs, save_pairs
+from llmrec.training.objective import Reader, Slots
 from tests.training.small import KINDS, PRIOR, adapted, codec_of, dataset, reader_of, saved
 
 DATA = dataset()

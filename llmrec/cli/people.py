@@ -1,0 +1,256 @@
+"""Commands about people: demo, forecast, recommend, explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console, Group
+from rich.text import Text
+
+from llmrec.cli import render
+from llmrec.cli.options import (
+    AsJson,
+    Cutoff,
+    Data,
+    Description,
+    InModelWords,
+    K,
+    Model,
+    Mute,
+    Strength,
+    Until,
+    User,
+    Users,
+    Wish,
+    _wishes,
+    app,
+)
+from llmrec.data.calendar import DAY
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import History, Window
+from llmrec.data.readers import load_dataset
+from llmrec.data.windows import holdout_windows
+from llmrec.engine import InterestEngine
+from llmrec.errors import DataError
+from llmrec.explain import plots
+from llmrec.explain.facts import day, day_of
+from llmrec.forecast import Forecast
+from llmrec.session import Recommendation
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option(min=1, help="Users of each log, drawn with --seed.")] = 3,
+    seed: int = 0,
+    model: Model = "smollm2-135m",
+    out: Annotated[Path, typer.Option(help="Folder for the charts.")] = Path("llmrec-demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Forecast, rank and explain for people of two real logs; compare with what they then did."""
+    results = []
+    for name in ("completejourney", "ml-100k"):
+        dataset = load_dataset(name)
+        windows = _held_out(dataset)
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:users])
+        engine = InterestEngine.from_pretrained(
+            model, data=dataset, cutoff=windows[0].history.cutoff
+        )
+        people = [engine.history(windows[row].history.user_id) for row in chosen]
+        forecasts = engine.forecast_many(people)
+        for row, history, forecast in zip(chosen, people, forecasts, strict=True):
+            items = engine.recommend(history, 10, forecast=forecast)
+            chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
+            result = render.summary(dataset, history, forecast, items)
+            result["happened"] = _happened(windows[row], items)
+            results.append(result | {"chart": str(chart)})
+            if not as_json:
+                render.show_person(dataset, history, forecast, items, result["happened"])
+                render.console.print(Text(f"  Chart: {chart}\n", style="dim"))
+    if as_json:
+        render.print_json(results)
+
+
+@app.command()
+def forecast(
+    user: Users,
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Folder to keep forecasts in, for `llmrec receipts`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast people's next period and draw how their interests moved."""
+    if chart is not None and len(user) > 1:
+        raise DataError("a chart shows one person: give one --user, or no --chart.")
+    dataset = load_dataset(data)
+    engine = _engine(model, dataset, cutoff)
+    people = [engine.history(user_id) for user_id in user]
+    forecasts = engine.forecast_many(people)
+    if chart is not None:
+        _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
+    kept = {} if receipt is None else {"receipt": _keep(receipt, dataset, people, forecasts)}
+    if as_json:
+        pairs = zip(people, forecasts, strict=True)
+        found = [render.summary(engine.dataset, *pair, []) | kept for pair in pairs]
+        render.print_json(found if len(found) > 1 else found[0])
+        return
+    for history, result in zip(people, forecasts, strict=True):
+        render.show_person(engine.dataset, history, result, [])
+    for path in kept.values():
+        render.console.print(Text(f"  Receipt: {path}", style="dim"))
+
+
+@app.command()
+def recommend(
+    user: User,
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    k: K = 10,
+    why_not: Annotated[
+        str | None, typer.Option(help="Item id or whole title: why is it not listed?")
+    ] = None,
+    calibrate: Annotated[
+        float, typer.Option(help="How far the list's mix follows the forecast, 0 to 1.")
+    ] = 0,
+    in_model_words: InModelWords = False,
+    wish: Wish = "",
+    description: Description = None,
+    mute: Mute = None,
+    until: Until = None,
+    strength: Strength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend items to one person, each with its reason.
+
+    With wishes: first what was understood and what it will do, then the list with it.
+    """
+    engine = _engine(model, load_dataset(data), cutoff)
+    history = engine.history(user)
+    result = engine.forecast(history)
+    wishes = _wishes(history, result, wish, description, mute, until)
+    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
+    items = engine.recommend(
+        history, k, calibrate=calibrate, in_model_words=in_model_words, **changed
+    )
+    answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
+    mixed = render.MIXED.format(calibrate) if calibrate else ""
+    shown = render.summary(engine.dataset, history, result, items)
+    shown |= {"why_not": answer, "mixed": mixed}
+    view = render.listing(items)
+    if wishes.edits or strength is not None:
+        effect = engine.effect(history, **changed)
+        outcome = effect.verify(k)
+        shown |= {"effect": render.effect_summary(wishes, effect, outcome)}
+        came_of_it = render.came_of_it(effect, outcome, items, by_score=not calibrate)
+        view = Group(render.foretold(wishes, effect), came_of_it)
+    if as_json:
+        render.print_json(shown)
+        return
+    render.console.print(view, *(Text(line) for line in (mixed, answer) if line), sep="\n")
+
+
+@app.command()
+def explain(
+    user: Annotated[str, typer.Argument(help="User id, as the log writes it.")],
+    item: Annotated[str, typer.Argument(help="Item id or whole title, on the list or not.")],
+    data: Data = "ml-100k",
+    model: Model = "smollm2-135m",
+    cutoff: Cutoff = None,
+    k: K = 10,
+    in_model_words: InModelWords = False,
+    wish: Wish = "",
+    description: Description = None,
+    mute: Mute = None,
+    until: Until = None,
+    strength: Strength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one item: its score, the forecast and events behind it, and what would move it.
+
+    With wishes: first what was understood and what it will do; then the list with it is explained.
+    """
+    engine = _engine(model, load_dataset(data), cutoff)
+    history = engine.history(user)
+    result = engine.forecast(history)
+    wishes = _wishes(history, result, wish, description, mute, until)
+    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
+    found = engine.explain(history, item, k, in_model_words=in_model_words, **changed)
+    shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
+    view = render.explained(found)
+    if wishes.edits or strength is not None:
+        effect = engine.effect(history, **changed)
+        shown |= {"effect": render.effect_summary(wishes, effect, effect.verify(k))}
+        view = Group(render.foretold(wishes, effect), Text(""), view)
+    if as_json:
+        render.print_json(shown)
+    else:
+        render.console.print(view)
+
+
+def _engine(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
+    """Load an engine; a line on stderr tells if the period starts long after the log ends."""
+    engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
+    end = dataset.log.timestamp.max()
+    if engine.cutoff > end + DAY:
+        ends, starts = day(day_of(end)), day(day_of(engine.cutoff))
+        known = f"The log ends on {ends}; the period to forecast starts on {starts}, beyond it."
+        Console(stderr=True).print(Text(known, style="yellow"))
+    return engine
+
+
+def _held_out(dataset: Dataset) -> list[Window]:
+    """Windows at the log's end, all cut at one time, to compare forecasts with what happened."""
+    windows = holdout_windows(dataset.log, dataset.catalog, dataset.period)
+    if not windows:
+        raise DataError(f"{dataset.name} has no user with events before and in its last period")
+    return windows
+
+
+def _happened(window: Window, items: Sequence[Recommendation]) -> dict[str, Any]:
+    """Give what the person then really took: the heaviest categories, and the hits of the list."""
+    taken = set(window.target.catalog.item_ids[window.target.item_idx])
+    counts = window.target.category_counts
+    top = np.argsort(-counts, kind="stable")[:3]
+    names = window.target.catalog.categories
+    return {
+        "events": window.target.n_events,
+        "top": {names[c]: float(counts[c] / counts.sum()) for c in top if counts[c] > 0},
+        "hits": [item.title for item in items if item.item_id in taken],
+        "listed": len(items),
+    }
+
+
+def _save_chart(
+    stem: Path,
+    history: History,
+    forecast: Forecast,
+    items: Sequence[Recommendation],
+    kinds: Sequence[str] = (".png", ".html"),
+) -> Path:
+    """Write the chart in the wanted forms; gives the last path."""
+    path = stem
+    for kind in kinds:
+        path = stem.parent / f"{stem.name}{kind}"
+        if kind == ".png":
+            plots.save_png(history, forecast, path)
+        elif kind == ".html":
+            plots.save_html(history, forecast, [item.explanation for item in items], path)
+        else:
+            raise DataError(f"a chart is written as .png or .html, not {kind!r}")
+    return path
+
+
+def _keep(
+    folder: Path, dataset: Dataset, people: Sequence[History], forecasts: Sequence[Forecast]
+) -> Path:
+    from llmrec.evaluation.forecast_store import store
+
+    return store(folder, dataset, people, forecasts)

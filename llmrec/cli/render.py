@@ -1,0 +1,251 @@
+"""People, lists and effects of edits as text on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from llmrec.data.catalog import clean_text
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import History
+from llmrec.explain import plots
+from llmrec.explain.explanation import Explanation, score_parts
+from llmrec.explain.facts import day, percent
+from llmrec.explain.item import ItemExplanation, wording_note
+from llmrec.forecast import Forecast
+from llmrec.ranking.edit_parser import Wishes, sentences
+from llmrec.ranking.effects import NOTHING, EditEffect, EditOutcome, moves, strength_change, verdict
+from llmrec.session import Recommendation
+
+console = Console(highlight=False)
+CHANGES_SHOWN = 8  # categories
+MIXED = (
+    "The list is mixed to follow the forecast (dial {:g}), not ordered by score alone. Effects of "
+    "edits, and why an item is not listed, are told of the list by score."
+)
+
+
+def show_person(
+    dataset: Dataset,
+    history: History,
+    forecast: Forecast,
+    items: Sequence[Recommendation],
+    happened: dict[str, Any] | None = None,
+) -> None:
+    """Print a person's picture, description, list, and what then happened."""
+    source = forecast.source
+    parts: list[Any] = [
+        Rule(Text(clean_text(f"{dataset.name}: {dataset.person} {history.user_id}"))),
+        plots.terminal(history, forecast),
+        Padding(Text(forecast.description), (1, 2)),
+    ]
+    worded = f"{source.proposed} of the statements above are in the model's words"
+    refused = f"; {source.rejected} of its claims did not hold and are not shown"
+    note = (
+        f"{source.model}: {source.how} ({source.why}). {worded}{refused * bool(source.rejected)}."
+    )
+    parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
+    if items:
+        parts.append(listing(items))
+    if happened is not None:
+        parts.append(Padding(Text(outcome(happened)), (1, 2, 0, 2)))
+    console.print(Group(*parts))
+
+
+def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
+    """Lay out recommended items, each with its reason and, by item id, how it moved.
+
+    If the model was asked to word the reasons, one line says how often that held.
+    """
+    lines: list[Any] = [] if items else [Text(f"  {NOTHING}")]
+    for item in items:
+        move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
+        lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
+        lines.append(Padding(Text(item.why, style="dim"), (0, 2, 0, 6)))
+    if note := wording_note([item.explanation for item in items]):
+        lines.append(Padding(Text(note), (1, 2, 0, 2)))
+    return Group(*lines)
+
+
+def explained(found: Explanation) -> Group:
+    """Lay out all that explains one item, part by part."""
+    item, change = found.item, Padding(Text(found.change.text), (0, 2))
+    if item is None:
+        return Group(change)
+    place = Text(f"Rank {item.rank:,} of {found.n_ranked:,}; the list has {found.k}", style="dim")
+    parts: list[Any] = [Rule(Text(item.title)), place, Padding(Text(item.text), (1, 2, 0, 2))]
+    if item.refused:
+        refused = f"What the model wrote did not hold and is not shown: {item.refused}."
+        parts.append(Padding(Text(refused, style="dim"), (1, 2, 0, 2)))
+    if item.statements:
+        parts.append(Text("\nWhat the forecast says", style="bold"))
+        parts += [Padding(Text(told.text), (0, 2)) for told in item.statements]
+    parts += [Text("\nEvidence", style="bold"), Padding(_evidence(item), (0, 2))]
+    parts += [Text("\nThe score, in parts", style="bold"), Padding(_split(item), (0, 2))]
+    return Group(*parts, Text("\nWhat would change it", style="bold"), change)
+
+
+def _evidence(item: ItemExplanation) -> Table:
+    """Lay out events by day and title, then how many there are of the item and its categories."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for date, title in dict.fromkeys((event.date, event.title) for event in item.evidence):
+        table.add_row(day(date), Text(title))
+    counts = {"this very item": item.times_taken, **item.category_events}
+    for what, n in counts.items():
+        table.add_row(f"{n:,}", Text(f"{'event' if n == 1 else 'events'} of {what}"), style="dim")
+    return table
+
+
+def _split(item: ItemExplanation) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    for name, part in score_parts(item).items():
+        table.add_row(Text(name), f"{part:+.4f}")
+    table.add_row("score", f"{item.score:+.4f}", style="bold")
+    return table
+
+
+def foretold(wishes: Wishes, effect: EditEffect) -> Group:
+    """Lay out what was understood, what was not, and what it will do."""
+    counting = [edit for edit in wishes.edits if edit not in effect.ended]
+    understood = [
+        *sentences(counting, effect.catalog),
+        *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
+        *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
+    ]
+    if change := strength_change(effect):
+        understood.append(change)
+    lines: list[Any] = [Text("Understood", style="bold")]
+    lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
+    if wishes.misread:
+        lines.append(Text("Not understood, and left out", style="bold red"))
+    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.misread]
+    return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
+
+
+def came_of_it(
+    effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation], by_score: bool
+) -> Group:
+    """Lay out the list with the edits and whether all was foretold; if by score, what changed."""
+    ids, titles = effect.catalog.item_ids, effect.catalog.titles
+    moved = {ids[item]: move for item, move in moves(outcome).items()} if by_score else {}
+    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moved)]
+    if by_score and outcome.left:
+        left = "; ".join(titles[item] for item in outcome.left)
+        parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
+    parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
+    return Group(*parts)
+
+
+def effect_summary(wishes: Wishes, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
+    """Give edits, their effect and what came of it as plain values for JSON."""
+    names, ids = effect.catalog.categories, effect.catalog.item_ids
+    before, after = effect.before.category_weights, effect.after.category_weights
+    return {
+        "understood": sentences(wishes.edits, effect.catalog),
+        "edits": [vars(edit) for edit in wishes.edits],
+        "ended": _ended(effect),
+        "taken_for": dict(wishes.taken_for),
+        "not_understood": [vars(one) for one in wishes.misread],
+        "strength": [effect.strength_before, effect.strength_after],
+        "categories": {
+            names[c]: {
+                "weight_before": float(before[c]),
+                "weight_after": float(after[c]),
+                "score_change": float(effect.category_changes[c]),
+                "items_of_it_alone": effect.direction(c),
+            }
+            for c in _shown(effect)
+        },
+        "entered": [ids[item] for item in outcome.entered],
+        "left": [ids[item] for item in outcome.left],
+        "moved": {ids[item]: ranks for item, ranks in outcome.moved.items()},
+        "largest_error": outcome.largest_error,
+        "held": outcome.held,
+        "broken": outcome.broken,
+    }
+
+
+def _ended(effect: EditEffect) -> list[str]:
+    return sentences(effect.ended, effect.catalog)
+
+
+def _shown(effect: EditEffect) -> list[int]:
+    """List the edited categories, those whose share moves most first; without edits the largest."""
+    moved = np.abs(effect.after.category_weights - effect.before.category_weights)
+    chosen = sorted(effect.edits, key=lambda category: -moved[category])
+    return (chosen or effect.before.top(CHANGES_SHOWN).tolist())[:CHANGES_SHOWN]
+
+
+def _changes(effect: EditEffect) -> Table:
+    """Lay out shares before and after, and what that does to items of one category alone."""
+    view = Table(box=None, header_style="dim", pad_edge=True, padding=(0, 1))
+    for column in ("category", "share", "then", "score", "items of it alone"):
+        view.add_column(column, justify="right" if column in ("share", "then", "score") else "left")
+    before, after = effect.before.category_weights, effect.after.category_weights
+    shown = _shown(effect)
+    for c in shown:
+        view.add_row(
+            Text(effect.catalog.categories[c], overflow="ellipsis", no_wrap=True),
+            percent(before[c]),
+            percent(after[c]),
+            f"{effect.category_changes[c]:+.2f}",
+            "are not listed" if effect.mutes(c) else effect.direction(c),
+        )
+    others = np.setdiff1d(np.arange(len(before)), shown)
+    if others.size:
+        low, high = effect.category_changes[others].min(), effect.category_changes[others].max()
+        change = f"{low:+.2f}" if high - low < 0.005 else f"{low:+.2f} to {high:+.2f}"
+        rest = f"the {len(others)} others"
+        view.add_row(rest, percent(before[others].sum()), percent(after[others].sum()), change, "")
+    return view
+
+
+def summary(
+    dataset: Dataset, history: History, forecast: Forecast, items: Sequence[Recommendation]
+) -> dict[str, Any]:
+    """Give a forecast and a list as plain values for JSON."""
+    names = dataset.catalog.categories
+    weights = forecast.category_weights
+    return {
+        "dataset": dataset.name,
+        "user_id": history.user_id,
+        "period": str(history.length),
+        "cutoff": str(history.cutoff),
+        "category_weights": {names[c]: float(weights[c]) for c in forecast.top(20)},
+        "concentration": forecast.concentration,
+        "description": forecast.description,
+        "statements": [
+            vars(statement) | {"category": names[statement.category]}
+            for statement in forecast.statements
+        ],
+        "source": vars(forecast.source),
+        "items": [item.explanation.to_dict() for item in items],
+        "wording": wording_note([item.explanation for item in items]),
+    }
+
+
+def outcome(happened: dict[str, Any]) -> str:
+    """Say what then happened, and which of the list was taken."""
+    top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
+    hits = ": " + "; ".join(happened["hits"]) if happened["hits"] else ""
+    return (
+        f"What then happened: {happened['events']} events; the largest categories: {top}. "
+        f"Taken of the {happened['listed']} listed: {len(happened['hits'])}{hits}."
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON and nothing else."""
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))

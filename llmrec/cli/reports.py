@@ -1,0 +1,295 @@
+"""Commands about logs and models: evaluate, audit, track-record, datasets, env; their tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from llmrec.cli import render
+from llmrec.cli.options import AsJson, Data, Forecasters, Model, app
+from llmrec.cli.render import console, print_json
+from llmrec.data import embedded
+from llmrec.data.catalog import clean_text
+from llmrec.data.dataset import Dataset
+from llmrec.data.readers import load_dataset
+from llmrec.errors import DataError
+
+SAID = (
+    "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
+    "mean; 80 %: observations inside the 80 % interval."
+)
+
+
+def show_comparison(title: str, table: pd.DataFrame) -> None:
+    """Print a line a model, the best first, of what matters most; the report has the rest."""
+    whole = table[table["slice"] == "all"]
+    for split in dict.fromkeys(whole["split"]):
+        rows: list[dict[Any, Any]] = whole[whole["split"] == split].to_dict("records")
+        cells = {(row["model"], row["metric"]): row for row in rows}
+        models = {row["model"]: row["value"] for key, row in cells.items() if key[1] == "log_loss"}
+        view = Table(title=Text(f"{title}, {split}"), box=None, header_style="dim", pad_edge=False)
+        for column in ("model", "n", "loss", "gain on counting", "skill", "80 %"):
+            view.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+        for model in sorted(models, key=lambda model: models[model]):
+            gain = cells[model, "log_loss_gain"]
+            view.add_row(
+                Text(model),
+                str(cells[model, "log_loss"]["n"]),
+                f"{models[model]:.4f}",
+                f"{gain['value']:+.4f} ({gain['low']:+.4f}, {gain['high']:+.4f})",
+                f"{cells[model, 'skill']['value']:+.4f}",
+                f"{cells[model, 'coverage80']['value']:.0%}",
+            )
+        console.print(view)
+    console.print(Text(SAID, style="dim"))
+
+
+RECORD = {
+    "log_loss": ("log-loss, nats per event", "{:.4f}"),
+    "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
+    "gain_on_counting": ("  gain on counting", "{:+.4f}"),
+    "jsd": ("divergence from what came, bits", "{:.4f}"),
+    "coverage80": ("inside the 80 % interval", "{:.0%}"),
+    "came_true": ("statements that came true", "{:.0%}"),
+}
+
+
+def show_receipts(scores: pd.DataFrame, record: pd.DataFrame, *, one_by_one: bool) -> None:
+    """Print track records, each receipt too if wanted, and what is not scored and why."""
+    if one_by_one:
+        console.print(_each(scores), "")
+    for _, part in record.groupby(["model", "period", "in_advance"]):
+        console.print(_record(part), "")
+    for remark in _remarks(scores):
+        console.print(Text(clean_text(remark, 1_000), style="dim"))
+
+
+def _record(record: pd.DataFrame) -> Group:
+    """Lay out the record of one model, a line a metric."""
+    first = record.iloc[0]
+    made = "in advance" if first["in_advance"] else "in hindsight"
+    title = f"{clean_text(first['model'])}, {first['period']}, made {made}"
+    view = Table(box=None, header_style="dim", pad_edge=False)
+    counted = ["receipts"] if "user_id" in record else ["people", "receipts"]
+    for column in ("", "mean", "95 % interval", *counted):
+        view.add_column(column, justify="right" if column else "left", no_wrap=True)
+    rows = record.rename(columns={"n": "people"}).set_index("metric").loc[list(RECORD)]
+    for (name, form), row in zip(RECORD.values(), rows.to_dict("records"), strict=True):
+        value, low, high = (_number(form, row[column]) for column in ("value", "low", "high"))
+        bounds = "-" if low == "-" else f"({low}, {high})"
+        view.add_row(name, value, bounds, *(str(row[column]) for column in counted))
+    return Group(Text(title, style="bold"), view)
+
+
+def _each(scores: pd.DataFrame) -> Table:
+    """Lay out receipts, a line each; those that are not scored have a status instead."""
+    view = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("from", "model", "events", "loss", "on mean", "on counting", "true"):
+        justify: Any = "left" if column in ("from", "model") else "right"
+        view.add_column(column, justify=justify, overflow="fold")
+    shown = {"log_loss": "{:.3f}", "gain_on_mean": "{:+.3f}", "gain_on_counting": "{:+.3f}"}
+    for row in scores.to_dict("records"):
+        numbers = [_number(form, row[metric]) for metric, form in shown.items()]
+        if row["status"] != "scored":
+            numbers[0] = row["status"]
+        events, true = _number("{:.0f}", row["events"]), _number("{:.0%}", row["came_true"])
+        when, model = f"{row['cutoff']:%Y-%m-%d}", Text(clean_text(row["model"]))
+        view.add_row(when, model, events, *numbers, true)
+    return view
+
+
+def _remarks(scores: pd.DataFrame) -> list[str]:
+    """Say what is not scored and why, what is no forecast, and whose past has changed since."""
+    remarks = []
+    unscored = scores[scores["status"] != "scored"]
+    if len(unscored):
+        counts = ", ".join(
+            f"{n} {status}" for status, n in unscored["status"].value_counts().items()
+        )
+        remarks.append(f"Not scored: {counts}.")
+        remarks += [why for why in unscored["why"].unique()[:5] if why]
+    if late := int((~scores["in_advance"]).sum()):
+        remarks.append(f"{late} made in hindsight: the log at hand reached beyond the cutoff.")
+    judged = scores["status"].isin(["scored", "nothing taken"])
+    if changed := int((judged & ~scores["same_past"]).sum()):
+        remarks.append(f"{changed} saw a past that the log no longer holds: it has been changed.")
+    return remarks
+
+
+def _number(form: str, value: float) -> str:
+    return "-" if pd.isna(value) else form.format(value)
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give a table's rows as plain values for JSON; NaN becomes null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", date_format="iso"))
+    return rows
+
+
+def show_table(title: str, table: pd.DataFrame) -> None:
+    """Print a tidy table whole."""
+    view = Table(title=Text(f"{title}; 95 % intervals over users"))
+    numbers = ("value", "low", "high")
+    columns = [column for column in table if column not in ("dataset", "audit")]
+    for column in columns:
+        view.add_column(str(column), justify="right" if column in (*numbers, "n") else "left")
+    for row in table.to_dict("records"):
+        view.add_row(*(f"{row[c]:.4f}" if c in numbers else str(row[c]) for c in columns))
+    console.print(view)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print rows of the same keys as a table, or as JSON."""
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    console.print(table)
+
+
+@app.command()
+def receipts(
+    folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --receipt` kept them.")],
+    data: Data = "ml-100k",
+    user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score kept forecasts whose period has passed: the track record of models, or of one user."""
+    from llmrec.evaluation.forecast_store import chosen, load
+    from llmrec.evaluation.track_record import score, track_record
+
+    scores = score(chosen(load(folder), user, model), load_dataset(data))
+    record = track_record(scores, by_user=user is not None)
+    if as_json:
+        tables = {"record": record, "receipts": scores}
+        render.print_json({name: plain(table) for name, table in tables.items()})
+    else:
+        show_receipts(scores, record, one_by_one=user is not None)
+
+
+@app.command()
+def evaluate(
+    data: Data = "ml-100k",
+    forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
+    model: Model = "smollm2-135m",
+    users: Annotated[int, typer.Option(min=0, help="Windows the LLM reads a split; 0: all.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of what is trained.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit forecasters on the past, judge them on held-out periods, and draw who wins where."""
+    from llmrec.evaluation.comparison import compare
+    from llmrec.evaluation.html_report import save_report
+
+    dataset, names = load_dataset(data), _names(forecasters)
+    readings = _readings(dataset, model, users or None) if "LLM" in names else None
+    family = [name for name in names if name != "LLM"]
+    found = compare(dataset, family, seeds=range(seeds), readings=readings)
+    if as_json:
+        render.console.print_json(found.table.to_json(orient="records"))
+    else:
+        show_comparison(data, found.table)
+    if out is not None:
+        path = save_report(found, out)
+        if not as_json:
+            render.console.print(Text(f"Report: {path}"))
+
+
+@app.command()
+def audit(
+    kind: Annotated[str, typer.Argument(help="order, names, titles or length.")],
+    data: Data = "ml-100k",
+    forecasters: Forecasters = "RidgeAutoregression,LLM",
+    model: Model = "smollm2-135m",
+    users: Annotated[int, typer.Option(min=1, help="Test windows, drawn at random.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Shuffle the order, rename categories, hide titles or cut histories, and say what it costs."""
+    from llmrec.evaluation.audits import audit_dataset
+
+    names = _names(forecasters)
+    reader = _language_model(model) if "LLM" in names else None
+    family = [name for name in names if name != "LLM"]
+    table = audit_dataset(load_dataset(data), kind, family, reader, users)
+    if as_json:
+        render.console.print_json(table.to_json(orient="records"))
+    else:
+        show_table(f"{data}: what the audit of {kind} changes", table)
+
+
+@app.command()
+def datasets(as_json: AsJson = False) -> None:
+    """List the embedded logs and models, their licences, and whether they are installed."""
+    rows = [
+        {
+            "name": part.name,
+            "what": part.what,
+            "from": f"{part.distribution} {part.version}",
+            "licence": part.licence,
+            "installed": _version(part.distribution) is not None,
+        }
+        for part in embedded.PARTS
+    ]
+    print_rows(rows, as_json)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Show versions, device and cache folder: what a bug report needs."""
+    names = ("llmrec", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "llguidance")
+    rows = {"python": platform.python_version(), "platform": platform.platform()}
+    rows |= {name: _version(name) or "not installed" for name in names}
+    rows["cache"] = str(embedded.cache_root())
+    if _version("torch"):
+        import torch
+
+        rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    if as_json:
+        render.print_json(rows)
+    else:
+        for name, value in rows.items():
+            render.console.print(f"{name:>14}  {escape(value)}")
+
+
+def _names(forecasters: str) -> list[str]:
+    """Split a list of forecasters; DataError names those that do not exist."""
+    from llmrec.forecasters.registry import BUILDERS
+
+    known = [*BUILDERS, "LLM"]
+    names = known if forecasters == "all" else [name.strip() for name in forecasters.split(",")]
+    if wrong := [name for name in names if name not in known]:
+        raise DataError(f"no forecaster is called {wrong[0]!r}; choose from {', '.join(known)}")
+    return names
+
+
+def _language_model(model: str) -> Any:
+    from llmrec.language.model import LanguageModel
+
+    return LanguageModel.load(model)
+
+
+def _readings(dataset: Dataset, model: str, users: int | None) -> Any:
+    from llmrec.evaluation.comparison import Readings
+
+    return Readings.drawn(dataset, users).read(_language_model(model), dataset)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,158 @@
+"""Which windows train, validate and test, and the log before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llmrec.data.calendar import PeriodLength, cutoffs
+from llmrec.data.dataset import Dataset
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import Window, events_before
+from llmrec.data.windows import holdout_cutoff, make_windows, timelines
+from llmrec.errors import DataError
+
+
+def log_before(windows: Sequence[Window]) -> Interactions:
+    """Give the log to fit something on that windows will judge: nothing of their targets is in it.
+
+    Where one time cuts all windows, nothing of anybody at or after it is. Where periods are counted
+    in events and each person is cut at their own one, "before" holds person by person, as in
+    `Fitted`: what others took later in time stays.
+    """
+    log = windows[0].history.log
+    cutoff = min(window.history.cutoff for window in windows)
+    if cutoff == max(window.history.cutoff for window in windows):
+        return events_before(log, cutoff)
+    stops = log.user_offsets[1:].copy()
+    users = [window.history.user_idx for window in windows]
+    np.minimum.at(stops, users, [window.target.start for window in windows])
+    return log.without({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
+
+
+MIN_TARGET_EVENTS = 5
+
+
+def splits(dataset: Dataset) -> dict[str, list[Window]]:
+    """Give the windows to tune on ("validation") and to report ("test", ...), by name.
+
+    Calendar periods: targets are the last three complete periods, the first of them for validation;
+    a history has three non-empty periods, a target five events. Periods of events: a user's last
+    complete period is the test, the one before it validation; a history has two periods at least.
+    "Before" then holds person by person: one's validation may follow another's test in time.
+    """
+    log, catalog = dataset.log, dataset.catalog
+    if PeriodLength.parse(dataset.period).unit == "events":
+        return {
+            name: make_windows(log, catalog, dataset.period, back=back, min_periods=periods)
+            for name, back, periods in (("validation", 1, 1), ("test", 0, 2))
+        }
+    grid = cutoffs(log, dataset.period)
+    if len(grid) < 5:
+        raise DataError(
+            f"{dataset.name} spans {len(grid) - 1} whole periods of {dataset.period}; a history, a "
+            "validation and two test periods need 4. Choose a shorter period."
+        )
+    return {
+        name: make_windows(
+            log,
+            catalog,
+            dataset.period,
+            cutoff,
+            min_periods=min(3, len(grid) - 4),
+            min_target_events=MIN_TARGET_EVENTS,
+        )
+        for name, cutoff in zip(("validation", "test 1", "test 2"), grid[-4:-1], strict=True)
+    }
+
+
+def training_windows(dataset: Dataset) -> list[Window]:
+    """Give every window whose target ends before the validation targets begin.
+
+    The same person gives one at each of their earlier periods; histories have two non-empty periods
+    (one with periods of events).
+    """
+    log, catalog, found = dataset.log, dataset.catalog, []
+    if PeriodLength.parse(dataset.period).unit == "events":
+        back = 2
+        while windows := make_windows(log, catalog, dataset.period, back=back):
+            found += windows
+            back += 1
+        return found
+    for cutoff in cutoffs(log, dataset.period)[1:-4]:
+        found += make_windows(
+            log,
+            catalog,
+            dataset.period,
+            cutoff,
+            min_periods=2,
+            min_target_events=MIN_TARGET_EVENTS,
+        )
+    return found
+
+
+def training_timelines(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
+    """Give everybody's windows at the end of every tick (see `llmrec.data.periods.timelines`).
+
+    Targets end before the validation targets begin: all of them with calendar periods, those of the
+    same person with periods of events. ``validated``: before the test targets begin, for a model
+    that is fitted once more when validation has decided.
+    """
+    log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
+    found = splits(dataset)
+    if PeriodLength.parse(dataset.period).unit != "events":
+        cutoff = cutoffs(log, dataset.period)[-3 if validated else -4]
+        return timelines(log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS)
+    ends = log.user_offsets[1:].copy()
+    for windows in [found["test"]] if validated else found.values():
+        users = [window.history.user_idx for window in windows]
+        np.minimum.at(ends, users, [window.target.start for window in windows])
+    return timelines(log, catalog, dataset.period, ends.tolist())
+
+
+def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
+    """Draw n windows at random without replacement, in their order; all of them if n is None."""
+    if n is not None and n < 1:
+        raise DataError(f"{n} windows cannot be drawn; give 1 or more, or None for all.")
+    if n is None or n >= len(windows):
+        return list(windows)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:n])
+    return [windows[row] for row in chosen]
+
+
+def seen_and_held_out(
+    dataset: Dataset, *, validated: bool = False
+) -> tuple[list[list[Window]], list[Window]]:
+    """Give everybody's windows to train on, at the end of every tick, and those that decide.
+
+    Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the test targets
+    of `splits`. With ``validated`` the windows that decide are among those to train on, too.
+    """
+    cutoff = holdout_cutoff(dataset.log, dataset.period)
+    people = [
+        [window for window in windows if window.target.period.end <= cutoff]
+        for windows in training_timelines(dataset, validated=validated)
+    ]
+    held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
+    return [windows for windows in people if windows], held_out
+
+
+def learned_from(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
+    """Give a function that says whether a window's target was learned from, or decided.
+
+    It goes by a person's id and the number of the event, so windows may be of a shorter log.
+    ``dataset`` is whole, and ``validated`` as for `seen_and_held_out`.
+    """
+    people, held_out = seen_and_held_out(dataset, validated=validated)
+    stops: dict[str, int] = {}
+    for window in [*held_out, *(window for windows in people for window in windows)]:
+        user = window.history.user_id
+        stops[user] = max(stops.get(user, 0), _number(window) + window.target.n_events)
+    return lambda window: _number(window) < stops.get(window.history.user_id, 0)
+
+
+def _number(window: Window) -> int:
+    """How many events the person has before the target."""
+    history = window.history
+    return window.target.start - int(history.log.user_offsets[history.user_idx])

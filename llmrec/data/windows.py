@@ -1,0 +1,209 @@
+"""Windows of many people at once: a history, and the period after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from llmrec.data.calendar import INSTANT, Period, PeriodLength, as_time, boundaries_before, cutoffs
+from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import (
+    TICKS,
+    Target,
+    Time,
+    Window,
+    _event_history,
+    _position,
+    make_histories,
+)
+from llmrec.errors import DataError
+from llmrec.types import IntArray, TimeArray
+
+
+def make_windows(
+    log: Interactions,
+    catalog: Catalog,
+    period: str | PeriodLength,
+    cutoff: Time | None = None,
+    *,
+    back: int = 0,
+    min_periods: int = 1,
+    min_target_events: int = 1,
+) -> list[Window]:
+    """Cut every user's log at a cutoff into a history and the period that follows.
+
+    Parameters
+    ----------
+    period
+        "28D", "2W", "1M": calendar periods, counted back from the cutoff. "10 events": periods of
+        that many events, counted from a user's first event (ties in time: order in the file).
+    cutoff
+        Start of the target period. None: the last complete period is the target; with periods of
+        events that is each user's last complete one.
+    back
+        With ``cutoff=None``: how many periods before the last complete one the target lies.
+    min_periods
+        Non-empty periods that a history must have.
+    min_target_events
+        Events that a target must have.
+
+    Raises
+    ------
+    DataError
+        If the period is not understood, or the log is too short for it.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        end = None if cutoff is None else as_time(cutoff)
+        windows = _event_windows(log, catalog, length, end, back)
+    elif cutoff is None:
+        grid = cutoffs(log, length)
+        if len(grid) < 3 + back:
+            raise DataError(
+                f"the log spans {len(grid) - 1} whole periods of {length}; a history and a target "
+                f"{back} periods back need {back + 2}. Choose shorter periods, or give a cutoff."
+            )
+        windows = _calendar_windows(log, catalog, length, grid[-2 - back])
+    else:
+        windows = _calendar_windows(log, catalog, length, as_time(cutoff))
+    return [
+        window
+        for window in windows
+        if np.count_nonzero(np.diff(window.history.offsets)) >= min_periods
+        and window.target.n_events >= min_target_events
+    ]
+
+
+def latest_windows(log: Interactions, catalog: Catalog, period: str | PeriodLength) -> list[Window]:
+    """Cut windows whose target is the newest stretch of one period's length.
+
+    Calendar: the period that ends with the log's last event. Events: each user's last complete one.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        return make_windows(log, catalog, length)
+    return make_windows(log, catalog, length, holdout_cutoff(log, length))
+
+
+def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime64:
+    """One time for everybody that leaves something to forecast after it.
+
+    Calendar: a period before the log's end; months of unequal length may leave a day or two of it
+    out. Events: the time before which 90 % of all events lie.
+    """
+    length = PeriodLength.parse(period)
+    if length.unit != "events":
+        return length.shift(log.timestamp.max() + INSTANT, -1)
+    cutoff: np.datetime64 = np.sort(log.timestamp)[int(0.9 * len(log))]
+    return cutoff
+
+
+def holdout_windows(
+    log: Interactions, catalog: Catalog, period: str | PeriodLength, min_target_events: int = 5
+) -> list[Window]:
+    """Cut everybody at `holdout_cutoff`; the same as `latest_windows` for calendar periods."""
+    cutoff = holdout_cutoff(log, period)
+    return make_windows(log, catalog, period, cutoff, min_target_events=min_target_events)
+
+
+def tick_cutoffs(log: Interactions, period: str | PeriodLength, before: np.datetime64) -> TimeArray:
+    """Cutoffs on the grid of ``before``, oldest first, whose target period ends by then.
+
+    They are a tick apart (with months, whose ticks differ in length, a period).
+    """
+    length = PeriodLength.parse(period)
+    grid = boundaries_before(log, length, before)[1:-1]
+    if length.unit == "months":
+        return grid
+    tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS
+    return np.unique(grid[:, None] - tick * np.arange(TICKS))
+
+
+def timelines(
+    log: Interactions,
+    catalog: Catalog,
+    period: str | PeriodLength,
+    before: np.datetime64 | Sequence[int],
+    *,
+    min_target_events: int = 1,
+) -> list[list[Window]]:
+    """Cut each person's past at the end of every tick: windows, oldest first, person by person.
+
+    Parameters
+    ----------
+    before
+        Calendar periods: a time that no target reaches beyond. Periods of events: for each user the
+        log position before which their targets end.
+    min_target_events
+        Events that a target must have.
+
+    Returns
+    -------
+    list[list[Window]]
+        Of everybody with a window. One with an empty history stands first at most.
+    """
+    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    if length.unit == "events":
+        ends = np.asarray(before, dtype=np.int64)
+        return [found for found in _event_timelines(log, catalog, length, ends) if found]
+    assert isinstance(before, np.datetime64)
+    people: dict[int, list[Window]] = {}
+    for cutoff in tick_cutoffs(log, length, before):
+        for window in _calendar_windows(log, catalog, length, cutoff):
+            if window.target.n_events < min_target_events:
+                continue
+            found = people.setdefault(window.history.user_idx, [])
+            if not window.history.n_events:
+                found.clear()  # only the newest without a past is kept
+            found.append(window)
+    return list(people.values())
+
+
+def _event_timelines(
+    log: Interactions, catalog: Catalog, length: PeriodLength, ends: IntArray
+) -> Iterator[list[Window]]:
+    for user, end in enumerate(ends):
+        found = []
+        for start in range(int(log.user_offsets[user]), int(end) - length.n + 1):
+            stop = start + length.n
+            span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+            history = _event_history(log, catalog, length, user, start, span.start)
+            found.append(Window(history, Target(log, catalog, start, stop, span)))
+        yield found
+
+
+def _calendar_windows(
+    log: Interactions, catalog: Catalog, length: PeriodLength, cutoff: np.datetime64
+) -> list[Window]:
+    following = Period(cutoff, length.shift(cutoff, 1))
+    windows = []
+    for history in make_histories(log, catalog, length, cutoff):
+        start, stop = history.event_ids.stop, _position(log, history.user_idx, following.end)
+        windows.append(Window(history, Target(log, catalog, start, stop, following)))
+    return windows
+
+
+def _event_windows(
+    log: Interactions,
+    catalog: Catalog,
+    length: PeriodLength,
+    cutoff: np.datetime64 | None,
+    back: int,
+) -> list[Window]:
+    windows = []
+    for user in range(log.n_users):
+        first, last = (int(position) for position in log.user_offsets[user : user + 2])
+        if cutoff is None:
+            start = first + length.n * ((last - first) // length.n - 1 - back)
+        else:
+            start = _position(log, user, cutoff)
+        stop = start + length.n
+        if start <= first or stop > last:
+            continue
+        period = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        end = period.start if cutoff is None else cutoff
+        history = _event_history(log, catalog, length, user, start, end)
+        windows.append(Window(history, Target(log, catalog, start, stop, period)))
+    return windows

@@ -1,0 +1,222 @@
+"""An engine's settings: bundled, found in a folder or fitted; the model loaded from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmrec.data.calendar import INSTANT, PeriodLength, as_time
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import events_before
+from llmrec.data.splits import draw
+from llmrec.data.windows import latest_windows
+from llmrec.errors import DataError
+from llmrec.forecast import Forecaster, ItemScorer
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.adapters import AdapterAbout
+from llmrec.ranking.fitting import LEAST_WINDOWS, fit_ranking
+from llmrec.ranking.registry import FORETOLD
+
+if TYPE_CHECKING:
+    from llmrec.forecasters.calibration import Calibration
+    from llmrec.forecasters.llm import LLMForecaster
+
+
+SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
+ALONE = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine folder says beside its calibration: plain values, kept as JSON.
+
+    Attributes
+    ----------
+    model, template, budget
+        Base model, prompt version, and tokens a prompt may have.
+    counting
+        Fields of `DecayedDirichlet`.
+    blend
+        Name of a scorer, see `llmrec.ranking.named`, to its weight; those of 0 are not built.
+    strength
+        How hard the forecast tilts the ranking (0: not at all).
+    titles
+        How far the titles that the model foretells are trusted, see `ForetoldTitles`.
+    adapter
+        Folder of the adapter inside the model, beside the settings' file; "" if there is none.
+    precision
+        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
+        where it was not calibrated.
+    dataset
+        Name of the log, which `load_dataset` takes if it is one of those that it knows.
+    period, data, fitted_before
+        Length of the periods, fingerprint of the log, and the time at or after which nothing was
+        used: what the fit is good for.
+    """
+
+    model: str = "smollm2-135m"
+    template: str = "forecast-v1"
+    budget: int = 300
+    counting: Mapping[str, Any] = field(default_factory=dict)
+    blend: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    titles: float = 0.0
+    adapter: str = ""
+    precision: str = "auto"
+    dataset: str = ""
+    period: str = ""
+    data: str = ""
+    fitted_before: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> EngineSettings:
+        """Read settings; DataError names an unknown field or broken JSON."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is no engine's settings: {error}") from error
+
+    def untuned(self, model: str) -> EngineSettings:
+        """Give the same for a base model without an adapter."""
+        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
+        if not self.adapter:
+            return plain
+        return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
+
+    def without_titles(self) -> EngineSettings:
+        """Give the same for a model that foretells no titles, or is not trusted with them."""
+        kept = {name: weight for name, weight in self.blend.items() if name != FORETOLD}
+        return replace(self, titles=0.0, blend=kept if any(kept.values()) else ALONE)
+
+    def hold_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
+        """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
+        if not self.fitted_before or as_time(self.fitted_before) > cutoff:
+            return False
+        if self.period != dataset.period:
+            return False
+        return events_before(dataset.log, self.fitted_before).fingerprint == self.data
+
+
+def shipped_folder(dataset: str) -> Path:
+    """Where the package keeps the fitted engine of an embedded log; of others it has none."""
+    return Path(str(resources.files("llmrec"))) / "engines" / Path(dataset).name
+
+
+def fit_settings(dataset: Dataset) -> EngineSettings:
+    """Fit counting and blend on the last period of a log; one too short gets defaults."""
+    log, catalog = dataset.log, dataset.catalog
+    about: dict[str, Any] = {
+        "dataset": dataset.name,
+        "period": dataset.period,
+        "data": log.fingerprint,
+        "fitted_before": str(log.timestamp.max() + INSTANT),
+    }
+    latest = latest_windows(log, catalog, dataset.period)
+    if len(latest) < LEAST_WINDOWS:
+        events = PeriodLength.parse(dataset.period).unit == "events"
+        mix = {"mix": "all" if events else "last period"}
+        return EngineSettings(counting=mix, blend=ALONE, **about)
+    counting = DecayedDirichlet().fit(latest)
+    blend, strength = fit_ranking(dataset, draw(latest, 500), counting)
+    return EngineSettings(counting=counting.to_dict(), blend=blend, strength=strength, **about)
+
+
+def fitted_on(name: str) -> str:
+    """Name the log that an engine's folder was fitted on; of anything else the default one."""
+    file = Path(name) / SETTINGS_FILE
+    return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
+
+
+def settings_behind(
+    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
+) -> tuple[EngineSettings, Path | None]:
+    """Find or fit the settings behind a name, and the engine's folder if there is one."""
+    own, shipped = Path(name), shipped_folder(dataset.name)
+    if (own / SETTINGS_FILE).is_file():
+        settings = EngineSettings.load(own / SETTINGS_FILE)
+        if refit:
+            kept = ("model", "template", "budget", "adapter")
+            fitted = replace(
+                fit_settings(dataset), **{field: getattr(settings, field) for field in kept}
+            )
+            return fitted, own
+        if settings.fitted_before and as_time(settings.fitted_before) > cutoff:
+            raise DataError(
+                f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
+                f"cutoff {cutoff}. Give a later cutoff, or refit=True."
+            )
+        return settings, own
+    if not refit and (shipped / SETTINGS_FILE).is_file():
+        settings = EngineSettings.load(shipped / SETTINGS_FILE)
+        if settings.hold_for(dataset, cutoff):
+            own_model = settings.model == name
+            return (settings, shipped) if own_model else (settings.untuned(name), None)
+    return replace(fit_settings(dataset), model=name), None
+
+
+def written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:
+    """Write prompts like those that an adapter, or a merged model, was trained on."""
+    about = AdapterAbout.find(tuned)
+    if about is None:
+        return settings
+    budget = int(about.config.get("budget", settings.budget))
+    return replace(settings, template=about.prompt, budget=budget)
+
+
+def load_forecaster(
+    dataset: Dataset,
+    settings: EngineSettings,
+    calibrated: Path | None,
+    loading: Mapping[str, Any],
+) -> tuple[LLMForecaster, Calibration | None]:
+    """Load the model and the folder's calibration, and use this if it is of that very model."""
+    from llmrec.forecasters.calibration import Calibration
+    from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
+    from llmrec.language.codec import codec_for
+    from llmrec.language.model import LanguageModel
+
+    model = LanguageModel.load(settings.model, **loading)
+    codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
+    if about := AdapterAbout.find(Path(model.adapter or settings.model)):
+        about.check(model.base_fingerprint, codec.labels, codec.template)
+    prior: Forecaster = DecayedDirichlet(**settings.counting)
+    if calibrated is None or not (calibrated / CALIBRATION_FILE).is_file():
+        return LLMForecaster(model, codec, prior), None
+    at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
+    if at_hand.model != model.fingerprint:
+        why = "the calibration at hand is of another model or precision"
+        return LLMForecaster(model, codec, prior, uncalibrated=why), at_hand
+    if settings.titles and model.memory is not None:
+        prior = ForetoldTitles(model, codec, prior, settings.titles)
+    return LLMForecaster(model, codec, prior, at_hand), at_hand
+
+
+def titles_scorer(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
+    """Give the model as a scorer of items, by its name in settings, if it foretells titles."""
+    from llmrec.ranking.lm_scorer import ForetoldItems
+
+    if forecaster.model.memory is None:
+        return {}
+    return {FORETOLD: ForetoldItems(forecaster.model, forecaster.codec)}
+
+
+def left_out(forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool) -> str:
+    """Say what of an uncalibrated model is left out, and the way out."""
+    model = forecaster.model
+    titles = f"the titles that {model.name} foretells"
+    if not refused:
+        return f"nothing says how far to trust {titles}: without them until engine.fit() is called."
+    lost = "its reading" + f" and {titles}" * (model.memory is not None)
+    precision = "float32" if settings.precision == "auto" else settings.precision
+    how = f", say with dtype={precision!r}" * (precision != model.precision)
+    return (
+        f"the calibration at hand is not of these weights ({model.name} in {model.precision}): "
+        f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
+    )

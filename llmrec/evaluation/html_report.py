@@ -1,0 +1,174 @@
+"""The report: one HTML page that stands alone, and the tidy tables behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmrec.data.catalog import clean_text
+from llmrec.data.files import write_bytes, write_text
+from llmrec.data.periods import Window
+from llmrec.evaluation import report_figures
+from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
+
+TEMPLATE = "report.html.jinja"
+SHOWN = (
+    "log_loss",
+    "log_loss_gain",
+    "skill",
+    "drift_captured",
+    "jsd",
+    "brier",
+    "ece",
+    "coverage80",
+    "emerging_recall",
+    "false_retention",
+)
+PEOPLE = 5
+
+
+def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
+    """Write report.html, scores.parquet (one row a model and user) and table.parquet.
+
+    Five people of the last split are drawn with the seed. Gives the page's path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("scores", comparison.scores), ("table", comparison.table)):
+        write_bytes(folder / f"{name}.parquet", frame.to_parquet(index=False))
+    path = folder / "report.html"
+    write_text(path, page(comparison, seed))
+    return path
+
+
+def page(comparison: Comparison, seed: int = 0) -> str:
+    """Write the page: drawings first, then the numbers they are of, then five people."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("llmrec.evaluation", "."), autoescape=True, undefined=StrictUndefined
+    )
+    table, models = comparison.table, _ranked(comparison.table)
+    bins = {split: found.bins for split, found in comparison.judgements.items()}
+    dataset = comparison.dataset
+    return environment.get_template(TEMPLATE).render(
+        dataset=clean_text(dataset.name),
+        period=dataset.period,
+        n_users=dataset.log.n_users,
+        n_events=len(dataset.log),
+        n_categories=dataset.catalog.n_categories,
+        reference=REFERENCE,
+        persistence=PERSISTENCE,
+        verdicts=[_verdict(table, split) for split in comparison.windows],
+        gains=report_figures.gains(table),
+        drift=report_figures.skill_by_drift(table, models),
+        calibration=report_figures.calibration(bins, models),
+        coverage=report_figures.coverage(table, models),
+        wins=report_figures.wins(comparison.scores),
+        columns=SHOWN,
+        numbers={split: _numbers(table, split) for split in comparison.windows},
+        slices={split: _slices(table, split) for split in comparison.windows},
+        person=clean_text(dataset.person),
+        people=_people(comparison, models, seed),
+    )
+
+
+def _ranked(table: pd.DataFrame) -> list[str]:
+    """Models by mean log-loss gain over the splits, the best first."""
+    found = table[(table["slice"] == "all") & (table["metric"] == "log_loss_gain")]
+    order = found.groupby("model")["value"].mean().sort_values(ascending=False)
+    return [str(model) for model in order.index]
+
+
+def _verdict(table: pd.DataFrame, split: str) -> dict[str, Any]:
+    """Say which model is best on a split, and by how much."""
+    chosen = (table["slice"] == "all") & (table["split"] == split)
+    loss = table[chosen & (table["metric"] == "log_loss")]
+    whole = loss[loss["n"] == loss["n"].max()]  # models asked for everybody
+    best = whole.sort_values("value").iloc[0]
+    gain = table[chosen & (table["metric"] == "log_loss_gain") & (table["model"] == best["model"])]
+    return {
+        "split": split,
+        "best": best["model"],
+        "n": best["n"],
+        "loss": best["value"],
+        **gain[["value", "low", "high"]].iloc[0].to_dict(),
+    }
+
+
+def _numbers(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
+    """One row a model, best first, with each metric's value and interval."""
+    part = table[(table["slice"] == "all") & (table["split"] == split)]
+    cells = {(row.model, row.metric): row for row in part.itertuples()}
+    found = []
+    for model in _ranked(part):
+        row: dict[str, Any] = {"model": model, "n": cells[model, "log_loss"].n}
+        for metric in SHOWN:
+            cell: Any = cells.get((model, metric))
+            value = float("nan") if cell is None else float(cell.value)
+            text = f"{value:.4f}" if np.isfinite(value) else "-"
+            interval = ""
+            if cell is not None and np.isfinite(cell.low):
+                interval = f"{cell.low:.4f} to {cell.high:.4f}"
+            row[metric] = {"text": text, "interval": interval}
+        found.append(row)
+    return found
+
+
+def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
+    """Gains on the reference by slice, with a shade from -1 (loses most) to 1 (gains most)."""
+    part = table[(table["split"] == split) & (table["metric"] == "log_loss_gain")]
+    names = [name for name in ("all", "cold", "stable", "drifting") if name in set(part["slice"])]
+    wide = part.pivot(index="model", columns="slice", values="value")[names]
+    order = [model for model in _ranked(table) if model in wide.index]
+    scale = float(np.quantile(np.abs(wide.fillna(0.0).to_numpy()), 0.8)) or 1.0
+    n: Any = part.groupby("slice")["n"].max()
+    return {
+        "names": [f"{name} (n = {n[name]})" for name in names],
+        "rows": [
+            (
+                model,
+                [
+                    (value, 0.0 if value != value else max(-1.0, min(1.0, value / scale)))
+                    for value in values
+                ],
+            )
+            for model, values in zip(order, wide.loc[order].to_numpy().tolist(), strict=True)
+        ],
+    }
+
+
+def _people(comparison: Comparison, models: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    split = list(comparison.windows)[-1]
+    asked = comparison.forecasters[split]
+    scores = comparison.judgements[split].scores
+    known = scores.groupby("user_id")["model"].count()
+    candidates = set(known[known == known.max()].index)  # people that every model was asked about
+    windows = [w for w in comparison.windows[split] if w.history.user_id in candidates]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:PEOPLE])
+    drawn = [REFERENCE, *[model for model in models if model != REFERENCE][:3]]
+    drawn += [model for model in asked if model.startswith("LLM alone")]
+    return [
+        _person(windows[row], {name: asked[name][0] for name in drawn}, scores) for row in chosen
+    ]
+
+
+def _person(window: Window, asked: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+    history, target = window.history, window.target
+    forecasts = {
+        name: forecaster.forecast([history])[0].category_weights
+        for name, forecaster in asked.items()
+    }
+    own = scores[scores["user_id"] == history.user_id].set_index("model")["log_loss"]
+    return {
+        "user_id": clean_text(history.user_id, 40),
+        "events": history.n_events,
+        "happened": target.n_events,
+        "losses": [(name, float(own[name])) for name in forecasts],
+        "svg": report_figures.person(
+            history.catalog.categories, history.category_counts, target.category_counts, forecasts
+        ),
+    }

@@ -1,0 +1,262 @@
+"""The events that claims cite, numbers and dates as text, and claims that a history supports."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec.data.calendar import PeriodLength
+from llmrec.data.catalog import clean_text
+from llmrec.data.periods import History, Window
+from llmrec.errors import DataError
+from llmrec.forecast import KINDS, Forecast, Kind, Source
+from llmrec.types import BoolArray, FloatArray, IntArray
+
+TITLE_IN_SENTENCE = 60  # a sentence stays readable with two titles of this length
+EVENTS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One event of the history that a claim points at; ``event_id`` is its log position."""
+
+    event_id: int
+    item_id: str
+    title: str
+    date: datetime.date
+
+    def __str__(self) -> str:
+        """Title and day: "Cola on 12 Nov 2017"."""
+        return f"{clean_text(self.title, TITLE_IN_SENTENCE)} on {day(self.date)}"
+
+
+def evidence_for(
+    category: int, history: History, limit: int = EVENTS_SHOWN
+) -> tuple[Evidence, ...]:
+    """Events of a category, newest first; further events of the same item come after all items."""
+    events = events_of(category, history)
+    _, first = np.unique(history.log.item_idx[events], return_index=True)
+    repeats = np.ones(len(events), dtype=np.bool_)
+    repeats[first] = False
+    distinct_first = events[np.argsort(repeats, kind="stable")]
+    return cited(distinct_first[:limit].tolist(), history)
+
+
+def cited(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
+    """Cite the events at these log positions."""
+    return tuple(_evidence(event, history) for event in event_ids)
+
+
+def evidence_at(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
+    """Cite the first event of each distinct item among these log positions, in their order."""
+    by_item: dict[int, Evidence] = {}
+    for event in event_ids:
+        by_item.setdefault(int(history.log.item_idx[event]), _evidence(event, history))
+    return tuple(by_item.values())
+
+
+def events_of(category: int, history: History) -> IntArray:
+    """(n,) log positions of the history's events of a category, newest first."""
+    shares = history.catalog.shares[history.item_idx][:, [category]].toarray()[:, 0]
+    return np.flatnonzero(shares)[::-1] + int(history.offsets[0])
+
+
+def past_shares(history: History) -> FloatArray:
+    """(n_categories,) each category's share of all events; zeros for an empty history."""
+    counts = history.category_counts.sum(axis=0)
+    return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
+
+
+def listed(events: Sequence[Evidence]) -> str:
+    """Write events in words; a day they share is said once: "Cola and Soda on 12 Nov 2017"."""
+    if len({event.date for event in events}) > 1:
+        return " and ".join(map(str, events))
+    titles = [clean_text(event.title, TITLE_IN_SENTENCE) for event in events[:-1]]
+    return " and ".join([*titles, str(events[-1])])
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage of two significant digits: "9.1%"."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "under 0.01%"
+    return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
+
+
+def day(date: datetime.date) -> str:
+    """Write a date in words: "12 Nov 2017"."""
+    return f"{date.day} {date:%b %Y}"
+
+
+def day_of(time: np.datetime64) -> datetime.date:
+    """Give the (UTC) day of a time."""
+    date: datetime.date = time.astype("datetime64[D]").item()
+    return date
+
+
+def horizon(length: PeriodLength) -> str:
+    """Write a period length as it follows "the next": "28 days", "month"."""
+    return str(length) if length.n > 1 else str(length).removeprefix("1 ")
+
+
+def _evidence(event: int, history: History) -> Evidence:
+    item = int(history.log.item_idx[event])
+    return Evidence(
+        event_id=event,
+        item_id=str(history.catalog.item_ids[item]),
+        title=history.catalog.titles[item],
+        date=day_of(history.log.timestamp[event]),
+    )
+
+
+LEAST_CHANGE = 0.01  # one point of a hundred; or one category's even share where that is less
+LEAST_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
+LEAST_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
+LEAST_PRESENCE = 0.5  # what holds steady was there in every other period at least
+CLAIMS = 4  # that a line makes at most, and statements of a description
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All that statements are judged by; arrays are (n_categories,) unless said otherwise."""
+
+    past: FloatArray
+    ahead: FloatArray
+    trend: FloatArray  # share in the recent half of the non-empty periods minus in the earlier
+    periods_with: npt.NDArray[np.int64]
+    absent_lately: BoolArray
+    n_periods: int  # non-empty ones
+    noise: FloatArray  # standard deviation of (ahead - past)
+
+    @classmethod
+    def of(cls, history: History, forecast: Forecast) -> Facts:
+        """Compare a history with a forecast, or with `what_came`."""
+        counts = history.category_counts
+        counts = counts[counts.sum(axis=1) > 0]
+        past, ahead = past_shares(history), forecast.category_weights
+        earlier, recent = np.split(counts, [len(counts) // 2])
+        variance = past * (1 - past) / max(history.n_events, 1)
+        variance = variance + ahead * (1 - ahead) / (forecast.concentration + 1)
+        return cls(
+            past=past,
+            ahead=ahead,
+            trend=_shares(recent) - _shares(earlier),
+            periods_with=np.count_nonzero(counts, axis=0),
+            absent_lately=history.absent_lately,
+            n_periods=len(counts),
+            noise=np.sqrt(np.maximum(variance, 1e-12)),
+        )
+
+    @property
+    def change(self) -> FloatArray:
+        """Share ahead minus share so far."""
+        return self.ahead - self.past
+
+    @property
+    def least(self) -> FloatArray:
+        """Give the smallest change that is no wobble."""
+        smallest = min(LEAST_CHANGE, 1 / len(self.past))
+        return np.maximum(smallest, LEAST_RELATIVE_CHANGE * self.past)
+
+    def conditions(self, kind: Kind) -> tuple[tuple[BoolArray, str], ...]:
+        """Each a (n_categories,) mask of where it holds, and what is wrong where it does not."""
+        size = len(self.past)
+        taken = (self.periods_with > 0, "it was never taken")
+        compared = (np.full(size, self.n_periods >= 2), "two non-empty periods are needed")
+        arrives = max(LEAST_SHARE, 1 / size) if kind == "new" else LEAST_SHARE
+        forecast = (self.ahead >= arrives, f"less than {percent(arrives)} is forecast")
+        rules: dict[Kind, tuple[tuple[BoolArray, str], ...]] = {
+            "rising": (
+                (self.change >= self.least, "the forecast is not clearly above the past"),
+                (self.trend >= 0, "its share fell within the history"),
+                (~self.absent_lately, "it was not taken in the last two non-empty periods"),
+                taken,
+                compared,
+            ),
+            "fading": (
+                (self.change <= -self.least, "the forecast is not clearly below the past"),
+                (self.trend <= 0, "its share rose within the history"),
+                compared,
+            ),
+            "steady": (
+                (np.abs(self.change) < self.least, "the forecast clearly leaves the past"),
+                (
+                    (self.periods_with >= LEAST_PRESENCE * self.n_periods) & taken[0],
+                    "it is missing from more than half of the non-empty periods",
+                ),
+            ),
+            "new": ((~taken[0], "it was taken before"), forecast),
+            "returning": (
+                taken,
+                (self.absent_lately, "it was taken in the last two non-empty periods"),
+                compared,
+                forecast,
+            ),
+        }
+        return rules[kind]
+
+    def supports(self, kind: Kind) -> BoolArray:
+        """(n_categories,) where a statement of this kind is true."""
+        masks = np.stack([mask for mask, _ in self.conditions(kind)])
+        return np.asarray(masks.all(axis=0), dtype=np.bool_)
+
+    def most_telling(self, weight: FloatArray, limit: int) -> list[tuple[Kind, int]]:
+        """Choose true (kind, category) claims: one a category, the kinds in turn.
+
+        Rising and fading take their turns first, then whatever has the largest ``weight``
+        (n_categories,); the claims come in that order too. Steady ones are last, by share.
+        """
+
+        def order(claim: tuple[Kind, int]) -> tuple[float, float, int]:
+            kind, category = claim
+            size = 0.0 if kind == "steady" else float(weight[category])
+            return -size, -float(self.ahead[category]), -KINDS.index(kind)
+
+        true = [(kind, int(c)) for kind in KINDS for c in np.flatnonzero(self.supports(kind))]
+        true.sort(key=order)
+        turn: dict[tuple[Kind, int], tuple[int, bool]] = {}
+        of_kind: Counter[Kind] = Counter()
+        for kind, category in true:
+            turn[kind, category] = (of_kind[kind], kind not in ("rising", "fading"))
+            of_kind[kind] += 1
+        chosen: dict[int, Kind] = {}
+        for kind, category in sorted(true, key=turn.__getitem__):
+            if len(chosen) < limit:
+                chosen.setdefault(category, kind)
+        return sorted(((kind, category) for category, kind in chosen.items()), key=order)
+
+
+def what_came(window: Window) -> Forecast:
+    """Write what really came as a forecast: the target's shares, as sure as it has events.
+
+    Raises
+    ------
+    DataError
+        If no event of the target has a category.
+    """
+    counts = window.target.category_counts
+    if not counts.any():
+        raise DataError(
+            f"user {window.history.user_id!r}: no event of the period from "
+            f"{window.target.period.start} has a category, so nothing can be said of it; leave the "
+            "window out."
+        )
+    source = Source("what came", "counting")
+    return Forecast(counts / counts.sum(), float(window.target.n_events), "", (), source)
+
+
+def drawer(*facts: object) -> np.random.Generator:
+    """Give a generator that these facts alone decide, whatever was drawn before."""
+    return np.random.default_rng(crc32(repr([str(fact) for fact in facts]).encode()))
+
+
+def _shares(counts: FloatArray) -> FloatArray:
+    """(n_categories,) shares of (n_periods, n_categories) counts; zeros if there are none."""
+    totals = counts.sum(axis=0)
+    return np.asarray(totals / (totals.sum() or 1.0), dtype=np.float64)

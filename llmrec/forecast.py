@@ -1,0 +1,152 @@
+"""What a forecast is, and the two protocols: what forecasts a period, what scores items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from llmrec.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from llmrec.data.periods import History
+
+
+Kind = Literal["rising", "fading", "steady", "new", "returning"]
+KINDS: tuple[Kind, ...] = ("rising", "fading", "steady", "new", "returning")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One checkable claim about how an interest moves into the next period.
+
+    Attributes
+    ----------
+    kind
+        Which way the category moves.
+    category
+        Category index, 0..n_categories-1.
+    change
+        Forecast share minus share of the history, in [-1, 1].
+    event_ids
+        Positions in the log of the events that support the claim (newest first; none if absence
+        is the evidence).
+    """
+
+    kind: Kind
+    category: int
+    change: float
+    event_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who made a forecast: enough to make it again.
+
+    ``how`` is "llm" where the language model moved the numbers, "counting" where only the prior
+    spoke, and "fallback" where the model was asked and not trusted; ``why`` then says the reason.
+    ``proposed`` counts the statements of the description that the model proposed and the checker
+    let pass, ``rejected`` those it refused.
+    """
+
+    model: str
+    how: Literal["llm", "counting", "fallback"]
+    why: str = ""
+    prompt: str = ""
+    adapter: str = ""
+    seed: int = 0
+    proposed: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What a person will want in the next period, in numbers and in words.
+
+    Attributes
+    ----------
+    category_weights
+        (n_categories,) float64, >= 0, sums to 1.
+    concentration
+        Dirichlet concentration (> 0): the larger, the surer.
+    description
+        The next period in words.
+    statements
+        What the description claims, each tied to evidence.
+    source
+        The model, prompt and seed behind it, or the fallback and its reason.
+    """
+
+    category_weights: FloatArray
+    concentration: float
+    description: str
+    statements: tuple[Statement, ...]
+    source: Source
+
+    def __post_init__(self) -> None:
+        weights = np.asarray(self.category_weights, dtype=np.float64)
+        total = weights.sum()
+        # A weight that is no number, or infinite, makes the total so: three passes are one.
+        if weights.ndim != 1 or not (math.isfinite(total) and weights.min(initial=0.0) >= 0):
+            raise ValueError(
+                "category_weights must be a finite, non-negative (n_categories,) array"
+            )
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"category_weights must sum to 1, not {total:.6g}")
+        if not (math.isfinite(self.concentration) and self.concentration > 0):
+            raise ValueError(f"concentration must be finite and > 0, not {self.concentration}")
+        weights.flags.writeable = False
+        object.__setattr__(self, "category_weights", weights)
+
+    def intervals(self, level: float = 0.8) -> FloatArray:
+        """Central interval of each category's share of the next period.
+
+        Parameters
+        ----------
+        level
+            Probability inside the interval, in (0, 1).
+
+        Returns
+        -------
+        FloatArray
+            (n_categories, 2) lower and upper shares. Marginals of a Dirichlet are
+            Beta(c w, c (1 - w)).
+        """
+        from scipy import stats
+
+        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        weights = np.clip(self.category_weights, 1e-12, 1 - 1e-12)[:, None]
+        a, b = self.concentration * weights, self.concentration * (1 - weights)
+        return np.asarray(stats.beta.ppf(tails, a, b), dtype=np.float64)
+
+    def sample(self, n: int, seed: int = 0) -> FloatArray:
+        """Draw (n, n_categories) interest vectors from the forecast's Dirichlet."""
+        alpha = self.concentration * np.maximum(self.category_weights, 1e-12)
+        return np.random.default_rng(seed).dirichlet(alpha, size=n)
+
+    def top(self, k: int) -> IntArray:
+        """Give the (k,) categories of largest weight, heaviest first; ties by index."""
+        return np.argsort(-self.category_weights, kind="stable")[:k].astype(np.int64)
+
+    def with_weights(self, category_weights: FloatArray) -> Forecast:
+        """Give the same forecast with other category weights."""
+        return replace(self, category_weights=category_weights)
+
+
+class Forecaster(Protocol):
+    """One verb for every model that forecasts. A batch gives what single calls give."""
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        ...
+
+
+class ItemScorer(Protocol):
+    """One verb for every model that scores items, on the log-probability scale."""
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """Score the whole catalog: (n_users, n_items), finite."""
+        ...

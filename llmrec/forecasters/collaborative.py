@@ -1,0 +1,257 @@
+"""Forecasts from other people: EASE over categories, a Markov chain, neighbouring users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy import special
+
+from llmrec.data.counts import normalised, shares_of, target_counts, weighted_counts
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
+from llmrec.errors import TrainingError
+from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.calibration import (
+    UNFITTED,
+    Spread,
+    fit_share,
+    fit_spread,
+    forecasts_of,
+    mixed,
+)
+from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.drift import GlobalDrift
+from llmrec.forecasters.precomputed import HeldOut
+from llmrec.types import FloatArray
+
+RECENCY = 0.9  # weight of a period relative to the next newer one
+PENALTIES = (10.0, 100.0, 1e3, 1e4)
+POWERS = (1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryEASE:
+    """q = (1 - share) * counting + share * normalised max(x @ item_item, 0)^power.
+
+    x are a person's log(1 + decayed counts). ``item_item`` (n_categories, n_categories) has a
+    diagonal of 0: -P_ij / P_jj with P = (X'X + penalty I)^-1 (Steck 2019, eq. 8), over the training
+    histories.
+    """
+
+    prior: GlobalDrift = field(default_factory=GlobalDrift)
+    power: float = 1.0
+    share: float = 0.0
+    item_item: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = None
+
+    def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryEASE:
+        """Solve on training histories; penalty, power and share are those of least loss."""
+        prior = self.prior if self.prior.fitted else self.prior.fit(validation)
+        histories = [window.history for window in validation]
+        targets = target_counts(validation)
+        counted = prior.category_weights(histories)
+        taken = _log_counts([window.history for window in training])
+        squares = taken.T @ taken
+        best, least = self, np.inf
+        for penalty in PENALTIES:
+            item_item = solve(squares, penalty)
+            for power in POWERS:
+                learned = _distribution(_log_counts(histories) @ item_item, power)
+                share, loss = fit_share(counted, learned, targets)
+                if loss < least:
+                    best = replace(self, power=power, share=share, item_item=item_item)
+                    least = loss
+        best = replace(
+            best, prior=prior, fitted=Fitted.on(training, validation).joined(prior.fitted)
+        )
+        weights = best.category_weights(histories)
+        return replace(best, spread=fit_spread(histories, weights, targets))
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        if not len(self.item_item):
+            raise TrainingError("CategoryEASE has no weights yet: fit it")
+        learned = _distribution(_log_counts(histories) @ self.item_item, self.power)
+        return mixed(self.prior.category_weights(histories), learned, self.share)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        weights = self.category_weights(histories)
+        return forecasts_of(Source("CategoryEASE", "counting"), histories, weights, self.spread)
+
+
+def solve(squares: FloatArray, penalty: float) -> FloatArray:
+    """EASE's weights from X'X: least squares of each column on the others, diagonal 0."""
+    inverse = np.linalg.inv(squares + penalty * np.eye(len(squares)))
+    weights: FloatArray = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def _log_counts(histories: Sequence[History]) -> FloatArray:
+    return np.log1p(weighted_counts(histories, age_weights(RECENCY)))
+
+
+def _distribution(scores: FloatArray, power: float) -> FloatArray:
+    return shares_of(np.maximum(scores, 0.0) ** power)
+
+
+RECENCIES = (0.0, 0.5, 0.8)
+PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryMarkov:
+    """q = (1 - share) * counting + share * recent interests @ transition.
+
+    ``transition`` (n_categories, n_categories) has rows that sum to 1: the mix that people took in
+    the period after one in which they took the row's category. ``recency`` is the weight of a
+    period relative to the next newer one in the recent interests (0: the last period alone).
+    """
+
+    prior: GlobalDrift = field(default_factory=GlobalDrift)
+    recency: float = 0.5
+    share: float = 0.0
+    transition: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = None
+
+    def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryMarkov:
+        """Learn the transition on training windows, recency and share on validation windows."""
+        prior = self.prior if self.prior.fitted else self.prior.fit(validation)
+        fitted = Fitted.on(training, validation).joined(prior.fitted)
+        histories = [window.history for window in validation]
+        targets = target_counts(validation)
+        best, least = self, np.inf
+        for recency in RECENCIES:
+            transition = _transition(training, recency)
+            tried = replace(
+                self, prior=prior, recency=recency, transition=transition, fitted=fitted
+            )
+            counted, followed = prior.category_weights(histories), tried._followed(histories)
+            share, loss = fit_share(counted, followed, targets)
+            if loss < least:
+                best, least = replace(tried, share=share), loss
+        weights = best.category_weights(histories)
+        return replace(best, spread=fit_spread(histories, weights, targets))
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        if not len(self.transition):
+            raise TrainingError("CategoryMarkov has no transition yet: fit it")
+        return mixed(self.prior.category_weights(histories), self._followed(histories), self.share)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        weights = self.category_weights(histories)
+        return forecasts_of(Source("CategoryMarkov", "counting"), histories, weights, self.spread)
+
+    def _followed(self, histories: Sequence[History]) -> FloatArray:
+        """(n, n_categories) what follows recent interests; 0 where there are none."""
+        return shares_of(weighted_counts(histories, age_weights(self.recency))) @ self.transition
+
+
+def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
+    recent = shares_of(weighted_counts([w.history for w in windows], age_weights(recency)))
+    targets = target_counts(windows)
+    moves = recent.T @ targets
+    overall = normalised(targets.sum(axis=0, keepdims=True) + 0.5)
+    return normalised(moves + PSEUDO_EVENTS * overall)
+
+
+SHARPNESSES = (10.0, 20.0, 40.0, 80.0)
+SLICE = 256  # histories compared with all others at a time
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbouringUsers:
+    """q = (1 - share) * counting + share * weighted mean of what others took next.
+
+    Others are histories of the training windows; their weights are the softmax of ``sharpness``
+    times the likeness of the interest vectors (Bhattacharyya coefficient, 0..1). All of them count,
+    the near ones most, so that no rounding decides who is a neighbour.
+
+    Attributes
+    ----------
+    theirs
+        (n_windows, n_categories) square roots of the others' interest vectors.
+    next_shares
+        (n_windows, n_categories) what they took in the period after.
+    """
+
+    prior: GlobalDrift = field(default_factory=GlobalDrift)
+    sharpness: float = 20.0
+    share: float = 0.0
+    theirs: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    next_shares: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    spread: Spread = UNFITTED
+    fitted: Fitted | None = None
+    held_out: HeldOut | None = None
+
+    def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> NeighbouringUsers:
+        """Remember the training windows; sharpness and share are those of least validation loss.
+
+        Afterwards the validation windows are remembered as well. ``held_out`` are the weights that
+        they got before.
+        """
+        prior = self.prior if self.prior.fitted else self.prior.fit(validation)
+        targets = target_counts(validation)
+        histories = [window.history for window in validation]
+        counted = prior.category_weights(histories)
+        own, theirs = _roots(histories), _roots([window.history for window in training])
+        taken = shares_of(target_counts(training))
+        best, least, weights = self, np.inf, counted
+        for sharpness in SHARPNESSES:
+            near = _neighbours_took(own, theirs, taken, sharpness)
+            share, loss = fit_share(counted, near, targets)
+            if loss < least:
+                best, least = replace(self, sharpness=sharpness, share=share), loss
+                weights = mixed(counted, near, share)
+        return replace(
+            best,
+            prior=prior,
+            theirs=np.concatenate((theirs, own)),
+            next_shares=np.concatenate((taken, shares_of(targets))),
+            spread=fit_spread(histories, weights, targets),
+            fitted=Fitted.on(training, validation).joined(prior.fitted),
+            held_out=HeldOut.of(validation, weights),
+        )
+
+    def category_weights(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
+        if not len(self.theirs):
+            raise TrainingError("NeighbouringUsers knows nobody yet: fit it")
+        own = _roots(histories)
+        near = _neighbours_took(own, self.theirs, self.next_shares, self.sharpness)
+        return mixed(self.prior.category_weights(histories), near, self.share)
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        source = Source("NeighbouringUsers", "counting")
+        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+
+
+def _roots(histories: Sequence[History]) -> FloatArray:
+    """(n, n_categories) square roots of decayed shares: of length 1, or 0 without events."""
+    return np.sqrt(shares_of(weighted_counts(histories, age_weights(RECENCY))))
+
+
+def _neighbours_took(
+    own: FloatArray, theirs: FloatArray, taken: FloatArray, sharpness: float
+) -> FloatArray:
+    """(n, n_categories) weighted mean of what others took; 0 for a person without events."""
+    found = [
+        special.softmax(sharpness * (own[start : start + SLICE] @ theirs.T), axis=1) @ taken
+        for start in range(0, len(own), SLICE)
+    ]
+    known = own.sum(axis=1, keepdims=True) > 0
+    return np.asarray(np.concatenate(found) * known)

@@ -1,0 +1,287 @@
+"""What the calendar brings, as a language model knows it: no log that is young can.
+
+The model is asked how much likelier a category's name is after "Popular groceries for Halloween
+include" than after "Popular groceries include". What that says of the period to forecast, less what
+it says of the periods that the prior counted, moves the prior.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+from llmrec.data.calendar import Period, boundaries_before
+from llmrec.data.counts import category_counts_between, normalised
+from llmrec.data.files import write_text
+from llmrec.data.periods import History, Window
+from llmrec.data.provenance import Fitted
+from llmrec.errors import DataError, MissingExtraError
+from llmrec.forecast import Forecast, Forecaster, Source
+from llmrec.forecasters.calibration import centered
+from llmrec.forecasters.precomputed import HeldOut, weights_on
+from llmrec.language.codec import template
+from llmrec.language.forecast_line import make_labels
+from llmrec.types import FloatArray, TimeArray
+
+if TYPE_CHECKING:
+    from llmrec.language.model import LanguageModel
+
+
+COUNTRY = "US"
+SEASONS = ("winter", "spring", "summer", "autumn")
+
+
+def occasions(period: Period) -> tuple[str, ...]:
+    """Name what a period of the calendar is known for.
+
+    These are the holidays whose eve lies in it, by date, since what a day needs is bought before
+    it; the season of its middle if there is none.
+
+    Raises
+    ------
+    MissingExtraError
+        If the holidays of the calendar are not installed.
+    """
+    try:
+        from holidays import country_holidays
+    except ImportError as error:
+        raise MissingExtraError("occasions need: pip install 'llmrec[seasons]'") from error
+    start, end = (pd.Timestamp(time) for time in (period.start, period.end))
+    first, last = (time.date() + timedelta(days=1) for time in (start, end))
+    calendar = country_holidays(
+        COUNTRY,
+        years=range(first.year, last.year + 1),
+        observed=False,
+        categories=("public", "unofficial"),
+    )
+    days = [day for day in sorted(calendar) if first <= day < last]
+    middle = start + (end - start) / 2
+    season = SEASONS[middle.month % 12 // 3]
+    return tuple(name for day in days for name in calendar.get_list(day)) or (season,)
+
+
+class OccasionReader:
+    """How much likelier a language model names each category once it has read an occasion's name.
+
+    Parameters
+    ----------
+    model
+        Asked once for each prompt.
+    categories, noun
+        (n_categories,) names in the catalog's order, and what items are called: "groceries".
+    template
+        Name of a file in ``prompts/`` without its ending.
+    kept
+        JSON file that keeps what the model said, by its fingerprint and the labels.
+
+    Raises
+    ------
+    DataError
+        If the file is there and is none that this class wrote.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        categories: Sequence[str],
+        noun: str,
+        *,
+        template: str = "season-v1",
+        kept: Path | None = None,
+    ) -> None:
+        self.model, self.noun, self.template = model, noun, template
+        self._names = [f" {label.lower()}" for label in make_labels(categories)]
+        self._kept = kept
+        digest = hashlib.sha256("".join(self._names).encode()).hexdigest()[:8]
+        self._key = f"{model.fingerprint} {digest}"
+        self._known = {} if kept is None else _stored(kept).get(self._key, {})
+
+    def scores(self, spans: Sequence[Period]) -> FloatArray:
+        """(n_spans, n_categories) nats that a period's occasions add, on average, rows centred."""
+        plain = self._logprobs("")
+        read = [
+            np.mean([self._logprobs(name) for name in occasions(span)], axis=0) for span in spans
+        ]
+        return centered(np.stack(read) - plain)
+
+    def _logprobs(self, occasion: str) -> FloatArray:
+        prompt = template(self.template).render(noun=self.noun, occasion=occasion)
+        if prompt not in self._known:
+            found = self.model.continuation_logprobs(prompt, self._names)
+            self._known[prompt] = np.round(found, 5).tolist()
+            if self._kept is not None:
+                content = _stored(self._kept) | {self._key: self._known}
+                write_text(self._kept, json.dumps(content, ensure_ascii=False))
+        return np.array(self._known[prompt])
+
+
+def _stored(path: Path) -> dict[str, dict[str, list[float]]]:
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, dict[str, list[float]]] = json.loads(path.read_text(encoding="utf-8"))
+        return {key: dict(prompts) for key, prompts in content.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path} holds no readings of occasions: {error}. Delete it to read them again."
+        ) from error
+
+
+DECAYS = (0.0, 0.5, 0.8)
+MOST = 1.0  # of the trust in a reading
+MIN_PERIODS = 3  # to fit on, so that two remain when one is left out
+
+
+@dataclass(frozen=True, eq=False)
+class SeasonReading:
+    """q ~ prior * exp(a * (z of the period to forecast - decayed mean of z over the past ones)).
+
+    Periods counted in events have no calendar: there, and where reading did not help, q is the
+    prior itself, and the source says so.
+
+    Attributes
+    ----------
+    a
+        How far the reading is trusted (>= 0).
+    decay
+        Weight of a past period relative to the next newer one, in [0, 1]; 0: the last one alone.
+    gain
+        What the reading took off the loss of everybody's mix in periods left out of the fit, nats.
+    n
+        Periods that a was fitted on.
+    """
+
+    prior: Forecaster
+    reader: OccasionReader
+    a: float = 0.0
+    decay: float = 0.0
+    gain: float = 0.0
+    n: int = 0
+    fitted: Fitted | None = None
+    held_out: HeldOut | None = field(default=None, repr=False)
+
+    def fit(self, windows: Sequence[Window]) -> SeasonReading:
+        """Fit a and the decay on how everybody's mix moved until the newest target's end.
+
+        A period's mix is forecast from the decayed mean of those before it, with and without the
+        reading. Each period is left out once; if reading gains nothing on those left out, a is 0.
+        """
+        first, fitted = windows[0].history, Fitted.on(windows)
+        a, decay, gain, n = 0.0, 0.0, 0.0, 0
+        if first.length.unit != "events":
+            bounds = boundaries_before(first.log, first.length, fitted.before)
+            counts = category_counts_between(first.log, first.catalog, bounds[:-1], bounds[1:])
+            z = self.reader.scores(_spans(bounds))
+            a, decay, gain, n = _fit(normalised(counts + 0.5), z)
+        found = replace(
+            self,
+            a=a,
+            decay=decay,
+            gain=gain,
+            n=n,
+            fitted=fitted.joined(getattr(self.prior, "fitted", None)),
+        )
+        moved = found.moved([window.history for window in windows], weights_on(self.prior, windows))
+        return replace(found, held_out=HeldOut.of(windows, moved))
+
+    def moved(self, histories: Sequence[History], category_weights: FloatArray) -> FloatArray:
+        """Move (n_histories, n_categories) weights by what the calendar brings."""
+        if self.a == 0 or histories[0].length.unit == "events":
+            return category_weights
+        shifts: dict[np.datetime64, FloatArray] = {}
+        for history in histories:
+            if history.cutoff not in shifts:  # those who share it share their periods
+                shifts[history.cutoff] = self._shift(history)
+        shift = np.stack([shifts[history.cutoff] for history in histories])
+        return normalised(category_weights * np.exp(self.a * shift))
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff."""
+        if not histories:
+            return []
+        forecasts = self.prior.forecast(histories)
+        weights = self.moved(histories, np.stack([f.category_weights for f in forecasts]))
+        return [
+            replace(forecast, category_weights=row, source=self._source(history, forecast.source))
+            for history, forecast, row in zip(histories, forecasts, weights, strict=True)
+        ]
+
+    def _shift(self, history: History) -> FloatArray:
+        """(n_categories,) z of the period to forecast less that of the history's periods."""
+        bounds = np.append(history.bounds, history.length.shift(history.cutoff, 1))
+        newest: FloatArray = _contrasts(self.reader.scores(_spans(bounds)), self.decay)[-1]
+        return newest
+
+    def _source(self, history: History, prior: Source) -> Source:
+        how: Literal["llm", "fallback"] = "fallback"
+        if history.length.unit == "events":
+            why = "periods counted in events have no calendar"
+        elif self.a == 0:
+            why = "a = 0: the calendar, as read, gained nothing on periods left out of the fit"
+        else:
+            how, why = "llm", f"the calendar trusted with a = {self.a:.3g}"
+        name = f"SeasonReading({prior.model})"
+        return replace(prior, model=name, how=how, why=why, prompt=self.reader.template)
+
+
+def _spans(bounds: TimeArray) -> list[Period]:
+    return [Period(start, end) for start, end in pairwise(bounds)]
+
+
+def _recent(values: FloatArray, decay: float) -> FloatArray:
+    """(n - 1, width) decayed mean of the rows before each row of (n, width) but the first."""
+    ages = np.arange(len(values) - 1)[:, None] - np.arange(len(values) - 1)
+    weights = np.where(ages < 0, 0.0, np.power(decay, np.maximum(ages, 0)))
+    return np.asarray(normalised(weights) @ values[:-1])
+
+
+def _contrasts(z: FloatArray, decay: float) -> FloatArray:
+    """(n_periods - 1, n_categories) what a period's occasions say beyond those before it."""
+    return np.asarray(z[1:] - _recent(z, decay))
+
+
+def _fit(mixes: FloatArray, z: FloatArray) -> tuple[float, float, float, int]:
+    """Give a, decay, gain and n from (n_periods, n_categories) mixes and readings."""
+    n = len(mixes) - 1
+    if n < MIN_PERIODS:
+        return 0.0, 0.0, 0.0, 0
+    found = []
+    for decay in DECAYS:
+        parts = _recent(mixes, decay), _contrasts(z, decay), mixes[1:]
+        gains = np.empty(n)
+        for out in range(n):
+            kept = np.arange(n) != out
+            a = _least(*(part[kept] for part in parts))
+            left = [part[[out]] for part in parts]
+            gains[out] = _loss(0.0, *left) - _loss(a, *left)
+        found.append((float(gains.mean()), _least(*parts), decay))
+    gain, a, decay = max(found)
+    return (a if gain > 0 else 0.0), decay, gain, n
+
+
+def _loss(a: float, counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
+    """Mean cross-entropy of (n, n_categories) mixes under counted * exp(a * contrasts), nats."""
+    forecast = special.log_softmax(np.log(counted) + a * contrasts, axis=1)
+    return float(-(mixes * forecast).sum(axis=1).mean())
+
+
+def _least(counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
+    """Give the trust of least loss, which is convex in it."""
+    found = optimize.minimize_scalar(
+        _loss,
+        args=(counted, contrasts, mixes),
+        bounds=(0.0, MOST),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    return float(found.x)

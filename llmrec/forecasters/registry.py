@@ -1,0 +1,125 @@
+"""Every numeric forecaster by its name, fitted on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from llmrec.data.periods import Window
+from llmrec.errors import DataError
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov, NeighbouringUsers
+from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
+from llmrec.forecasters.drift import GlobalDrift, SameSeason
+from llmrec.forecasters.mixture import GatedMixture
+from llmrec.forecasters.ridge import RidgeAutoregression
+
+NETS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
+NEXT_ITEM = ("SASRec", "BERT4Rec")
+EXPERTS = ("CellMLP", "CategoryEASE", "GlobalDrift", "NeighbouringUsers", "RidgeAutoregression")
+SEEDED = (*NETS, *NEXT_ITEM, "GatedMixture")
+
+
+class Family:
+    """Fits forecasters on training and validation windows when they are asked for, each once.
+
+    Those in `SEEDED` depend on the seed; nobody else does.
+    """
+
+    def __init__(
+        self, training: Sequence[Window], validation: Sequence[Window], seed: int = 0
+    ) -> None:
+        if not training or not validation:
+            raise DataError(
+                f"{len(training)} training and {len(validation)} validation windows: both are "
+                "needed. Choose shorter periods, or fit DecayedDirichlet on its own."
+            )
+        self.training, self.validation, self.seed = training, validation, seed
+        self._fitted: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Forecaster:
+        """Give a forecaster by name, fitted; DataError if there is none of that name."""
+        if name not in BUILDERS:
+            raise DataError(f"no forecaster is called {name!r}; choose from {', '.join(BUILDERS)}")
+        if name not in self._fitted:
+            self._fitted[name] = BUILDERS[name](self)
+        fitted: Forecaster = self._fitted[name]
+        return fitted
+
+    def with_seed(self, seed: int) -> Family:
+        """Give a family of another seed that shares what no seed changes."""
+        other = Family(self.training, self.validation, seed)
+        other._fitted = {name: f for name, f in self._fitted.items() if name not in SEEDED}
+        return other
+
+
+def _counting(name: str, *decays: float) -> Callable[[Family], Forecaster]:
+    chosen = {"decays": decays} if decays else {}
+    return lambda family: DecayedDirichlet(name=name).fit(family.validation, **chosen)
+
+
+def _on_counting(kind: Any) -> Callable[[Family], Forecaster]:
+    """Build a model that moves what counting says."""
+
+    def build(family: Family) -> Forecaster:
+        fitted: Forecaster = kind(prior=family["DecayedDirichlet"]).fit(family.validation)
+        return fitted
+
+    return build
+
+
+def _on_drift(kind: Any) -> Callable[[Family], Forecaster]:
+    """Build a model that is mixed into the counting with drift."""
+
+    def build(family: Family) -> Forecaster:
+        fitted: Forecaster = kind(prior=family["GlobalDrift"]).fit(
+            family.training, family.validation
+        )
+        return fitted
+
+    return build
+
+
+def _net(name: str) -> Callable[[Family], Forecaster]:
+    def build(family: Family) -> Forecaster:
+        from llmrec.forecasters.network import NetworkForecaster
+
+        network = getattr(import_module("llmrec.forecasters.neural"), name)
+        prior: Any = family["DecayedDirichlet"]
+        forecaster = NetworkForecaster(network, prior)
+        return forecaster.fit(family.training, family.validation, seed=family.seed)
+
+    return build
+
+
+def _next_item(name: Any) -> Callable[[Family], Forecaster]:
+    def build(family: Family) -> Forecaster:
+        from llmrec.forecasters.sequential import NextItem
+
+        prior: Any = family["GlobalDrift"]
+        forecaster = NextItem(name, prior)
+        return forecaster.fit(family.training, family.validation, seed=family.seed)
+
+    return build
+
+
+def _mixture(family: Family) -> Forecaster:
+    return GatedMixture({name: family[name] for name in EXPERTS}).fit(family.validation)
+
+
+BUILDERS: dict[str, Callable[[Family], Forecaster]] = {
+    "LastPeriod": _counting("LastPeriod", 0.0),
+    "Mean": _counting("Mean", 1.0),
+    "ExponentialDecay": lambda family: ExponentialDecay().fit(family.validation),
+    "DecayedDirichlet": _counting("DecayedDirichlet"),
+    "GlobalDrift": _on_counting(GlobalDrift),
+    "SameSeason": _on_counting(SameSeason),
+    "CategoryMarkov": _on_drift(CategoryMarkov),
+    "RidgeAutoregression": _on_drift(RidgeAutoregression),
+    "NeighbouringUsers": _on_drift(NeighbouringUsers),
+    "CategoryEASE": _on_drift(CategoryEASE),
+    **{name: _net(name) for name in NETS},
+    **{name: _next_item(name) for name in NEXT_ITEM},
+    "GatedMixture": _mixture,
+}

@@ -1,0 +1,131 @@
+"""SASRec and BERT4Rec as cornac has them, and GRU4Rec: items in, scores of the next one out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from llmrec.errors import MissingExtraError
+
+try:
+    import torch
+    from cornac.models.sasrec.sasrec import SASRecModel
+    from cornac.models.transformer_rec.transformer_rec import TransformerRecModel
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy, pad
+except ImportError as error:
+    raise MissingExtraError(
+        "SASRec and BERT4Rec need cornac and torch: pip install 'llmrec[sequential]'"
+    ) from error
+
+from llmrec.types import IntArray
+
+Name = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
+LENGTH = 50  # items that a net sees
+FACTORS, BLOCKS, HEADS = 64, 2, 2
+DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2, "GRU4Rec": 0.5}
+SPREAD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
+MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
+
+
+class GRU4Rec(nn.Module):
+    """A gated recurrent net over items (Hidasi et al. 2016, arXiv 1511.06939).
+
+    The items are foretold through the vectors that they are read by.
+    """
+
+    def __init__(self, n_items: int, dropout: float) -> None:
+        super().__init__()
+        self.item_num, self.pad_idx = n_items, n_items
+        self.item_emb = nn.Embedding(n_items + 1, FACTORS)
+        nn.init.normal_(self.item_emb.weight, std=SPREAD)
+        self.dropout = nn.Dropout(dropout)
+        self.net = nn.GRU(FACTORS, FACTORS, batch_first=True)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, LENGTH, FACTORS) states after each item of (n, LENGTH) rows; padding reads as 0."""
+        read = self.item_emb(rows) * (rows != self.pad_idx)[:, :, None]
+        states: Tensor = self.dropout(self.net(self.dropout(read))[0])
+        return states
+
+
+def new_net(model: Name, n_items: int) -> Any:
+    """Build the net of this name.
+
+    The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
+    """
+    if model == "GRU4Rec":
+        return GRU4Rec(n_items, DROPOUT[model])
+    own = {"use_biases": False} if model == "SASRec" else {"backbone": "bert"}
+    net = (SASRecModel if model == "SASRec" else TransformerRecModel)(
+        n_items,
+        embedding_dim=FACTORS,
+        maxlen=LENGTH,
+        n_layers=BLOCKS,
+        n_heads=HEADS,
+        dropout=DROPOUT[model],
+        **own,
+    )
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=SPREAD)
+    return net
+
+
+def states_of(net: Any, rows: Tensor) -> Tensor:
+    """(n, LENGTH, FACTORS) what a net knows at each place of (n, LENGTH) rows."""
+    if isinstance(net, GRU4Rec):
+        states: Tensor = net(rows)
+        return states
+    if isinstance(net, TransformerRecModel):
+        return net.encode(rows)
+    found: list[Tensor] = []  # SASRec computes all places and gives the last alone
+    hook = net.last_layernorm.register_forward_hook(lambda _net, _in, out: found.append(out))
+    net(None, rows, rows[:, -1], return_hidden=True)
+    hook.remove()
+    return found[0]
+
+
+def _item_scores(net: Any, states: Tensor) -> Tensor:
+    """(n, n_items) unnormalised log-probabilities from (n, FACTORS) states."""
+    scores = states @ net.item_emb.weight[: net.item_num].T
+    if isinstance(net, TransformerRecModel):
+        scores = scores + net.item_biases.weight[: net.item_num].T
+    return scores
+
+
+def next_scores(net: Any, rows: Tensor) -> Tensor:
+    """(n, n_items) unnormalised log-probabilities of the item after (n, LENGTH) rows."""
+    if isinstance(net, TransformerRecModel):
+        rows = pad(rows[:, 1:], (0, 1), value=net.mask_idx)
+    return _item_scores(net, states_of(net, rows)[:, -1])
+
+
+def loss_of(net: Any, rows: Tensor) -> Tensor:
+    """Cross-entropy over the catalog, of (n, LENGTH + 1) rows."""
+    inputs, wanted = rows[:, :-1], rows[:, 1:]
+    known = inputs != net.pad_idx
+    if isinstance(net, TransformerRecModel):
+        known = (torch.rand(wanted.shape) < MASKED) & (wanted != net.pad_idx)
+        known[:, -1] = True
+        inputs = wanted.masked_fill(known, net.mask_idx)
+    return cross_entropy(_item_scores(net, states_of(net, inputs)[known]), wanted[known])
+
+
+def newest(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
+    """(n, length) each person's last items, padded on the left."""
+    rows = np.full((len(taken), length), padding)
+    for row, items in zip(rows, taken, strict=True):
+        row[length - min(len(items), length) :] = items[-length:]
+    return rows
+
+
+def sequences(taken: Sequence[IntArray], padding: int) -> IntArray:
+    """(n, LENGTH + 1) long sequences cut from their end; neighbours share an item."""
+    parts = [items[:stop] for items in taken for stop in range(len(items), 1, -LENGTH)]
+    return newest(parts, LENGTH + 1, padding)
+
+
+BATCH = 32

@@ -1,0 +1,179 @@
+"""Forward passes: positions embedded, the last state read, and a decoder's cache kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmrec.language.tokenization import Position, singly
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from llmrec.language.heads import TitleMemory
+
+
+class Session:
+    """Rows of tokens inside a model: feeds it blocks of new tokens, gives the logits after each.
+
+    The tokens of a block are on the right and what is left of shorter ones is masked, so a row may
+    get any number of tokens and its newest one is always in the last column. Positions are given
+    explicitly and padding has no token of its own: a row never sees how long the others are.
+
+    Parameters
+    ----------
+    model
+        A decoder, or an encoder-decoder (its encoder reads the prompts here).
+    prompts
+        (n_rows,) positions of each prompt, none empty.
+    memory
+        Of an adapter, if it has one: what it knows of titles.
+    keep_cache
+        False if only one block will be fed.
+
+    Attributes
+    ----------
+    first_block
+        (n_rows,) what `feed` must get first: a decoder's prompts, or the start token of a decoder
+        that has an encoder.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[list[Position]],
+        memory: TitleMemory | None = None,
+        *,
+        keep_cache: bool = True,
+    ) -> None:
+        self._model, self._memory = model, memory
+        self._keep_cache, self._cache = keep_cache, None
+        self._encoded: Any = None
+        if model.config.is_encoder_decoder:
+            embedded, self._mask = embed(model, prompts, memory)
+            self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
+            start = singly([model.config.decoder_start_token_id])
+            self.first_block: list[list[Position]] = [start] * len(prompts)
+        else:
+            self.first_block = list(prompts)
+            self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=model.device)
+
+    def width(self, block: Sequence[list[Position]]) -> int:
+        """Give the most tokens that a row may be fed at once when these are waiting.
+
+        With an encoder the rows of a block must be equally long: relative positions are counted by
+        column there, so a masked hole would shift them.
+        """
+        return (max if self._encoded is None else min)(map(len, block))
+
+    def feed(self, block: Sequence[list[Position]]) -> torch.Tensor:
+        """Give each row its new tokens and return the (n_rows, vocab) logits after them."""
+        embedded, seen = self._inputs(block)
+        if self._encoded is not None:
+            seen |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
+            output = self._model(decoder_inputs_embeds=embedded, **seen)
+        else:
+            output = self._model(inputs_embeds=embedded, logits_to_keep=1, **seen)
+        self._cache = output.past_key_values
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def states(self, block: Sequence[list[Position]], depth: int | None = None) -> torch.Tensor:
+        """Give each row its new tokens and return the (n_rows, d) hidden states after them.
+
+        With a depth the states are those after so many layers; `feed` and this must then not take
+        turns on one session.
+        """
+        embedded, seen = self._inputs(block)
+        if self._encoded is not None:
+            seen |= {"encoder_hidden_states": self._encoded.last_hidden_state}
+            seen |= {"encoder_attention_mask": self._mask}
+        output = lower_layers(self._model, depth)(inputs_embeds=embedded, **seen)
+        self._cache = output.past_key_values
+        states: torch.Tensor = output.last_hidden_state[:, -1]
+        return states
+
+    def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Embed a block; say what was seen before it."""
+        embedded, mask = embed(self._model, block, self._memory)
+        seen: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
+        if self._encoded is None:
+            self._mask = torch.cat([self._mask, mask], dim=1)
+            positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -mask.shape[1] :]
+            seen |= {"attention_mask": self._mask, "position_ids": positions}
+        return embedded, seen
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget all rows but these."""
+        index = torch.tensor(rows, device=self._model.device)
+        self._mask = self._mask[index]
+        if self._encoded is not None:
+            self._encoded.last_hidden_state = self._encoded.last_hidden_state[index]
+        if self._cache is not None:
+            self._cache.batch_select_indices(index)
+
+
+def lower_layers(model: PreTrainedModel, depth: int | None) -> Any:
+    """Give a decoder's first layers with its last norm, as a module that shares their parameters.
+
+    Nothing in the model is changed, so others may go on using it. Without a depth it is the whole
+    decoder.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers to choose from.
+    """
+    decoder: Any = model.get_decoder()
+    if depth is None:
+        return decoder
+    layers = getattr(decoder, "layers", None)
+    if model.config.is_encoder_decoder or layers is None or not 1 <= depth <= len(layers):
+        n = "no" if layers is None else len(layers)
+        raise ValueError(f"depth {depth} cannot be read in a model of {n} decoder-only layers")
+    shallow = copy.copy(decoder)
+    shallow._modules = decoder._modules | {"layers": layers[:depth]}
+    return shallow
+
+
+def embed(
+    model: PreTrainedModel,
+    rows: Sequence[list[Position]],
+    memory: TitleMemory | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
+
+    A bag of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding and m the
+    mean of all embeddings: about as far from m as one token is. One token is embedded as ever. A
+    memory adds what it knows of the titles in a bag.
+    """
+    width = max(len(row) for row in rows)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    filled = [position for row in rows for position in row]
+    parts = [part for position in filled for part in position]
+    device, table = model.device, model.get_input_embeddings().weight
+    ids = torch.tensor([token for part in parts for token in part], device=device)
+    sizes = torch.tensor([sum(map(len, position)) for position in filled], device=device)
+    weights = torch.tensor([1 / len(part) for part in parts for _ in part], device=device)
+    found = torch.nn.functional.embedding_bag(
+        ids,
+        table,
+        sizes.cumsum(0) - sizes,
+        mode="sum",
+        per_sample_weights=weights.to(table.dtype),
+    )
+    if len(ids) > len(sizes):
+        n = torch.tensor([[len(position)] for position in filled], device=device).to(found)
+        mean = table.detach().mean(dim=0)
+        found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
+    # Gemma's table scales what it gives.
+    found = found * getattr(model.get_input_embeddings(), "embed_scale", 1.0)
+    if memory is not None:
+        found = found + memory(filled).to(found)
+    embedded = found.new_zeros((len(rows), width, found.shape[1]))
+    mask = mask.to(model.device)
+    embedded[mask.bool()] = found
+    return embedded, mask

@@ -1,0 +1,328 @@
+"""From a model's name to a model in memory; transformers and peft are imported here only.
+
+A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. Whatever cannot be
+loaded whole is refused with a `ModelLoadError`: no weight is ever made up.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import ZipFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto import modeling_auto
+from transformers.utils import logging
+
+from llmrec.data import embedded
+from llmrec.errors import MissingExtraError, ModelLoadError, TrainingError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+# peft imports bitsandbytes, which on some processors tells of a kernel that nobody here needs.
+getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
+EMBEDDED = "smollm2-135m"
+ENCODER = "all-minilm-l6-v2"
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["4bit", "8bit"]
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def load_checkpoint(
+    name: str,
+    *,
+    adapter: Path | None,
+    device: str,
+    dtype: Precision,
+    quantize: Quantization | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model in evaluation mode, its adapter inside, and its tokenizer.
+
+    Raises
+    ------
+    ModelLoadError
+        If anything is missing, damaged, of another kind than a decoder or an encoder-decoder, or
+        if the adapter was made for another base model.
+    MissingExtraError
+        If ``quantize`` is given and bitsandbytes is not installed.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = _source(name)
+    with _explained(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
+        config = AutoConfig.from_pretrained(source)
+        loader = _loader(config)
+        precision = _precision(dtype, device, config)
+        tokenizer = _tokenizer(source)
+        model, report = loader.from_pretrained(
+            source,
+            dtype=precision,
+            device_map={"": device},
+            quantization_config=_quantization(quantize, precision),
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            absent = sorted(report["missing_keys"])
+            raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ValueError(f"its tokenizer has {len(tokenizer)} tokens, more than it knows")
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    return model.eval(), tokenizer
+
+
+def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an encoder of texts in evaluation mode, float32, and its tokenizer.
+
+    Raises
+    ------
+    ModelLoadError
+        If anything is missing or damaged, or the model is no encoder.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == ENCODER:
+        source = str(embedded.cached_folder(name, embedded.encoder_archive(name), _unzip_encoder))
+    else:
+        folder = Path(name).expanduser()
+        source = str(folder) if folder.is_dir() else name
+    with _explained(f"encoder {name!r}", f"give {ENCODER}, a complete folder or a hub id"):
+        config = AutoConfig.from_pretrained(source)
+        if config.is_encoder_decoder or getattr(config, "is_decoder", False):
+            raise ValueError(f"its kind is {config.model_type!r}, which is no encoder")
+        model, report = AutoModel.from_pretrained(
+            source,
+            dtype=torch.float32,
+            device_map={"": device},
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if absent := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+            raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
+        return model.eval(), _tokenizer(source)
+
+
+def _unzip_encoder(folder: Path) -> None:
+    """Write the files of the embedded encoder that transformers reads."""
+    with ZipFile(embedded.encoder_archive(ENCODER)) as archive:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes(archive.read(name))
+
+
+def _source(name: str) -> str:
+    if name == EMBEDDED:
+        return str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+def _convert_gguf(folder: Path) -> None:
+    """Write the embedded GGUF file's model and tokenizer into a folder that loads in seconds."""
+    gguf = embedded.gguf_file(EMBEDDED)
+    with _explained(f"embedded model {gguf}", "install its distribution again"):
+        source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # Weights that came out of GGUF refuse to be saved as long as their config says so.
+    config = quantized.config
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantized.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _loader(config: PreTrainedConfig) -> Any:
+    """Choose the loading class; refuse what cannot continue a text, such as an encoder alone."""
+    kinds, loader = (
+        (modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM)
+        if config.is_encoder_decoder
+        else (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM)
+    )
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in kinds.values():
+        raise ValueError(
+            f"its architecture is {architecture!r}; a decoder with a language-model head or an "
+            "encoder-decoder like T5 is needed"
+        )
+    return loader
+
+
+def _precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch.dtype:
+    if dtype == "float16" and config.model_type in ("t5", "mt5", "umt5", "longt5"):
+        raise ValueError("T5 overflows in float16: use dtype='bfloat16' or 'float32'")
+    if dtype == "auto":
+        on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if on_gpu else torch.float32
+    precision: torch.dtype = getattr(torch, dtype)
+    return precision
+
+
+def _quantization(
+    quantize: Quantization | None, precision: torch.dtype
+) -> BitsAndBytesConfig | None:
+    if quantize is None:
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            f"quantize={quantize!r} needs bitsandbytes: pip install 'llmrec[quantized]'"
+        )
+    if quantize == "8bit":
+        # A threshold above 0 looks for outliers across the whole batch: a prompt's answer would
+        # then depend on the others.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision
+    )
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    folder = Path(source)
+    # Without its vocabulary file a T5 tokenizer would come up empty instead of failing.
+    if folder.is_dir() and not any((folder / file).exists() for file in _VOCABULARIES):
+        raise ValueError(f"there is no tokenizer in it (none of {', '.join(_VOCABULARIES)})")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise ValueError(f"its tokenizer ({type(tokenizer).__name__}) has no tokenizers backend")
+    return tokenizer
+
+
+def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+
+    weights = adapter / "adapter_model.safetensors"
+    with _explained(f"adapter {str(adapter)!r}", "give the folder of one made for this base model"):
+        if not weights.is_file():
+            raise ValueError(f"there is no {weights.name} in it")
+        if PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
+            raise ValueError("it is a soft prompt; an adapter inside the layers (LoRA) is needed")
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        with safe_open(weights, framework="pt") as file:
+            found = set(file.keys())
+        strange = expected - found or {key for key in found - expected if ".lora_" in key}
+        if strange:
+            raise ValueError(f"its layers are not this base model's, such as {min(strange)!r}")
+    # The adapter's layers are inside the base model, so the wrapper is not needed any more.
+    base: PreTrainedModel = adapted.get_base_model()
+    return base
+
+
+def add_lora(
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    targets: Sequence[str],
+    layers: Sequence[int] | None = None,
+) -> PeftModel:
+    """Put a new LoRA adapter into a model's layers; nothing else of it is trained from then on.
+
+    Returns
+    -------
+    PeftModel
+        The wrapper that `save_adapter` takes; the model itself now holds the adapter.
+
+    Raises
+    ------
+    TrainingError
+        If the targets match no layer.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model)
+    seq2seq = model.config.is_encoder_decoder
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        layers_to_transform=None if layers is None else list(layers),
+        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, config)
+    except ValueError as cause:
+        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        raise TrainingError(
+            f"LoRA's targets {sorted(targets)} (layers {layers or 'all'}) match nothing in "
+            f"{type(model).__name__}, whose modules are called {sorted(names)}"
+        ) from cause
+
+
+def add_lora_above(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
+    """Put LoRA into more layers of an adapted model, of another rank and scaled as it is there.
+
+    ``layers`` are none that have it already. Like peft's own, new matrices are float32 whatever the
+    precision of the base model.
+    """
+    (config,) = adapted.peft_config.values()
+    below = list(config.layers_to_transform)
+    each = f"layers\\.({'|'.join(map(str, layers))})\\..*"
+    config.rank_pattern = {each: rank}
+    config.alpha_pattern = {each: config.lora_alpha * rank / config.r}
+    config.layers_to_transform = list(layers)
+    torch.manual_seed(seed)
+    learned = set(dict(adapted.named_parameters()))
+    adapted.base_model.inject_adapter(adapted.get_base_model(), "default")
+    for name, values in adapted.named_parameters():
+        if name not in learned and ".lora_" in name:
+            values.data = values.data.float()
+    config.layers_to_transform = sorted({*below, *layers})
+
+
+def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights.
+
+    ``base_model`` is what the base model is called, wherever it lies on this machine.
+    """
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = base_model
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(what: str, way_out: str) -> Iterator[None]:
+    """Keep the libraries silent, and turn what they raise into an error that says the way out."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers for a name that it is about to drop.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    except (ModelLoadError, MissingExtraError):
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as cause:
+        reason = " ".join(str(cause).split())[:300]
+        raise ModelLoadError(f"{what} cannot be loaded: {reason}; {way_out}") from cause
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,172 @@
+"""Text to token ids that are never special, and lines back to text; grammars over both.
+
+A pooled position is one position of the model, however much text it holds: parts, each of which
+weighs the same (see `llmrec.language.forward.embed`). What marks it in a prompt are control
+characters, which cleaned text never holds: data cannot forge them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+    from transformers import PreTrainedTokenizerBase
+
+
+BAG, PART, END_OF_BAG = "\x02", "\x1f", "\x03"
+_BAGS = re.compile(f"{BAG}([^{END_OF_BAG}]*){END_OF_BAG}")
+Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
+
+
+def bag(parts: Sequence[str]) -> str:
+    """Mark texts as the parts of one position."""
+    return f"{BAG}{PART.join(parts)}{END_OF_BAG}"
+
+
+def singly(tokens: Sequence[int]) -> list[Position]:
+    """Give each token a position of its own."""
+    return [((token,),) for token in tokens]
+
+
+class PlainText:
+    """A tokenizer for text that comes from data.
+
+    Parameters
+    ----------
+    tokenizer
+        From transformers, with the tokenizers backend.
+    n_vocab
+        Logits that the model gives, at least the tokenizer's size.
+    end_ids
+        Tokens that end what the model writes.
+    encoder
+        Whether prompts go to an encoder: the tokenizer's own tokens then stand after a prompt
+        (T5's end token), otherwise before it (a first token, if there is one).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        n_vocab: int,
+        end_ids: frozenset[int],
+        encoder: bool,
+    ) -> None:
+        self._tokenizer, self._n_vocab, self._end_ids = tokenizer, n_vocab, end_ids
+        self._encoder = encoder
+        self._frame: list[int] = list(tokenizer("")["input_ids"])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Turn texts into token ids, none of them special: "</s>" in a title is four letters."""
+        if not texts:
+            return []
+        rows: list[list[int]] = self._tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        spelled = self._spelled
+        return [[piece for token in row for piece in spelled.get(token, [token])] for row in rows]
+
+    def prompts(self, texts: Sequence[str]) -> list[list[Position]]:
+        """Encode texts, bags as one position each, the tokenizer's own tokens around them.
+
+        Raises
+        ------
+        ValueError
+            If a part of a bag holds no token.
+        """
+        frame = singly(self._frame)
+        before, after = ([], frame) if self._encoder else (frame, [])
+        split = [_BAGS.split(text) for text in texts]  # text, bag, text, bag, ..., text
+        pieces = [piece.split(PART) for row in split for piece in row]
+        encoded = iter(self.encode([part for piece in pieces for part in piece]))
+        found = []
+        for row in split:
+            positions = list(before)
+            for place, piece in enumerate(row):
+                parts = [tuple(next(encoded)) for _ in piece.split(PART)]
+                if place % 2 == 0:
+                    positions += singly([token for part in parts for token in part])
+                elif all(parts):
+                    positions.append(tuple(parts))
+                else:
+                    raise ValueError(f"a part of bag {piece!r} has no tokens: give it a text")
+            found.append([*positions, *after])
+        return found
+
+    def line(self, tokens: Sequence[int]) -> str:
+        """Turn written tokens into the text before the first line break, spaces around it cut."""
+        text: str = self._tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.partition("\n")[0].strip()
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends a line: an end token or one with a line break."""
+        return token in self._end_ids or "\n" in self._tokenizer.decode([token])
+
+    def matcher(self, grammar: str) -> LLMatcher:
+        """Compile a grammar in llguidance's Lark dialect.
+
+        Raises
+        ------
+        ValueError
+            With the place of the mistake, if it is not one.
+        """
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._grammar_tokenizer, grammar)
+        if matcher.is_error():
+            raise ValueError(f"constrain is not a grammar: {matcher.get_error():.300}")
+        return matcher
+
+    @cached_property
+    def _spelled(self) -> dict[int, list[int]]:
+        """Spell special tokens letter by letter, where the tokenizer's own switch does not reach.
+
+        T5's vocabulary holds "</s>" as a piece like any other, and its normalizer makes it from
+        full-width characters too.
+        """
+        model = self._tokenizer.backend_tokenizer.model
+        added = {i: str(token) for i, token in self._tokenizer.added_tokens_decoder.items()}
+        return {
+            i: [piece.id for letter in text for piece in model.tokenize(letter)]
+            for i, text in added.items()
+            if text.strip() and i != self._tokenizer.unk_token_id
+        }
+
+    @cached_property
+    def _grammar_tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        described = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        if described["decoder"] and described["decoder"]["type"] == "Metaspace":
+            described |= _SENTENCEPIECE
+        return LLTokenizer(
+            json.dumps(described), n_vocab=self._n_vocab, eos_token=self._tokenizer.eos_token_id
+        )
+
+
+# What a byte-exact reading of SentencePiece pieces needs: every space is written as it is, none is
+# added in front and none is dropped.
+_SENTENCEPIECE = {
+    "normalizer": None,
+    "pre_tokenizer": {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": "never",
+        "split": True,
+    },
+    "decoder": {
+        "type": "Sequence",
+        "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ],
+    },
+}

@@ -1,0 +1,250 @@
+"""Metrics of forecasts and of rankings, one value a user; undefined is NaN, zero is 0."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from llmrec.data.counts import shares_of
+from llmrec.types import FloatArray, IntArray
+
+DRAWS_AT_ONCE = 64  # bootstrap draws that are counted together
+
+
+def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) nats per event: -sum_c share_c log q_c, with share the target's category shares.
+
+    ``category_weights`` (n, n_categories) rows sum to 1; ``targets`` (n, n_categories) are
+    counts. A target without events is NaN; a taken category of weight 0 is infinite.
+    """
+    shares = _shares(targets)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(shares > 0, shares * np.log(category_weights), 0.0)
+    return np.where(np.isnan(shares).any(axis=1), np.nan, -terms.sum(axis=1))
+
+
+def jsd(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) Jensen-Shannon divergence in bits, 0..1 (Lin 1991, eq. 4.1, equal weights)."""
+    shares = _shares(targets)
+    middle = (category_weights + shares) / 2
+
+    def divergence(p: FloatArray) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.where(p > 0, p * np.log2(p / middle), 0.0).sum(axis=1))
+
+    result = (divergence(category_weights) + divergence(shares)) / 2
+    return np.where(np.isnan(shares).any(axis=1), np.nan, result)
+
+
+def brier(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) quadratic score per event, 0..2: 1 - 2 sum_c share_c q_c + sum_c q_c^2 (Brier 1950).
+
+    That is the mean over the target's events of sum_c (q_c - [c is taken])^2; an event of several
+    categories stands for as many, each in part.
+    """
+    q = category_weights
+    return np.asarray(1 - 2 * (_shares(targets) * q).sum(axis=1) + (q**2).sum(axis=1))
+
+
+def coverage(
+    category_weights: FloatArray, concentration: FloatArray, targets: FloatArray, level: float
+) -> FloatArray:
+    """(n,) how often the observed share of a category lies in its central interval.
+
+    Marginals are Beta(k q, k (1 - q)) with F their distribution function. A share s of n events
+    stands for all from s - 1/2n to s + 1/2n: its part of [F(s - 1/2n), F(s + 1/2n)] that lies
+    inside [(1 - level) / 2, (1 + level) / 2] counts as covered (the non-randomised probability
+    integral transform of Czado, Gneiting and Held 2009). Mean over each forecast's ten heaviest
+    categories; NaN where nothing was observed.
+    """
+    top = np.argsort(-category_weights, axis=1, kind="stable")[:, :10]
+    q = np.clip(np.take_along_axis(category_weights, top, axis=1), 1e-12, 1 - 1e-12)
+    shares = np.take_along_axis(_shares(targets), top, axis=1)
+    half = 0.5 / np.maximum(targets.sum(axis=1, keepdims=True), 1e-9)
+    a, b = concentration[:, None] * q, concentration[:, None] * (1 - q)
+    below = np.where(shares - half <= 0, 0.0, special.betainc(a, b, np.clip(shares - half, 0, 1)))
+    above = special.betainc(a, b, np.clip(shares + half, 0, 1))
+    inside = np.minimum(above, (1 + level) / 2) - np.maximum(below, (1 - level) / 2)
+    width = above - below
+    part = np.clip(inside, 0.0, None) / np.maximum(width, 1e-12)
+    # Far out in a tail the span has no width: it is outside.
+    return np.asarray(np.where(np.isnan(shares), np.nan, np.minimum(part, 1.0)).mean(axis=1))
+
+
+def noise_jsd(
+    category_weights: FloatArray, targets: FloatArray, *, draws: int = 5, seed: int = 0
+) -> FloatArray:
+    """(n,) the divergence that the forecast would have if it were true: E JSD(q, counts / n).
+
+    Counts are multinomial(n, q), n the target's events (rounded, 1 at least), by simulation.
+    """
+    rng = np.random.default_rng(seed)
+    n = np.maximum(np.rint(targets.sum(axis=1)), 1).astype(np.int64)
+    q = category_weights / category_weights.sum(axis=1, keepdims=True)
+    found = [jsd(q, rng.multinomial(n, q).astype(np.float64)) for _ in range(draws)]
+    return np.where(targets.sum(axis=1) > 0, np.mean(found, axis=0), np.nan)
+
+
+def emerging_recall(
+    category_weights: FloatArray, past: FloatArray, targets: FloatArray, k: int = 10
+) -> FloatArray:
+    """(n,) of the categories taken now and never before, the share among the k likeliest new ones.
+
+    ``past`` are (n, n_categories) counts of the whole history. NaN where nothing emerged.
+    """
+    new = np.where(past > 0, -1.0, category_weights)
+    rank = np.argsort(np.argsort(-new, axis=1, kind="stable"), axis=1, kind="stable")
+    emerged = (targets > 0) & (past == 0)
+    found = (emerged & (rank < k)).sum(axis=1)
+    return _ratio(found, emerged.sum(axis=1))
+
+
+def false_retention(
+    category_weights: FloatArray, past: FloatArray, targets: FloatArray, k: int = 10
+) -> FloatArray:
+    """(n,) what the forecast keeps of interests that went: forecast weight / share of the past.
+
+    Over those of the k heaviest categories of the past that the target does not hold. 1: all kept,
+    0: all let go, NaN: none went.
+    """
+    shares = _shares(past)
+    top = np.argsort(np.argsort(-past, axis=1, kind="stable"), axis=1, kind="stable") < k
+    faded = top & (past > 0) & (targets == 0) & (targets.sum(axis=1, keepdims=True) > 0)
+    kept = np.where(faded, category_weights, 0.0).sum(axis=1)
+    return _ratio(kept, np.where(faded, shares, 0.0).sum(axis=1))
+
+
+def realised_drift(past: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n,) JSD between the mix of the whole history and the target's; NaN if one is empty."""
+    return jsd(_shares(past), targets)
+
+
+def calibration_bins(
+    category_weights: FloatArray, targets: FloatArray, n_bins: int = 15
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Compare forecast and observed shares over all cells (user, category).
+
+    Returns
+    -------
+    forecast, observed, cells
+        (n_bins,) mean forecast weight, mean observed share, and number of cells, in bins of equal
+        forecast weight in total, the smallest weights first. Users without a target are left out.
+    """
+    shares = _shares(targets)
+    seen = ~np.isnan(shares).any(axis=1)
+    q, observed = category_weights[seen].ravel(), shares[seen].ravel()
+    order = np.argsort(q, kind="stable")
+    mass = np.cumsum(q[order])
+    which = np.minimum((mass / mass[-1:] * n_bins).astype(np.int64), n_bins - 1)
+    cells = np.bincount(which, minlength=n_bins).astype(np.float64)
+    forecast = np.bincount(which, q[order], n_bins)
+    taken = np.bincount(which, observed[order], n_bins)
+    return _ratio(forecast, cells), _ratio(taken, cells), cells
+
+
+def calibration_error(forecast: FloatArray, observed: FloatArray, cells: FloatArray) -> float:
+    """Sum the |forecast - observed| mass of bins a user: expected calibration error, 0..2.
+
+    The arguments are those that `calibration_bins` gives; the mass of all forecasts is the number
+    of users.
+    """
+    total = np.nansum(forecast * cells)
+    return float(np.nansum(np.abs(forecast - observed) * cells) / total)
+
+
+def skill(loss: FloatArray, persistence: FloatArray) -> FloatArray:
+    """1 - L / L(persistence), of mean losses over the same users (any shape).
+
+    NaN where persistence loses nothing.
+    """
+    return np.asarray(1 - _ratio(loss, persistence))
+
+
+def share_captured(captured: FloatArray, whole: FloatArray) -> FloatArray:
+    """Drift captured: (L(persistence) - L) / (L(persistence) - L(informed)), of two mean gains.
+
+    NaN where the informed reference is no better than persistence.
+    """
+    return _ratio(captured, whole)
+
+
+def ndcg_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
+    """Binary NDCG@k of one list (Jarvelin and Kekalainen 2002): gains 1 / log2(rank + 1).
+
+    NaN if nothing is relevant.
+    """
+    wanted = np.unique(relevant)
+    if not len(wanted):
+        return float("nan")
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    hits = np.isin(ranked[:k], wanted)
+    return float((hits * gains[: len(hits)]).sum() / gains[: len(wanted)].sum())
+
+
+def recall_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
+    """Give the share of the relevant items among the first k; NaN if nothing is relevant."""
+    wanted = np.unique(relevant)
+    return float(np.isin(ranked[:k], wanted).sum() / len(wanted)) if len(wanted) else float("nan")
+
+
+def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> FloatArray:
+    """(draws, n_columns) means of (n_users, n_columns) values over users drawn with replacement.
+
+    Every draw is of the same users for all columns, so differences and ratios of the means are
+    paired. NaN values are left out of their column's means.
+    """
+    rng, n = np.random.default_rng(seed), len(values)
+    known = ~np.isnan(values)
+    columns = np.concatenate((np.where(known, values, 0.0), known), axis=1)
+    sums = []
+    for start in range(0, draws, DRAWS_AT_ONCE):  # memory does not grow with the draws
+        size = min(DRAWS_AT_ONCE, draws - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        sums.append(times.astype(np.float64) @ columns)
+    above, below = np.split(np.concatenate(sums), 2, axis=1)
+    return _ratio(above, below)
+
+
+def bootstrap_interval(
+    values: FloatArray, *, level: float = 0.95, draws: int = 2_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of per-user values and its percentile bootstrap interval over users.
+
+    For a paired comparison give the users' differences. NaN users are left out; all NaN gives NaN.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    means = resampled_means(values[:, None], draws, seed)
+    return float(values.mean()), *interval(means, level)
+
+
+def interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
+    """Central percentile interval of bootstrap draws; unknown ones (NaN) are left out."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatArray:
+    """Divide; NaN where there is nothing to divide by."""
+    return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1), np.nan))
+
+
+def _shares(targets: FloatArray) -> FloatArray:
+    totals = targets.sum(axis=1, keepdims=True)
+    shares: FloatArray = np.full_like(targets, np.nan, dtype=np.float64)
+    np.divide(targets, totals, out=shares, where=totals > 0)
+    return shares
+
+
+def mean_loss(category_weights: FloatArray, targets: FloatArray) -> float:
+    """Mean log-loss per event of positive (n, n_categories) weights, for choosing among fits.
+
+    A target (of counts) without events adds 0; `log_loss` is the judge's,
+    user by user.
+    """
+    return float(-(shares_of(targets) * np.log(category_weights)).sum(axis=1).mean())

@@ -1,0 +1,91 @@
+"""A list whose mix of categories follows the forecast (Steck 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from numbers import Real
+
+import numpy as np
+from scipy import sparse
+
+from llmrec.data.catalog import Catalog
+from llmrec.errors import EditError
+from llmrec.forecast import Forecast
+from llmrec.ranking.rank import Ranking, check_k
+from llmrec.types import FloatArray
+
+SMOOTHING = 0.01  # share of the forecast in a list's mix: what it lacks is not infinitely far
+
+
+def calibrated(
+    ranking: Ranking, forecast: Forecast, catalog: Catalog, k: int, dial: float
+) -> Ranking:
+    """Choose k items of a longer ranking, so that their mix of categories follows the forecast.
+
+    Items are taken one by one, each the one that makes (1 - dial) * (sum of scores) - dial * size *
+    KL(w || list) largest (Steck 2018, "Calibrated recommendations", equation 7, greedily as there,
+    with the divergence times the size of the list so far: both terms then grow with it). w is the
+    forecast among categories, and the list's mix is smoothed by it. Ties: the higher rank. Muted
+    items are taken only when nothing else is left.
+
+    Parameters
+    ----------
+    ranking
+        Of more than k items: those to choose from. Its parts stay with their items.
+    dial
+        0 gives its first k items, 1 looks at the mix alone.
+
+    Returns
+    -------
+    Ranking
+        In the order in which the items were taken: scores need not fall.
+
+    Raises
+    ------
+    EditError
+        If the dial is not in [0, 1].
+    ValueError
+        If k < 1, or the forecast is of another catalog.
+    """
+    check_k(k)
+    if not (isinstance(dial, Real) and 0 <= dial <= 1):
+        raise EditError(
+            f"a list is calibrated by a dial in 0..1 (0: the scores alone, 1: the mix alone), "
+            f"not {dial!r}"
+        )
+    wanted = forecast.category_weights
+    if len(wanted) != catalog.n_categories:
+        raise ValueError(
+            f"the forecast has {len(wanted)} category weights, the catalog "
+            f"{catalog.n_categories} categories: make the forecast with this catalog."
+        )
+    shares = catalog.shares[ranking.item_idx].toarray()
+    held, left, chosen = np.zeros_like(wanted), np.ones(len(shares), dtype=bool), list[int]()
+    for size in range(1, min(k, len(shares)) + 1):
+        lost = size * divergence(wanted, (held + shares) / size)
+        free = left & ~ranking.muted
+        gains = (1 - dial) * ranking.scores - dial * lost
+        gains[~(free if free.any() else left)] = -np.inf
+        best = int(np.argmax(gains))
+        chosen.append(best)
+        held, left[best] = held + shares[best], False
+    parts: sparse.csr_array = ranking.category_parts[chosen]
+    return replace(
+        ranking,
+        item_idx=ranking.item_idx[chosen],
+        scores=ranking.scores[chosen],
+        scorer_parts=ranking.scorer_parts[chosen],
+        category_parts=parts,
+        muted=ranking.muted[chosen],
+    )
+
+
+def divergence(wanted: FloatArray, mixes: FloatArray) -> FloatArray:
+    """(n,) KL divergence in nats of (n, n_categories) mixes from the wanted one, each smoothed.
+
+    A list's mix may sum to less than 1, where items have no category.
+    """
+    smoothed = (1 - SMOOTHING) * mixes + SMOOTHING * wanted
+    some = wanted > 0
+    ratio = np.log(wanted[some]) - np.log(smoothed[..., some])
+    return np.asarray((wanted[some] * ratio).sum(axis=-1))

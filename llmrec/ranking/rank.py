@@ -1,0 +1,274 @@
+"""Ranking: item scores tilted toward the forecast, as contributions that add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from numbers import Real
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+from scipy.special import softmax
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.counts import item_counts_between
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History
+from llmrec.errors import EditError
+from llmrec.forecast import Forecast
+from llmrec.ranking.blend import Blend, possible_items
+from llmrec.ranking.edits import Edit, apply_edits, muted_items
+from llmrec.types import BoolArray, FloatArray, IntArray, Repeat, TimeArray
+
+# Added to both shares before their ratio is taken: it bounds the pull on one category to
+# strength * log(1 / EPSILON), so that a share of 0 costs much, yet something finite.
+EPSILON = 1e-9
+MAX_STRENGTH = 100.0
+_SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
+_POPULARITIES = 4  # cutoffs whose item counts are kept, each as wide as the catalog
+
+Popularity = Callable[[Interactions, np.datetime64], FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best items for one person, and what each score is made of.
+
+    ``scores == scorer_parts.sum(1) + category_parts.sum(1)`` to 1e-9.
+
+    Attributes
+    ----------
+    item_idx
+        (n,) items, best first, those of muted categories after all others; n <= k.
+    scores
+        (n,) log scale, comparable inside this ranking only.
+    scorer_names
+        (n_scorers,) what explanations call the scorers.
+    scorer_parts
+        (n, n_scorers) each scorer's contribution: its weight times its log-probability.
+    category_parts
+        (n, n_categories) sparse: each category's contribution from the tilt.
+    muted
+        (n,) items with any share of a muted category: they are ranked, and listed nowhere.
+    """
+
+    item_idx: IntArray
+    scores: FloatArray
+    scorer_names: tuple[str, ...]
+    scorer_parts: FloatArray
+    category_parts: sparse.csr_array
+    muted: BoolArray
+
+
+def rank(
+    forecasts: Sequence[Forecast],
+    histories: Sequence[History],
+    blend: Blend,
+    *,
+    k: int,
+    strength: float = 1.0,
+    repeat: Repeat = "allow",
+    candidates: IntArray | None = None,
+    edits: Sequence[Edit] = (),
+) -> list[Ranking]:
+    """Rank items for each history by the blend, tilted toward its forecast.
+
+    score_i = sum of the scorers' parts + strength * sum_c m_ic * log(w_c / v_c), with m the item's
+    category shares, w the forecast and v the category mix that the blend implies over the items
+    that may be ranked. Ties: the item with more events of all users before the cutoff, then the
+    smaller item id. Items with any share of a muted category come last, whatever the strength.
+
+    Parameters
+    ----------
+    k
+        How many items at most, >= 1; fewer come back where fewer may be ranked.
+    strength
+        In [0, 100]; 0 leaves the blend as it is, 1 moves its category mix to the forecast's.
+    repeat
+        "exclude" leaves out items of the history.
+    candidates
+        (n,) the only items that may be ranked; None: the whole catalog.
+    edits
+        Applied to every forecast first, as they stand at the history's cutoff.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of bounds, a forecast does not fit the catalog, an edit cannot be
+        applied, or a scorer gives another shape or non-finite scores.
+    """
+    if len(forecasts) != len(histories):
+        raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
+    check_k(k)
+    check_strength(strength)
+    popularity = lru_cache(_POPULARITIES)(_popularity)
+    rankings, each = [], _parts_by_user(blend, histories)
+    for forecast, history, parts in zip(forecasts, histories, each, strict=True):
+        catalog, cutoff = history.catalog, history.cutoff
+        edited = apply_edits(forecast, edits, catalog, cutoff)
+        possible = possible_items(history, repeat) & _listed(candidates, catalog)
+        muted = muted_items(edits, catalog, cutoff)
+        blended = parts.sum(axis=0)
+        pull = strength * _log_ratio(edited, blended, possible, catalog)
+        scores = blended + catalog.shares @ pull
+        best = _muted_last(scores, possible, muted, k, history, popularity)
+        rankings.append(_ranking(best, muted, scores, blend.names, parts, pull, catalog))
+    return rankings
+
+
+def check_k(k: int) -> None:
+    """Refuse a list of no item with a ValueError."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength outside of 0..100 with an EditError."""
+    if not (isinstance(strength, Real) and 0 <= strength <= MAX_STRENGTH):
+        raise EditError(
+            f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength!r} "
+            "(0 leaves the forecast out, 1 follows it)"
+        )
+
+
+def _parts_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:
+    """Give each user's (n_scorers, n_items) parts; those of few users are held at once."""
+    at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
+    for start in range(0, len(histories), at_once):
+        yield from blend.parts(histories[start : start + at_once]).swapaxes(0, 1)
+
+
+def _log_ratio(
+    forecast: Forecast, blended: FloatArray, possible: BoolArray, catalog: Catalog
+) -> FloatArray:
+    """(n_categories,) log of the forecast's share over the share the blend implies."""
+    if not possible.any():
+        return np.zeros(catalog.n_categories)
+    probability = np.zeros(catalog.n_items)
+    probability[possible] = softmax(blended[possible])
+    implied = probability @ catalog.shares
+    if implied.any():  # none of the possible items may have a category
+        implied /= implied.sum()
+    ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
+    return np.asarray(np.log(ratio), dtype=np.float64)
+
+
+def _muted_last(
+    scores: FloatArray,
+    possible: BoolArray,
+    muted: BoolArray,
+    k: int,
+    history: History,
+    popularity: Popularity,
+) -> IntArray:
+    """(n,) possible items, best first, those that are muted after all others; n <= k."""
+    best = _best(scores, possible & ~muted, k, history, popularity)
+    if len(best) == k or not muted.any():
+        return best
+    last = _best(scores, possible & muted, k - len(best), history, popularity)
+    return np.concatenate((best, last))
+
+
+def _best(
+    scores: FloatArray, possible: BoolArray, k: int, history: History, popularity: Popularity
+) -> IntArray:
+    """(n,) possible items of largest score, best first; n <= k."""
+    items = np.flatnonzero(possible)
+    if len(items) > k:
+        found = scores[items]
+        items = items[found >= np.partition(found, -k)[-k]]
+    items = items[np.argsort(-scores[items])]
+    if (np.diff(scores[items]) == 0).any():  # counting the log is dear, so only where items tie
+        items = items[history.catalog.item_ids[items].argsort()]
+        popular = popularity(history.log, history.cutoff)[items]
+        items = items[np.lexsort((-popular, -scores[items]))]  # stable: equal ones stay by id
+    return items[:k]
+
+
+def _ranking(
+    best: IntArray,
+    muted: BoolArray,
+    scores: FloatArray,
+    names: tuple[str, ...],
+    parts: FloatArray,
+    pull: FloatArray,
+    catalog: Catalog,
+) -> Ranking:
+    """Put the best items together with what their scores are made of."""
+    category_parts = catalog.shares[best]
+    category_parts.data *= pull[category_parts.indices]
+    scorer_parts = np.ascontiguousarray(parts[:, best].T)
+    return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
+
+
+def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:
+    """(n_items,) events of all users before the cutoff."""
+    ends: TimeArray = np.array([cutoff])
+    counts = item_counts_between(log, np.minimum(log.timestamp.min(), ends), ends)
+    return np.asarray(counts[0], dtype=np.float64)
+
+
+def _listed(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
+    mask = np.full(catalog.n_items, candidates is None)
+    if candidates is None:
+        return mask
+    chosen = np.asarray(candidates)
+    if chosen.size and not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"candidates must be item indices (integers), not {chosen.dtype}")
+    outside = chosen[(chosen < 0) | (chosen >= catalog.n_items)]
+    if outside.size:
+        raise ValueError(
+            f"candidate {outside[0]} is not an item index: the catalog has items "
+            f"0..{catalog.n_items - 1}"
+        )
+    mask[chosen.astype(np.int64)] = True
+    return mask
+
+
+class Rerank(Protocol):
+    """Ranks one person's items under edits."""
+
+    def __call__(self, edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        """Rank the k best; None: all that may be ranked."""
+        ...
+
+
+def ranks_again(
+    history: History,
+    forecast: Forecast,
+    blend: Blend,
+    *,
+    strength: float,
+    repeat: Repeat,
+) -> Rerank:
+    """Rank all items of one person under edits as often as asked; they are scored once.
+
+    The parameters are those of `rank`, with the forecast as it was before any edit.
+    """
+    kept, n_items = blend.asked([history]), history.catalog.n_items
+
+    def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
+        size = n_items if k is None else k
+        return rank(
+            [forecast], [history], kept, k=size, strength=strength, repeat=repeat, edits=edits
+        )[0]
+
+    return rerank
+
+
+def rank_listed(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if no list can show it: left out, or muted."""
+    rank = rank_in(ranking, item_idx)
+    return None if rank is None or ranking.muted[rank - 1] else rank
+
+
+def rank_in(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if it is not in the ranking."""
+    found = np.flatnonzero(ranking.item_idx == item_idx)
+    return int(found[0]) + 1 if len(found) else None
+
+
+# Ranks *all* items that may be ranked, under edits and at a strength.
+RerankAt = Callable[[Sequence[Edit], float], Ranking]

@@ -1,1 +1,0 @@
-"""Fine-tuning: a log as timelines, the loss at their read slots, and training that survives."""

@@ -1,0 +1,310 @@
+"""A log as examples on disk: timelines with a target at the end of every tick, and a manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from llmrec.errors import MissingExtraError
+
+try:
+    import datasets
+except ImportError as error:
+    raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
+
+from llmrec.data.counts import shares_of, target_counts
+from llmrec.data.files import write_text
+from llmrec.data.periods import Window, ticks
+from llmrec.data.provenance import Fitted
+from llmrec.errors import DataError
+from llmrec.explain.describe import completion
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.codec import MAX_TAKEN, Codec
+from llmrec.language.tokenization import BAG
+from llmrec.types import FloatArray
+
+if TYPE_CHECKING:
+    from llmrec.data.dataset import Dataset
+
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What examples on disk were made of.
+
+    Attributes
+    ----------
+    dataset, data_fingerprint, period
+        The log, and how it was cut.
+    cutoff
+        Latest end of a target: nothing at or after it is in an example to train on.
+    labels, categories, prompt, budget
+        How histories are written.
+    titles
+        How often targets to train on hold each, as it is written; none is a label, too.
+    counting
+        Fields of the `DecayedDirichlet` that the readings are added to.
+    n_timelines, n_slots
+        People's timelines (long ones are several) and supervised read slots in them.
+    seed
+        Of the wording of the lines to write.
+    fitted
+        What of the log was seen, see `Fitted.to_dict`; validation included.
+    without
+        Categories left out, see `Dataset.without_categories`.
+    validated
+        Whether the windows to validate on are among those to train on.
+    """
+
+    dataset: str
+    data_fingerprint: str
+    period: str
+    cutoff: str
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    titles: Mapping[str, int]
+    prompt: str
+    budget: int
+    counting: dict[str, Any]
+    n_timelines: int
+    n_slots: int
+    seed: int
+    fitted: dict[str, Any]
+    without: tuple[str, ...] = ()
+    validated: bool = False
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest; DataError if it is none."""
+        path = folder / MANIFEST
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            listed = ("labels", "categories", "without")
+            return cls(**values | {name: tuple(values.get(name, ())) for name in listed})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is no manifest of examples: {error}; make them with finetune/pairs.py"
+            ) from error
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise DataError if the log is not the one that the examples were made of."""
+        found = (dataset.name, dataset.period, dataset.log.fingerprint)
+        if found != (self.dataset, self.period, self.data_fingerprint):
+            raise DataError(
+                f"the examples were made of {self.dataset} ({self.period}, log "
+                f"{self.data_fingerprint}) and this is {dataset.name} ({dataset.period}, log "
+                f"{dataset.log.fingerprint}): the data changed; run finetune/pairs.py again"
+            )
+        if changed := sorted(set(dataset.catalog.categories) ^ set(self.categories)):
+            raise DataError(
+                f"the examples were made of other categories ({changed[0]!r} is not in both): the "
+                "data changed; run finetune/pairs.py again"
+            )
+
+
+def save_pairs(
+    folder: Path,
+    dataset: Dataset,
+    codec: Codec,
+    prior: DecayedDirichlet,
+    people: Sequence[Sequence[Window]],
+    validation: Sequence[Window],
+    *,
+    seed: int = 0,
+    without: Sequence[str] = (),
+    validated: bool = False,
+) -> Manifest:
+    """Write timelines to train on, windows to validate on and a manifest.
+
+    Parameters
+    ----------
+    folder
+        Examples in it are replaced, other files stay.
+    people
+        Each person's windows, oldest first: see `training_timelines`.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to train or to validate on.
+    """
+    chunks = [chunk for windows in people for chunk in _chunks(windows, codec)]
+    if not chunks or not validation:
+        raise DataError(
+            f"{len(chunks)} timelines and {len(validation)} validation windows: both are needed. "
+            "Choose shorter periods."
+        )
+    chosen = {"seed": seed, "without": tuple(without), "validated": validated}
+    manifest = _manifest(dataset, codec, prior, chunks, validation, chosen)
+    shifts, alone = common_shifts(_windows(chunks), prior), [[window] for window in validation]
+    parts = {
+        "train": _table(chunks, codec, prior, manifest, shifts),
+        "validation": _table(alone, codec, prior, manifest, {}),
+    }
+    _write(folder, parts, manifest)
+    return manifest
+
+
+def load_pairs(folder: Path) -> tuple[Manifest, datasets.DatasetDict]:
+    """Read what `save_pairs` wrote; DataError if it is incomplete."""
+    manifest = Manifest.load(folder)  # written last
+    try:
+        parts = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} holds no examples: {error}; run finetune/pairs.py") from error
+    return manifest, parts.with_format("numpy")
+
+
+def _manifest(
+    dataset: Dataset,
+    codec: Codec,
+    prior: DecayedDirichlet,
+    chunks: Sequence[Sequence[Window]],
+    validation: Sequence[Window],
+    chosen: Mapping[str, Any],
+) -> Manifest:
+    """Say what examples are made of; ``chosen`` is what the caller of `save_pairs` chose."""
+    seen = _windows(chunks)
+    return Manifest(
+        dataset=dataset.name,
+        data_fingerprint=dataset.log.fingerprint,
+        period=dataset.period,
+        cutoff=str(max(window.target.period.end for window in seen)),
+        labels=codec.labels,
+        categories=codec.categories,
+        titles=_titles(seen, codec),
+        prompt=codec.template,
+        budget=codec.budget,
+        counting=prior.to_dict(),
+        n_timelines=len(chunks),
+        n_slots=len(seen),
+        fitted=Fitted.on(seen, validation).to_dict(),
+        **chosen,
+    )
+
+
+def _windows(chunks: Sequence[Sequence[Window]]) -> list[Window]:
+    return [window for chunk in chunks for window in chunk]
+
+
+def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: Manifest) -> None:
+    """Replace the examples in a folder; without its manifest, written last, it is none."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in parts:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    datasets.DatasetDict(parts).save_to_disk(str(folder))
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+
+
+def _chunks(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
+    """Cut one person's windows, from the newest back, so that a prompt holds all of a part."""
+    sizes = [len(ticks(window.history)[0]) for window in windows]
+    stop = len(windows)
+    while stop > 0:
+        size = sizes[stop - 1]
+        held = codec.prompt(windows[stop - 1].history).count(BAG)
+        # A prompt that merges older ticks keeps some of the others as the past of its first slots.
+        first = 0 if held == size else bisect_left(sizes, size - held * 4 // 5, hi=stop - 1)
+        yield windows[first:stop]
+        stop = first
+
+
+def _table(
+    chunks: Sequence[Sequence[Window]],
+    codec: Codec,
+    prior: DecayedDirichlet,
+    manifest: Manifest,
+    shifts: Mapping[np.datetime64, FloatArray],
+) -> datasets.Dataset:
+    """Write timelines out as rows; titles become their places in the manifest."""
+    shape = datasets.Array2D((None, len(codec.labels)), "float32")
+    features = datasets.Features(
+        user=datasets.Value("string"),
+        prompt=datasets.Value("string"),
+        request=datasets.Value("string"),
+        line=datasets.Value("string"),
+        back=datasets.Sequence(datasets.Value("int32")),
+        taken=datasets.Sequence(datasets.Sequence(datasets.Value("int32"))),
+        log_prior=shape,
+        shares=shape,
+    )
+    numbers = {title: number for number, title in enumerate(manifest.titles)}
+    found = [_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
+    columns = {name: [row[name] for row in found] for name in features}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def _row(
+    chunk: Sequence[Window],
+    codec: Codec,
+    prior: DecayedDirichlet,
+    numbers: Mapping[str, int],
+    seed: int,
+    shifts: Mapping[np.datetime64, FloatArray],
+) -> dict[str, Any]:
+    history = chunk[-1].history
+    log_prior = np.log(prior.category_weights([window.history for window in chunk]))
+    shift = [shifts.get(window.history.cutoff, np.zeros(1)) for window in chunk]
+    expected = np.exp(log_prior[-1])
+    return {
+        "user": history.user_id,
+        "prompt": codec.prompt(history),
+        "request": codec.request(history),
+        "line": completion(codec, chunk[-1], expected, seed),
+        "back": _ticks_after(chunk),
+        "taken": [[numbers[t] for t in _taken(w, codec) if t in numbers] for w in chunk],
+        "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),
+        "shares": shares_of(target_counts(chunk)),
+    }
+
+
+def _titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
+    """How often targets hold each title that is no label, sorted."""
+    counts = Counter(title for window in windows for title in _taken(window, codec))
+    return {title: counts[title] for title in sorted(counts.keys() - set(codec.labels))}
+
+
+def _taken(window: Window, codec: Codec) -> list[str]:
+    """Give the titles of a target's newest items, as they stand in prompts."""
+    catalog = window.history.catalog
+    return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_TAKEN:]]
+
+
+def _ticks_after(chunk: Sequence[Window]) -> list[int]:
+    """How many ticks of the newest history lie after each one."""
+    sizes = [len(ticks(window.history)[0]) for window in chunk]
+    return [sizes[-1] - size for size in sizes]
+
+
+def common_shifts(
+    windows: Sequence[Window], prior: DecayedDirichlet
+) -> dict[np.datetime64, FloatArray]:
+    """How the mix of all targets after a cutoff differs from the prior's, as (n_categories,) logs.
+
+    A year of data holds each season once: what everybody took in a period can only be learned by
+    heart. It is given to training, so that a reading learns what is personal. Periods of events
+    have no cutoff in common, and no shift.
+    """
+    if windows[0].history.length.unit == "events":
+        return {}
+    together: dict[np.datetime64, list[Window]] = {}
+    for window in windows:
+        together.setdefault(window.history.cutoff, []).append(window)
+    found = {}
+    for cutoff, part in together.items():
+        counts = target_counts(part)
+        expected = prior.category_weights([window.history for window in part])
+        expected *= counts.sum(axis=1, keepdims=True)
+        found[cutoff] = np.log((counts.sum(axis=0) + 0.5) / (expected.sum(axis=0) + 0.5))
+    return found

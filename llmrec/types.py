@@ -1,0 +1,17 @@
+"""Types that every layer shares: arrays by element type, and the rules for items already taken."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+TimeArray = npt.NDArray[np.datetime64]
+
+BoolArray = npt.NDArray[np.bool_]
+
+Repeat = Literal["allow", "exclude"]

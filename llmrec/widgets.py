@@ -1,0 +1,158 @@
+"""Sliders for notebooks: a person's interests, the strength of the tilt, and the list they give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from llmrec.errors import MissingExtraError
+
+try:
+    import ipywidgets
+except ImportError as error:
+    raise MissingExtraError("sliders need ipywidgets: pip install 'llmrec[notebooks]'") from error
+
+from llmrec.data.periods import History
+from llmrec.engine import InterestEngine
+from llmrec.errors import EditError
+from llmrec.forecast import Forecast
+from llmrec.ranking.edit_parser import sentences
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.effects import NOTHING, EditEffect, moves, strength_change, verdict
+from llmrec.ranking.rank import MAX_STRENGTH
+
+HIGHEST = 4.0  # times as much of a category
+STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a slider can go back
+
+
+class Sliders:
+    """A slider and a lock a category, a slider for the tilt, and the list, ranked as they move.
+
+    Where no kernel runs, the cell's output shows the list as it last was when the cell ran.
+
+    Usage, as the last line of a cell::
+
+        Sliders(engine, "186")
+
+    Attributes
+    ----------
+    factors
+        Category to the slider that says how many times as much of it, in [0, 4]; 0 mutes it.
+    locks
+        Category to the box that, ticked, holds its share at just that many times the forecast's.
+    strength
+        The slider of how hard the forecast tilts the list; it starts as fitted.
+    """
+
+    def __init__(
+        self,
+        engine: InterestEngine,
+        user: str | History,
+        k: int = 10,
+        *,
+        n_categories: int = 6,
+        forecast: Forecast | None = None,
+    ) -> None:
+        """Take the forecast's largest categories; ``k`` is the length of the list."""
+        self._engine, self._k = engine, k
+        self._history = user if isinstance(user, History) else engine.history(user)
+        self._forecast = forecast or engine.forecast(self._history)
+        names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
+        fitted = engine.settings.strength
+        self.factors = {name: _slider(name, 1.0, HIGHEST, STEP) for name in names}
+        self.locks = {name: _lock() for name in names}
+        highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
+        self.strength = _slider("tilt", fitted, highest, STRENGTH_STEP)
+        self._list = ipywidgets.HTML(self._ranked(), layout={"flex": "1 1 0%"})
+        for moved in (*self.factors.values(), *self.locks.values(), self.strength):
+            moved.observe(self._rank_again, "value")
+        pairs = zip(self.factors.values(), self.locks.values(), strict=True)
+        rows = [*(ipywidgets.HBox(pair) for pair in pairs), self.strength]
+        aside = ipywidgets.VBox(rows, layout={"flex": "0 0 auto"})
+        self.widget = ipywidgets.HBox([aside, self._list])
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What is asked for: an edit of each category that is locked, or not at 1."""
+        edits = (
+            Edit(name, slider.value, lock=self.locks[name].value)
+            for name, slider in self.factors.items()
+        )
+        return tuple(edit for edit in edits if edit.lock or edit.factor != 1)
+
+    @property
+    def html(self) -> str:
+        """What is asked for, the list that it makes, and whether that was foretold."""
+        return str(self._list.value)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """Give notebooks the widget, and readers without a kernel the list."""
+        return {**self.widget._repr_mimebundle_(**kwargs), "text/html": self.html}
+
+    def _rank_again(self, change: Any) -> None:
+        self._list.value = self._ranked()
+
+    def _ranked(self) -> str:
+        try:
+            effect = self._engine.effect(
+                self._history, self.edits, forecast=self._forecast, strength=self.strength.value
+            )
+        except EditError as error:
+            return _render(error=str(error))
+        return _render(**_shown(effect, self._k))
+
+
+def _slider(name: str, value: float, highest: float, step: float) -> Any:
+    return ipywidgets.FloatSlider(
+        value=value,
+        min=0.0,
+        max=highest,
+        step=step,
+        description=name,
+        style={"description_width": "9em"},
+    )
+
+
+def _lock() -> Any:
+    return ipywidgets.Checkbox(description="lock", indent=False, layout={"width": "5em"})
+
+
+def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
+    """Rank with the edits, and give what the page names."""
+    outcome, catalog = effect.verify(k), effect.catalog
+    moved = moves(outcome)
+    rows = [
+        (rank, moved.get(item, ""), catalog.titles[item], ", ".join(catalog.categories_of(item)))
+        for rank, item in enumerate(outcome.listed, start=1)
+    ]
+    asked = [*sentences(tuple(effect.edits.values()), catalog), strength_change(effect)]
+    return {
+        "asked": " ".join(filter(None, asked)) or "The list as forecast.",
+        "rows": rows,
+        "nothing": NOTHING,
+        "gone": [catalog.titles[item] for item in outcome.left],
+        "verdict": verdict(effect, outcome),
+    }
+
+
+def _render(**shown: Any) -> str:
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_LIST)
+    return page.render(shown)
+
+
+_LIST = """{% set left = "text-align: left; padding-right: 1em" -%}
+<div style="line-height: 1.5; margin-left: 1em">
+{% if error is defined %}<p>{{ error }}</p>
+{% else %}<p><b>{{ asked }}</b></p>
+{% if not rows %}<p>{{ nothing }}</p>
+{% else %}<table>
+<tr>{% for name in ("rank", "", "item", "categories") %}<th style="{{ left }}">{{ name }}</th>\
+{% endfor %}</tr>
+{% for rank, move, title, categories in rows %}<tr><td style="{{ left }}">{{ rank }}</td>\
+<td style="{{ left }}; white-space: nowrap">{{ move }}</td>\
+<td style="{{ left }}">{{ title }}</td><td style="{{ left }}">{{ categories }}</td></tr>
+{% endfor %}</table>
+{% endif %}{% if gone %}<p>Left the list: {{ gone | join("; ") }}.</p>
+{% endif %}<p><small>{{ verdict }}</small></p>
+{% endif %}</div>"""
