@@ -11,9 +11,14 @@ from benchmarks.reading_parts import calibrated, title_share
 from benchmarks.remembered import Tuned
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
-from llmrec.data.splits import draw
-from llmrec.evaluation.audits import anonymised, renamed, shuffled, truncated
-from llmrec.forecasters.calibration import Calibration, mixed, softmax_update
+from llmrec.data.splits import sample_windows
+from llmrec.evaluation.audits import (
+    anonymize_titles,
+    rename_categories,
+    shuffle_events,
+    truncate_histories,
+)
+from llmrec.forecasters.calibration import Calibration, interpolate, softmax_update
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
@@ -114,7 +119,7 @@ def newest_periods(windows: list[Window], n: int) -> list[Window]:
     for window in windows:
         sizes = np.diff(window.history.offsets)
         events = int(sizes[sizes > 0][-n:].sum()) if n else 0
-        found += truncated([window], events)
+        found += truncate_histories([window], events)
     return found
 
 
@@ -126,7 +131,7 @@ def audits(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
     they gain on counting, before and after.
     """
     split = court.tests[0]
-    windows = draw(court.windows[split], users)
+    windows = sample_windows(court.windows[split], users)
     calibration = calibrated(court, tuned, COUNTING).calibration
     assert calibration is not None
     before = _losses(court, tuned, windows, calibration)
@@ -144,12 +149,12 @@ def audits(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
 
 def _kinds(court: Court) -> dict[str, Alter]:
     found: dict[str, Alter] = {
-        "order shuffled": shuffled,
-        "names without meaning": renamed,
-        "titles without meaning": anonymised,
+        "order shuffled": shuffle_events,
+        "names without meaning": rename_categories,
+        "titles without meaning": anonymize_titles,
     }
     if synonyms := SYNONYMS.get(court.dataset.name):
-        found["names of like meaning"] = lambda windows: renamed(windows, synonyms)
+        found["names of like meaning"] = lambda windows: rename_categories(windows, synonyms)
     return found
 
 
@@ -171,8 +176,8 @@ def _of_titles(
     court: Court, tuned: Tuned, windows: list[Window], counted: FloatArray, targets: FloatArray
 ) -> dict[str, FloatArray]:
     """Losses of the titles foretold, mixed into counting; none if the model has no memory."""
-    if tuned.model.memory is None:
+    if tuned.model.title_embeddings is None:
         return {}
     share = title_share(court, tuned, COUNTING)
-    q = mixed(counted, tuned.titles(court.counting, windows), share)
+    q = interpolate(counted, tuned.titles(court.counting, windows), share)
     return {f"{tuned.name} titles in {COUNTING}": log_loss(q, targets)}

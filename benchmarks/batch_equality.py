@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import draw, splits
+from llmrec.data.splits import sample_windows, split_windows
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.language.codec import codec_for
@@ -29,12 +29,12 @@ def main() -> None:
     for name in ("ml-100k", "completejourney"):
         dataset = load_dataset(name)
         reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
-        windows = draw(splits(dataset)["validation"], arguments.users)
+        windows = sample_windows(split_windows(dataset)["validation"], arguments.users)
         histories = [window.history for window in windows]
-        single = np.concatenate([reader.read([history]) for history in histories])
+        single = np.concatenate([reader.category_scores([history]) for history in histories])
         order = np.random.default_rng(0).permutation(len(histories))
         shuffled = np.empty_like(single)
-        shuffled[order] = reader.read([histories[i] for i in order])
+        shuffled[order] = reader.category_scores([histories[i] for i in order])
         rows.append(
             {
                 "dataset": name,

@@ -13,16 +13,16 @@ import numpy as np
 
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_bytes
+from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import History, Window
-from llmrec.data.splits import draw, splits, training_windows
+from llmrec.data.splits import sample_windows, split_windows, training_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import Spread, fit_spread, forecasts_of
+from llmrec.forecasters.calibration import Dispersion, fit_dispersion, make_forecasts
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.precomputed import weights_of, weights_on
-from llmrec.forecasters.registry import EXPERTS, Family
+from llmrec.forecasters.precomputed import out_of_sample_weights, predict_weights
+from llmrec.forecasters.registry import MIXTURE_EXPERTS, ForecasterRegistry
 from llmrec.metrics import bootstrap_interval, log_loss
 from llmrec.types import FloatArray, IntArray
 
@@ -48,7 +48,7 @@ class Stored:
     name: str
     places: IntArray
     weights: FloatArray
-    spread: Spread
+    spread: Dispersion
 
     @cached_property
     def _rows(self) -> dict[tuple[int, int], int]:
@@ -64,19 +64,19 @@ class Stored:
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Give the weights as forecasts."""
         source = Source(self.name, "counting")
-        return forecasts_of(source, histories, self.of(histories), self.spread)
+        return make_forecasts(source, histories, self.of(histories), self.spread)
 
     def save(self, path: Path) -> None:
         """Write atomically."""
         content = io.BytesIO()
         np.savez(content, places=self.places, weights=self.weights, spread=np.array(self.spread))
-        write_bytes(path, content.getvalue())
+        atomic_write_bytes(path, content.getvalue())
 
     @classmethod
     def load(cls, name: str, path: Path) -> Stored:
         """Read what `save` wrote."""
         with np.load(path) as kept:
-            spread = Spread(*kept["spread"].tolist())
+            spread = Dispersion(*kept["spread"].tolist())
             return cls(name, kept["places"], kept["weights"], spread)
 
 
@@ -95,8 +95,8 @@ class Court:
     def __init__(self, dataset: Dataset, folder: Path, users: int | None = None) -> None:
         self.dataset = dataset
         self.folder = folder / f"{dataset.name}-{dataset.log.fingerprint}"
-        self.whole = splits(dataset)
-        self.windows = {split: draw(found, users) for split, found in self.whole.items()}
+        self.whole = split_windows(dataset)
+        self.windows = {split: sample_windows(found, users) for split, found in self.whole.items()}
         self.validation = self.windows["validation"]
         self.tests = [split for split in self.windows if split != "validation"]
         self.targets = {split: target_counts(found) for split, found in self.windows.items()}
@@ -104,8 +104,8 @@ class Court:
         self._stored: dict[str, Stored] = {}
 
     @cached_property
-    def _family(self) -> Family:
-        return Family(training_windows(self.dataset), self.whole["validation"])
+    def _family(self) -> ForecasterRegistry:
+        return ForecasterRegistry(training_windows(self.dataset), self.whole["validation"])
 
     def numeric(self, name: str) -> Stored:
         """Give the weights of one of the family, fitted with seed 0, or of its two mixtures."""
@@ -118,8 +118,10 @@ class Court:
         path = self.folder / "numeric" / f"{name}.npz"
         if not path.exists():
             forecaster: Any = self._family[name]
-            weights = [weights_on(forecaster, self.whole["validation"])]
-            weights += [weights_of(forecaster, histories(self.whole[test])) for test in self.tests]
+            weights = [out_of_sample_weights(forecaster, self.whole["validation"])]
+            weights += [
+                predict_weights(forecaster, histories(self.whole[test])) for test in self.tests
+            ]
             places = _places([window for found in self.whole.values() for window in found])
             Stored(name, places, np.concatenate(weights), forecaster.spread).save(path)
             print(f"{name}: fitted", flush=True)
@@ -129,14 +131,14 @@ class Court:
         """Mix experts by a gate fitted on the validation windows."""
         mixture = GatedMixture(experts).fit(self.validation)
         assert mixture.held_out is not None
-        weights = {"validation": mixture.held_out.on(self.validation)}
+        weights = {"validation": mixture.held_out.lookup(self.validation)}
         weights |= {t: mixture.category_weights(histories(self.windows[t])) for t in self.tests}
         return self.stored(name, weights)
 
     def stored(self, name: str, weights: Mapping[str, FloatArray]) -> Stored:
         """Keep the weights of the windows of every split, with the spread fitted on validation."""
         windows = [window for split in weights for window in self.windows[split]]
-        spread = fit_spread(
+        spread = fit_dispersion(
             histories(self.validation), weights["validation"], self.targets["validation"]
         )
         return Stored(name, _places(windows), np.concatenate(list(weights.values())), spread)
@@ -181,7 +183,7 @@ def histories(windows: Sequence[Window]) -> list[History]:
 
 
 def _experts(name: str) -> tuple[str, ...]:
-    return {MIXTURE: EXPERTS, SASREC: (*EXPERTS, "SASRec")}.get(name, ())
+    return {MIXTURE: MIXTURE_EXPERTS, SASREC: (*MIXTURE_EXPERTS, "SASRec")}.get(name, ())
 
 
 def _places(windows: Sequence[Window]) -> IntArray:

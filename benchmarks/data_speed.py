@@ -15,7 +15,7 @@ import time
 from statistics import median
 
 from benchmarks.record import record
-from llmrec.data.calendar import cutoffs
+from llmrec.data.calendar import period_boundaries
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import make_windows
 
@@ -51,7 +51,7 @@ def _measure() -> dict[str, float]:
     dataset = load_dataset("completejourney")
     loaded = time.perf_counter()
     windows = []
-    for cutoff in cutoffs(dataset.log, dataset.period)[-4:-1]:
+    for cutoff in period_boundaries(dataset.log, dataset.period)[-4:-1]:
         windows += make_windows(dataset.log, dataset.catalog, dataset.period, cutoff)
     done = time.perf_counter()
     return {

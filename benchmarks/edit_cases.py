@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from llmrec.data.calendar import DAY, INSTANT
+from llmrec.data.calendar import DAY, MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.data.validation import CleaningReport
-from llmrec.engine_config import EngineSettings, shipped_folder
+from llmrec.engine_config import EngineSettings, bundled_engine
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -24,7 +24,7 @@ from llmrec.ranking.edits import MAX_FACTOR, Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.fitting import build_blend
 from llmrec.ranking.rank import Ranking, rank
-from llmrec.types import FloatArray, Repeat
+from llmrec.types import FloatArray, RepeatPolicy
 
 # Also names that sentences must put in quotes.
 NAMES = (
@@ -67,7 +67,7 @@ class Case:
     blend: Blend
     edits: tuple[Edit, ...]
     strength: float
-    repeat: Repeat
+    repeat: RepeatPolicy
 
     @property
     def catalog(self) -> Catalog:
@@ -106,7 +106,7 @@ class Case:
             self.forecast,
             self.edits,
             self.history,
-            lambda edits, strength: self.ranked(*edits, strength=strength),
+            lambda edits, k=None, *, strength=None: self.ranked(*edits, strength=strength),
             self.strength,
             strength,
         )
@@ -141,15 +141,15 @@ def random_case(
 def real_cases(dataset: Dataset, n: int, seed: int = 0) -> Iterator[Case]:
     """Draw people of a log, with forecasts by counting and the scorers of the shipped engine."""
     rng = np.random.default_rng(seed)
-    end = dataset.log.timestamp.max() + INSTANT
-    settings = EngineSettings.load(shipped_folder(dataset.name) / "engine.json")
+    end = dataset.log.timestamp.max() + MILLISECOND
+    settings = EngineSettings.load(bundled_engine(dataset.name) / "engine.json")
     engine = settings.without_titles()  # no language model is loaded
     blend = build_blend(dataset, end, engine.blend)
     users = rng.choice(dataset.log.n_users, n, replace=n > dataset.log.n_users)
     for user in users:
         history = make_histories(dataset.log, dataset.catalog, dataset.period, end, [user])[0]
         (forecast,) = DecayedDirichlet(**engine.counting).forecast([history])
-        rows = blend.parts([history])[:, 0]  # once a person, not once a ranking
+        rows = blend.weighted_scores([history])[:, 0]  # once a person, not once a ranking
         scorers = tuple(FixedScorer(*pair) for pair in zip(blend.names, rows, strict=True))
         yield Case(
             history=history,
@@ -173,7 +173,7 @@ def _catalog(n_items: int, n_categories: int, rng: np.random.Generator) -> Catal
         item_ids=pd.Index([f"i{item}" for item in range(n_items)], dtype="str"),
         titles=tuple(f"Item {item}" for item in range(n_items)),
         categories=tuple(rng.permutation(NAMES)[:n_categories].tolist()),
-        shares=sparse.csr_array(shares),
+        category_shares=sparse.csr_array(shares),
         report=CleaningReport(n_items),
     )
 

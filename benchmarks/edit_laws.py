@@ -16,8 +16,8 @@ from benchmarks.edit_cases import Case, random_case, real_cases
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
 from llmrec.errors import EditError
-from llmrec.ranking.edit_parser import parse_wishes, sentences
-from llmrec.ranking.edits import Edit, muted_items
+from llmrec.ranking.edit_parser import edit_sentences, parse_edits
+from llmrec.ranking.edits import Edit, muted_item_mask
 from llmrec.ranking.effects import TOLERANCE
 from llmrec.ranking.rank import Ranking
 from llmrec.types import BoolArray, FloatArray, IntArray
@@ -28,7 +28,7 @@ LEFT = 1e-4  # to the others of a locked share: to divide by less loses digits
 
 def foretold(case: Case) -> bool:
     """Scores, order and directions are those foretold, also where the strength changes."""
-    return case.effect().verify().held and case.effect(strength=0.7).verify().held
+    return case.effect().verify().holds and case.effect(strength=0.7).verify().holds
 
 
 def monotone(case: Case) -> bool:
@@ -39,10 +39,13 @@ def monotone(case: Case) -> bool:
     by_item = high.item_idx.argsort()
     gain = high.scores[by_item] - low.scores[low.item_idx.argsort()]
     alone = (
-        case.catalog.shares[high.item_idx[by_item]][:, [_index(case, edit)]].toarray()[:, 0] == 1
+        case.catalog.category_shares[high.item_idx[by_item]][:, [_index(case, edit)]].toarray()[
+            :, 0
+        ]
+        == 1
     )
     rank = by_item[alone]  # 0-based
-    allowed = _last_ranks(low, muted_items(others, case.catalog, case.history.cutoff))[alone]
+    allowed = _last_ranks(low, muted_item_mask(others, case.catalog, case.history.cutoff))[alone]
     return bool(
         (gain[alone] >= gain.max(initial=-np.inf) - TOLERANCE).all() and (rank <= allowed).all()
     )
@@ -52,7 +55,7 @@ def muted(case: Case) -> bool:
     """Every item with a share of a muted category stands below every item with none."""
     edit, others = _free(case)
     ranking = case.ranked(Edit(edit.category, 0.0), *(e for e in others if e.factor > 0))
-    shares = case.catalog.shares[ranking.item_idx][:, [_index(case, edit)]].toarray()[:, 0]
+    shares = case.catalog.category_shares[ranking.item_idx][:, [_index(case, edit)]].toarray()[:, 0]
     return bool((np.diff((shares > 0).astype(np.int64)) >= 0).all())
 
 
@@ -113,9 +116,9 @@ def proportional(case: Case) -> bool:
 
 def readable(case: Case) -> bool:
     """Read the sentences that say edits: they are the same edits."""
-    text = " ".join(sentences(case.edits, case.catalog))
-    read = parse_wishes(text, case.catalog, case.history.cutoff)
-    return set(read.edits) == set(case.edits) and not (read.misread or read.taken_for)
+    text = " ".join(edit_sentences(case.edits, case.catalog))
+    read = parse_edits(text, case.catalog, case.history.cutoff)
+    return set(read.edits) == set(case.edits) and not (read.issues or read.assumed)
 
 
 LAWS: dict[str, Callable[[Case], bool]] = {

@@ -23,18 +23,18 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, make_histories
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import holdout_cutoff
-from llmrec.engine_config import SETTINGS_FILE, EngineSettings, shipped_folder
-from llmrec.explain.describe import check_description, described
-from llmrec.explain.explanation import check_explanation, explain
+from llmrec.engine_config import SETTINGS_FILE, EngineSettings, bundled_engine
+from llmrec.explain.describe import check_description, describe_from_claims
+from llmrec.explain.explanation import check_explanation, explain_ranked_item
 from llmrec.explain.item import explain_item
-from llmrec.explain.statements import check
+from llmrec.explain.statements import check_statement
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.fitting import build_blend
-from llmrec.ranking.rank import Rerank, rank, ranks_again
+from llmrec.ranking.rank import Reranker, make_reranker, rank
 
 K = 10
 Tally = Counter[tuple[str, bool]]  # a metric, and whether it held
@@ -70,13 +70,13 @@ def prepared(name: str, n_people: int) -> Setting:
     """Draw people with a past before the log's last period; what follows is there to lie with."""
     dataset = load_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
-    settings = EngineSettings.load(shipped_folder(name) / SETTINGS_FILE).without_titles()
+    settings = EngineSettings.load(bundled_engine(name) / SETTINGS_FILE).without_titles()
     everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
     everybody = [history for history in everybody if history.n_events]
     drawn = np.random.default_rng(0).permutation(len(everybody))[:n_people]
     histories = [everybody[person] for person in drawn]
     forecasts = DecayedDirichlet(**settings.counting).forecast(histories)
-    told = [described(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     blend = build_blend(dataset, cutoff, settings.blend)
     people = list(zip(histories, told, strict=True))
     return Setting(dataset, blend, settings.strength, people)
@@ -87,13 +87,15 @@ def judged(
 ) -> Iterator[tuple[str, bool]]:
     """Say of each claim about one person's list if it held, and of each lie if it was caught."""
     strength, repeat = setting.strength, setting.dataset.repeat
-    rerank = cache(ranks_again(history, forecast, setting.blend, strength=strength, repeat=repeat))
+    rerank = cache(
+        make_reranker(history, forecast, setting.blend, strength=strength, repeat=repeat)
+    )
     now = rerank(())
     items = [explain_item(now, place, history, forecast) for place in range(K)]
     for statement in forecast.statements:
-        yield "statements that are true", check(statement, history, forecast) is None
+        yield "statements that are true", check_statement(statement, history, forecast) is None
         for sort, false in statement_lies(statement, history, forecast):
-            yield f"lies caught, {sort}", check(false, history, forecast) is not None
+            yield f"lies caught, {sort}", check_statement(false, history, forecast) is not None
     yield "descriptions that are true", check_description(history, forecast) is None
     for sort, untold in description_lies(forecast):
         yield f"lies caught, {sort}", check_description(history, untold) is not None
@@ -111,7 +113,7 @@ def judged(
 
 
 def wished(
-    rerank: Rerank, history: History, forecast: Forecast, rng: np.random.Generator
+    rerank: Reranker, history: History, forecast: Forecast, rng: np.random.Generator
 ) -> Iterator[tuple[str, bool]]:
     """Raise the first category, and say if one explanation holds and its lies are caught."""
     edits = (Edit(history.catalog.categories[forecast.top(1)[0]], 4.0),)
@@ -124,10 +126,10 @@ def wished(
 
 
 def moved(
-    setting: Setting, history: History, forecast: Forecast, rerank: Rerank, item: int
+    setting: Setting, history: History, forecast: Forecast, rerank: Reranker, item: int
 ) -> Iterator[tuple[str, bool]]:
     """Ask what moves an item, and rank afresh to see if it does."""
-    found = explain(item, rerank, K, history, forecast)
+    found = explain_ranked_item(item, rerank, K, history, forecast)
     change = found.change
     way = "on the list" if change.rank is None or change.rank > K else "off the list"
     yield f"items that an edit puts {way}", bool(change.edits)

@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.record import record
 from llmrec.data.periods import History, Window
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits, training_windows
+from llmrec.data.splits import split_windows, training_windows
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.registry import BUILDERS, Family
+from llmrec.forecasters.registry import BUILDERS, ForecasterRegistry
 
 ROUNDS, SLICE = 7, 1_024
 SHORT, LONG = 4, 40  # slices
@@ -33,7 +33,7 @@ SHORT, LONG = 4, 40  # slices
 def main() -> None:
     """Time each, best of some rounds, and measure the memory of a stream."""
     dataset = load_dataset("completejourney")
-    windows = splits(dataset)
+    windows = split_windows(dataset)
     histories = [window.history for window in windows["test 1"]]
     validation = windows["validation"]
     rows = []
@@ -60,7 +60,7 @@ def whole_family(
     training: list[Window], validation: list[Window], histories: list[History]
 ) -> list[dict[str, object]]:
     """Fit and ask everybody once, in the order of the family; what others need is there by then."""
-    family, found = Family(training, validation), []
+    family, found = ForecasterRegistry(training, validation), []
     for name in BUILDERS:
         start = time.process_time()
         family[name].forecast(histories)

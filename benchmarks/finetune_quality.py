@@ -29,10 +29,10 @@ from benchmarks.record import record
 from benchmarks.remembered import Tuned, adapter_inside
 from benchmarks.written_parts import parsed, words, written
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_text
+from llmrec.data.files import atomic_write_text
 from llmrec.data.readers import load_dataset
 from llmrec.errors import DataError
-from llmrec.language.adapters import SEEN, adapter_hash
+from llmrec.language.adapters import SEEN_METRICS, adapter_hash
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main() -> None:
         if name not in parts:
             raise DataError(f"no part is called {name!r} here; there are {', '.join(parts)}")
         rows = json.dumps(list(parts[name].rows()), default=float)
-        write_text(_place(court, name, parts[name], arguments), rows)
+        atomic_write_text(_place(court, name, parts[name], arguments), rows)
         print(f"{name}: done", flush=True)
     kept = [_place(court, name, part, arguments) for name, part in parts.items()]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in kept if path.exists()]
@@ -122,7 +122,7 @@ def _opened(court: Court, before: Path | None, name: str, folder: Path) -> Tuned
     tuned = Tuned.opened(name, folder, court.dataset, court.folder)
     if name in ("LLM", "T5"):
         _check_own(tuned, court.dataset)
-    if SEEN not in tuned.about.metrics:
+    if SEEN_METRICS not in tuned.about.metrics:
         return tuned
     if before is None or name != "LLM":
         raise DataError(f"{folder} has learned from validation windows: give --before, too")

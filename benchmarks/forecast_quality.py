@@ -21,14 +21,19 @@ import pandas as pd
 
 from benchmarks.record import record
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_bytes
+from llmrec.data.files import atomic_write_bytes
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits, training_windows
-from llmrec.data.synthetic import make_world
-from llmrec.evaluation.comparison import PERSISTENCE, PRIORS, REFERENCE, Readings, in_table
-from llmrec.evaluation.evaluator import Judgement, judge
+from llmrec.data.splits import split_windows, training_windows
+from llmrec.data.synthetic import make_synthetic_world
+from llmrec.evaluation.comparison import PERSISTENCE, PRIORS, REFERENCE, LLMScores, summary_table
+from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters
 from llmrec.forecasters.calibration import Calibration
-from llmrec.forecasters.registry import BUILDERS, NEXT_ITEM, SEEDED, Family
+from llmrec.forecasters.registry import (
+    BUILDERS,
+    NEXT_ITEM_MODELS,
+    SEED_DEPENDENT,
+    ForecasterRegistry,
+)
 from llmrec.language.model import LanguageModel
 
 KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of
@@ -49,16 +54,16 @@ class Kept:
         """Whether it is there."""
         return self.path(split, model).with_suffix(".bins.parquet").exists()
 
-    def put(self, split: str, model: str, judgement: Judgement) -> None:
+    def put(self, split: str, model: str, judgement: EvaluationResult) -> None:
         """Keep one."""
         path = self.path(split, model)
-        write_bytes(path.with_suffix(".scores.parquet"), judgement.scores.to_parquet())
-        write_bytes(path.with_suffix(".bins.parquet"), judgement.bins.to_parquet())
+        atomic_write_bytes(path.with_suffix(".scores.parquet"), judgement.scores.to_parquet())
+        atomic_write_bytes(path.with_suffix(".bins.parquet"), judgement.bins.to_parquet())
 
-    def get(self, split: str, model: str) -> Judgement:
+    def get(self, split: str, model: str) -> EvaluationResult:
         """Read one."""
         path = self.path(split, model)
-        return Judgement(
+        return EvaluationResult(
             pd.read_parquet(path.with_suffix(".scores.parquet")),
             pd.read_parquet(path.with_suffix(".bins.parquet")),
         )
@@ -76,18 +81,20 @@ def main() -> None:
     dataset = load_dataset(arguments.data)
     kept = Kept(arguments.kept, dataset)
     names = list(dict.fromkeys((PERSISTENCE, REFERENCE, *arguments.models.split(","))))
-    windows = splits(dataset)
+    windows = split_windows(dataset)
     validation = windows.pop("validation")
-    families = [Family(training_windows(dataset), validation)]
+    families = [ForecasterRegistry(training_windows(dataset), validation)]
     for name in names:
         if all(kept.has(split, name) for split in windows):
             continue
         fitted = [families[0][name]]
-        if name in SEEDED and name not in NEXT_ITEM:
+        if name in SEED_DEPENDENT and name not in NEXT_ITEM_MODELS:
             families += [families[0].with_seed(seed) for seed in (1, 2)][len(families) - 1 :]
             fitted += [family[name] for family in families[1:]]
         for split, found in windows.items():
-            judgement = judge({name: fitted}, found, dataset=dataset.name, split=split)
+            judgement = evaluate_forecasters(
+                {name: fitted}, found, dataset=dataset.name, split=split
+            )
             kept.put(split, name, judgement)
         print(f"{name}: judged", flush=True)
     judgements = {split: joined(kept.get(split, name) for name in names) for split in windows}
@@ -96,38 +103,40 @@ def main() -> None:
         spoken, calibrations = with_language_model(
             dataset, families[0], arguments.model, arguments.users, kept.folder
         )
-        judgements = {split: judgements[split].with_more(spoken[split]) for split in windows}
+        judgements = {split: judgements[split].merge(spoken[split]) for split in windows}
     if dataset.name == "synthetic":
-        optimum = {"Optimum": [make_world()]}
+        optimum = {"Optimum": [make_synthetic_world()]}
         for split, found in windows.items():
-            judged = judge(optimum, found, dataset=dataset.name, split=split)
-            judgements[split] = judgements[split].with_more(judged)
-    results = rows(pd.concat([in_table(found) for found in judgements.values()]), calibrations)
+            judged = evaluate_forecasters(optimum, found, dataset=dataset.name, split=split)
+            judgements[split] = judgements[split].merge(judged)
+    results = rows(pd.concat([summary_table(found) for found in judgements.values()]), calibrations)
     record(f"forecast_quality_{dataset.name}", results)
 
 
-def joined(judgements: Iterable[Judgement]) -> Judgement:
+def joined(judgements: Iterable[EvaluationResult]) -> EvaluationResult:
     """Put several models' judgements together."""
-    return reduce(Judgement.with_more, judgements)
+    return reduce(EvaluationResult.merge, judgements)
 
 
 def with_language_model(
-    dataset: Dataset, family: Family, model: str, users: int, folder: Path
-) -> tuple[dict[str, Judgement], dict[str, Calibration]]:
+    dataset: Dataset, family: ForecasterRegistry, model: str, users: int, folder: Path
+) -> tuple[dict[str, EvaluationResult], dict[str, Calibration]]:
     """Judge the untuned language model alone, beside counting and beside the mixture."""
     path = folder / f"readings-{Path(model).name}-{users}.npz"
-    readings = Readings.drawn(dataset, users)
+    readings = LLMScores.sample(dataset, users)
     if path.exists():
         with np.load(path) as scores:
-            readings = Readings(readings.windows, {split: scores[split] for split in scores})
+            readings = LLMScores(readings.windows, {split: scores[split] for split in scores})
     else:
-        readings = readings.read(LanguageModel.load(model), dataset)
+        readings = readings.score(LanguageModel.load(model), dataset)
         content = io.BytesIO()
         np.savez(content, **readings.scores)  # type: ignore[arg-type]
-        write_bytes(path, content.getvalue())
-    spoken, calibrations = readings.believed({name: [family[name]] for name in PRIORS})
+        atomic_write_bytes(path, content.getvalue())
+    spoken, calibrations = readings.to_forecasters({name: [family[name]] for name in PRIORS})
     judgements = {
-        split: judge(believed, readings.windows[split], dataset=dataset.name, split=split)
+        split: evaluate_forecasters(
+            believed, readings.windows[split], dataset=dataset.name, split=split
+        )
         for split, believed in spoken.items()
     }
     return judgements, calibrations
@@ -156,7 +165,7 @@ def rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict
 
 def seeds_of(model: str) -> list[int]:
     """Seeds that a model was fitted with."""
-    return [0, 1, 2] if model in SEEDED and model not in NEXT_ITEM else [0]
+    return [0, 1, 2] if model in SEED_DEPENDENT and model not in NEXT_ITEM_MODELS else [0]
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from itertools import islice
 import numpy as np
 
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import WhatRemoves, WhyNot
-from llmrec.explain.facts import Evidence, cited, past_shares
-from llmrec.explain.item import ItemExplanation, Told, told
+from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot
+from llmrec.explain.facts import Evidence, cite_events, history_shares
+from llmrec.explain.item import ItemExplanation, StatementText, render_statement
 from llmrec.explain.statements import TOLERANCE
-from llmrec.forecast import Forecast, Kind, Statement
+from llmrec.forecast import Forecast, Statement, StatementKind
 
 # What cannot be true beside a kind, by definition; fading and returning can, so can steady and
 # returning.
-EXCLUDED: dict[Kind, tuple[Kind, ...]] = {
+EXCLUDED: dict[StatementKind, tuple[StatementKind, ...]] = {
     "rising": ("fading", "steady", "new", "returning"),
     "fading": ("rising", "steady", "new"),
     "steady": ("rising", "fading", "new"),
@@ -35,7 +35,7 @@ def statement_lies(
     true: Statement, history: History, forecast: Forecast
 ) -> Iterator[tuple[str, Statement]]:
     """Turn a true statement into lies of every sort."""
-    change = forecast.category_weights - past_shares(history)
+    change = forecast.category_weights - history_shares(history)
     for kind in EXCLUDED[true.kind]:
         yield "direction", replace(true, kind=kind)
     others = np.flatnonzero(np.abs(change - true.change) > TOLERANCE)
@@ -80,7 +80,9 @@ def description_lies(true: Forecast) -> Iterator[tuple[str, Forecast]]:
         yield "text", replace(true, statements=true.statements[1:])
 
 
-def change_lies(true: WhatRemoves | WhyNot) -> Iterator[tuple[str, WhatRemoves | WhyNot]]:
+def change_lies(
+    true: RemovalCounterfactual | WhyNot,
+) -> Iterator[tuple[str, RemovalCounterfactual | WhyNot]]:
     """Claim another rank, a change that is too small, larger than needed, or none."""
     yield "rank", replace(true, rank=(true.rank or 0) + 1)
     if true.factor is not None and true.rank_after is not None:
@@ -94,7 +96,7 @@ def change_lies(true: WhatRemoves | WhyNot) -> Iterator[tuple[str, WhatRemoves |
 
 def _no_evidence(category: int, history: History) -> dict[str, int]:
     """One log position a sort of event that is no evidence of a category, where there is one."""
-    log, shares = history.log, history.catalog.shares
+    log, shares = history.log, history.catalog.category_shares
     first, last = (int(end) for end in log.user_offsets[history.user_idx : history.user_idx + 2])
     of_category = shares[:, [category]].toarray()[:, 0] > 0
     events = np.arange(len(log))
@@ -163,7 +165,7 @@ def _event_lies(true: ItemExplanation, history: History) -> Iterator[tuple[str, 
     if true.evidence and categories:
         for name, event in _no_evidence(categories[0], history).items():
             if history.log.item_idx[event] != item or "category" not in name:
-                found = cited([event], history)
+                found = cite_events([event], history)
                 yield name, replace(true, evidence=(*found, *true.evidence[1:]))
                 yield name, replace(true, evidence=(*true.evidence, *found))
     yield "evidence: none", replace(true, evidence=())
@@ -178,7 +180,7 @@ def _told_lies(
 ) -> Iterator[tuple[str, ItemExplanation]]:
     names = history.catalog.categories
 
-    def instead(place: int, lie: Told) -> ItemExplanation:
+    def instead(place: int, lie: StatementText) -> ItemExplanation:
         kept = true.statements
         return replace(true, statements=(*kept[:place], lie, *kept[place + 1 :]))
 
@@ -187,7 +189,7 @@ def _told_lies(
         statement = Statement(one.kind, names.index(one.category), one.change, ids)
         for name, lie in statement_lies(statement, history, forecast):
             if lie.category < len(names):
-                yield name, instead(place, told(lie, history, forecast))
+                yield name, instead(place, render_statement(lie, history, forecast))
         yield "category", instead(place, replace(one, category="Magic"))
         for text in _renumbered(one.text):
             yield "number", instead(place, replace(one, text=text))
@@ -197,13 +199,16 @@ def _told_lies(
 
 def _text_lies(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:
     for text in _renumbered(true.text):
-        yield "number", replace(true, worded=text)
+        yield "number", replace(true, model_text=text)
     for word, opposite in (("lifts", "lowers"), ("lowers", "lifts"), ("before", "never")):
         if f" {word} " in true.text:
-            yield "direction", replace(true, worded=true.text.replace(f" {word} ", f" {opposite} "))
-    yield "text", replace(true, worded=f"{true.text} Everybody loves it.")
-    yield "text", replace(true, worded=f"{true.text} {true.text}")
-    yield "refusal", replace(true, worded=true.text, refused="nothing is said")
+            yield (
+                "direction",
+                replace(true, model_text=true.text.replace(f" {word} ", f" {opposite} ")),
+            )
+    yield "text", replace(true, model_text=f"{true.text} Everybody loves it.")
+    yield "text", replace(true, model_text=f"{true.text} {true.text}")
+    yield "refusal", replace(true, model_text=true.text, rejection="nothing is said")
 
 
 def _distorted(

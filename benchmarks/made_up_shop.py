@@ -9,7 +9,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.item_item import Cosine, ItemToItem, Successors
+from llmrec.ranking.item_item import Cosine, ItemToItem, SequentialRules
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 
 N_CATEGORIES, EVENTS_AN_ITEM, EVENTS_A_PERSON = 100, 2, 50
@@ -18,7 +18,7 @@ N_CATEGORIES, EVENTS_AN_ITEM, EVENTS_A_PERSON = 100, 2, 50
 def shop(n_items: int, n_people: int) -> tuple[list[History], Blend]:
     """Fit a blend of four scorers on a made-up shop, and give the first people's histories."""
     catalog, log = catalog_and_log(n_items)
-    pairs = [ItemToItem(kind).fit(log, catalog) for kind in (Cosine(), Successors())]
+    pairs = [ItemToItem(kind).fit(log, catalog) for kind in (Cosine(), SequentialRules())]
     blend = Blend((RecentPopularity(), PersonalRepeat(), *pairs), (0.3, 0.7, 0.5, 0.5))
     return make_histories(log, catalog, "28D", users=range(n_people)), blend
 
@@ -38,4 +38,4 @@ def catalog_and_log(n_items: int) -> tuple[Catalog, Interactions]:
         "timestamp": np.datetime64("2024-01-01", "s") + minutes,
     }
     catalog = Catalog.from_frame(items)
-    return catalog, Interactions.from_frame(pd.DataFrame(events)).aligned(catalog)
+    return catalog, Interactions.from_frame(pd.DataFrame(events)).align_to(catalog)

@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits, training_windows
-from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, in_table
-from llmrec.evaluation.evaluator import judge
-from llmrec.forecasters.registry import Family
-from llmrec.forecasters.sequential import NextItem
+from llmrec.data.splits import split_windows, training_windows
+from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, summary_table
+from llmrec.evaluation.evaluator import evaluate_forecasters
+from llmrec.forecasters.registry import ForecasterRegistry
+from llmrec.forecasters.sequential import NextItemModel
 
 SEEDS = [0, 1, 2]
 METRICS = ("log_loss", "log_loss_gain")
@@ -25,12 +25,12 @@ def main() -> None:
     """Train, judge beside counting, and write the table."""
     torch.set_num_threads(1)
     dataset = load_dataset("ml-100k")
-    windows, training = splits(dataset), training_windows(dataset)
+    windows, training = split_windows(dataset), training_windows(dataset)
     validation, test = windows["validation"], windows["test"]
-    family = Family(training, validation)
-    nets = [NextItem("GRU4Rec").fit(training, validation, seed=seed) for seed in SEEDS]
+    family = ForecasterRegistry(training, validation)
+    nets = [NextItemModel("GRU4Rec").fit(training, validation, seed=seed) for seed in SEEDS]
     asked = {name: [family[name]] for name in (PERSISTENCE, REFERENCE)} | {"GRU4Rec": nets}
-    table = in_table(judge(asked, test, dataset=dataset.name, split="test"))
+    table = summary_table(evaluate_forecasters(asked, test, dataset=dataset.name, split="test"))
     kept = table[(table["slice"] == "all") & table["metric"].isin(METRICS)].drop(columns="slice")
     rows = kept[kept["model"] == "GRU4Rec"].to_dict("records")
     record(

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.record import record
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import draw, splits
+from llmrec.data.splits import sample_windows, split_windows
 from llmrec.errors import ForecastParseError
 from llmrec.language.codec import Codec, codec_for
 from llmrec.language.model import LanguageModel
@@ -28,7 +28,7 @@ def main() -> None:
     model = LanguageModel.load(arguments.model)
     dataset = load_dataset(arguments.data)
     codec = codec_for(dataset, model)
-    windows = draw(splits(dataset)["validation"], arguments.prompts)
+    windows = sample_windows(split_windows(dataset)["validation"], arguments.prompts)
     prompts = [codec.prompt(window.history) for window in windows]
     rows = []
     for way, grammar in (("constrained", codec.grammar()), ("free", None)):

@@ -16,18 +16,25 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from benchmarks.ranking_splits import Split, Stage
-from llmrec.data.calendar import INSTANT, Period
+from llmrec.data.calendar import MILLISECOND, Period
 from llmrec.data.catalog import Catalog
-from llmrec.data.files import write_bytes
+from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import History, Target, Window, make_histories
-from llmrec.data.provenance import Learned
+from llmrec.data.provenance import TrainingSpan
 from llmrec.forecast import ItemScorer
-from llmrec.forecasters.sequential import NextItem
-from llmrec.ranking.blend import Asked
-from llmrec.ranking.gbdt import Lesson, SecondStage
-from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors, damped, fading
+from llmrec.forecasters.sequential import NextItemModel
+from llmrec.ranking.blend import PrecomputedScorer
+from llmrec.ranking.gbdt import GBDTReranker, RankingFold
+from llmrec.ranking.item_item import (
+    Cosine,
+    Ease,
+    ItemToItem,
+    SequentialRules,
+    recency_weighted,
+    scale_counts,
+)
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
-from llmrec.types import FloatArray, Repeat
+from llmrec.types import FloatArray, RepeatPolicy
 
 Settings = Mapping[str, Any]
 Build = Callable[[Settings, Stage, Catalog, int], ItemScorer]
@@ -95,7 +102,7 @@ def successors(
     window: int, fade: float, power: float, half_life: float, per: Any = "events"
 ) -> ItemToItem:
     """Make a Markov chain with a long memory."""
-    pairs = Successors(window, fade, power)
+    pairs = SequentialRules(window, fade, power)
     return ItemToItem(pairs, half_life, per, "count", floor=1e-6)
 
 
@@ -119,7 +126,7 @@ class Said:
 
 def next_item(settings: Settings, stage: Stage, seed: int) -> FloatArray:
     """Train one of our nets and ask it: (n_windows, n_items)."""
-    net = NextItem(**settings).fit(whole(stage), stage.windows, seed=seed)
+    net = NextItemModel(**settings).fit(whole(stage), stage.windows, seed=seed)
     return net.scores(stage.histories)
 
 
@@ -139,7 +146,7 @@ class KeptNets:
             rows = self.ask(settings, stage, seed).astype(np.float32)
             content = io.BytesIO()
             np.savez_compressed(content, rows=rows, seconds=time.perf_counter() - start)
-            write_bytes(path, content.getvalue())
+            atomic_write_bytes(path, content.getvalue())
         with np.load(path) as kept:
             return Said(kept["rows"].astype(np.float64), float(kept["seconds"]))
 
@@ -148,9 +155,9 @@ def whole(stage: Stage) -> list[Window]:
     """Windows without a target, so that nets learn from those, too, who are not asked."""
     first = stage.windows[0].history
     found = []
-    for history in make_histories(stage.log, first.catalog, first.length):
+    for history in make_histories(stage.log, first.catalog, first.period_length):
         stop = history.event_ids.stop
-        span = Period(history.cutoff, history.cutoff + INSTANT)
+        span = Period(history.cutoff, history.cutoff + MILLISECOND)
         target = Target(history.log, history.catalog, stop, stop, span)
         found.append(Window(history, target))
     return found
@@ -167,8 +174,8 @@ class PureSvd:
 
     def fit(self, log: Any, catalog: Catalog) -> PureSvd:
         """Learn V from everybody's counts."""
-        _, histories = Learned.on(log, catalog, None)
-        taken = damped(item_counts(histories), self.counts).astype(np.float64)
+        _, histories = TrainingSpan.of_log(log, catalog, None)
+        taken = scale_counts(item_counts(histories), self.counts).astype(np.float64)
         start = np.full(min(taken.shape), min(taken.shape) ** -0.5)
         _, _, vt = svds(taken, k=self.factors, v0=start)
         self.vt = vt
@@ -176,7 +183,7 @@ class PureSvd:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) w V V'."""
-        w = damped(fading(histories, self.half_life, "days"), self.counts)
+        w = scale_counts(recency_weighted(histories, self.half_life, "days"), self.counts)
         return np.asarray((w @ self.vt.T) @ self.vt)
 
 
@@ -198,7 +205,7 @@ class TifuKnn:
 
     def fit(self, log: Any, catalog: Catalog) -> TifuKnn:
         """Keep everybody's vectors."""
-        _, histories = Learned.on(log, catalog, None)
+        _, histories = TrainingSpan.of_log(log, catalog, None)
         self.known = {history.user_id: row for row, history in enumerate(histories)}
         self.vectors = self._vectors(histories)
         return self
@@ -269,33 +276,35 @@ def _half_life(decay: float) -> float:
     return float(np.log(0.5) / np.log(decay))
 
 
-def second_stage(repeat: Repeat, *first: Build) -> Build:
+def second_stage(repeat: RepeatPolicy, *first: Build) -> Build:
     """Build trees over what some scorers say, taught by the stage's lessons.
 
     The scorers are fitted and asked once a stage, with seed 0; the seed is the trees'.
     """
-    asked: WeakKeyDictionary[Stage, list[Asked]] = WeakKeyDictionary()
+    asked: WeakKeyDictionary[Stage, list[PrecomputedScorer]] = WeakKeyDictionary()
 
-    def scorers(stage: Stage, catalog: Catalog) -> list[Asked]:
+    def scorers(stage: Stage, catalog: Catalog) -> list[PrecomputedScorer]:
         if stage not in asked:
             fitted = (build({}, stage, catalog, 0) for build in first)
             asked[stage] = [
-                _in_single(Asked.of(one, stage.histories, f"first stage {place}"))
+                _in_single(PrecomputedScorer.of(one, stage.histories, f"first stage {place}"))
                 for place, one in enumerate(fitted)
             ]
         return asked[stage]
 
     def built(settings: Settings, stage: Stage, catalog: Catalog, seed: int) -> ItemScorer:
-        lessons = [Lesson(scorers(one, catalog), one.windows) for one in stage.lessons]
-        trees = SecondStage(repeat=repeat, seed=seed, **settings)
+        lessons = [RankingFold(scorers(one, catalog), one.windows) for one in stage.lessons]
+        trees = GBDTReranker(repeat=repeat, seed=seed, **settings)
         return trees.fit(lessons, scorers(stage, catalog))
 
     return built
 
 
-def _in_single(asked: Asked) -> Asked:
+def _in_single(asked: PrecomputedScorer) -> PrecomputedScorer:
     """Give the same in half of the memory: trees split in single precision anyway."""
-    return Asked(asked.name, {key: row.astype(np.float32) for key, row in asked.rows.items()})
+    return PrecomputedScorer(
+        asked.name, {key: row.astype(np.float32) for key, row in asked.rows.items()}
+    )
 
 
 def at(build: Build, **settings: Any) -> Build:
@@ -388,7 +397,7 @@ def on_films(nets: Build) -> list[Peer]:
     ]
 
 
-def on_groceries(repeat: Repeat, nets: Build) -> list[Peer]:
+def on_groceries(repeat: RepeatPolicy, nets: Build) -> list[Peer]:
     """Peers for logs in which people take the same again."""
     frequencies = grid(half_life_days=(56.0, 84.0, 112.0, 168.0), strength=(10.0, 30.0, 100.0))
     few = grid(regularization=(1000.0,), half_life=(224.0, np.inf), per=["days"])

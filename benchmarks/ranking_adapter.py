@@ -16,11 +16,11 @@ import argparse
 from pathlib import Path
 
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits, training_timelines
+from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
-from llmrec.training.dataset import save_pairs
+from llmrec.training.dataset import save_examples
 
 BUDGET = 130
 
@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data)
-    deciding = splits(dataset)["test"]
-    people = training_timelines(dataset, validated=True)
+    deciding = split_windows(dataset)["test"]
+    people = rolling_training_windows(dataset, validated=True)
     codec = codec_for(dataset, LanguageModel.load(), template="forecast-v3", budget=BUDGET)
     prior = DecayedDirichlet().fit(deciding)
-    manifest = save_pairs(arguments.out, dataset, codec, prior, people, deciding)
+    manifest = save_examples(arguments.out, dataset, codec, prior, people, deciding)
     print(f"{manifest.n_timelines} timelines, {manifest.n_slots} slots, {len(deciding)} windows")
 
 

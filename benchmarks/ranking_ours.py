@@ -9,22 +9,22 @@ from typing import Any
 
 from benchmarks.peers import Peer, Seasonal, Settings
 from benchmarks.ranking_splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
-from llmrec.data.calendar import PeriodLength, as_time
+from llmrec.data.calendar import PeriodLength, to_datetime64
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import History
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
-from llmrec.language.adapters import AdapterAbout
+from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
+from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.codec import Codec, codec_for
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.blend import Asked, Blend, fit_blend
+from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend
 from llmrec.ranking.fitting import fit_strength
 from llmrec.ranking.item_item import ItemToItem
-from llmrec.ranking.lm_scorer import ForetoldItems
+from llmrec.ranking.lm_scorer import LMItemScorer
 from llmrec.ranking.rank import rank
-from llmrec.ranking.registry import FLOOR
+from llmrec.ranking.registry import SIMILARITY_FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 
 CONTESTED = 50  # items a person among which the blend's weights are fitted
@@ -92,7 +92,7 @@ def our_lists(
 
 
 def _blends(
-    split: Split, scorers: Mapping[str, Sequence[Asked]], left_out: str
+    split: Split, scorers: Mapping[str, Sequence[PrecomputedScorer]], left_out: str
 ) -> dict[str, Blend]:
     """Give the blend of each stage: scorers fitted anew, weights of validation."""
     joined = {
@@ -100,7 +100,7 @@ def _blends(
         for stage, of_stage in scorers.items()
     }
     windows = split.validation.windows
-    fitted = fit_blend(joined["validation"], windows, repeat=split.repeat, contested=CONTESTED)
+    fitted = fit_blend(joined["validation"], windows, repeat=split.repeat, top_n=CONTESTED)
     told = zip(fitted.names, fitted.weights, strict=True)
     print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told if weight), flush=True)
     return {stage: Blend(of_stage, fitted.weights) for stage, of_stage in joined.items()}
@@ -130,22 +130,24 @@ def _scorers(
     joined: Sequence[Peer],
     settings: Mapping[str, Settings],
     tuned: tuple[LanguageModel, Codec] | None,
-) -> Iterator[Asked]:
+) -> Iterator[PrecomputedScorer]:
     """Fit each scorer on a stage, and ask it about everybody."""
     whole = RecentPopularity(36_500.0)
-    yield Asked.of(whole, stage.histories, "taken most")
+    yield PrecomputedScorer.of(whole, stage.histories, "taken most")
     if split.repeat == "allow":
         for days in (21.0, 1000.0):
             often = PersonalRepeat(days, 30.0)
-            yield Asked.of(often, stage.histories, f"taken before, half-life {days:g} days")
+            yield PrecomputedScorer.of(
+                often, stage.histories, f"taken before, half-life {days:g} days"
+            )
     for peer in joined:
         scorer: Any = peer.build(settings[peer.name], stage, split.dataset.catalog, 0)
         pairs = scorer.scorer if isinstance(scorer, Seasonal) else scorer
         if isinstance(pairs, ItemToItem):
-            pairs.floor = FLOOR
-        yield Asked.of(scorer, stage.histories, peer.name)
+            pairs.floor = SIMILARITY_FLOOR
+        yield PrecomputedScorer.of(scorer, stage.histories, peer.name)
     if tuned is not None:
-        yield Asked.of(ForetoldItems(*tuned), stage.histories, FORETOLD)
+        yield PrecomputedScorer.of(LMItemScorer(*tuned), stage.histories, FORETOLD)
 
 
 def _lists(
@@ -164,14 +166,14 @@ def _lists(
 
 
 def _opened(split: Split, adapter: Path) -> tuple[LanguageModel, Codec]:
-    about = AdapterAbout.load(adapter)
+    about = AdapterMetadata.load(adapter)
     check_unseen(split, about)
     model = LanguageModel.load(about.base_model, adapter=adapter)
     budget = int(about.config["budget"])
     return model, codec_for(split.dataset, model, template=about.prompt, budget=budget)
 
 
-def check_unseen(split: Split, about: AdapterAbout) -> None:
+def check_unseen(split: Split, about: AdapterMetadata) -> None:
     """Refuse an adapter that may have learned from what a test asks for.
 
     Calendar: its cutoff lies before the tests. Events: it learned from the log without validation
@@ -181,7 +183,7 @@ def check_unseen(split: Split, about: AdapterAbout) -> None:
         first = min(
             window.target.period.start for window in next(iter(split.tests.values())).windows
         )
-        unseen = bool(as_time(about.cutoff) <= first)
+        unseen = bool(to_datetime64(about.cutoff) <= first)
         logs = {split.dataset.log.fingerprint}
     else:
         splits = [split, next_period(split.dataset)] if split.name == LEAVE_ONE_OUT else [split]
@@ -196,7 +198,7 @@ def check_unseen(split: Split, about: AdapterAbout) -> None:
 def _forecaster(
     model: LanguageModel, codec: Codec, counting: DecayedDirichlet, validation: Stage
 ) -> LLMForecaster:
-    titles = ForetoldTitles(model, codec, counting).fit(validation.windows)
+    titles = TitleForecaster(model, codec, counting).fit(validation.windows)
     forecaster = LLMForecaster(model, codec, titles if titles.share else counting)
     fitted = forecaster.fit(validation.windows)
     print(f"titles trusted with {titles.share:g}, reading with a = {fitted.a:.3f}", flush=True)

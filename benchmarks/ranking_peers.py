@@ -27,9 +27,15 @@ from benchmarks.ranking_splits import K, Lists, Split, best_items
 from benchmarks.record import record
 from benchmarks.rectools_peers import RECTOOLS, rectools_peers
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_text
+from llmrec.data.files import atomic_write_text
 from llmrec.data.readers import load_dataset
-from llmrec.metrics import bootstrap_interval, interval, ndcg_at, recall_at, resampled_means
+from llmrec.metrics import (
+    bootstrap_interval,
+    ndcg_at,
+    percentile_interval,
+    recall_at,
+    resampled_means,
+)
 from llmrec.types import FloatArray
 
 SEEDS = (0, 1, 2)
@@ -96,7 +102,7 @@ def _entries(
     for peer in peers:
         path = kept / f"{peer.name}.json"
         if not path.exists() and peer.name in chosen:
-            write_text(path, json.dumps(asdict(_entered(split, peer, seeds))))
+            atomic_write_text(path, json.dumps(asdict(_entered(split, peer, seeds))))
         if path.exists():
             entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
             print(f"{peer.name}: {entry.validation:.4f} on validation", flush=True)
@@ -209,7 +215,7 @@ def _compared(
     yield from _measured(about, f"ndcg@10 above {best}", ours - theirs)
     known = ~np.isnan(ours)
     drawn = resampled_means(np.stack((ours, theirs), axis=1)[known])
-    low, high = interval(drawn[:, 0] / drawn[:, 1])
+    low, high = percentile_interval(drawn[:, 0] / drawn[:, 1])
     ratio = float(ours[known].mean() / theirs[known].mean())
     more = {"low": low, "high": high}
     yield about | _value(f"ratio to {best}", ratio, int(known.sum())) | more

@@ -77,7 +77,7 @@ def works(forecast: Forecast, history: History, blend: Blend) -> list[Callable[[
     (whole,) = rank([forecast], [history], blend, k=n_items)
     tilt = np.empty(n_items)
     tilt[whole.item_idx] = whole.category_parts.sum(axis=1)
-    parts = np.vstack((blend.parts([history])[:, 0], tilt))
+    parts = np.vstack((blend.weighted_scores([history])[:, 0], tilt))
     return [
         *(lambda way=way: rank([forecast], [history], blend, k=K, **way) for way in WAYS.values()),
         lambda: [scorer.scores([history]) for scorer in blend.scorers],

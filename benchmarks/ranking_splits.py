@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec.data.calendar import INSTANT, Period, cutoffs
+from llmrec.data.calendar import MILLISECOND, Period, period_boundaries
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Target, Window, events_before, make_histories
+from llmrec.data.periods import History, Target, Window, make_histories, truncate_log
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits
+from llmrec.data.splits import split_windows
 from llmrec.data.windows import make_windows
-from llmrec.ranking.blend import possible_items
-from llmrec.types import FloatArray, IntArray, Repeat
+from llmrec.ranking.blend import rankable_items
+from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 K = 10
 LEAVE_ONE_OUT = "leave one out"
@@ -62,7 +62,7 @@ class Split:
 
     name: str
     dataset: Dataset
-    repeat: Repeat
+    repeat: RepeatPolicy
     validation: Stage
     tests: dict[str, Stage]
 
@@ -73,18 +73,18 @@ class Split:
     def relevant(self, window: Window) -> IntArray:
         """Items that a list should hold: the target's, or the new ones among them."""
         items = np.unique(window.target.item_idx)
-        return items[possible_items(window.history, self.repeat)[items]]
+        return items[rankable_items(window.history, self.repeat)[items]]
 
     def n_items(self, name: str) -> int:
         """How many items have been taken before: what a list could hold."""
         return len(np.unique(self.stage(name).log.item_idx))
 
 
-def best_items(scores: FloatArray, stage: Stage, repeat: Repeat) -> Lists:
+def best_items(scores: FloatArray, stage: Stage, repeat: RepeatPolicy) -> Lists:
     """Give each window's K possible items of largest score; of equals those of smaller index."""
     found = []
     for row, history in zip(scores, stage.histories, strict=True):
-        items = np.flatnonzero(possible_items(history, repeat))
+        items = np.flatnonzero(rankable_items(history, repeat))
         order = np.argsort(-row[items], kind="stable")[:K]
         found.append(items[order].tolist())
     return found
@@ -120,15 +120,19 @@ def global_time(dataset: Dataset) -> Split:
     quantiles = np.quantile(log.timestamp.astype(np.int64), (0.6, 0.7, 0.8, 0.9))
     times = quantiles.astype(np.int64).astype("datetime64[ms]")
     stages = []
-    for start, stop in zip(times, [*times[1:], log.timestamp.max() + INSTANT], strict=True):
-        stages.append(_after(events_before(log, stop), catalog, dataset.period, start))
+    for start, stop in zip(times, [*times[1:], log.timestamp.max() + MILLISECOND], strict=True):
+        stages.append(_after(truncate_log(log, stop), catalog, dataset.period, start))
     *_, validation, test = _taught(stages)
     return Split("global time", dataset, "exclude", validation, {"test": test})
 
 
-def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
-    """Take the periods of `splits`, each with the log as it was before it."""
-    log, grid, cut = dataset.log, cutoffs(dataset.log, dataset.period), splits(dataset)
+def next_weeks(dataset: Dataset, repeat: RepeatPolicy) -> Split:
+    """Take the periods of `split_windows`, each with the log as it was before it."""
+    log, grid, cut = (
+        dataset.log,
+        period_boundaries(dataset.log, dataset.period),
+        split_windows(dataset),
+    )
     taught = [
         make_windows(
             log, dataset.catalog, dataset.period, cutoff, min_periods=3, min_target_events=5
@@ -136,7 +140,7 @@ def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
         for cutoff in grid[-4 - LESSONS : -4]
     ]
     stages = [
-        Stage(events_before(log, windows[0].history.cutoff), _own(windows, dataset))
+        Stage(truncate_log(log, windows[0].history.cutoff), _own(windows, dataset))
         for windows in (*taught, *cut.values())
     ]
     validation, *tests = _taught(stages)[-len(cut) :]
@@ -149,19 +153,21 @@ def next_weeks(dataset: Dataset, repeat: Repeat) -> Split:
 
 def _own(windows: list[Window], dataset: Dataset) -> list[Window]:
     """Give the windows with histories in the log before them: nothing later can be looked up."""
-    log = events_before(dataset.log, windows[0].history.cutoff).aligned(dataset.catalog)
+    log = truncate_log(dataset.log, windows[0].history.cutoff).align_to(dataset.catalog)
     found = []
     for window in windows:
         old = window.history
         user = log.user_index(old.user_id)
         offsets = old.offsets - old.offsets[0] + log.user_offsets[user]
-        history = History(log, old.catalog, user, offsets, old.bounds, old.cutoff, old.length)
+        history = History(
+            log, old.catalog, user, offsets, old.bounds, old.cutoff, old.period_length
+        )
         found.append(Window(history, window.target))
     return found
 
 
 def _nested(dataset: Dataset, name: str, sizes: Sizes, least: int, least_before: int) -> Split:
-    log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
+    log, catalog = dataset.log.align_to(dataset.catalog), dataset.catalog
     stages = [_cut(log, catalog, dataset.period, sizes, least)]
     while len(stages) < 2 + LESSONS and _leaves_some(stages[-1].log, sizes):
         stages.append(_cut(stages[-1].log, catalog, dataset.period, sizes, least_before))
@@ -188,13 +194,13 @@ def _cut(log: Interactions, catalog: Catalog, period: str, sizes: Sizes, least: 
     """Cut the newest events off everybody; people with ``least`` events left are asked."""
     starts = np.maximum(log.user_offsets[1:] - sizes(log), log.user_offsets[:-1])
     position = np.arange(len(log))
-    before = log.without({"later": position >= starts[log.user_idx]}).aligned(catalog)
+    before = log.drop_events({"later": position >= starts[log.user_idx]}).align_to(catalog)
     return Stage(before, _windows(log, before, catalog, period, starts, least))
 
 
 def _after(log: Interactions, catalog: Catalog, period: str, cutoff: np.datetime64) -> Stage:
-    log = log.aligned(catalog)
-    before = events_before(log, cutoff).aligned(catalog)
+    log = log.align_to(catalog)
+    before = truncate_log(log, cutoff).align_to(catalog)
     late = log.timestamp >= cutoff
     n_late = np.bincount(log.user_idx[late], minlength=log.n_users)
     starts = log.user_offsets[1:] - n_late
@@ -215,7 +221,7 @@ def _windows(
     for user, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         if stop == start or start - log.user_offsets[user] < least:
             continue
-        span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        span = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
         past = pasts[before.user_index(str(log.user_ids[user]))]
         target = Target(log, catalog, start, stop, span)
         found.append(Window(_ending(past, span.start), target))

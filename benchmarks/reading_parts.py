@@ -12,15 +12,15 @@ import numpy as np
 from benchmarks.court import COUNTING, MIXTURE, NUMERIC, SASREC, Court, Row, Stored, histories
 from benchmarks.remembered import Tuned
 from llmrec.errors import DataError
-from llmrec.evaluation.evaluator import judge, slices, summarise
+from llmrec.evaluation.evaluator import evaluate_forecasters, summarize, user_slices
 from llmrec.forecasters.calibration import (
     Calibration,
     fit_calibration,
-    fit_share,
-    mixed,
+    fit_interpolation,
+    interpolate,
     softmax_update,
 )
-from llmrec.forecasters.registry import EXPERTS
+from llmrec.forecasters.registry import MIXTURE_EXPERTS
 from llmrec.metrics import log_loss
 from llmrec.types import BoolArray, FloatArray
 
@@ -66,7 +66,7 @@ def stacks(court: Court, tuned: Tuned) -> dict[str, Stack]:
         f"{name} on {prior}": calibrated(court, tuned, prior)
         for prior in (COUNTING, MIXTURE, SASREC)
     }
-    for mixture, experts in ((MIXTURE, EXPERTS), (SASREC, (*EXPERTS, "SASRec"))):
+    for mixture, experts in ((MIXTURE, MIXTURE_EXPERTS), (SASREC, (*MIXTURE_EXPERTS, "SASRec"))):
         more = {expert: court.numeric(expert) for expert in experts} | {name: alone}
         stack = f"{mixture} + {name}"
         found[stack] = Stack(court.mixture(stack, more), mixture)
@@ -81,10 +81,10 @@ def _with_titles(
     A model without a memory foretells none.
     """
     found = {}
-    for prior in priors if tuned.model.memory is not None else ():
+    for prior in priors if tuned.model.title_embeddings is not None else ():
         share = title_share(court, tuned, prior)
         weights = {
-            split: mixed(
+            split: interpolate(
                 court.numeric(prior).of(histories(windows)),
                 tuned.on(split).titles(court.counting, windows),
                 share,
@@ -100,7 +100,7 @@ def title_share(court: Court, tuned: Tuned, prior: str) -> float:
     """Give the share of the foretold titles in a prior that is best on validation."""
     counted = court.numeric(prior).of(histories(court.validation))
     learned = tuned.on("validation").titles(court.counting, court.validation)
-    share, _ = fit_share(counted, learned, court.targets["validation"])
+    share, _ = fit_interpolation(counted, learned, court.targets["validation"])
     return share
 
 
@@ -185,8 +185,8 @@ def _judged(court: Court, found: Mapping[str, Stack]) -> Iterator[Row]:
     for split in court.tests:
         windows = court.windows[split]
         asked = {name: [forecaster] for name, forecaster in forecasters.items()}
-        judgement = judge(asked, windows, dataset=court.dataset.name, split=split)
-        table = summarise(judgement, reference=COUNTING, persistence=MIXTURE)
+        judgement = evaluate_forecasters(asked, windows, dataset=court.dataset.name, split=split)
+        table = summarize(judgement, reference=COUNTING, persistence=MIXTURE)
         shown = table[(table["slice"] == "all") & table["metric"].isin(SHOWN)]
         for row in shown.drop(columns="slice").to_dict("records"):
             if row["model"] in (found or forecasters) and np.isfinite(row["value"]):
@@ -197,7 +197,7 @@ def _judged(court: Court, found: Mapping[str, Stack]) -> Iterator[Row]:
                 }
         scores = judgement.scores.pivot(index="user_id", columns="model", values="log_loss")
         about = judgement.scores.drop_duplicates("user_id").set_index("user_id").loc[scores.index]
-        masks = slices(about["drift"], about["periods"])
+        masks = user_slices(about["drift"], about["periods"])
         for name, stack in found.items():
             gains = (scores[stack.without] - scores[name]).to_numpy()
             yield from court.row(split, name, "gain_of_reading", gains)

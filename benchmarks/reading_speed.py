@@ -18,7 +18,7 @@ import torch
 from benchmarks.record import record
 from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import draw, splits
+from llmrec.data.splits import sample_windows, split_windows
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.language.codec import codec_for
@@ -37,10 +37,10 @@ def main() -> None:
     dataset = load_dataset("completejourney")
     codec = codec_for(dataset, model, budget=300)
     reader = LLMForecaster(model, codec, DecayedDirichlet())
-    histories = [w.history for w in draw(splits(dataset)["validation"], 200)]
+    histories = [w.history for w in sample_windows(split_windows(dataset)["validation"], 200)]
     lengths = [model.count_tokens(codec.prompt(history)) for history in histories]
     near = np.argsort(np.abs(np.array(lengths) - 290), kind="stable")[:32]
-    reader.read(histories[:2])  # the first pass pays for what is set up once
+    reader.category_scores(histories[:2])  # the first pass pays for what is set up once
     rows = []
     for n in (1, 32):
         chosen = [histories[i] for i in near[:n]]
@@ -54,7 +54,7 @@ def main() -> None:
             return int(block.numel()) * -(-n // len(block))
 
         def read(chosen: list[History] = chosen, tokens: list[int] = tokens) -> int:
-            reader.read(chosen)
+            reader.category_scores(chosen)
             return sum(tokens)
 
         rows += _paired(n, read, plain, lambda: plain(logits_to_keep=1), arguments.rounds)

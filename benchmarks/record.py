@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llmrec.data.files import write_text
+from llmrec.data.files import atomic_write_text
 
 FIELDS = ("dataset", "split", "model", "metric", "value", "low", "high", "n", "seeds")
 RESULTS = Path(__file__).with_name("results")
@@ -51,7 +51,9 @@ def record(name: str, rows: Sequence[Mapping[str, object]], **chosen: object) ->
         **{name: _plain(value) for name, value in chosen.items()},
         "rows": [{field: _plain(row[field]) for field in FIELDS} for row in rows],
     }
-    write_text(RESULTS / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    atomic_write_text(
+        RESULTS / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n"
+    )
 
 
 def _plain(value: object) -> object:

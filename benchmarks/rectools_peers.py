@@ -14,15 +14,15 @@ import numpy as np
 from benchmarks.peers import KeptNets, Peer, Settings
 from benchmarks.ranking_splits import Stage
 from llmrec.data.interactions import Interactions
-from llmrec.forecasters.sequential_nets import BATCH, BLOCKS, FACTORS, HEADS, LENGTH
+from llmrec.forecasters.sequential_nets import BATCH_SIZE, BLOCKS, FACTORS, HEADS, MAX_SEQUENCE
 from llmrec.types import FloatArray, IntArray
 
 SIZES = {  # of our own nets
-    "session_max_len": LENGTH,
+    "session_max_len": MAX_SEQUENCE,
     "n_factors": FACTORS,
     "n_blocks": BLOCKS,
     "n_heads": HEADS,
-    "batch_size": BATCH,
+    "batch_size": BATCH_SIZE,
 }
 RATE = 4e-3
 RECTOOLS = {
@@ -67,7 +67,7 @@ def pieces(log: Interactions) -> IntArray:
     So the newest `LENGTH` stay a person's, and every `LENGTH` before them become a user's.
     """
     newer = log.user_offsets[log.user_idx + 1] - 1 - np.arange(len(log))
-    return np.asarray(log.user_idx + newer // LENGTH * log.n_users)
+    return np.asarray(log.user_idx + newer // MAX_SEQUENCE * log.n_users)
 
 
 def rectools_peers(dataset: str, folder: Path, python: Path) -> list[Peer]:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import Window
-from llmrec.engine import ADAPTER
+from llmrec.engine import ADAPTER_FOLDER
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
-from llmrec.language.adapters import AdapterAbout, adapter_hash
+from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
+from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import codec_for
 from llmrec.language.generation import Generation
-from llmrec.language.heads import NameReadout
+from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
@@ -33,12 +33,12 @@ class Remembering(LanguageModel):
     """A language model whose readings and lines are kept in a folder, by the text they are of."""
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
-        parts = (model.adapter, model.readout, model.memory)
+        parts = (model.adapter, model.category_head, model.title_embeddings)
         super().__init__(model.name, model.model, model.tokenizer, *parts)
         self.folder = folder
         self._states: dict[tuple[str, int | None], torch.Tensor] = {}
 
-    def slot_states(
+    def final_states(
         self, prompts: Sequence[str], depth: int | None, **setting: Any
     ) -> torch.Tensor:
         """(n_prompts, d) states; those of this run are kept, for reading and foretelling both."""
@@ -46,13 +46,13 @@ class Remembering(LanguageModel):
             prompt for prompt in prompts if (_key(prompt.encode()), depth) not in self._states
         ]
         if missing:
-            found = super().slot_states(missing, depth, **setting)
+            found = super().final_states(missing, depth, **setting)
             keys = [(_key(prompt.encode()), depth) for prompt in missing]
             self._states |= dict(zip(keys, found, strict=True))
         return torch.stack([self._states[_key(prompt.encode()), depth] for prompt in prompts])
 
-    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
-        """(n_prompts, n_categories) scores, as the model reads them; see `LanguageModel.read`."""
+    def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
+        """(n_prompts, n_categories) scores, see `LanguageModel.score_categories`."""
         labels = _key(readout.token_ids.tobytes(), readout.matrix.tobytes())
         folder = self.folder / f"readings-{labels}"
         known: dict[str, FloatArray] = {}
@@ -63,10 +63,12 @@ class Remembering(LanguageModel):
         missing = [key for key in wanted if key not in known]
         for start in range(0, len(missing), READ_AT_ONCE):
             keys = missing[start : start + READ_AT_ONCE]
-            scores = super().read([wanted[key] for key in keys], readout).astype(np.float32)
+            scores = (
+                super().score_categories([wanted[key] for key in keys], readout).astype(np.float32)
+            )
             content = io.BytesIO()
             np.savez(content, keys=np.array(keys), scores=scores)
-            write_bytes(folder / f"{_key(*map(str.encode, keys))}.npz", content.getvalue())
+            atomic_write_bytes(folder / f"{_key(*map(str.encode, keys))}.npz", content.getvalue())
             known |= dict(zip(keys, scores, strict=True))
         return np.stack([known[_key(prompt.encode())] for prompt in prompts]).astype(np.float64)
 
@@ -95,7 +97,7 @@ class Remembering(LanguageModel):
             texts = [wanted[key][0] for key in part]
             lines = super().generate(texts, constrain=rules or None, **setting)
             found = {key: list(astuple(line)) for key, line in zip(part, lines, strict=True)}
-            write_text(folder / f"{_key(*map(str.encode, part))}.json", json.dumps(found))
+            atomic_write_text(folder / f"{_key(*map(str.encode, part))}.json", json.dumps(found))
             known |= found
         return [Generation(*known[key]) for key in keys]
 
@@ -118,7 +120,7 @@ class Tuned:
 
     name: str
     model: Remembering
-    about: AdapterAbout
+    about: AdapterMetadata
     dataset: Dataset
     before: Tuned | None = None
 
@@ -130,7 +132,7 @@ class Tuned:
     def opened(cls, name: str, folder: Path, dataset: Dataset, kept: Path) -> Tuned:
         """Load from the folder of an engine, of an adapter, or of a merged model."""
         inside = adapter_inside(folder)
-        about = AdapterAbout.load(inside)
+        about = AdapterMetadata.load(inside)
         merged = (str(inside), None)
         source, adapter = merged if about.merged else (about.base_model, inside)
         model = LanguageModel.load(source, adapter=adapter)
@@ -145,7 +147,9 @@ class Tuned:
 
     def read(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
         """(n_windows, n_categories) centred scores."""
-        return self.forecaster(prior, windows).read([window.history for window in windows])
+        return self.forecaster(prior, windows).category_scores(
+            [window.history for window in windows]
+        )
 
     def titles(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
         """(n_windows, n_categories) what the titles alone say that it foretells."""
@@ -154,14 +158,16 @@ class Tuned:
         path = self.model.folder / f"titles-{asked}.npy"
         if not path.exists():
             content = io.BytesIO()
-            np.save(content, ForetoldTitles(self.model, codec, prior).learned(people))
-            write_bytes(path, content.getvalue())
+            np.save(
+                content, TitleForecaster(self.model, codec, prior).title_category_weights(people)
+            )
+            atomic_write_bytes(path, content.getvalue())
         return np.asarray(np.load(path))
 
 
 def adapter_inside(folder: Path) -> Path:
     """Give the folder that holds adapter.json: an engine's own, or the folder itself."""
-    return folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
+    return folder / ADAPTER_FOLDER if (folder / ADAPTER_FOLDER).is_dir() else folder
 
 
 def _key(*parts: bytes) -> str:

@@ -18,13 +18,13 @@ from benchmarks.record import record
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import splits, training_windows
+from llmrec.data.splits import split_windows, training_windows
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE
-from llmrec.evaluation.evaluator import judge, summarise
+from llmrec.evaluation.evaluator import evaluate_forecasters, summarize
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.holidays import OccasionReader, SeasonReading
-from llmrec.forecasters.precomputed import weights_on
-from llmrec.forecasters.registry import Family
+from llmrec.forecasters.holidays import HolidayForecaster, HolidayScorer
+from llmrec.forecasters.precomputed import out_of_sample_weights
+from llmrec.forecasters.registry import ForecasterRegistry
 from llmrec.language.model import LanguageModel
 from llmrec.metrics import bootstrap_interval, log_loss
 from llmrec.types import FloatArray
@@ -42,13 +42,13 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("season-reading/scores.json"))
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data)
-    windows = splits(dataset)
+    windows = split_windows(dataset)
     validation = windows.pop("validation")
-    family = Family(training_windows(dataset), validation)
+    family = ForecasterRegistry(training_windows(dataset), validation)
     model = LanguageModel.load(arguments.model)
     categories, noun = dataset.catalog.categories, dataset.noun
-    reader = OccasionReader(model, categories, noun, kept=arguments.kept)
-    seasons = {name: SeasonReading(family[name], reader).fit(validation) for name in PRIORS}
+    reader = HolidayScorer(model, categories, noun, kept=arguments.kept)
+    seasons = {name: HolidayForecaster(family[name], reader).fit(validation) for name in PRIORS}
     found = list(fitting_rows(seasons, validation))
     for split, part in windows.items():
         priors = {name: family[name] for name in (PERSISTENCE, *PRIORS)}
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def fitting_rows(
-    seasons: Mapping[str, SeasonReading], validation: Sequence[Window]
+    seasons: Mapping[str, HolidayForecaster], validation: Sequence[Window]
 ) -> Iterator[Row]:
     """Give what was fitted, and losses on validation, whose mix is one of those fitted on."""
     season = seasons[REFERENCE]
@@ -69,8 +69,8 @@ def fitting_rows(
     targets = target_counts(validation)
     for name, season in seasons.items():
         assert season.held_out is not None
-        before = log_loss(weights_on(season.prior, validation), targets)
-        after = log_loss(season.held_out.on(validation), targets)
+        before = log_loss(out_of_sample_weights(season.prior, validation), targets)
+        after = log_loss(season.held_out.lookup(validation), targets)
         yield from compared("validation (fitted on)", name, before, after)
 
 
@@ -78,13 +78,13 @@ def test_rows(
     split: str,
     windows: Sequence[Window],
     priors: Mapping[str, Forecaster],
-    seasons: Mapping[str, SeasonReading],
+    seasons: Mapping[str, HolidayForecaster],
 ) -> Iterator[Row]:
     """Give losses and drift captured with and without the reading, and what it gains."""
     models: dict[str, list[Forecaster]] = {name: [prior] for name, prior in priors.items()}
     models |= {titled(name): [season] for name, season in seasons.items()}
-    judgement = judge(models, windows, split=split)
-    table = summarise(judgement, reference=REFERENCE, persistence=PERSISTENCE)
+    judgement = evaluate_forecasters(models, windows, split=split)
+    table = summarize(judgement, reference=REFERENCE, persistence=PERSISTENCE)
     kept = table[(table["slice"] == "all") & table["metric"].isin(SHOWN)]
     for row in kept.drop(columns=["dataset", "slice"]).to_dict("records"):
         yield {str(key): value for key, value in row.items()}

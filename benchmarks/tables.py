@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.court import COUNTING, MIXTURE, SASREC
 from benchmarks.record import RESULTS
-from llmrec.data.files import write_text
+from llmrec.data.files import atomic_write_text
 
 README = Path(__file__).with_name("README.md")
 FRONT = Path(__file__).parents[1] / "README.md"
@@ -426,5 +426,5 @@ def sentences(found: Found) -> str:
 
 
 if __name__ == "__main__":
-    write_text(README, page())
-    write_text(FRONT, front_page())
+    atomic_write_text(README, page())
+    atomic_write_text(FRONT, front_page())

@@ -21,8 +21,8 @@ from torch import nn
 
 from benchmarks.record import record
 from llmrec.training.config import load_config
-from llmrec.training.dataset import load_pairs
-from llmrec.training.run import examples, new_reader
+from llmrec.training.dataset import load_examples
+from llmrec.training.run import build_timeline_model, make_batches
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config(arguments.config, ["--line_share", "0", "--pairs", str(arguments.pairs)])
-    manifest, parts = load_pairs(arguments.pairs)
-    model, _, reader = new_reader(config, manifest)
-    training, _ = examples(config, manifest, parts, model)
+    manifest, parts = load_examples(arguments.pairs)
+    model, _, reader = build_timeline_model(config, manifest)
+    training, _ = make_batches(config, manifest, parts, model)
     trained = [parameter for parameter in reader.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     layers = model.model.get_decoder().layers[: config.depth]

@@ -13,13 +13,13 @@ from benchmarks.parse_rate import read_or_why, wilson
 from benchmarks.remembered import Tuned
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
-from llmrec.data.splits import draw
-from llmrec.evaluation.track_record import claims_that_came_true, precision_of_words
-from llmrec.explain.describe import spoken
+from llmrec.data.splits import sample_windows
+from llmrec.evaluation.track_record import realized_claims, statement_precision
+from llmrec.explain.describe import describe_with_model
 from llmrec.forecast import Forecast
-from llmrec.forecasters.calibration import fit_share, mixed, softmax_update
-from llmrec.forecasters.precomputed import weights_of
-from llmrec.metrics import interval, log_loss, resampled_means
+from llmrec.forecasters.calibration import fit_interpolation, interpolate, softmax_update
+from llmrec.forecasters.precomputed import predict_weights
+from llmrec.metrics import log_loss, percentile_interval, resampled_means
 from llmrec.types import FloatArray
 
 SAMPLES, POOL = 4, 0.1  # lines a person, and how far `LLMForecaster` trusts them by itself
@@ -33,13 +33,13 @@ def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
     loss on as many validation users.
     """
     lines = {split: _lines(court, tuned, split, users) for split in court.windows}
-    validation = draw(court.validation, users)
+    validation = sample_windows(court.validation, users)
     counted = court.counting.category_weights(histories(validation))
-    share, _ = fit_share(counted, lines["validation"], target_counts(validation))
+    share, _ = fit_interpolation(counted, lines["validation"], target_counts(validation))
     chosen = f"{tuned.name} generated (share fitted)"
     yield court.single("validation", chosen, "share", share, len(validation))
     for split in court.tests:
-        windows = draw(court.windows[split], users)
+        windows = sample_windows(court.windows[split], users)
         targets, counted = (
             target_counts(windows),
             court.counting.category_weights(histories(windows)),
@@ -50,9 +50,9 @@ def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
             COUNTING: log_loss(counted, targets),
             read: log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
             f"{tuned.name} generated (share {POOL})": log_loss(
-                mixed(counted, lines[split], POOL), targets
+                interpolate(counted, lines[split], POOL), targets
             ),
-            chosen: log_loss(mixed(counted, lines[split], share), targets),
+            chosen: log_loss(interpolate(counted, lines[split], share), targets),
         }
         part = f"{split} / generated"
         yield from court.compared(part, losses)
@@ -63,18 +63,18 @@ def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
 
 def _lines(court: Court, tuned: Tuned, split: str, users: int) -> FloatArray:
     """(n_windows, n_categories) mean of what constrained lines say, nothing mixed in."""
-    windows = draw(court.windows[split], users)
+    windows = sample_windows(court.windows[split], users)
     writer = tuned.on(split).forecaster(
         court.counting, windows, weights="generate", pool=1.0, samples=SAMPLES
     )
-    return weights_of(writer, histories(windows))
+    return predict_weights(writer, histories(windows))
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> tuple[float, float, float]:
     """Ratio of two means over the same users, with its interval."""
     both = np.stack((above, below), axis=1)
     drawn = resampled_means(both)
-    return float(above.mean() / below.mean()), *interval(drawn[:, 0] / drawn[:, 1])
+    return float(above.mean() / below.mean()), *percentile_interval(drawn[:, 0] / drawn[:, 1])
 
 
 def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row]:
@@ -82,10 +82,10 @@ def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row
     for way, n, temperature in (("constrained", users, 1.0), ("free", prompts, 0.0)):
         if not n:
             continue
-        windows = draw(court.validation, n)
+        windows = sample_windows(court.validation, n)
         asked = tuned.on("validation")
         codec = asked.forecaster(court.counting, windows).codec
-        requests = [codec.request(history) for history in histories(windows)]
+        requests = [codec.completion_prompt(history) for history in histories(windows)]
         grammar = codec.grammar() if way == "constrained" else None
         lines = asked.model.generate(requests, constrain=grammar, temperature=temperature)
         reasons = Counter(read_or_why(codec, line.text) for line in lines)
@@ -103,7 +103,7 @@ def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
     First those that the model makes of itself, then what it puts in words of what is true.
     """
     for split in court.tests:
-        windows = draw(court.windows[split], users)
+        windows = sample_windows(court.windows[split], users)
         people = histories(windows)
         speaker = tuned.forecaster(court.counting, windows)
         speaker.fit(
@@ -111,12 +111,12 @@ def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
             scores=tuned.on("validation").read(court.counting, court.validation),
         )
         forecasts = speaker.forecast(people)
-        say = partial(spoken, tuned.model, speaker.codec, people, forecasts)
-        of_itself = precision_of_words(windows, say(freely=True))
+        say = partial(describe_with_model, tuned.model, speaker.codec, people, forecasts)
+        of_itself = statement_precision(windows, say(unconstrained=True))
         told = say()
         if split == court.tests[0]:
             _print_examples(windows, told)
-        chosen = precision_of_words(windows, told)
+        chosen = statement_precision(windows, told)
         name = tuned.name
         shares = [
             (f"{name} freely", "claims_supported", of_itself.proposed, of_itself.n_claims),
@@ -133,9 +133,7 @@ def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
 def _print_examples(windows: list[Window], forecasts: list[Forecast]) -> None:
     for window, forecast in list(zip(windows, forecasts, strict=True))[:EXAMPLES]:
         claims = [(statement.kind, statement.category) for statement in forecast.statements]
-        came = ", ".join(
-            "true" if true else "false" for true in claims_that_came_true(window, claims)
-        )
+        came = ", ".join("true" if true else "false" for true in realized_claims(window, claims))
         source = forecast.source
         print(f"{window.history.user_id}: {forecast.description}")
         print(f"  came: {came}; the model's own: {source.proposed}, rejected: {source.rejected}")

@@ -15,9 +15,9 @@ import argparse
 from pathlib import Path
 
 from llmrec import InterestEngine, load_dataset
-from llmrec.data.splits import learned_from
+from llmrec.data.splits import was_trained_on
 from llmrec.data.windows import holdout_cutoff
-from llmrec.language.adapters import SEEN, AdapterAbout
+from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", help="what load_dataset takes, if not the log of the adapter")
@@ -30,7 +30,7 @@ if not (arguments.out or arguments.adapter):
     parser.error("give --out, or an --adapter whose engine is to be written again")
 
 # 1. The log, the time that nothing fitted may look beyond, and what an adapter learned from.
-about = AdapterAbout.load(arguments.adapter) if arguments.adapter else None
+about = AdapterMetadata.load(arguments.adapter) if arguments.adapter else None
 dataset = load_dataset(arguments.data or (about.dataset if about else "ml-100k"))
 model, leave_out = about.base_model if about else arguments.model, None
 if about:
@@ -38,7 +38,7 @@ if about:
     dataset = dataset.without_categories(without)
     if dataset.log.fingerprint != about.data_fingerprint:
         parser.error(f"{dataset.name} changed since the adapter learned from it: train it again")
-    leave_out = learned_from(dataset, validated=SEEN in about.metrics)
+    leave_out = was_trained_on(dataset, validated=SEEN_METRICS in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 
 # 2. Counting and blend are fitted on the last period before it.

@@ -16,21 +16,21 @@ from pathlib import Path
 from accelerate import PartialState
 
 from llmrec import InterestEngine, load_dataset
-from llmrec.data.splits import learned_from
+from llmrec.data.splits import was_trained_on
 from llmrec.data.windows import holdout_cutoff
-from llmrec.training.batches import Lines
-from llmrec.training.config import load_config, reading, writing
-from llmrec.training.dataset import load_pairs
+from llmrec.training.batches import LineDataset
+from llmrec.training.config import generation_config, load_config, scoring_config
+from llmrec.training.dataset import load_examples
 from llmrec.training.loop import train
 from llmrec.training.run import (
-    VALIDATED,
-    examples,
-    keep_in_half,
-    lines_validation,
-    new_reader,
-    new_writer,
-    save_run,
-    validation,
+    VALIDATION_LINES,
+    add_line_layers,
+    build_timeline_model,
+    cast_to_float16,
+    line_validation,
+    make_batches,
+    make_validation,
+    save_adapter_run,
 )
 from llmrec.training.trainer import check_device
 
@@ -40,16 +40,18 @@ check_device(config)
 out = Path(config.out)
 
 # 1. The examples, and the log they were made of: one that changed since is refused.
-manifest, parts = load_pairs(Path(config.pairs))
+manifest, parts = load_examples(Path(config.examples))
 dataset = load_dataset(config.data).without_categories(manifest.without)
 manifest.check(dataset)
 
 # 2. The base model with a new adapter inside, and a readout that gives the prior back as it is.
-model, adapted, reader = new_reader(config, manifest)
+model, adapted, reader = build_timeline_model(config, manifest)
 
 # 3. Train; the parameters of least validation log-loss are kept, or with ``select: last`` the last.
-training, held_out = examples(config, manifest, parts, model)
-history = train(reader, training, validation(reader, held_out), reading(config), out / "run")
+training, held_out = make_batches(config, manifest, parts, model)
+history = train(
+    reader, training, make_validation(reader, held_out), scoring_config(config), out / "run"
+)
 best = history.metrics
 PartialState().print(
     f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f} on validation"
@@ -57,17 +59,17 @@ PartialState().print(
 )
 
 # 4. Lines, where the layers above those that are read learn them: no reading changes by it.
-if config.lines.epochs:
-    writer = new_writer(config, adapted, reader)
-    judged = lines_validation(writer, Lines(held_out, VALIDATED))
-    taught = train(writer, Lines(training), judged, writing(config), out / "lines")
-    keep_in_half(writer)
+if config.generation.epochs:
+    writer = add_line_layers(config, adapted, reader)
+    judged = line_validation(writer, LineDataset(held_out, VALIDATION_LINES))
+    taught = train(writer, LineDataset(training), judged, generation_config(config), out / "lines")
+    cast_to_float16(writer)
     best |= {"lines": taught.metrics}
 
 # 5. The adapter, which says what it is.
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
     sys.exit()
-adapter = save_run(out / "adapter", config, manifest, model, adapted, reader, best)
+adapter = save_adapter_run(out / "adapter", config, manifest, model, adapted, reader, best)
 
 # 6. An engine with it: counting, ranking and calibration are fitted on the last period before the
 #    newest one, which the demo compares with; of people whose windows there were not learned from.
@@ -75,7 +77,7 @@ cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
 )
-leave_out = learned_from(dataset, validated=manifest.validated)
+leave_out = was_trained_on(dataset, validated=manifest.validated)
 engine.fit(config.calibration_windows, leave_out=leave_out)
 engine.save_pretrained(out)
 calibration = engine.forecaster.calibration

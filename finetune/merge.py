@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from llmrec import load_dataset
-from llmrec.data.periods import events_before, make_histories
-from llmrec.language.adapters import AdapterAbout
+from llmrec.data.periods import make_histories, truncate_log
+from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
 from llmrec.training.card import write_card
@@ -30,16 +30,16 @@ parser.add_argument("--out", type=Path, required=True, help="model folder to wri
 arguments = parser.parse_args()
 
 # 1. What the adapter says of itself, and the log as it was when it was trained.
-about = AdapterAbout.load(arguments.adapter)
+about = AdapterMetadata.load(arguments.adapter)
 name = arguments.model or about.base_model
 dataset = load_dataset(arguments.data)
-log = events_before(dataset.log, about.cutoff)
+log = truncate_log(dataset.log, about.cutoff)
 
 # 2. Prompts of people drawn at random, in the version the adapter was trained on.
 model = LanguageModel.load(name)
 budget = about.config.get("budget", 300)
 codec = codec_for(dataset, model, template=about.prompt, budget=budget)
-about.check(model.base_fingerprint, codec.labels, codec.template)
+about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
 users = np.random.default_rng(about.seed).permutation(log.n_users)[: arguments.prompts]
 histories = make_histories(log, dataset.catalog, dataset.period, about.cutoff, users.tolist())
 prompts = [codec.prompt(history) for history in histories]

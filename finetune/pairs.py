@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from llmrec import load_dataset
-from llmrec.data.splits import seen_and_held_out
+from llmrec.data.splits import split_timelines
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
-from llmrec.training.dataset import save_pairs
+from llmrec.training.dataset import save_examples
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
@@ -36,7 +36,7 @@ without = [name for name in arguments.without.split("|") if name]
 dataset = load_dataset(arguments.data).without_categories(without)
 
 # 2. Everybody's windows at the end of every tick, and the windows that decide.
-people, validation = seen_and_held_out(dataset, validated=arguments.validated)
+people, validation = split_timelines(dataset, validated=arguments.validated)
 people = people[: arguments.people]
 
 # 3. Counting, which readings are added to; and the text that the model sees.
@@ -44,7 +44,7 @@ prior = DecayedDirichlet().fit(validation)
 model = LanguageModel.load(arguments.model)
 codec = codec_for(dataset, model, template=arguments.template, budget=arguments.budget)
 
-manifest = save_pairs(
+manifest = save_examples(
     arguments.out,
     dataset,
     codec,

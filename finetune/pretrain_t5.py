@@ -17,19 +17,19 @@ from pathlib import Path
 
 import torch
 
-from llmrec.data.files import write_text
-from llmrec.language.heads import Readout
+from llmrec.data.files import atomic_write_text
+from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
-from llmrec.training.batches import Examples
+from llmrec.training.batches import TimelineBatches
 from llmrec.training.config import load_config
 from llmrec.training.loop import train
 from llmrec.training.pretrain import (
-    NEW,
-    PooledExamples,
-    SeveralLogs,
-    pairs_of,
-    pooled_validation,
-    texts_of,
+    NEW_MODELS,
+    MultiDatasetBatches,
+    MultiDatasetModel,
+    examples_for,
+    multi_dataset_validation,
+    training_texts,
 )
 from llmrec.training.run import check_layers
 from llmrec.training.trainer import check_device
@@ -40,14 +40,14 @@ check_device(config)
 out = Path(config.out)
 
 # 1. Timelines of each log; those that are on disk already are read.
-pairs = {log: pairs_of(config, log) for log in config.data.split()}
+pairs = {log: examples_for(config, log) for log in config.data.split()}
 
 # 2. The model to start from: a new one has a vocabulary of the logs' own texts.
 start = config.model
-if new_model := NEW.get(start):
+if new_model := NEW_MODELS.get(start):
     start = str(out / "start")
     if not (Path(start) / "model.safetensors").exists():
-        texts = [text for _, parts in pairs.values() for text in texts_of(parts)]
+        texts = [text for _, parts in pairs.values() for text in training_texts(parts)]
         untrained, tokenizer = new_model(texts, seed=config.seed)
         tokenizer.save_pretrained(start)
         untrained.save_pretrained(start)
@@ -58,37 +58,37 @@ print(f"{model.model.num_parameters():,} parameters, {len(model.tokenizer):,} pi
 # 3. One readout for all logs, and examples of each.
 torch.manual_seed(config.seed)
 width = model.model.get_input_embeddings().weight.shape[1]
-several = SeveralLogs(
+several = MultiDatasetModel(
     model,
-    Readout(width, config.readout_rank).to(model.model.device),
+    CategoryHead(width, config.head_rank).to(model.model.device),
     {log: manifest.labels for log, (manifest, _) in pairs.items()},
     line_weight=config.line_weight,
 )
 size, seed = config.batch_positions, config.seed
 training = {
-    log: Examples(
+    log: TimelineBatches(
         parts["train"],
         model,
         batch_positions=size,
         line_share=config.line_share,
         labels=manifest.labels,
-        renamed=config.renamed,
+        renamed=config.label_renaming,
         seed=seed,
     )
     for log, (manifest, parts) in pairs.items()
 }
 held_out = {
-    log: Examples(parts["validation"], model, batch_positions=2 * size)
+    log: TimelineBatches(parts["validation"], model, batch_positions=2 * size)
     for log, (_, parts) in pairs.items()
 }
 
 # 4. Train; the parameters of least mean validation log-loss are kept.
-validate = pooled_validation(several, held_out)
-history = train(several, PooledExamples(training, seed), validate, config, out / "run")
+validate = multi_dataset_validation(several, held_out)
+history = train(several, MultiDatasetBatches(training, seed), validate, config, out / "run")
 
 # 5. The base model, and its readout beside it.
 model.model.save_pretrained(out / "model")
 model.tokenizer.save_pretrained(out / "model")
 several.readout.save(out / "model")
-write_text(out / "model" / "pretraining.json", json.dumps(history.metrics, indent=1))
+atomic_write_text(out / "model" / "pretraining.json", json.dumps(history.metrics, indent=1))
 print(f"{history.metrics}\nsaved to {out / 'model'}: finetune/lora.py --model {out / 'model'}")

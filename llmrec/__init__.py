@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
     from llmrec.language.codec import Codec
     from llmrec.language.model import LanguageModel
-    from llmrec.ranking.edit_parser import parse_edited, parse_wishes
+    from llmrec.ranking.edit_parser import parse_description_edits, parse_edits
     from llmrec.ranking.edits import Edit
     from llmrec.ranking.rank import rank
 
@@ -43,8 +43,8 @@ _HOMES = {
     "evaluate": "llmrec.evaluation.evaluator",
     "load_dataset": "llmrec.data.readers",
     "make_windows": "llmrec.data.windows",
-    "parse_edited": "llmrec.ranking.edit_parser",
-    "parse_wishes": "llmrec.ranking.edit_parser",
+    "parse_description_edits": "llmrec.ranking.edit_parser",
+    "parse_edits": "llmrec.ranking.edit_parser",
     "rank": "llmrec.ranking.rank",
 }
 
@@ -65,8 +65,8 @@ __all__ = [
     "evaluate",
     "load_dataset",
     "make_windows",
-    "parse_edited",
-    "parse_wishes",
+    "parse_description_edits",
+    "parse_edits",
     "rank",
 ]
 

@@ -2,58 +2,56 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.data.calendar import INSTANT, as_time
+from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import write_text
-from llmrec.data.periods import History, Window, events_before, make_histories
+from llmrec.data.periods import History, Window, make_histories, truncate_log
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import draw
-from llmrec.data.windows import latest_windows
+from llmrec.data.splits import sample_windows
+from llmrec.data.windows import last_period_windows
 from llmrec.engine_config import (
     CALIBRATION_FILE,
     SETTINGS_FILE,
     EngineSettings,
-    fitted_on,
-    left_out,
+    fitted_dataset,
     load_forecaster,
-    settings_behind,
-    titles_scorer,
-    written_for,
+    resolve_settings,
+    title_scorers,
+    uncalibrated_warning,
+    with_adapter_prompt,
 )
 from llmrec.errors import DataError
 from llmrec.explain.counterfactual import WhyNot, why_not
-from llmrec.explain.describe import described, spoken
-from llmrec.explain.explanation import Explanation, explain
-from llmrec.explain.item import explain_item, worded
+from llmrec.explain.describe import describe_from_claims, describe_with_model
+from llmrec.explain.explanation import Explanation, explain_ranked_item
+from llmrec.explain.item import explain_item, reword
 from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import AdapterAbout
+from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.calibrated_rerank import calibrated
+from llmrec.ranking.calibrated_rerank import rerank_calibrated
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.fitting import build_blend, fit_ranking
-from llmrec.ranking.rank import Ranking, Rerank, rank, ranks_again
-from llmrec.ranking.registry import name_of
-from llmrec.session import POOL, Recommendation
-from llmrec.types import Repeat
+from llmrec.ranking.rank import Ranking, Reranker, make_reranker, rank
+from llmrec.ranking.registry import registered_name
+from llmrec.session import CALIBRATION_POOL, Recommendation
+from llmrec.types import RepeatPolicy
 
 if TYPE_CHECKING:
     from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
 
 
-ADAPTER = "adapter"  # the folder inside an engine's
+ADAPTER_FOLDER = "adapter"  # the folder inside an engine's
 
 
 class InterestEngine:
@@ -82,10 +80,10 @@ class InterestEngine:
         blend: Blend,
         settings: EngineSettings,
         *,
-        write: bool = True,
+        describe: bool = True,
         at_hand: Calibration | None = None,
     ) -> None:
-        self.dataset, self.cutoff, self.write = dataset, cutoff, write
+        self.dataset, self.cutoff, self.describe = dataset, cutoff, describe
         self.forecaster, self.blend, self.settings = forecaster, blend, settings
         self._at_hand, self._built = at_hand, blend
 
@@ -135,30 +133,32 @@ class InterestEngine:
         DataError
             If an engine's folder is broken, or was fitted on what lies after the cutoff.
         """
-        data = data or fitted_on(name)
+        data = data or fitted_dataset(name)
         dataset = load_dataset(data) if isinstance(data, str) else data
-        end = dataset.log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
-        dataset = replace(dataset, log=events_before(dataset.log, end))
-        settings, folder = settings_behind(name, dataset, end, refit)
+        end = dataset.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
+        dataset = replace(dataset, log=truncate_log(dataset.log, end))
+        settings, folder = resolve_settings(name, dataset, end, refit)
         if loading.get("adapter"):
             loading["adapter"] = Path(loading["adapter"])
-            settings = replace(written_for(settings, loading["adapter"]), adapter=ADAPTER)
+            settings = replace(
+                with_adapter_prompt(settings, loading["adapter"]), adapter=ADAPTER_FOLDER
+            )
         elif settings.adapter and folder is not None:
             loading["adapter"] = folder / settings.adapter
         else:
-            settings = written_for(settings, Path(settings.model))  # a merged model
+            settings = with_adapter_prompt(settings, Path(settings.model))  # a merged model
         loading.setdefault("dtype", settings.precision)
         calibrated = None if refit else folder
         forecaster, at_hand = load_forecaster(dataset, settings, calibrated, loading)
-        titles = titles_scorer(forecaster)
+        titles = title_scorers(forecaster)
         if not titles:
             settings = settings.without_titles()
         ranked = settings if forecaster.calibration else settings.without_titles()
         blend = build_blend(dataset, end, ranked.blend, titles)
         if not refit and forecaster.calibration is None and (at_hand or titles):
-            why = left_out(forecaster, settings, refused=at_hand is not None)
+            why = uncalibrated_warning(forecaster, settings, refused=at_hand is not None)
             warnings.warn(why, stacklevel=2)
-        return cls(dataset, end, forecaster, blend, settings, write=write, at_hand=at_hand)
+        return cls(dataset, end, forecaster, blend, settings, describe=write, at_hand=at_hand)
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
@@ -177,9 +177,11 @@ class InterestEngine:
     def forecast_many(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast many; each is what `forecast` gives."""
         forecasts = self.forecaster.forecast(histories)
-        if self.write:
-            return spoken(self.forecaster.model, self.forecaster.codec, histories, forecasts)
-        return [described(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+        if self.describe:
+            return describe_with_model(
+                self.forecaster.model, self.forecaster.codec, histories, forecasts
+            )
+        return [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
 
     def rank(
         self,
@@ -189,7 +191,7 @@ class InterestEngine:
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
-        repeat: Repeat | None = None,
+        repeat: RepeatPolicy | None = None,
     ) -> Ranking:
         """Rank the catalog for a user: the k best items with the parts of their scores."""
         history = self._as_history(user)
@@ -212,7 +214,7 @@ class InterestEngine:
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
-        repeat: Repeat | None = None,
+        repeat: RepeatPolicy | None = None,
         calibrate: float = 0,
         in_model_words: bool = False,
     ) -> list[Recommendation]:
@@ -224,34 +226,34 @@ class InterestEngine:
             A forecast at hand, so that it is not made again.
         edits
             Changes to the forecast before the list is made; items of muted categories are left out.
-            Those that a text asks for are ``parse_wishes(text, catalog, engine.cutoff).edits``.
+            Those that a text asks for are ``parse_edits(text, catalog, engine.cutoff).edits``.
         strength
             How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
         calibrate
             How far the list's mix of categories follows the (edited) forecast's, in [0, 1]: 0 lists
-            by score alone, 1 by the mix alone; see `llmrec.ranking.calibrated`. No score changes
-            by it, and `effect`, `why_not` and `explain` are about the list by score alone.
+            by score alone, 1 by the mix alone; see `llmrec.ranking.calibrated_rerank`. No score
+            changes by it, and `effect`, `why_not` and `explain` are about the list by score alone.
         in_model_words
             Whether the model words the reasons, among true sentences; where its words do not hold,
             they are not shown and ``explanation.refused`` says so. `wording_note` sums that up.
         """
         history = self._as_history(user)
         forecast = forecast or self.forecast(history)
-        n_ranked = max(k, POOL) if calibrate else k
+        n_ranked = max(k, CALIBRATION_POOL) if calibrate else k
         ranking = self.rank(
             history, n_ranked, forecast=forecast, edits=edits, strength=strength, repeat=repeat
         )
         if calibrate:
             edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
-            ranking = calibrated(ranking, edited, history.catalog, k, calibrate)
+            ranking = rerank_calibrated(ranking, edited, history.catalog, k, calibrate)
         explanations = [
             explain_item(ranking, int(position), history, forecast, edits)
             for position in np.flatnonzero(~ranking.muted)
         ]
         if in_model_words:
-            explanations = worded(self.forecaster.model, explanations)
+            explanations = reword(self.forecaster.model, explanations)
         return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
 
     def effect(
@@ -261,7 +263,7 @@ class InterestEngine:
         *,
         forecast: Forecast | None = None,
         strength: float | None = None,
-        repeat: Repeat | None = None,
+        repeat: RepeatPolicy | None = None,
     ) -> EditEffect:
         """Say what edits, and another strength, will do; its `verify` then ranks with them.
 
@@ -278,13 +280,8 @@ class InterestEngine:
         """
         history = self._as_history(user)
         forecast, repeat = forecast or self.forecast(history), repeat or self.dataset.repeat
-        asked = self.blend.asked([history])
-
-        def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
-            again = ranks_again(history, forecast, asked, strength=strength, repeat=repeat)
-            return again(edits)
-
         fitted = self.settings.strength
+        rerank = make_reranker(history, forecast, self.blend, strength=fitted, repeat=repeat)
         return predict_effect(forecast, edits, history, rerank, fitted, strength)
 
     def why_not(
@@ -296,7 +293,7 @@ class InterestEngine:
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
-        repeat: Repeat | None = None,
+        repeat: RepeatPolicy | None = None,
     ) -> WhyNot:
         """Say why an item is not among the k best, and the smallest edit that would list it.
 
@@ -322,7 +319,7 @@ class InterestEngine:
         forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
-        repeat: Repeat | None = None,
+        repeat: RepeatPolicy | None = None,
         in_model_words: bool = False,
     ) -> Explanation:
         """Explain one item: statements, evidence, the split of its score, and what would move it.
@@ -348,9 +345,9 @@ class InterestEngine:
         item = catalog.item_index(item_id)
         forecast = forecast or self.forecast(history)
         rerank = self._ranks_again(history, forecast, strength, repeat)
-        found = explain(item, rerank, k, history, forecast, edits)
+        found = explain_ranked_item(item, rerank, k, history, forecast, edits)
         if in_model_words and found.item:
-            (item_worded,) = worded(self.forecaster.model, [found.item])
+            (item_worded,) = reword(self.forecaster.model, [found.item])
             return replace(found, item=item_worded)
         return found
 
@@ -372,7 +369,7 @@ class InterestEngine:
             As many windows, drawn at random; None: all.
         leave_out
             Says of a window that it is not to be used: an adapter may have learned from it. See
-            `llmrec.training.pairs.learned_from`.
+            `llmrec.training.dataset.learned_from`.
 
         Raises
         ------
@@ -381,21 +378,21 @@ class InterestEngine:
             after the start of one and nothing says which to leave out; nothing has changed then.
         """
         from llmrec.forecasters.calibration import MIN_WINDOWS
-        from llmrec.forecasters.llm import ForetoldTitles
+        from llmrec.forecasters.llm import TitleForecaster
 
-        found = latest_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
+        found = last_period_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
         kept = [window for window in found if leave_out is None or not leave_out(window)]
-        windows = draw(kept, n_windows, seed)
+        windows = sample_windows(kept, n_windows, seed)
         if leave_out is None:
             _check_not_learned_from(windows, self._about(), self.dataset.name)
         forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
-        if forecaster.model.memory is not None and len(windows) >= MIN_WINDOWS:
-            titles = ForetoldTitles(forecaster.model, forecaster.codec, counting).fit(windows)
+        if forecaster.model.title_embeddings is not None and len(windows) >= MIN_WINDOWS:
+            titles = TitleForecaster(forecaster.model, forecaster.codec, counting).fit(windows)
             forecaster.prior = titles if titles.share else counting
             self.settings = replace(self.settings, titles=titles.share)
         forecaster.fit(windows)
         self.settings = replace(self.settings, precision=forecaster.model.precision)
-        if scorer := titles_scorer(forecaster):
+        if scorer := title_scorers(forecaster):
             blend, strength = fit_ranking(self.dataset, windows, forecaster, scorer)
             self.settings = replace(self.settings, blend=blend, strength=strength)
             self.blend = self._built = build_blend(self.dataset, self.cutoff, blend, scorer)
@@ -423,7 +420,7 @@ class InterestEngine:
         own = folder / settings.adapter
         if settings.adapter and own.absolute() != Path(self.forecaster.model.adapter).absolute():
             shutil.copytree(self.forecaster.model.adapter, own, dirs_exist_ok=True)
-        write_text(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=1))
+        settings.save(folder / SETTINGS_FILE)
         if calibration is not None:
             calibration.save(folder / CALIBRATION_FILE)
 
@@ -431,7 +428,7 @@ class InterestEngine:
         """Give the weights of the blend by the names that settings have for its scorers."""
         if self.blend is self._built:
             return self.settings.blend
-        named = [name_of(scorer) for scorer in self.blend.scorers]
+        named = [registered_name(scorer) for scorer in self.blend.scorers]
         strange = [shown for shown, name in zip(self.blend.names, named, strict=True) if not name]
         if strange:
             raise DataError(
@@ -440,18 +437,20 @@ class InterestEngine:
             )
         return {name: w for name, w in zip(named, self.blend.weights, strict=True) if name}
 
-    def _about(self) -> AdapterAbout | None:
+    def _about(self) -> AdapterMetadata | None:
         """Give what the adapter says of itself, if there is one."""
-        return AdapterAbout.find(Path(self.forecaster.model.adapter or self.settings.model))
+        return AdapterMetadata.load_if_present(
+            Path(self.forecaster.model.adapter or self.settings.model)
+        )
 
     def _ranks_again(
         self,
         history: History,
         forecast: Forecast,
         strength: float | None,
-        repeat: Repeat | None,
-    ) -> Rerank:
-        return ranks_again(
+        repeat: RepeatPolicy | None,
+    ) -> Reranker:
+        return make_reranker(
             history,
             forecast,
             self.blend,
@@ -464,12 +463,12 @@ class InterestEngine:
 
 
 def _check_not_learned_from(
-    windows: Sequence[Window], about: AdapterAbout | None, dataset: str
+    windows: Sequence[Window], about: AdapterMetadata | None, dataset: str
 ) -> None:
     """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
     if about is None or about.dataset != dataset:
         return
-    seen = sum(window.history.cutoff < as_time(about.cutoff) for window in windows)
+    seen = sum(window.history.cutoff < to_datetime64(about.cutoff) for window in windows)
     if seen:
         raise DataError(
             f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "

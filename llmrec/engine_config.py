@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.data.calendar import INSTANT, PeriodLength, as_time
+from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import events_before
-from llmrec.data.splits import draw
-from llmrec.data.windows import latest_windows
+from llmrec.data.files import atomic_write_text
+from llmrec.data.periods import truncate_log
+from llmrec.data.splits import sample_windows
+from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import AdapterAbout
-from llmrec.ranking.fitting import LEAST_WINDOWS, fit_ranking
-from llmrec.ranking.registry import FORETOLD
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.ranking.fitting import MIN_FIT_WINDOWS, fit_ranking
+from llmrec.ranking.registry import LM_SCORER
+from llmrec.versions import FIRST_VERSION, SCORERS, __version__, renamed_keys, unknown_keys
 
 if TYPE_CHECKING:
     from llmrec.forecasters.calibration import Calibration
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-ALONE = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
+FALLBACK_BLEND = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class EngineSettings:
     counting
         Fields of `DecayedDirichlet`.
     blend
-        Name of a scorer, see `llmrec.ranking.named`, to its weight; those of 0 are not built.
+        Name of a scorer, see `llmrec.ranking.registry`, to its weight; those of 0 are not built.
     strength
         How hard the forecast tilts the ranking (0: not at all).
     titles
-        How far the titles that the model foretells are trusted, see `ForetoldTitles`.
+        How far the titles that the model foretells are trusted, see `TitleForecaster`.
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
     precision
@@ -79,11 +81,18 @@ class EngineSettings:
         """Read settings; DataError names an unknown field or broken JSON."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**values)
-        except (OSError, ValueError, TypeError) as error:
+            version = values.pop("version", FIRST_VERSION)
+            if unknown := unknown_keys(values, (one.name for one in fields(cls)), version):
+                raise ValueError(unknown)
+            return cls(**values | {"blend": renamed_keys(values.get("blend", {}), SCORERS)})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error
 
-    def untuned(self, model: str) -> EngineSettings:
+    def save(self, path: Path) -> None:
+        """Write the settings, and which version of this package wrote them."""
+        atomic_write_text(path, json.dumps({"version": __version__} | asdict(self), indent=1))
+
+    def without_adapter(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""
         plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
         if not self.adapter:
@@ -92,19 +101,19 @@ class EngineSettings:
 
     def without_titles(self) -> EngineSettings:
         """Give the same for a model that foretells no titles, or is not trusted with them."""
-        kept = {name: weight for name, weight in self.blend.items() if name != FORETOLD}
-        return replace(self, titles=0.0, blend=kept if any(kept.values()) else ALONE)
+        kept = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
+        return replace(self, titles=0.0, blend=kept if any(kept.values()) else FALLBACK_BLEND)
 
-    def hold_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
+    def valid_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
         """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
-        if not self.fitted_before or as_time(self.fitted_before) > cutoff:
+        if not self.fitted_before or to_datetime64(self.fitted_before) > cutoff:
             return False
         if self.period != dataset.period:
             return False
-        return events_before(dataset.log, self.fitted_before).fingerprint == self.data
+        return truncate_log(dataset.log, self.fitted_before).fingerprint == self.data
 
 
-def shipped_folder(dataset: str) -> Path:
+def bundled_engine(dataset: str) -> Path:
     """Where the package keeps the fitted engine of an embedded log; of others it has none."""
     return Path(str(resources.files("llmrec"))) / "engines" / Path(dataset).name
 
@@ -116,29 +125,29 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
         "dataset": dataset.name,
         "period": dataset.period,
         "data": log.fingerprint,
-        "fitted_before": str(log.timestamp.max() + INSTANT),
+        "fitted_before": str(log.timestamp.max() + MILLISECOND),
     }
-    latest = latest_windows(log, catalog, dataset.period)
-    if len(latest) < LEAST_WINDOWS:
+    latest = last_period_windows(log, catalog, dataset.period)
+    if len(latest) < MIN_FIT_WINDOWS:
         events = PeriodLength.parse(dataset.period).unit == "events"
         mix = {"mix": "all" if events else "last period"}
-        return EngineSettings(counting=mix, blend=ALONE, **about)
+        return EngineSettings(counting=mix, blend=FALLBACK_BLEND, **about)
     counting = DecayedDirichlet().fit(latest)
-    blend, strength = fit_ranking(dataset, draw(latest, 500), counting)
+    blend, strength = fit_ranking(dataset, sample_windows(latest, 500), counting)
     return EngineSettings(counting=counting.to_dict(), blend=blend, strength=strength, **about)
 
 
-def fitted_on(name: str) -> str:
+def fitted_dataset(name: str) -> str:
     """Name the log that an engine's folder was fitted on; of anything else the default one."""
     file = Path(name) / SETTINGS_FILE
     return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
 
 
-def settings_behind(
+def resolve_settings(
     name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
 ) -> tuple[EngineSettings, Path | None]:
     """Find or fit the settings behind a name, and the engine's folder if there is one."""
-    own, shipped = Path(name), shipped_folder(dataset.name)
+    own, shipped = Path(name), bundled_engine(dataset.name)
     if (own / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(own / SETTINGS_FILE)
         if refit:
@@ -147,7 +156,7 @@ def settings_behind(
                 fit_settings(dataset), **{field: getattr(settings, field) for field in kept}
             )
             return fitted, own
-        if settings.fitted_before and as_time(settings.fitted_before) > cutoff:
+        if settings.fitted_before and to_datetime64(settings.fitted_before) > cutoff:
             raise DataError(
                 f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
                 f"cutoff {cutoff}. Give a later cutoff, or refit=True."
@@ -155,15 +164,15 @@ def settings_behind(
         return settings, own
     if not refit and (shipped / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(shipped / SETTINGS_FILE)
-        if settings.hold_for(dataset, cutoff):
+        if settings.valid_for(dataset, cutoff):
             own_model = settings.model == name
-            return (settings, shipped) if own_model else (settings.untuned(name), None)
+            return (settings, shipped) if own_model else (settings.without_adapter(name), None)
     return replace(fit_settings(dataset), model=name), None
 
 
-def written_for(settings: EngineSettings, tuned: Path) -> EngineSettings:
+def with_adapter_prompt(settings: EngineSettings, tuned: Path) -> EngineSettings:
     """Write prompts like those that an adapter, or a merged model, was trained on."""
-    about = AdapterAbout.find(tuned)
+    about = AdapterMetadata.load_if_present(tuned)
     if about is None:
         return settings
     budget = int(about.config.get("budget", settings.budget))
@@ -178,42 +187,44 @@ def load_forecaster(
 ) -> tuple[LLMForecaster, Calibration | None]:
     """Load the model and the folder's calibration, and use this if it is of that very model."""
     from llmrec.forecasters.calibration import Calibration
-    from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
+    from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
     from llmrec.language.codec import codec_for
     from llmrec.language.model import LanguageModel
 
     model = LanguageModel.load(settings.model, **loading)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    if about := AdapterAbout.find(Path(model.adapter or settings.model)):
-        about.check(model.base_fingerprint, codec.labels, codec.template)
+    if about := AdapterMetadata.load_if_present(Path(model.adapter or settings.model)):
+        about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
     if calibrated is None or not (calibrated / CALIBRATION_FILE).is_file():
         return LLMForecaster(model, codec, prior), None
     at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
     if at_hand.model != model.fingerprint:
         why = "the calibration at hand is of another model or precision"
-        return LLMForecaster(model, codec, prior, uncalibrated=why), at_hand
-    if settings.titles and model.memory is not None:
-        prior = ForetoldTitles(model, codec, prior, settings.titles)
+        return LLMForecaster(model, codec, prior, fallback_reason=why), at_hand
+    if settings.titles and model.title_embeddings is not None:
+        prior = TitleForecaster(model, codec, prior, settings.titles)
     return LLMForecaster(model, codec, prior, at_hand), at_hand
 
 
-def titles_scorer(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
+def title_scorers(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
     """Give the model as a scorer of items, by its name in settings, if it foretells titles."""
-    from llmrec.ranking.lm_scorer import ForetoldItems
+    from llmrec.ranking.lm_scorer import LMItemScorer
 
-    if forecaster.model.memory is None:
+    if forecaster.model.title_embeddings is None:
         return {}
-    return {FORETOLD: ForetoldItems(forecaster.model, forecaster.codec)}
+    return {LM_SCORER: LMItemScorer(forecaster.model, forecaster.codec)}
 
 
-def left_out(forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool) -> str:
+def uncalibrated_warning(
+    forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool
+) -> str:
     """Say what of an uncalibrated model is left out, and the way out."""
     model = forecaster.model
     titles = f"the titles that {model.name} foretells"
     if not refused:
         return f"nothing says how far to trust {titles}: without them until engine.fit() is called."
-    lost = "its reading" + f" and {titles}" * (model.memory is not None)
+    lost = "its reading" + f" and {titles}" * (model.title_embeddings is not None)
     precision = "float32" if settings.precision == "auto" else settings.precision
     how = f", say with dtype={precision!r}" * (precision != model.precision)
     return (

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from llmrec.data.periods import History
 
 
-Kind = Literal["rising", "fading", "steady", "new", "returning"]
-KINDS: tuple[Kind, ...] = ("rising", "fading", "steady", "new", "returning")
+StatementKind = Literal["rising", "fading", "steady", "new", "returning"]
+STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new", "returning")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Statement:
         is the evidence).
     """
 
-    kind: Kind
+    kind: StatementKind
     category: int
     change: float
     event_ids: tuple[int, ...] = ()

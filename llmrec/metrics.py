@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import shares_of
+from llmrec.data.counts import row_shares
 from llmrec.types import FloatArray, IntArray
 
-DRAWS_AT_ONCE = 64  # bootstrap draws that are counted together
+DRAWS_PER_BATCH = 64  # bootstrap draws that are counted together
 
 
 def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
@@ -114,7 +114,7 @@ def false_retention(
     return _ratio(kept, np.where(faded, shares, 0.0).sum(axis=1))
 
 
-def realised_drift(past: FloatArray, targets: FloatArray) -> FloatArray:
+def realized_drift(past: FloatArray, targets: FloatArray) -> FloatArray:
     """(n,) JSD between the mix of the whole history and the target's; NaN if one is empty."""
     return jsd(_shares(past), targets)
 
@@ -160,7 +160,7 @@ def skill(loss: FloatArray, persistence: FloatArray) -> FloatArray:
     return np.asarray(1 - _ratio(loss, persistence))
 
 
-def share_captured(captured: FloatArray, whole: FloatArray) -> FloatArray:
+def drift_captured(captured: FloatArray, whole: FloatArray) -> FloatArray:
     """Drift captured: (L(persistence) - L) / (L(persistence) - L(informed)), of two mean gains.
 
     NaN where the informed reference is no better than persistence.
@@ -197,8 +197,8 @@ def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> Fl
     known = ~np.isnan(values)
     columns = np.concatenate((np.where(known, values, 0.0), known), axis=1)
     sums = []
-    for start in range(0, draws, DRAWS_AT_ONCE):  # memory does not grow with the draws
-        size = min(DRAWS_AT_ONCE, draws - start)
+    for start in range(0, draws, DRAWS_PER_BATCH):  # memory does not grow with the draws
+        size = min(DRAWS_PER_BATCH, draws - start)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
         sums.append(times.astype(np.float64) @ columns)
@@ -217,10 +217,10 @@ def bootstrap_interval(
     if not len(values):
         return float("nan"), float("nan"), float("nan")
     means = resampled_means(values[:, None], draws, seed)
-    return float(values.mean()), *interval(means, level)
+    return float(values.mean()), *percentile_interval(means, level)
 
 
-def interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
     """Central percentile interval of bootstrap draws; unknown ones (NaN) are left out."""
     known = draws[~np.isnan(draws)]
     if not len(known):
@@ -241,10 +241,10 @@ def _shares(targets: FloatArray) -> FloatArray:
     return shares
 
 
-def mean_loss(category_weights: FloatArray, targets: FloatArray) -> float:
+def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
     """Mean log-loss per event of positive (n, n_categories) weights, for choosing among fits.
 
     A target (of counts) without events adds 0; `log_loss` is the judge's,
     user by user.
     """
-    return float(-(shares_of(targets) * np.log(category_weights)).sum(axis=1).mean())
+    return float(-(row_shares(targets) * np.log(category_weights)).sum(axis=1).mean())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llmrec.explain.item import ItemExplanation
 
-POOL = 1_000  # best items by score, of which a calibrated list is chosen
+CALIBRATION_POOL = 1_000  # best items by score, of which a calibrated list is chosen
 
 
 @dataclass(frozen=True)

@@ -14,4 +14,4 @@ TimeArray = npt.NDArray[np.datetime64]
 
 BoolArray = npt.NDArray[np.bool_]
 
-Repeat = Literal["allow", "exclude"]
+RepeatPolicy = Literal["allow", "exclude"]

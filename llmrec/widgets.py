@@ -17,16 +17,22 @@ from llmrec.data.periods import History
 from llmrec.engine import InterestEngine
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
-from llmrec.ranking.edit_parser import sentences
+from llmrec.ranking.edit_parser import edit_sentences
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.effects import NOTHING, EditEffect, moves, strength_change, verdict
+from llmrec.ranking.effects import (
+    NOTHING_LISTED,
+    EditEffect,
+    outcome_verdict,
+    rank_changes,
+    strength_text,
+)
 from llmrec.ranking.rank import MAX_STRENGTH
 
-HIGHEST = 4.0  # times as much of a category
+MAX_SLIDER_FACTOR = 4.0  # times as much of a category
 STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a slider can go back
 
 
-class Sliders:
+class EditSliders:
     """A slider and a lock a category, a slider for the tilt, and the list, ranked as they move.
 
     Where no kernel runs, the cell's output shows the list as it last was when the cell ran.
@@ -60,7 +66,7 @@ class Sliders:
         self._forecast = forecast or engine.forecast(self._history)
         names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
         fitted = engine.settings.strength
-        self.factors = {name: _slider(name, 1.0, HIGHEST, STEP) for name in names}
+        self.factors = {name: _slider(name, 1.0, MAX_SLIDER_FACTOR, STEP) for name in names}
         self.locks = {name: _lock() for name in names}
         highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
         self.strength = _slider("tilt", fitted, highest, STRENGTH_STEP)
@@ -121,18 +127,18 @@ def _lock() -> Any:
 def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
     """Rank with the edits, and give what the page names."""
     outcome, catalog = effect.verify(k), effect.catalog
-    moved = moves(outcome)
+    moved = rank_changes(outcome)
     rows = [
         (rank, moved.get(item, ""), catalog.titles[item], ", ".join(catalog.categories_of(item)))
         for rank, item in enumerate(outcome.listed, start=1)
     ]
-    asked = [*sentences(tuple(effect.edits.values()), catalog), strength_change(effect)]
+    asked = [*edit_sentences(tuple(effect.edits.values()), catalog), strength_text(effect)]
     return {
         "asked": " ".join(filter(None, asked)) or "The list as forecast.",
         "rows": rows,
-        "nothing": NOTHING,
+        "nothing": NOTHING_LISTED,
         "gone": [catalog.titles[item] for item in outcome.left],
-        "verdict": verdict(effect, outcome),
+        "verdict": outcome_verdict(effect, outcome),
     }
 
 

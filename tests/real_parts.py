@@ -6,12 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from llmrec.data.embedded import PARTS
+from llmrec.data.embedded import EMBEDDED_PARTS
 
 
 def _installed() -> bool:
     try:
-        return all(version(part.distribution) for part in PARTS)
+        return all(version(part.distribution) for part in EMBEDDED_PARTS)
     except PackageNotFoundError:
         return False
 

@@ -10,8 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from llmrec import cli
-from llmrec.cli import options
-from llmrec.data.embedded import PARTS
+from llmrec.data.embedded import EMBEDDED_PARTS
 from llmrec.errors import LlmrecError
 from llmrec.language.model import LanguageModel
 from tests.forecasters.fakes import FakeModel
@@ -35,7 +34,7 @@ def table(tmp_path: Path) -> str:
 def test_forecast_draws_and_prints_and_writes_a_chart(table: str, tmp_path: Path) -> None:
     chart = tmp_path / "u001.png"
     shown = RUN.invoke(
-        options.app, ["forecast", "--user", "u001", "--data", table, "--chart", str(chart)]
+        cli.app, ["forecast", "--user", "u001", "--data", table, "--chart", str(chart)]
     )
     assert shown.exit_code == 0, shown.output
     assert "u001" in shown.output
@@ -43,7 +42,7 @@ def test_forecast_draws_and_prints_and_writes_a_chart(table: str, tmp_path: Path
 
 
 def test_forecast_as_json_is_json_and_nothing_else(table: str) -> None:
-    shown = RUN.invoke(options.app, ["forecast", "--user", "u001", "--data", table, "--json"])
+    shown = RUN.invoke(cli.app, ["forecast", "--user", "u001", "--data", table, "--json"])
     found = json.loads(shown.stdout)
     assert found["user_id"] == "u001"
     assert sum(found["category_weights"].values()) == pytest.approx(1)
@@ -52,10 +51,10 @@ def test_forecast_as_json_is_json_and_nothing_else(table: str) -> None:
 
 def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3", "--why-not", "i004"]
-    shown = RUN.invoke(options.app, arguments)
+    shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert shown.output.count("Title") >= 3
-    as_json = json.loads(RUN.invoke(options.app, [*arguments, "--json"]).stdout)
+    as_json = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     assert [item["rank"] for item in as_json["items"]] == [1, 2, 3]
     assert as_json["why_not"]
 
@@ -64,24 +63,24 @@ def test_recommend_sums_up_in_one_line_what_the_model_worded_and_what_did_not_ho
     table: str,
 ) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3"]
-    shown = RUN.invoke(options.app, [*arguments, "--in-model-words"])
+    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"])
     note = "0 of 3 reasons are in the model's words; 3 did not hold and are not shown."
     assert note in shown.output
-    assert "reasons are in" not in RUN.invoke(options.app, arguments).output
-    found = json.loads(RUN.invoke(options.app, [*arguments, "--in-model-words", "--json"]).stdout)
+    assert "reasons are in" not in RUN.invoke(cli.app, arguments).output
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--in-model-words", "--json"]).stdout)
     assert found["wording"] == note
     assert all(item["refused"] for item in found["items"])
 
 
 def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -> None:
     arguments = ["explain", "u001", "i004", "--data", table, "-k", "3"]
-    shown = RUN.invoke(options.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
+    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     for part in ("Title 4", "Evidence", "events of War", "The score, in parts", "What would"):
         assert part in shown.output
     assert "did not hold and is not shown" in shown.output
     assert max(map(len, shown.output.splitlines())) <= 80
-    found = json.loads(RUN.invoke(options.app, [*arguments, "--json"]).stdout)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     parts = (found["item"]["scorer_parts"], found["item"]["category_parts"])
     total = sum(sum(part.values()) for part in parts)
     assert total == pytest.approx(found["item"]["score"], abs=1e-9)
@@ -91,7 +90,7 @@ def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -
 def test_wishes_are_shown_with_their_effect_before_the_list_and_verified_after(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--mute", "war"]
     arguments += ["--wish", "twice as much drama, more foo, no horor"]
-    shown = RUN.invoke(options.app, arguments, env={"COLUMNS": "80"})
+    shown = RUN.invoke(cli.app, arguments, env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     told = [
         *("Understood", "No War.", "Twice as much Drama.", "“horor” was taken for Horror."),
@@ -107,7 +106,7 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--json"]
     arguments += ["--wish", "more drama; less comedies; keep action until March 2030"]
     arguments += ["--mute", "horror", "--until", "2031-01-01"]
-    found = json.loads(RUN.invoke(options.app, [*arguments, "--strength", "2"]).stdout)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--strength", "2"]).stdout)
     effect = found["effect"]
     assert effect["understood"] == [
         "No Horror until 1 January 2031.",
@@ -128,25 +127,23 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
 
 def test_why_not_is_answered_with_the_wishes(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--why-not", "i004"]
-    shown = RUN.invoke(options.app, [*arguments, "--mute", "war"])
+    shown = RUN.invoke(cli.app, [*arguments, "--mute", "war"])
     assert "Title 4 cannot be on the list: a category of it is muted." in shown.output
 
 
 def test_help_shows_wishes_apart_from_the_rest() -> None:
-    shown = RUN.invoke(options.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
+    shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
     rest, wishes = shown.output.split("Wishes: what should differ from the forecast")
     for option in ("--wish", "--description", "--mute", "--until", "--strength"):
         assert f" {option} " in wishes
     assert " --why-not " in rest
-    of_explain = RUN.invoke(
-        options.app, ["explain", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"}
-    )
+    of_explain = RUN.invoke(cli.app, ["explain", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
     assert of_explain.output.endswith(wishes)
 
 
 def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--mute", "war"]
-    shown = RUN.invoke(options.app, [*arguments, "--until", "2019-01-01"])
+    shown = RUN.invoke(cli.app, [*arguments, "--until", "2019-01-01"])
     assert "No War until 1 January 2019. It has ended and does nothing." in shown.output
 
 
@@ -171,7 +168,7 @@ def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
 def test_wishes_that_cannot_be_granted_are_named(
     table: str, options: list[str], message: str
 ) -> None:
-    shown = RUN.invoke(options.app, ["recommend", "--user", "u001", "--data", table, *options])
+    shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table, *options])
     assert isinstance(shown.exception, LlmrecError)
     assert message in str(shown.exception)
 
@@ -179,26 +176,26 @@ def test_wishes_that_cannot_be_granted_are_named(
 def test_a_list_that_nothing_is_left_for_is_told(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmrec.ranking.rank.possible_items", lambda *_: np.zeros(25, dtype=bool))
-    shown = RUN.invoke(options.app, ["recommend", "--user", "u001", "--data", table])
+    monkeypatch.setattr("llmrec.ranking.rank.rankable_items", lambda *_: np.zeros(25, dtype=bool))
+    shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table])
     assert "Nothing is left" in shown.output
 
 
 def test_an_item_is_named_by_its_title_as_well_as_by_its_id(table: str) -> None:
-    shown = RUN.invoke(options.app, ["explain", "u001", "tiTLE 4", "--data", table, "--json"])
+    shown = RUN.invoke(cli.app, ["explain", "u001", "tiTLE 4", "--data", table, "--json"])
     assert json.loads(shown.stdout)["item"]["item_id"] == "i004"
 
 
 def test_a_changed_list_is_explained_with_the_wishes_that_changed_it(table: str) -> None:
     arguments = ["explain", "u001", "i004", "--data", table, "--wish", "much more war"]
-    shown = RUN.invoke(options.app, arguments)
+    shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     told = ["Understood", "4 times as much War.", "What it will do", "Title 4", "The score, in pa"]
     places = [shown.output.index(text) for text in told]
     assert places == sorted(places)
-    found = json.loads(RUN.invoke(options.app, [*arguments, "--json"]).stdout)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     assert found["effect"]["understood"] == ["4 times as much War."]
-    plain = json.loads(RUN.invoke(options.app, [*arguments[:5], "--json"]).stdout)
+    plain = json.loads(RUN.invoke(cli.app, [*arguments[:5], "--json"]).stdout)
     assert found["item"]["forecast_shares"] == plain["item"]["forecast_shares"]
     assert found["item"]["edited_shares"]["War"] > plain["item"]["forecast_shares"]["War"]
 
@@ -207,39 +204,39 @@ def test_wishes_written_into_the_description_are_shown_and_applied(
     table: str, tmp_path: Path
 ) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3", "--json"]
-    description = json.loads(RUN.invoke(options.app, arguments).stdout)["description"]
+    description = json.loads(RUN.invoke(cli.app, arguments).stdout)["description"]
     edited = tmp_path / "edited.txt"
     edited.write_text(description + "no war, more foo", encoding="utf-8")
-    found = json.loads(RUN.invoke(options.app, [*arguments, "--description", str(edited)]).stdout)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--description", str(edited)]).stdout)
     assert found["effect"]["understood"] == ["No War."]
     assert [one["said"] for one in found["effect"]["not_understood"]] == ["more foo"]
     assert not any("War" in item["forecast_shares"] for item in found["items"])
     edited.write_text(description.replace(" ", "\n"), encoding="utf-8")
-    shown = RUN.invoke(options.app, [*arguments, "--description", str(edited)])
+    shown = RUN.invoke(cli.app, [*arguments, "--description", str(edited)])
     assert "no wish is written into the forecast's description" in str(shown.exception)
 
 
 def test_a_calibrated_list_says_that_it_is_mixed(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--calibrate", "0.9"]
-    shown = " ".join(RUN.invoke(options.app, [*arguments, "--mute", "war"]).output.split())
+    shown = " ".join(RUN.invoke(cli.app, [*arguments, "--mute", "war"]).output.split())
     assert "The list is mixed to follow the forecast (dial 0.9)" in shown
     assert "Left the list" not in shown
 
 
 def test_a_cutoff_beyond_the_end_of_the_log_is_remarked(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--json", "--cutoff"]
-    shown = RUN.invoke(options.app, [*arguments, "2030-01-01"])
+    shown = RUN.invoke(cli.app, [*arguments, "2030-01-01"])
     assert json.loads(shown.stdout)["items"]
     assert "The log ends on" in shown.stderr
     assert "starts on 1 Jan 2030" in shown.stderr
-    assert RUN.invoke(options.app, [*arguments, "2020-05-01"]).stderr == ""
+    assert RUN.invoke(cli.app, [*arguments, "2020-05-01"]).stderr == ""
 
 
 def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
     table: str, tmp_path: Path
 ) -> None:
     arguments = ["evaluate", "--data", table, "--forecasters", "LastPeriod,LLM", "--users", "55"]
-    shown = RUN.invoke(options.app, [*arguments, "--out", str(tmp_path / "report"), "--json"])
+    shown = RUN.invoke(cli.app, [*arguments, "--out", str(tmp_path / "report"), "--json"])
     rows = [row for row in json.loads(shown.stdout) if row["slice"] == "all"]
     assert {"DecayedDirichlet", "LLM on DecayedDirichlet"} <= {row["model"] for row in rows}
     assert {row["split"] for row in rows} == {"test 1", "test 2"}
@@ -253,24 +250,24 @@ def test_evaluate_without_the_llm_needs_no_model(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(LanguageModel, "load")
-    shown = RUN.invoke(options.app, ["evaluate", "--data", table, "--forecasters", "LastPeriod"])
+    shown = RUN.invoke(cli.app, ["evaluate", "--data", table, "--forecasters", "LastPeriod"])
     assert shown.exit_code == 0, shown.output
     assert "LastPeriod" in shown.output
 
 
 def test_an_unknown_forecaster_is_named_beside_those_there_are(table: str) -> None:
-    shown = RUN.invoke(options.app, ["evaluate", "--data", table, "--forecasters", "Oracle"])
+    shown = RUN.invoke(cli.app, ["evaluate", "--data", table, "--forecasters", "Oracle"])
     assert "no forecaster is called 'Oracle'; choose from LastPeriod" in str(shown.exception)
 
 
 def test_an_audit_says_what_was_lost(table: str) -> None:
     arguments = ["audit", "names", "--data", table, "--users", "55", "--json"]
-    shown = RUN.invoke(options.app, [*arguments, "--forecasters", "RidgeAutoregression,LLM"])
+    shown = RUN.invoke(cli.app, [*arguments, "--forecasters", "RidgeAutoregression,LLM"])
     rows = json.loads(shown.stdout)
     changes = {row["model"]: row["value"] for row in rows if row["metric"] == "log_loss_change"}
     assert changes["Mean"] == changes["RidgeAutoregression"] == 0
     assert changes["LLM x counting (a = 1)"] != 0  # it reads names
-    wrong = RUN.invoke(options.app, ["audit", "colours", "--data", table])
+    wrong = RUN.invoke(cli.app, ["audit", "colours", "--data", table])
     assert "no audit is called 'colours'; choose from order, names" in str(wrong.exception)
 
 
@@ -293,23 +290,21 @@ def test_forecasts_are_kept_and_scored_when_their_period_has_passed(
     early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
     people = ["--user", "u001", "--user", "u002"]
     arguments = ["forecast", *people, "--data", early, "--receipt", folder]
-    shown = RUN.invoke(options.app, arguments)
+    shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert "Receipt: " in shown.output
-    again = json.loads(RUN.invoke(options.app, [*arguments, "--json"]).stdout)
+    again = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     assert [one["user_id"] for one in again] == ["u001", "u002"]
     assert Path(again[0]["receipt"]).is_file()
-    pending = RUN.invoke(options.app, ["receipts", folder, "--data", early])
+    pending = RUN.invoke(cli.app, ["receipts", folder, "--data", early])
     assert "Not scored: 2 pending." in pending.output
-    found = json.loads(
-        RUN.invoke(options.app, ["receipts", folder, "--data", later, "--json"]).stdout
-    )
+    found = json.loads(RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--json"]).stdout)
     assert [one["user_id"] for one in found["receipts"]] == ["u001", "u002"]
     assert all(one["in_advance"] and one["same_past"] for one in found["receipts"])
     losses = [one["log_loss"] for one in found["receipts"]]
     (row,) = (row for row in found["record"] if row["metric"] == "log_loss")
     assert row["value"] == pytest.approx(sum(losses) / 2)
-    own = RUN.invoke(options.app, ["receipts", folder, "--data", later, "--user", "u002"])
+    own = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u002"])
     assert f"{losses[1]:.3f}" in own.output
     assert f"{losses[0]:.3f}" not in own.output
 
@@ -318,9 +313,9 @@ def test_receipts_fit_a_terminal_of_eighty_columns(
     later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
-    RUN.invoke(options.app, ["forecast", "--user", "u001", "--data", early, "--receipt", folder])
+    RUN.invoke(cli.app, ["forecast", "--user", "u001", "--data", early, "--receipt", folder])
     monkeypatch.setattr("llmrec.cli.render.console", Console(width=80, highlight=False))
-    shown = RUN.invoke(options.app, ["receipts", folder, "--data", later, "--user", "u001"])
+    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u001"])
     assert shown.exit_code == 0, shown.output
     for part in ("made in advance", "gain on the mean of the past", "on counting"):
         assert part in shown.output
@@ -331,12 +326,12 @@ def test_receipts_fit_a_terminal_of_eighty_columns(
 def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "kept")
     arguments = ["--user", "u001", "--data", table, "--cutoff", "2020-06-01", "--receipt", folder]
-    RUN.invoke(options.app, ["forecast", *arguments])
-    shown = RUN.invoke(options.app, ["receipts", folder, "--data", table])
+    RUN.invoke(cli.app, ["forecast", *arguments])
+    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", table])
     assert "made in hindsight: the log at hand reached beyond the cutoff" in shown.output
     other = tmp_path / "other.csv"
     frame(n_users=20, n_days=100).to_csv(other, index=False)
-    wrong = RUN.invoke(options.app, ["receipts", folder, "--data", str(other)])
+    wrong = RUN.invoke(cli.app, ["receipts", folder, "--data", str(other)])
     assert "Not scored: 1 other log." in wrong.output
     assert "made from 'small'" in wrong.output
     assert "--data" in wrong.output
@@ -344,21 +339,19 @@ def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
 
 def test_a_chart_of_several_people_is_refused(table: str) -> None:
     people = ["--user", "u001", "--user", "u002"]
-    shown = RUN.invoke(
-        options.app, ["forecast", *people, "--data", table, "--chart", "picture.png"]
-    )
+    shown = RUN.invoke(cli.app, ["forecast", *people, "--data", table, "--chart", "picture.png"])
     assert "a chart shows one person" in str(shown.exception)
 
 
 def test_datasets_names_every_licence() -> None:
-    rows = json.loads(RUN.invoke(options.app, ["datasets", "--json"]).stdout)
-    assert [row["name"] for row in rows] == [part.name for part in PARTS]
+    rows = json.loads(RUN.invoke(cli.app, ["datasets", "--json"]).stdout)
+    assert [row["name"] for row in rows] == [part.name for part in EMBEDDED_PARTS]
     assert all(row["licence"] for row in rows)
-    assert "smollm2-135m" in RUN.invoke(options.app, ["datasets"]).output
+    assert "smollm2-135m" in RUN.invoke(cli.app, ["datasets"]).output
 
 
 def test_env_says_what_a_bug_report_needs() -> None:
-    found = json.loads(RUN.invoke(options.app, ["env", "--json"]).stdout)
+    found = json.loads(RUN.invoke(cli.app, ["env", "--json"]).stdout)
     assert {"python", "torch", "transformers", "cache", "device"} <= set(found)
 
 
@@ -374,6 +367,6 @@ def test_an_error_of_ours_is_one_line_and_exit_status_one(
 
 def test_a_chart_of_an_unknown_kind_is_refused(table: str) -> None:
     arguments = ["forecast", "--user", "u001", "--data", table, "--chart", "picture.gif"]
-    shown = RUN.invoke(options.app, arguments)
+    shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code != 0
     assert "gif" in str(shown.exception)

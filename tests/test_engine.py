@@ -18,14 +18,14 @@ from llmrec.data.readers import read_table
 from llmrec.engine_config import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings, fit_settings
 from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
-from llmrec.language.adapters import AdapterAbout
+from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.calibrated_rerank import divergence
-from llmrec.ranking.edit_parser import parse_wishes
+from llmrec.ranking.calibrated_rerank import smoothed_kl
+from llmrec.ranking.edit_parser import parse_edits
 from llmrec.ranking.item_item import Ease, ItemToItem
-from llmrec.ranking.lm_scorer import ForetoldItems
-from llmrec.ranking.registry import FORETOLD, fitted_scorer
+from llmrec.ranking.lm_scorer import LMItemScorer
+from llmrec.ranking.registry import LM_SCORER, build_scorer
 from llmrec.types import FloatArray
 from tests.forecasters.fakes import FakeModel
 from tests.ranking.fakes import Foretelling
@@ -53,13 +53,14 @@ class Teller(FakeModel):
 
     def __init__(self) -> None:
         teller = Foretelling([f"Title {item}" for item in range(25)])
-        self.memory, self.encode, self.foretell = teller.memory, teller.encode, teller.foretell  # type: ignore[method-assign]
+        self.title_embeddings, self.encode = teller.title_embeddings, teller.encode  # type: ignore[method-assign]
+        self.title_probabilities = teller.title_probabilities  # type: ignore[method-assign]
 
 
 def merged(folder: Path, dataset: Dataset, *, cutoff: str) -> str:
     """Write what a merged model says of itself: what it learned from, and until when."""
     names = dataset.catalog.categories
-    about = AdapterAbout(
+    about = AdapterMetadata(
         base_model="fake",
         base_fingerprint="fake",
         labels=names,
@@ -111,7 +112,7 @@ def test_a_calibrated_list_nears_the_edited_forecast_and_holds_nothing_muted(
         named = [name for item in items for name in item.explanation.forecast_shares]
         mix = np.array([named.count(name) / 8 for name in dataset.catalog.categories])
         assert "War" not in named
-        distances.append(float(divergence(wanted, mix)))
+        distances.append(float(smoothed_kl(wanted, mix)))
     assert distances[0] > distances[2] == min(distances)
     assert engine.recommend("u001", k=8, edits=edits)[0].score == max(
         item.score for item in engine.recommend("u001", k=8, edits=edits, calibrate=0.01)
@@ -214,7 +215,7 @@ def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
     outcome = effect.verify(5)
     items = engine.recommend("u005", 5, forecast=forecast, edits=edits, strength=2.0)
     listed = [dataset.catalog.item_ids[item] for item in outcome.listed]
-    assert outcome.held
+    assert outcome.holds
     assert listed == [item.item_id for item in items]
     told = items[0].explanation
     assert told.edit_factors == {"War": 3.0}
@@ -235,8 +236,8 @@ def test_an_effect_with_its_verification_asks_each_scorer_once(dataset: Dataset)
 
     engine.blend = Blend([*engine.blend.scorers, Counted()], [*engine.blend.weights, 1.0])
     effect = engine.effect("u005", [Edit("War", 3.0)], strength=2.0)
-    assert effect.verify().held
-    assert effect.verify(3).held
+    assert effect.verify().holds
+    assert effect.verify(3).holds
     assert asked == ["u005"]
 
 
@@ -257,7 +258,7 @@ def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:
 
 def test_why_not_and_explain_are_about_the_list_that_recommend_gives(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    wishes = parse_wishes("three times as much war, no drama", dataset.catalog, engine.cutoff)
+    wishes = parse_edits("three times as much war, no drama", dataset.catalog, engine.cutoff)
     asked = {"forecast": engine.forecast("u005"), "edits": wishes.edits, "strength": 2.0}
     items = engine.recommend("u005", k=25, **asked)
     listed = {item.item_id for item in items}
@@ -269,7 +270,9 @@ def test_why_not_and_explain_are_about_the_list_that_recommend_gives(dataset: Da
         answer = engine.why_not("u005", muted, k=25, **asked)
         assert "a category of it is muted" in answer.text
         assert engine.explain("u005", muted, k=25, **asked).change == answer
-    ids = [dataset.catalog.item_ids[item] for item in engine.effect("u005", **asked).predicted(25)]
+    ids = [
+        dataset.catalog.item_ids[item] for item in engine.effect("u005", **asked).predicted_list(25)
+    ]
     assert ids == [item.item_id for item in items]
 
 
@@ -316,7 +319,7 @@ def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> 
     plain = engine.explain("u001", "i004")
     found = engine.explain("u001", "i004", in_model_words=True)
     assert found.item is not None
-    assert "no true sentence" in found.item.refused  # the fake speaks of Drama whatever is asked
+    assert "no true sentence" in found.item.rejection  # the fake speaks of Drama whatever is asked
     assert found.text == plain.text
 
 
@@ -365,7 +368,7 @@ def test_shipped_engines_fall_back_to_the_prior_itself_where_reading_is_not_trus
         loaded = Calibration.load(folder / "calibration.json", values["categories"])
         assert settings.fitted_before
         assert settings.precision == "float32"  # the calibration is of these weights
-        assert loaded.trusted or not loaded.bias.any()
+        assert loaded.is_trusted or not loaded.bias.any()
 
 
 def test_fitted_settings_hold_only_for_their_log_their_period_and_later_cutoffs(
@@ -373,10 +376,10 @@ def test_fitted_settings_hold_only_for_their_log_their_period_and_later_cutoffs(
 ) -> None:
     end = dataset.log.timestamp.max() + np.timedelta64(1, "ms")
     settings = fit_settings(dataset)
-    assert settings.hold_for(dataset, end)
-    assert not settings.hold_for(dataset, end - np.timedelta64(1, "D"))
-    assert not settings.hold_for(replace(dataset, period="14D"), end)
-    assert not settings.hold_for(read_table(frame(n_users=59), period="7D"), end)
+    assert settings.valid_for(dataset, end)
+    assert not settings.valid_for(dataset, end - np.timedelta64(1, "D"))
+    assert not settings.valid_for(replace(dataset, period="14D"), end)
+    assert not settings.valid_for(read_table(frame(n_users=59), period="7D"), end)
 
 
 def test_an_engine_fitted_on_the_future_is_refused_and_can_be_fitted_again(
@@ -414,10 +417,10 @@ def engine_that_foretells(
     model = merged(folder, dataset, cutoff="2020-01-01")
     with pytest.warns(UserWarning, match="titles that fake foretells"):
         engine = InterestEngine.from_pretrained(model, data=dataset)
-    assert FORETOLD not in engine.settings.blend
+    assert LM_SCORER not in engine.settings.blend
     engine.fit(60)
-    assert FORETOLD in engine.settings.blend
-    weights = {**engine.settings.blend, FORETOLD: 0.7}  # a hash earns none
+    assert LM_SCORER in engine.settings.blend
+    weights = {**engine.settings.blend, LM_SCORER: 0.7}  # a hash earns none
     engine.settings = replace(engine.settings, blend=weights)
     engine.save_pretrained(folder)
     return engine
@@ -430,7 +433,7 @@ def test_a_model_that_foretells_titles_is_one_of_the_scorers_and_stays_it(
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     item = again.recommend("u001", k=1)[0]
     assert again.settings == engine.settings
-    assert item.explanation.scorer_parts[ForetoldItems.name] < 0
+    assert item.explanation.scorer_parts[LMItemScorer.name] < 0
 
 
 def test_in_another_precision_titles_are_left_out_aloud_and_nothing_kept_is_lost(
@@ -444,7 +447,7 @@ def test_in_another_precision_titles_are_left_out_aloud_and_nothing_kept_is_lost
     message = r"fake in bfloat16.*reading and the titles.*dtype='float32', or engine\.fit\(\)"
     with pytest.warns(UserWarning, match=message):
         other = InterestEngine.from_pretrained(str(folder), data=dataset)
-    assert ForetoldItems.name not in other.recommend("u001", k=1)[0].explanation.scorer_parts
+    assert LMItemScorer.name not in other.recommend("u001", k=1)[0].explanation.scorer_parts
     assert other.settings == told.settings
     for place in (folder, copy):
         other.save_pretrained(place)
@@ -489,12 +492,12 @@ def test_a_blend_of_scorers_without_a_name_is_not_saved_and_one_with_names_is(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    repeat = fitted_scorer("PersonalRepeat", dataset.log, dataset.catalog)
+    repeat = build_scorer("PersonalRepeat", dataset.log, dataset.catalog)
     engine.blend = Blend((repeat, ItemToItem(Ease(77.0))), (0.4, 0.6))
     with pytest.raises(DataError, match="'goes with what was taken', which settings have no name"):
         engine.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
-    engine.blend = Blend((repeat, fitted_scorer("Cosine", dataset.log, dataset.catalog)), (0.4, 0))
+    engine.blend = Blend((repeat, build_scorer("Cosine", dataset.log, dataset.catalog)), (0.4, 0))
     engine.save_pretrained(tmp_path)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     assert again.settings.blend == {"PersonalRepeat": 0.4, "Cosine": 0.0}

@@ -10,7 +10,7 @@ from benchmarks.ranking_splits import leave_one_out
 from benchmarks.rectools_peers import OtherPython, pieces
 from llmrec.data.interactions import Interactions
 from llmrec.data.readers import read_table
-from llmrec.forecasters.sequential_nets import LENGTH
+from llmrec.forecasters.sequential_nets import MAX_SEQUENCE
 
 COUNTING = """
 import json, sys
@@ -44,11 +44,11 @@ def test_another_python_sees_the_past_alone_and_what_it_says_is_kept(tmp_path: P
 
 
 def test_older_events_become_users_who_are_never_asked() -> None:
-    n = 2 * LENGTH + 1
+    n = 2 * MAX_SEQUENCE + 1
     users = ["ann"] * n + ["bob"] * 2
     hours = pd.date_range("2020-01-01", periods=n + 2, freq="h")
     log = Interactions.from_frame(
         pd.DataFrame({"user_id": users, "item_id": "i", "timestamp": hours})
     )
-    ann, bob = [4] + [2] * LENGTH + [0] * LENGTH, [1, 1]
+    ann, bob = [4] + [2] * MAX_SEQUENCE + [0] * MAX_SEQUENCE, [1, 1]
     assert pieces(log).tolist() == ann + bob

@@ -26,31 +26,32 @@ from llmrec import DataError, Dataset, Edit, Forecast, InterestEngine, load_data
 from llmrec.data.periods import Window
 from llmrec.data.windows import holdout_cutoff
 from llmrec.errors import LlmrecError, ModelLoadError
-from llmrec.evaluation.forecast_store import load as load_forecasts
-from llmrec.evaluation.track_record import score as score_forecasts
-from llmrec.evaluation.track_record import track_record
+from llmrec.evaluation.forecast_store import load_forecasts as load_forecasts
+from llmrec.evaluation.track_record import score_forecasts as score_forecasts
+from llmrec.evaluation.track_record import summarize_track_record
 from llmrec.forecasters.network import NetworkForecaster
 from llmrec.forecasters.neural import GRU, RRN, VAE, CellMLP, Transformer
-from llmrec.forecasters.sequential import NextItem
-from llmrec.forecasters.sequential_nets import Name, new_net
-from llmrec.language.adapters import AdapterAbout, adapter_hash
+from llmrec.forecasters.sequential import NextItemModel
+from llmrec.forecasters.sequential_nets import NextItemName, build_net
+from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import codec_for
-from llmrec.language.heads import NameReadout
+from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
-from llmrec.training.batches import Lines
-from llmrec.training.config import TrainingConfig, load_config, reading, writing
-from llmrec.training.dataset import load_pairs
+from llmrec.training.batches import LineDataset
+from llmrec.training.config import TrainingConfig, generation_config, load_config, scoring_config
+from llmrec.training.dataset import load_examples
 from llmrec.training.loop import TrainingHistory, train
-from llmrec.training.pretrain import SeveralLogs
+from llmrec.training.pretrain import MultiDatasetModel
 from llmrec.training.run import (
-    VALIDATED,
-    examples,
-    lines_validation,
-    new_reader,
-    new_writer,
-    validation,
+    VALIDATION_LINES,
+    add_line_layers,
+    build_timeline_model,
+    line_validation,
+    make_batches,
+    make_validation,
 )
-from llmrec.training.trainer import BatchTrainer, Run, Stream
+from llmrec.training.trainer import BatchStream, BatchTrainer, RunState
+from llmrec.versions import renamed_model
 from tests.real_parts import needs_real_parts
 
 SAVED = Path(__file__).parent / "saved" / "v0_1"
@@ -71,7 +72,7 @@ def open_bundled(name: str) -> InterestEngine:
 
 
 def let_the_model_write(engine: InterestEngine, writes: bool) -> None:
-    engine.write = writes
+    engine.describe = writes
 
 
 def open_log() -> Dataset:
@@ -103,12 +104,12 @@ def effect(engine: InterestEngine, user: str, edits: Sequence[Edit], told: Forec
 
 
 def effect_holds(outcome: Any) -> bool:
-    return bool(outcome.held)
+    return bool(outcome.holds)
 
 
 def reworded_text(explanation: Any) -> tuple[str, str]:
     """Give a reason as the model worded it, and why it is not shown; one of them is ""."""
-    return explanation.worded, explanation.refused
+    return explanation.model_text, explanation.rejection
 
 
 def windows_at(dataset: Dataset, cutoff: np.datetime64) -> list[Window]:
@@ -116,18 +117,18 @@ def windows_at(dataset: Dataset, cutoff: np.datetime64) -> list[Window]:
 
 
 def adapter_fields(folder: Path) -> dict[str, Any]:
-    return asdict(AdapterAbout.load(folder)) | {"hash": adapter_hash(folder)}
+    return asdict(AdapterMetadata.load(folder)) | {"hash": adapter_hash(folder)}
 
 
 def category_scores(dataset: Dataset, windows: Sequence[Window], adapter: Path | None) -> Any:
     """Give the scores that the base model gives categories, alone or with the adapter's head."""
     model, prompts, labels = _model_and_prompts(dataset, windows, adapter)
-    return model.read(prompts, NameReadout(labels, model.encode))
+    return model.score_categories(prompts, Verbalizer(labels, model.encode))
 
 
 def title_probabilities(dataset: Dataset, windows: Sequence[Window], adapter: Path) -> Any:
     model, prompts, _ = _model_and_prompts(dataset, windows, adapter)
-    return model.foretell(prompts)
+    return model.title_probabilities(prompts)
 
 
 def fingerprints(adapter: Path) -> list[str]:
@@ -156,16 +157,20 @@ def network_forecasts(name: str, windows: Sequence[Window]) -> list[Forecast]:
 def parameter_names() -> dict[str, list[str]]:
     """Give what the parameters of every net are called in its file, those of no stored one too."""
     nets = {name: net(5, 3) for name, net in NETWORKS.items()}
-    nets |= {name: new_net(name, 5) for name in get_args(Name)}
+    nets |= {name: build_net(name, 5) for name in get_args(NextItemName)}
     return {name: sorted(net.state_dict()) for name, net in nets.items()}
 
 
 def next_item_weights(windows: Sequence[Window]) -> Any:
-    return NextItem.load(Path("networks/GRU4Rec")).category_weights([w.history for w in windows])
+    return NextItemModel.load(Path("networks/GRU4Rec")).category_weights(
+        [w.history for w in windows]
+    )
 
 
 def next_item_scores(windows: Sequence[Window]) -> Any:
-    return NextItem.load(Path("networks/GRU4Rec")).scores([window.history for window in windows])
+    return NextItemModel.load(Path("networks/GRU4Rec")).scores(
+        [window.history for window in windows]
+    )
 
 
 def stored_forecasts() -> list[dict[str, Any]]:
@@ -192,25 +197,31 @@ def stored_forecasts() -> list[dict[str, Any]]:
 def forecast_scores(dataset: Dataset) -> tuple[Any, Any]:
     """Give the tables of scores: one row a forecast, and one a model and metric."""
     scores = score_forecasts(load_forecasts(Path("forecasts")), dataset)
-    return scores, track_record(scores)
+    return scores, summarize_track_record(scores)
+
+
+def by_model(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give rows with today's name of each model, in the order of these names."""
+    named = [row | {"model": renamed_model(row["model"])} for row in rows]
+    return sorted(named, key=lambda row: row["model"])  # the rest is in order, and stays so
 
 
 def config_fields(config: TrainingConfig) -> dict[str, Any]:
     """Give the fields of a config under the names that version 0.1 had for them."""
     return {
         "data": config.data,
-        "pairs": config.pairs,
+        "pairs": config.examples,
         "model": config.model,
         "out": config.out,
         "seed": config.seed,
         "template": config.template,
         "budget": config.budget,
         "epochs": config.epochs,
-        "minutes": config.minutes,
+        "minutes": config.max_minutes,
         "batch_positions": config.batch_positions,
         "gradient_accumulation": config.gradient_accumulation,
-        "rate": config.rate,
-        "readout_rate": config.readout_rate,
+        "rate": config.learning_rate,
+        "readout_rate": config.head_learning_rate,
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
@@ -222,7 +233,7 @@ def config_fields(config: TrainingConfig) -> dict[str, Any]:
             "layers": config.lora.layers,
         },
         "depth": config.depth,
-        "readout_rank": config.readout_rank,
+        "readout_rank": config.head_rank,
         "titles": {
             "rank": config.titles.rank,
             "dropout": config.titles.dropout,
@@ -232,14 +243,14 @@ def config_fields(config: TrainingConfig) -> dict[str, Any]:
         "line_weight": config.line_weight,
         "line_share": config.line_share,
         "lines": {
-            "epochs": config.lines.epochs,
-            "rate": config.lines.rate,
-            "rank": config.lines.rank,
-            "layers": config.lines.layers,
+            "epochs": config.generation.epochs,
+            "rate": config.generation.rate,
+            "rank": config.generation.rank,
+            "layers": config.generation.layers,
         },
-        "renamed": config.renamed,
+        "renamed": config.label_renaming,
         "validation_windows": config.validation_windows,
-        "select": config.select,
+        "select": config.keep_checkpoint,
         "evaluate_every": config.evaluate_every,
         "save_every": config.save_every,
         "keep": config.keep,
@@ -256,45 +267,50 @@ def config_fields(config: TrainingConfig) -> dict[str, Any]:
 def run_parts() -> Any:
     """Put the saved run together: its config, module, validation and batches, as lora.py does."""
     config = load_config("run.yaml")
-    manifest, parts = load_pairs(Path(config.pairs))
-    model, adapted, reader = new_reader(config, manifest)
-    training, held_out = examples(config, manifest, parts, model)
+    manifest, parts = load_examples(Path(config.examples))
+    model, adapted, reader = build_timeline_model(config, manifest)
+    training, held_out = make_batches(config, manifest, parts, model)
     return config, manifest, model, adapted, reader, training, held_out
 
 
 def continue_reading(parts: Any, folder: Path) -> TrainingHistory:
     config, _, _, _, reader, training, held_out = parts
-    return train(reader, training, validation(reader, held_out), reading(config), folder)
+    return train(
+        reader, training, make_validation(reader, held_out), scoring_config(config), folder
+    )
 
 
 def continue_lines(parts: Any, folder: Path) -> TrainingHistory:
     """Go on with the second run, that of lines; the first one must be done."""
     config, _, _, adapted, reader, training, held_out = parts
-    writer = new_writer(config, adapted, reader)
-    judged = lines_validation(writer, Lines(held_out, VALIDATED))
-    return train(writer, Lines(training), judged, writing(config), folder)
+    writer = add_line_layers(config, adapted, reader)
+    judged = line_validation(writer, LineDataset(held_out, VALIDATION_LINES))
+    return train(writer, LineDataset(training), judged, generation_config(config), folder)
 
 
 def heads(module: Any) -> dict[str, nn.Module]:
     """Give the parts of a module that have a learning rate of their own, by the name of it."""
-    found = {"readout_rate": module.readout, "titles.rate": getattr(module, "memory", None)}
+    found = {
+        "readout_rate": module.category_head,
+        "titles.rate": getattr(module, "title_embeddings", None),
+    }
     return {name: head for name, head in found.items() if head is not None}
 
 
 def head_rates(config: TrainingConfig) -> dict[str, float]:
-    return {"readout_rate": config.readout_rate, "titles.rate": config.titles.rate}
+    return {"readout_rate": config.head_learning_rate, "titles.rate": config.titles.rate}
 
 
 def several_logs(parts: Any) -> nn.Module:
     _, manifest, model, _, reader, _, _ = parts
-    return SeveralLogs(model, reader.readout, {"log": manifest.labels}, line_weight=0.1)
+    return MultiDatasetModel(model, reader.category_head, {"log": manifest.labels}, line_weight=0.1)
 
 
 def optimizer_groups(
     module: nn.Module, batches: Any, config: TrainingConfig, folder: Path
 ) -> list[dict[str, Any]]:
-    stream = Stream(batches, config.epochs)
-    trainer = BatchTrainer(module, stream, Run(len(stream)), config, folder)
+    stream = BatchStream(batches, config.epochs)
+    trainer = BatchTrainer(module, stream, RunState(len(stream)), config, folder)
     groups: list[dict[str, Any]] = trainer.create_optimizer().param_groups
     return groups
 
@@ -472,8 +488,8 @@ def forecasts_record() -> dict[str, Any]:
     scores, record = forecast_scores(open_log())
     return {
         "rows": stored_forecasts(),
-        "scores": scores.astype({"cutoff": "str"}).to_dict("records"),
-        "record": record.to_dict("records"),
+        "scores": by_model(scores.astype({"cutoff": "str"}).to_dict("records")),
+        "record": by_model(record.to_dict("records")),
     }
 
 
@@ -620,7 +636,11 @@ def test_an_engine_of_0_1_is_saved_again_and_gives_the_same(
     [
         ("engine.json", DataError, r"engine\.json.*surprise"),
         ("calibration.json", DataError, r"calibration\.json.*surprise"),
-        ("adapter/adapter.json", ModelLoadError, r"adapter\.json.*unknown field 'surprise'"),
+        (
+            "adapter/adapter.json",
+            ModelLoadError,
+            r"adapter\.json.*unknown key 'surprise', written by llmrec 0\.1\.0",
+        ),
     ],
 )
 def test_an_unknown_key_in_a_file_of_an_engine_is_refused_by_name(
@@ -667,7 +687,9 @@ def test_forecasts_stored_by_0_1_have_the_same_hashes_and_scores(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(copy)
-    assert_same(forecasts_record(), expected()["forecasts"])
+    recorded = expected()["forecasts"]
+    tables = {name: by_model(recorded[name]) for name in ("scores", "record")}
+    assert_same(forecasts_record(), recorded | tables)
 
 
 def test_a_config_of_0_1_is_read_by_its_keys(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

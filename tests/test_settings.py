@@ -10,28 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.data.calendar import INSTANT
+from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Window, events_before
+from llmrec.data.periods import History, Window, truncate_log
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import draw, log_before
-from llmrec.data.windows import holdout_cutoff, latest_windows, make_windows
+from llmrec.data.splits import sample_windows, training_log_for
+from llmrec.data.windows import holdout_cutoff, last_period_windows, make_windows
 from llmrec.engine_config import EngineSettings, fit_settings
 from llmrec.errors import DataError
-from llmrec.forecasters.calibration import Spread
+from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.precomputed import Replayed
+from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.fitting import (
-    LEAST_WINDOWS,
+    MIN_FIT_WINDOWS,
     build_blend,
     evaluate_rankings,
     fit_ranking,
     fit_strength,
 )
 from llmrec.ranking.rank import rank
-from llmrec.ranking.registry import FORETOLD, fitted_scorer
+from llmrec.ranking.registry import LM_SCORER, build_scorer
 from llmrec.types import FloatArray, TimeArray
 from tests.real_parts import needs_real_parts
 from tests.worlds import catalog, log
@@ -41,7 +41,7 @@ BEFORE = ("RecentPopularity", "PersonalRepeat", "ImplicitALS")  # what engines o
 
 def world(period: str = "7D", n_users: int = 80) -> Dataset:
     items = catalog()
-    events = log(n_users, n_periods=8).aligned(items)
+    events = log(n_users, n_periods=8).align_to(items)
     return Dataset("world", events, items, period, "items", "person", "allow")
 
 
@@ -75,11 +75,11 @@ def ndcg(blend: Blend, windows: Sequence[Window], dataset: Dataset) -> float:
 
 def held_out(dataset: Dataset, fitted: Sequence[Window], judged: Sequence[Window]) -> list[float]:
     """NDCG@10 on some windows of the blend fitted on others, as it is and as it once was."""
-    before = log_before([*fitted, *judged])
+    before = training_log_for([*fitted, *judged])
     weights, _ = fit_ranking(dataset, fitted, DecayedDirichlet())
-    scorers = [fitted_scorer(name, before, dataset.catalog) for name in weights]
+    scorers = [build_scorer(name, before, dataset.catalog) for name in weights]
     now = Blend(scorers, tuple(weights.values()))
-    old = [fitted_scorer(name, before, dataset.catalog) for name in BEFORE]
+    old = [build_scorer(name, before, dataset.catalog) for name in BEFORE]
     once = fit_blend(old, fitted, repeat=dataset.repeat)
     return [ndcg(blend, judged, dataset) for blend in (now, once)]
 
@@ -89,8 +89,8 @@ def test_the_log_before_windows_holds_their_histories_and_nothing_of_their_targe
     period: str,
 ) -> None:
     dataset = world(period)
-    windows = latest_windows(dataset.log, dataset.catalog, period)[::2]
-    before = log_before(windows)
+    windows = last_period_windows(dataset.log, dataset.catalog, period)[::2]
+    before = training_log_for(windows)
     for window in windows:
         own = window.history.event_ids
         known = window.history.log.timestamp[own.start : own.stop]
@@ -109,14 +109,14 @@ def test_what_happens_in_the_targets_and_after_does_not_reach_the_fitted_scorers
     period: str,
 ) -> None:
     dataset = world(period)
-    windows = latest_windows(dataset.log, dataset.catalog, period)
-    early = draw(windows, 40)
+    windows = last_period_windows(dataset.log, dataset.catalog, period)
+    early = sample_windows(windows, 40)
     histories = [window.history for window in early]
     # A scorer that had seen a target's events would refuse the history that lacks them.
     for name in ("Ease", "EaseByEvents", "EaseByDays", "Cosine", "Successors"):
-        assert fitted_scorer(name, log_before(early), dataset.catalog).scores(histories).any()
+        assert build_scorer(name, training_log_for(early), dataset.catalog).scores(histories).any()
         with pytest.raises(ValueError, match="fit it"):
-            fitted_scorer(name, dataset.log, dataset.catalog).scores(histories)
+            build_scorer(name, dataset.log, dataset.catalog).scores(histories)
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])
@@ -125,7 +125,7 @@ def test_lists_of_people_held_out_are_not_worse_than_those_of_the_blend_before(
 ) -> None:
     pytest.importorskip("implicit")
     dataset = world(period, n_users=200)
-    windows = latest_windows(dataset.log, dataset.catalog, period)
+    windows = last_period_windows(dataset.log, dataset.catalog, period)
     now, once = held_out(dataset, windows[::2], windows[1::2])
     assert now > once - 0.01
 
@@ -135,47 +135,47 @@ def test_on_films_the_blend_beats_the_one_before_by_a_tenth() -> None:
     pytest.importorskip("implicit")
     dataset = load_dataset("ml-100k")
     dataset = replace(
-        dataset, log=events_before(dataset.log, holdout_cutoff(dataset.log, dataset.period))
+        dataset, log=truncate_log(dataset.log, holdout_cutoff(dataset.log, dataset.period))
     )
-    windows = draw(latest_windows(dataset.log, dataset.catalog, dataset.period), 240)
+    windows = sample_windows(last_period_windows(dataset.log, dataset.catalog, dataset.period), 240)
     now, once = held_out(dataset, windows[::2], windows[1::2])
     assert now > 1.1 * once
 
 
 def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> None:
     dataset = world()
-    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
-    given = {FORETOLD: Knowing(windows)}
+    windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
+    given = {LM_SCORER: Knowing(windows)}
     weights, _ = fit_ranking(dataset, windows, DecayedDirichlet(), given)
-    assert weights[FORETOLD] > 2 * max(w for name, w in weights.items() if name != FORETOLD)
-    end = dataset.log.timestamp.max() + INSTANT
+    assert weights[LM_SCORER] > 2 * max(w for name, w in weights.items() if name != LM_SCORER)
+    end = dataset.log.timestamp.max() + MILLISECOND
     assert "knows" in build_blend(dataset, end, weights, given).names
     with pytest.raises(DataError, match="memory of titles"):
         build_blend(dataset, end, weights)
 
 
-@pytest.mark.parametrize(("n_scores", "n_windows"), [(4 * 25 * 23, 23), (1, LEAST_WINDOWS)])
+@pytest.mark.parametrize(("n_scores", "n_windows"), [(4 * 25 * 23, 23), (1, MIN_FIT_WINDOWS)])
 def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
     monkeypatch: pytest.MonkeyPatch, n_scores: int, n_windows: int
 ) -> None:
     dataset, asked = world(), []
-    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+    windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
 
     class Counting(Knowing):
         def scores(self, histories: Sequence[History]) -> FloatArray:
             asked.append(len(histories))
             return super().scores(histories)
 
-    monkeypatch.setattr("llmrec.ranking.fitting.FITTED_SCORES", n_scores)
-    fit_ranking(dataset, windows, DecayedDirichlet(), {FORETOLD: Counting(windows)})
+    monkeypatch.setattr("llmrec.ranking.fitting.MAX_FITTED_SCORES", n_scores)
+    fit_ranking(dataset, windows, DecayedDirichlet(), {LM_SCORER: Counting(windows)})
     assert asked == [n_windows]
 
 
 def test_settings_without_titles_rank_by_the_other_scorers_or_by_what_was_taken() -> None:
-    both = EngineSettings(blend={"Ease": 0.4, FORETOLD: 0.6}, titles=0.8)
+    both = EngineSettings(blend={"Ease": 0.4, LM_SCORER: 0.6}, titles=0.8)
     assert both.without_titles() == EngineSettings(blend={"Ease": 0.4})
-    assert both.untuned("other").blend == {"Ease": 0.4}
-    alone = EngineSettings(blend={"Ease": 0.0, FORETOLD: 0.6})
+    assert both.without_adapter("other").blend == {"Ease": 0.4}
+    alone = EngineSettings(blend={"Ease": 0.0, LM_SCORER: 0.6})
     assert alone.without_titles().blend == {"PersonalRepeat": 1.0}
 
 
@@ -184,7 +184,7 @@ def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path
     weights: Mapping[str, float] = dict(zip(BEFORE, (0.2, 0.6, 0.1), strict=True))
     (tmp_path / "engine.json").write_text(json.dumps({"blend": weights, "strength": 0.5}))
     loaded, dataset = EngineSettings.load(tmp_path / "engine.json"), world()
-    end = dataset.log.timestamp.max() + INSTANT
+    end = dataset.log.timestamp.max() + MILLISECOND
     blend = build_blend(dataset, end, loaded.without_titles().blend)
     assert blend.names == (
         "popular in the last 28 days",
@@ -198,8 +198,8 @@ def test_the_lone_scorer_of_a_short_log_does_not_say_that_what_is_popular_was_ta
     None
 ):
     short = replace(world(), repeat="exclude")
-    short = replace(short, log=events_before(short.log, short.log.timestamp.min() + INSTANT))
-    settings, end = fit_settings(short), short.log.timestamp.max() + INSTANT
+    short = replace(short, log=truncate_log(short.log, short.log.timestamp.min() + MILLISECOND))
+    settings, end = fit_settings(short), short.log.timestamp.max() + MILLISECOND
     assert build_blend(short, end, settings.blend).names == ("taken before or popular",)
 
 
@@ -214,17 +214,21 @@ def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:
 
 def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
     dataset = world()
-    windows = latest_windows(dataset.log, dataset.catalog, dataset.period)
+    windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
     histories = [window.history for window in windows]
     counts = np.stack([window.target.category_counts for window in windows])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    backwards = Replayed.of("backwards", histories, (1 - shares) / (shares.shape[1] - 1), Spread())
+    backwards = PrecomputedForecaster.of(
+        "backwards", histories, (1 - shares) / (shares.shape[1] - 1), Dispersion()
+    )
     costly = []
     for forecaster in (DecayedDirichlet(), backwards):
         weights, strength = fit_ranking(dataset, windows, forecaster)
-        scorers = [fitted_scorer(name, log_before(windows), dataset.catalog) for name in weights]
+        scorers = [
+            build_scorer(name, training_log_for(windows), dataset.catalog) for name in weights
+        ]
         blend = Blend(scorers, tuple(weights.values()))
-        cheap = fit_strength(forecaster, blend, windows, repeat="allow", slack=0.01)
+        cheap = fit_strength(forecaster, blend, windows, repeat="allow", tolerance=0.01)
         costly.append(cheap == 0)
         assert strength == (cheap or 0.05)
     assert any(costly)  # for one of them even .05 costs more, and yet edits act
@@ -234,4 +238,4 @@ def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:
     dataset = world("10 events")
     cutoff = holdout_cutoff(dataset.log, "10 events")
     windows = make_windows(dataset.log, dataset.catalog, "10 events", cutoff)
-    assert log_before(windows).timestamp.max() < cutoff
+    assert training_log_for(windows).timestamp.max() < cutoff

@@ -55,7 +55,7 @@ def small_world(
 ) -> list[Window]:
     """Windows of 7-day periods whose target is the last one; ``empty``: histories hold nothing."""
     items = catalog(titles=titles)
-    events = log(n_users, n_periods, seed=seed).aligned(items)
+    events = log(n_users, n_periods, seed=seed).align_to(items)
     cutoff = events.timestamp.min() + np.timedelta64(7 * (n_periods - 1), "D")
     windows = make_windows(events, items, "7D", cutoff)
     if not empty:

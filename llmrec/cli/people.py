@@ -17,6 +17,7 @@ from llmrec.cli.options import (
     Cutoff,
     Data,
     Description,
+    EditText,
     InModelWords,
     K,
     Model,
@@ -25,8 +26,7 @@ from llmrec.cli.options import (
     Until,
     User,
     Users,
-    Wish,
-    _wishes,
+    _parsed_edits,
     app,
 )
 from llmrec.data.calendar import DAY
@@ -37,7 +37,7 @@ from llmrec.data.windows import holdout_windows
 from llmrec.engine import InterestEngine
 from llmrec.errors import DataError
 from llmrec.explain import plots
-from llmrec.explain.facts import day, day_of
+from llmrec.explain.facts import format_day, to_date
 from llmrec.forecast import Forecast
 from llmrec.session import Recommendation
 
@@ -64,8 +64,8 @@ def demo(
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
             items = engine.recommend(history, 10, forecast=forecast)
             chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
-            result = render.summary(dataset, history, forecast, items)
-            result["happened"] = _happened(windows[row], items)
+            result = render.person_summary(dataset, history, forecast, items)
+            result["happened"] = _observed(windows[row], items)
             results.append(result | {"chart": str(chart)})
             if not as_json:
                 render.show_person(dataset, history, forecast, items, result["happened"])
@@ -95,10 +95,14 @@ def forecast(
     forecasts = engine.forecast_many(people)
     if chart is not None:
         _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
-    kept = {} if receipt is None else {"receipt": _keep(receipt, dataset, people, forecasts)}
+    kept = (
+        {}
+        if receipt is None
+        else {"receipt": _store_forecasts(receipt, dataset, people, forecasts)}
+    )
     if as_json:
         pairs = zip(people, forecasts, strict=True)
-        found = [render.summary(engine.dataset, *pair, []) | kept for pair in pairs]
+        found = [render.person_summary(engine.dataset, *pair, []) | kept for pair in pairs]
         render.print_json(found if len(found) > 1 else found[0])
         return
     for history, result in zip(people, forecasts, strict=True):
@@ -121,7 +125,7 @@ def recommend(
         float, typer.Option(help="How far the list's mix follows the forecast, 0 to 1.")
     ] = 0,
     in_model_words: InModelWords = False,
-    wish: Wish = "",
+    wish: EditText = "",
     description: Description = None,
     mute: Mute = None,
     until: Until = None,
@@ -135,22 +139,22 @@ def recommend(
     engine = _engine(model, load_dataset(data), cutoff)
     history = engine.history(user)
     result = engine.forecast(history)
-    wishes = _wishes(history, result, wish, description, mute, until)
+    wishes = _parsed_edits(history, result, wish, description, mute, until)
     changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
     items = engine.recommend(
         history, k, calibrate=calibrate, in_model_words=in_model_words, **changed
     )
     answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
-    mixed = render.MIXED.format(calibrate) if calibrate else ""
-    shown = render.summary(engine.dataset, history, result, items)
+    mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
+    shown = render.person_summary(engine.dataset, history, result, items)
     shown |= {"why_not": answer, "mixed": mixed}
-    view = render.listing(items)
+    view = render.render_list(items)
     if wishes.edits or strength is not None:
         effect = engine.effect(history, **changed)
         outcome = effect.verify(k)
         shown |= {"effect": render.effect_summary(wishes, effect, outcome)}
-        came_of_it = render.came_of_it(effect, outcome, items, by_score=not calibrate)
-        view = Group(render.foretold(wishes, effect), came_of_it)
+        came_of_it = render.render_outcome(effect, outcome, items, by_score=not calibrate)
+        view = Group(render.render_effect(wishes, effect), came_of_it)
     if as_json:
         render.print_json(shown)
         return
@@ -166,7 +170,7 @@ def explain(
     cutoff: Cutoff = None,
     k: K = 10,
     in_model_words: InModelWords = False,
-    wish: Wish = "",
+    wish: EditText = "",
     description: Description = None,
     mute: Mute = None,
     until: Until = None,
@@ -180,15 +184,15 @@ def explain(
     engine = _engine(model, load_dataset(data), cutoff)
     history = engine.history(user)
     result = engine.forecast(history)
-    wishes = _wishes(history, result, wish, description, mute, until)
+    wishes = _parsed_edits(history, result, wish, description, mute, until)
     changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
     found = engine.explain(history, item, k, in_model_words=in_model_words, **changed)
     shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
-    view = render.explained(found)
+    view = render.render_explanation(found)
     if wishes.edits or strength is not None:
         effect = engine.effect(history, **changed)
         shown |= {"effect": render.effect_summary(wishes, effect, effect.verify(k))}
-        view = Group(render.foretold(wishes, effect), Text(""), view)
+        view = Group(render.render_effect(wishes, effect), Text(""), view)
     if as_json:
         render.print_json(shown)
     else:
@@ -200,7 +204,7 @@ def _engine(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
     engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:
-        ends, starts = day(day_of(end)), day(day_of(engine.cutoff))
+        ends, starts = format_day(to_date(end)), format_day(to_date(engine.cutoff))
         known = f"The log ends on {ends}; the period to forecast starts on {starts}, beyond it."
         Console(stderr=True).print(Text(known, style="yellow"))
     return engine
@@ -214,7 +218,7 @@ def _held_out(dataset: Dataset) -> list[Window]:
     return windows
 
 
-def _happened(window: Window, items: Sequence[Recommendation]) -> dict[str, Any]:
+def _observed(window: Window, items: Sequence[Recommendation]) -> dict[str, Any]:
     """Give what the person then really took: the heaviest categories, and the hits of the list."""
     taken = set(window.target.catalog.item_ids[window.target.item_idx])
     counts = window.target.category_counts
@@ -248,9 +252,9 @@ def _save_chart(
     return path
 
 
-def _keep(
+def _store_forecasts(
     folder: Path, dataset: Dataset, people: Sequence[History], forecasts: Sequence[Forecast]
 ) -> Path:
-    from llmrec.evaluation.forecast_store import store
+    from llmrec.evaluation.forecast_store import save_forecasts
 
-    return store(folder, dataset, people, forecasts)
+    return save_forecasts(folder, dataset, people, forecasts)

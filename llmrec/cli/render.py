@@ -18,16 +18,23 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
 from llmrec.explain import plots
 from llmrec.explain.explanation import Explanation, score_parts
-from llmrec.explain.facts import day, percent
+from llmrec.explain.facts import format_day, format_percent
 from llmrec.explain.item import ItemExplanation, wording_note
 from llmrec.forecast import Forecast
-from llmrec.ranking.edit_parser import Wishes, sentences
-from llmrec.ranking.effects import NOTHING, EditEffect, EditOutcome, moves, strength_change, verdict
+from llmrec.ranking.edit_parser import ParsedEdits, edit_sentences
+from llmrec.ranking.effects import (
+    NOTHING_LISTED,
+    EditEffect,
+    EditOutcome,
+    outcome_verdict,
+    rank_changes,
+    strength_text,
+)
 from llmrec.session import Recommendation
 
 console = Console(highlight=False)
 CHANGES_SHOWN = 8  # categories
-MIXED = (
+CALIBRATED_NOTE = (
     "The list is mixed to follow the forecast (dial {:g}), not ordered by score alone. Effects of "
     "edits, and why an item is not listed, are told of the list by score."
 )
@@ -44,7 +51,7 @@ def show_person(
     source = forecast.source
     parts: list[Any] = [
         Rule(Text(clean_text(f"{dataset.name}: {dataset.person} {history.user_id}"))),
-        plots.terminal(history, forecast),
+        plots.render_terminal(history, forecast),
         Padding(Text(forecast.description), (1, 2)),
     ]
     worded = f"{source.proposed} of the statements above are in the model's words"
@@ -54,18 +61,18 @@ def show_person(
     )
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
-        parts.append(listing(items))
+        parts.append(render_list(items))
     if happened is not None:
-        parts.append(Padding(Text(outcome(happened)), (1, 2, 0, 2)))
+        parts.append(Padding(Text(outcome_text(happened)), (1, 2, 0, 2)))
     console.print(Group(*parts))
 
 
-def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
+def render_list(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
     """Lay out recommended items, each with its reason and, by item id, how it moved.
 
     If the model was asked to word the reasons, one line says how often that held.
     """
-    lines: list[Any] = [] if items else [Text(f"  {NOTHING}")]
+    lines: list[Any] = [] if items else [Text(f"  {NOTHING_LISTED}")]
     for item in items:
         move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
         lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
@@ -75,15 +82,15 @@ def listing(items: Sequence[Recommendation], moves: Mapping[str, str] | None = N
     return Group(*lines)
 
 
-def explained(found: Explanation) -> Group:
+def render_explanation(found: Explanation) -> Group:
     """Lay out all that explains one item, part by part."""
     item, change = found.item, Padding(Text(found.change.text), (0, 2))
     if item is None:
         return Group(change)
     place = Text(f"Rank {item.rank:,} of {found.n_ranked:,}; the list has {found.k}", style="dim")
     parts: list[Any] = [Rule(Text(item.title)), place, Padding(Text(item.text), (1, 2, 0, 2))]
-    if item.refused:
-        refused = f"What the model wrote did not hold and is not shown: {item.refused}."
+    if item.rejection:
+        refused = f"What the model wrote did not hold and is not shown: {item.rejection}."
         parts.append(Padding(Text(refused, style="dim"), (1, 2, 0, 2)))
     if item.statements:
         parts.append(Text("\nWhat the forecast says", style="bold"))
@@ -99,7 +106,7 @@ def _evidence(item: ItemExplanation) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
     for date, title in dict.fromkeys((event.date, event.title) for event in item.evidence):
-        table.add_row(day(date), Text(title))
+        table.add_row(format_day(date), Text(title))
     counts = {"this very item": item.times_taken, **item.category_events}
     for what, n in counts.items():
         table.add_row(f"{n:,}", Text(f"{'event' if n == 1 else 'events'} of {what}"), style="dim")
@@ -116,48 +123,48 @@ def _split(item: ItemExplanation) -> Table:
     return table
 
 
-def foretold(wishes: Wishes, effect: EditEffect) -> Group:
+def render_effect(wishes: ParsedEdits, effect: EditEffect) -> Group:
     """Lay out what was understood, what was not, and what it will do."""
     counting = [edit for edit in wishes.edits if edit not in effect.ended]
     understood = [
-        *sentences(counting, effect.catalog),
+        *edit_sentences(counting, effect.catalog),
         *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
-        *(f"“{said}” was taken for {name}." for said, name in wishes.taken_for),
+        *(f"“{said}” was taken for {name}." for said, name in wishes.assumed),
     ]
-    if change := strength_change(effect):
+    if change := strength_text(effect):
         understood.append(change)
     lines: list[Any] = [Text("Understood", style="bold")]
     lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
-    if wishes.misread:
+    if wishes.issues:
         lines.append(Text("Not understood, and left out", style="bold red"))
-    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.misread]
+    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.issues]
     return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
 
 
-def came_of_it(
+def render_outcome(
     effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation], by_score: bool
 ) -> Group:
     """Lay out the list with the edits and whether all was foretold; if by score, what changed."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
-    moved = {ids[item]: move for item, move in moves(outcome).items()} if by_score else {}
-    parts: list[Any] = [Text("\nThe list with it", style="bold"), listing(items, moved)]
+    moved = {ids[item]: move for item, move in rank_changes(outcome).items()} if by_score else {}
+    parts: list[Any] = [Text("\nThe list with it", style="bold"), render_list(items, moved)]
     if by_score and outcome.left:
         left = "; ".join(titles[item] for item in outcome.left)
         parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
-    parts.append(Padding(Text(verdict(effect, outcome)), (1, 2, 0, 2)))
+    parts.append(Padding(Text(outcome_verdict(effect, outcome)), (1, 2, 0, 2)))
     return Group(*parts)
 
 
-def effect_summary(wishes: Wishes, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
+def effect_summary(wishes: ParsedEdits, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
     """Give edits, their effect and what came of it as plain values for JSON."""
     names, ids = effect.catalog.categories, effect.catalog.item_ids
     before, after = effect.before.category_weights, effect.after.category_weights
     return {
-        "understood": sentences(wishes.edits, effect.catalog),
+        "understood": edit_sentences(wishes.edits, effect.catalog),
         "edits": [vars(edit) for edit in wishes.edits],
         "ended": _ended(effect),
-        "taken_for": dict(wishes.taken_for),
-        "not_understood": [vars(one) for one in wishes.misread],
+        "taken_for": dict(wishes.assumed),
+        "not_understood": [vars(one) for one in wishes.issues],
         "strength": [effect.strength_before, effect.strength_after],
         "categories": {
             names[c]: {
@@ -172,13 +179,13 @@ def effect_summary(wishes: Wishes, effect: EditEffect, outcome: EditOutcome) -> 
         "left": [ids[item] for item in outcome.left],
         "moved": {ids[item]: ranks for item, ranks in outcome.moved.items()},
         "largest_error": outcome.largest_error,
-        "held": outcome.held,
-        "broken": outcome.broken,
+        "held": outcome.holds,
+        "broken": outcome.violations,
     }
 
 
 def _ended(effect: EditEffect) -> list[str]:
-    return sentences(effect.ended, effect.catalog)
+    return edit_sentences(effect.ended, effect.catalog)
 
 
 def _shown(effect: EditEffect) -> list[int]:
@@ -198,8 +205,8 @@ def _changes(effect: EditEffect) -> Table:
     for c in shown:
         view.add_row(
             Text(effect.catalog.categories[c], overflow="ellipsis", no_wrap=True),
-            percent(before[c]),
-            percent(after[c]),
+            format_percent(before[c]),
+            format_percent(after[c]),
             f"{effect.category_changes[c]:+.2f}",
             "are not listed" if effect.mutes(c) else effect.direction(c),
         )
@@ -208,11 +215,17 @@ def _changes(effect: EditEffect) -> Table:
         low, high = effect.category_changes[others].min(), effect.category_changes[others].max()
         change = f"{low:+.2f}" if high - low < 0.005 else f"{low:+.2f} to {high:+.2f}"
         rest = f"the {len(others)} others"
-        view.add_row(rest, percent(before[others].sum()), percent(after[others].sum()), change, "")
+        view.add_row(
+            rest,
+            format_percent(before[others].sum()),
+            format_percent(after[others].sum()),
+            change,
+            "",
+        )
     return view
 
 
-def summary(
+def person_summary(
     dataset: Dataset, history: History, forecast: Forecast, items: Sequence[Recommendation]
 ) -> dict[str, Any]:
     """Give a forecast and a list as plain values for JSON."""
@@ -221,7 +234,7 @@ def summary(
     return {
         "dataset": dataset.name,
         "user_id": history.user_id,
-        "period": str(history.length),
+        "period": str(history.period_length),
         "cutoff": str(history.cutoff),
         "category_weights": {names[c]: float(weights[c]) for c in forecast.top(20)},
         "concentration": forecast.concentration,
@@ -236,7 +249,7 @@ def summary(
     }
 
 
-def outcome(happened: dict[str, Any]) -> str:
+def outcome_text(happened: dict[str, Any]) -> str:
     """Say what then happened, and which of the list was taken."""
     top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
     hits = ": " + "; ".join(happened["hits"]) if happened["hits"] else ""

@@ -25,7 +25,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.readers import load_dataset
 from llmrec.errors import DataError
 
-SAID = (
+COLUMN_LEGEND = (
     "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
     "mean; 80 %: observations inside the 80 % interval."
 )
@@ -52,10 +52,10 @@ def show_comparison(title: str, table: pd.DataFrame) -> None:
                 f"{cells[model, 'coverage80']['value']:.0%}",
             )
         console.print(view)
-    console.print(Text(SAID, style="dim"))
+    console.print(Text(COLUMN_LEGEND, style="dim"))
 
 
-RECORD = {
+TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
     "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
     "gain_on_counting": ("  gain on counting", "{:+.4f}"),
@@ -65,7 +65,7 @@ RECORD = {
 }
 
 
-def show_receipts(scores: pd.DataFrame, record: pd.DataFrame, *, one_by_one: bool) -> None:
+def show_track_record(scores: pd.DataFrame, record: pd.DataFrame, *, one_by_one: bool) -> None:
     """Print track records, each receipt too if wanted, and what is not scored and why."""
     if one_by_one:
         console.print(_each(scores), "")
@@ -84,8 +84,12 @@ def _record(record: pd.DataFrame) -> Group:
     counted = ["receipts"] if "user_id" in record else ["people", "receipts"]
     for column in ("", "mean", "95 % interval", *counted):
         view.add_column(column, justify="right" if column else "left", no_wrap=True)
-    rows = record.rename(columns={"n": "people"}).set_index("metric").loc[list(RECORD)]
-    for (name, form), row in zip(RECORD.values(), rows.to_dict("records"), strict=True):
+    rows = (
+        record.rename(columns={"n": "people"}).set_index("metric").loc[list(TRACK_RECORD_COLUMNS)]
+    )
+    for (name, form), row in zip(
+        TRACK_RECORD_COLUMNS.values(), rows.to_dict("records"), strict=True
+    ):
         value, low, high = (_number(form, row[column]) for column in ("value", "low", "high"))
         bounds = "-" if low == "-" else f"({low}, {high})"
         view.add_row(name, value, bounds, *(str(row[column]) for column in counted))
@@ -131,7 +135,7 @@ def _number(form: str, value: float) -> str:
     return "-" if pd.isna(value) else form.format(value)
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Give a table's rows as plain values for JSON; NaN becomes null."""
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", date_format="iso"))
     return rows
@@ -160,8 +164,9 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     console.print(table)
 
 
+@app.command(name="receipts", hidden=True)  # its name in 0.1
 @app.command()
-def receipts(
+def track_record(
     folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --receipt` kept them.")],
     data: Data = "ml-100k",
     user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
@@ -169,16 +174,18 @@ def receipts(
     as_json: AsJson = False,
 ) -> None:
     """Score kept forecasts whose period has passed: the track record of models, or of one user."""
-    from llmrec.evaluation.forecast_store import chosen, load
-    from llmrec.evaluation.track_record import score, track_record
+    from llmrec.evaluation.forecast_store import filter_forecasts, load_forecasts
+    from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
 
-    scores = score(chosen(load(folder), user, model), load_dataset(data))
-    record = track_record(scores, by_user=user is not None)
+    scores = score_forecasts(
+        filter_forecasts(load_forecasts(folder), user, model), load_dataset(data)
+    )
+    record = summarize_track_record(scores, by_user=user is not None)
     if as_json:
         tables = {"record": record, "receipts": scores}
-        render.print_json({name: plain(table) for name, table in tables.items()})
+        render.print_json({name: to_records(table) for name, table in tables.items()})
     else:
-        show_receipts(scores, record, one_by_one=user is not None)
+        show_track_record(scores, record, one_by_one=user is not None)
 
 
 @app.command()
@@ -196,7 +203,7 @@ def evaluate(
     from llmrec.evaluation.html_report import save_report
 
     dataset, names = load_dataset(data), _names(forecasters)
-    readings = _readings(dataset, model, users or None) if "LLM" in names else None
+    readings = _llm_scores(dataset, model, users or None) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), readings=readings)
     if as_json:
@@ -242,7 +249,7 @@ def datasets(as_json: AsJson = False) -> None:
             "licence": part.licence,
             "installed": _version(part.distribution) is not None,
         }
-        for part in embedded.PARTS
+        for part in embedded.EMBEDDED_PARTS
     ]
     print_rows(rows, as_json)
 
@@ -282,10 +289,10 @@ def _language_model(model: str) -> Any:
     return LanguageModel.load(model)
 
 
-def _readings(dataset: Dataset, model: str, users: int | None) -> Any:
-    from llmrec.evaluation.comparison import Readings
+def _llm_scores(dataset: Dataset, model: str, users: int | None) -> Any:
+    from llmrec.evaluation.comparison import LLMScores
 
-    return Readings.drawn(dataset, users).read(_language_model(model), dataset)
+    return LLMScores.sample(dataset, users).score(_language_model(model), dataset)
 
 
 def _version(distribution: str) -> str | None:

@@ -15,7 +15,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
 from llmrec.types import TimeArray
 
-INSTANT, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
+MILLISECOND, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
 _SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -50,7 +50,7 @@ class PeriodLength:
         """Move a time by a number of (calendar) periods; a month later than 31 Jan is 28 Feb."""
         if self.unit == "days":
             return time + np.timedelta64(self.n * steps, "D")
-        return as_time(pd.Timestamp(time) + pd.DateOffset(months=self.n * steps))
+        return to_datetime64(pd.Timestamp(time) + pd.DateOffset(months=self.n * steps))
 
     def __str__(self) -> str:
         """In words: "28 days"."""
@@ -65,7 +65,7 @@ class Period:
     end: np.datetime64
 
 
-def as_time(value: date | np.datetime64 | str) -> np.datetime64:
+def to_datetime64(value: date | np.datetime64 | str) -> np.datetime64:
     """Give a datetime64[ms] in UTC; DataError if the value is no time, as a bare number is none."""
     wrong = DataError(f"{value!r} is not a time; write it as 2017-11-05.")
     try:
@@ -80,7 +80,7 @@ def as_time(value: date | np.datetime64 | str) -> np.datetime64:
     return found
 
 
-def cutoffs(log: Interactions, period: str | PeriodLength) -> TimeArray:
+def period_boundaries(log: Interactions, period: str | PeriodLength) -> TimeArray:
     """Boundaries of the calendar periods that lie whole inside the log, oldest first.
 
     The grid starts at the first event (months: at the first of its month). Each boundary but the
@@ -93,12 +93,12 @@ def cutoffs(log: Interactions, period: str | PeriodLength) -> TimeArray:
     if length.unit == "months":
         first = first.astype("datetime64[M]").astype("datetime64[ms]")
     grid = [first]
-    while (following := length.shift(first, len(grid))) <= last + INSTANT:
+    while (following := length.shift(first, len(grid))) <= last + MILLISECOND:
         grid.append(following)
     return np.array(grid, dtype="datetime64[ms]")
 
 
-def boundaries_before(log: Interactions, length: PeriodLength, end: np.datetime64) -> TimeArray:
+def boundaries_up_to(log: Interactions, length: PeriodLength, end: np.datetime64) -> TimeArray:
     """Boundaries back from ``end`` until the log's first event is covered, oldest first."""
     first, found = log.timestamp.min(), [end, length.shift(end, -1)]
     while found[-1] > first:

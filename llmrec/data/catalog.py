@@ -18,10 +18,10 @@ from llmrec.data.validation import (
     ITEM_ID,
     TITLE,
     CleaningReport,
-    as_pandas,
-    id_string,
-    index_of,
+    format_id,
+    lookup_id,
     require_columns,
+    to_pandas,
 )
 from llmrec.errors import DataError, MissingExtraError
 from llmrec.types import FloatArray, IntArray
@@ -109,7 +109,7 @@ class Catalog:
         (n_items,) cleaned titles.
     categories
         (n_categories,) cleaned names, in the order of every category array of the package.
-    shares
+    category_shares
         (n_items, n_categories) sparse float64: how an item divides over its categories. Rows sum
         to 1, or to 0 for an item without a category.
     report
@@ -119,7 +119,7 @@ class Catalog:
     item_ids: pd.Index[str]
     titles: tuple[str, ...]
     categories: tuple[str, ...]
-    shares: sparse.csr_array
+    category_shares: sparse.csr_array
     report: CleaningReport
 
     @classmethod
@@ -142,15 +142,15 @@ class Catalog:
         DataError
             If a column is missing, there is no item, or no item has a category.
         """
-        frame = as_pandas(frame).reset_index(drop=True)
+        frame = to_pandas(frame).reset_index(drop=True)
         names = {ITEM_ID: ITEM_ID, TITLE: TITLE, CATEGORIES: CATEGORIES, **(columns or {})}
         optional = {TITLE} - set(columns or {})
         require_columns(frame, {ours: names[ours] for ours in names if ours not in optional})
-        ids = frame[names[ITEM_ID]].map(id_string, na_action="ignore").astype("str")
+        ids = frame[names[ITEM_ID]].map(format_id, na_action="ignore").astype("str")
         missing = ids.isna() | (ids.str.strip() == "")
         twice = ids.duplicated() & ~missing
-        report = CleaningReport(len(frame)).adding("missing item_id", np.flatnonzero(missing))
-        report = report.adding("item_id seen before", np.flatnonzero(twice))
+        report = CleaningReport(len(frame)).with_dropped("missing item_id", np.flatnonzero(missing))
+        report = report.with_dropped("item_id seen before", np.flatnonzero(twice))
         frame, ids = frame[~(missing | twice)], ids[~(missing | twice)]
         if not len(frame):
             raise DataError(f"the catalog is empty.\n{report}")
@@ -164,7 +164,7 @@ class Catalog:
                 for title, item_id in zip(titles, ids, strict=True)
             ),
             categories=categories,
-            shares=shares,
+            category_shares=shares,
             report=report,
         )
 
@@ -182,7 +182,7 @@ class Catalog:
         Texts are the ``text`` column if mapped, else the titles: TF-IDF, k-means, and the three
         terms of largest weight in each centre as its name. Needs the ``clusters`` extra.
         """
-        frame = as_pandas(frame).reset_index(drop=True)
+        frame = to_pandas(frame).reset_index(drop=True)
         names = {ITEM_ID: ITEM_ID, TITLE: TITLE, **(columns or {})}
         text = names.pop("text", names[TITLE])
         require_columns(frame, {**names, "text": text})
@@ -203,7 +203,7 @@ class Catalog:
     @cached_property
     def has_category(self) -> npt.NDArray[np.bool_]:
         """(n_items,) whether the item has any category."""
-        found: npt.NDArray[np.bool_] = np.diff(self.shares.indptr) > 0
+        found: npt.NDArray[np.bool_] = np.diff(self.category_shares.indptr) > 0
         return found
 
     def item_index(self, item_id: object) -> int:
@@ -216,12 +216,12 @@ class Catalog:
                 raise DataError(f"{len(same)} items are called {said[:80]!r}: say which, {ids}.")
             if same:
                 return same[0]
-        return index_of(self.item_ids, item_id, "item", self.titles)
+        return lookup_id(self.item_ids, item_id, "item", self.titles)
 
     def categories_of(self, item_idx: int) -> tuple[str, ...]:
         """Names of an item's categories, in the catalog's order."""
-        start, stop = self.shares.indptr[item_idx : item_idx + 2]
-        return tuple(self.categories[c] for c in self.shares.indices[start:stop])
+        start, stop = self.category_shares.indptr[item_idx : item_idx + 2]
+        return tuple(self.categories[c] for c in self.category_shares.indices[start:stop])
 
 
 def _is_missing(value: object) -> bool:
@@ -233,7 +233,7 @@ def _split(value: Any, separator: str) -> list[str]:
     if isinstance(value, str):
         parts: Sequence[object] = value.split(separator)
     elif pd.api.types.is_scalar(value):
-        parts = [] if _is_missing(value) else [id_string(value)]
+        parts = [] if _is_missing(value) else [format_id(value)]
     else:
         parts = list(value)
     cleaned = (clean_text(part, _WHOLE_NAME) for part in parts)
@@ -278,7 +278,7 @@ def category_sums(
     weights: FloatArray | None = None,
 ) -> FloatArray:
     """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
-    shares, n_cells = catalog.shares, n_rows * catalog.n_categories
+    shares, n_cells = catalog.category_shares, n_rows * catalog.n_categories
     categories = np.diff(shares.indptr)  # of each item
     if (categories == 1).all():  # there is nothing to spread, as in most shops
         cells = rows * catalog.n_categories + shares.indices[items]

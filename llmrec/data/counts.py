@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from llmrec.data.periods import History, Window
 
 
-SLICE = 256  # histories counted at a time: their events then fit the processor's cache
+HISTORIES_PER_BATCH = (
+    256  # histories counted at a time: their events then fit the processor's cache
+)
 _TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
 
 
@@ -27,7 +29,7 @@ def target_counts(windows: Sequence[Window]) -> FloatArray:
     return np.stack([window.target.category_counts for window in windows])
 
 
-def weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> FloatArray:
+def age_weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> FloatArray:
     """(n_histories, n_categories) category counts, each event weighted by its period's age.
 
     ``age_weights[0]`` weighs the period before the cutoff; periods older than the array get its
@@ -36,8 +38,8 @@ def weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> Fl
     if not histories:
         return np.empty((0, 0))
     sums = []
-    for start in range(0, len(histories), SLICE):
-        part = histories[start : start + SLICE]
+    for start in range(0, len(histories), HISTORIES_PER_BATCH):
+        part = histories[start : start + HISTORIES_PER_BATCH]
         row, age, items = _aged_events(part)
         weights = age_weights[np.minimum(age, len(age_weights) - 1)]
         sums.append(category_sums(part[0].catalog, row, items, len(part), weights))
@@ -57,7 +59,7 @@ def period_counts(histories: Sequence[History], n: int) -> FloatArray:
     return sums.reshape(len(histories), n, catalog.n_categories)
 
 
-def common_counts(histories: Sequence[History], n: int) -> tuple[FloatArray, IntArray]:
+def population_counts(histories: Sequence[History], n: int) -> tuple[FloatArray, IntArray]:
     """Category counts of everybody in the last n periods of each history.
 
     Returns
@@ -145,12 +147,12 @@ class _Spans:
         return np.maximum(inside, 0.0, out=inside)  # a sum of shares may come out as -1e-16
 
 
-def normalised(counts: FloatArray) -> FloatArray:
+def normalize_rows(counts: FloatArray) -> FloatArray:
     """Divide each row of (n, n_categories) counts by its sum."""
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def shares_of(counts: FloatArray) -> FloatArray:
+def row_shares(counts: FloatArray) -> FloatArray:
     """Divide each row of (n, n_categories) counts by its sum; rows of 0 stay 0."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.asarray(counts / np.where(totals > 0, totals, 1.0))

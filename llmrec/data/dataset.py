@@ -52,12 +52,12 @@ class Dataset:
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
         gone = np.isin(self.catalog.categories, list(names))
-        kept = self.catalog.shares @ gone == 0
+        kept = self.catalog.category_shares @ gone == 0
         catalog = replace(
             self.catalog,
             item_ids=self.catalog.item_ids[kept],
             titles=tuple(np.array(self.catalog.titles, dtype=object)[kept]),
             categories=tuple(np.array(self.catalog.categories, dtype=object)[~gone]),
-            shares=self.catalog.shares[kept][:, ~gone],
+            category_shares=self.catalog.category_shares[kept][:, ~gone],
         )
-        return replace(self, catalog=catalog, log=self.log.aligned(catalog))
+        return replace(self, catalog=catalog, log=self.log.align_to(catalog))

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec.data.files import new_folder, write_text
+from llmrec.data.files import atomic_folder, atomic_write_text
 from llmrec.errors import CacheError, DataError, MissingExtraError
 
 REQUIREMENTS = Path(__file__).with_name("embedded-requirements.txt")
@@ -28,7 +28,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_WAY_IN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
-Kind = Literal["log", "model", "encoder"]
+PartKind = Literal["log", "model", "encoder"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class EmbeddedPart:
     """
 
     name: str
-    kind: Kind
+    kind: PartKind
     what: str
     distribution: str
     version: str
@@ -60,7 +60,7 @@ class EmbeddedPart:
     relative: str
 
 
-PARTS = (
+EMBEDDED_PARTS = (
     EmbeddedPart(
         "all-minilm-l6-v2",
         "encoder",
@@ -125,8 +125,8 @@ def encoder_archive(name: str) -> Path:
     return _path(name, "encoder")
 
 
-def _path(name: str, kind: Kind) -> Path:
-    known = {part.name: part for part in PARTS if part.kind == kind}
+def _path(name: str, kind: PartKind) -> Path:
+    known = {part.name: part for part in EMBEDDED_PARTS if part.kind == kind}
     if name not in known:
         raise DataError(f"no embedded {kind} is called {name!r}; there is {' and '.join(known)}.")
     return distribution_file(known[name].distribution, known[name].relative)
@@ -212,10 +212,10 @@ def _build_alone(folder: Path, made_from: dict[str, Any], build: Callable[[Path]
         if folder.exists():
             warnings.warn(f"the cache {folder} is built again: {fault}.", stacklevel=3)
             shutil.rmtree(folder)
-        with new_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             build(partial)
             contents = json.dumps(_contents(partial, made_from), indent=1)
-            write_text(partial / MANIFEST, contents)
+            atomic_write_text(partial / MANIFEST, contents)
 
 
 def _fault(folder: Path, made_from: dict[str, Any]) -> str:

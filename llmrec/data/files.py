@@ -24,7 +24,7 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def atomic_write_bytes(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, sync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -42,13 +42,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as `atomic_write_bytes` does."""
+    atomic_write_bytes(path, text.encode("utf-8"))
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder that gets its name, synced, once it is filled; or goes away.
 
     Nothing may be at ``path`` when it is filled.
@@ -80,7 +80,7 @@ def _sync(path: Path) -> None:
 _JSON_BLOCK = 1 << 26  # a line must fit into a block: 64 MB
 
 
-def read_file(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
+def read_table_file(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table whose first row names its columns: .csv, .tsv (also .gz) or .parquet.
 
     Columns called ``ids`` are read as text: 007 and 7 are two people.
@@ -90,10 +90,10 @@ def read_file(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
         return read_parquet(path)
     if kind not in ("csv", "tsv"):
         raise DataError(f"{path.name} is not a .csv, .tsv or .parquet file.")
-    return read_text(path, "," if kind == "csv" else "\t", quoted=True, ids=ids)
+    return read_delimited(path, "," if kind == "csv" else "\t", quoted=True, ids=ids)
 
 
-def read_text(
+def read_delimited(
     path: Path,
     separator: str,
     names: Sequence[str] | None = None,
@@ -155,7 +155,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def read_parquet_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Read a Parquet file as rows of plain values; DataError if it is broken or lacks a column."""
     import pyarrow as pa
     import pyarrow.parquet as pq

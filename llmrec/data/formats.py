@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from llmrec.data.calendar import INSTANT
+from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import read_json_lines, read_parquet, read_text
+from llmrec.data.files import read_delimited, read_json_lines, read_parquet
 from llmrec.data.interactions import Interactions
 from llmrec.data.validation import CATEGORIES, ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID
 from llmrec.types import IntArray
@@ -51,7 +51,7 @@ def read_amazon(folder: Path) -> Dataset:
     )
     name = f"amazon-{'+'.join(path.name.partition('.')[0] for path in reviews)}"
     return Dataset(
-        name, log.aligned(catalog), catalog, "10 events", "products", "shopper", "exclude"
+        name, log.align_to(catalog), catalog, "10 events", "products", "shopper", "exclude"
     )
 
 
@@ -83,7 +83,7 @@ def read_completejourney(folder: Path) -> Dataset:
     )
     catalog = Catalog.from_frame(items[items[ITEM_ID].isin(log.item_ids)])
     return Dataset(
-        "completejourney", log.aligned(catalog), catalog, "28D", "groceries", "shopper", "allow"
+        "completejourney", log.align_to(catalog), catalog, "28D", "groceries", "shopper", "allow"
     )
 
 
@@ -93,7 +93,7 @@ def _items(products: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     pairs = pd.DataFrame({CATEGORIES: category, TITLE: products["product_type"].fillna(category)})
     keys = [CATEGORIES, TITLE]
     codes = pairs.groupby(keys, sort=True).ngroup().fillna(-1).astype(np.int64)
-    items = pairs[codes >= 0].drop_duplicates().sort_values(keys).apply(lambda c: c.map(readable))
+    items = pairs[codes >= 0].drop_duplicates().sort_values(keys).apply(lambda c: c.map(title_case))
     items[ITEM_ID] = items[CATEGORIES] + ": " + items[TITLE]
     # Types are cut at 30 characters, often inside a bracket.
     items[TITLE] = items[TITLE].str.replace(r" *\([^()]*$", "", regex=True)
@@ -103,7 +103,7 @@ def _items(products: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     return items, np.asarray(codes, dtype=np.int64)
 
 
-def readable(text: str) -> str:
+def title_case(text: str) -> str:
     """Write capitals as words: "FLUID MILK PRODUCTS" as "Fluid Milk Products".
 
     Only the case of letters changes, so different names stay different; letters after a digit
@@ -123,14 +123,14 @@ def read_mind(folder: Path) -> Dataset:
     time; they are known to precede the user's first impression, and are put one millisecond before
     it, in their order. So periods are counted in events here: calendar periods would be wrong.
     """
-    news = read_text(folder / "news.tsv", "\t", _NEWS)
-    behaviors = read_text(folder / "behaviors.tsv", "\t", _BEHAVIORS)
+    news = read_delimited(folder / "news.tsv", "\t", _NEWS)
+    behaviors = read_delimited(folder / "behaviors.tsv", "\t", _BEHAVIORS)
     behaviors[TIMESTAMP] = pd.to_datetime(
         behaviors[TIMESTAMP], format="%m/%d/%Y %I:%M:%S %p", errors="coerce"
     )
     clicked = behaviors["impressions"].str.findall(r"(\S+)-1(?!\S)")
     first = behaviors.sort_values(TIMESTAMP, kind="stable").drop_duplicates(USER_ID)
-    earlier = first.assign(**{TIMESTAMP: first[TIMESTAMP] - INSTANT})
+    earlier = first.assign(**{TIMESTAMP: first[TIMESTAMP] - MILLISECOND})
     events = pd.concat(
         [
             earlier.assign(**{ITEM_ID: first["history"].str.split()}),
@@ -140,7 +140,7 @@ def read_mind(folder: Path) -> Dataset:
     # An impression without a click and a user without a history are rows of no event.
     events = events.dropna(subset=[ITEM_ID])
     catalog = Catalog.from_frame(news)
-    log = Interactions.from_frame(events, bot_events_per_day=None).aligned(catalog)
+    log = Interactions.from_frame(events, bot_events_per_day=None).align_to(catalog)
     return Dataset("mind", log, catalog, "10 events", "articles", "reader", "exclude")
 
 
@@ -155,29 +155,29 @@ _FLAGS = (
 )
 
 
-def read_100k(folder: Path) -> Dataset:
+def read_movielens_100k(folder: Path) -> Dataset:
     """Read GroupLens's MovieLens 100K: ``u.data`` and ``u.item``, whose genres are 0/1 flags."""
     names = [ITEM_ID, TITLE, "released", "video released", "link", *_FLAGS]
-    items = read_text(folder / "u.item", "|", names, encoding="latin-1")
+    items = read_delimited(folder / "u.item", "|", names, encoding="latin-1")
     genres = list(_FLAGS[1:])
     items[CATEGORIES] = [
         [genre for genre, flag in zip(genres, row, strict=True) if flag == 1]
         for row in items[genres].itertuples(index=False)
     ]
-    return _dataset("ml-100k", read_text(folder / "u.data", "\t", _RATINGS), items)
+    return _dataset("ml-100k", read_delimited(folder / "u.data", "\t", _RATINGS), items)
 
 
-def read_1m(folder: Path) -> Dataset:
+def read_movielens_1m(folder: Path) -> Dataset:
     """Read MovieLens 1M: ``ratings.dat`` and ``movies.dat``, separated by two colons."""
-    ratings = read_text(folder / "ratings.dat", "::", _RATINGS, encoding="latin-1")
-    movies = read_text(folder / "movies.dat", "::", _MOVIES, encoding="latin-1")
+    ratings = read_delimited(folder / "ratings.dat", "::", _RATINGS, encoding="latin-1")
+    movies = read_delimited(folder / "movies.dat", "::", _MOVIES, encoding="latin-1")
     return _dataset("ml-1m", ratings, movies)
 
 
-def read_latest(folder: Path) -> Dataset:
+def read_movielens_csv(folder: Path) -> Dataset:
     """Read MovieLens 20M and later: ``ratings.csv`` and ``movies.csv``."""
-    ratings = read_text(folder / "ratings.csv", ",", quoted=True)
-    movies = read_text(folder / "movies.csv", ",", quoted=True)
+    ratings = read_delimited(folder / "ratings.csv", ",", quoted=True)
+    movies = read_delimited(folder / "movies.csv", ",", quoted=True)
     return _dataset(
         folder.resolve().name,
         ratings.rename(columns={"userId": USER_ID, "movieId": ITEM_ID}),
@@ -185,11 +185,11 @@ def read_latest(folder: Path) -> Dataset:
     )
 
 
-def read_atomic(folder: Path) -> Dataset:
+def read_recbole(folder: Path) -> Dataset:
     """Read RecBole's ``NAME.inter`` and ``NAME.item``: typed headers, genres apart by spaces."""
     (inter, *_), (item, *_) = sorted(folder.glob("*.inter")), sorted(folder.glob("*.item"))
     ratings, items = (
-        read_text(path, "\t").rename(columns=lambda name: name.partition(":")[0])
+        read_delimited(path, "\t").rename(columns=lambda name: name.partition(":")[0])
         for path in (inter, item)
     )
     items = items.rename(columns={"class": CATEGORIES, "genre": CATEGORIES, "movie_title": TITLE})
@@ -207,5 +207,5 @@ def _dataset(name: str, ratings: pd.DataFrame, items: pd.DataFrame) -> Dataset:
     if CATEGORIES in items:
         items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_NO_GENRE))
     catalog = Catalog.from_frame(items)
-    log = Interactions.from_frame(ratings, unit="s").aligned(catalog)
+    log = Interactions.from_frame(ratings, unit="s").align_to(catalog)
     return Dataset(name, log, catalog, "10 events", "films", "viewer", "exclude")

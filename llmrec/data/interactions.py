@@ -18,13 +18,13 @@ from llmrec.data.validation import (
     TIMESTAMP,
     USER_ID,
     CleaningReport,
-    as_pandas,
-    clean,
-    index_by_string,
-    index_of,
-    numbers,
+    drop_invalid_rows,
+    factorize_ids,
+    lookup_id,
     parse_timestamps,
     require_columns,
+    to_float,
+    to_pandas,
 )
 from llmrec.errors import DataError
 from llmrec.types import IntArray
@@ -105,24 +105,24 @@ class Interactions:
         DataError
             If a column is missing, no row survives, or times mix units or time zones.
         """
-        frame = as_pandas(frame)
+        frame = to_pandas(frame)
         names = {USER_ID: USER_ID, ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP, **(columns or {})}
         require_columns(frame, {**names, **{name: name for name in identity}})
         if not len(frame):
             raise DataError("the log is empty: 0 rows. Give at least one interaction.")
         rating = names.get(RATING, RATING)
-        user_idx, user_ids = index_by_string(frame[names[USER_ID]])
-        item_idx, item_ids = index_by_string(frame[names[ITEM_ID]])
+        user_idx, user_ids = factorize_ids(frame[names[USER_ID]])
+        item_idx, item_ids = factorize_ids(frame[names[ITEM_ID]])
         table = pd.DataFrame(
             {
                 USER_ID: user_idx,
                 ITEM_ID: item_idx,
                 TIMESTAMP: parse_timestamps(frame[names[TIMESTAMP]], unit, latest),
-                **({RATING: numbers(frame[rating])} if rating in frame else {}),
+                **({RATING: to_float(frame[rating])} if rating in frame else {}),
                 **{f"identity {name}": frame[name].array for name in identity},
             }
         )
-        table, report = clean(table, leave_out or {}, bot_events_per_day)
+        table, report = drop_invalid_rows(table, leave_out or {}, bot_events_per_day)
         if not len(table):
             raise DataError(f"no interaction survived cleaning.\n{report}")
         return cls._from_clean(table, user_ids, item_ids, report)
@@ -180,9 +180,9 @@ class Interactions:
         DataError
             If no event of this user is in the log; it names near ids.
         """
-        return index_of(self.user_ids, user_id, "user")
+        return lookup_id(self.user_ids, user_id, "user")
 
-    def aligned(self, catalog: Catalog) -> Interactions:
+    def align_to(self, catalog: Catalog) -> Interactions:
         """Give the log with ``item_idx`` pointing into the catalog.
 
         Events of items that the catalog does not know, or knows without a category, are dropped
@@ -194,11 +194,11 @@ class Interactions:
         unknown = item_idx < 0
         bare = ~unknown & ~catalog.has_category[item_idx]
         pointing = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
-        return pointing.without(
+        return pointing.drop_events(
             {"item not in the catalog": unknown, "item without a category": bare}
         )
 
-    def without(self, leave_out: Mapping[str, npt.NDArray[np.bool_]]) -> Interactions:
+    def drop_events(self, leave_out: Mapping[str, npt.NDArray[np.bool_]]) -> Interactions:
         """Give the log without some events, and without the users that then have none.
 
         Parameters
@@ -213,7 +213,7 @@ class Interactions:
         """
         report, keep = self.report, np.ones(len(self), dtype=bool)
         for reason, rows in leave_out.items():
-            report = report.adding(reason, self.source_row[rows])
+            report = report.with_dropped(reason, self.source_row[rows])
             keep &= ~rows
         if not keep.any():
             raise DataError(f"no event is left.\n{report}")

@@ -10,13 +10,20 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.data.calendar import DAY, INSTANT, Period, PeriodLength, as_time, boundaries_before
+from llmrec.data.calendar import (
+    DAY,
+    MILLISECOND,
+    Period,
+    PeriodLength,
+    boundaries_up_to,
+    to_datetime64,
+)
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
 from llmrec.types import FloatArray, IntArray, TimeArray
 
-ABSENT_PERIODS = 2  # one period without is chance, two are a pause
+ABSENCE_PERIODS = 2  # one period without is chance, two are a pause
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,7 @@ class History:
     offsets: IntArray
     bounds: TimeArray
     cutoff: np.datetime64
-    length: PeriodLength
+    period_length: PeriodLength
 
     @property
     def user_id(self) -> str:
@@ -86,10 +93,10 @@ class History:
         return category_sums(self.catalog, rows, self.item_idx, self.n_periods)
 
     @property
-    def absent_lately(self) -> npt.NDArray[np.bool_]:
-        """(n_categories,) which the newest `ABSENT_PERIODS` non-empty periods do without."""
+    def recently_absent(self) -> npt.NDArray[np.bool_]:
+        """(n_categories,) which the newest `ABSENCE_PERIODS` non-empty periods do without."""
         counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
-        return np.asarray(~counts[-ABSENT_PERIODS:].any(axis=0))
+        return np.asarray(~counts[-ABSENCE_PERIODS:].any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +143,7 @@ class Window:
 
 
 Time = datetime | np.datetime64 | str
-TICKS = 4  # parts that a calendar period is cut into
+TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
 
 
 def make_histories(
@@ -151,8 +158,8 @@ def make_histories(
     ``users`` are user indices into ``log.aligned(catalog)`` (default: all). A user without an
     event before the cutoff gets a history of empty periods.
     """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
-    end = log.timestamp.max() + INSTANT if cutoff is None else as_time(cutoff)
+    log, length = log.align_to(catalog), PeriodLength.parse(period)
+    end = log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
     chosen = range(log.n_users) if users is None else [int(user) for user in users]
     if length.unit == "events":
         stops = [_position(log, user, end) for user in chosen]
@@ -160,14 +167,14 @@ def make_histories(
             _event_history(log, catalog, length, user, stop, end)
             for user, stop in zip(chosen, stops, strict=True)
         ]
-    bounds = boundaries_before(log, length, end)
+    bounds = boundaries_up_to(log, length, end)
     return [
         History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
         for user in chosen
     ]
 
 
-def windows_after(histories: Sequence[History]) -> list[Window | None]:
+def observed_windows(histories: Sequence[History]) -> list[Window | None]:
     """Put to each history the period that follows it in its log; None if it has not fully passed.
 
     Calendar periods have passed when the log reaches their end, periods of n events when the person
@@ -175,7 +182,7 @@ def windows_after(histories: Sequence[History]) -> list[Window | None]:
     """
     if not histories:
         return []
-    end = histories[0].log.timestamp.max() + INSTANT
+    end = histories[0].log.timestamp.max() + MILLISECOND
     return [
         Window(history, target) if (target := _target_by(end, history)) else None
         for history in histories
@@ -184,12 +191,17 @@ def windows_after(histories: Sequence[History]) -> list[Window | None]:
 
 def _target_by(end: np.datetime64, history: History) -> Target | None:
     """Give what follows a history, if that has passed by ``end``."""
-    log, length, user, start = history.log, history.length, history.user_idx, history.event_ids.stop
+    log, length, user, start = (
+        history.log,
+        history.period_length,
+        history.user_idx,
+        history.event_ids.stop,
+    )
     if length.unit == "events":
         stop = start + length.n
         if stop > log.user_offsets[user + 1]:
             return None
-        span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        span = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
     else:
         span = Period(history.cutoff, length.shift(history.cutoff, 1))
         if span.end > end:
@@ -201,7 +213,8 @@ def _target_by(end: np.datetime64, history: History) -> Target | None:
 def ticks(history: History) -> tuple[TimeArray, IntArray]:
     """Cut a history finer than into periods, from the tick of its first event on.
 
-    Calendar periods have `TICKS` equal parts; with periods of events every event is a tick.
+    Calendar periods have `TICKS_PER_PERIOD` equal parts; with periods of events every event is a
+    tick.
 
     Returns
     -------
@@ -210,19 +223,19 @@ def ticks(history: History) -> tuple[TimeArray, IntArray]:
         ``offsets[t]:offsets[t + 1]``. No tick if there is no event.
     """
     log, events = history.log, history.event_ids
-    if history.length.unit == "events" or not events:
+    if history.period_length.unit == "events" or not events:
         offsets = np.arange(events.start, events.stop + 1)
         return log.timestamp[offsets[:-1]], offsets
     starts, lengths = history.bounds[:-1, None], np.diff(history.bounds)[:, None]
-    edges = (starts + lengths * np.arange(TICKS) // TICKS).ravel()
+    edges = (starts + lengths * np.arange(TICKS_PER_PERIOD) // TICKS_PER_PERIOD).ravel()
     offsets = np.append(_positions(log, history.user_idx, edges), events.stop)
     first = int(np.argmax(np.diff(offsets) > 0))
     return edges[first:], offsets[first:]
 
 
-def events_before(log: Interactions, cutoff: Time) -> Interactions:
+def truncate_log(log: Interactions, cutoff: Time) -> Interactions:
     """Give the log as it was just before a cutoff; DataError if it was empty."""
-    return log.without({"at or after the cutoff": log.timestamp >= as_time(cutoff)})
+    return log.drop_events({"at or after the cutoff": log.timestamp >= to_datetime64(cutoff)})
 
 
 def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:

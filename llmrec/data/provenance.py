@@ -9,120 +9,64 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmrec.data.calendar import PeriodLength, as_time
+from llmrec.data.calendar import PeriodLength, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.errors import DataError
 from llmrec.types import IntArray
+from llmrec.versions import SPAN_KEYS, renamed_keys
+
+_WHOLE_PAST = PeriodLength(36_500, "days")
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """The newest events that a fit has seen.
+class TrainingSpan:
+    """The events that a fit has seen: of windows (`of_windows`) or of a whole log (`of_log`).
 
     Attributes
     ----------
     before
-        No event at or after this time was seen.
+        No event at or after this time was seen. None: a log was seen whole, and each person's
+        history must hold all ``n_events`` of it.
     log
-        Fingerprint of the log.
+        Fingerprint of the log; "" where ``item_ids`` and ``n_events`` tell.
     stops
         (n_users,) with periods counted in events, people reach a period at different times: the log
         position after the last event fitted on of each user (0: none). What others took later in
         time may then have been seen, in their own windows and in the mix of everybody: "before"
         holds person by person. With calendar periods None.
+    item_ids
+        (n_items,) the catalog that was fitted on; None: any.
+    n_events
+        (n_users,) events that were seen of each person, by user id; None: not counted.
     """
 
-    before: np.datetime64
-    log: str
+    before: np.datetime64 | None
+    log: str = ""
     stops: IntArray | None = None
+    item_ids: pd.Index[str] | None = None
+    n_events: pd.Series[int] | None = None
 
     @classmethod
-    def on(cls, *windows: Sequence[Window]) -> Fitted:
+    def of_windows(cls, *windows: Sequence[Window]) -> TrainingSpan:
         """Say what a fit on (several lists of) windows has seen; DataError if there is none."""
         found = [window for part in windows for window in part]
         if not found:
             raise DataError("no window to fit on")
         before = max(window.target.period.end for window in found)
         log, stops = found[0].history.log, None
-        if found[0].history.length.unit == "events":
+        if found[0].history.period_length.unit == "events":
             stops = np.zeros(log.n_users, dtype=np.int64)
             users = [window.history.user_idx for window in found]
             np.maximum.at(stops, users, [window.target.stop for window in found])
         return cls(before, log.fingerprint, stops)
 
-    def saw(self, window: Window) -> bool:
-        """Whether a window's target starts before the end of what the fit has seen.
-
-        Person by person only where the window was cut at the person's own event, and of this log;
-        at one time for everybody otherwise.
-        """
-        history, target = window.history, window.target
-        own = history.length.unit == "events" and history.cutoff == target.period.start
-        if self.stops is not None and own and history.log.fingerprint == self.log:
-            return bool(self.stops[history.user_idx] > target.start)
-        return bool(self.before > history.cutoff)
-
-    def joined(self, *others: Fitted | None) -> Fitted:
-        """Say what this and other fits have seen together; None is one that has seen nothing."""
-        found = self
-        for other in others:
-            if other is None:
-                continue
-            stops = found.stops
-            if stops is not None and other.stops is not None and found.log == other.log:
-                stops = np.maximum(stops, other.stops)
-            elif other.before > found.before:
-                stops = other.stops
-            found = Fitted(max(found.before, other.before), found.log, stops)
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        stops = None if self.stops is None else self.stops.tolist()
-        return {"before": str(self.before), "log": self.log, "stops": stops}
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Fitted:
-        """Read what `to_dict` gave; DataError if the time is none."""
-        stops = values["stops"]
-        stops = None if stops is None else np.array(stops, dtype=np.int64)
-        return cls(as_time(values["before"]), values["log"], stops)
-
-
-_WHOLE_PAST = PeriodLength(36_500, "days")
-
-
-def check_learned(learned: Learned | None, name: str, histories: Sequence[History]) -> None:
-    """Refuse to score before a fit, and what `Learned.check` refuses."""
-    if learned is None:
-        raise ValueError(f"{name!r} is not fitted: call fit(log, catalog, cutoff) first.")
-    learned.check(name, histories)
-
-
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """Events that a scorer learned from.
-
-    Attributes
-    ----------
-    until
-        Time before which all of them lie, if one was given; None: a log was learned whole, and each
-        person's history must hold all that it says of them.
-    n_events
-        Of each person, by user id.
-    """
-
-    item_ids: pd.Index[str]
-    until: np.datetime64 | None
-    n_events: pd.Series[int]
-
-    @classmethod
-    def on(
+    def of_log(
         cls, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None
-    ) -> tuple[Learned, list[History]]:
-        """Give it, and everybody's past before the cutoff (default: all of it).
+    ) -> tuple[TrainingSpan, list[History]]:
+        """Give what a fit on a log sees, and everybody's past before the cutoff (default: all).
 
         Raises
         ------
@@ -133,11 +77,25 @@ class Learned:
         counts = pd.Series({history.user_id: history.n_events for history in histories})
         if not counts.sum():
             raise ValueError(f"no event lies before the cutoff {cutoff}: choose a later one.")
-        until = None if cutoff is None else histories[0].cutoff
-        return cls(catalog.item_ids, until, counts), histories
+        before = None if cutoff is None else histories[0].cutoff
+        return cls(before, item_ids=catalog.item_ids, n_events=counts), histories
 
-    def check(self, name: str, histories: Sequence[History]) -> None:
-        """Refuse histories of another catalog, and those that end before what was learned.
+    def covers(self, window: Window) -> bool:
+        """Whether a window's target starts before the end of what the fit has seen.
+
+        Person by person only where the window was cut at the person's own event, and of this log;
+        at one time for everybody otherwise.
+        """
+        history, target = window.history, window.target
+        own = history.period_length.unit == "events" and history.cutoff == target.period.start
+        if self.stops is not None and own and history.log.fingerprint == self.log:
+            return bool(self.stops[history.user_idx] > target.start)
+        if self.before is None:
+            return self._n_seen(history) > history.n_events
+        return bool(self.before > history.cutoff)
+
+    def require_unseen(self, name: str, histories: Sequence[History]) -> None:
+        """Refuse histories of another catalog, and those that end before what was seen.
 
         Raises
         ------
@@ -145,31 +103,69 @@ class Learned:
             Naming the scorer, the person and the way out.
         """
         for history in histories:
-            if not history.catalog.item_ids.equals(self.item_ids):
+            if self.item_ids is not None and not history.catalog.item_ids.equals(self.item_ids):
                 raise DataError(f"{name!r} was fitted on another catalog: fit it on this.")
-            if self.until is not None and history.cutoff < self.until:
+            if self.before is not None and history.cutoff < self.before:
                 raise DataError(
-                    f"{name!r} saw events up to {self.until}, after the cutoff "
+                    f"{name!r} saw events up to {self.before}, after the cutoff "
                     f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
                 )
-            seen = int(self.n_events.get(history.user_id, 0))
-            if self.until is None and seen > history.n_events:
+            seen = self._n_seen(history)
+            if self.before is None and seen > history.n_events:
                 raise DataError(
                     f"{name!r} saw {seen} events of user {history.user_id!r}, whose history holds "
                     f"{history.n_events}: fit it on a log without the others, or with a cutoff."
                 )
 
+    def union(self, *others: TrainingSpan | None) -> TrainingSpan:
+        """Say what this and other fits on windows have seen; None is one that has seen nothing."""
+        found = self
+        for other in others:
+            if other is None:
+                continue
+            if found.before is None or other.before is None:
+                raise ValueError("only spans with a time can be joined")
+            stops = found.stops
+            if stops is not None and other.stops is not None and found.log == other.log:
+                stops = np.maximum(stops, other.stops)
+            elif other.before > found.before:
+                stops = other.stops
+            found = TrainingSpan(max(found.before, other.before), found.log, stops)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "item_ids": self.item_ids.tolist(),
-            "until": None if self.until is None else str(self.until),
-            "n_events": self.n_events.to_dict(),
+        values: dict[str, Any] = {
+            "before": None if self.before is None else str(self.before),
+            "log": self.log,
+            "stops": None if self.stops is None else self.stops.tolist(),
         }
+        if self.item_ids is not None:
+            values["item_ids"] = self.item_ids.tolist()
+        if self.n_events is not None:
+            values["n_events"] = self.n_events.to_dict()
+        return values
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Learned:
-        """Read what `to_dict` gave; DataError if the time is none."""
-        item_ids = pd.Index(np.array(values["item_ids"], dtype=object), dtype="str")
-        until = None if values["until"] is None else as_time(values["until"])
-        return cls(item_ids, until, pd.Series(values["n_events"], dtype=np.int64))
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSpan:
+        """Read what `to_dict` gave, now or in version 0.1; DataError if the time is none."""
+        values = renamed_keys(values, SPAN_KEYS)
+        before, stops = values["before"], values.get("stops")
+        item_ids, n_events = values.get("item_ids"), values.get("n_events")
+        return cls(
+            None if before is None else to_datetime64(before),
+            values.get("log", ""),
+            None if stops is None else np.array(stops, dtype=np.int64),
+            None if item_ids is None else pd.Index(np.array(item_ids, dtype=object), dtype="str"),
+            None if n_events is None else pd.Series(n_events, dtype=np.int64),
+        )
+
+    def _n_seen(self, history: History) -> int:
+        return 0 if self.n_events is None else int(self.n_events.get(history.user_id, 0))
+
+
+def require_fitted(span: TrainingSpan | None, name: str, histories: Sequence[History]) -> None:
+    """Refuse to score before a fit, and what `TrainingSpan.require_unseen` refuses."""
+    if span is None:
+        raise ValueError(f"{name!r} is not fitted: call fit(log, catalog, cutoff) first.")
+    span.require_unseen(name, histories)

@@ -13,9 +13,9 @@ from llmrec.data import formats
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
-from llmrec.data.files import read_file
+from llmrec.data.files import read_table_file
 from llmrec.data.interactions import Interactions
-from llmrec.data.synthetic import make_world, reworded
+from llmrec.data.synthetic import make_synthetic_world, relabel_categories
 from llmrec.data.validation import (
     CATEGORIES,
     ITEM_ID,
@@ -23,17 +23,17 @@ from llmrec.data.validation import (
     TIMESTAMP,
     TITLE,
     USER_ID,
-    as_pandas,
     require_columns,
+    to_pandas,
 )
 from llmrec.errors import DataError
 
 # The files that tell a layout, and its reader; the first that fits is taken.
 _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
-    (("*.inter", "*.item"), formats.read_atomic),
-    (("u.data", "u.item"), formats.read_100k),
-    (("ratings.dat", "movies.dat"), formats.read_1m),
-    (("ratings.csv", "movies.csv"), formats.read_latest),
+    (("*.inter", "*.item"), formats.read_recbole),
+    (("u.data", "u.item"), formats.read_movielens_100k),
+    (("ratings.dat", "movies.dat"), formats.read_movielens_1m),
+    (("ratings.csv", "movies.csv"), formats.read_movielens_csv),
     (("transactions.parquet", "products.parquet"), formats.read_completejourney),
     (("behaviors.tsv", "news.tsv"), formats.read_mind),
     (("meta_*.jsonl*",), formats.read_amazon),
@@ -48,10 +48,10 @@ def load_dataset(name: str | Path) -> Dataset:
     ----------
     name
         "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours).
-        "synthetic": the made-up log of `make_world`, whose best forecast is known. A folder of
-        MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023.
-        A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories and, if
-        there, title and rating.
+        "synthetic": the made-up log of `make_synthetic_world`, whose best forecast is known. A
+        folder of MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon
+        Reviews 2023. A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp,
+        categories and, if there, title and rating.
 
     Raises
     ------
@@ -59,9 +59,9 @@ def load_dataset(name: str | Path) -> Dataset:
         If it is none of these, or a file of it is broken; the message names file and line.
     """
     if str(name) == "synthetic":
-        from llmrec.data.synthetic import make_world
+        from llmrec.data.synthetic import make_synthetic_world
 
-        return make_world().dataset
+        return make_synthetic_world().dataset
     path = _find(name)
     try:
         if path.is_file():
@@ -142,19 +142,21 @@ def read_table(
     interactions = Interactions.from_frame(
         events, {key: columns[key] for key in _EVENT if key in columns}
     )
-    return Dataset(name, interactions.aligned(cleaned), cleaned, period, noun, person, repeat)
+    return Dataset(name, interactions.align_to(cleaned), cleaned, period, noun, person, repeat)
 
 
 def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:
-    return read_file(Path(table), ids) if isinstance(table, (str, Path)) else as_pandas(table)
+    return read_table_file(Path(table), ids) if isinstance(table, (str, Path)) else to_pandas(table)
 
 
-MADE_UP = "synthetic-"
+SYNTHETIC_PREFIX = "synthetic-"
 
 
 def open_log(name: str) -> Dataset:
     """Load a log; ``synthetic-3`` is a made-up one of seed 3 with labels of its own."""
-    seed = name.removeprefix(MADE_UP)
+    seed = name.removeprefix(SYNTHETIC_PREFIX)
     if seed == name or not seed.isdecimal():
         return load_dataset(name)
-    return replace(reworded(make_world(seed=int(seed)).dataset, int(seed)), name=name)
+    return replace(
+        relabel_categories(make_synthetic_world(seed=int(seed)).dataset, int(seed)), name=name
+    )

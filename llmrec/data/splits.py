@@ -6,35 +6,35 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from llmrec.data.calendar import PeriodLength, cutoffs
+from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, events_before
-from llmrec.data.windows import holdout_cutoff, make_windows, timelines
+from llmrec.data.periods import Window, truncate_log
+from llmrec.data.windows import holdout_cutoff, make_windows, rolling_windows
 from llmrec.errors import DataError
 
 
-def log_before(windows: Sequence[Window]) -> Interactions:
+def training_log_for(windows: Sequence[Window]) -> Interactions:
     """Give the log to fit something on that windows will judge: nothing of their targets is in it.
 
     Where one time cuts all windows, nothing of anybody at or after it is. Where periods are counted
     in events and each person is cut at their own one, "before" holds person by person, as in
-    `Fitted`: what others took later in time stays.
+    `TrainingSpan`: what others took later in time stays.
     """
     log = windows[0].history.log
     cutoff = min(window.history.cutoff for window in windows)
     if cutoff == max(window.history.cutoff for window in windows):
-        return events_before(log, cutoff)
+        return truncate_log(log, cutoff)
     stops = log.user_offsets[1:].copy()
     users = [window.history.user_idx for window in windows]
     np.minimum.at(stops, users, [window.target.start for window in windows])
-    return log.without({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
+    return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
 
 
 MIN_TARGET_EVENTS = 5
 
 
-def splits(dataset: Dataset) -> dict[str, list[Window]]:
+def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
     """Give the windows to tune on ("validation") and to report ("test", ...), by name.
 
     Calendar periods: targets are the last three complete periods, the first of them for validation;
@@ -48,7 +48,7 @@ def splits(dataset: Dataset) -> dict[str, list[Window]]:
             name: make_windows(log, catalog, dataset.period, back=back, min_periods=periods)
             for name, back, periods in (("validation", 1, 1), ("test", 0, 2))
         }
-    grid = cutoffs(log, dataset.period)
+    grid = period_boundaries(log, dataset.period)
     if len(grid) < 5:
         raise DataError(
             f"{dataset.name} spans {len(grid) - 1} whole periods of {dataset.period}; a history, a "
@@ -80,7 +80,7 @@ def training_windows(dataset: Dataset) -> list[Window]:
             found += windows
             back += 1
         return found
-    for cutoff in cutoffs(log, dataset.period)[1:-4]:
+    for cutoff in period_boundaries(log, dataset.period)[1:-4]:
         found += make_windows(
             log,
             catalog,
@@ -92,26 +92,28 @@ def training_windows(dataset: Dataset) -> list[Window]:
     return found
 
 
-def training_timelines(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
+def rolling_training_windows(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
     """Give everybody's windows at the end of every tick (see `llmrec.data.periods.timelines`).
 
     Targets end before the validation targets begin: all of them with calendar periods, those of the
     same person with periods of events. ``validated``: before the test targets begin, for a model
     that is fitted once more when validation has decided.
     """
-    log, catalog = dataset.log.aligned(dataset.catalog), dataset.catalog
-    found = splits(dataset)
+    log, catalog = dataset.log.align_to(dataset.catalog), dataset.catalog
+    found = split_windows(dataset)
     if PeriodLength.parse(dataset.period).unit != "events":
-        cutoff = cutoffs(log, dataset.period)[-3 if validated else -4]
-        return timelines(log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS)
+        cutoff = period_boundaries(log, dataset.period)[-3 if validated else -4]
+        return rolling_windows(
+            log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS
+        )
     ends = log.user_offsets[1:].copy()
     for windows in [found["test"]] if validated else found.values():
         users = [window.history.user_idx for window in windows]
         np.minimum.at(ends, users, [window.target.start for window in windows])
-    return timelines(log, catalog, dataset.period, ends.tolist())
+    return rolling_windows(log, catalog, dataset.period, ends.tolist())
 
 
-def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
+def sample_windows(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
     """Draw n windows at random without replacement, in their order; all of them if n is None."""
     if n is not None and n < 1:
         raise DataError(f"{n} windows cannot be drawn; give 1 or more, or None for all.")
@@ -121,30 +123,30 @@ def draw(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window
     return [windows[row] for row in chosen]
 
 
-def seen_and_held_out(
+def split_timelines(
     dataset: Dataset, *, validated: bool = False
 ) -> tuple[list[list[Window]], list[Window]]:
     """Give everybody's windows to train on, at the end of every tick, and those that decide.
 
     Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the test targets
-    of `splits`. With ``validated`` the windows that decide are among those to train on, too.
+    of `split_windows`. With ``validated`` the windows that decide are among those to train on, too.
     """
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     people = [
         [window for window in windows if window.target.period.end <= cutoff]
-        for windows in training_timelines(dataset, validated=validated)
+        for windows in rolling_training_windows(dataset, validated=validated)
     ]
-    held_out = [w for w in splits(dataset)["validation"] if w.target.period.end <= cutoff]
+    held_out = [w for w in split_windows(dataset)["validation"] if w.target.period.end <= cutoff]
     return [windows for windows in people if windows], held_out
 
 
-def learned_from(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
+def was_trained_on(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
     """Give a function that says whether a window's target was learned from, or decided.
 
     It goes by a person's id and the number of the event, so windows may be of a shorter log.
-    ``dataset`` is whole, and ``validated`` as for `seen_and_held_out`.
+    ``dataset`` is whole, and ``validated`` as for `split_timelines`.
     """
-    people, held_out = seen_and_held_out(dataset, validated=validated)
+    people, held_out = split_timelines(dataset, validated=validated)
     stops: dict[str, int] = {}
     for window in [*held_out, *(window for windows in people for window in windows)]:
         user = window.history.user_id

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special
 
-from llmrec.data.calendar import DAY, INSTANT, PeriodLength
+from llmrec.data.calendar import DAY, MILLISECOND, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import period_counts
 from llmrec.data.dataset import Dataset
@@ -22,15 +22,15 @@ from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
 from llmrec.types import FloatArray, IntArray
 
-Movement = Literal["stable", "drifting", "abrupt", "seasonal"]
-MOVEMENTS: tuple[Movement, ...] = get_args(Movement)
-JUMP = 0.15  # probability that an abrupt person changes at a boundary
-GLIDE = 4  # steps, one a boundary, of a drifting person's way from one prototype to another
-SEASON = 2  # periods until a seasonal person changes over
+DriftPattern = Literal["stable", "drifting", "abrupt", "seasonal"]
+DRIFT_PATTERNS: tuple[DriftPattern, ...] = get_args(DriftPattern)
+JUMP_PROBABILITY = 0.15  # probability that an abrupt person changes at a boundary
+DRIFT_STEPS = 4  # steps, one a boundary, of a drifting person's way from one prototype to another
+SEASON_PERIODS = 2  # periods until a seasonal person changes over
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class InterestHMM:
     """The hidden states of a person, and the mix of categories that each takes from.
 
     A person moves in one way for good, all ways being equally likely, and starts in each state of
@@ -47,36 +47,36 @@ class Chain:
         Length of the log; a drift begins at one of its inner boundaries.
     """
 
-    movements: tuple[Movement, ...]
+    movements: tuple[DriftPattern, ...]
     prototypes: FloatArray
     n_periods: int
 
-    def mixes(self, movement: Movement, period: int) -> FloatArray:
+    def state_mixes(self, movement: DriftPattern, period: int) -> FloatArray:
         """(n_states, n_categories) what is taken from in a period (0: the first), by state."""
         if movement in ("stable", "abrupt"):
             return self.prototypes
         pairs = np.array(list(permutations(range(len(self.prototypes)), 2)))
         first, second = self.prototypes[pairs[:, 0]], self.prototypes[pairs[:, 1]]
         if movement == "seasonal":
-            return np.asarray(second if period // SEASON % 2 else first)
+            return np.asarray(second if period // SEASON_PERIODS % 2 else first)
         begins = np.arange(max(1, self.n_periods - 1))
-        gone = np.clip(period - begins, 0, GLIDE)[:, None, None] / GLIDE
+        gone = np.clip(period - begins, 0, DRIFT_STEPS)[:, None, None] / DRIFT_STEPS
         mixes = (1 - gone) * first + gone * second
         return np.asarray(mixes.reshape(-1, mixes.shape[-1]))
 
-    def all_mixes(self, period: int) -> FloatArray:
+    def all_state_mixes(self, period: int) -> FloatArray:
         """(n_all_states, n_categories) the same for all movements, one after the other."""
-        return np.concatenate([self.mixes(movement, period) for movement in self.movements])
+        return np.concatenate([self.state_mixes(movement, period) for movement in self.movements])
 
-    def path(self, movement: Movement, n: int, rng: np.random.Generator) -> FloatArray:
+    def sample_paths(self, movement: DriftPattern, n: int, rng: np.random.Generator) -> FloatArray:
         """(n, n_periods, n_categories) draw the mixes that n people take from."""
-        state, found = rng.integers(len(self.mixes(movement, 0)), size=n), []
+        state, found = rng.integers(len(self.state_mixes(movement, 0)), size=n), []
         for period in range(self.n_periods):
-            found.append(self.mixes(movement, period)[state])
+            found.append(self.state_mixes(movement, period)[state])
             if movement == "abrupt":
                 n_states = len(self.prototypes)
                 other = (state + rng.integers(1, n_states, size=n)) % n_states
-                state = np.where(rng.random(n) < JUMP, other, state)
+                state = np.where(rng.random(n) < JUMP_PROBABILITY, other, state)
         return np.stack(found, axis=1)
 
     def posterior(self, counts: FloatArray) -> FloatArray:
@@ -92,10 +92,10 @@ class Chain:
         FloatArray
             (n, n_all_states), rows sum to 1. Rabiner 1989, equations 19 and 20, in logarithms.
         """
-        sizes = [len(self.mixes(movement, 0)) for movement in self.movements]
+        sizes = [len(self.state_mixes(movement, 0)) for movement in self.movements]
         log_joint = np.tile(np.repeat(-np.log(sizes), sizes), (len(counts), 1))
         for period in range(counts.shape[1]):
-            log_joint = log_joint + counts[:, period] @ np.log(self.all_mixes(period)).T
+            log_joint = log_joint + counts[:, period] @ np.log(self.all_state_mixes(period)).T
             log_joint -= log_joint.max(axis=1, keepdims=True)
             if "abrupt" in self.movements:
                 first = sum(sizes[: self.movements.index("abrupt")])
@@ -106,13 +106,15 @@ class Chain:
 
 def _jumped(log_joint: FloatArray) -> FloatArray:
     """One boundary of the abrupt chain on (n, n_prototypes) logarithms."""
-    each = JUMP / (log_joint.shape[1] - 1)
+    each = JUMP_PROBABILITY / (log_joint.shape[1] - 1)
     total = special.logsumexp(log_joint, axis=1, keepdims=True)
-    return np.asarray(np.logaddexp(np.log(1 - JUMP - each) + log_joint, np.log(each) + total))
+    return np.asarray(
+        np.logaddexp(np.log(1 - JUMP_PROBABILITY - each) + log_joint, np.log(each) + total)
+    )
 
 
-START = np.datetime64("2020-01-01T00:00:00", "ms")
-LENGTH = PeriodLength(28, "days")
+FIRST_TIME = np.datetime64("2020-01-01T00:00:00", "ms")
+PERIOD = PeriodLength(28, "days")
 N_PROTOTYPES, SPARSITY, FLOOR = 8, 0.4, 0.03
 # Category, what its items are like, what they are. In the catalog's own order: by name.
 _WORDS = (
@@ -137,7 +139,7 @@ CATEGORIES = tuple(name for name, _, _ in _WORDS)
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class SyntheticWorld:
     """A synthetic log, how each of its people moves, and the best forecast there is of them.
 
     The forecast, E[mix of the next period | own counts], knows the generator (prototypes, rates,
@@ -148,7 +150,7 @@ class World:
     ----------
     dataset
         The log, named "synthetic", of 28-day periods that start with the log's first event.
-    kinds
+    patterns
         (n_users,) movement of each of ``dataset.log.user_ids``.
     chain
         The states behind it.
@@ -157,8 +159,8 @@ class World:
     """
 
     dataset: Dataset
-    kinds: npt.NDArray[np.str_]
-    chain: Chain
+    patterns: npt.NDArray[np.str_]
+    chain: InterestHMM
     events_per_period: float
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -180,12 +182,16 @@ class World:
 
     def _period(self, history: History) -> int:
         """Give the number of the period that a history is followed by."""
-        period = int((history.cutoff - START) / np.timedelta64(LENGTH.n, "D"))
-        if history.length != LENGTH or period < 0 or history.cutoff != LENGTH.shift(START, period):
+        period = int((history.cutoff - FIRST_TIME) / np.timedelta64(PERIOD.n, "D"))
+        if (
+            history.period_length != PERIOD
+            or period < 0
+            or history.cutoff != PERIOD.shift(FIRST_TIME, period)
+        ):
             raise DataError(
-                f"the history of user {history.user_id!r} has periods of {history.length} and is "
-                f"cut at {history.cutoff}; the optimum is known for periods of {LENGTH} since "
-                f"{START}. Cut at one of cutoffs(log, '{LENGTH.n}D')."
+                f"the history of user {history.user_id!r} has periods of {history.period_length} "
+                f"and is cut at {history.cutoff}; the optimum is known for periods of {PERIOD} "
+                f"since {FIRST_TIME}. Cut at one of period_boundaries(log, '{PERIOD.n}D')."
             )
         if history.catalog.n_categories != self.chain.prototypes.shape[1]:
             raise DataError(
@@ -197,11 +203,11 @@ class World:
     def _expected(self, histories: Sequence[History], period: int) -> tuple[FloatArray, FloatArray]:
         """(n, n_categories) expected mixes, and (n,) concentrations of the shares to be seen.
 
-        The concentration is the one whose summed variance of shares (see `Spread`) is the exact
+        The concentration is the one whose summed variance of shares (see `Dispersion`) is the exact
         one: that of the mix, and that of so few events drawn from it.
         """
         posterior = self.chain.posterior(period_counts(histories, period))
-        mixes = self.chain.all_mixes(period)
+        mixes = self.chain.all_state_mixes(period)
         mean = posterior @ mixes
         mean /= mean.sum(axis=1, keepdims=True)
         squared, of_mean = posterior @ (mixes**2).sum(axis=1), (mean**2).sum(axis=1)
@@ -209,13 +215,13 @@ class World:
         return mean, np.clip((1 - of_mean) / variance - 1, 0.5, 1e6)
 
 
-def make_world(
+def make_synthetic_world(
     n_users: int = 500,
     n_periods: int = 12,
     events_per_period: float = 20,
-    kinds: Sequence[Movement] = MOVEMENTS,
+    kinds: Sequence[DriftPattern] = DRIFT_PATTERNS,
     seed: int = 0,
-) -> World:
+) -> SyntheticWorld:
     """Draw a world whose people keep their interests or change them in known ways.
 
     Parameters
@@ -240,21 +246,21 @@ def make_world(
             f"n_users={n_users}, n_periods={n_periods}, events_per_period={events_per_period}: "
             "a world needs at least one person, one period and a positive number of events."
         )
-    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(MOVEMENTS):
-        raise DataError(f"kinds {tuple(kinds)} must be some of {MOVEMENTS}, each once.")
+    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(DRIFT_PATTERNS):
+        raise DataError(f"kinds {tuple(kinds)} must be some of {DRIFT_PATTERNS}, each once.")
     rng = np.random.default_rng(seed)
     prototypes = rng.dirichlet(np.full(len(CATEGORIES), SPARSITY), size=N_PROTOTYPES)
     prototypes = (1 - FLOOR) * prototypes + FLOOR / len(CATEGORIES)
-    chain = Chain(tuple(kinds), prototypes, n_periods)
+    chain = InterestHMM(tuple(kinds), prototypes, n_periods)
     moving = np.array(kinds)[rng.permutation(np.arange(n_users) % len(kinds))]
     mixes = np.empty((n_users, n_periods, len(CATEGORIES)))
     for movement in chain.movements:
         who = moving == movement
-        mixes[who] = chain.path(movement, int(who.sum()), rng)
+        mixes[who] = chain.sample_paths(movement, int(who.sum()), rng)
     catalog = _catalog()
     log = _log(mixes, catalog, events_per_period, rng)
     dataset = Dataset("synthetic", log, catalog, "28D", "products", "shopper", "allow")
-    return World(dataset, moving, chain, events_per_period)
+    return SyntheticWorld(dataset, moving, chain, events_per_period)
 
 
 def _catalog() -> Catalog:
@@ -286,9 +292,9 @@ def _log(
             "timestamp": _times(counts, cell % n_periods, n_periods, rng),
         }
     )
-    end = LENGTH.shift(START, n_periods)
+    end = PERIOD.shift(FIRST_TIME, n_periods)
     log = Interactions.from_frame(frame, latest=end, bot_events_per_day=None)
-    return log.aligned(catalog)
+    return log.align_to(catalog)
 
 
 def _times(
@@ -298,12 +304,12 @@ def _times(
 
     So no two coincide. The first and the last event of all fill the grid of periods to its ends.
     """
-    span = int(LENGTH.n * DAY / INSTANT)
+    span = int(PERIOD.n * DAY / MILLISECOND)
     nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
     stretch = np.repeat(span // counts, counts)
     times = period * span + nth * stretch + rng.integers(stretch)
     times[0], times[-1] = 0, n_periods * span - 1
-    return START + times.astype("timedelta64[ms]")
+    return FIRST_TIME + times.astype("timedelta64[ms]")
 
 
 def _mean_inverse(rate: float) -> float:
@@ -313,10 +319,10 @@ def _mean_inverse(rate: float) -> float:
     return float((chances / np.maximum(n, 1)).sum())
 
 
-def reworded(dataset: Dataset, seed: int) -> Dataset:
+def relabel_categories(dataset: Dataset, seed: int) -> Dataset:
     """Name each category more closely, after one of its items: Yoga becomes Cork Yoga."""
     catalog, rng = dataset.catalog, np.random.default_rng(seed)
-    members = catalog.shares.tocsc()
+    members = catalog.category_shares.tocsc()
     names = {}
     for c, name in enumerate(catalog.categories):
         item = int(rng.choice(members.indices[members.indptr[c] : members.indptr[c + 1]]))

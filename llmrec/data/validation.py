@@ -19,7 +19,7 @@ USER_ID, ITEM_ID, TIMESTAMP, RATING = "user_id", "item_id", "timestamp", "rating
 TITLE, CATEGORIES = "title", "categories"
 
 
-def as_pandas(frame: Any) -> pd.DataFrame:
+def to_pandas(frame: Any) -> pd.DataFrame:
     """Give a pandas frame for a pandas or polars frame or a ``datasets.Dataset``."""
     if isinstance(frame, pd.DataFrame):
         return frame
@@ -44,14 +44,14 @@ def require_columns(frame: pd.DataFrame, needed: Mapping[str, str]) -> None:
             )
 
 
-def id_string(value: object) -> str:
+def format_id(value: object) -> str:
     """Write an id as text: whole numbers without a decimal point, so that 7, 7.0 and "7" agree."""
     if isinstance(value, (float, np.floating)) and value.is_integer():
         return str(int(value))
     return str(value)
 
 
-def index_of(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
+def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
     """Look an id up; a DataError names near ids, and near ones of the titles."""
     from difflib import get_close_matches
 
@@ -66,7 +66,7 @@ def index_of(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str
     return found
 
 
-def numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def to_float(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     """(n_rows,) numbers, missing ones NaN; DataError names the first row that is none."""
     found = pd.to_numeric(column, errors="coerce")
     unread = (found.isna() & column.notna()).to_numpy()
@@ -79,7 +79,7 @@ def numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     return found.to_numpy(np.float64, na_value=np.nan)
 
 
-def index_by_string(column: pd.Series[Any]) -> tuple[IntArray, pd.Index[str]]:
+def factorize_ids(column: pd.Series[Any]) -> tuple[IntArray, pd.Index[str]]:
     """Give (n_rows,) ids as numbers 0..n-1 in the order of their strings, and the strings.
 
     So row order cannot matter. Missing and empty ids are -1.
@@ -88,7 +88,7 @@ def index_by_string(column: pd.Series[Any]) -> tuple[IntArray, pd.Index[str]]:
         codes, uniques = pd.factorize(column)
     except TypeError as error:
         raise DataError(f"column {column.name!r} holds lists or objects, not ids.") from error
-    strings = pd.Index([id_string(value) for value in uniques], dtype="str")
+    strings = pd.Index([format_id(value) for value in uniques], dtype="str")
     again, labels = pd.factorize(strings.where(strings.str.strip() != ""), sort=True)
     return np.append(again, -1)[codes].astype(np.int64), pd.Index(labels, dtype="str")
 
@@ -116,7 +116,7 @@ class CleaningReport:
         """Rows that survived."""
         return self.rows_read - sum(self.dropped.values())
 
-    def adding(self, reason: str, rows: npt.NDArray[Any]) -> CleaningReport:
+    def with_dropped(self, reason: str, rows: npt.NDArray[Any]) -> CleaningReport:
         """Give a report that also counts these (n,) row numbers under a reason."""
         if not len(rows):
             return self
@@ -133,7 +133,7 @@ class CleaningReport:
         return "\n".join(lines)
 
 
-def clean(
+def drop_invalid_rows(
     table: pd.DataFrame,
     leave_out: Mapping[str, npt.NDArray[np.bool_]],
     bot_events_per_day: int | None,
@@ -173,7 +173,7 @@ def _drop(
 ) -> tuple[pd.DataFrame, CleaningReport]:
     if not rows.any():
         return table, report
-    return table[~rows], report.adding(reason, table.index[rows].to_numpy())
+    return table[~rows], report.with_dropped(reason, table.index[rows].to_numpy())
 
 
 # A number of this size or more is no longer in the unit before it (seconds reach year 5138).

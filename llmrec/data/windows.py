@@ -6,11 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from llmrec.data.calendar import INSTANT, Period, PeriodLength, as_time, boundaries_before, cutoffs
+from llmrec.data.calendar import (
+    MILLISECOND,
+    Period,
+    PeriodLength,
+    boundaries_up_to,
+    period_boundaries,
+    to_datetime64,
+)
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import (
-    TICKS,
+    TICKS_PER_PERIOD,
     Target,
     Time,
     Window,
@@ -54,12 +61,12 @@ def make_windows(
     DataError
         If the period is not understood, or the log is too short for it.
     """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    log, length = log.align_to(catalog), PeriodLength.parse(period)
     if length.unit == "events":
-        end = None if cutoff is None else as_time(cutoff)
+        end = None if cutoff is None else to_datetime64(cutoff)
         windows = _event_windows(log, catalog, length, end, back)
     elif cutoff is None:
-        grid = cutoffs(log, length)
+        grid = period_boundaries(log, length)
         if len(grid) < 3 + back:
             raise DataError(
                 f"the log spans {len(grid) - 1} whole periods of {length}; a history and a target "
@@ -67,7 +74,7 @@ def make_windows(
             )
         windows = _calendar_windows(log, catalog, length, grid[-2 - back])
     else:
-        windows = _calendar_windows(log, catalog, length, as_time(cutoff))
+        windows = _calendar_windows(log, catalog, length, to_datetime64(cutoff))
     return [
         window
         for window in windows
@@ -76,12 +83,14 @@ def make_windows(
     ]
 
 
-def latest_windows(log: Interactions, catalog: Catalog, period: str | PeriodLength) -> list[Window]:
+def last_period_windows(
+    log: Interactions, catalog: Catalog, period: str | PeriodLength
+) -> list[Window]:
     """Cut windows whose target is the newest stretch of one period's length.
 
     Calendar: the period that ends with the log's last event. Events: each user's last complete one.
     """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    log, length = log.align_to(catalog), PeriodLength.parse(period)
     if length.unit == "events":
         return make_windows(log, catalog, length)
     return make_windows(log, catalog, length, holdout_cutoff(log, length))
@@ -95,7 +104,7 @@ def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime
     """
     length = PeriodLength.parse(period)
     if length.unit != "events":
-        return length.shift(log.timestamp.max() + INSTANT, -1)
+        return length.shift(log.timestamp.max() + MILLISECOND, -1)
     cutoff: np.datetime64 = np.sort(log.timestamp)[int(0.9 * len(log))]
     return cutoff
 
@@ -103,7 +112,7 @@ def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime
 def holdout_windows(
     log: Interactions, catalog: Catalog, period: str | PeriodLength, min_target_events: int = 5
 ) -> list[Window]:
-    """Cut everybody at `holdout_cutoff`; the same as `latest_windows` for calendar periods."""
+    """Cut everybody at `holdout_cutoff`; the same as `last_period_windows` for calendar periods."""
     cutoff = holdout_cutoff(log, period)
     return make_windows(log, catalog, period, cutoff, min_target_events=min_target_events)
 
@@ -114,14 +123,14 @@ def tick_cutoffs(log: Interactions, period: str | PeriodLength, before: np.datet
     They are a tick apart (with months, whose ticks differ in length, a period).
     """
     length = PeriodLength.parse(period)
-    grid = boundaries_before(log, length, before)[1:-1]
+    grid = boundaries_up_to(log, length, before)[1:-1]
     if length.unit == "months":
         return grid
-    tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS
-    return np.unique(grid[:, None] - tick * np.arange(TICKS))
+    tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS_PER_PERIOD
+    return np.unique(grid[:, None] - tick * np.arange(TICKS_PER_PERIOD))
 
 
-def timelines(
+def rolling_windows(
     log: Interactions,
     catalog: Catalog,
     period: str | PeriodLength,
@@ -144,7 +153,7 @@ def timelines(
     list[list[Window]]
         Of everybody with a window. One with an empty history stands first at most.
     """
-    log, length = log.aligned(catalog), PeriodLength.parse(period)
+    log, length = log.align_to(catalog), PeriodLength.parse(period)
     if length.unit == "events":
         ends = np.asarray(before, dtype=np.int64)
         return [found for found in _event_timelines(log, catalog, length, ends) if found]
@@ -168,7 +177,7 @@ def _event_timelines(
         found = []
         for start in range(int(log.user_offsets[user]), int(end) - length.n + 1):
             stop = start + length.n
-            span = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+            span = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
             history = _event_history(log, catalog, length, user, start, span.start)
             found.append(Window(history, Target(log, catalog, start, stop, span)))
         yield found
@@ -202,7 +211,7 @@ def _event_windows(
         stop = start + length.n
         if start <= first or stop > last:
             continue
-        period = Period(log.timestamp[start], log.timestamp[stop - 1] + INSTANT)
+        period = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
         end = period.start if cutoff is None else cutoff
         history = _event_history(log, catalog, length, user, start, end)
         windows.append(Window(history, Target(log, catalog, start, stop, period)))

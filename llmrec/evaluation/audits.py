@@ -13,13 +13,13 @@ from llmrec.data.catalog import CATEGORY_LENGTH, Catalog, clean_text
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
-from llmrec.data.splits import draw, splits, training_windows
+from llmrec.data.provenance import TrainingSpan
+from llmrec.data.splits import sample_windows, split_windows, training_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.evaluator import ask, refuse_fitted_later
+from llmrec.evaluation.evaluator import predict, require_unseen_targets
 from llmrec.forecast import Forecast, Forecaster
 from llmrec.forecasters.calibration import Calibration
-from llmrec.forecasters.registry import Family
+from llmrec.forecasters.registry import ForecasterRegistry
 from llmrec.language.codec import codec_for
 from llmrec.metrics import bootstrap_interval, log_loss
 from llmrec.types import FloatArray
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 
-def shuffled(windows: Sequence[Window], seed: int = 0) -> list[Window]:
+def shuffle_events(windows: Sequence[Window], seed: int = 0) -> list[Window]:
     """Deal each history's events over its own slots at random.
 
     A slot keeps its time and period, so a period keeps its number of events; which item (and
@@ -69,7 +69,7 @@ def shuffled(windows: Sequence[Window], seed: int = 0) -> list[Window]:
     ]
 
 
-def truncated(windows: Sequence[Window], n: int) -> list[Window]:
+def truncate_histories(windows: Sequence[Window], n: int) -> list[Window]:
     """Leave the newest n events of each history; 0 leaves a user of whom nothing is known.
 
     Calendar periods stay, emptied; periods of events go with their events. The log stays whole, so
@@ -80,7 +80,7 @@ def truncated(windows: Sequence[Window], n: int) -> list[Window]:
     return [replace(window, history=_newest(window.history, n)) for window in windows]
 
 
-def renamed(
+def rename_categories(
     windows: Sequence[Window], names: Mapping[str, str] | None = None, seed: int = 0
 ) -> list[Window]:
     """Give categories other names; their order and what they hold stay.
@@ -113,7 +113,7 @@ def renamed(
     return _with_catalog(windows, replace(catalog, categories=found))
 
 
-def anonymised(windows: Sequence[Window], seed: int = 0) -> list[Window]:
+def anonymize_titles(windows: Sequence[Window], seed: int = 0) -> list[Window]:
     """Call the items "item 0001", "item 0002", ..., the numbers drawn at random."""
     if not windows:
         return []
@@ -124,7 +124,7 @@ def anonymised(windows: Sequence[Window], seed: int = 0) -> list[Window]:
 
 def _newest(history: History, n: int) -> History:
     offsets = np.maximum(history.offsets, history.offsets[-1] - n)
-    if history.length.unit != "events":
+    if history.period_length.unit != "events":
         return replace(history, offsets=offsets)
     filled = np.flatnonzero(np.diff(offsets))
     if not len(filled):
@@ -149,17 +149,17 @@ def _with_catalog(windows: Sequence[Window], catalog: Catalog) -> list[Window]:
     ]
 
 
-KINDS = ("order", "names", "titles", "length")
-CENTRED_ON = 50  # validation windows that the mean reading is taken from
-LENGTHS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # newest events that the audit of length leaves
-Make = Callable[[Catalog], Mapping[str, Forecaster]]
+AUDITS = ("order", "names", "titles", "length")
+CENTERING_WINDOWS = 50  # validation windows that the mean reading is taken from
+AUDIT_LENGTHS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # newest events that the audit of length leaves
+ForecasterFactory = Callable[[Catalog], Mapping[str, Forecaster]]
 Row = tuple[str, str, float, float, float, int]
 COLUMNS = ["model", "metric", "value", "low", "high", "n"]
 
 
 def audit(
     kind: str,
-    make: Make,
+    make: ForecasterFactory,
     windows: Sequence[Window],
     *,
     dataset: str = "",
@@ -172,7 +172,8 @@ def audit(
     ----------
     kind
         "order": items are `shuffled` over each history. "names": categories are `renamed`.
-        "titles": items are `anonymised`. "length": histories are `truncated` to the `LENGTHS`.
+        "titles": items are `anonymised`. "length": histories are `truncated` to the
+        `AUDIT_LENGTHS`.
     make
         Gives forecasters by name, fitted on unaltered data, for the catalog at hand: what reads
         text holds the names of categories. Called once for each catalog.
@@ -193,8 +194,8 @@ def audit(
     DataError
         If there is no such audit or no window, or a forecaster was fitted on events of the targets.
     """
-    if kind not in KINDS:
-        raise DataError(f"no audit is called {kind!r}; choose from {', '.join(KINDS)}.")
+    if kind not in AUDITS:
+        raise DataError(f"no audit is called {kind!r}; choose from {', '.join(AUDITS)}.")
     if not windows:
         raise DataError(f"{dataset} {split}: no window to audit on")
     made = _made(make, windows[0].history.catalog, windows)
@@ -227,31 +228,31 @@ def audit_dataset(
     is what the alteration does to the common mix. A language model, if there is one, is audited
     with its reading believed in full beside counting.
     """
-    found = splits(dataset)
-    family = Family(training_windows(dataset), found["validation"], seed)
+    found = split_windows(dataset)
+    family = ForecasterRegistry(training_windows(dataset), found["validation"], seed)
     split = next(name for name in found if name != "validation")
     chosen = dict.fromkeys(("Mean", "DecayedDirichlet", *names))
 
     def make(catalog: Catalog) -> dict[str, Forecaster]:
         made: dict[str, Forecaster] = {
-            name: _ByPlace(family[name], dataset.catalog) for name in chosen
+            name: _ByCategoryIndex(family[name], dataset.catalog) for name in chosen
         }
         if model is not None:
             read = [
                 replace(window.history, catalog=catalog)
-                for window in draw(found["validation"], CENTRED_ON, seed)
+                for window in sample_windows(found["validation"], CENTERING_WINDOWS, seed)
             ]
-            made["LLM x counting (a = 1)"] = _believed(
+            made["LLM x counting (a = 1)"] = _trusted_llm(
                 model, replace(dataset, catalog=catalog), made["DecayedDirichlet"], read
             )
         return made
 
-    windows = draw(found[split], n, seed)
+    windows = sample_windows(found[split], n, seed)
     return audit(kind, make, windows, dataset=dataset.name, split=split, seed=seed)
 
 
 @dataclass(frozen=True)
-class _ByPlace:
+class _ByCategoryIndex:
     """A numeric forecaster, which knows categories by their place and not by their names."""
 
     forecaster: Forecaster
@@ -262,41 +263,47 @@ class _ByPlace:
         return self.forecaster.forecast(known)
 
     @property
-    def fitted(self) -> Fitted | None:
-        found: Fitted | None = getattr(self.forecaster, "fitted", None)
+    def fitted(self) -> TrainingSpan | None:
+        found: TrainingSpan | None = getattr(self.forecaster, "fitted", None)
         return found
 
 
-def _believed(
+def _trusted_llm(
     model: LanguageModel, dataset: Dataset, prior: Forecaster, read: Sequence[History]
 ) -> Forecaster:
     """Believe a reading in full, less what is read of everybody alike: the mean over some."""
     from llmrec.forecasters.llm import LLMForecaster
 
     forecaster = LLMForecaster(model, codec_for(dataset, model), prior)
-    center = forecaster.read(read).mean(axis=0)
+    center = forecaster.category_scores(read).mean(axis=0)
     forecaster.calibration = Calibration(1.0, center, np.zeros_like(center))
     return forecaster
 
 
 def _altered(kind: str, windows: Sequence[Window], seed: int) -> list[Window]:
     if kind == "order":
-        return shuffled(windows, seed)
-    return renamed(windows, seed=seed) if kind == "names" else anonymised(windows, seed)
+        return shuffle_events(windows, seed)
+    return (
+        rename_categories(windows, seed=seed)
+        if kind == "names"
+        else anonymize_titles(windows, seed)
+    )
 
 
-def _made(make: Make, catalog: Catalog, windows: Sequence[Window]) -> Mapping[str, Forecaster]:
+def _made(
+    make: ForecasterFactory, catalog: Catalog, windows: Sequence[Window]
+) -> Mapping[str, Forecaster]:
     """Make forecasters; none may have seen the targets of the unaltered windows."""
     made = make(catalog)
     for name, forecaster in made.items():
         # An altered log has another fingerprint, by which a fit would not know it again.
-        refuse_fitted_later(name, forecaster, windows)
+        require_unseen_targets(name, forecaster, windows)
     return made
 
 
 def _losses(forecaster: Forecaster, windows: Sequence[Window]) -> FloatArray:
     """(n_windows,) log-loss, NaN without a target."""
-    return log_loss(ask(forecaster, windows)[0], target_counts(windows))
+    return log_loss(predict(forecaster, windows)[0], target_counts(windows))
 
 
 def _compared(before: Mapping[str, FloatArray], after: Mapping[str, FloatArray]) -> pd.DataFrame:
@@ -313,8 +320,8 @@ def _by_length(
 ) -> pd.DataFrame:
     longest = max(window.history.n_events for window in windows)
     tables = []
-    for n in (*(length for length in LENGTHS if length < longest), longest):
-        cut = truncated(windows, n)
+    for n in (*(length for length in AUDIT_LENGTHS if length < longest), longest):
+        cut = truncate_histories(windows, n)
         rows: list[Row] = []
         for model, forecaster in made.items():
             loss = whole[model] if n == longest else _losses(forecaster, cut)

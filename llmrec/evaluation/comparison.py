@@ -13,18 +13,22 @@ import pandas as pd
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.splits import draw, splits, training_windows
-from llmrec.evaluation.evaluator import Judgement, judge, summarise
+from llmrec.data.splits import sample_windows, split_windows, training_windows
+from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters, summarize
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.calibration import (
-    UNFITTED,
+    DEFAULT_DISPERSION,
     Calibration,
-    Spread,
+    Dispersion,
     fit_calibration,
     softmax_update,
 )
-from llmrec.forecasters.precomputed import Replayed, weights_of, weights_on
-from llmrec.forecasters.registry import SEEDED, Family
+from llmrec.forecasters.precomputed import (
+    PrecomputedForecaster,
+    out_of_sample_weights,
+    predict_weights,
+)
+from llmrec.forecasters.registry import SEED_DEPENDENT, ForecasterRegistry
 from llmrec.language.codec import codec_for
 from llmrec.types import FloatArray
 
@@ -44,19 +48,19 @@ class Comparison:
     ----------
     dataset
         The log.
-    windows, judgements
+    windows, results
         Split to its windows, and to what was found there.
     forecasters
         Split to the forecasters by name, those of several seeds one after the other.
     table
-        Tidy means and intervals of all splits, see `summarise`.
+        Tidy means and intervals of all splits, see `summarize`.
     calibrations
         What the language model's readings were trusted with, by the prior they were added to.
     """
 
     dataset: Dataset
     windows: dict[str, list[Window]]
-    judgements: dict[str, Judgement]
+    results: dict[str, EvaluationResult]
     forecasters: dict[str, dict[str, list[Forecaster]]]
     table: pd.DataFrame
     calibrations: dict[str, Calibration]
@@ -64,7 +68,7 @@ class Comparison:
     @property
     def scores(self) -> pd.DataFrame:
         """One row a split, model and user."""
-        return pd.concat([found.scores for found in self.judgements.values()], ignore_index=True)
+        return pd.concat([found.scores for found in self.results.values()], ignore_index=True)
 
 
 def compare(
@@ -72,7 +76,7 @@ def compare(
     names: Iterable[str],
     *,
     seeds: Sequence[int] = (0,),
-    readings: Readings | None = None,
+    readings: LLMScores | None = None,
 ) -> Comparison:
     """Fit forecasters on all that precedes the tests, and judge them there.
 
@@ -81,39 +85,43 @@ def compare(
     Parameters
     ----------
     names
-        Names of `llmrec.forecasters.family.BUILDERS`.
+        Names of `llmrec.forecasters.registry.BUILDERS`.
     seeds
         Those that depend on a seed are fitted once for each; scores are the means.
     readings
         What a language model read, if one takes part; it is judged on the users it was read for.
     """
-    found = splits(dataset)
+    found = split_windows(dataset)
     validation = found.pop("validation")
-    family = Family(training_windows(dataset), validation, seeds[0])
+    family = ForecasterRegistry(training_windows(dataset), validation, seeds[0])
     fitted = _fitted(family, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
     judgements = {
-        split: judge(fitted, windows, dataset=dataset.name, split=split)
+        split: evaluate_forecasters(fitted, windows, dataset=dataset.name, split=split)
         for split, windows in found.items()
     }
     asked = {split: dict(fitted) for split in found}
     calibrations: dict[str, Calibration] = {}
     if readings is not None:
-        spoken, calibrations = readings.believed(fitted, seeds[0])
+        spoken, calibrations = readings.to_forecasters(fitted, seeds[0])
         for split, believed in spoken.items():
-            more = judge(believed, readings.windows[split], dataset=dataset.name, split=split)
-            judgements[split] = judgements[split].with_more(more)
+            more = evaluate_forecasters(
+                believed, readings.windows[split], dataset=dataset.name, split=split
+            )
+            judgements[split] = judgements[split].merge(more)
             asked[split] |= believed
-    table = pd.concat([in_table(judgement) for judgement in judgements.values()], ignore_index=True)
+    table = pd.concat(
+        [summary_table(judgement) for judgement in judgements.values()], ignore_index=True
+    )
     return Comparison(dataset, found, judgements, asked, table, calibrations)
 
 
-def in_table(judgement: Judgement) -> pd.DataFrame:
+def summary_table(judgement: EvaluationResult) -> pd.DataFrame:
     """Summarise against counting (gains) and against the mean (skill)."""
-    return summarise(judgement, reference=REFERENCE, persistence=PERSISTENCE)
+    return summarize(judgement, reference=REFERENCE, persistence=PERSISTENCE)
 
 
 def _fitted(
-    family: Family, names: Iterable[str], seeds: Sequence[int]
+    family: ForecasterRegistry, names: Iterable[str], seeds: Sequence[int]
 ) -> dict[str, list[Forecaster]]:
     """Fit by name, showing how far it is on a terminal."""
     from tqdm import tqdm
@@ -122,7 +130,7 @@ def _fitted(
     bar = tqdm(list(names), desc="fitting", disable=not sys.stderr.isatty())
     for name in bar:
         bar.set_postfix_str(name)
-        if name in SEEDED:
+        if name in SEED_DEPENDENT:
             families += [family.with_seed(seed) for seed in seeds[len(families) :]]
             found[name] = [one[name] for one in families]
         else:
@@ -131,7 +139,7 @@ def _fitted(
 
 
 @dataclass(frozen=True, eq=False)
-class Readings:
+class LLMScores:
     """What a language model read of windows drawn from each split.
 
     ``scores`` are (n_windows, n_categories) centred scores, by split like the ``windows``; none
@@ -142,24 +150,26 @@ class Readings:
     scores: dict[str, FloatArray]
 
     @classmethod
-    def drawn(cls, dataset: Dataset, n: int | None = None, seed: int = 0) -> Readings:
+    def sample(cls, dataset: Dataset, n: int | None = None, seed: int = 0) -> LLMScores:
         """Draw n windows of each split (all if None)."""
-        windows = {split: draw(found, n, seed) for split, found in splits(dataset).items()}
+        windows = {
+            split: sample_windows(found, n, seed) for split, found in split_windows(dataset).items()
+        }
         return cls(windows, {})
 
-    def read(self, model: LanguageModel, dataset: Dataset) -> Readings:
+    def score(self, model: LanguageModel, dataset: Dataset) -> LLMScores:
         """Let a model read them all."""
         from llmrec.forecasters.counting import DecayedDirichlet
         from llmrec.forecasters.llm import LLMForecaster
 
         reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
         scores = {
-            split: reader.read([window.history for window in found])
+            split: reader.category_scores([window.history for window in found])
             for split, found in self.windows.items()
         }
-        return Readings(self.windows, scores)
+        return LLMScores(self.windows, scores)
 
-    def believed(
+    def to_forecasters(
         self, fitted: Mapping[str, Sequence[Forecaster]], seed: int = 0
     ) -> tuple[dict[str, dict[str, list[Forecaster]]], dict[str, Calibration]]:
         """Turn the readings into forecasters.
@@ -173,7 +183,7 @@ class Readings:
         targets = target_counts(self.windows["validation"])
         calibrations = {}
         for name in (name for name in PRIORS if name in fitted):
-            prior = weights_on(fitted[name][0], self.windows["validation"])
+            prior = out_of_sample_weights(fitted[name][0], self.windows["validation"])
             calibrations[name] = fit_calibration(
                 prior, self.scores["validation"], targets, seed=seed
             )
@@ -187,7 +197,7 @@ class Readings:
         calibrations: Mapping[str, Calibration],
     ) -> dict[str, list[Forecaster]]:
         histories = [window.history for window in self.windows[split]]
-        priors = {name: weights_of(fitted[name][0], histories) for name in calibrations}
+        priors = {name: predict_weights(fitted[name][0], histories) for name in calibrations}
         z, counted = self.scores[split], priors[REFERENCE]
         full = softmax_update(counted, z - calibrations[REFERENCE].center, 1.0, 0.0)
         alone = softmax_update(np.ones_like(counted), z, 1.0, 0.0)
@@ -198,11 +208,11 @@ class Readings:
         for name, calibration in calibrations.items():
             found[f"LLM on {name}"] = (name, calibration.apply(priors[name], z))
         return {
-            name: [Replayed.of(name, histories, weights, _spread(fitted[beside][0]))]
+            name: [PrecomputedForecaster.of(name, histories, weights, _spread(fitted[beside][0]))]
             for name, (beside, weights) in found.items()
         }
 
 
-def _spread(forecaster: Any) -> Spread:
-    spread: Spread = getattr(forecaster, "spread", UNFITTED)
+def _spread(forecaster: Any) -> Dispersion:
+    spread: Dispersion = getattr(forecaster, "spread", DEFAULT_DISPERSION)
     return spread

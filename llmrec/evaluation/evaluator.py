@@ -11,12 +11,13 @@ import pandas as pd
 from llmrec import metrics
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
-from llmrec.evaluation.references import halves, informed_losses
+from llmrec.evaluation.references import informed_losses, split_targets
 from llmrec.forecast import Forecaster
 from llmrec.types import FloatArray
 
-SLICE = 1_024  # histories forecast at a time
+HISTORIES_PER_BATCH = 1_024  # histories forecast at a time
 LEVELS = (0.5, 0.8, 0.9)
 METRICS = (
     "log_loss",
@@ -27,13 +28,13 @@ METRICS = (
     "emerging_recall",
     "false_retention",
 )
-COUNTED_BY = {"skill": "of persistence", "drift_captured": "captured"}  # column that gives n
-COLD = 2  # non-empty periods that a cold user has at most
+COUNT_COLUMNS = {"skill": "of persistence", "drift_captured": "captured"}  # column that gives n
+MAX_COLD_PERIODS = 2  # non-empty periods that a cold user has at most
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """What `judge` found.
+class EvaluationResult:
+    """What `evaluate_forecasters` found.
 
     Attributes
     ----------
@@ -49,21 +50,21 @@ class Judgement:
     scores: pd.DataFrame
     bins: pd.DataFrame
 
-    def with_more(self, other: Judgement) -> Judgement:
+    def merge(self, other: EvaluationResult) -> EvaluationResult:
         """Join what was found of other models, of the same users or some of them."""
-        return Judgement(
+        return EvaluationResult(
             pd.concat((self.scores, other.scores), ignore_index=True),
             pd.concat((self.bins, other.bins), ignore_index=True),
         )
 
 
-def judge(
+def evaluate_forecasters(
     forecasters: Mapping[str, Sequence[Forecaster]],
     windows: Sequence[Window],
     *,
     dataset: str = "",
     split: str = "",
-) -> Judgement:
+) -> EvaluationResult:
     """Score forecasters, each given once a seed, on windows.
 
     Raises
@@ -75,14 +76,14 @@ def judge(
         raise DataError(f"{dataset} {split}: no window to judge on")
     for name, seeds in forecasters.items():
         for forecaster in seeds:
-            refuse_fitted_later(name, forecaster, windows)
+            require_unseen_targets(name, forecaster, windows)
     targets = target_counts(windows)
     past = np.stack([window.history.category_counts.sum(axis=0) for window in windows])
-    shown, hidden = halves(windows)
+    shown, hidden = split_targets(windows)
     about = _about(windows, past, targets).assign(dataset=dataset, split=split)
     scores, bins = [], []
     for name, seeds in forecasters.items():
-        asked = [ask(forecaster, windows) for forecaster in seeds]
+        asked = [predict(forecaster, windows) for forecaster in seeds]
         values = [
             _values(q, concentration, past, targets)
             | {"half_loss": metrics.log_loss(q, hidden)}
@@ -93,16 +94,18 @@ def judge(
         scores.append(about.assign(model=name, **mean))
         bins.append(_bins(np.concatenate([q for q, _ in asked]), np.tile(targets, (len(asked), 1))))
         bins[-1].insert(0, "model", name)
-    return Judgement(pd.concat(scores, ignore_index=True), pd.concat(bins, ignore_index=True))
+    return EvaluationResult(
+        pd.concat(scores, ignore_index=True), pd.concat(bins, ignore_index=True)
+    )
 
 
-def refuse_fitted_later(name: str, forecaster: Forecaster, windows: Sequence[Window]) -> None:
+def require_unseen_targets(name: str, forecaster: Forecaster, windows: Sequence[Window]) -> None:
     """Raise DataError if a forecaster has seen events of the windows' targets."""
-    fitted = getattr(forecaster, "fitted", None)
+    fitted: TrainingSpan | None = getattr(forecaster, "fitted", None)
     if fitted is None:
         return
     for window in windows:
-        if fitted.saw(window):
+        if fitted.covers(window):
             raise DataError(
                 f"{name} was fitted on events up to {fitted.before}; it cannot be judged on what "
                 f"user {window.history.user_id!r} did from {window.target.period.start} on. Fit it "
@@ -119,17 +122,17 @@ def evaluate(
     dataset: str = "",
     split: str = "",
 ) -> pd.DataFrame:
-    """Judge forecasters on windows, in one tidy table: `judge` and `summarise` in one.
+    """Evaluate forecasters on windows, in one tidy table: `evaluate_forecasters`, `summarize`.
 
     ``reference`` is the model that gains are paired with; skill is against ``persistence``
     (default: the reference).
     """
     seeds = {name: [forecaster] for name, forecaster in forecasters.items()}
-    judgement = judge(seeds, windows, dataset=dataset, split=split)
-    return summarise(judgement, reference=reference, persistence=persistence or reference)
+    judgement = evaluate_forecasters(seeds, windows, dataset=dataset, split=split)
+    return summarize(judgement, reference=reference, persistence=persistence or reference)
 
 
-def summarise(judgement: Judgement, *, reference: str, persistence: str) -> pd.DataFrame:
+def summarize(judgement: EvaluationResult, *, reference: str, persistence: str) -> pd.DataFrame:
     """Give means and 95 % intervals over users, paired across models.
 
     Rows: dataset, split, slice ("all"; "cold": at most 2 non-empty periods; "stable" and
@@ -153,7 +156,7 @@ def summarise(judgement: Judgement, *, reference: str, persistence: str) -> pd.D
     columns = _columns(wide, list(dict.fromkeys(scores["model"])), reference, persistence)
     values = np.stack(list(columns.values()), axis=1)
     rows = []
-    for name, chosen in slices(about["drift"], about["periods"]).items():
+    for name, chosen in user_slices(about["drift"], about["periods"]).items():
         if chosen.any():
             rows += _summary(list(columns), values[chosen.to_numpy()], name)
     for model, bins in judgement.bins.groupby("model", sort=False):
@@ -166,10 +169,10 @@ def summarise(judgement: Judgement, *, reference: str, persistence: str) -> pd.D
     return table
 
 
-def slices(drift: pd.Series[float], periods: pd.Series[int]) -> dict[str, pd.Series[bool]]:
+def user_slices(drift: pd.Series[float], periods: pd.Series[int]) -> dict[str, pd.Series[bool]]:
     """Name to the mask of its users."""
     rank = drift.rank(pct=True, method="first")
-    found = {"all": periods >= 0, "cold": periods <= COLD}
+    found = {"all": periods >= 0, "cold": periods <= MAX_COLD_PERIODS}
     found |= {"stable": rank <= 1 / 3, "drifting": rank > 2 / 3}
     for decile in range(1, 11):
         found[f"drift {decile}"] = (rank > (decile - 1) / 10) & (rank <= decile / 10)
@@ -216,19 +219,19 @@ def _summary(columns: Sequence[tuple[str, str]], values: FloatArray, name: str) 
         if name == "all":
             shown |= {metric: means[metric, model] for metric in METRICS}
             captured, whole = means["captured", model], means["to capture", model]
-            shown["drift_captured"] = metrics.share_captured(captured, whole)
+            shown["drift_captured"] = metrics.drift_captured(captured, whole)
         for metric, drawn in shown.items():
-            low, high = metrics.interval(drawn[1:])
-            n = counts[COUNTED_BY.get(metric, metric), model]
+            low, high = metrics.percentile_interval(drawn[1:])
+            n = counts[COUNT_COLUMNS.get(metric, metric), model]
             found.append((name, model, metric, float(drawn[0]), low, high, n))
     return found
 
 
-def ask(forecaster: Forecaster, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
+def predict(forecaster: Forecaster, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
     """(n, n_categories) weights and (n,) concentrations of forecasts, asked for in slices."""
     weights, concentrations = [], []
-    for start in range(0, len(windows), SLICE):
-        histories = [window.history for window in windows[start : start + SLICE]]
+    for start in range(0, len(windows), HISTORIES_PER_BATCH):
+        histories = [window.history for window in windows[start : start + HISTORIES_PER_BATCH]]
         for forecast in forecaster.forecast(histories):
             weights.append(forecast.category_weights)
             concentrations.append(forecast.concentration)
@@ -241,7 +244,7 @@ def _about(windows: Sequence[Window], past: FloatArray, targets: FloatArray) -> 
             "user_id": [window.history.user_id for window in windows],
             "periods": [np.count_nonzero(np.diff(w.history.offsets)) for w in windows],
             "events": [window.target.n_events for window in windows],
-            "drift": metrics.realised_drift(past, targets),
+            "drift": metrics.realized_drift(past, targets),
         }
     )
 

@@ -14,14 +14,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmrec.data.calendar import INSTANT, PeriodLength, as_time
+from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import read_rows, write_bytes
+from llmrec.data.files import atomic_write_bytes, read_parquet_rows
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, events_before
-from llmrec.data.validation import index_of
+from llmrec.data.periods import History, truncate_log
+from llmrec.data.validation import lookup_id
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source, Statement
+from llmrec.versions import renamed_model
 
 _TIME, _TEXT = pa.timestamp("ms"), pa.string()
 _STATEMENT = pa.struct(
@@ -49,13 +50,13 @@ SCHEMA = pa.schema(
         *((field.name, pa.int64() if field.type == "int" else _TEXT) for field in fields(Source)),
     ]
 )
-HASH = "receipt"
-OCCASION = ("made", "log_end")  # the same forecast may be stored on several
+HASH_COLUMN = "receipt"
+OCCASION_COLUMNS = ("made", "log_end")  # the same forecast may be stored on several
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Receipt:
+class StoredForecast:
     """A forecast, of whom and when, and all that is needed to score it.
 
     Attributes
@@ -65,7 +66,7 @@ class Receipt:
     log
         Name of the log.
     seen
-        Fingerprint of the events before the cutoff, see `seen_before`.
+        Fingerprint of the events before the cutoff, see `past_fingerprint`.
     log_end
         Just after the newest event of the whole log at hand when the forecast was stored.
     made
@@ -96,10 +97,11 @@ class Receipt:
     def model(self) -> str:
         """Name of the forecaster, and of its adapter if it has one."""
         source = self.forecast.source
-        return f"{source.model} + {source.adapter[:8]}" if source.adapter else source.model
+        model = renamed_model(source.model)
+        return f"{model} + {source.adapter[:8]}" if source.adapter else model
 
     @classmethod
-    def from_row(cls, row: Row) -> Receipt:
+    def from_row(cls, row: Row) -> StoredForecast:
         """Read a row of a file."""
         said = (one | {"event_ids": tuple(one["event_ids"])} for one in row["statements"])
         forecast = Forecast(
@@ -110,20 +112,20 @@ class Receipt:
             Source(**{field.name: row[field.name] for field in fields(Source)}),
         )
         return cls(
-            receipt=row[HASH],
+            receipt=row[HASH_COLUMN],
             user_id=row["user_id"],
             log=row["log"],
             period=PeriodLength.parse(row["period"]),
-            cutoff=as_time(row["cutoff"]),
+            cutoff=to_datetime64(row["cutoff"]),
             seen=row["seen"],
-            log_end=as_time(row["log_end"]),
-            made=as_time(row["made"]),
+            log_end=to_datetime64(row["log_end"]),
+            made=to_datetime64(row["made"]),
             categories=tuple(row["categories"]),
             forecast=forecast,
         )
 
 
-def store(
+def save_forecasts(
     folder: Path,
     dataset: Dataset,
     histories: Sequence[History],
@@ -147,12 +149,12 @@ def store(
     DataError
         If a forecast does not fit its history, or the folder cannot be written to.
     """
-    made = as_time(pd.Timestamp.now("UTC")) if made is None else made
+    made = to_datetime64(pd.Timestamp.now("UTC")) if made is None else made
     logs = {dataset.log, *(history.log for history in histories)}
-    log_end = max(log.timestamp.max() for log in logs) + INSTANT
+    log_end = max(log.timestamp.max() for log in logs) + MILLISECOND
     about = {"log": dataset.name, "made": made.item(), "log_end": log_end.item()}
     pasts = {(history.log, history.cutoff) for history in histories}
-    seen = {past: seen_before(*past) for past in pasts}
+    seen = {past: past_fingerprint(*past) for past in pasts}
     rows = [
         about | {"seen": seen[history.log, history.cutoff]} | _row(history, forecast)
         for history, forecast in zip(histories, forecasts, strict=True)
@@ -161,9 +163,9 @@ def store(
     hashes = [_hash(row) for row in table.to_pylist()]
     path = folder / f"{made.item():%Y%m%dT%H%M%S}-{_hash({'rows': hashes})[:12]}.parquet"
     content = pa.BufferOutputStream()
-    pq.write_table(table.append_column(HASH, pa.array(hashes, _TEXT)), content)
+    pq.write_table(table.append_column(HASH_COLUMN, pa.array(hashes, _TEXT)), content)
     try:
-        write_bytes(path, content.getvalue().to_pybytes())
+        atomic_write_bytes(path, content.getvalue().to_pybytes())
     except OSError as error:
         raise DataError(
             f"no receipt was stored: {error.filename}: {error.strerror}. Choose a folder that you "
@@ -172,7 +174,7 @@ def store(
     return path
 
 
-def load(folder: Path) -> list[Receipt]:
+def load_forecasts(folder: Path) -> list[StoredForecast]:
     """Read all receipts of a folder, by cutoff, user and model, however they were stored.
 
     Of the same forecast, stored several times, the first counts.
@@ -186,19 +188,21 @@ def load(folder: Path) -> list[Receipt]:
         raise DataError(f"there is no folder {folder}; `llmrec forecast --receipt` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
-        for row in _whole(path, read_rows(path, [*SCHEMA.names, HASH])):
-            same = _hash(row, OCCASION)
-            rows[same] = min(rows.get(same, row), row, key=lambda one: (one["made"], one[HASH]))
+        for row in _whole(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
+            same = _hash(row, OCCASION_COLUMNS)
+            rows[same] = min(
+                rows.get(same, row), row, key=lambda one: (one["made"], one[HASH_COLUMN])
+            )
     if not rows:
         raise DataError(f"{folder} holds no receipt; `llmrec forecast --receipt` stores one.")
-    order = ("cutoff", "user_id", "model", HASH)
+    order = ("cutoff", "user_id", "model", HASH_COLUMN)
     ordered = sorted(rows.values(), key=lambda row: tuple(row[name] for name in order))
-    return [Receipt.from_row(row) for row in ordered]
+    return [StoredForecast.from_row(row) for row in ordered]
 
 
-def chosen(
-    receipts: Sequence[Receipt], user_id: str | None = None, model: str | None = None
-) -> list[Receipt]:
+def filter_forecasts(
+    receipts: Sequence[StoredForecast], user_id: str | None = None, model: str | None = None
+) -> list[StoredForecast]:
     """Choose the receipts of one user, and of the models with some text in their names.
 
     Raises
@@ -207,7 +211,7 @@ def chosen(
         If there is none; it names users, or models, that have one.
     """
     if user_id is not None:
-        index_of(pd.Index(sorted({one.user_id for one in receipts}), dtype="str"), user_id, "user")
+        lookup_id(pd.Index(sorted({one.user_id for one in receipts}), dtype="str"), user_id, "user")
         receipts = [one for one in receipts if one.user_id == user_id]
     if model is None:
         return list(receipts)
@@ -218,13 +222,13 @@ def chosen(
     return found
 
 
-def seen_before(log: Interactions, cutoff: np.datetime64) -> str:
+def past_fingerprint(log: Interactions, cutoff: np.datetime64) -> str:
     """Fingerprint of the events before a cutoff: who took what, when.
 
     Unlike `Interactions.fingerprint` it stays the same when the catalog grows, so that a log that
     has grown can be told from one whose past has changed. DataError if nothing precedes the cutoff.
     """
-    past = events_before(log, cutoff)
+    past = truncate_log(log, cutoff)
     taken, codes = np.unique(past.item_idx, return_inverse=True)
     order = np.argsort(past.item_ids[taken])
     names = [*past.user_ids, "\x1e", *past.item_ids[taken][order]]
@@ -249,7 +253,7 @@ def _row(history: History, forecast: Forecast) -> dict[str, Any]:
         )
     return {
         "user_id": history.user_id,
-        "period": str(history.length),
+        "period": str(history.period_length),
         "cutoff": history.cutoff.item(),
         "categories": categories,
         "category_weights": weights,
@@ -262,14 +266,14 @@ def _row(history: History, forecast: Forecast) -> dict[str, Any]:
 
 def _hash(row: Row, without: Iterable[str] = ()) -> str:
     """Hash the content of a row, but for its own hash."""
-    content = {name: value for name, value in row.items() if name not in {HASH, *without}}
+    content = {name: value for name, value in row.items() if name not in {HASH_COLUMN, *without}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _whole(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
     """Give the rows; DataError names the first whose content has another hash than it says."""
     for number, row in enumerate(rows):
-        if _hash(row) != row[HASH]:
+        if _hash(row) != row[HASH_COLUMN]:
             raise DataError(
                 f"{path}, row {number}: the receipt of user {row['user_id']!r} at {row['cutoff']} "
                 f"by {row['model']!r} is not what was stored. Restore the file, or remove it."

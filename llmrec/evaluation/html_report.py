@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import clean_text
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import Window
 from llmrec.evaluation import report_figures
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
 
 TEMPLATE = "report.html.jinja"
-SHOWN = (
+REPORT_METRICS = (
     "log_loss",
     "log_loss_gain",
     "skill",
@@ -28,7 +28,7 @@ SHOWN = (
     "emerging_recall",
     "false_retention",
 )
-PEOPLE = 5
+N_PEOPLE = 5
 
 
 def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
@@ -38,13 +38,13 @@ def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("scores", comparison.scores), ("table", comparison.table)):
-        write_bytes(folder / f"{name}.parquet", frame.to_parquet(index=False))
+        atomic_write_bytes(folder / f"{name}.parquet", frame.to_parquet(index=False))
     path = folder / "report.html"
-    write_text(path, page(comparison, seed))
+    atomic_write_text(path, render_report(comparison, seed))
     return path
 
 
-def page(comparison: Comparison, seed: int = 0) -> str:
+def render_report(comparison: Comparison, seed: int = 0) -> str:
     """Write the page: drawings first, then the numbers they are of, then five people."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -52,7 +52,7 @@ def page(comparison: Comparison, seed: int = 0) -> str:
         loader=PackageLoader("llmrec.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
     table, models = comparison.table, _ranked(comparison.table)
-    bins = {split: found.bins for split, found in comparison.judgements.items()}
+    bins = {split: found.bins for split, found in comparison.results.items()}
     dataset = comparison.dataset
     return environment.get_template(TEMPLATE).render(
         dataset=clean_text(dataset.name),
@@ -63,12 +63,12 @@ def page(comparison: Comparison, seed: int = 0) -> str:
         reference=REFERENCE,
         persistence=PERSISTENCE,
         verdicts=[_verdict(table, split) for split in comparison.windows],
-        gains=report_figures.gains(table),
-        drift=report_figures.skill_by_drift(table, models),
-        calibration=report_figures.calibration(bins, models),
-        coverage=report_figures.coverage(table, models),
-        wins=report_figures.wins(comparison.scores),
-        columns=SHOWN,
+        gains=report_figures.plot_gains(table),
+        drift=report_figures.plot_skill_by_drift(table, models),
+        calibration=report_figures.plot_calibration(bins, models),
+        coverage=report_figures.plot_coverage(table, models),
+        wins=report_figures.plot_wins(comparison.scores),
+        columns=REPORT_METRICS,
         numbers={split: _numbers(table, split) for split in comparison.windows},
         slices={split: _slices(table, split) for split in comparison.windows},
         person=clean_text(dataset.person),
@@ -106,7 +106,7 @@ def _numbers(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
     found = []
     for model in _ranked(part):
         row: dict[str, Any] = {"model": model, "n": cells[model, "log_loss"].n}
-        for metric in SHOWN:
+        for metric in REPORT_METRICS:
             cell: Any = cells.get((model, metric))
             value = float("nan") if cell is None else float(cell.value)
             text = f"{value:.4f}" if np.isfinite(value) else "-"
@@ -144,11 +144,11 @@ def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
 def _people(comparison: Comparison, models: Sequence[str], seed: int) -> list[dict[str, Any]]:
     split = list(comparison.windows)[-1]
     asked = comparison.forecasters[split]
-    scores = comparison.judgements[split].scores
+    scores = comparison.results[split].scores
     known = scores.groupby("user_id")["model"].count()
     candidates = set(known[known == known.max()].index)  # people that every model was asked about
     windows = [w for w in comparison.windows[split] if w.history.user_id in candidates]
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:PEOPLE])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:N_PEOPLE])
     drawn = [REFERENCE, *[model for model in models if model != REFERENCE][:3]]
     drawn += [model for model in asked if model.startswith("LLM alone")]
     return [
@@ -168,7 +168,7 @@ def _person(window: Window, asked: dict[str, Any], scores: pd.DataFrame) -> dict
         "events": history.n_events,
         "happened": target.n_events,
         "losses": [(name, float(own[name])) for name in forecasts],
-        "svg": report_figures.person(
+        "svg": report_figures.plot_person(
             history.catalog.categories, history.category_counts, target.category_counts, forecasts
         ),
     }

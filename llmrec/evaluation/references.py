@@ -11,10 +11,10 @@ from llmrec.data.periods import Window
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
 
-PSEUDO_EVENTS = tuple(float(value) for value in np.geomspace(5, 5_000, 25))
+INFORMED_PRIORS = tuple(float(value) for value in np.geomspace(5, 5_000, 25))
 
 
-def halves(windows: Sequence[Window], seed: int = 0) -> tuple[FloatArray, FloatArray]:
+def split_targets(windows: Sequence[Window], seed: int = 0) -> tuple[FloatArray, FloatArray]:
     """Split each target in two at random.
 
     Returns
@@ -50,5 +50,7 @@ def informed_losses(
     is to be as strong as it can be.
     """
     totals = shown.sum(axis=1, keepdims=True)
-    tried = [log_loss((k * category_weights + shown) / (k + totals), hidden) for k in PSEUDO_EVENTS]
+    tried = [
+        log_loss((k * category_weights + shown) / (k + totals), hidden) for k in INFORMED_PRIORS
+    ]
     return min(tried, key=lambda losses: float(np.nansum(losses)))

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT, RULE = "#333333", "#9a9a9a", "#e4e1da"
-LINES = 6  # models drawn in colour in a figure of lines; the others are grey
+MAX_COLORED_MODELS = 6  # models drawn in colour in a figure of lines; the others are grey
 
 
-def gains(table: pd.DataFrame) -> str:
+def plot_gains(table: pd.DataFrame) -> str:
     """Draw what each model gains on the reference, with its interval, one panel a split."""
     found = table[(table["slice"] == "all") & (table["metric"] == "log_loss_gain")]
     order = found.groupby("model")["value"].mean().sort_values().index
@@ -61,7 +61,7 @@ def gains(table: pd.DataFrame) -> str:
     return _svg(drawn)
 
 
-def skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
+def plot_skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
     """Draw skill against the decile of realised drift, one panel a split."""
     found = table[(table["metric"] == "skill") & table["slice"].str.startswith("drift ")]
     panels = list(dict.fromkeys(found["split"]))
@@ -75,14 +75,14 @@ def skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
         axis.set_xticks(range(1, 11))
         axis.set_xlabel("decile of realised drift (10: moved most)")
         axis.set_title(split, loc="left", fontsize=10, color=INK)
-        best = wide[[m for m in models if m in wide][:LINES]].fillna(0.0).to_numpy()
+        best = wide[[m for m in models if m in wide][:MAX_COLORED_MODELS]].fillna(0.0).to_numpy()
         axis.set_ylim(min(-0.01, 1.3 * float(best.min())), max(0.01, 1.15 * float(best.max())))
     axes[0].set_ylabel("skill against the mean")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _svg(drawn)
 
 
-def calibration(bins: Mapping[str, pd.DataFrame], models: Sequence[str]) -> str:
+def plot_calibration(bins: Mapping[str, pd.DataFrame], models: Sequence[str]) -> str:
     """Draw observed against forecast shares on logarithmic axes, one panel a split."""
     drawn, axes = _figure(len(bins), height=3.6, sharey=True)
     for axis, (split, found) in zip(axes, bins.items(), strict=True):
@@ -101,7 +101,7 @@ def calibration(bins: Mapping[str, pd.DataFrame], models: Sequence[str]) -> str:
     return _svg(drawn)
 
 
-def coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
+def plot_coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
     """Draw how often 50, 80 and 90 % intervals held what was observed, one panel a split."""
     found = table[(table["slice"] == "all") & table["metric"].str.startswith("coverage")]
     panels, order = list(dict.fromkeys(found["split"])), list(models)[::-1]
@@ -120,7 +120,7 @@ def coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
     return _svg(drawn)
 
 
-def wins(scores: pd.DataFrame) -> str:
+def plot_wins(scores: pd.DataFrame) -> str:
     """Draw for how many people each model had the least log-loss, by third of realised drift."""
     whole = scores.groupby("model")["user_id"].count()
     scores = scores[scores["model"].isin(whole[whole == whole.max()].index)]  # asked for all
@@ -148,7 +148,7 @@ def wins(scores: pd.DataFrame) -> str:
     return _svg(drawn)
 
 
-def person(
+def plot_person(
     names: Sequence[str],
     past: FloatArray,
     happened: FloatArray,
@@ -182,7 +182,7 @@ def person(
 
 def _lines(axis: Axes, series: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
     """Draw the first models in colour and with a label, the others in grey beneath them."""
-    coloured = [model for model in models if model in series][:LINES]
+    coloured = [model for model in models if model in series][:MAX_COLORED_MODELS]
     for model, (x, y) in series.items():
         if model not in coloured:
             (line,) = axis.plot(x, y, color=FAINT, linewidth=0.7, alpha=0.5, zorder=1)

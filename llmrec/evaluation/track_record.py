@@ -13,21 +13,21 @@ from llmrec import metrics
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window, events_before, make_histories, windows_after
-from llmrec.data.windows import latest_windows
+from llmrec.data.periods import Window, make_histories, observed_windows, truncate_log
+from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import LEVELS
-from llmrec.evaluation.forecast_store import Receipt, seen_before
-from llmrec.explain.facts import Facts, what_came
-from llmrec.explain.statements import check
-from llmrec.forecast import Forecast, Kind
+from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint
+from llmrec.explain.facts import ClaimFacts, observed_forecast
+from llmrec.explain.statements import check_statement
+from llmrec.forecast import Forecast, StatementKind
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import bootstrap_interval
 from llmrec.types import FloatArray
 
 
 @dataclass(frozen=True)
-class Precision:
+class StatementPrecision:
     """Shares in [0, 1]; NaN where there was nothing to judge.
 
     Attributes
@@ -49,7 +49,9 @@ class Precision:
     came_true: float
 
 
-def precision_of_words(windows: Sequence[Window], forecasts: Sequence[Forecast]) -> Precision:
+def statement_precision(
+    windows: Sequence[Window], forecasts: Sequence[Forecast]
+) -> StatementPrecision:
     """Judge the words of described forecasts, one a window.
 
     Raises
@@ -59,11 +61,13 @@ def precision_of_words(windows: Sequence[Window], forecasts: Sequence[Forecast])
     """
     passed, came = [], []
     for window, forecast in zip(windows, forecasts, strict=True):
-        passed += [check(said, window.history, forecast) is None for said in forecast.statements]
-        came += claims_that_came_true(window, [(s.kind, s.category) for s in forecast.statements])
+        passed += [
+            check_statement(said, window.history, forecast) is None for said in forecast.statements
+        ]
+        came += realized_claims(window, [(s.kind, s.category) for s in forecast.statements])
     accepted = sum(forecast.source.proposed for forecast in forecasts)
     n_claims = accepted + sum(forecast.source.rejected for forecast in forecasts)
-    return Precision(
+    return StatementPrecision(
         n_claims=n_claims,
         n_statements=len(passed),
         proposed=accepted / n_claims if n_claims else np.nan,
@@ -72,10 +76,10 @@ def precision_of_words(windows: Sequence[Window], forecasts: Sequence[Forecast])
     )
 
 
-def claims_that_came_true(window: Window, claims: Iterable[tuple[Kind, int]]) -> list[bool]:
+def realized_claims(window: Window, claims: Iterable[tuple[StatementKind, int]]) -> list[bool]:
     """Say of each (kind, category) whether the true next period meets the kind's conditions."""
-    facts = Facts.of(window.history, what_came(window))
-    return [bool(facts.supports(kind)[category]) for kind, category in claims]
+    facts = ClaimFacts.of(window.history, observed_forecast(window))
+    return [bool(facts.supported(kind)[category]) for kind, category in claims]
 
 
 def _mean(found: Sequence[bool]) -> float:
@@ -84,7 +88,7 @@ def _mean(found: Sequence[bool]) -> float:
 
 MIN_FOR_FIT = 10  # windows; with fewer the references are counting's defaults
 MIN_FOR_INTERVAL = 10  # values; a bootstrap of fewer is too narrow to be shown
-SCORED, PENDING, NOTHING = "scored", "pending", "nothing taken"
+SCORED, PENDING, NO_EVENTS = "scored", "pending", "nothing taken"
 METRICS = (
     "log_loss",
     "gain_on_mean",
@@ -93,7 +97,7 @@ METRICS = (
     *(f"coverage{level * 100:.0f}" for level in LEVELS),
     "came_true",
 )
-ABOUT = (
+ID_COLUMNS = (
     "user_id",
     "model",
     "period",
@@ -107,29 +111,29 @@ ABOUT = (
 )
 
 
-def score(receipts: Sequence[Receipt], dataset: Dataset) -> pd.DataFrame:
+def score_forecasts(receipts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
     """Score receipts against a log that may have grown since.
 
     Returns
     -------
     pd.DataFrame
-        One row a receipt, by cutoff, user and model: `ABOUT`, `METRICS`, receipt. The status is
-        "scored", "pending" (the period has not fully passed), "nothing taken" (in it), or why it
+        One row a receipt, by cutoff, user and model: `ID_COLUMNS`, `METRICS`, receipt. The status
+        is "scored", "pending" (the period has not fully passed), "nothing taken" (in it), or why it
         cannot be scored: "unknown user", "other log", "other categories"; ``why`` says more.
         Metrics are NaN unless scored. ``same_past``: the log before the cutoff is what the
         forecaster saw. Gains are in nats per event, on the mean of the person's history
         ("nothing changes") and on counting, both fitted on what precedes the cutoff; came_true is
         the share of the forecast's statements that the period bore out, NaN if there are none.
     """
-    occasions: dict[tuple[PeriodLength, np.datetime64], list[Receipt]] = {}
+    occasions: dict[tuple[PeriodLength, np.datetime64], list[StoredForecast]] = {}
     for receipt in receipts:
         occasions.setdefault((receipt.period, receipt.cutoff), []).append(receipt)
     rows = [row for occasion in occasions.items() for row in _judged(dataset, *occasion)]
-    table = pd.DataFrame(rows, columns=[*ABOUT, *METRICS, "receipt"])
+    table = pd.DataFrame(rows, columns=[*ID_COLUMNS, *METRICS, "receipt"])
     return table.sort_values(["cutoff", "user_id", "model", "receipt"], ignore_index=True)
 
 
-def track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd.DataFrame:
+def summarize_track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd.DataFrame:
     """Sum scores up in a tidy table: (user_id,) model, period, in_advance, metric, value, ...
 
     A model's value is the mean over people, each the mean of their receipts; a user's that over
@@ -158,25 +162,27 @@ def _estimate(values: FloatArray) -> tuple[float, float, float, int]:
 
 
 def _judged(
-    dataset: Dataset, occasion: tuple[PeriodLength, np.datetime64], receipts: Sequence[Receipt]
+    dataset: Dataset,
+    occasion: tuple[PeriodLength, np.datetime64],
+    receipts: Sequence[StoredForecast],
 ) -> list[dict[str, Any]]:
     """Rows of receipts of one period length and cutoff."""
     period, cutoff = occasion
     log, catalog = dataset.log, dataset.catalog
     try:
-        seen = seen_before(log, cutoff)
+        seen = past_fingerprint(log, cutoff)
     except DataError:  # nothing precedes the cutoff
         seen = ""
     rows = {receipt.receipt: _about(receipt, dataset, seen) for receipt in receipts}
     judged = [receipt for receipt in receipts if not rows[receipt.receipt]["why"]]
     users = [log.user_index(receipt.user_id) for receipt in judged]
-    windows = windows_after(make_histories(log, catalog, period, cutoff, users))
+    windows = observed_windows(make_histories(log, catalog, period, cutoff, users))
     scored = []
     for receipt, window in zip(judged, windows, strict=True):
         if window is None:
             continue
         n_events = window.target.n_events
-        rows[receipt.receipt] |= {"status": SCORED if n_events else NOTHING, "events": n_events}
+        rows[receipt.receipt] |= {"status": SCORED if n_events else NO_EVENTS, "events": n_events}
         if n_events:
             scored.append((receipt, window))
     if scored:
@@ -186,7 +192,7 @@ def _judged(
     return list(rows.values())
 
 
-def _about(receipt: Receipt, dataset: Dataset, seen: str) -> dict[str, Any]:
+def _about(receipt: StoredForecast, dataset: Dataset, seen: str) -> dict[str, Any]:
     """Say of whom and when a receipt is, and what keeps it from being scored, if anything does."""
     status, why = PENDING, ""
     if not seen or (receipt.log != dataset.name and receipt.seen != seen):
@@ -219,8 +225,8 @@ def _references(
     dataset: Dataset, period: PeriodLength, cutoff: np.datetime64
 ) -> dict[str, DecayedDirichlet]:
     """Fit the mean and counting on the last period before a cutoff."""
-    past = events_before(dataset.log, cutoff)
-    windows = latest_windows(past, dataset.catalog, period)
+    past = truncate_log(dataset.log, cutoff)
+    windows = last_period_windows(past, dataset.catalog, period)
     counting = DecayedDirichlet(mix="all" if period.unit == "events" else "last period")
     mean = replace(counting, decay=1.0)
     if len(windows) >= MIN_FOR_FIT:
@@ -229,7 +235,7 @@ def _references(
 
 
 def _values(
-    scored: Sequence[tuple[Receipt, Window]], references: dict[str, DecayedDirichlet]
+    scored: Sequence[tuple[StoredForecast, Window]], references: dict[str, DecayedDirichlet]
 ) -> pd.DataFrame:
     """(n_scored, n_metrics) metrics of forecasts in the windows that came of their periods."""
     forecasts, windows = [receipt.forecast for receipt, _ in scored], [pair[1] for pair in scored]
@@ -246,7 +252,7 @@ def _values(
     return pd.DataFrame(found)
 
 
-def _share_come_true(receipt: Receipt, window: Window) -> float:
+def _share_come_true(receipt: StoredForecast, window: Window) -> float:
     """Share of the statements that came true; NaN if there are none."""
     claims = [(said.kind, said.category) for said in receipt.forecast.statements]
-    return float(np.mean(claims_that_came_true(window, claims))) if claims else np.nan
+    return float(np.mean(realized_claims(window, claims))) if claims else np.nan

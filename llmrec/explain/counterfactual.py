@@ -9,11 +9,11 @@ from math import sqrt
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import EditError
-from llmrec.explain.facts import percent
-from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, on_top
-from llmrec.ranking.rank import Ranking, Rerank, check_k, rank_in, rank_listed
+from llmrec.explain.facts import format_percent
+from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, compose_edits
+from llmrec.ranking.rank import Ranking, Reranker, listed_rank, rank_of, validate_k
 
-LOSSES_NAMED = 3
+MAX_LOSSES_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class WhyNot:
             return f"{self.title} cannot be on the list: {self.reason}."
         if self.rank <= self.k:
             return f"{self.title} is on the list of {self.k}, at rank {self.rank}."
-        behind = ", ".join(f"{name} (by {loss:.2g})" for name, loss in self.losses[:LOSSES_NAMED])
+        behind = ", ".join(
+            f"{name} (by {loss:.2g})" for name, loss in self.losses[:MAX_LOSSES_NAMED]
+        )
         where = f"{self.title} is at rank {self.rank}, {self.gap:.2g} in score below rank {self.k}"
         lost = f", behind most in: {behind}" if behind else ""
         return f"{where}{lost}. {self._remedy()}"
@@ -79,7 +81,7 @@ class WhyNot:
 
 
 @dataclass(frozen=True)
-class WhatRemoves:
+class RemovalCounterfactual:
     """The smallest change of one of an item's categories that takes it off the first k.
 
     Attributes
@@ -116,13 +118,13 @@ class WhatRemoves:
         if self.factor == 0:
             return f"With {name} muted, {self.title} is not listed."
         edited = self.edits != (Edit(name, self.factor),)
-        less = f"With {name} at {percent(self.factor)} of its {'edited ' * edited}forecast"
+        less = f"With {name} at {format_percent(self.factor)} of its {'edited ' * edited}forecast"
         return f"{less}, {self.title} drops to rank {self.rank_after}."
 
 
 def why_not(
     item_idx: int,
-    rerank: Rerank,
+    rerank: Reranker,
     k: int,
     catalog: Catalog,
     history: History | None = None,
@@ -147,10 +149,10 @@ def why_not(
     ValueError
         If k < 1, or the edits cannot be applied.
     """
-    check_k(k)
+    validate_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
     now = rerank(edits)
-    rank = rank_listed(now, item_idx)
+    rank = listed_rank(now, item_idx)
     if rank is None:
         return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
     position, last = rank - 1, min(k, int((~now.muted).sum())) - 1
@@ -165,47 +167,47 @@ def why_not(
         return unhelped
 
     def changed(factor: float) -> tuple[Edit, ...]:
-        return on_top(edits, names, factor, at)
+        return compose_edits(edits, names, factor, at)
 
     def lists(factor: float) -> bool:
-        return rank_in(rerank(changed(factor), k), item_idx) is not None
+        return rank_of(rerank(changed(factor), k), item_idx) is not None
 
     most = _largest_factor(lists)
     mixed = len(names) > 1 and any(edit.lock for edit in edits)
     factor = _smallest_factor(lists, most, mixed)
     if factor is None:
         return replace(unhelped, most=most)
-    after = rank_in(rerank(changed(factor)), item_idx)
+    after = rank_of(rerank(changed(factor)), item_idx)
     return replace(unhelped, factor=factor, rank_after=after, most=most, edits=changed(factor))
 
 
-def what_removes(
+def find_removal(
     item_idx: int,
-    rerank: Rerank,
+    rerank: Reranker,
     k: int,
     catalog: Catalog,
     history: History | None = None,
     edits: Sequence[Edit] = (),
-) -> WhatRemoves:
+) -> RemovalCounterfactual:
     """Find the least change of a category of an item that takes it off the first k.
 
     Parameters and errors are those of `why_not`.
     """
-    check_k(k)
+    validate_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    rank = rank_listed(rerank(edits), item_idx)
+    rank = listed_rank(rerank(edits), item_idx)
     if rank is None or rank > k:
-        return WhatRemoves(title, k, rank)
+        return RemovalCounterfactual(title, k, rank)
     if not names:
-        return WhatRemoves(title, k, rank, reason="it has none")
+        return RemovalCounterfactual(title, k, rank, reason="it has none")
     at = history.cutoff if history else None
 
     def changed(name: str, hundredths: int) -> tuple[Edit, ...]:
-        return on_top(edits, (name,), hundredths / 100, at)
+        return compose_edits(edits, (name,), hundredths / 100, at)
 
     def removes(name: str, hundredths: int) -> bool:
         try:
-            return rank_listed(rerank(changed(name, hundredths), k), item_idx) is None
+            return listed_rank(rerank(changed(name, hundredths), k), item_idx) is None
         except EditError:  # no other category may take what it would give up
             return False
 
@@ -215,15 +217,15 @@ def what_removes(
         reason = (
             "the others are locked, or have none" if locked else "all of the forecast is theirs"
         )
-        return WhatRemoves(title, k, rank, reason=reason)
+        return RemovalCounterfactual(title, k, rank, reason=reason)
     name, hundredths = found
     together = changed(*found)
-    after = rank_in(rerank(together), item_idx)
-    return WhatRemoves(title, k, rank, (name,), hundredths / 100, after, edits=together)
+    after = rank_of(rerank(together), item_idx)
+    return RemovalCounterfactual(title, k, rank, (name,), hundredths / 100, after, edits=together)
 
 
 def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
-    if rank_in(now, item_idx) is not None:
+    if rank_of(now, item_idx) is not None:
         return "a category of it is muted"
     if history is None:
         return "it was taken before, or it is not among the candidates"

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import WhatRemoves, WhyNot, what_removes, why_not
+from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
 from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Rerank, rank_in, rank_listed
+from llmrec.ranking.rank import Reranker, listed_rank, rank_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Explanation:
     k: int
     n_ranked: int
     item: ItemExplanation | None
-    change: WhatRemoves | WhyNot
+    change: RemovalCounterfactual | WhyNot
 
     @property
     def text(self) -> str:
@@ -57,7 +57,7 @@ class Explanation:
             for edit in self.change.edits
         ]
         change = {**asdict(self.change), "edits": edits, "text": self.change.text}
-        on_list = isinstance(self.change, WhatRemoves)
+        on_list = isinstance(self.change, RemovalCounterfactual)
         return {
             "k": self.k,
             "n_ranked": self.n_ranked,
@@ -68,9 +68,9 @@ class Explanation:
         }
 
 
-def explain(
+def explain_ranked_item(
     item_idx: int,
-    rerank: Rerank,
+    rerank: Reranker,
     k: int,
     history: History,
     forecast: Forecast,
@@ -81,7 +81,7 @@ def explain(
     Parameters
     ----------
     rerank
-        Ranks by the forecast before the edits, see `ranks_again`.
+        Ranks by the forecast before the edits, see `make_reranker`.
     k
         How long the list is, >= 1; ValueError if it is less.
     forecast
@@ -90,11 +90,11 @@ def explain(
         They rank already, and are told of; the change that is found comes on top of them.
     """
     now = rerank(edits)
-    rank, listed = rank_in(now, item_idx), rank_listed(now, item_idx)
+    rank, listed = rank_of(now, item_idx), listed_rank(now, item_idx)
     item = explain_item(now, rank - 1, history, forecast, edits) if rank else None
-    change: WhatRemoves | WhyNot
+    change: RemovalCounterfactual | WhyNot
     if listed and listed <= k:
-        change = what_removes(item_idx, rerank, k, history.catalog, history, edits)
+        change = find_removal(item_idx, rerank, k, history.catalog, history, edits)
     else:
         change = why_not(item_idx, rerank, k, history.catalog, history, edits)
     return Explanation(k, len(now.item_idx), item, change)
@@ -103,20 +103,20 @@ def explain(
 def check_explanation(
     explanation: Explanation,
     item_idx: int,
-    rerank: Rerank,
+    rerank: Reranker,
     history: History,
     forecast: Forecast,
     edits: Sequence[Edit] = (),
 ) -> tuple[str, ...]:
     """Say all that does not hold, see `check_item` and `check_change`; () if all does.
 
-    The parameters are those of `explain`.
+    The parameters are those of `explain_ranked_item`.
     """
     now, wrong = rerank(edits), []
     if explanation.n_ranked != len(now.item_idx):
         wrong.append(f"{len(now.item_idx)} items may be ranked, not {explanation.n_ranked}")
     told = explanation.item and explanation.item.item_id
-    if told != (history.catalog.item_ids[item_idx] if rank_in(now, item_idx) else None):
+    if told != (history.catalog.item_ids[item_idx] if rank_of(now, item_idx) else None):
         wrong.append(f"what is explained is not the place of {history.catalog.titles[item_idx]}")
     if explanation.item:
         wrong += check_item(explanation.item, now, history, forecast, edits)

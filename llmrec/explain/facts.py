@@ -15,7 +15,7 @@ from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import clean_text
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
-from llmrec.forecast import KINDS, Forecast, Kind, Source
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Source, StatementKind
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 TITLE_IN_SENTENCE = 60  # a sentence stays readable with two titles of this length
@@ -33,10 +33,10 @@ class Evidence:
 
     def __str__(self) -> str:
         """Title and day: "Cola on 12 Nov 2017"."""
-        return f"{clean_text(self.title, TITLE_IN_SENTENCE)} on {day(self.date)}"
+        return f"{clean_text(self.title, TITLE_IN_SENTENCE)} on {format_day(self.date)}"
 
 
-def evidence_for(
+def category_evidence(
     category: int, history: History, limit: int = EVENTS_SHOWN
 ) -> tuple[Evidence, ...]:
     """Events of a category, newest first; further events of the same item come after all items."""
@@ -45,15 +45,15 @@ def evidence_for(
     repeats = np.ones(len(events), dtype=np.bool_)
     repeats[first] = False
     distinct_first = events[np.argsort(repeats, kind="stable")]
-    return cited(distinct_first[:limit].tolist(), history)
+    return cite_events(distinct_first[:limit].tolist(), history)
 
 
-def cited(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
+def cite_events(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
     """Cite the events at these log positions."""
     return tuple(_evidence(event, history) for event in event_ids)
 
 
-def evidence_at(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
+def distinct_evidence(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
     """Cite the first event of each distinct item among these log positions, in their order."""
     by_item: dict[int, Evidence] = {}
     for event in event_ids:
@@ -63,17 +63,17 @@ def evidence_at(event_ids: Sequence[int], history: History) -> tuple[Evidence, .
 
 def events_of(category: int, history: History) -> IntArray:
     """(n,) log positions of the history's events of a category, newest first."""
-    shares = history.catalog.shares[history.item_idx][:, [category]].toarray()[:, 0]
+    shares = history.catalog.category_shares[history.item_idx][:, [category]].toarray()[:, 0]
     return np.flatnonzero(shares)[::-1] + int(history.offsets[0])
 
 
-def past_shares(history: History) -> FloatArray:
+def history_shares(history: History) -> FloatArray:
     """(n_categories,) each category's share of all events; zeros for an empty history."""
     counts = history.category_counts.sum(axis=0)
     return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
 
 
-def listed(events: Sequence[Evidence]) -> str:
+def join_evidence(events: Sequence[Evidence]) -> str:
     """Write events in words; a day they share is said once: "Cola and Soda on 12 Nov 2017"."""
     if len({event.date for event in events}) > 1:
         return " and ".join(map(str, events))
@@ -81,7 +81,7 @@ def listed(events: Sequence[Evidence]) -> str:
     return " and ".join([*titles, str(events[-1])])
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Write a share as a percentage of two significant digits: "9.1%"."""
     value = 100 * share
     if 0 < value < 0.01:
@@ -89,18 +89,18 @@ def percent(share: float) -> str:
     return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
 
 
-def day(date: datetime.date) -> str:
+def format_day(date: datetime.date) -> str:
     """Write a date in words: "12 Nov 2017"."""
     return f"{date.day} {date:%b %Y}"
 
 
-def day_of(time: np.datetime64) -> datetime.date:
+def to_date(time: np.datetime64) -> datetime.date:
     """Give the (UTC) day of a time."""
     date: datetime.date = time.astype("datetime64[D]").item()
     return date
 
 
-def horizon(length: PeriodLength) -> str:
+def format_horizon(length: PeriodLength) -> str:
     """Write a period length as it follows "the next": "28 days", "month"."""
     return str(length) if length.n > 1 else str(length).removeprefix("1 ")
 
@@ -111,19 +111,19 @@ def _evidence(event: int, history: History) -> Evidence:
         event_id=event,
         item_id=str(history.catalog.item_ids[item]),
         title=history.catalog.titles[item],
-        date=day_of(history.log.timestamp[event]),
+        date=to_date(history.log.timestamp[event]),
     )
 
 
-LEAST_CHANGE = 0.01  # one point of a hundred; or one category's even share where that is less
-LEAST_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
-LEAST_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
-LEAST_PRESENCE = 0.5  # what holds steady was there in every other period at least
-CLAIMS = 4  # that a line makes at most, and statements of a description
+MIN_CHANGE = 0.01  # one point of a hundred; or one category's even share where that is less
+MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
+MIN_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
+MIN_PRESENCE = 0.5  # what holds steady was there in every other period at least
+MAX_CLAIMS = 4  # that a line makes at most, and statements of a description
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class ClaimFacts:
     """All that statements are judged by; arrays are (n_categories,) unless said otherwise."""
 
     past: FloatArray
@@ -135,11 +135,11 @@ class Facts:
     noise: FloatArray  # standard deviation of (ahead - past)
 
     @classmethod
-    def of(cls, history: History, forecast: Forecast) -> Facts:
-        """Compare a history with a forecast, or with `what_came`."""
+    def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
+        """Compare a history with a forecast, or with `observed_forecast`."""
         counts = history.category_counts
         counts = counts[counts.sum(axis=1) > 0]
-        past, ahead = past_shares(history), forecast.category_weights
+        past, ahead = history_shares(history), forecast.category_weights
         earlier, recent = np.split(counts, [len(counts) // 2])
         variance = past * (1 - past) / max(history.n_events, 1)
         variance = variance + ahead * (1 - ahead) / (forecast.concentration + 1)
@@ -148,7 +148,7 @@ class Facts:
             ahead=ahead,
             trend=_shares(recent) - _shares(earlier),
             periods_with=np.count_nonzero(counts, axis=0),
-            absent_lately=history.absent_lately,
+            absent_lately=history.recently_absent,
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
         )
@@ -159,35 +159,35 @@ class Facts:
         return self.ahead - self.past
 
     @property
-    def least(self) -> FloatArray:
+    def min_change(self) -> FloatArray:
         """Give the smallest change that is no wobble."""
-        smallest = min(LEAST_CHANGE, 1 / len(self.past))
-        return np.maximum(smallest, LEAST_RELATIVE_CHANGE * self.past)
+        smallest = min(MIN_CHANGE, 1 / len(self.past))
+        return np.maximum(smallest, MIN_RELATIVE_CHANGE * self.past)
 
-    def conditions(self, kind: Kind) -> tuple[tuple[BoolArray, str], ...]:
+    def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
         """Each a (n_categories,) mask of where it holds, and what is wrong where it does not."""
         size = len(self.past)
         taken = (self.periods_with > 0, "it was never taken")
         compared = (np.full(size, self.n_periods >= 2), "two non-empty periods are needed")
-        arrives = max(LEAST_SHARE, 1 / size) if kind == "new" else LEAST_SHARE
-        forecast = (self.ahead >= arrives, f"less than {percent(arrives)} is forecast")
-        rules: dict[Kind, tuple[tuple[BoolArray, str], ...]] = {
+        arrives = max(MIN_SHARE, 1 / size) if kind == "new" else MIN_SHARE
+        forecast = (self.ahead >= arrives, f"less than {format_percent(arrives)} is forecast")
+        rules: dict[StatementKind, tuple[tuple[BoolArray, str], ...]] = {
             "rising": (
-                (self.change >= self.least, "the forecast is not clearly above the past"),
+                (self.change >= self.min_change, "the forecast is not clearly above the past"),
                 (self.trend >= 0, "its share fell within the history"),
                 (~self.absent_lately, "it was not taken in the last two non-empty periods"),
                 taken,
                 compared,
             ),
             "fading": (
-                (self.change <= -self.least, "the forecast is not clearly below the past"),
+                (self.change <= -self.min_change, "the forecast is not clearly below the past"),
                 (self.trend <= 0, "its share rose within the history"),
                 compared,
             ),
             "steady": (
-                (np.abs(self.change) < self.least, "the forecast clearly leaves the past"),
+                (np.abs(self.change) < self.min_change, "the forecast clearly leaves the past"),
                 (
-                    (self.periods_with >= LEAST_PRESENCE * self.n_periods) & taken[0],
+                    (self.periods_with >= MIN_PRESENCE * self.n_periods) & taken[0],
                     "it is missing from more than half of the non-empty periods",
                 ),
             ),
@@ -201,38 +201,40 @@ class Facts:
         }
         return rules[kind]
 
-    def supports(self, kind: Kind) -> BoolArray:
+    def supported(self, kind: StatementKind) -> BoolArray:
         """(n_categories,) where a statement of this kind is true."""
         masks = np.stack([mask for mask, _ in self.conditions(kind)])
         return np.asarray(masks.all(axis=0), dtype=np.bool_)
 
-    def most_telling(self, weight: FloatArray, limit: int) -> list[tuple[Kind, int]]:
+    def top_claims(self, weight: FloatArray, limit: int) -> list[tuple[StatementKind, int]]:
         """Choose true (kind, category) claims: one a category, the kinds in turn.
 
         Rising and fading take their turns first, then whatever has the largest ``weight``
         (n_categories,); the claims come in that order too. Steady ones are last, by share.
         """
 
-        def order(claim: tuple[Kind, int]) -> tuple[float, float, int]:
+        def order(claim: tuple[StatementKind, int]) -> tuple[float, float, int]:
             kind, category = claim
             size = 0.0 if kind == "steady" else float(weight[category])
-            return -size, -float(self.ahead[category]), -KINDS.index(kind)
+            return -size, -float(self.ahead[category]), -STATEMENT_KINDS.index(kind)
 
-        true = [(kind, int(c)) for kind in KINDS for c in np.flatnonzero(self.supports(kind))]
+        true = [
+            (kind, int(c)) for kind in STATEMENT_KINDS for c in np.flatnonzero(self.supported(kind))
+        ]
         true.sort(key=order)
-        turn: dict[tuple[Kind, int], tuple[int, bool]] = {}
-        of_kind: Counter[Kind] = Counter()
+        turn: dict[tuple[StatementKind, int], tuple[int, bool]] = {}
+        of_kind: Counter[StatementKind] = Counter()
         for kind, category in true:
             turn[kind, category] = (of_kind[kind], kind not in ("rising", "fading"))
             of_kind[kind] += 1
-        chosen: dict[int, Kind] = {}
+        chosen: dict[int, StatementKind] = {}
         for kind, category in sorted(true, key=turn.__getitem__):
             if len(chosen) < limit:
                 chosen.setdefault(category, kind)
         return sorted(((kind, category) for category, kind in chosen.items()), key=order)
 
 
-def what_came(window: Window) -> Forecast:
+def observed_forecast(window: Window) -> Forecast:
     """Write what really came as a forecast: the target's shares, as sure as it has events.
 
     Raises
@@ -251,7 +253,7 @@ def what_came(window: Window) -> Forecast:
     return Forecast(counts / counts.sum(), float(window.target.n_events), "", (), source)
 
 
-def drawer(*facts: object) -> np.random.Generator:
+def seeded_rng(*facts: object) -> np.random.Generator:
     """Give a generator that these facts alone decide, whatever was drawn before."""
     return np.random.default_rng(crc32(repr([str(fact) for fact in facts]).encode()))
 

@@ -17,37 +17,38 @@ from llmrec.data.periods import History
 from llmrec.explain.facts import (
     EVENTS_SHOWN,
     Evidence,
-    cited,
-    day,
+    category_evidence,
+    cite_events,
     events_of,
-    evidence_for,
-    horizon,
-    past_shares,
-    percent,
+    format_day,
+    format_horizon,
+    format_percent,
+    history_shares,
 )
-from llmrec.explain.statements import sentence, true_of
-from llmrec.forecast import Forecast, Kind, Statement
+from llmrec.explain.statements import statement_sentence, statements_for
+from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.language.grammar import sentences_grammar
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.rank import Ranking
+from llmrec.versions import EXPLANATION_KEYS, renamed_keys
 
 if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 
 CATEGORIES_IN_SENTENCE = 2
-LEAST_TILT = 0.005  # less than this would be written as 0.00
+MIN_SHOWN_TILT = 0.005  # less than this would be written as 0.00
 
 
 @dataclass(frozen=True)
-class Told:
+class StatementText:
     """A statement about one of an item's categories, with names for numbers: fit to be kept.
 
     ``evidence`` are the statement's events: they are found again by item and day in a log where
     they stand elsewhere, and missed by name in one that has lost them.
     """
 
-    kind: Kind
+    kind: StatementKind
     category: str
     change: float
     evidence: tuple[Evidence, ...]
@@ -87,9 +88,9 @@ class ItemExplanation:
         Share of each of the item's categories with the edits ranked by; empty if none counts.
     edit_factors
         Factor of the edit of each of the item's categories that is edited itself.
-    worded
+    model_text
         The text as the language model put it, checked; "" where it was not asked or did not hold.
-    refused
+    rejection
         Why the model's text is not shown; "" if there is nothing to refuse.
     """
 
@@ -102,47 +103,49 @@ class ItemExplanation:
     forecast_shares: Mapping[str, float]
     past_shares: Mapping[str, float]
     category_events: Mapping[str, int]
-    statements: tuple[Told, ...]
+    statements: tuple[StatementText, ...]
     times_taken: int
     last_taken: datetime.date | None
     evidence: tuple[Evidence, ...]
     horizon: str
     edited_shares: Mapping[str, float] = field(default_factory=dict)
     edit_factors: Mapping[str, float] = field(default_factory=dict)
-    worded: str = ""
-    refused: str = ""
+    model_text: str = ""
+    rejection: str = ""
 
     @property
     def text(self) -> str:
         """One to three sentences that say only what is in the numbers (plain text, no markup)."""
-        return self.worded or " ".join(ways[0] for ways in self.facts)
+        return self.model_text or " ".join(ways[0] for ways in self.sentence_variants)
 
     @property
-    def facts(self) -> tuple[tuple[str, ...], ...]:
+    def sentence_variants(self) -> tuple[tuple[str, ...], ...]:
         """Each fact of the text as one sentence, in the ways it may be put; the plainest first."""
         found = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
         return tuple(ways for ways in found if ways)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
-        return {**_plain(asdict(self)), "text": self.text}
+        stored = {new: old for old, new in EXPLANATION_KEYS.items()}
+        return {**renamed_keys(_plain(asdict(self)), stored), "text": self.text}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
         """Read what `to_dict` gave; a text that is not that of the fields stays, to be checked."""
-        given, last = dict(fields), fields["last_taken"]
+        given, last = renamed_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
         text = given.pop("text")
         given["last_taken"] = last and datetime.date.fromisoformat(last)
         given["evidence"] = _events(fields["evidence"])
         given["statements"] = tuple(
-            Told(**{**told, "evidence": _events(told["evidence"])}) for told in fields["statements"]
+            StatementText(**{**told, "evidence": _events(told["evidence"])})
+            for told in fields["statements"]
         )
         made = cls(**given)
-        return made if made.text == text else replace(made, worded=text)
+        return made if made.text == text else replace(made, model_text=text)
 
     def _past_sentences(self) -> tuple[str, ...]:
         if self.last_taken is not None:
-            last = day(self.last_taken)
+            last = format_day(self.last_taken)
             if self.times_taken == 1:
                 return f"Taken once before, on {last}.", f"It was taken before, once: on {last}."
             return (
@@ -176,19 +179,19 @@ class ItemExplanation:
 
     def _shares_clause(self, name: str) -> str:
         ahead, past = self.forecast_shares[name], self.past_shares[name]
-        said = f"{percent(ahead)} ({percent(past)} so far"
+        said = f"{format_percent(ahead)} ({format_percent(past)} so far"
         if name not in self.edited_shares:
             return f"{said})"
         factor = self.edit_factors.get(name, 1.0)
         times = {0.0: ", muted", 1.0: ""}.get(factor, f", {factor:.4g} times as much")
-        return f"{said}; with your edits {percent(self.edited_shares[name])}{times})"
+        return f"{said}; with your edits {format_percent(self.edited_shares[name])}{times})"
 
     def _tilt_clause(self) -> str:
         tilt = sum(self.category_parts.values())
         if not any(self.category_parts.values()):
             return ""
         lifts = "edited forecast" if self.edited_shares else "forecast"
-        if abs(tilt) < LEAST_TILT:
+        if abs(tilt) < MIN_SHOWN_TILT:
             return f"; the {lifts} moves its score by less than 0.01"
         return f"; the {lifts} {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
 
@@ -224,14 +227,14 @@ def explain_item(
     if not 0 <= position < len(ranking.item_idx):
         raise ValueError(f"position {position} is outside a ranking of {len(ranking.item_idx)}")
     catalog, item = history.catalog, int(ranking.item_idx[position])
-    names, past, ahead = catalog.categories, past_shares(history), forecast.category_weights
+    names, past, ahead = catalog.categories, history_shares(history), forecast.category_weights
     tilts = _row(ranking.category_parts, position)
-    about = sorted(_row(catalog.shares, item), key=lambda category: -ahead[category])
+    about = sorted(_row(catalog.category_shares, item), key=lambda category: -ahead[category])
     active = active_edits(edits, catalog, history.cutoff)
     edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
     same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
-    evidence = cited(same[:EVENTS_SHOWN].tolist(), history)
-    nearest = (evidence_for(category, history) for category in about)
+    evidence = cite_events(same[:EVENTS_SHOWN].tolist(), history)
+    nearest = (category_evidence(category, history) for category in about)
     return ItemExplanation(
         item_id=str(catalog.item_ids[item]),
         title=catalog.titles[item],
@@ -245,25 +248,26 @@ def explain_item(
         past_shares={names[category]: float(past[category]) for category in about},
         category_events={names[category]: len(events_of(category, history)) for category in about},
         statements=tuple(
-            told(statement, history, forecast) for statement in true_of(about, history, forecast)
+            render_statement(statement, history, forecast)
+            for statement in statements_for(about, history, forecast)
         ),
         times_taken=len(same),
         last_taken=evidence[0].date if evidence else None,
         evidence=evidence or next((events for events in nearest if events), ()),
-        horizon=horizon(history.length),
+        horizon=format_horizon(history.period_length),
         edited_shares={names[c]: float(edited[c]) for c in about if active},
         edit_factors={names[c]: active[c].factor for c in about if c in active},
     )
 
 
-def told(statement: Statement, history: History, forecast: Forecast) -> Told:
+def render_statement(statement: Statement, history: History, forecast: Forecast) -> StatementText:
     """Write a statement out: the category's name, the titles of its events, its sentence."""
-    return Told(
+    return StatementText(
         kind=statement.kind,
         category=history.catalog.categories[statement.category],
         change=statement.change,
-        evidence=cited(statement.event_ids, history),
-        text=sentence(statement, history, forecast),
+        evidence=cite_events(statement.event_ids, history),
+        text=statement_sentence(statement, history, forecast),
     )
 
 
@@ -290,19 +294,21 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def worded(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
+def reword(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
     """Give the explanations with texts that the model made of what is true of each.
 
     It chooses how each fact of the text is put, and which statements of the forecast follow. Where
     what it wrote does not hold, the text stays the plain one and ``refused`` says why.
     """
-    grammars = [sentences_grammar(made.facts, _statements(made)) for made in explanations]
+    grammars = [
+        sentences_grammar(made.sentence_variants, _statements(made)) for made in explanations
+    ]
     prompts = [_prompt(made) for made in explanations]
     lines = model.generate(prompts, constrain=grammars) if prompts else []
     return [
-        replace(made, worded="", refused=lie)
-        if (lie := untrue(line.text, made))
-        else replace(made, worded=line.text.strip(), refused="")
+        replace(made, model_text="", rejection=lie)
+        if (lie := unsupported_text(line.text, made))
+        else replace(made, model_text=line.text.strip(), rejection="")
         for made, line in zip(explanations, lines, strict=True)
     ]
 
@@ -312,15 +318,15 @@ def wording_note(explanations: Sequence[ItemExplanation]) -> str:
 
     One short line (plain text, no markup).
     """
-    said = sum(bool(made.worded) for made in explanations)
-    refused = sum(bool(made.refused) for made in explanations)
+    said = sum(bool(made.model_text) for made in explanations)
+    refused = sum(bool(made.rejection) for made in explanations)
     if not said + refused:
         return ""
     kept = f"{said} of {len(explanations)} reasons are in the model's words"
     return f"{kept}; {refused} did not hold and are not shown."
 
 
-def untrue(text: str, explanation: ItemExplanation) -> str:
+def unsupported_text(text: str, explanation: ItemExplanation) -> str:
     """Say what of a text is none of the true sentences of an explanation, each once; "" if all is.
 
     The explanation's own numbers are taken for true: `check_item` checks them.
@@ -328,7 +334,7 @@ def untrue(text: str, explanation: ItemExplanation) -> str:
     rest = text.strip()
     if not rest:
         return "nothing is said"
-    for ways in (*explanation.facts, *((each,) for each in _statements(explanation))):
+    for ways in (*explanation.sentence_variants, *((each,) for each in _statements(explanation))):
         said = max((way for way in ways if rest.startswith(way)), key=len, default="")
         rest = rest.removeprefix(said).lstrip()
     return f"{rest[:80]!r} is no true sentence here" if rest else ""
@@ -339,6 +345,6 @@ def _statements(explanation: ItemExplanation) -> list[str]:
 
 
 def _prompt(explanation: ItemExplanation) -> str:
-    plain = [ways[0] for ways in explanation.facts]
+    plain = [ways[0] for ways in explanation.sentence_variants]
     facts = "\n".join(f"- {sentence}" for sentence in [*plain, *_statements(explanation)])
     return f"What is known of {explanation.title}:\n{facts}\nWhy it is on the list:"

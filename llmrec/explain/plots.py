@@ -16,12 +16,12 @@ from rich.text import Text
 
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import CATEGORY_LENGTH, clean_text
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import History
 from llmrec.errors import MissingExtraError
-from llmrec.explain.facts import day, day_of, horizon, past_shares, percent
+from llmrec.explain.facts import format_day, format_horizon, format_percent, history_shares, to_date
 from llmrec.explain.item import ItemExplanation, wording_note
-from llmrec.explain.statements import moves
+from llmrec.explain.statements import change_direction
 from llmrec.forecast import Forecast
 from llmrec.types import FloatArray, IntArray, TimeArray
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MOST_POINTS = 24  # more periods than this are merged, from the newest back
+MAX_POINTS = 24  # more periods than this are merged, from the newest back
 USER_ID_LENGTH = 26
 
 
 @dataclass(frozen=True, eq=False)
-class Timeline:
+class ShareSeries:
     """Shares by (merged) period, from the first non-empty one on.
 
     ``length`` is that of a merged period; ``starts`` is (n,); ``shares`` and ``smooth`` (each
@@ -48,24 +48,24 @@ class Timeline:
     smooth: FloatArray
 
     @classmethod
-    def of(cls, history: History) -> Timeline:
+    def of(cls, history: History) -> ShareSeries:
         """Merge periods, newest first, until there are few enough to see."""
         counts = history.category_counts
         filled = np.flatnonzero(counts.any(axis=1))
         first = int(filled[0]) if len(filled) else len(counts)
-        step = -(-(len(counts) - first) // MOST_POINTS) or 1
+        step = -(-(len(counts) - first) // MAX_POINTS) or 1
         begins = np.arange(len(counts) - step, first - step, -step)[::-1].clip(min=first)
         if not len(begins):
-            return cls(history.length, history.bounds[:0], counts[:0], counts[:0])
+            return cls(history.period_length, history.bounds[:0], counts[:0], counts[:0])
         merged = np.add.reduceat(counts, begins, axis=0)
         pooled = merged.copy()
         pooled[1:] += merged[:-1]
         pooled[:-1] += merged[1:]
-        length = replace(history.length, n=history.length.n * step)
+        length = replace(history.period_length, n=history.period_length.n * step)
         return cls(length, history.bounds[begins], _shares(merged), _shares(pooled))
 
 
-def leading_categories(past: FloatArray, ahead: FloatArray, top: int) -> IntArray:
+def top_categories(past: FloatArray, ahead: FloatArray, top: int) -> IntArray:
     """Give the categories that are or will be largest, by forecast."""
     largest = np.argsort(-np.maximum(past, ahead), kind="stable")[:top]
     return largest[np.argsort(-ahead[largest], kind="stable")]
@@ -75,8 +75,9 @@ def heading(history: History) -> str:
     """Say whose picture it is, and of what; plain text."""
     user_id = clean_text(history.user_id, USER_ID_LENGTH)
     return (
-        f"User {user_id} · {history.n_events:,} events before {day(day_of(history.cutoff))} · "
-        f"forecast of the next {horizon(history.length)}"
+        f"User {user_id} · {history.n_events:,} events before "
+        f"{format_day(to_date(history.cutoff))} · "
+        f"forecast of the next {format_horizon(history.period_length)}"
     )
 
 
@@ -85,7 +86,7 @@ def _shares(counts: FloatArray) -> FloatArray:
         return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-MOST_DATES = 5
+MAX_DATES = 5
 # Okabe and Ito's palette, told apart with any colour vision; yellow is left out: too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT, SHADE = "#333333", "#767676", "#f3f1ec"
@@ -93,7 +94,7 @@ LABEL_GAP = 0.062  # of the height of the axes: one line of text
 NAME_LENGTH = 26  # what fits at the right of the axes
 
 
-def figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
+def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
     """Draw the leading categories' shares by period, and the forecast with 80 % intervals.
 
     Raises
@@ -109,8 +110,8 @@ def figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("charts need matplotlib: pip install 'llmrec[charts]'") from error
-    timeline, ahead = Timeline.of(history), forecast.category_weights
-    leading = leading_categories(past_shares(history), ahead, top)
+    timeline, ahead = ShareSeries.of(history), forecast.category_weights
+    leading = top_categories(history_shares(history), ahead, top)
     drawn = Figure(figsize=(9.6, 5.0), dpi=150, facecolor="white")
     axes = drawn.add_axes((0.055, 0.08, 0.67, 0.75))
     intervals = forecast.intervals(0.8)
@@ -124,7 +125,7 @@ def figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
     return drawn
 
 
-def svg(drawn: Figure) -> str:
+def to_svg(drawn: Figure) -> str:
     """Give the figure as an SVG element; the texts in it are escaped."""
     import matplotlib
 
@@ -136,17 +137,17 @@ def svg(drawn: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _dress(axes: Axes, history: History, timeline: Timeline) -> None:
+def _dress(axes: Axes, history: History, timeline: ShareSeries) -> None:
     """Axis, dates and the shaded forecast period: a period is 1 wide, the forecast at n."""
     n = len(timeline.starts)
     axes.set_xlim(-0.5, n + 0.5)
     axes.axvspan(n - 0.5, n + 0.5, color=SHADE, linewidth=0, zorder=0)
     starts = [*timeline.starts, history.cutoff]
-    ticks = np.unique(np.linspace(0, n, MOST_DATES).round().astype(int))
-    days = [day(day_of(starts[tick])) for tick in ticks]
+    ticks = np.unique(np.linspace(0, n, MAX_DATES).round().astype(int))
+    days = [format_day(to_date(starts[tick])) for tick in ticks]
     once = [label * (label != before) for label, before in zip(days, ["", *days], strict=False)]
     axes.set_xticks(ticks - 0.5, once, ha="left")
-    axes.yaxis.set_major_formatter(lambda share, _: percent(share))
+    axes.yaxis.set_major_formatter(lambda share, _: format_percent(share))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=FAINT, labelsize=8.5)
@@ -157,7 +158,7 @@ def _dress(axes: Axes, history: History, timeline: Timeline) -> None:
 
 def _line(
     axes: Axes,
-    timeline: Timeline,
+    timeline: ShareSeries,
     ahead: FloatArray,
     intervals: FloatArray,
     category: int,
@@ -188,7 +189,7 @@ def _label(axes: Axes, history: History, ahead: FloatArray, leading: IntArray) -
         name = clean_text(history.catalog.categories[category], NAME_LENGTH)
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(1.012, height, "●", color=COLOURS[rank], **place)
-        axes.text(1.115, height, percent(ahead[category]), color=INK, ha="right", **place)
+        axes.text(1.115, height, format_percent(ahead[category]), color=INK, ha="right", **place)
         axes.text(1.125, height, name, color=INK, parse_math=False, **place)
 
 
@@ -205,17 +206,21 @@ def _caption(drawn: Figure, history: History, length: PeriodLength) -> None:
 SPARKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR_CELLS = 10
-WIDEST = 96  # further apart, the eye loses the row
+MAX_WIDTH = 96  # further apart, the eye loses the row
 ARROWS = {1: ("↑", "bold cyan"), 0: ("→", "dim"), -1: ("↓", "yellow")}
 
 
-def terminal(history: History, forecast: Forecast, *, top: int = 8) -> RenderableType:
+def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> RenderableType:
     """Draw the leading categories as text, one row each, for a terminal of 80 columns or more.
 
     Each row has its own sparkline scale; the bars share one. Names are never read as markup.
     """
-    timeline, past, ahead = Timeline.of(history), past_shares(history), forecast.category_weights
-    leading, direction = leading_categories(past, ahead, top), moves(history, forecast)
+    timeline, past, ahead = (
+        ShareSeries.of(history),
+        history_shares(history),
+        forecast.category_weights,
+    )
+    leading, direction = top_categories(past, ahead, top), change_direction(history, forecast)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim", expand=True)
     table.add_column("category", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(_span(history, timeline), no_wrap=True)
@@ -228,19 +233,19 @@ def terminal(history: History, forecast: Forecast, *, top: int = 8) -> Renderabl
         table.add_row(
             Text(clean_text(history.catalog.categories[category], CATEGORY_LENGTH)),
             Text(_sparkline(timeline.shares[:, category]), style="blue"),
-            percent(past[category]),
-            Text(percent(ahead[category]), style="bold"),
+            format_percent(past[category]),
+            Text(format_percent(ahead[category]), style="bold"),
             Text(arrow, style=style),
             Text(_bar(ahead[category] / ahead[leading].max()), style=style),
         )
-    return Group(Text(heading(history), style="bold"), Constrain(table, WIDEST))
+    return Group(Text(heading(history), style="bold"), Constrain(table, MAX_WIDTH))
 
 
 def save_png(history: History, forecast: Forecast, path: Path | str) -> None:
     """Write the figure as PNG; a reader never sees half a file."""
     content = io.BytesIO()
-    figure(history, forecast).savefig(content, format="png", metadata={"Software": None})
-    write_bytes(Path(path), content.getvalue())
+    interest_figure(history, forecast).savefig(content, format="png", metadata={"Software": None})
+    atomic_write_bytes(Path(path), content.getvalue())
 
 
 def save_html(
@@ -250,10 +255,12 @@ def save_html(
     path: Path | str,
 ) -> None:
     """Write the page as UTF-8; a reader never sees half a file."""
-    write_text(Path(path), html(history, forecast, explanations))
+    atomic_write_text(Path(path), render_html(history, forecast, explanations))
 
 
-def html(history: History, forecast: Forecast, explanations: Sequence[ItemExplanation]) -> str:
+def render_html(
+    history: History, forecast: Forecast, explanations: Sequence[ItemExplanation]
+) -> str:
     """Give one self-contained page: the description, the figure, the list with its reasons."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -262,24 +269,24 @@ def html(history: History, forecast: Forecast, explanations: Sequence[ItemExplan
     return page.render(
         user_id=clean_text(history.user_id, USER_ID_LENGTH),
         description=forecast.description,
-        figure=Markup(svg(figure(history, forecast))),
-        horizon=horizon(history.length),
+        figure=Markup(to_svg(interest_figure(history, forecast))),
+        horizon=format_horizon(history.period_length),
         explanations=explanations,
         wording=wording_note(explanations),
         source=forecast.source,
     )
 
 
-def _span(history: History, timeline: Timeline) -> Text:
+def _span(history: History, timeline: ShareSeries) -> Text:
     if not len(timeline.starts):
         return Text("no period")
-    first, last = day(day_of(timeline.starts[0])), day(day_of(history.cutoff))
+    first, last = format_day(to_date(timeline.starts[0])), format_day(to_date(history.cutoff))
     return Text(first if first == last else f"{first} to {last}")
 
 
 def _sparkline(shares: FloatArray) -> str:
     """Draw equally wide periods; blank if one was empty, the lowest block for a share of 0."""
-    width = MOST_POINTS // max(len(shares), 1)
+    width = MAX_POINTS // max(len(shares), 1)
     highest = np.nanmax(shares, initial=0) or 1.0
     levels = np.ceil(np.nan_to_num(shares) / highest * (len(SPARKS) - 1)).astype(int)
     return "".join(

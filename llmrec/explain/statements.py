@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.data.periods import ABSENT_PERIODS, History
+from llmrec.data.periods import ABSENCE_PERIODS, History
 from llmrec.explain.facts import (
-    CLAIMS,
-    Facts,
-    drawer,
+    MAX_CLAIMS,
+    ClaimFacts,
+    distinct_evidence,
     events_of,
-    evidence_at,
-    listed,
-    past_shares,
-    percent,
+    format_percent,
+    history_shares,
+    join_evidence,
+    seeded_rng,
 )
-from llmrec.forecast import KINDS, Forecast, Kind, Statement
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
 
 TOLERANCE = 1e-9  # numbers no further apart are the same
 EVENTS_CITED = 5
@@ -29,7 +29,7 @@ _MOVED = (
     ": {past} so far, {ahead} forecast",
 )
 # A sentence is an opening, its numbers and its evidence; any of a kind go together.
-WORDING: dict[Kind, tuple[Sequence[str], Sequence[str]]] = {
+SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
     "rising": (
         (
             "Interest in {name} is rising",
@@ -88,70 +88,76 @@ WORDING: dict[Kind, tuple[Sequence[str], Sequence[str]]] = {
         ),
     ),
 }
-LATEST = (" (latest: {titles})", " (most recently {titles})", " (last taken: {titles})")
+EVIDENCE_TEMPLATES = (" (latest: {titles})", " (most recently {titles})", " (last taken: {titles})")
 
 
-def moves(history: History, forecast: Forecast) -> npt.NDArray[np.int64]:
+def change_direction(history: History, forecast: Forecast) -> npt.NDArray[np.int64]:
     """(n_categories,) 1 where the forecast is clearly above the past, -1 clearly below, else 0."""
-    facts = Facts.of(history, forecast)
-    return np.where(np.abs(facts.change) >= facts.least, np.sign(facts.change), 0).astype(np.int64)
+    facts = ClaimFacts.of(history, forecast)
+    return np.where(np.abs(facts.change) >= facts.min_change, np.sign(facts.change), 0).astype(
+        np.int64
+    )
 
 
-def check(statement: Statement, history: History, forecast: Forecast) -> str | None:
+def check_statement(statement: Statement, history: History, forecast: Forecast) -> str | None:
     """Say in words what history and forecast do not support; None if they support all of it."""
-    return _check(statement, history, Facts.of(history, forecast))
+    return _check(statement, history, ClaimFacts.of(history, forecast))
 
 
-def claim(kind: Kind, category: int, history: History, forecast: Forecast) -> Statement:
-    """Make a statement with its true change and newest events; `check` says if it is true."""
-    change = float(forecast.category_weights[category] - past_shares(history)[category])
+def make_statement(
+    kind: StatementKind, category: int, history: History, forecast: Forecast
+) -> Statement:
+    """Make a statement with its true change and newest events; `check_statement` checks it."""
+    change = float(forecast.category_weights[category] - history_shares(history)[category])
     events = events_of(category, history)[:EVENTS_CITED]
     return Statement(kind, category, change, tuple(events.tolist()))
 
 
-def derive(history: History, forecast: Forecast, *, limit: int = CLAIMS) -> tuple[Statement, ...]:
+def derive_statements(
+    history: History, forecast: Forecast, *, limit: int = MAX_CLAIMS
+) -> tuple[Statement, ...]:
     """Give the most telling true statements, one a category at most.
 
     They are ordered by change relative to its noise (steady ones last, by share); the kinds take
     turns, so that the first rising and the first fading one are in, if there are such and the limit
     allows.
     """
-    facts = Facts.of(history, forecast)
-    chosen = facts.most_telling(np.abs(facts.change) / facts.noise, limit)
-    return tuple(claim(kind, category, history, forecast) for kind, category in chosen)
+    facts = ClaimFacts.of(history, forecast)
+    chosen = facts.top_claims(np.abs(facts.change) / facts.noise, limit)
+    return tuple(make_statement(kind, category, history, forecast) for kind, category in chosen)
 
 
-def true_of(
+def statements_for(
     categories: Iterable[int], history: History, forecast: Forecast
 ) -> tuple[Statement, ...]:
     """Give one true statement of each of these categories of which there is any, in their order.
 
     It is the forecast's own where that holds.
     """
-    facts = Facts.of(history, forecast)
-    supports = {kind: facts.supports(kind) for kind in KINDS}
+    facts = ClaimFacts.of(history, forecast)
+    supports = {kind: facts.supported(kind) for kind in STATEMENT_KINDS}
     own = {statement.category: statement for statement in forecast.statements}
     found = []
     for category in categories:
-        kinds = [kind for kind in KINDS if supports[kind][category]]
+        kinds = [kind for kind in STATEMENT_KINDS if supports[kind][category]]
         if category in own and _check(own[category], history, facts) is None:
             found.append(own[category])
         elif kinds:
-            found.append(claim(kinds[0], category, history, forecast))
+            found.append(make_statement(kinds[0], category, history, forecast))
     return tuple(found)
 
 
-def reviewed(
-    claims: Iterable[tuple[Kind, int]], history: History, forecast: Forecast
+def check_claims(
+    claims: Iterable[tuple[StatementKind, int]], history: History, forecast: Forecast
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
     """Check what a model wrote: the accepted statements, and a reason for each rejected claim."""
-    facts = Facts.of(history, forecast)
+    facts = ClaimFacts.of(history, forecast)
     accepted: dict[int, Statement] = {}
     rejected = []
     for kind, category in claims:
         statement = Statement(kind, category, 0.0)
         if 0 <= category < len(facts.past):
-            statement = claim(kind, category, history, forecast)
+            statement = make_statement(kind, category, history, forecast)
         reason = _check(statement, history, facts)
         if reason is None and category in accepted:
             reason = f"{history.catalog.categories[category]}: said twice"
@@ -162,26 +168,30 @@ def reviewed(
     return tuple(accepted.values()), tuple(rejected)
 
 
-def sentence(statement: Statement, history: History, forecast: Forecast, phrase: str = "") -> str:
+def statement_sentence(
+    statement: Statement, history: History, forecast: Forecast, phrase: str = ""
+) -> str:
     """Write a statement as one plain-text sentence with its numbers and its newest evidence.
 
     It begins with the category and the ``phrase``, if there is one; the other words are drawn by
     user, category and kind.
     """
-    facts, kind, category = Facts.of(history, forecast), statement.kind, statement.category
+    facts, kind, category = ClaimFacts.of(history, forecast), statement.kind, statement.category
     name = history.catalog.categories[category]
-    rng = drawer(history.user_id, name, kind)
-    opening, numbers, latest = (_drawn(texts, rng) for texts in (*WORDING[kind], LATEST))
-    cited = evidence_at(statement.event_ids, history)[:TITLES_IN_SENTENCE]
+    rng = seeded_rng(history.user_id, name, kind)
+    opening, numbers, latest = (
+        _drawn(texts, rng) for texts in (*SENTENCE_TEMPLATES[kind], EVIDENCE_TEMPLATES)
+    )
+    cited = distinct_evidence(statement.event_ids, history)[:TITLES_IN_SENTENCE]
     said = "{name} {phrase}" if phrase else opening
     return f"{said}{numbers}{latest if cited else ''}.".format(
         name=name,
         phrase=phrase,
-        ahead=percent(facts.ahead[category]),
-        past=percent(facts.past[category]),
+        ahead=format_percent(facts.ahead[category]),
+        past=format_percent(facts.past[category]),
         periods=f"{facts.periods_with[category]} of {facts.n_periods} active periods",
-        absent=f"{ABSENT_PERIODS} active periods",
-        titles=listed(cited) if cited else "",
+        absent=f"{ABSENCE_PERIODS} active periods",
+        titles=join_evidence(cited) if cited else "",
     )
 
 
@@ -189,13 +199,14 @@ def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
     return texts[int(rng.integers(len(texts)))]
 
 
-def _check(statement: Statement, history: History, facts: Facts) -> str | None:
+def _check(statement: Statement, history: History, facts: ClaimFacts) -> str | None:
     kind, category, names = statement.kind, statement.category, history.catalog.categories
     if not 0 <= category < len(names):
         return f"category {category} is not one of the catalog's {len(names)}"
-    if kind not in KINDS:
-        return f"{names[category]}: {kind!r} is no kind of statement ({', '.join(KINDS)})"
-    shares = f"{percent(facts.ahead[category])} forecast, {percent(facts.past[category])} so far"
+    if kind not in STATEMENT_KINDS:
+        return f"{names[category]}: {kind!r} is no kind of statement ({', '.join(STATEMENT_KINDS)})"
+    ahead, past = format_percent(facts.ahead[category]), format_percent(facts.past[category])
+    shares = f"{ahead} forecast, {past} so far"
     for holds, otherwise in facts.conditions(kind):
         if not holds[category]:
             return f"{names[category]} is not {kind}: {otherwise} ({shares})"

@@ -10,13 +10,13 @@ import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import WhatRemoves, WhyNot, what_removes, why_not
-from llmrec.explain.facts import Evidence, day_of, horizon
-from llmrec.explain.item import ItemExplanation, Told, untrue
-from llmrec.explain.statements import TOLERANCE, check, sentence
+from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
+from llmrec.explain.facts import Evidence, format_horizon, to_date
+from llmrec.explain.item import ItemExplanation, StatementText, unsupported_text
+from llmrec.explain.statements import TOLERANCE, check_statement, statement_sentence
 from llmrec.forecast import Forecast, Statement
 from llmrec.ranking.edits import Edit, apply_edits
-from llmrec.ranking.rank import Ranking, Rerank, rank_in
+from llmrec.ranking.rank import Ranking, Reranker, rank_of
 from llmrec.types import IntArray
 
 
@@ -34,12 +34,12 @@ def check_item(
     """
     catalog, title = history.catalog, explanation.title
     item = _item(explanation.item_id, catalog)
-    rank = rank_in(ranking, item)
+    rank = rank_of(ranking, item)
     if item < 0 or rank is None:
         return (f"{title}: item {explanation.item_id!r} is not in the ranking",)
     true = {
         "title": catalog.titles[item],
-        "horizon": horizon(history.length),
+        "horizon": format_horizon(history.period_length),
         **_position(ranking, rank - 1, history),
         **_counted(item, history, forecast),
         **_edited(item, history, forecast, edits),
@@ -50,12 +50,12 @@ def check_item(
         if not _same(getattr(explanation, field), value)
     ]
     wrong += check_evidence(explanation, history)
-    wrong += _misleading(explanation, item, history)
+    wrong += _wrong_evidence(explanation, item, history)
     for told in explanation.statements:
-        wrong += _check_told(told, explanation, history, forecast)
-    if explanation.worded and (lie := untrue(explanation.worded, explanation)):
+        wrong += _check_statement_text(told, explanation, history, forecast)
+    if explanation.model_text and (lie := unsupported_text(explanation.model_text, explanation)):
         wrong.append(f"{title}: {lie}")
-    if explanation.worded and explanation.refused:
+    if explanation.model_text and explanation.rejection:
         wrong.append(f"{title}: the model's text is shown and refused")
     return tuple(wrong)
 
@@ -72,19 +72,19 @@ def check_evidence(explanation: ItemExplanation, history: History) -> tuple[str,
 
 
 def check_change(
-    change: WhyNot | WhatRemoves,
+    change: WhyNot | RemovalCounterfactual,
     item_idx: int,
-    rerank: Rerank,
+    rerank: Reranker,
     history: History,
     edits: Sequence[Edit] = (),
 ) -> str | None:
     """Search again, by ranking again, for what puts an item on or off; say what that gives else."""
     k, catalog = change.k, history.catalog
-    again: WhyNot | WhatRemoves
+    again: WhyNot | RemovalCounterfactual
     if isinstance(change, WhyNot):
         again = why_not(item_idx, rerank, k, catalog, history, edits)
     else:
-        again = what_removes(item_idx, rerank, k, catalog, history, edits)
+        again = find_removal(item_idx, rerank, k, catalog, history, edits)
     wrong = [name for name, true in vars(again).items() if not _same(getattr(change, name), true)]
     return f"{', '.join(wrong)} differ when ranked again: {again.text}" if wrong else None
 
@@ -103,7 +103,7 @@ def _position(ranking: Ranking, position: int, history: History) -> dict[str, An
 
 
 def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
-    names, shares = history.catalog.categories, history.catalog.shares
+    names, shares = history.catalog.categories, history.catalog.category_shares
     taken = shares[history.item_idx]
     past = taken.sum(axis=0) / max(taken.sum(), 1)
     events = np.bincount(taken.indices, minlength=len(names))
@@ -114,7 +114,7 @@ def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
         "past_shares": {names[c]: float(past[c]) for c in about},
         "category_events": {names[c]: int(events[c]) for c in about},
         "times_taken": len(own),
-        "last_taken": day_of(history.log.timestamp[own[-1]]) if len(own) else None,
+        "last_taken": to_date(history.log.timestamp[own[-1]]) if len(own) else None,
     }
 
 
@@ -145,7 +145,7 @@ def _events_of(item: int, history: History) -> IntArray:
 def _check_event(event: Evidence, history: History) -> str | None:
     log, catalog = history.log, history.catalog
     item = _item(event.item_id, catalog)
-    days = {int(at): day_of(log.timestamp[at]) for at in _events_of(item, history)}
+    days = {int(at): to_date(log.timestamp[at]) for at in _events_of(item, history)}
     same_day = [at for at, date in days.items() if date == event.date]
     if not same_day:
         return (
@@ -159,7 +159,7 @@ def _check_event(event: Evidence, history: History) -> str | None:
     return None
 
 
-def _misleading(explanation: ItemExplanation, item: int, history: History) -> Iterator[str]:
+def _wrong_evidence(explanation: ItemExplanation, item: int, history: History) -> Iterator[str]:
     """Find evidence that is in the log and is none for this: not the newest, or of others."""
     cited = [event.event_id for event in explanation.evidence]
     possible = _events_of(item, history)
@@ -168,7 +168,7 @@ def _misleading(explanation: ItemExplanation, item: int, history: History) -> It
         counted = explanation.category_events.items()
         first = next((names.index(name) for name, n in counted if n and name in names), None)
         if first is not None:
-            of_first = history.catalog.shares[:, [first]].toarray()[:, 0] > 0
+            of_first = history.catalog.category_shares[:, [first]].toarray()[:, 0] > 0
             possible = np.flatnonzero(of_first[history.item_idx]) + int(history.offsets[0])
     if bool(cited) != bool(len(possible)) or (cited and cited[0] != possible[-1]):
         yield f"{explanation.title}: the latest event behind it is not the one that is cited"
@@ -178,8 +178,8 @@ def _misleading(explanation: ItemExplanation, item: int, history: History) -> It
         yield f"{explanation.title}: event {min(wrong)} is not one of it, or of its category"
 
 
-def _check_told(
-    told: Told, explanation: ItemExplanation, history: History, forecast: Forecast
+def _check_statement_text(
+    told: StatementText, explanation: ItemExplanation, history: History, forecast: Forecast
 ) -> Iterator[str]:
     names = history.catalog.categories
     if told.category not in explanation.forecast_shares or told.category not in names:
@@ -187,9 +187,9 @@ def _check_told(
         return
     events = tuple(event.event_id for event in told.evidence)
     statement = Statement(told.kind, names.index(told.category), told.change, events)
-    if lie := check(statement, history, forecast):
+    if lie := check_statement(statement, history, forecast):
         yield f"{explanation.title}: {lie}"
-    elif told.text != sentence(statement, history, forecast):
+    elif told.text != statement_sentence(statement, history, forecast):
         yield f"{explanation.title}: {told.text!r} is not what is true of {told.category}"
 
 

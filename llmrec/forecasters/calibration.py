@@ -11,35 +11,40 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from llmrec.data.counts import shares_of
-from llmrec.data.files import write_text
+from llmrec.data.counts import row_shares
+from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import History
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
-from llmrec.metrics import mean_loss
+from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, IntArray
 
-SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
 
 
-def mixed(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
+def interpolate(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
     """(1 - share) * counted + share * learned by row; counted alone where learned is all 0."""
     believed = share * learned.sum(axis=1, keepdims=True)
     return np.asarray((1 - believed) * counted + share * learned)
 
 
-def fit_share(counted: FloatArray, learned: FloatArray, targets: FloatArray) -> tuple[float, float]:
+def fit_interpolation(
+    counted: FloatArray, learned: FloatArray, targets: FloatArray
+) -> tuple[float, float]:
     """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
-    losses = {share: mean_loss(mixed(counted, learned, share), targets) for share in SHARES}
+    losses = {
+        share: mean_log_loss(interpolate(counted, learned, share), targets)
+        for share in INTERPOLATION_WEIGHTS
+    }
     best = min(losses, key=lambda share: losses[share])
     return best, losses[best]
 
 
 # Bounds of the variance: concentrations of 1e6 and 0.5.
-SURE, UNSURE = 1e-6, 2 / 3
+MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3
 
 
-class Spread(NamedTuple):
+class Dispersion(NamedTuple):
     """Variance of an observed share around its forecast w: w (1 - w) (latent + sampling / m).
 
     ``latent`` is what nobody could know, ``sampling`` the noise of a period's few events: m is the
@@ -52,15 +57,15 @@ class Spread(NamedTuple):
     def concentration(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories,) Dirichlet concentrations with that variance, in 0.5..1e6."""
         variance = self.latent + self.sampling / _events_a_period(histories)
-        return np.asarray(1 / np.clip(variance, SURE, UNSURE) - 1)
+        return np.asarray(1 / np.clip(variance, MIN_VARIANCE, MAX_VARIANCE) - 1)
 
 
-UNFITTED = Spread()
+DEFAULT_DISPERSION = Dispersion()
 
 
-def fit_spread(
+def fit_dispersion(
     histories: Sequence[History], category_weights: FloatArray, targets: FloatArray
-) -> Spread:
+) -> Dispersion:
     """Fit a spread by moments to what was observed.
 
     With a Dirichlet, E sum_c (share_c - w_c)^2 = (1 - sum_c w_c^2) / (concentration + 1); both
@@ -75,11 +80,11 @@ def fit_spread(
     found = ((shares - weights) ** 2).sum(axis=1) / largest
     causes = np.stack((np.ones(len(found)), 1 / _events_a_period(histories)[seen]), axis=1)
     (latent, sampling), _ = optimize.nnls(causes, found)
-    return Spread(float(latent), float(sampling))
+    return Dispersion(float(latent), float(sampling))
 
 
-def forecasts_of(
-    source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Spread
+def make_forecasts(
+    source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Dispersion
 ) -> list[Forecast]:
     """Dress (n_histories, n_categories) weights as forecasts without words."""
     return [
@@ -135,7 +140,7 @@ class Calibration:
     gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     bias_gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     n: int = 0
-    spread: Spread = UNFITTED
+    spread: Dispersion = DEFAULT_DISPERSION
     model: str = ""
     categories: tuple[str, ...] = field(default=())
 
@@ -148,14 +153,14 @@ class Calibration:
         return softmax_update(prior, scores - self.center, self.a, self.bias)
 
     @property
-    def trusted(self) -> bool:
+    def is_trusted(self) -> bool:
         """Whether the reading moves the numbers."""
         return self.a > 0
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         values = asdict(self) | {"center": self.center.tolist(), "bias": self.bias.tolist()}
-        write_text(path, json.dumps(values, indent=1, ensure_ascii=False))
+        atomic_write_text(path, json.dumps(values, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: Path, categories: Sequence[str]) -> Calibration:
@@ -178,7 +183,7 @@ class Calibration:
             values[name] = np.array(values[name])
         for name in ("gain", "bias_gain", "categories"):
             values[name] = tuple(values[name])
-        values["spread"] = Spread(*values["spread"])
+        values["spread"] = Dispersion(*values["spread"])
         return cls(**values)
 
 
@@ -208,7 +213,7 @@ def fit_calibration(
     n = len(prior)
     if n < MIN_WINDOWS:
         raise DataError(f"{n} validation windows are too few to calibrate on; give {MIN_WINDOWS}.")
-    shares = shares_of(targets)  # a target without events adds no loss, whatever is fitted
+    shares = row_shares(targets)  # a target without events adds no loss, whatever is fitted
     center = scores.mean(axis=0)
     z = scores - center
     folds = np.random.default_rng(seed).permutation(n) % FOLDS
@@ -286,7 +291,7 @@ def _interval(gains: FloatArray) -> tuple[float, float, float]:
     return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
-def centered(scores: FloatArray) -> FloatArray:
+def center_rows(scores: FloatArray) -> FloatArray:
     """Subtract each row's mean from (n, n_categories) scores; softmax does not see it."""
     means: FloatArray = scores.mean(axis=1, keepdims=True)
     return scores - means

@@ -8,25 +8,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import normalised, shares_of, target_counts, weighted_counts
+from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
-    UNFITTED,
-    Spread,
-    fit_share,
-    fit_spread,
-    forecasts_of,
-    mixed,
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    fit_interpolation,
+    interpolate,
+    make_forecasts,
 )
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.precomputed import HeldOut
+from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.types import FloatArray
 
-RECENCY = 0.9  # weight of a period relative to the next newer one
+RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
 PENALTIES = (10.0, 100.0, 1e3, 1e4)
 POWERS = (1.0, 1.5, 2.0)
 
@@ -44,8 +44,8 @@ class CategoryEASE:
     power: float = 1.0
     share: float = 0.0
     item_item: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = None
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryEASE:
         """Solve on training histories; penalty, power and share are those of least loss."""
@@ -57,35 +57,37 @@ class CategoryEASE:
         squares = taken.T @ taken
         best, least = self, np.inf
         for penalty in PENALTIES:
-            item_item = solve(squares, penalty)
+            item_item = solve_ease(squares, penalty)
             for power in POWERS:
                 learned = _distribution(_log_counts(histories) @ item_item, power)
-                share, loss = fit_share(counted, learned, targets)
+                share, loss = fit_interpolation(counted, learned, targets)
                 if loss < least:
                     best = replace(self, power=power, share=share, item_item=item_item)
                     least = loss
         best = replace(
-            best, prior=prior, fitted=Fitted.on(training, validation).joined(prior.fitted)
+            best,
+            prior=prior,
+            fitted=TrainingSpan.of_windows(training, validation).union(prior.fitted),
         )
         weights = best.category_weights(histories)
-        return replace(best, spread=fit_spread(histories, weights, targets))
+        return replace(best, spread=fit_dispersion(histories, weights, targets))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         if not len(self.item_item):
             raise TrainingError("CategoryEASE has no weights yet: fit it")
         learned = _distribution(_log_counts(histories) @ self.item_item, self.power)
-        return mixed(self.prior.category_weights(histories), learned, self.share)
+        return interpolate(self.prior.category_weights(histories), learned, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source("CategoryEASE", "counting"), histories, weights, self.spread)
+        return make_forecasts(Source("CategoryEASE", "counting"), histories, weights, self.spread)
 
 
-def solve(squares: FloatArray, penalty: float) -> FloatArray:
+def solve_ease(squares: FloatArray, penalty: float) -> FloatArray:
     """EASE's weights from X'X: least squares of each column on the others, diagonal 0."""
     inverse = np.linalg.inv(squares + penalty * np.eye(len(squares)))
     weights: FloatArray = -inverse / np.diag(inverse)
@@ -94,14 +96,14 @@ def solve(squares: FloatArray, penalty: float) -> FloatArray:
 
 
 def _log_counts(histories: Sequence[History]) -> FloatArray:
-    return np.log1p(weighted_counts(histories, age_weights(RECENCY)))
+    return np.log1p(age_weighted_counts(histories, age_weights(RECENCY_DECAY)))
 
 
 def _distribution(scores: FloatArray, power: float) -> FloatArray:
-    return shares_of(np.maximum(scores, 0.0) ** power)
+    return row_shares(np.maximum(scores, 0.0) ** power)
 
 
-RECENCIES = (0.0, 0.5, 0.8)
+RECENCY_DECAYS = (0.0, 0.5, 0.8)
 PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
 
 
@@ -118,56 +120,60 @@ class CategoryMarkov:
     recency: float = 0.5
     share: float = 0.0
     transition: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = None
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryMarkov:
         """Learn the transition on training windows, recency and share on validation windows."""
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
-        fitted = Fitted.on(training, validation).joined(prior.fitted)
+        fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         best, least = self, np.inf
-        for recency in RECENCIES:
+        for recency in RECENCY_DECAYS:
             transition = _transition(training, recency)
             tried = replace(
                 self, prior=prior, recency=recency, transition=transition, fitted=fitted
             )
             counted, followed = prior.category_weights(histories), tried._followed(histories)
-            share, loss = fit_share(counted, followed, targets)
+            share, loss = fit_interpolation(counted, followed, targets)
             if loss < least:
                 best, least = replace(tried, share=share), loss
         weights = best.category_weights(histories)
-        return replace(best, spread=fit_spread(histories, weights, targets))
+        return replace(best, spread=fit_dispersion(histories, weights, targets))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         if not len(self.transition):
             raise TrainingError("CategoryMarkov has no transition yet: fit it")
-        return mixed(self.prior.category_weights(histories), self._followed(histories), self.share)
+        return interpolate(
+            self.prior.category_weights(histories), self._followed(histories), self.share
+        )
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source("CategoryMarkov", "counting"), histories, weights, self.spread)
+        return make_forecasts(Source("CategoryMarkov", "counting"), histories, weights, self.spread)
 
     def _followed(self, histories: Sequence[History]) -> FloatArray:
         """(n, n_categories) what follows recent interests; 0 where there are none."""
-        return shares_of(weighted_counts(histories, age_weights(self.recency))) @ self.transition
+        return (
+            row_shares(age_weighted_counts(histories, age_weights(self.recency))) @ self.transition
+        )
 
 
 def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
-    recent = shares_of(weighted_counts([w.history for w in windows], age_weights(recency)))
+    recent = row_shares(age_weighted_counts([w.history for w in windows], age_weights(recency)))
     targets = target_counts(windows)
     moves = recent.T @ targets
-    overall = normalised(targets.sum(axis=0, keepdims=True) + 0.5)
-    return normalised(moves + PSEUDO_EVENTS * overall)
+    overall = normalize_rows(targets.sum(axis=0, keepdims=True) + 0.5)
+    return normalize_rows(moves + PSEUDO_EVENTS * overall)
 
 
 SHARPNESSES = (10.0, 20.0, 40.0, 80.0)
-SLICE = 256  # histories compared with all others at a time
+HISTORIES_PER_BATCH = 256  # histories compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,20 +186,20 @@ class NeighbouringUsers:
 
     Attributes
     ----------
-    theirs
+    neighbour_interests
         (n_windows, n_categories) square roots of the others' interest vectors.
-    next_shares
+    neighbour_next_shares
         (n_windows, n_categories) what they took in the period after.
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
     sharpness: float = 20.0
     share: float = 0.0
-    theirs: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    next_shares: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = None
-    held_out: HeldOut | None = None
+    neighbour_interests: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    neighbour_next_shares: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = None
+    held_out: HeldOutPredictions | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> NeighbouringUsers:
         """Remember the training windows; sharpness and share are those of least validation loss.
@@ -206,43 +212,45 @@ class NeighbouringUsers:
         histories = [window.history for window in validation]
         counted = prior.category_weights(histories)
         own, theirs = _roots(histories), _roots([window.history for window in training])
-        taken = shares_of(target_counts(training))
+        taken = row_shares(target_counts(training))
         best, least, weights = self, np.inf, counted
         for sharpness in SHARPNESSES:
             near = _neighbours_took(own, theirs, taken, sharpness)
-            share, loss = fit_share(counted, near, targets)
+            share, loss = fit_interpolation(counted, near, targets)
             if loss < least:
                 best, least = replace(self, sharpness=sharpness, share=share), loss
-                weights = mixed(counted, near, share)
+                weights = interpolate(counted, near, share)
         return replace(
             best,
             prior=prior,
-            theirs=np.concatenate((theirs, own)),
-            next_shares=np.concatenate((taken, shares_of(targets))),
-            spread=fit_spread(histories, weights, targets),
-            fitted=Fitted.on(training, validation).joined(prior.fitted),
-            held_out=HeldOut.of(validation, weights),
+            neighbour_interests=np.concatenate((theirs, own)),
+            neighbour_next_shares=np.concatenate((taken, row_shares(targets))),
+            spread=fit_dispersion(histories, weights, targets),
+            fitted=TrainingSpan.of_windows(training, validation).union(prior.fitted),
+            held_out=HeldOutPredictions.of(validation, weights),
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.theirs):
+        if not len(self.neighbour_interests):
             raise TrainingError("NeighbouringUsers knows nobody yet: fit it")
         own = _roots(histories)
-        near = _neighbours_took(own, self.theirs, self.next_shares, self.sharpness)
-        return mixed(self.prior.category_weights(histories), near, self.share)
+        near = _neighbours_took(
+            own, self.neighbour_interests, self.neighbour_next_shares, self.sharpness
+        )
+        return interpolate(self.prior.category_weights(histories), near, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         source = Source("NeighbouringUsers", "counting")
-        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
 
 def _roots(histories: Sequence[History]) -> FloatArray:
     """(n, n_categories) square roots of decayed shares: of length 1, or 0 without events."""
-    return np.sqrt(shares_of(weighted_counts(histories, age_weights(RECENCY))))
+    return np.sqrt(row_shares(age_weighted_counts(histories, age_weights(RECENCY_DECAY))))
 
 
 def _neighbours_took(
@@ -250,8 +258,9 @@ def _neighbours_took(
 ) -> FloatArray:
     """(n, n_categories) weighted mean of what others took; 0 for a person without events."""
     found = [
-        special.softmax(sharpness * (own[start : start + SLICE] @ theirs.T), axis=1) @ taken
-        for start in range(0, len(own), SLICE)
+        special.softmax(sharpness * (own[start : start + HISTORIES_PER_BATCH] @ theirs.T), axis=1)
+        @ taken
+        for start in range(0, len(own), HISTORIES_PER_BATCH)
     ]
     known = own.sum(axis=1, keepdims=True) > 0
     return np.asarray(np.concatenate(found) * known)

@@ -10,18 +10,28 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec.data.catalog import category_sums
-from llmrec.data.counts import category_counts_between, normalised, target_counts, weighted_counts
+from llmrec.data.counts import (
+    age_weighted_counts,
+    category_counts_between,
+    normalize_rows,
+    target_counts,
+)
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
-from llmrec.metrics import mean_loss
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    make_forecasts,
+)
+from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, TimeArray
 
 DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 STRENGTHS = (5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 180.0, 270.0)
 MAX_PERIODS = 512
-Mix = Literal["last period", "all"]
+PopulationMix = Literal["last period", "all"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,13 @@ class DecayedDirichlet:
 
     decay: float = 0.9
     strength: float = 120.0
-    mix: Mix = "last period"
-    spread: Spread = UNFITTED
+    mix: PopulationMix = "last period"
+    spread: Dispersion = DEFAULT_DISPERSION
     name: str = "DecayedDirichlet"
-    fitted: Fitted | None = field(default=None, compare=False)
+    fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spread", Spread(*self.spread))  # JSON makes it a list
+        object.__setattr__(self, "spread", Dispersion(*self.spread))  # JSON makes it a list
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; ``DecayedDirichlet(**values)`` is the same setting, unfitted."""
@@ -66,48 +76,50 @@ class DecayedDirichlet:
         With the one decay 0 that is the smoothed last period, with 1 the smoothed mean of all that
         was taken. The spread of the targets around the forecasts is fitted after it.
         """
-        fitted = Fitted.on(windows)
+        fitted = TrainingSpan.of_windows(windows)
         histories = [window.history for window in windows]
         targets = target_counts(windows)
         best, least = self, np.inf
-        for mix, decay in itertools.product(mixes(histories), decays):
-            own = weighted_counts(histories, age_weights(decay))
-            common = common_mix(histories, mix)
+        for mix, decay in itertools.product(candidate_mixes(histories), decays):
+            own = age_weighted_counts(histories, age_weights(decay))
+            common = population_mix(histories, mix)
             for strength in STRENGTHS:
-                loss = mean_loss(normalised(own + strength * common), targets)
+                loss = mean_log_loss(normalize_rows(own + strength * common), targets)
                 if loss < least:
                     best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
-        spread = fit_spread(histories, best.category_weights(histories), targets)
+        spread = fit_dispersion(histories, best.category_weights(histories), targets)
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        own = weighted_counts(histories, age_weights(self.decay))
-        return normalised(own + self.strength * common_mix(histories, self.mix))
+        own = age_weighted_counts(histories, age_weights(self.decay))
+        return normalize_rows(own + self.strength * population_mix(histories, self.mix))
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source(self.name, "counting"), histories, weights, self.spread)
+        return make_forecasts(Source(self.name, "counting"), histories, weights, self.spread)
 
 
-def mixes(histories: Sequence[History]) -> tuple[Mix, ...]:
+def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
     """Give the common mixes worth trying: periods of events have no last one that all share."""
-    return ("all",) if histories[0].length.unit == "events" else ("last period", "all")
+    return ("all",) if histories[0].period_length.unit == "events" else ("last period", "all")
 
 
-def common_mix(histories: Sequence[History], mix: Mix) -> FloatArray:
+def population_mix(histories: Sequence[History], mix: PopulationMix) -> FloatArray:
     """(n_histories, n_categories) what all users took before each cutoff; rows sum to 1."""
     ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
     starts = np.full_like(ends, histories[0].log.timestamp.min())
     if mix == "last period":
         starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
-    return mix_between(histories, starts, ends)
+    return population_mix_between(histories, starts, ends)
 
 
-def mix_between(histories: Sequence[History], starts: TimeArray, ends: TimeArray) -> FloatArray:
+def population_mix_between(
+    histories: Sequence[History], starts: TimeArray, ends: TimeArray
+) -> FloatArray:
     """(n_histories, n_categories) what all users took in a span of time a history.
 
     Half an event is added to each category, so that a category nobody took stays possible.
@@ -115,7 +127,7 @@ def mix_between(histories: Sequence[History], starts: TimeArray, ends: TimeArray
     log, catalog = histories[0].log, histories[0].catalog
     spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
     counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
-    return normalised(counts + 0.5)[inverse]
+    return normalize_rows(counts + 0.5)[inverse]
 
 
 def age_weights(decay: float) -> FloatArray:
@@ -125,7 +137,7 @@ def age_weights(decay: float) -> FloatArray:
 
 AVERAGE_DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SLICE = 256
+HISTORIES_PER_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -147,41 +159,46 @@ class ExponentialDecay:
 
     decay: float = 0.9
     smoothing: float = 0.5
-    mix: Mix = "last period"
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = field(default=None, compare=False)
+    mix: PopulationMix = "last period"
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
-        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
         best, least = self, np.inf
-        for mix, decay in itertools.product(mixes(histories), AVERAGE_DECAYS):
-            own, common = _averages(histories, decay), common_mix(histories, mix)
+        for mix, decay in itertools.product(candidate_mixes(histories), AVERAGE_DECAYS):
+            own, common = _averages(histories, decay), population_mix(histories, mix)
             for smoothing in SMOOTHINGS:
-                loss = mean_loss(_smoothed(own, common, smoothing), targets)
+                loss = mean_log_loss(_smoothed(own, common, smoothing), targets)
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss
-        spread = fit_spread(histories, best.category_weights(histories), targets)
+        spread = fit_dispersion(histories, best.category_weights(histories), targets)
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         own = _averages(histories, self.decay)
-        return _smoothed(own, common_mix(histories, self.mix), self.smoothing)
+        return _smoothed(own, population_mix(histories, self.mix), self.smoothing)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source("ExponentialDecay", "counting"), histories, weights, self.spread)
+        return make_forecasts(
+            Source("ExponentialDecay", "counting"), histories, weights, self.spread
+        )
 
 
 def _averages(histories: Sequence[History], decay: float) -> FloatArray:
     """(n, n_categories) decayed means of the shares of non-empty periods; 0 where there is none."""
-    slices = (histories[start : start + SLICE] for start in range(0, len(histories), SLICE))
+    slices = (
+        histories[start : start + HISTORIES_PER_BATCH]
+        for start in range(0, len(histories), HISTORIES_PER_BATCH)
+    )
     return np.concatenate([_averages_of(part, decay) for part in slices])
 
 

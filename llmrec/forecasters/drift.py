@@ -9,19 +9,29 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import sparse
 
-from llmrec.data.counts import common_counts, normalised, target_counts
+from llmrec.data.counts import normalize_rows, population_counts, target_counts
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
-from llmrec.forecasters.counting import DecayedDirichlet, age_weights, common_mix, mix_between
-from llmrec.metrics import mean_loss
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    make_forecasts,
+)
+from llmrec.forecasters.counting import (
+    DecayedDirichlet,
+    age_weights,
+    population_mix,
+    population_mix_between,
+)
+from llmrec.metrics import mean_log_loss
 from llmrec.types import BoolArray, FloatArray, TimeArray
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRENDS = (0.0, 0.25, 0.5)
-MEMORY = 24  # periods a history's own mix is followed back
-YEAR, SEASON = np.timedelta64(365, "D"), np.timedelta64(28, "D")
+MAX_PERIODS_BACK = 24  # periods a history's own mix is followed back
+YEAR, SEASON_LENGTH = np.timedelta64(365, "D"), np.timedelta64(28, "D")
 
 
 @dataclass(frozen=True)
@@ -36,30 +46,30 @@ class GlobalDrift:
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
     power: float = 0.75
     trend: float = 0.25
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = field(default=None, compare=False)
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> GlobalDrift:
         """Give the powers with the least log-loss on windows, by grid search."""
-        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights = prior.category_weights(histories)
         since, lately = _shifts(histories, prior)
         losses = {
-            (power, trend): mean_loss(_moved(weights, power * since + trend * lately), targets)
+            (power, trend): mean_log_loss(_moved(weights, power * since + trend * lately), targets)
             for power, trend in itertools.product(POWERS, TRENDS)
         }
         power, trend = min(losses, key=lambda pair: losses[pair])
         moved = _moved(weights, power * since + trend * lately)
-        spread = fit_spread(histories, moved, targets)
+        spread = fit_dispersion(histories, moved, targets)
         return replace(
             self,
             prior=prior,
             power=power,
             trend=trend,
             spread=spread,
-            fitted=fitted.joined(prior.fitted),
+            fitted=fitted.union(prior.fitted),
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -73,7 +83,7 @@ class GlobalDrift:
         if not histories:
             return []
         weights = self.category_weights(histories)
-        return forecasts_of(Source("GlobalDrift", "counting"), histories, weights, self.spread)
+        return make_forecasts(Source("GlobalDrift", "counting"), histories, weights, self.spread)
 
 
 @dataclass(frozen=True)
@@ -87,19 +97,21 @@ class SameSeason:
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
     power: float = 0.5
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = field(default=None, compare=False)
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> SameSeason:
         """Give the power with the least log-loss on windows; 0 where no year is known."""
-        fitted, histories = Fitted.on(windows), [window.history for window in windows]
+        fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights, season = prior.category_weights(histories), _seasons(histories)
-        power = min(POWERS, key=lambda power: mean_loss(_moved(weights, power * season), targets))
-        spread = fit_spread(histories, _moved(weights, power * season), targets)
+        power = min(
+            POWERS, key=lambda power: mean_log_loss(_moved(weights, power * season), targets)
+        )
+        spread = fit_dispersion(histories, _moved(weights, power * season), targets)
         return replace(
-            self, prior=prior, power=power, spread=spread, fitted=fitted.joined(prior.fitted)
+            self, prior=prior, power=power, spread=spread, fitted=fitted.union(prior.fitted)
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -112,7 +124,9 @@ class SameSeason:
         if not histories:
             return []
         weights = self.category_weights(histories)
-        forecasts = forecasts_of(Source("SameSeason", "counting"), histories, weights, self.spread)
+        forecasts = make_forecasts(
+            Source("SameSeason", "counting"), histories, weights, self.spread
+        )
         unknown = Source(
             "SameSeason", "fallback", "the log does not reach back a year before the cutoff"
         )
@@ -125,16 +139,16 @@ class SameSeason:
 
 def _shifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[FloatArray, FloatArray]:
     """(n, n_categories) twice: log now / then, and log now / before."""
-    spans, which = common_counts(histories, MEMORY)
-    mixes, known = normalised(spans + 0.5), spans.sum(axis=1) > 0
+    spans, which = population_counts(histories, MAX_PERIODS_BACK)
+    mixes, known = normalize_rows(spans + 0.5), spans.sum(axis=1) > 0
     own = np.zeros(which.shape)
     for row, history in enumerate(histories):
-        sizes = np.diff(history.offsets)[-MEMORY:]
-        own[row, MEMORY - len(sizes) :] = sizes
-    own *= age_weights(prior.decay)[MEMORY - 1 :: -1]
-    starts = np.arange(len(histories) + 1) * MEMORY
+        sizes = np.diff(history.offsets)[-MAX_PERIODS_BACK:]
+        own[row, MAX_PERIODS_BACK - len(sizes) :] = sizes
+    own *= age_weights(prior.decay)[MAX_PERIODS_BACK - 1 :: -1]
+    starts = np.arange(len(histories) + 1) * MAX_PERIODS_BACK
     taken = sparse.csr_array((own.ravel(), which.ravel(), starts), (len(histories), len(spans)))
-    then = normalised(taken @ mixes + prior.strength * common_mix(histories, prior.mix))
+    then = normalize_rows(taken @ mixes + prior.strength * population_mix(histories, prior.mix))
     now = np.where(known[which[:, -1], None], mixes[which[:, -1]], then)  # nobody took anything
     before = np.where(known[which[:, -2], None], mixes[which[:, -2]], now)
     return np.log(now / then), np.log(now / before)
@@ -145,8 +159,10 @@ def _seasons(histories: Sequence[History]) -> FloatArray:
     cutoffs = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
     ends = np.array([_a_period_after(history) for history in histories], dtype="datetime64[ms]")
     # A period longer than a year would end, a year earlier, after the cutoff.
-    season = mix_between(histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs))
-    past = mix_between(histories, _year_before(cutoffs), cutoffs)
+    season = population_mix_between(
+        histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs)
+    )
+    past = population_mix_between(histories, _year_before(cutoffs), cutoffs)
     return np.where(_year_known(histories)[:, None], np.log(season / past), 0.0)
 
 
@@ -155,9 +171,9 @@ def _year_before(times: TimeArray) -> TimeArray:
 
 
 def _a_period_after(history: History) -> np.datetime64:
-    if history.length.unit == "events":
-        return history.cutoff + SEASON
-    return history.length.shift(history.cutoff, 1)
+    if history.period_length.unit == "events":
+        return history.cutoff + SEASON_LENGTH
+    return history.period_length.shift(history.cutoff, 1)
 
 
 def _year_known(histories: Sequence[History]) -> BoolArray:
@@ -166,4 +182,4 @@ def _year_known(histories: Sequence[History]) -> BoolArray:
 
 
 def _moved(weights: FloatArray, shift: FloatArray) -> FloatArray:
-    return normalised(weights * np.exp(shift))
+    return normalize_rows(weights * np.exp(shift))

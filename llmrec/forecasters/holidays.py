@@ -20,16 +20,16 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from llmrec.data.calendar import Period, boundaries_before
-from llmrec.data.counts import category_counts_between, normalised
-from llmrec.data.files import write_text
+from llmrec.data.calendar import Period, boundaries_up_to
+from llmrec.data.counts import category_counts_between, normalize_rows
+from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError, MissingExtraError
 from llmrec.forecast import Forecast, Forecaster, Source
-from llmrec.forecasters.calibration import centered
-from llmrec.forecasters.precomputed import HeldOut, weights_on
-from llmrec.language.codec import template
+from llmrec.forecasters.calibration import center_rows
+from llmrec.forecasters.precomputed import HeldOutPredictions, out_of_sample_weights
+from llmrec.language.codec import load_template
 from llmrec.language.forecast_line import make_labels
 from llmrec.types import FloatArray, TimeArray
 
@@ -41,7 +41,7 @@ COUNTRY = "US"
 SEASONS = ("winter", "spring", "summer", "autumn")
 
 
-def occasions(period: Period) -> tuple[str, ...]:
+def holidays_in(period: Period) -> tuple[str, ...]:
     """Name what a period of the calendar is known for.
 
     These are the holidays whose eve lies in it, by date, since what a day needs is bought before
@@ -70,7 +70,7 @@ def occasions(period: Period) -> tuple[str, ...]:
     return tuple(name for day in days for name in calendar.get_list(day)) or (season,)
 
 
-class OccasionReader:
+class HolidayScorer:
     """How much likelier a language model names each category once it has read an occasion's name.
 
     Parameters
@@ -110,18 +110,18 @@ class OccasionReader:
         """(n_spans, n_categories) nats that a period's occasions add, on average, rows centred."""
         plain = self._logprobs("")
         read = [
-            np.mean([self._logprobs(name) for name in occasions(span)], axis=0) for span in spans
+            np.mean([self._logprobs(name) for name in holidays_in(span)], axis=0) for span in spans
         ]
-        return centered(np.stack(read) - plain)
+        return center_rows(np.stack(read) - plain)
 
     def _logprobs(self, occasion: str) -> FloatArray:
-        prompt = template(self.template).render(noun=self.noun, occasion=occasion)
+        prompt = load_template(self.template).render(noun=self.noun, occasion=occasion)
         if prompt not in self._known:
             found = self.model.continuation_logprobs(prompt, self._names)
             self._known[prompt] = np.round(found, 5).tolist()
             if self._kept is not None:
                 content = _stored(self._kept) | {self._key: self._known}
-                write_text(self._kept, json.dumps(content, ensure_ascii=False))
+                atomic_write_text(self._kept, json.dumps(content, ensure_ascii=False))
         return np.array(self._known[prompt])
 
 
@@ -137,13 +137,13 @@ def _stored(path: Path) -> dict[str, dict[str, list[float]]]:
         ) from error
 
 
-DECAYS = (0.0, 0.5, 0.8)
-MOST = 1.0  # of the trust in a reading
+HOLIDAY_DECAYS = (0.0, 0.5, 0.8)
+MAX_TRUST = 1.0  # of the trust in a reading
 MIN_PERIODS = 3  # to fit on, so that two remain when one is left out
 
 
 @dataclass(frozen=True, eq=False)
-class SeasonReading:
+class HolidayForecaster:
     """q ~ prior * exp(a * (z of the period to forecast - decayed mean of z over the past ones)).
 
     Periods counted in events have no calendar: there, and where reading did not help, q is the
@@ -162,55 +162,58 @@ class SeasonReading:
     """
 
     prior: Forecaster
-    reader: OccasionReader
+    reader: HolidayScorer
     a: float = 0.0
     decay: float = 0.0
     gain: float = 0.0
     n: int = 0
-    fitted: Fitted | None = None
-    held_out: HeldOut | None = field(default=None, repr=False)
+    fitted: TrainingSpan | None = None
+    held_out: HeldOutPredictions | None = field(default=None, repr=False)
 
-    def fit(self, windows: Sequence[Window]) -> SeasonReading:
+    def fit(self, windows: Sequence[Window]) -> HolidayForecaster:
         """Fit a and the decay on how everybody's mix moved until the newest target's end.
 
         A period's mix is forecast from the decayed mean of those before it, with and without the
         reading. Each period is left out once; if reading gains nothing on those left out, a is 0.
         """
-        first, fitted = windows[0].history, Fitted.on(windows)
+        first, fitted = windows[0].history, TrainingSpan.of_windows(windows)
+        assert fitted.before is not None
         a, decay, gain, n = 0.0, 0.0, 0.0, 0
-        if first.length.unit != "events":
-            bounds = boundaries_before(first.log, first.length, fitted.before)
+        if first.period_length.unit != "events":
+            bounds = boundaries_up_to(first.log, first.period_length, fitted.before)
             counts = category_counts_between(first.log, first.catalog, bounds[:-1], bounds[1:])
             z = self.reader.scores(_spans(bounds))
-            a, decay, gain, n = _fit(normalised(counts + 0.5), z)
+            a, decay, gain, n = _fit(normalize_rows(counts + 0.5), z)
         found = replace(
             self,
             a=a,
             decay=decay,
             gain=gain,
             n=n,
-            fitted=fitted.joined(getattr(self.prior, "fitted", None)),
+            fitted=fitted.union(getattr(self.prior, "fitted", None)),
         )
-        moved = found.moved([window.history for window in windows], weights_on(self.prior, windows))
-        return replace(found, held_out=HeldOut.of(windows, moved))
+        moved = found.adjust(
+            [window.history for window in windows], out_of_sample_weights(self.prior, windows)
+        )
+        return replace(found, held_out=HeldOutPredictions.of(windows, moved))
 
-    def moved(self, histories: Sequence[History], category_weights: FloatArray) -> FloatArray:
+    def adjust(self, histories: Sequence[History], category_weights: FloatArray) -> FloatArray:
         """Move (n_histories, n_categories) weights by what the calendar brings."""
-        if self.a == 0 or histories[0].length.unit == "events":
+        if self.a == 0 or histories[0].period_length.unit == "events":
             return category_weights
         shifts: dict[np.datetime64, FloatArray] = {}
         for history in histories:
             if history.cutoff not in shifts:  # those who share it share their periods
                 shifts[history.cutoff] = self._shift(history)
         shift = np.stack([shifts[history.cutoff] for history in histories])
-        return normalised(category_weights * np.exp(self.a * shift))
+        return normalize_rows(category_weights * np.exp(self.a * shift))
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         forecasts = self.prior.forecast(histories)
-        weights = self.moved(histories, np.stack([f.category_weights for f in forecasts]))
+        weights = self.adjust(histories, np.stack([f.category_weights for f in forecasts]))
         return [
             replace(forecast, category_weights=row, source=self._source(history, forecast.source))
             for history, forecast, row in zip(histories, forecasts, weights, strict=True)
@@ -218,19 +221,19 @@ class SeasonReading:
 
     def _shift(self, history: History) -> FloatArray:
         """(n_categories,) z of the period to forecast less that of the history's periods."""
-        bounds = np.append(history.bounds, history.length.shift(history.cutoff, 1))
+        bounds = np.append(history.bounds, history.period_length.shift(history.cutoff, 1))
         newest: FloatArray = _contrasts(self.reader.scores(_spans(bounds)), self.decay)[-1]
         return newest
 
     def _source(self, history: History, prior: Source) -> Source:
         how: Literal["llm", "fallback"] = "fallback"
-        if history.length.unit == "events":
+        if history.period_length.unit == "events":
             why = "periods counted in events have no calendar"
         elif self.a == 0:
             why = "a = 0: the calendar, as read, gained nothing on periods left out of the fit"
         else:
             how, why = "llm", f"the calendar trusted with a = {self.a:.3g}"
-        name = f"SeasonReading({prior.model})"
+        name = f"HolidayForecaster({prior.model})"
         return replace(prior, model=name, how=how, why=why, prompt=self.reader.template)
 
 
@@ -242,7 +245,7 @@ def _recent(values: FloatArray, decay: float) -> FloatArray:
     """(n - 1, width) decayed mean of the rows before each row of (n, width) but the first."""
     ages = np.arange(len(values) - 1)[:, None] - np.arange(len(values) - 1)
     weights = np.where(ages < 0, 0.0, np.power(decay, np.maximum(ages, 0)))
-    return np.asarray(normalised(weights) @ values[:-1])
+    return np.asarray(normalize_rows(weights) @ values[:-1])
 
 
 def _contrasts(z: FloatArray, decay: float) -> FloatArray:
@@ -256,7 +259,7 @@ def _fit(mixes: FloatArray, z: FloatArray) -> tuple[float, float, float, int]:
     if n < MIN_PERIODS:
         return 0.0, 0.0, 0.0, 0
     found = []
-    for decay in DECAYS:
+    for decay in HOLIDAY_DECAYS:
         parts = _recent(mixes, decay), _contrasts(z, decay), mixes[1:]
         gains = np.empty(n)
         for out in range(n):
@@ -280,7 +283,7 @@ def _least(counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> flo
     found = optimize.minimize_scalar(
         _loss,
         args=(counted, contrasts, mixes),
-        bounds=(0.0, MOST),
+        bounds=(0.0, MAX_TRUST),
         method="bounded",
         options={"xatol": 1e-7},
     )

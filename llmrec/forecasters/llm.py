@@ -12,25 +12,25 @@ import numpy as np
 from scipy import sparse
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import shares_of, target_counts
+from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.calibration import (
     MIN_WINDOWS,
     Calibration,
-    centered,
+    center_rows,
     fit_calibration,
-    fit_share,
-    fit_spread,
-    forecasts_of,
-    mixed,
+    fit_dispersion,
+    fit_interpolation,
+    interpolate,
+    make_forecasts,
 )
-from llmrec.forecasters.precomputed import weights_on
-from llmrec.language.adapters import AdapterAbout, adapter_hash
+from llmrec.forecasters.precomputed import out_of_sample_weights
+from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import Codec
-from llmrec.language.heads import NameReadout, TitleMemory
+from llmrec.language.heads import TitleEmbeddings, Verbalizer
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
@@ -46,10 +46,10 @@ class LLMForecaster:
         The numeric forecaster that counts; the reading moves its weights.
     calibration
         How far to trust the reading; None: not at all, and the source says so.
-    weights
+    mode
         "read": q = softmax(log prior + a z + b). "generate": the model writes ``samples`` lines,
         their mean is mixed into the prior with weight ``pool``.
-    uncalibrated
+    fallback_reason
         Why there is no calibration, for the source.
     """
 
@@ -60,26 +60,26 @@ class LLMForecaster:
         prior: Forecaster,
         calibration: Calibration | None = None,
         *,
-        weights: Literal["read", "generate"] = "read",
-        pool: float = 0.1,
+        mode: Literal["read", "generate"] = "read",
+        generation_weight: float = 0.1,
         samples: int = 4,
-        uncalibrated: str = "no calibration was fitted",
+        fallback_reason: str = "no calibration was fitted",
         seed: int = 0,
     ) -> None:
         self.model, self.codec, self.prior = model, codec, prior
-        self.calibration, self.weights = calibration, weights
-        self.pool, self.samples, self.seed = pool, samples, seed
-        self.uncalibrated = uncalibrated
-        self.fitted: Fitted | None = None
-        self._readout = NameReadout(codec.labels, model.encode)
-        described = model.adapter and AdapterAbout.find(Path(model.adapter))
+        self.calibration, self.mode = calibration, mode
+        self.generation_weight, self.samples, self.seed = generation_weight, samples, seed
+        self.fallback_reason = fallback_reason
+        self.fitted: TrainingSpan | None = None
+        self._readout = Verbalizer(codec.labels, model.encode)
+        described = model.adapter and AdapterMetadata.load_if_present(Path(model.adapter))
         self._adapter_id = adapter_hash(Path(model.adapter)) if described else model.adapter
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
-    def read(self, histories: Sequence[History]) -> FloatArray:
+    def category_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) scores read in one forward pass, each row centred on 0."""
         prompts = [self.codec.prompt(history) for history in histories]
-        return centered(self.model.read(prompts, self._readout))
+        return center_rows(self.model.score_categories(prompts, self._readout))
 
     def fit(self, windows: Sequence[Window], *, scores: FloatArray | None = None) -> Calibration:
         """Fit the calibration on validation windows, adopt it, and give it back.
@@ -93,13 +93,13 @@ class LLMForecaster:
             )
         histories = [window.history for window in windows]
         targets = target_counts(windows)
-        prior = weights_on(self.prior, windows)
-        z = self.read(histories) if scores is None else scores
+        prior = out_of_sample_weights(self.prior, windows)
+        z = self.category_scores(histories) if scores is None else scores
         fitted = fit_calibration(prior, z, targets, seed=self.seed)
-        self.fitted = Fitted.on(windows).joined(getattr(self.prior, "fitted", None))
+        self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         self.calibration = replace(
             fitted,
-            spread=fit_spread(histories, fitted.apply(prior, z), targets),
+            spread=fit_dispersion(histories, fitted.apply(prior, z), targets),
             model=self.model.fingerprint,
             categories=self.codec.categories,
         )
@@ -110,17 +110,21 @@ class LLMForecaster:
         if not histories:
             return []
         prior = self.prior.forecast(histories)
-        generated = self.weights == "generate"
+        generated = self.mode == "generate"
         return (self._generated if generated else self._read)(histories, prior)
 
     def _read(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         calibration = self.calibration
         if calibration is None:
-            return [replace(f, source=self._source("fallback", self.uncalibrated)) for f in prior]
+            return [
+                replace(f, source=self._source("fallback", self.fallback_reason)) for f in prior
+            ]
         weights = np.stack([f.category_weights for f in prior])
-        scores = self.read(histories) if calibration.trusted else np.zeros_like(weights)
+        scores = (
+            self.category_scores(histories) if calibration.is_trusted else np.zeros_like(weights)
+        )
         updated = calibration.apply(weights, scores)
-        if calibration.trusted:
+        if calibration.is_trusted:
             source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}")
         else:
             mean, low, _ = calibration.gain
@@ -129,17 +133,17 @@ class LLMForecaster:
                 f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
                 f"event, lower bound {low:+.4f}",
             )
-        found = forecasts_of(source, histories, updated, calibration.spread)
+        found = make_forecasts(source, histories, updated, calibration.spread)
         unread = self._source("fallback", "there is no event to read")
         return [
-            beside(forecast, counted.source)
+            combine_sources(forecast, counted.source)
             if history.n_events
             else replace(counted, source=unread)
             for history, forecast, counted in zip(histories, found, prior, strict=True)
         ]
 
     def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
-        prompts = [self.codec.request(history) for history in histories]
+        prompts = [self.codec.completion_prompt(history) for history in histories]
         written: list[list[FloatArray]] = [[] for _ in prompts]
         for sample in range(self.samples):
             lines = self.model.generate(
@@ -151,12 +155,14 @@ class LLMForecaster:
             for line, rest, found in zip(lines, prior, written, strict=True):
                 parsed = self.codec.parse(line.text, rest=rest.category_weights)
                 found.append(parsed.category_weights)
-        source = self._source("llm", f"{self.samples} written lines, mixed in with {self.pool:g}")
+        source = self._source(
+            "llm", f"{self.samples} written lines, mixed in with {self.generation_weight:g}"
+        )
         return [
             replace(
                 counted,
-                category_weights=(1 - self.pool) * counted.category_weights
-                + self.pool * np.mean(found, axis=0),
+                category_weights=(1 - self.generation_weight) * counted.category_weights
+                + self.generation_weight * np.mean(found, axis=0),
                 source=source,
             )
             for counted, found in zip(prior, written, strict=True)
@@ -173,7 +179,7 @@ class LLMForecaster:
         )
 
 
-def beside(forecast: Forecast, prior: Source) -> Forecast:
+def combine_sources(forecast: Forecast, prior: Source) -> Forecast:
     """Say of a forecast what moved its prior, where that was a language model too."""
     if prior.how != "llm":
         return forecast
@@ -185,7 +191,7 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class ForetoldTitles:
+class TitleForecaster:
     """Counting, and the categories of the titles that a language model expects next.
 
     q = (1 - share) * prior + share * sum_i p(title i) * category shares of i. A person without an
@@ -213,30 +219,33 @@ class ForetoldTitles:
         prior: Forecaster,
         share: float = 0.0,
     ) -> None:
-        if model.memory is None:
+        if model.title_embeddings is None:
             raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
         self.model, self.codec, self.prior = model, codec, prior
-        self.memory: TitleMemory = model.memory
+        self.memory: TitleEmbeddings = model.title_embeddings
         self.share = share
-        self.fitted: Fitted | None = None
+        self.fitted: TrainingSpan | None = None
         self._of: tuple[Catalog, FloatArray] | None = None
 
-    def fit(self, windows: Sequence[Window]) -> ForetoldTitles:
+    def fit(self, windows: Sequence[Window]) -> TitleForecaster:
         """Choose the share of least log-loss on validation windows; give itself back."""
         histories, targets = [window.history for window in windows], target_counts(windows)
-        counted, learned = weights_on(self.prior, windows), self.learned(histories)
-        self.share, _ = fit_share(counted, learned, targets)
-        self.fitted = Fitted.on(windows).joined(getattr(self.prior, "fitted", None))
+        counted, learned = (
+            out_of_sample_weights(self.prior, windows),
+            self.title_category_weights(histories),
+        )
+        self.share, _ = fit_interpolation(counted, learned, targets)
+        self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         return self
 
-    def learned(self, histories: Sequence[History]) -> FloatArray:
+    def title_category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) what the titles alone say; all 0 where they say nothing."""
         found = np.zeros((len(histories), len(self.codec.labels)))
         known = [row for row, history in enumerate(histories) if history.n_events]
         if known:
             prompts = [self.codec.prompt(histories[row]) for row in known]
-            weights = self.model.foretell(prompts)
-            found[known] = shares_of(weights @ self._categories(histories[known[0]].catalog))
+            weights = self.model.title_probabilities(prompts)
+            found[known] = row_shares(weights @ self._categories(histories[known[0]].catalog))
         return found
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -247,9 +256,9 @@ class ForetoldTitles:
         if not self.share:
             return list(counted)
         weights = np.stack([forecast.category_weights for forecast in counted])
-        found = mixed(weights, self.learned(histories), self.share)
+        found = interpolate(weights, self.title_category_weights(histories), self.share)
         why = f"titles trusted with {self.share:g}"
-        source = Source(f"ForetoldTitles({self.model.name})", "llm", why)
+        source = Source(f"TitleForecaster({self.model.name})", "llm", why)
         return [
             replace(forecast, category_weights=row, source=source) if history.n_events else forecast
             for history, forecast, row in zip(histories, counted, found, strict=True)
@@ -260,9 +269,9 @@ class ForetoldTitles:
         if self._of is not None and self._of[0] is catalog:
             return self._of[1]
         texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
-        rows = np.array([self.memory.row(tuple(part)) for part in self.model.encode(texts)])
+        rows = np.array([self.memory.row_of(tuple(part)) for part in self.model.encode(texts)])
         (items,) = np.nonzero(rows >= 0)
         ones = (np.ones(len(items)), (rows[items], items))
         of = sparse.coo_array(ones, shape=(len(self.memory.keys), catalog.n_items)).tocsr()
-        self._of = catalog, shares_of(np.asarray((of @ catalog.shares).todense()))
+        self._of = catalog, row_shares(np.asarray((of @ catalog.category_shares).todense()))
         return self._of[1]

@@ -8,20 +8,29 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from llmrec.data.counts import shares_of, target_counts, weighted_counts
+from llmrec.data.counts import age_weighted_counts, row_shares, target_counts
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast, Forecaster, Source
-from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    make_forecasts,
+)
 from llmrec.forecasters.counting import age_weights
-from llmrec.forecasters.precomputed import HeldOut, weights_of, weights_on
-from llmrec.metrics import mean_loss
+from llmrec.forecasters.precomputed import (
+    HeldOutPredictions,
+    out_of_sample_weights,
+    predict_weights,
+)
+from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, IntArray
 
 FOLDS = 5
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the gate's parameters, chosen by cross-validation
-SLICE = 1_024
+HISTORIES_PER_BATCH = 1_024
 
 
 class GatedMixture:
@@ -34,7 +43,7 @@ class GatedMixture:
     ----------
     experts
         Fitted forecasters by name. The gate is fitted on what they said of the validation windows
-        before they learned from them (`weights_on`).
+        before they learned from them (`out_of_sample_weights`).
     """
 
     def __init__(self, experts: Mapping[str, Forecaster]) -> None:
@@ -43,9 +52,9 @@ class GatedMixture:
         self.experts = dict(sorted(experts.items()))
         self.parameters: FloatArray = np.empty((0, 0))
         self.scale: FloatArray = np.empty((0, 0))
-        self.spread: Spread = UNFITTED
-        self.fitted: Fitted | None = None
-        self.held_out: HeldOut | None = None
+        self.spread: Dispersion = DEFAULT_DISPERSION
+        self.fitted: TrainingSpan | None = None
+        self.held_out: HeldOutPredictions | None = None
 
     def fit(self, validation: Sequence[Window], seed: int = 0) -> GatedMixture:
         """Fit the gate by maximum likelihood on validation windows.
@@ -56,29 +65,31 @@ class GatedMixture:
         fitted = _seen(validation, self.experts)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
-        weights = np.stack([weights_on(e, validation) for e in self.experts.values()], axis=1)
+        weights = np.stack(
+            [out_of_sample_weights(e, validation) for e in self.experts.values()], axis=1
+        )
         features = _features(histories, weights)
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
         x = self._scaled(features)
         folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
         tried = {s: _cross_validated(x, weights, targets, folds, s) for s in SHRINKAGES}
-        losses = {s: mean_loss(q, targets) for s, q in tried.items()}
+        losses = {s: mean_log_loss(q, targets) for s, q in tried.items()}
         best = min(losses, key=lambda s: losses[s])
-        self.held_out = HeldOut.of(validation, tried[best])
+        self.held_out = HeldOutPredictions.of(validation, tried[best])
         self.parameters = _fit_gate(x, weights, targets, best)
-        self.spread = fit_spread(histories, tried[best], targets)
+        self.spread = fit_dispersion(histories, tried[best], targets)
         self.fitted = fitted
         return self
 
-    def gates(self, histories: Sequence[History]) -> FloatArray:
+    def gate_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_experts) how far each expert is believed; rows sum to 1."""
         return self._gates(histories, self._asked(histories))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1."""
         found = []
-        for start in range(0, len(histories), SLICE):
-            part = histories[start : start + SLICE]
+        for start in range(0, len(histories), HISTORIES_PER_BATCH):
+            part = histories[start : start + HISTORIES_PER_BATCH]
             weights = self._asked(part)
             found.append(np.einsum("ne,nec->nc", self._gates(part, weights), weights))
         return np.concatenate(found)
@@ -88,10 +99,10 @@ class GatedMixture:
         if not histories:
             return []
         source = Source("GatedMixture", "counting", f"of {', '.join(self.experts)}")
-        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
     def _asked(self, histories: Sequence[History]) -> FloatArray:
-        return np.stack([weights_of(e, histories) for e in self.experts.values()], axis=1)
+        return np.stack([predict_weights(e, histories) for e in self.experts.values()], axis=1)
 
     def _gates(self, histories: Sequence[History], weights: FloatArray) -> FloatArray:
         if not len(self.parameters):
@@ -106,14 +117,14 @@ class GatedMixture:
         return np.concatenate((constant, np.clip((features - mean) / deviation, -3, 3)), axis=1)
 
 
-def _seen(validation: Sequence[Window], experts: Mapping[str, Any]) -> Fitted:
+def _seen(validation: Sequence[Window], experts: Mapping[str, Any]) -> TrainingSpan:
     """Say what was seen; the gate's windows must be the newest that anybody was fitted on."""
-    fitted = Fitted.on(validation)
+    fitted = TrainingSpan.of_windows(validation)
     found = {name: getattr(expert, "fitted", None) for name, expert in experts.items()}
     for name, seen in found.items():
         if seen is not None and seen.before > fitted.before:
             raise DataError(f"expert {name} was fitted on events after the gate's windows")
-    return fitted.joined(*found.values())
+    return fitted.union(*found.values())
 
 
 def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
@@ -122,7 +133,7 @@ def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
     sizes = [np.diff(history.offsets) for history in histories]
     periods = np.array([np.count_nonzero(size) for size in sizes], dtype=np.float64)
     empty_since = [float(np.argmax(size[::-1] > 0)) if size.any() else len(size) for size in sizes]
-    recent = shares_of(weighted_counts(histories, age_weights(0.9)))
+    recent = row_shares(age_weighted_counts(histories, age_weights(0.9)))
     mean = weights.mean(axis=1, keepdims=True)
     disagreement = np.abs(weights - mean).sum(axis=2)
     columns = [
@@ -144,7 +155,7 @@ def _fit_gate(
 ) -> FloatArray:
     """(n_features, n_experts) parameters of least penalised loss; the constant is not shrunk."""
     rows, columns = np.nonzero(targets)
-    shares = shares_of(targets)[rows, columns] / len(x)
+    shares = row_shares(targets)[rows, columns] / len(x)
     likelihood = weights[rows, :, columns]  # (n_cells, n_experts)
     shape = (x.shape[1], weights.shape[1])
     shrunk = np.ones(shape)

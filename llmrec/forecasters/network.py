@@ -23,21 +23,32 @@ try:
 except ImportError as error:
     raise MissingExtraError("trained nets need torch: pip install 'llmrec[llm]'") from error
 
-from llmrec.data.counts import common_counts, normalised, period_counts, shares_of, target_counts
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.counts import (
+    normalize_rows,
+    period_counts,
+    population_counts,
+    row_shares,
+    target_counts,
+)
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    make_forecasts,
+)
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.precomputed import HeldOut
+from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.types import FloatArray, IntArray
 
-SLICE = 512  # histories counted at a time
+HISTORIES_PER_BATCH = 512  # histories counted at a time
 
 
-class Inputs(NamedTuple):
+class PeriodInputs(NamedTuple):
     """What a net sees of n histories.
 
     ``counts`` (n, n_periods, n_categories) are the person's events by period, newest last, zeros
@@ -46,12 +57,12 @@ class Inputs(NamedTuple):
     """
 
     counts: Tensor
-    everyone: Tensor
+    population: Tensor
     prior: Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
+class PeriodArrays:
     """Inputs of many histories, in memory once; `inputs` gives rows as tensors."""
 
     counts: Any  # (n, n_periods, n_categories)
@@ -62,21 +73,21 @@ class Arrays:
     @classmethod
     def of(
         cls, histories: Sequence[History], prior: DecayedDirichlet, n_periods: int, dtype: Any
-    ) -> Arrays:
+    ) -> PeriodArrays:
         """Count the last periods of histories and of everybody, in the precision asked for."""
         catalog = histories[0].catalog
         counts = np.empty((len(histories), n_periods, catalog.n_categories), dtype=dtype)
-        for start in range(0, len(histories), SLICE):
-            part = histories[start : start + SLICE]
-            counts[start : start + SLICE] = period_counts(part, n_periods)
-        spans, which = common_counts(histories, n_periods)
-        everyone = normalised(spans + 0.5).astype(dtype)
+        for start in range(0, len(histories), HISTORIES_PER_BATCH):
+            part = histories[start : start + HISTORIES_PER_BATCH]
+            counts[start : start + HISTORIES_PER_BATCH] = period_counts(part, n_periods)
+        spans, which = population_counts(histories, n_periods)
+        everyone = normalize_rows(spans + 0.5).astype(dtype)
         weights = np.log(prior.category_weights(histories)).astype(dtype)
         return cls(counts, everyone, which, weights)
 
-    def inputs(self, rows: IntArray | slice = slice(None)) -> Inputs:
+    def inputs(self, rows: IntArray | slice = slice(None)) -> PeriodInputs:
         """Give the inputs of some rows."""
-        return Inputs(
+        return PeriodInputs(
             torch.from_numpy(self.counts[rows]),
             torch.from_numpy(self.everyone[self.which[rows]]),
             torch.from_numpy(self.prior[rows]),
@@ -86,7 +97,7 @@ class Arrays:
 def target_shares(windows: Sequence[Window]) -> Tensor:
     """(n_windows, n_categories) float32 shares of each target; 0 if no item had a category."""
     counts = target_counts(windows)
-    return torch.from_numpy(shares_of(counts).astype(np.float32))
+    return torch.from_numpy(row_shares(counts).astype(np.float32))
 
 
 def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
@@ -98,7 +109,7 @@ PARAMETERS_FILE, ABOUT_FILE = "network.safetensors", "forecaster.json"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """How long and how fast a net learns; the state of least validation loss is kept."""
 
     epochs: int = 30
@@ -115,13 +126,13 @@ class Network(Protocol):
     random numbers and add terms of its own. ``plan`` is how this kind of net learns best.
     """
 
-    plan: ClassVar[Training]
+    training_plan: ClassVar[TrainingPlan]
 
-    def __call__(self, inputs: Inputs) -> Tensor:
+    def __call__(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights; the exponentials of a row sum to 1."""
         ...
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Scalar to minimise, given the target's (n, n_categories) shares."""
         ...
 
@@ -147,16 +158,16 @@ class NetworkForecaster:
         prior: DecayedDirichlet | None = None,
         *,
         n_periods: int = 12,
-        plan: Training | None = None,
+        plan: TrainingPlan | None = None,
     ) -> None:
         self.network, self.n_periods = network, n_periods
         self.prior = prior or DecayedDirichlet()
-        self.plan: Training = plan or network.plan
+        self.plan: TrainingPlan = plan or network.plan
         self.categories: tuple[str, ...] = ()
-        self.spread, self.seed = UNFITTED, 0
-        self.fitted: Fitted | None = None
+        self.spread, self.seed = DEFAULT_DISPERSION, 0
+        self.fitted: TrainingSpan | None = None
         self.curve: list[float] = []
-        self.held_out: HeldOut | None = None
+        self.held_out: HeldOutPredictions | None = None
         self._net: Any = None
 
     @property
@@ -193,20 +204,20 @@ class NetworkForecaster:
             )
         if self.prior.fitted is None:
             self.prior = self.prior.fit(validation)
-        self.fitted = Fitted.on(training, validation).joined(self.prior.fitted)
+        self.fitted = TrainingSpan.of_windows(training, validation).union(self.prior.fitted)
         self.seed = seed
         self.categories = training[0].history.catalog.categories
         windows = [*training, *validation]
         histories = [window.history for window in windows]
-        arrays = Arrays.of(histories, self.prior, self.n_periods, np.float32)
+        arrays = PeriodArrays.of(histories, self.prior, self.n_periods, np.float32)
         shares = target_shares(windows)
         rows, held_out = np.split(np.arange(len(windows)), [len(training)])
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
             targets = target_counts(validation)
             weights = self.category_weights(histories[len(training) :])
-            self.held_out = HeldOut.of(validation, weights)
-            self.spread = fit_spread(histories[len(training) :], weights, targets)
+            self.held_out = HeldOutPredictions.of(validation, weights)
+            self.spread = fit_dispersion(histories[len(training) :], weights, targets)
             if refit:
                 self._train(arrays, shares, np.arange(len(windows)), held_out[:0], epochs)
         return self
@@ -224,9 +235,9 @@ class NetworkForecaster:
                 f"{histories[0].catalog.n_categories} of this catalog: fit it on this log"
             )
         found = []
-        for start in range(0, len(histories), SLICE):
-            part = histories[start : start + SLICE]
-            arrays = Arrays.of(part, self.prior, self.n_periods, np.float64)
+        for start in range(0, len(histories), HISTORIES_PER_BATCH):
+            part = histories[start : start + HISTORIES_PER_BATCH]
+            arrays = PeriodArrays.of(part, self.prior, self.n_periods, np.float64)
             with torch.inference_mode():
                 found.append(torch.softmax(self._net(arrays.inputs()), dim=1).numpy())
         return np.concatenate(found)
@@ -236,13 +247,13 @@ class NetworkForecaster:
         if not histories:
             return []
         source = Source(self.name, "counting", seed=self.seed)
-        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
     def save(self, folder: Path) -> None:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
-        write_bytes(folder / PARAMETERS_FILE, save(self._state()))
+        atomic_write_bytes(folder / PARAMETERS_FILE, save(self._state()))
         about = {
             "network": self.name,
             "n_periods": self.n_periods,
@@ -253,7 +264,7 @@ class NetworkForecaster:
             "fitted": self.fitted.to_dict(),
             "curve": self.curve,
         }
-        write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+        atomic_write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path, network: type[Any]) -> NetworkForecaster:
@@ -271,8 +282,8 @@ class NetworkForecaster:
             prior = DecayedDirichlet(**about["prior"])
             found = cls(network, prior, n_periods=about["n_periods"])
             found.categories, found.seed = tuple(about["categories"]), about["seed"]
-            found.spread, found.curve = Spread(*about["spread"]), about["curve"]
-            found.fitted = Fitted.from_dict(about["fitted"])
+            found.spread, found.curve = Dispersion(*about["spread"]), about["curve"]
+            found.fitted = TrainingSpan.from_dict(about["fitted"])
             with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
                 found._net = network(len(found.categories), found.n_periods).double().eval()
             found._net.load_state_dict(load_file(folder / PARAMETERS_FILE))
@@ -288,7 +299,7 @@ class NetworkForecaster:
         return state
 
     def _train(
-        self, arrays: Arrays, shares: Tensor, rows: IntArray, held_out: IntArray, epochs: int
+        self, arrays: PeriodArrays, shares: Tensor, rows: IntArray, held_out: IntArray, epochs: int
     ) -> int:
         """Train a new net on rows; with held-out rows, keep and give the epoch of least loss."""
         torch.manual_seed(self.seed)
@@ -334,11 +345,11 @@ class NetworkForecaster:
                 f"lower the rate ({self.plan.rate:g}) or look for odd values in the windows"
             )
 
-    def _loss_on(self, arrays: Arrays, shares: Tensor, rows: IntArray) -> float:
+    def _loss_on(self, arrays: PeriodArrays, shares: Tensor, rows: IntArray) -> float:
         self._net.eval()
         total = 0.0
         with torch.inference_mode():
-            for batch in _batches(rows, SLICE):
+            for batch in _batches(rows, HISTORIES_PER_BATCH):
                 log_weights = self._net(arrays.inputs(batch))
                 total += len(batch) * float(cross_entropy(log_weights, shares[batch]))
         return total / len(rows)

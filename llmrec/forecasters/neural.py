@@ -8,29 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from llmrec.forecasters.network import Inputs, Training, cross_entropy
+from llmrec.forecasters.network import PeriodInputs, TrainingPlan, cross_entropy
 
 
-def steps(inputs: Inputs) -> Tensor:
+def period_features(inputs: PeriodInputs) -> Tensor:
     """(n, n_periods, n_categories + 1) roots of the person's shares by period, and log events."""
     events = inputs.counts.sum(dim=2, keepdim=True)
     return torch.cat(((inputs.counts / events.clamp(min=1)).sqrt(), events.log1p()), dim=2)
 
 
-def decayed(counts: Tensor, rate: float) -> Tensor:
+def decayed_log_counts(counts: Tensor, rate: float) -> Tensor:
     """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
     ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
     return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
 
 
-def gated(prior: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
+def gated_log_mixture(prior: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
     """Log of (1 - g) prior + g softmax(scores), where g = sigmoid(gate), gate (n, 1)."""
     believed = logsigmoid(gate) + torch.log_softmax(scores, dim=1)
     return torch.logaddexp(logsigmoid(-gate) + prior, believed)
 
 
-RECENT = 6  # periods whose counts are features one by one
-TASTE = 32  # width of the map from all that a person took
+RECENT_PERIODS = 6  # periods whose counts are features one by one
+AFFINITY_WIDTH = 32  # width of the map from all that a person took
 
 
 class CellMLP(nn.Module):
@@ -42,13 +42,13 @@ class CellMLP(nn.Module):
     parameter that lifts a category for everybody: that would be the season of the training.
     """
 
-    plan: ClassVar[Training] = Training(
+    plan: ClassVar[TrainingPlan] = TrainingPlan(
         epochs=10, patience=4, batch_size=64, rate=3e-3, weight_decay=1e-2
     )
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 48) -> None:
         super().__init__()
-        n_features = 2 * min(RECENT, n_periods) + 13
+        n_features = 2 * min(RECENT_PERIODS, n_periods) + 13
         self.cell = nn.Sequential(
             nn.Linear(n_features, hidden),
             nn.GELU(),
@@ -57,31 +57,31 @@ class CellMLP(nn.Module):
             nn.Linear(hidden, 1),
         )
         self.taste = nn.Sequential(
-            nn.Linear(n_categories, TASTE),
+            nn.Linear(n_categories, AFFINITY_WIDTH),
             nn.GELU(),
             nn.Dropout(0.2),
-            nn.Linear(TASTE, n_categories, bias=False),
+            nn.Linear(AFFINITY_WIDTH, n_categories, bias=False),
         )
         for last in (self.cell[-1], self.taste[-1]):
             nn.init.zeros_(last.weight)  # training starts from the prior
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights."""
-        taken = decayed(inputs.counts, 0.8)
+        taken = decayed_log_counts(inputs.counts, 0.8)
         taken = taken / taken.norm(dim=1, keepdim=True).clamp(min=1)
-        scores = self.cell(cells(inputs)).squeeze(2) + self.taste(taken)
+        scores = self.cell(cell_features(inputs)).squeeze(2) + self.taste(taken)
         return torch.log_softmax(inputs.prior + scores, dim=1)
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
 
 
-def cells(inputs: Inputs) -> Tensor:
+def cell_features(inputs: PeriodInputs) -> Tensor:
     """(n, n_categories, n_features) what is known of each category for each person."""
-    counts, everyone = inputs.counts, inputs.everyone.log()
+    counts, everyone = inputs.counts, inputs.population.log()
     n, length, n_categories = counts.shape
-    recent = min(RECENT, length)
+    recent = min(RECENT_PERIODS, length)
     ordinal = torch.arange(1, length + 1, dtype=counts.dtype)  # the newest period has the largest
     taken = (counts > 0).to(counts.dtype)
     active = (counts.sum(dim=2) > 0).to(counts.dtype)  # (n, length)
@@ -92,7 +92,7 @@ def cells(inputs: Inputs) -> Tensor:
     of_category = [
         *counts[:, -recent:].log1p().unbind(dim=1),
         *(everyone[:, -recent:] - now[:, None]).unbind(dim=1),
-        *(decayed(counts, rate) for rate in (0.5, 0.8, 1.0)),
+        *(decayed_log_counts(counts, rate) for rate in (0.5, 0.8, 1.0)),
         taken.sum(dim=1) / periods,
         (taken * ordinal[:, None]).amax(dim=1) / length,  # how lately
         share.sqrt(),
@@ -113,27 +113,27 @@ def cells(inputs: Inputs) -> Tensor:
 class GRU(nn.Module):
     """Mixes softmax(log prior + change) with a free forecast, both linear in the last state."""
 
-    plan: ClassVar[Training] = Training(epochs=16, patience=4, batch_size=128)
+    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
         super().__init__()
         del n_periods
         self.enter = nn.Sequential(nn.Linear(n_categories + 1, hidden), nn.Tanh(), nn.Dropout(0.2))
         self.walk = nn.GRU(hidden, hidden, batch_first=True)
-        self.leave = Head(hidden, n_categories)
+        self.leave = GatedHead(hidden, n_categories)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights."""
-        states, _ = self.walk(self.enter(steps(inputs)))
+        states, _ = self.walk(self.enter(period_features(inputs)))
         log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
         return log_weights
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
 
 
-class Head(nn.Module):
+class GatedHead(nn.Module):
     """(1 - g) softmax(log prior + change) + g softmax(scores), all linear in a state.
 
     Without biases: one would learn the season of the training periods.
@@ -153,7 +153,7 @@ class Head(nn.Module):
         """(n, n_categories) log weights from (n, hidden) states and the prior's log weights."""
         state = self.drop(state)
         moved = torch.log_softmax(prior + self.change(state), dim=1)
-        return gated(moved, self.scores(state), self.gate(state))
+        return gated_log_mixture(moved, self.scores(state), self.gate(state))
 
 
 class RRN(nn.Module):
@@ -166,7 +166,7 @@ class RRN(nn.Module):
     so that people never seen in training have one.
     """
 
-    plan: ClassVar[Training] = Training(epochs=16, patience=4, batch_size=128)
+    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
 
     def __init__(
         self, n_categories: int, n_periods: int, hidden: int = 48, of_category: int = 8
@@ -183,17 +183,17 @@ class RRN(nn.Module):
         nn.init.zeros_(self.meet.weight)
         nn.init.zeros_(self.meet.bias)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights."""
-        states, _ = self.person(self.enter(steps(inputs)))
+        states, _ = self.person(self.enter(period_features(inputs)))
         person = states[:, -1]
-        taken = decayed(inputs.counts, 0.8)
+        taken = decayed_log_counts(inputs.counts, 0.8)
         taste = self.taste(taken / taken.norm(dim=1, keepdim=True).clamp(min=1))
-        moving = torch.einsum("nd,ncd->nc", self.meet(person), self._categories(inputs.everyone))
+        moving = torch.einsum("nd,ncd->nc", self.meet(person), self._categories(inputs.population))
         lasting: Tensor = self.factors(torch.cat((person, taste), dim=1))
         return torch.log_softmax(inputs.prior + moving + lasting, dim=1)
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
 
@@ -212,7 +212,7 @@ class RRN(nn.Module):
 class Transformer(nn.Module):
     """The newest period attends to all since the first event; forecasts as `GRU` does."""
 
-    plan: ClassVar[Training] = Training(epochs=16, patience=4, batch_size=128, rate=1e-3)
+    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128, rate=1e-3)
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
         super().__init__()
@@ -222,22 +222,24 @@ class Transformer(nn.Module):
             hidden, 4, 2 * hidden, dropout=0.2, batch_first=True, norm_first=True
         )
         self.walk = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
-        self.leave = Head(hidden, n_categories)
+        self.leave = GatedHead(hidden, n_categories)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights."""
         before = inputs.counts.sum(dim=2).cumsum(dim=1) == 0
         before[:, -1] = False  # somebody must be looked at where there is no event
-        states = self.walk(self.enter(steps(inputs)) + self.age, src_key_padding_mask=before)
+        states = self.walk(
+            self.enter(period_features(inputs)) + self.age, src_key_padding_mask=before
+        )
         log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
         return log_weights
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
 
 
-DRAWS = 16  # of z, fixed, whose mean is the forecast
+LATENT_DRAWS = 16  # of z, fixed, whose mean is the forecast
 RECENCY = 0.8  # weight of a period relative to the next newer one
 KL_WEIGHT = 1e-3  # per event; below 1 as in Liang et al. 2018, section 2.2.2
 
@@ -249,7 +251,7 @@ class VAE(nn.Module):
     its predictive distribution; `sample` draws from it.
     """
 
-    plan: ClassVar[Training] = Training(epochs=24, patience=4, batch_size=128)
+    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=24, patience=4, batch_size=128)
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
         super().__init__()
@@ -260,24 +262,26 @@ class VAE(nn.Module):
             nn.Tanh(),
             nn.Linear(2 * hidden, 2 * hidden),
         )
-        self.decode = Head(hidden, n_categories)
-        fixed = torch.randn(DRAWS // 2, hidden, generator=torch.Generator().manual_seed(0))
+        self.decode = GatedHead(hidden, n_categories)
+        fixed = torch.randn(LATENT_DRAWS // 2, hidden, generator=torch.Generator().manual_seed(0))
         self.register_buffer("eps", torch.cat((fixed, -fixed)))
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights, of the mean over the fixed draws of z."""
         mu, log_sigma = self._z(inputs)
         drawn = [self._given(mu + log_sigma.exp() * eps, inputs.prior) for eps in self.eps]
-        return torch.logsumexp(torch.stack(drawn), dim=0) - torch.log(mu.new_tensor(float(DRAWS)))
+        return torch.logsumexp(torch.stack(drawn), dim=0) - torch.log(
+            mu.new_tensor(float(LATENT_DRAWS))
+        )
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy of one draw, plus the weighted KL divergence of z from N(0, 1)."""
         mu, log_sigma = self._z(inputs)
         z = mu + log_sigma.exp() * torch.randn_like(mu)
         kl = (mu**2 + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(dim=1).mean() / 2
         return cross_entropy(self._given(z, inputs.prior), shares) + KL_WEIGHT * kl
 
-    def sample(self, inputs: Inputs, n: int, seed: int = 0) -> Tensor:
+    def sample(self, inputs: PeriodInputs, n: int, seed: int = 0) -> Tensor:
         """Draw (n, n_histories, n_categories) interest vectors of the next period."""
         mu, log_sigma = self._z(inputs)
         random = torch.Generator().manual_seed(seed)
@@ -286,8 +290,8 @@ class VAE(nn.Module):
             [self._given(mu + log_sigma.exp() * one, inputs.prior).exp() for one in eps]
         )
 
-    def _z(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        taken = decayed(inputs.counts, RECENCY)
+    def _z(self, inputs: PeriodInputs) -> tuple[Tensor, Tensor]:
+        taken = decayed_log_counts(inputs.counts, RECENCY)
         taken = taken / taken.norm(dim=1, keepdim=True).clamp(min=1)
         mu, log_sigma = self.encode(taken).chunk(2, dim=1)
         return mu, log_sigma.clamp(-5, 2) - 1

@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.periods import History, Window
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
-from llmrec.forecasters.calibration import Spread, forecasts_of
+from llmrec.forecasters.calibration import Dispersion, make_forecasts
 from llmrec.types import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class Replayed:
+class PrecomputedForecaster:
     """Gives back (n, n_categories) weights computed before, for the histories they were for."""
 
     name: str
     weights: Mapping[tuple[str, np.datetime64], FloatArray]
-    spread: Spread
+    spread: Dispersion
 
     @classmethod
     def of(
-        cls, name: str, histories: Sequence[History], weights: FloatArray, spread: Spread
-    ) -> Replayed:
+        cls, name: str, histories: Sequence[History], weights: FloatArray, spread: Dispersion
+    ) -> PrecomputedForecaster:
         """Keep weights under the person and the cutoff they are for."""
         keys = [(history.user_id, history.cutoff) for history in histories]
         return cls(name, dict(zip(keys, weights, strict=True)), spread)
@@ -39,22 +40,22 @@ class Replayed:
             if (history.user_id, history.cutoff) not in self.weights:
                 raise ValueError(f"{self.name}: no forecast of {history.user_id!r} was stored")
         rows = [self.weights[history.user_id, history.cutoff] for history in histories]
-        return forecasts_of(Source(self.name, "llm"), histories, np.stack(rows), self.spread)
+        return make_forecasts(Source(self.name, "llm"), histories, np.stack(rows), self.spread)
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOutPredictions:
     """What a forecaster said of validation windows before it was fitted on them too."""
 
     rows: dict[tuple[int, int], int]  # (user, first event of the target) to the row of weights
     weights: FloatArray  # (n, n_categories)
 
     @classmethod
-    def of(cls, windows: Sequence[Window], weights: FloatArray) -> HeldOut:
+    def of(cls, windows: Sequence[Window], weights: FloatArray) -> HeldOutPredictions:
         """Keep (n_windows, n_categories) weights."""
         return cls({_key(window): row for row, window in enumerate(windows)}, weights)
 
-    def on(self, windows: Sequence[Window]) -> FloatArray:
+    def lookup(self, windows: Sequence[Window]) -> FloatArray:
         """Give the weights of some of the windows; DataError for one without."""
         missing = [window for window in windows if _key(window) not in self.rows]
         if missing:
@@ -65,26 +66,26 @@ class HeldOut:
         return self.weights[[self.rows[_key(window)] for window in windows]]
 
 
-def weights_on(forecaster: Any, validation: Sequence[Window]) -> FloatArray:
+def out_of_sample_weights(forecaster: Any, validation: Sequence[Window]) -> FloatArray:
     """(n_validation, n_categories) weights that may be fitted on: held out where those were kept.
 
     A forecaster without any is asked. Those of the family that keep none have tuned two or three
     numbers on the validation windows.
     """
-    fitted = getattr(forecaster, "fitted", None)
-    kept: HeldOut | None = getattr(forecaster, "held_out", None)
-    seen = fitted is not None and any(map(fitted.saw, validation))
+    fitted: TrainingSpan | None = getattr(forecaster, "fitted", None)
+    kept: HeldOutPredictions | None = getattr(forecaster, "held_out", None)
+    seen = fitted is not None and any(map(fitted.covers, validation))
     if seen and kept is not None:
-        return kept.on(validation)
+        return kept.lookup(validation)
     if seen and hasattr(forecaster, "held_out"):
         raise DataError(
             f"{type(forecaster).__name__} was fitted on these windows and kept no held-out "
             "weights (a loaded checkpoint has none): fit it with them as its validation"
         )
-    return weights_of(forecaster, [window.history for window in validation])
+    return predict_weights(forecaster, [window.history for window in validation])
 
 
-def weights_of(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
+def predict_weights(forecaster: Forecaster, histories: Sequence[History]) -> FloatArray:
     """(n_histories, n_categories) weights of any forecaster's forecasts."""
     return np.stack([forecast.category_weights for forecast in forecaster.forecast(histories)])
 

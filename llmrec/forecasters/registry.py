@@ -15,16 +15,22 @@ from llmrec.forecasters.drift import GlobalDrift, SameSeason
 from llmrec.forecasters.mixture import GatedMixture
 from llmrec.forecasters.ridge import RidgeAutoregression
 
-NETS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
-NEXT_ITEM = ("SASRec", "BERT4Rec")
-EXPERTS = ("CellMLP", "CategoryEASE", "GlobalDrift", "NeighbouringUsers", "RidgeAutoregression")
-SEEDED = (*NETS, *NEXT_ITEM, "GatedMixture")
+NEURAL_FORECASTERS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
+NEXT_ITEM_MODELS = ("SASRec", "BERT4Rec")
+MIXTURE_EXPERTS = (
+    "CellMLP",
+    "CategoryEASE",
+    "GlobalDrift",
+    "NeighbouringUsers",
+    "RidgeAutoregression",
+)
+SEED_DEPENDENT = (*NEURAL_FORECASTERS, *NEXT_ITEM_MODELS, "GatedMixture")
 
 
-class Family:
+class ForecasterRegistry:
     """Fits forecasters on training and validation windows when they are asked for, each once.
 
-    Those in `SEEDED` depend on the seed; nobody else does.
+    Those in `SEED_DEPENDENT` depend on the seed; nobody else does.
     """
 
     def __init__(
@@ -47,32 +53,32 @@ class Family:
         fitted: Forecaster = self._fitted[name]
         return fitted
 
-    def with_seed(self, seed: int) -> Family:
+    def with_seed(self, seed: int) -> ForecasterRegistry:
         """Give a family of another seed that shares what no seed changes."""
-        other = Family(self.training, self.validation, seed)
-        other._fitted = {name: f for name, f in self._fitted.items() if name not in SEEDED}
+        other = ForecasterRegistry(self.training, self.validation, seed)
+        other._fitted = {name: f for name, f in self._fitted.items() if name not in SEED_DEPENDENT}
         return other
 
 
-def _counting(name: str, *decays: float) -> Callable[[Family], Forecaster]:
+def _counting(name: str, *decays: float) -> Callable[[ForecasterRegistry], Forecaster]:
     chosen = {"decays": decays} if decays else {}
     return lambda family: DecayedDirichlet(name=name).fit(family.validation, **chosen)
 
 
-def _on_counting(kind: Any) -> Callable[[Family], Forecaster]:
+def _on_counting(kind: Any) -> Callable[[ForecasterRegistry], Forecaster]:
     """Build a model that moves what counting says."""
 
-    def build(family: Family) -> Forecaster:
+    def build(family: ForecasterRegistry) -> Forecaster:
         fitted: Forecaster = kind(prior=family["DecayedDirichlet"]).fit(family.validation)
         return fitted
 
     return build
 
 
-def _on_drift(kind: Any) -> Callable[[Family], Forecaster]:
+def _on_drift(kind: Any) -> Callable[[ForecasterRegistry], Forecaster]:
     """Build a model that is mixed into the counting with drift."""
 
-    def build(family: Family) -> Forecaster:
+    def build(family: ForecasterRegistry) -> Forecaster:
         fitted: Forecaster = kind(prior=family["GlobalDrift"]).fit(
             family.training, family.validation
         )
@@ -81,8 +87,8 @@ def _on_drift(kind: Any) -> Callable[[Family], Forecaster]:
     return build
 
 
-def _net(name: str) -> Callable[[Family], Forecaster]:
-    def build(family: Family) -> Forecaster:
+def _net(name: str) -> Callable[[ForecasterRegistry], Forecaster]:
+    def build(family: ForecasterRegistry) -> Forecaster:
         from llmrec.forecasters.network import NetworkForecaster
 
         network = getattr(import_module("llmrec.forecasters.neural"), name)
@@ -93,22 +99,22 @@ def _net(name: str) -> Callable[[Family], Forecaster]:
     return build
 
 
-def _next_item(name: Any) -> Callable[[Family], Forecaster]:
-    def build(family: Family) -> Forecaster:
-        from llmrec.forecasters.sequential import NextItem
+def _next_item(name: Any) -> Callable[[ForecasterRegistry], Forecaster]:
+    def build(family: ForecasterRegistry) -> Forecaster:
+        from llmrec.forecasters.sequential import NextItemModel
 
         prior: Any = family["GlobalDrift"]
-        forecaster = NextItem(name, prior)
+        forecaster = NextItemModel(name, prior)
         return forecaster.fit(family.training, family.validation, seed=family.seed)
 
     return build
 
 
-def _mixture(family: Family) -> Forecaster:
-    return GatedMixture({name: family[name] for name in EXPERTS}).fit(family.validation)
+def _mixture(family: ForecasterRegistry) -> Forecaster:
+    return GatedMixture({name: family[name] for name in MIXTURE_EXPERTS}).fit(family.validation)
 
 
-BUILDERS: dict[str, Callable[[Family], Forecaster]] = {
+BUILDERS: dict[str, Callable[[ForecasterRegistry], Forecaster]] = {
     "LastPeriod": _counting("LastPeriod", 0.0),
     "Mean": _counting("Mean", 1.0),
     "ExponentialDecay": lambda family: ExponentialDecay().fit(family.validation),
@@ -119,7 +125,7 @@ BUILDERS: dict[str, Callable[[Family], Forecaster]] = {
     "RidgeAutoregression": _on_drift(RidgeAutoregression),
     "NeighbouringUsers": _on_drift(NeighbouringUsers),
     "CategoryEASE": _on_drift(CategoryEASE),
-    **{name: _net(name) for name in NETS},
-    **{name: _next_item(name) for name in NEXT_ITEM},
+    **{name: _net(name) for name in NEURAL_FORECASTERS},
+    **{name: _next_item(name) for name in NEXT_ITEM_MODELS},
     "GatedMixture": _mixture,
 }

@@ -8,22 +8,27 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import linalg
 
-from llmrec.data.counts import normalised, shares_of, target_counts, weighted_counts
+from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import UNFITTED, Spread, fit_spread, forecasts_of
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    make_forecasts,
+)
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.precomputed import HeldOut
-from llmrec.metrics import mean_loss
+from llmrec.forecasters.precomputed import HeldOutPredictions
+from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray
 
-RATES = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
+FEATURE_DECAYS = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
 PENALTIES = tuple(float(10 ** (power / 2)) for power in range(13))  # 1 to 1e6
-FLOOR = 0.1  # least weight of a category, as a part of what counting gives it
-SLICE = 2_048
+MIN_RELATIVE_WEIGHT = 0.1  # least weight of a category, as a part of what counting gives it
+WINDOWS_PER_BATCH = 2_048
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +43,9 @@ class RidgeAutoregression:
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
     map: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Spread = UNFITTED
-    fitted: Fitted | None = None
-    held_out: HeldOut | None = None
+    spread: Dispersion = DEFAULT_DISPERSION
+    fitted: TrainingSpan | None = None
+    held_out: HeldOutPredictions | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> RidgeAutoregression:
         """Solve for the map in closed form; the penalty is that of least validation loss.
@@ -49,7 +54,7 @@ class RidgeAutoregression:
         weights that the validation windows got before.
         """
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
-        fitted = Fitted.on(training, validation).joined(prior.fitted)
+        fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
         squares, products = _normal_equations(training, prior)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
@@ -57,19 +62,19 @@ class RidgeAutoregression:
         losses = {}
         for penalty in PENALTIES:
             weights = _cut(counted, features @ _solve(squares, products, penalty))
-            losses[penalty] = mean_loss(weights, targets)
+            losses[penalty] = mean_log_loss(weights, targets)
         best = min(losses, key=lambda penalty: losses[penalty])
         held_out = _cut(counted, features @ _solve(squares, products, best))
         more = _normal_equations(validation, prior)
         solved = _solve(squares + more[0], products + more[1], best)
-        spread = fit_spread(histories, held_out, targets)
+        spread = fit_dispersion(histories, held_out, targets)
         return replace(
             self,
             prior=prior,
             map=solved,
             spread=spread,
             fitted=fitted,
-            held_out=HeldOut.of(validation, held_out),
+            held_out=HeldOutPredictions.of(validation, held_out),
         )
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -84,13 +89,15 @@ class RidgeAutoregression:
         if not histories:
             return []
         source = Source("RidgeAutoregression", "counting")
-        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
 
 def _features(histories: Sequence[History], prior: GlobalDrift) -> tuple[FloatArray, FloatArray]:
     """(n, n_features) of a batch, and its (n, n_categories) counting."""
     counted = prior.category_weights(histories)
-    taken = [shares_of(weighted_counts(histories, age_weights(rate))) for rate in RATES]
+    taken = [
+        row_shares(age_weighted_counts(histories, age_weights(rate))) for rate in FEATURE_DECAYS
+    ]
     return np.sqrt(np.concatenate([*taken, counted], axis=1)), counted
 
 
@@ -99,10 +106,10 @@ def _normal_equations(
 ) -> tuple[FloatArray, FloatArray]:
     """X'X and X'Y, summed over slices of the windows."""
     squares, products = np.zeros(()), np.zeros(())
-    for start in range(0, len(windows), SLICE):
-        part = windows[start : start + SLICE]
+    for start in range(0, len(windows), WINDOWS_PER_BATCH):
+        part = windows[start : start + WINDOWS_PER_BATCH]
         features, counted = _features([window.history for window in part], prior)
-        targets = shares_of(target_counts(part))
+        targets = row_shares(target_counts(part))
         squares = squares + features.T @ features
         products = products + features.T @ ((targets - counted) / np.sqrt(counted))
     return squares, products
@@ -114,4 +121,6 @@ def _solve(squares: FloatArray, products: FloatArray, penalty: float) -> FloatAr
 
 
 def _cut(counted: FloatArray, change: FloatArray) -> FloatArray:
-    return normalised(np.maximum(counted + np.sqrt(counted) * change, FLOOR * counted))
+    return normalize_rows(
+        np.maximum(counted + np.sqrt(counted) * change, MIN_RELATIVE_WEIGHT * counted)
+    )

@@ -16,45 +16,51 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from llmrec.data.calendar import INSTANT
-from llmrec.data.counts import shares_of, target_counts
-from llmrec.data.files import write_bytes, write_text
+from llmrec.data.calendar import MILLISECOND
+from llmrec.data.counts import row_shares, target_counts
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted, Learned
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
-    UNFITTED,
-    Spread,
-    fit_share,
-    fit_spread,
-    forecasts_of,
-    mixed,
+    DEFAULT_DISPERSION,
+    Dispersion,
+    fit_dispersion,
+    fit_interpolation,
+    interpolate,
+    make_forecasts,
 )
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.sequential_nets import (
-    BATCH,
-    LENGTH,
-    Name,
-    loss_of,
-    new_net,
-    newest,
-    next_scores,
-    sequences,
+    BATCH_SIZE,
+    MAX_SEQUENCE,
+    NextItemName,
+    build_net,
+    last_items,
+    next_item_logits,
+    next_item_loss,
+    training_sequences,
 )
 from llmrec.types import FloatArray, IntArray
 
-RECENT = 6  # sequences of a person to learn from, the newest
-STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 1800}  # BERT4Rec guesses fewer items a step
-RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2}
-SLICE = 256  # histories scored at a time
-NOTHING = Learned(pd.Index([], dtype="str"), None, pd.Series(dtype=np.int64))
+SEQUENCES_PER_USER = 6  # sequences of a person to learn from, the newest
+DEFAULT_STEPS = {
+    "SASRec": 900,
+    "BERT4Rec": 1600,
+    "GRU4Rec": 1800,
+}  # BERT4Rec guesses fewer items a step
+DEFAULT_RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2}
+HISTORIES_PER_BATCH = 256  # histories scored at a time
+EMPTY_SPAN = TrainingSpan(
+    None, item_ids=pd.Index([], dtype="str"), n_events=pd.Series(dtype=np.int64)
+)
 PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
 
-class NextItem:
+class NextItemModel:
     """The next item by SASRec, BERT4Rec or GRU4Rec; as a forecast, summed over categories.
 
     q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The first
@@ -70,37 +76,37 @@ class NextItem:
     prior
         The counting mixed in; fitted on the validation windows if it is not yet.
     steps
-        Training steps of `BATCH` sequences; None: as `STEPS` says.
+        Training steps of `BATCH_SIZE` sequences; None: as `DEFAULT_STEPS` says.
     rate
         What the learning rate falls from, > 0; None: as `RATES` says.
     """
 
     def __init__(
         self,
-        model: Name,
+        model: NextItemName,
         prior: GlobalDrift | None = None,
         *,
         steps: int | None = None,
         rate: float | None = None,
     ) -> None:
-        if model not in get_args(Name):
-            known = ", ".join(get_args(Name))
+        if model not in get_args(NextItemName):
+            known = ", ".join(get_args(NextItemName))
             raise DataError(f"no next-item model is called {model!r}: choose from {known}")
-        self.model: Name = model
+        self.model: NextItemName = model
         if rate is not None and not 0 < rate < np.inf:
             raise DataError(f"the rate must be finite and > 0, not {rate}")
         self.prior = prior or GlobalDrift()
-        self.steps, self.rate = steps or STEPS[model], rate or RATES[model]
+        self.steps, self.rate = steps or DEFAULT_STEPS[model], rate or DEFAULT_RATES[model]
         self.name = f"what comes next ({model})"
-        self.learned = NOTHING
-        self.share, self.seed, self.spread = 0.0, 0, UNFITTED
-        self.fitted: Fitted | None = None
+        self.learned = EMPTY_SPAN
+        self.share, self.seed, self.spread = 0.0, 0, DEFAULT_DISPERSION
+        self.fitted: TrainingSpan | None = None
         self._net: Any = None
         self._popularity = torch.empty(0)
 
     def fit(
         self, training: Sequence[Window], validation: Sequence[Window], *, seed: int = 0
-    ) -> NextItem:
+    ) -> NextItemModel:
         """Train on what lies before the validation targets, and give itself back.
 
         The share and the spread are fitted on the validation windows, whose targets the net has not
@@ -113,7 +119,7 @@ class NextItem:
         TrainingError
             If nobody took two items, or a loss is not finite.
         """
-        fitted, self.seed = Fitted.on(training, validation), seed
+        fitted, self.seed = TrainingSpan.of_windows(training, validation), seed
         self._net = self.fitted = None  # nobody may ask what failed to learn
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         catalog = validation[0].history.catalog
@@ -122,7 +128,7 @@ class NextItem:
         counted = self.prior.category_weights(histories)
         self.learned = _learned(training, validation)
         taken = _newest_taken(self.learned, histories[0].log)
-        rows = sequences(taken, catalog.n_items)
+        rows = training_sequences(taken, catalog.n_items)
         if not len(rows):
             raise TrainingError(
                 "nobody took two items before the validation targets: use more data"
@@ -133,8 +139,8 @@ class NextItem:
             self._net = self._trained(rows)
         self.fitted = fitted
         learned = self._category_shares(histories)
-        self.share, _ = fit_share(counted, learned, targets)
-        self.spread = fit_spread(histories, mixed(counted, learned, self.share), targets)
+        self.share, _ = fit_interpolation(counted, learned, targets)
+        self.spread = fit_dispersion(histories, interpolate(counted, learned, self.share), targets)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -147,41 +153,48 @@ class NextItem:
         TrainingError
             If not fitted.
         DataError
-            If a history is of another catalog, or ends before what was learned, see `Learned`.
+            If a history is of another catalog, or ends before what was learned, see `TrainingSpan`.
         """
         if self._net is not None:
-            self.learned.check(self.name, histories)
+            self.learned.require_unseen(self.name, histories)
         return self._next(histories)
 
     def _next(self, histories: Sequence[History]) -> FloatArray:
         """Give what `scores` gives, of any history of the catalog."""
         if self._net is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it, or load a checkpoint")
-        if any(not history.catalog.item_ids.equals(self.learned.item_ids) for history in histories):
+        if any(not history.catalog.item_ids.equals(self._item_ids) for history in histories):
             raise DataError(f"{self.model} was fitted on another catalog: fit it on this one")
-        found = [np.empty((0, len(self.learned.item_ids)))]
-        for start in range(0, len(histories), SLICE):
-            part = histories[start : start + SLICE]
-            rows = newest(
-                [history.item_idx for history in part], LENGTH, len(self.learned.item_ids)
+        found = [np.empty((0, len(self._item_ids)))]
+        for start in range(0, len(histories), HISTORIES_PER_BATCH):
+            part = histories[start : start + HISTORIES_PER_BATCH]
+            rows = last_items(
+                [history.item_idx for history in part], MAX_SEQUENCE, len(self._item_ids)
             )
             empty = torch.tensor([not history.n_events for history in part])[:, None]
             with torch.inference_mode():
-                scores = torch.log_softmax(next_scores(self._net, torch.from_numpy(rows)), dim=1)
+                scores = torch.log_softmax(
+                    next_item_logits(self._net, torch.from_numpy(rows)), dim=1
+                )
             found.append(torch.where(empty, self._popularity, scores).double().numpy())
         return np.concatenate(found)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         learned = self._category_shares(histories)
-        return mixed(self.prior.category_weights(histories), learned, self.share)
+        return interpolate(self.prior.category_weights(histories), learned, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
         source = Source(self.model, "counting", seed=self.seed)
-        return forecasts_of(source, histories, self.category_weights(histories), self.spread)
+        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
+
+    @property
+    def _item_ids(self) -> pd.Index[str]:
+        assert self.learned.item_ids is not None
+        return self.learned.item_ids
 
     def save(self, folder: Path) -> None:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
@@ -200,11 +213,11 @@ class NextItem:
             "counting": self.prior.prior.to_dict(),
         }
         parameters = {name: value.contiguous() for name, value in self._parameters().items()}
-        write_bytes(folder / PARAMETERS_FILE, save(parameters))
-        write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+        atomic_write_bytes(folder / PARAMETERS_FILE, save(parameters))
+        atomic_write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: Path) -> NextItem:
+    def load(cls, folder: Path) -> NextItemModel:
         """Read what `save` wrote.
 
         Raises
@@ -216,16 +229,16 @@ class NextItem:
             about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
             power, trend, spread = about["prior"]
             counting = DecayedDirichlet(**about["counting"])
-            prior = GlobalDrift(counting, power, trend, Spread(*spread))
+            prior = GlobalDrift(counting, power, trend, Dispersion(*spread))
             found = cls(about["model"], prior, steps=about["steps"], rate=about["rate"])
-            found.learned = Learned.from_dict(about["learned"])
+            found.learned = TrainingSpan.from_dict(about["learned"])
             found.share, found.seed = about["share"], about["seed"]
-            found.spread = Spread(*about["spread"])
-            found.fitted = Fitted.from_dict(about["fitted"])
+            found.spread = Dispersion(*about["spread"])
+            found.fitted = TrainingSpan.from_dict(about["fitted"])
             state = load_file(folder / PARAMETERS_FILE)
             found._popularity = state.pop("popularity")
             with torch.random.fork_rng(devices=[]):
-                found._net = new_net(found.model, len(found.learned.item_ids)).double().eval()
+                found._net = build_net(found.model, len(found._item_ids)).double().eval()
             found._net.load_state_dict(state)
             if not 0 <= found.share <= 1 or not np.isfinite((*found.spread, *spread)).all():
                 raise ValueError(f"share {found.share} or spread {found.spread} cannot be")
@@ -239,9 +252,11 @@ class NextItem:
     def _category_shares(self, histories: Sequence[History]) -> FloatArray:
         """(n, n_categories) what the net alone says; rows sum to 1."""
         found = []
-        for start in range(0, len(histories), SLICE):  # not all items of all people at a time
-            part = histories[start : start + SLICE]
-            found.append(shares_of(np.exp(self._next(part)) @ part[0].catalog.shares))
+        for start in range(
+            0, len(histories), HISTORIES_PER_BATCH
+        ):  # not all items of all people at a time
+            part = histories[start : start + HISTORIES_PER_BATCH]
+            found.append(row_shares(np.exp(self._next(part)) @ part[0].catalog.category_shares))
         return np.concatenate(found)
 
     def _parameters(self) -> dict[str, Tensor]:
@@ -251,14 +266,14 @@ class NextItem:
         """Train a new net on (n, LENGTH + 1) rows, the learning rate falling to 0."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
-        net = new_net(self.model, len(self.learned.item_ids)).train()
+        net = build_net(self.model, len(self._item_ids)).train()
         optimizer = torch.optim.Adam(net.parameters(), lr=self.rate, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         bar = tqdm(range(self.steps), desc=self.model, disable=not sys.stderr.isatty())
         for step in bar:
-            chosen = rng.choice(len(rows), min(BATCH, len(rows)), replace=False)
+            chosen = rng.choice(len(rows), min(BATCH_SIZE, len(rows)), replace=False)
             optimizer.zero_grad()
-            loss = loss_of(net, torch.from_numpy(rows[chosen]))
+            loss = next_item_loss(net, torch.from_numpy(rows[chosen]))
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
                     f"{self.model}: the loss of step {step} is {loss.item():g}, no finite number; "
@@ -270,7 +285,7 @@ class NextItem:
         return net.double().eval()
 
 
-def _learned(training: Sequence[Window], validation: Sequence[Window]) -> Learned:
+def _learned(training: Sequence[Window], validation: Sequence[Window]) -> TrainingSpan:
     """Say which events of each person may be learned from.
 
     They reach to where their validation history ends, else their newest training target.
@@ -286,17 +301,18 @@ def _learned(training: Sequence[Window], validation: Sequence[Window]) -> Learne
     stops[users] = len(log)
     np.minimum.at(stops, users, [window.history.event_ids.stop for window in validation])
     newest, until = stops[stops > log.user_offsets[:-1]] - 1, None
-    if validation[0].history.length.unit != "events" and len(newest):
-        until = log.timestamp[newest].max() + INSTANT
+    if validation[0].history.period_length.unit != "events" and len(newest):
+        until = log.timestamp[newest].max() + MILLISECOND
     n_events = pd.Series(stops - log.user_offsets[:-1], index=log.user_ids)
-    return Learned(validation[0].history.catalog.item_ids, until, n_events)
+    return TrainingSpan(until, item_ids=validation[0].history.catalog.item_ids, n_events=n_events)
 
 
-def _newest_taken(learned: Learned, log: Interactions) -> list[IntArray]:
+def _newest_taken(learned: TrainingSpan, log: Interactions) -> list[IntArray]:
     """Items of each person who took any, oldest first, the newest of those learned from."""
-    starts = log.user_offsets[:-1]
+    starts, n_events = log.user_offsets[:-1], learned.n_events
+    assert n_events is not None
     return [
-        log.item_idx[max(start, start + n - RECENT * LENGTH) : start + n]
-        for start, n in zip(starts, learned.n_events, strict=True)
+        log.item_idx[max(start, start + n - SEQUENCES_PER_USER * MAX_SEQUENCE) : start + n]
+        for start, n in zip(starts, n_events, strict=True)
         if n
     ]

@@ -22,12 +22,12 @@ except ImportError as error:
 
 from llmrec.types import IntArray
 
-Name = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
-LENGTH = 50  # items that a net sees
+NextItemName = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
+MAX_SEQUENCE = 50  # items that a net sees
 FACTORS, BLOCKS, HEADS = 64, 2, 2
 DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2, "GRU4Rec": 0.5}
-SPREAD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
-MASKED = 0.2  # of the items before the newest that BERT4Rec has to guess
+INIT_STD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
+MASK_RATE = 0.2  # of the items before the newest that BERT4Rec has to guess
 
 
 class GRU4Rec(nn.Module):
@@ -40,7 +40,7 @@ class GRU4Rec(nn.Module):
         super().__init__()
         self.item_num, self.pad_idx = n_items, n_items
         self.item_emb = nn.Embedding(n_items + 1, FACTORS)
-        nn.init.normal_(self.item_emb.weight, std=SPREAD)
+        nn.init.normal_(self.item_emb.weight, std=INIT_STD)
         self.dropout = nn.Dropout(dropout)
         self.net = nn.GRU(FACTORS, FACTORS, batch_first=True)
 
@@ -51,7 +51,7 @@ class GRU4Rec(nn.Module):
         return states
 
 
-def new_net(model: Name, n_items: int) -> Any:
+def build_net(model: NextItemName, n_items: int) -> Any:
     """Build the net of this name.
 
     The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
@@ -62,7 +62,7 @@ def new_net(model: Name, n_items: int) -> Any:
     net = (SASRecModel if model == "SASRec" else TransformerRecModel)(
         n_items,
         embedding_dim=FACTORS,
-        maxlen=LENGTH,
+        maxlen=MAX_SEQUENCE,
         n_layers=BLOCKS,
         n_heads=HEADS,
         dropout=DROPOUT[model],
@@ -70,11 +70,11 @@ def new_net(model: Name, n_items: int) -> Any:
     )
     for parameter in net.parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=SPREAD)
+            torch.nn.init.normal_(parameter, std=INIT_STD)
     return net
 
 
-def states_of(net: Any, rows: Tensor) -> Tensor:
+def hidden_states(net: Any, rows: Tensor) -> Tensor:
     """(n, LENGTH, FACTORS) what a net knows at each place of (n, LENGTH) rows."""
     if isinstance(net, GRU4Rec):
         states: Tensor = net(rows)
@@ -96,25 +96,25 @@ def _item_scores(net: Any, states: Tensor) -> Tensor:
     return scores
 
 
-def next_scores(net: Any, rows: Tensor) -> Tensor:
+def next_item_logits(net: Any, rows: Tensor) -> Tensor:
     """(n, n_items) unnormalised log-probabilities of the item after (n, LENGTH) rows."""
     if isinstance(net, TransformerRecModel):
         rows = pad(rows[:, 1:], (0, 1), value=net.mask_idx)
-    return _item_scores(net, states_of(net, rows)[:, -1])
+    return _item_scores(net, hidden_states(net, rows)[:, -1])
 
 
-def loss_of(net: Any, rows: Tensor) -> Tensor:
+def next_item_loss(net: Any, rows: Tensor) -> Tensor:
     """Cross-entropy over the catalog, of (n, LENGTH + 1) rows."""
     inputs, wanted = rows[:, :-1], rows[:, 1:]
     known = inputs != net.pad_idx
     if isinstance(net, TransformerRecModel):
-        known = (torch.rand(wanted.shape) < MASKED) & (wanted != net.pad_idx)
+        known = (torch.rand(wanted.shape) < MASK_RATE) & (wanted != net.pad_idx)
         known[:, -1] = True
         inputs = wanted.masked_fill(known, net.mask_idx)
-    return cross_entropy(_item_scores(net, states_of(net, inputs)[known]), wanted[known])
+    return cross_entropy(_item_scores(net, hidden_states(net, inputs)[known]), wanted[known])
 
 
-def newest(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
+def last_items(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
     """(n, length) each person's last items, padded on the left."""
     rows = np.full((len(taken), length), padding)
     for row, items in zip(rows, taken, strict=True):
@@ -122,10 +122,10 @@ def newest(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
     return rows
 
 
-def sequences(taken: Sequence[IntArray], padding: int) -> IntArray:
+def training_sequences(taken: Sequence[IntArray], padding: int) -> IntArray:
     """(n, LENGTH + 1) long sequences cut from their end; neighbours share an item."""
-    parts = [items[:stop] for items in taken for stop in range(len(items), 1, -LENGTH)]
-    return newest(parts, LENGTH + 1, padding)
+    parts = [items[:stop] for items in taken for stop in range(len(items), 1, -MAX_SEQUENCE)]
+    return last_items(parts, MAX_SEQUENCE + 1, padding)
 
 
-BATCH = 32
+BATCH_SIZE = 32

@@ -9,11 +9,12 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llmrec.data.files import write_text
+from llmrec.data.files import atomic_write_text
 from llmrec.errors import ModelLoadError
+from llmrec.versions import FIRST_VERSION, unknown_keys
 
-ABOUT_FILE = "adapter.json"
-SEEN = "on windows it learned from"  # group of metrics that say little
+ADAPTER_FILE = "adapter.json"
+SEEN_METRICS = "on windows it learned from"  # group of metrics that say little
 # What scales the product of LoRA's two matrices, and so belongs to the weights.
 _SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _TYPES: dict[str, type[Any]] = {"seed": int, "merged": bool, "labels": list, "categories": list}
@@ -21,7 +22,7 @@ _TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
 
 
 @dataclass(frozen=True)
-class AdapterAbout:
+class AdapterMetadata:
     """What an adapter's folder says of itself: the fields of its adapter.json.
 
     Attributes
@@ -64,12 +65,14 @@ class AdapterAbout:
 
     def save(self, folder: Path) -> None:
         """Write adapter.json, atomically."""
-        write_text(folder / ABOUT_FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False))
+        atomic_write_text(
+            folder / ADAPTER_FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        )
 
     @classmethod
-    def load(cls, folder: Path) -> AdapterAbout:
+    def load(cls, folder: Path) -> AdapterMetadata:
         """Read a folder's adapter.json; ModelLoadError names the file and what is wrong with it."""
-        path = folder / ABOUT_FILE
+        path = folder / ADAPTER_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             _check_fields(values)
@@ -82,11 +85,11 @@ class AdapterAbout:
         return cls(**values | texts)
 
     @classmethod
-    def find(cls, folder: Path) -> AdapterAbout | None:
+    def load_if_present(cls, folder: Path) -> AdapterMetadata | None:
         """Read a folder's adapter.json; None if it has none."""
-        return cls.load(folder) if (folder / ABOUT_FILE).is_file() else None
+        return cls.load(folder) if (folder / ADAPTER_FILE).is_file() else None
 
-    def check(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
+    def require_compatible(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
         """Refuse to go with another base model, label set or prompt version.
 
         Raises
@@ -125,7 +128,7 @@ def adapter_hash(folder: Path) -> str:
     ModelLoadError
         If the folder holds no weights, or does not say what they are.
     """
-    about = AdapterAbout.load(folder)
+    about = AdapterMetadata.load(folder)
     essential: list[Any] = [about.base_fingerprint, about.labels, about.prompt]
     weights = sorted(folder.glob("*.safetensors"))
     if not any(folder.glob("*model*.safetensors")):  # a readout alone is not enough
@@ -143,9 +146,12 @@ def _check_fields(values: Any) -> None:
     """Raise ValueError for what is no adapter.json."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
-    known = {field.name: field.default is MISSING for field in fields(AdapterAbout)}
-    if unknown := sorted(values.keys() - known.keys()):
-        raise ValueError(f"unknown field {unknown[0]!r}")
+    known = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
+    version = FIRST_VERSION
+    if isinstance(values.get("versions"), dict):
+        version = str(values["versions"].get("llmrec", version))
+    if unknown := unknown_keys(values, known, version):
+        raise ValueError(unknown)
     if missing := [name for name, needed in known.items() if needed and name not in values]:
         raise ValueError(f"field {missing[0]!r} is missing")
     for name, value in values.items():

@@ -17,17 +17,23 @@ from llmrec.data.catalog import Catalog, clean_text
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import ticks
 from llmrec.errors import ForecastParseError
-from llmrec.forecast import Forecast, Kind, Source
+from llmrec.forecast import Forecast, Source, StatementKind
 from llmrec.language.forecast_line import (
     _BRACES,
     _ENTRY,
-    MAX_LINE,
+    MAX_LINE_LENGTH,
     OTHER,
     _whole_percents,
     make_labels,
 )
-from llmrec.language.grammar import PHRASES, PHRASES_OF, claims_grammar, line_grammar, words_grammar
-from llmrec.language.tokenization import bag
+from llmrec.language.grammar import (
+    KIND_BY_PHRASE,
+    PHRASES_BY_KIND,
+    claims_grammar,
+    line_grammar,
+    words_grammar,
+)
+from llmrec.language.tokenization import pooled_position
 from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -44,7 +50,7 @@ def prompts_folder() -> Path:
 
 
 @cache
-def template(name: str) -> Template:
+def load_template(name: str) -> Template:
     """Give a template by its file's name without the ending; unknown variables are errors."""
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -57,9 +63,11 @@ def template(name: str) -> Template:
 
 
 TITLE_LENGTH = 40
-MAX_TAKEN = 40  # items that a tick speaks of, the newest
-BY_PERIOD = "forecast-v1"  # writes periods in words; later versions give each tick one position
-TOLD = 8  # categories whose shares so far are told where a line is asked for
+MAX_ITEMS_PER_TICK = 40  # items that a tick speaks of, the newest
+PERIOD_TEMPLATE = (
+    "forecast-v1"  # writes periods in words; later versions give each tick one position
+)
+MAX_SHARES_SHOWN = 8  # categories whose shares so far are told where a line is asked for
 
 
 @dataclass(frozen=True)
@@ -114,13 +122,13 @@ class Codec:
 
     def prompt(self, history: History) -> str:
         """Write a history as text that ends where the model is read."""
-        if self.template == BY_PERIOD:
+        if self.template == PERIOD_TEMPLATE:
             return self._by_period(history)
         return self._render(history, ticks=self._ticks(history), asked=False)
 
-    def request(self, history: History) -> str:
+    def completion_prompt(self, history: History) -> str:
         """Write a history as text that the model goes on with a forecast line."""
-        if self.template == BY_PERIOD:
+        if self.template == PERIOD_TEMPLATE:
             return self._by_period(history)
         ticks = self._ticks(history)
         return self._render(history, ticks=ticks, asked=True, **self._so_far(history))
@@ -152,8 +160,10 @@ class Codec:
         ]
         if older:
             items = history.log.item_idx[offsets[0] : offsets[older]]
-            mix = self._shares(np.asarray(history.catalog.shares[items].sum(axis=0)).ravel())
-            bags.insert(0, bag([f" before {_day(starts[older])}", f" {mix}"]))
+            mix = self._shares(
+                np.asarray(history.catalog.category_shares[items].sum(axis=0)).ravel()
+            )
+            bags.insert(0, pooled_position([f" before {_day(starts[older])}", f" {mix}"]))
         return bags
 
     def _so_far(self, history: History) -> dict[str, list[str]]:
@@ -170,27 +180,27 @@ class Codec:
         percents = np.array([_whole_percents(half) for half in halves])
         totals = counts.sum(axis=0)
         heaviest = np.argsort(-totals, kind="stable")
-        told = [c for c in heaviest[:TOLD] if totals[c]]
-        gone = [c for c in heaviest if totals[c] and history.absent_lately[c]]
+        told = [c for c in heaviest[:MAX_SHARES_SHOWN] if totals[c]]
+        gone = [c for c in heaviest if totals[c] and history.recently_absent[c]]
         return {
             "shares": [f"{self.labels[c]} {' '.join(f'{p[c]}%' for p in percents)}" for c in told],
-            "gone": [self.labels[c] for c in gone[: TOLD // 2]],
+            "gone": [self.labels[c] for c in gone[: MAX_SHARES_SHOWN // 2]],
         }
 
     def _tick(self, history: History, items: IntArray) -> str:
-        parts = [part for item in items[-MAX_TAKEN:] for part in self._item(history, item)]
-        return bag(parts or [" nothing"])
+        parts = [part for item in items[-MAX_ITEMS_PER_TICK:] for part in self._item(history, item)]
+        return pooled_position(parts or [" nothing"])
 
     def _item(self, history: History, item: int) -> list[str]:
         """Give an item's title and labels, a part of a bag each."""
-        shares = history.catalog.shares
+        shares = history.catalog.category_shares
         held = shares.indices[shares.indptr[item] : shares.indptr[item + 1]]
         title = self.title(history.catalog, item)
         return [f" {text}" for text in (title, *(self.labels[category] for category in held))]
 
     def render(self, forecast: Forecast) -> str:
         """Write a forecast as a line: what `parse` reads back, percents rounded to integers."""
-        words = clean_text(forecast.description.translate(_BRACES), MAX_LINE // 2)
+        words = clean_text(forecast.description.translate(_BRACES), MAX_LINE_LENGTH // 2)
         return f"{self.mix(forecast.category_weights)}: {words}".rstrip(": ")
 
     def mix(self, category_weights: FloatArray) -> str:
@@ -230,8 +240,10 @@ class Codec:
         text = " ".join(line.split())
         if not text:
             raise ForecastParseError("empty", "the line holds no text")
-        if len(text) > MAX_LINE:
-            raise ForecastParseError("too long", f"{len(text)} characters, at most {MAX_LINE}")
+        if len(text) > MAX_LINE_LENGTH:
+            raise ForecastParseError(
+                "too long", f"{len(text)} characters, at most {MAX_LINE_LENGTH}"
+            )
         entries, _, words = text.partition(":")
         named = np.zeros(len(self.labels))
         other = None
@@ -245,17 +257,17 @@ class Codec:
         weights = self._spread(named, float(other), rest)
         return Forecast(weights, concentration, words.strip(), (), Source("line", "llm"))
 
-    def words(self, claims: Iterable[tuple[Kind, int]], rng: np.random.Generator) -> str:
+    def words(self, claims: Iterable[tuple[StatementKind, int]], rng: np.random.Generator) -> str:
         """Write (kind, category) claims as a line's words, in phrases that ``rng`` draws.
 
         A phrase comes twice only where a kind has more claims than phrases. `claims` reads back
         what was claimed.
         """
-        drawn = {kind: cycle(rng.permutation(texts)) for kind, texts in PHRASES_OF.items()}
+        drawn = {kind: cycle(rng.permutation(texts)) for kind, texts in PHRASES_BY_KIND.items()}
         said = [f"{self.labels[category]} {next(drawn[kind])}" for kind, category in claims]
         return f"{', '.join(said)}." if said else ""
 
-    def claims(self, words: str) -> tuple[dict[tuple[Kind, int], str], list[str]]:
+    def claims(self, words: str) -> tuple[dict[tuple[StatementKind, int], str], list[str]]:
         """Read the claims in a line's words.
 
         Returns
@@ -263,31 +275,33 @@ class Codec:
         Each (kind, category) that is claimed, in order, with the phrase it is put in; and the
         pieces that claim nothing, or nothing that was not claimed before.
         """
-        found: dict[tuple[Kind, int], str] = {}
+        found: dict[tuple[StatementKind, int], str] = {}
         unread: list[str] = []
         for piece in words.strip().rstrip(".").split(","):
             text = " ".join(piece.casefold().split())
-            phrase = next((phrase for phrase in PHRASES if text.endswith(f" {phrase}")), None)
+            phrase = next(
+                (phrase for phrase in KIND_BY_PHRASE if text.endswith(f" {phrase}")), None
+            )
             category = self._position.get(text.removesuffix(f" {phrase}"))
-            if phrase and category is not None and (PHRASES[phrase], category) not in found:
-                found[PHRASES[phrase], category] = phrase
+            if phrase and category is not None and (KIND_BY_PHRASE[phrase], category) not in found:
+                found[KIND_BY_PHRASE[phrase], category] = phrase
             elif text:
                 unread.append(piece.strip())
         return found, unread
 
     def grammar(self) -> str:
         """Every line this codec writes, as a grammar for constrained decoding."""
-        return line_grammar(self.labels, tuple(PHRASES), max_entries=self.top)
+        return line_grammar(self.labels, tuple(KIND_BY_PHRASE), max_entries=self.top)
 
     def words_grammar(self) -> str:
         """Any claims: what may follow the colon of a line."""
-        return words_grammar(self.labels, tuple(PHRASES))
+        return words_grammar(self.labels, tuple(KIND_BY_PHRASE))
 
-    def claims_grammar(self, claims: Iterable[tuple[Kind, int]]) -> str:
+    def claims_grammar(self, claims: Iterable[tuple[StatementKind, int]]) -> str:
         """Give the grammar of some or all of these (kind, category) claims, in this order."""
         return claims_grammar(
             [
-                [f"{self.labels[category]} {phrase}" for phrase in PHRASES_OF[kind]]
+                [f"{self.labels[category]} {phrase}" for phrase in PHRASES_BY_KIND[kind]]
                 for kind, category in claims
             ]
         )
@@ -319,7 +333,7 @@ class Codec:
     def _row(self, history: History, line: _Line) -> dict[str, str | tuple[str, ...]]:
         mix = self.mix(line.counts / line.counts.sum()) if line.counts.any() else "nothing"
         when = f"To {_day(line.end)}"
-        if history.length.unit != "events":
+        if history.period_length.unit != "events":
             when = f"{_day(line.start)} t{when[1:]}"
         return {"when": when, "titles": line.titles, "mix": mix}
 
@@ -332,11 +346,11 @@ class Codec:
         )
 
     def _render(self, history: History, **variables: Any) -> str:
-        following = f"Next {history.length.n} {self.noun}"
-        if history.length.unit != "events":
-            following = f"Next {history.length}, from {_day(history.cutoff)}"
+        following = f"Next {history.period_length.n} {self.noun}"
+        if history.period_length.unit != "events":
+            following = f"Next {history.period_length}, from {_day(history.cutoff)}"
         about = {"person": self.person, "noun": self.noun, "next": following}
-        return template(self.template).render(**about, **variables)
+        return load_template(self.template).render(**about, **variables)
 
 
 def _lines(history: History) -> list[_Line]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from llmrec.language.pretrained import ENCODER, load_encoder
+from llmrec.language.pretrained import DEFAULT_ENCODER, load_encoder
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-TEXTS_AT_ONCE = 64
+TEXTS_PER_BATCH = 64
 
 
 class TextEncoder:
@@ -35,7 +35,7 @@ class TextEncoder:
         self.name, self.model, self.tokenizer = name, model, tokenizer
 
     @classmethod
-    def load(cls, name: str = ENCODER, *, device: str = "auto") -> TextEncoder:
+    def load(cls, name: str = DEFAULT_ENCODER, *, device: str = "auto") -> TextEncoder:
         """Load by name: ``all-minilm-l6-v2`` (embedded), a local folder, or a hub id.
 
         Raises
@@ -56,8 +56,8 @@ class TextEncoder:
         found = np.empty((len(rows), self.model.config.hidden_size))
         for length in np.unique(lengths):
             (same,) = np.nonzero(lengths == length)
-            for start in range(0, len(same), TEXTS_AT_ONCE):
-                part = same[start : start + TEXTS_AT_ONCE]
+            for start in range(0, len(same), TEXTS_PER_BATCH):
+                part = same[start : start + TEXTS_PER_BATCH]
                 ids = torch.tensor([rows[i] for i in part], device=self.model.device)
                 with torch.inference_mode():
                     states = self.model(input_ids=ids).last_hidden_state.mean(dim=1)

@@ -17,7 +17,7 @@ import numpy as np
 from llmrec.types import FloatArray, IntArray
 
 OTHER = "other"
-MAX_LINE = 4_000  # characters; a longer text is no forecast line
+MAX_LINE_LENGTH = 4_000  # characters; a longer text is no forecast line
 _UNSAFE = re.compile(r"[^\w &'/()\-+.]|_")
 _ENTRY = re.compile(r"^(.+?)\s*\b([0-9]{1,3})\s?%$")
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmrec.language.tokenization import Position, singly
+from llmrec.language.tokenization import Position, token_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from llmrec.language.heads import TitleMemory
+    from llmrec.language.heads import TitleEmbeddings
 
 
-class Session:
+class DecoderState:
     """Rows of tokens inside a model: feeds it blocks of new tokens, gives the logits after each.
 
     The tokens of a block are on the right and what is left of shorter ones is masked, so a row may
@@ -45,7 +45,7 @@ class Session:
         self,
         model: PreTrainedModel,
         prompts: Sequence[list[Position]],
-        memory: TitleMemory | None = None,
+        memory: TitleEmbeddings | None = None,
         *,
         keep_cache: bool = True,
     ) -> None:
@@ -53,15 +53,15 @@ class Session:
         self._keep_cache, self._cache = keep_cache, None
         self._encoded: Any = None
         if model.config.is_encoder_decoder:
-            embedded, self._mask = embed(model, prompts, memory)
+            embedded, self._mask = embed_positions(model, prompts, memory)
             self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
-            start = singly([model.config.decoder_start_token_id])
+            start = token_positions([model.config.decoder_start_token_id])
             self.first_block: list[list[Position]] = [start] * len(prompts)
         else:
             self.first_block = list(prompts)
             self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=model.device)
 
-    def width(self, block: Sequence[list[Position]]) -> int:
+    def max_block(self, block: Sequence[list[Position]]) -> int:
         """Give the most tokens that a row may be fed at once when these are waiting.
 
         With an encoder the rows of a block must be equally long: relative positions are counted by
@@ -69,7 +69,7 @@ class Session:
         """
         return (max if self._encoded is None else min)(map(len, block))
 
-    def feed(self, block: Sequence[list[Position]]) -> torch.Tensor:
+    def next_logits(self, block: Sequence[list[Position]]) -> torch.Tensor:
         """Give each row its new tokens and return the (n_rows, vocab) logits after them."""
         embedded, seen = self._inputs(block)
         if self._encoded is not None:
@@ -91,14 +91,14 @@ class Session:
         if self._encoded is not None:
             seen |= {"encoder_hidden_states": self._encoded.last_hidden_state}
             seen |= {"encoder_attention_mask": self._mask}
-        output = lower_layers(self._model, depth)(inputs_embeds=embedded, **seen)
+        output = truncated_decoder(self._model, depth)(inputs_embeds=embedded, **seen)
         self._cache = output.past_key_values
         states: torch.Tensor = output.last_hidden_state[:, -1]
         return states
 
     def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
         """Embed a block; say what was seen before it."""
-        embedded, mask = embed(self._model, block, self._memory)
+        embedded, mask = embed_positions(self._model, block, self._memory)
         seen: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
         if self._encoded is None:
             self._mask = torch.cat([self._mask, mask], dim=1)
@@ -106,7 +106,7 @@ class Session:
             seen |= {"attention_mask": self._mask, "position_ids": positions}
         return embedded, seen
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def select_rows(self, rows: Sequence[int]) -> None:
         """Forget all rows but these."""
         index = torch.tensor(rows, device=self._model.device)
         self._mask = self._mask[index]
@@ -116,7 +116,7 @@ class Session:
             self._cache.batch_select_indices(index)
 
 
-def lower_layers(model: PreTrainedModel, depth: int | None) -> Any:
+def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
     """Give a decoder's first layers with its last norm, as a module that shares their parameters.
 
     Nothing in the model is changed, so others may go on using it. Without a depth it is the whole
@@ -139,10 +139,10 @@ def lower_layers(model: PreTrainedModel, depth: int | None) -> Any:
     return shallow
 
 
-def embed(
+def embed_positions(
     model: PreTrainedModel,
     rows: Sequence[list[Position]],
-    memory: TitleMemory | None = None,
+    memory: TitleEmbeddings | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
 

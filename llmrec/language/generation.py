@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from llmrec.language.forward import Session
-from llmrec.language.tokenization import Position, singly
+from llmrec.language.forward import DecoderState
+from llmrec.language.tokenization import Position, token_positions
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Line:
+class LineState:
     """One line while it is written.
 
     Attributes
@@ -52,14 +52,14 @@ class Line:
         """Whether nothing more will be written."""
         return self.finished or len(self.tokens) >= self.room
 
-    def force(self) -> list[int]:
+    def append_forced(self) -> list[int]:
         """Write and return the tokens that the grammar leaves no choice about."""
         forced = [] if self.matcher is None else self.matcher.compute_ff_tokens()
         self.n_forced += len(forced)
         self._append(forced)
         return forced
 
-    def write(self, logits: npt.NDArray[np.float32]) -> list[int]:
+    def append_next(self, logits: npt.NDArray[np.float32]) -> list[int]:
         """Choose the next token by (vocab,) logits; return it and those that it forces."""
         if self.matcher is not None:
             bits = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8)
@@ -67,7 +67,7 @@ class Line:
             logits = np.where(allowed, logits, -np.inf)
         token = self._choose(logits)
         self._append([token])
-        return [token, *self.force()]
+        return [token, *self.append_forced()]
 
     def _append(self, tokens: list[int]) -> None:
         self.tokens += tokens
@@ -95,31 +95,33 @@ class Line:
         return int(np.searchsorted(weights, self.generator.random() * weights[-1], side="right"))
 
 
-def write_lines(session: Session, lines: Sequence[Line]) -> None:
+def generate_lines(session: DecoderState, lines: Sequence[LineState]) -> None:
     """Write all lines to their end, each after its prompt in a new session, in one batch.
 
     Forced tokens go into the model together with the sampled one before them; a line that has ended
     leaves the batch.
     """
     pending = [
-        [*start, *singly(line.force())]
+        [*start, *token_positions(line.append_forced())]
         for start, line in zip(session.first_block, lines, strict=True)
     ]
     running = list(range(len(lines)))
     while still := [at for at, row in enumerate(running) if not lines[row].ended]:
         if len(still) < len(running):
-            session.keep(still)
+            session.select_rows(still)
             running = [running[at] for at in still]
-        width = session.width([pending[row] for row in running])
-        logits = session.feed([pending[row][:width] for row in running]).float().cpu().numpy()
+        width = session.max_block([pending[row] for row in running])
+        logits = (
+            session.next_logits([pending[row][:width] for row in running]).float().cpu().numpy()
+        )
         for row, after in zip(running, logits, strict=True):
-            pending[row] = pending[row][width:] or singly(lines[row].write(after))
+            pending[row] = pending[row][width:] or token_positions(lines[row].append_next(after))
 
 
-def continuation_logprobs(session: Session, rows: Sequence[list[int]]) -> FloatArray:
+def continuation_logprobs(session: DecoderState, rows: Sequence[list[int]]) -> FloatArray:
     """(n,) log-probability of rows of tokens after the one prompt of a session."""
-    logits = session.feed(session.first_block).expand(len(rows), -1)
-    session.keep([0] * len(rows))
+    logits = session.next_logits(session.first_block).expand(len(rows), -1)
+    session.select_rows([0] * len(rows))
     found, running = np.zeros(len(rows)), list(range(len(rows)))
     for step in range(max(map(len, rows))):
         tokens = [rows[row][step] for row in running]
@@ -129,13 +131,13 @@ def continuation_logprobs(session: Session, rows: Sequence[list[int]]) -> FloatA
         still = [at for at, row in enumerate(running) if len(rows[row]) > step + 1]
         if not still:
             break
-        session.keep(still)
+        session.select_rows(still)
         running = [running[at] for at in still]
-        logits = session.feed([singly([tokens[at]]) for at in still])
+        logits = session.next_logits([token_positions([tokens[at]]) for at in still])
     return found
 
 
-WRITE_TOKENS = 8_192
+GENERATION_BATCH_TOKENS = 8_192
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from llmrec.forecast import Kind
+from llmrec.forecast import StatementKind
 
 
 def line_grammar(
@@ -126,7 +126,7 @@ def _check_bound(name: str, bound: int) -> None:
 
 # Whatever the name before it, singular or plural, a phrase reads well. None is the end of another
 # one: so the words of a claim divide into label and phrase in one way only.
-PHRASES_OF: dict[Kind, tuple[str, ...]] = {
+PHRASES_BY_KIND: dict[StatementKind, tuple[str, ...]] = {
     "rising": (
         "is rising",
         "on the way up",
@@ -166,4 +166,6 @@ PHRASES_OF: dict[Kind, tuple[str, ...]] = {
         "should come back",
     ),
 }
-PHRASES: dict[str, Kind] = {text: kind for kind, texts in PHRASES_OF.items() for text in texts}
+KIND_BY_PHRASE: dict[str, StatementKind] = {
+    text: kind for kind, texts in PHRASES_BY_KIND.items() for text in texts
+}

@@ -14,13 +14,13 @@ from safetensors.torch import save
 from scipy import sparse
 from torch import Tensor, nn
 
-from llmrec.data.files import write_bytes
+from llmrec.data.files import atomic_write_bytes
 from llmrec.errors import ModelLoadError
 from llmrec.language.tokenization import Position
 from llmrec.types import FloatArray, IntArray
 
 
-class NameReadout:
+class Verbalizer:
     """A fixed (n_categories, n_tokens) matrix that averages the logits of each label's tokens.
 
     Nothing is trained, so it works for any number of categories, unseen ones included.
@@ -74,11 +74,11 @@ class NameReadout:
         return np.ascontiguousarray((self._mean @ logits.T).T, dtype=np.float64)
 
 
-READOUT_FILE = "readout.safetensors"
+CATEGORY_HEAD_FILE = "readout.safetensors"
 M = TypeVar("M", bound=nn.Module)
 
 
-class Readout(nn.Module):
+class CategoryHead(nn.Module):
     """z_c = n_c . up(down(h)), with h the hidden state divided by its root mean square.
 
     n_c is the mean embedding of the tokens of category c's name, of length 1: there is no parameter
@@ -104,7 +104,7 @@ class Readout(nn.Module):
 
     def forward(self, states: Tensor, names: Tensor) -> Tensor:
         """(n, n_categories) scores of (n, d) states, from (n_categories, d) names."""
-        scores: Tensor = self.up(self.down(scaled(states))) @ names.T
+        scores: Tensor = self.up(self.down(rms_normalize(states))) @ names.T
         return scores
 
     def save(self, folder: Path) -> None:
@@ -112,10 +112,10 @@ class Readout(nn.Module):
         content = {"down": self.down.weight, "up": self.up.weight}
         tensors = {name: value.detach().float().contiguous() for name, value in content.items()}
         about = {} if self.depth is None else {"depth": str(self.depth)}
-        write_bytes(folder / READOUT_FILE, save(tensors, about))
+        atomic_write_bytes(folder / CATEGORY_HEAD_FILE, save(tensors, about))
 
     @classmethod
-    def load(cls, folder: Path, width: int) -> Readout:
+    def load(cls, folder: Path, width: int) -> CategoryHead:
         """Read what `save` wrote.
 
         Raises
@@ -124,7 +124,7 @@ class Readout(nn.Module):
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
 
-        def made(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Readout:
+        def made(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> CategoryHead:
             depth = about.get("depth")
             if depth is not None and int(depth) < 1:
                 raise ValueError(f"its depth is {depth}")
@@ -132,7 +132,7 @@ class Readout(nn.Module):
             found.load_state_dict({f"{name}.weight": v.float() for name, v in tensors.items()})
             return found
 
-        return load_module(folder / READOUT_FILE, "readout", made)
+        return load_module(folder / CATEGORY_HEAD_FILE, "readout", made)
 
 
 def load_module(
@@ -157,13 +157,13 @@ def load_module(
     return found
 
 
-def scaled(states: Tensor) -> Tensor:
+def rms_normalize(states: Tensor) -> Tensor:
     """Divide (n, d) states by their root mean square, in float32."""
     states = states.float()
     return states / states.pow(2).mean(dim=-1, keepdim=True).add(1e-6).sqrt()
 
 
-def name_embeddings(readout: NameReadout, table: Tensor) -> Tensor:
+def label_embeddings(readout: Verbalizer, table: Tensor) -> Tensor:
     """(n_categories, d) mean embeddings of the labels' tokens, each of length 1, in float32."""
     rows = table.detach()[torch.from_numpy(readout.token_ids).to(table.device)].float()
     names: Tensor = torch.from_numpy(readout.matrix).float().to(table.device) @ rows
@@ -171,10 +171,10 @@ def name_embeddings(readout: NameReadout, table: Tensor) -> Tensor:
     return normed
 
 
-TITLES_FILE = "titles.safetensors"
+TITLE_EMBEDDINGS_FILE = "titles.safetensors"
 
 
-class TitleMemory(nn.Module):
+class TitleEmbeddings(nn.Module):
     """A vector v_i for each title i, beside the words that any title is read by.
 
     A bag of n parts that holds title i is embedded with U v_i / sqrt(n) added, and what is taken
@@ -185,7 +185,7 @@ class TitleMemory(nn.Module):
     Parameters
     ----------
     keys
-        (n_titles,) from `title_keys`: titles are known by their hash, no text is kept.
+        (n_titles,) from `title_hashes`: titles are known by their hash, no text is kept.
     width, rank
         Sizes of an embedding and of a title's vector.
     dropout
@@ -212,7 +212,7 @@ class TitleMemory(nn.Module):
         rows, places, shares = [], [], []
         for place, position in enumerate(positions):
             if len(position) > 1:  # one token of running text is no title
-                known = [row for part in position if (row := self.row(part)) >= 0]
+                known = [row for part in position if (row := self.row_of(part)) >= 0]
                 rows += known
                 places += [place] * len(known)
                 shares += [len(position) ** -0.5] * len(known)
@@ -227,13 +227,13 @@ class TitleMemory(nn.Module):
 
     def scores(self, states: Tensor) -> Tensor:
         """(n, n_titles) log-weights, not normalised, of what is taken after (n, width) states."""
-        found: Tensor = self.asked(scaled(states)) @ self.vectors.weight.T + self.common
+        found: Tensor = self.asked(rms_normalize(states)) @ self.vectors.weight.T + self.common
         return found
 
-    def row(self, part: tuple[int, ...]) -> int:
+    def row_of(self, part: tuple[int, ...]) -> int:
         """Give the number of the title that has these tokens in a bag; -1 if none has."""
         if part not in self._row_of_part:
-            self._row_of_part[part] = self._row_of_key.get(title_key(part), -1)
+            self._row_of_part[part] = self._row_of_key.get(title_hash(part), -1)
         return self._row_of_part[part]
 
     def save(self, folder: Path) -> None:
@@ -241,10 +241,10 @@ class TitleMemory(nn.Module):
         values = {name: value.detach().float() for name, value in self.named_parameters()}
         tensors = {"keys": self.keys} | values
         content = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_bytes(folder / TITLES_FILE, save(content))
+        atomic_write_bytes(folder / TITLE_EMBEDDINGS_FILE, save(content))
 
     @classmethod
-    def load(cls, folder: Path, width: int) -> TitleMemory:
+    def load(cls, folder: Path, width: int) -> TitleEmbeddings:
         """Read what `save` wrote.
 
         Raises
@@ -253,22 +253,22 @@ class TitleMemory(nn.Module):
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
 
-        def made(tensors: dict[str, Tensor], about: Mapping[str, str]) -> TitleMemory:
+        def made(tensors: dict[str, Tensor], about: Mapping[str, str]) -> TitleEmbeddings:
             keys, (_, rank) = tensors.pop("keys"), tensors["vectors.weight"].shape
             found = cls(keys.numpy(), width, rank)
             found.load_state_dict(tensors)
             return found
 
-        return load_module(folder / TITLES_FILE, "memory", made)
+        return load_module(folder / TITLE_EMBEDDINGS_FILE, "memory", made)
 
 
-def title_key(tokens: Sequence[int]) -> int:
+def title_hash(tokens: Sequence[int]) -> int:
     """Hash the tokens of a title as it stands in a bag."""
     content = np.asarray(tokens, dtype="<i4").tobytes()
     digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
-def title_keys(rows: Sequence[Sequence[int]]) -> IntArray:
-    """(n,) `title_key` of each row of tokens."""
-    return np.array([title_key(row) for row in rows], dtype=np.int64)
+def title_hashes(rows: Sequence[Sequence[int]]) -> IntArray:
+    """(n,) `title_hash` of each row of tokens."""
+    return np.array([title_hash(row) for row in rows], dtype=np.int64)

@@ -18,27 +18,27 @@ try:
 except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
-from llmrec.language.adapters import AdapterAbout
-from llmrec.language.forward import Session
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.language.forward import DecoderState
 from llmrec.language.generation import (
-    WRITE_TOKENS,
+    GENERATION_BATCH_TOKENS,
     Generation,
-    Line,
+    LineState,
     _batches,
     _generator,
     continuation_logprobs,
-    write_lines,
+    generate_lines,
 )
 from llmrec.language.heads import (
-    READOUT_FILE,
-    TITLES_FILE,
-    NameReadout,
-    Readout,
-    TitleMemory,
-    name_embeddings,
+    CATEGORY_HEAD_FILE,
+    TITLE_EMBEDDINGS_FILE,
+    CategoryHead,
+    TitleEmbeddings,
+    Verbalizer,
+    label_embeddings,
 )
-from llmrec.language.pretrained import EMBEDDED, Precision, Quantization, load_checkpoint
-from llmrec.language.tokenization import PlainText, Position, singly
+from llmrec.language.pretrained import DEFAULT_MODEL, Precision, Quantization, load_pretrained
+from llmrec.language.tokenization import PlainTokenizer, Position, token_positions
 from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 # Tokens in one batch. On a CPU larger ones read more slowly, since activations leave the cache, but
 # when writing each pass over the weights serves all lines of a batch.
-READ_TOKENS = 2_048
-KEPT = 256  # prompts, the newest, of which what was foretold is not read again
+SCORING_BATCH_TOKENS = 2_048
+CACHED_PROMPTS = 256  # prompts, the newest, of which what was foretold is not read again
 
 
 class LanguageModel:
@@ -65,7 +65,7 @@ class LanguageModel:
         From transformers, in evaluation mode; see `load`.
     adapter
         Folder of the adapter inside the model, if there is one.
-    readout, memory
+    category_head, title_embeddings
         The adapter's own way from hidden states to scores, and what it knows of titles, if it has
         them.
     """
@@ -76,16 +76,16 @@ class LanguageModel:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         adapter: str = "",
-        readout: Readout | None = None,
-        memory: TitleMemory | None = None,
+        category_head: CategoryHead | None = None,
+        title_embeddings: TitleEmbeddings | None = None,
     ) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
-        self.readout, self.memory = readout, memory
+        self.category_head, self.title_embeddings = category_head, title_embeddings
         self._newest: dict[str, torch.Tensor] = {}
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        self._plain = PlainText(
+        self._plain = PlainTokenizer(
             tokenizer,
             n_vocab=model.get_output_embeddings().out_features,
             end_ids=frozenset({*ends, tokenizer.eos_token_id} - {None}),
@@ -95,7 +95,7 @@ class LanguageModel:
     @classmethod
     def load(
         cls,
-        name: str = EMBEDDED,
+        name: str = DEFAULT_MODEL,
         *,
         adapter: Path | None = None,
         device: str = "auto",
@@ -120,20 +120,20 @@ class LanguageModel:
         Raises
         ------
         ModelLoadError, MissingExtraError
-            See `load_checkpoint`.
+            See `load_pretrained`.
         """
-        model, tokenizer = load_checkpoint(
+        model, tokenizer = load_pretrained(
             name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
         )
         folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has one
         width, readout, memory = model.get_input_embeddings().weight.shape[1], None, None
-        if (folder / READOUT_FILE).exists():
-            readout = Readout.load(folder, width)
-        if (folder / TITLES_FILE).exists():
-            memory = TitleMemory.load(folder, width).to(model.device)
+        if (folder / CATEGORY_HEAD_FILE).exists():
+            readout = CategoryHead.load(folder, width)
+        if (folder / TITLE_EMBEDDINGS_FILE).exists():
+            memory = TitleEmbeddings.load(folder, width).to(model.device)
         loaded = cls(name, model, tokenizer, str(adapter or ""), readout, memory)
-        if adapter is not None and (about := AdapterAbout.find(adapter)):
-            about.check(loaded.base_fingerprint, about.labels, about.prompt)
+        if adapter is not None and (about := AdapterMetadata.load_if_present(adapter)):
+            about.require_compatible(loaded.base_fingerprint, about.labels, about.prompt)
         return loaded
 
     @cached_property
@@ -197,8 +197,12 @@ class LanguageModel:
         """Turn prompts into positions, each the token ids that share it (see `bag`)."""
         return self._plain.prompts(texts)
 
-    def slot_logits(
-        self, prompts: Sequence[str], token_ids: IntArray, *, batch_tokens: int = READ_TOKENS
+    def final_logits(
+        self,
+        prompts: Sequence[str],
+        token_ids: IntArray,
+        *,
+        batch_tokens: int = SCORING_BATCH_TOKENS,
     ) -> FloatArray:
         """Read the logits of the token that would follow each prompt, in one forward pass.
 
@@ -225,21 +229,21 @@ class LanguageModel:
         """
         columns = torch.as_tensor(token_ids, device=self.model.device)
 
-        def logits(session: Session) -> torch.Tensor:
-            return session.feed(session.first_block)[:, columns]
+        def logits(session: DecoderState) -> torch.Tensor:
+            return session.next_logits(session.first_block)[:, columns]
 
         found = self._at_slots(prompts, len(token_ids), logits, batch_tokens)
         return np.asarray(found.numpy(), dtype=np.float64)
 
-    def slot_states(
-        self, prompts: Sequence[str], depth: int | None, *, batch_tokens: int = READ_TOKENS
+    def final_states(
+        self, prompts: Sequence[str], depth: int | None, *, batch_tokens: int = SCORING_BATCH_TOKENS
     ) -> torch.Tensor:
         """(n_prompts, d) hidden states after ``depth`` layers (None: all), float32, on the CPU.
 
         They are those at the slots that `slot_logits` reads.
         """
 
-        def states(session: Session) -> torch.Tensor:
+        def states(session: DecoderState) -> torch.Tensor:
             return session.states(session.first_block, depth)
 
         width = self.model.get_input_embeddings().weight.shape[1]
@@ -249,7 +253,7 @@ class LanguageModel:
         self,
         prompts: Sequence[str],
         width: int,
-        ask: Callable[[Session], torch.Tensor],
+        ask: Callable[[DecoderState], torch.Tensor],
         batch_tokens: int,
     ) -> torch.Tensor:
         """(n_prompts, width) float32 of what is asked of a session at its prompts' slots."""
@@ -261,7 +265,7 @@ class LanguageModel:
                 found[batch] = ask(session).float().cpu()
         return found
 
-    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
+    def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
         """Score categories at the read slot: (n_prompts, n_categories).
 
         The scores are the mean logits of the names' tokens, or what a fine-tuned adapter's own
@@ -272,29 +276,30 @@ class LanguageModel:
         ValueError
             If a prompt is empty or longer than the model's context.
         """
-        if self.readout is None:
-            return readout.scores(self.slot_logits(prompts, readout.token_ids))
-        names = name_embeddings(readout, self.model.get_input_embeddings().weight)
+        if self.category_head is None:
+            return readout.scores(self.final_logits(prompts, readout.token_ids))
+        names = label_embeddings(readout, self.model.get_input_embeddings().weight)
         with torch.inference_mode():
-            states = self.slot_states(prompts, self.readout.depth)
-            scores = self.readout(states, names.cpu())
+            states = self.final_states(prompts, self.category_head.depth)
+            scores = self.category_head(states, names.cpu())
         return np.asarray(scores.numpy(), dtype=np.float64)
 
-    def foretell(self, prompts: Sequence[str]) -> FloatArray:
+    def title_probabilities(self, prompts: Sequence[str]) -> FloatArray:
         """(n_prompts, n_titles) probabilities of the titles of its memory to be taken next.
 
-        The `KEPT` newest prompts are not read again: a list follows its forecast, from one reading.
+        The `CACHED_PROMPTS` newest prompts are not read again: a list follows its forecast, from
+        one reading.
 
         Raises
         ------
         ValueError
             If there is no memory, or a prompt is empty or longer than the model's context.
         """
-        if self.memory is None or self.readout is None:
+        if self.title_embeddings is None or self.category_head is None:
             raise ValueError(f"{self.name} has no memory of titles")
         with torch.inference_mode():
-            states = self._read_once(prompts, self.readout.depth)
-            scores = self.memory.scores(states.to(self.memory.common.device))
+            states = self._read_once(prompts, self.category_head.depth)
+            scores = self.title_embeddings.scores(states.to(self.title_embeddings.common.device))
             found = torch.softmax(scores.double(), dim=1)
         return np.asarray(found.cpu().numpy())
 
@@ -305,9 +310,9 @@ class LanguageModel:
         """
         known = self._newest
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        read = self.slot_states(new, depth)
+        read = self.final_states(new, depth)
         known = known | {prompt: row.clone() for prompt, row in zip(new, read, strict=True)}
-        self._newest = dict([*known.items()][-KEPT:])
+        self._newest = dict([*known.items()][-CACHED_PROMPTS:])
         return torch.stack([known[prompt] for prompt in prompts]) if prompts else read
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
@@ -336,7 +341,7 @@ class LanguageModel:
                 raise ValueError(f"continuation {text!r} has {len(row)} tokens, not 1..{room}")
         found = np.empty(len(rows))
         with torch.inference_mode():
-            for batch in _batches([singly(row) for row in rows], WRITE_TOKENS):
+            for batch in _batches([token_positions(row) for row in rows], GENERATION_BATCH_TOKENS):
                 session = self._session([start])
                 found[batch] = continuation_logprobs(session, [rows[i] for i in batch])
         return found
@@ -382,14 +387,14 @@ class LanguageModel:
             room = self.context - (0 if self.is_encoder_decoder else len(row))
             room = room if matcher else min(room, max_new_tokens)
             generator = _generator(seed, prompt)
-            lines.append(Line(self._plain.ends, room, temperature, generator, matcher))
+            lines.append(LineState(self._plain.ends, room, temperature, generator, matcher))
         with torch.inference_mode():
-            for batch in _batches(rows, WRITE_TOKENS):
-                write_lines(self._session([rows[i] for i in batch]), [lines[i] for i in batch])
+            for batch in _batches(rows, GENERATION_BATCH_TOKENS):
+                generate_lines(self._session([rows[i] for i in batch]), [lines[i] for i in batch])
         return [self._generation(line) for line in lines]
 
-    def _session(self, rows: Sequence[list[Position]], *, keep_cache: bool = True) -> Session:
-        return Session(self.model, rows, self.memory, keep_cache=keep_cache)
+    def _session(self, rows: Sequence[list[Position]], *, keep_cache: bool = True) -> DecoderState:
+        return DecoderState(self.model, rows, self.title_embeddings, keep_cache=keep_cache)
 
     def _prompt_ids(self, prompts: Sequence[str]) -> list[list[Position]]:
         rows = self._plain.prompts(prompts)
@@ -403,6 +408,6 @@ class LanguageModel:
                 )
         return rows
 
-    def _generation(self, line: Line) -> Generation:
+    def _generation(self, line: LineState) -> Generation:
         text = self._plain.line(line.tokens)
         return Generation(text, len(line.tokens), line.n_forced, line.finished)

@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 # peft imports bitsandbytes, which on some processors tells of a kernel that nobody here needs.
 getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
-EMBEDDED = "smollm2-135m"
-ENCODER = "all-minilm-l6-v2"
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_ENCODER = "all-minilm-l6-v2"
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["4bit", "8bit"]
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
-def load_checkpoint(
+def load_pretrained(
     name: str,
     *,
     adapter: Path | None,
@@ -101,12 +101,12 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == ENCODER:
+    if name == DEFAULT_ENCODER:
         source = str(embedded.cached_folder(name, embedded.encoder_archive(name), _unzip_encoder))
     else:
         folder = Path(name).expanduser()
         source = str(folder) if folder.is_dir() else name
-    with _explained(f"encoder {name!r}", f"give {ENCODER}, a complete folder or a hub id"):
+    with _explained(f"encoder {name!r}", f"give {DEFAULT_ENCODER}, a complete folder or a hub id"):
         config = AutoConfig.from_pretrained(source)
         if config.is_encoder_decoder or getattr(config, "is_decoder", False):
             raise ValueError(f"its kind is {config.model_type!r}, which is no encoder")
@@ -124,13 +124,13 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
 
 def _unzip_encoder(folder: Path) -> None:
     """Write the files of the embedded encoder that transformers reads."""
-    with ZipFile(embedded.encoder_archive(ENCODER)) as archive:
+    with ZipFile(embedded.encoder_archive(DEFAULT_ENCODER)) as archive:
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             (folder / name).write_bytes(archive.read(name))
 
 
 def _source(name: str) -> str:
-    if name == EMBEDDED:
+    if name == DEFAULT_MODEL:
         return str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
     folder = Path(name).expanduser()
     return str(folder) if folder.is_dir() else name
@@ -138,7 +138,7 @@ def _source(name: str) -> str:
 
 def _convert_gguf(folder: Path) -> None:
     """Write the embedded GGUF file's model and tokenizer into a folder that loads in seconds."""
-    gguf = embedded.gguf_file(EMBEDDED)
+    gguf = embedded.gguf_file(DEFAULT_MODEL)
     with _explained(f"embedded model {gguf}", "install its distribution again"):
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -274,7 +274,7 @@ def add_lora(
         ) from cause
 
 
-def add_lora_above(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
+def add_lora_to_layers(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
     """Put LoRA into more layers of an adapted model, of another rank and scaled as it is there.
 
     ``layers`` are none that have it already. Like peft's own, new matrices are float32 whatever the

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-BAG, PART, END_OF_BAG = "\x02", "\x1f", "\x03"
-_BAGS = re.compile(f"{BAG}([^{END_OF_BAG}]*){END_OF_BAG}")
+POOL_START, POOL_SEPARATOR, POOL_END = "\x02", "\x1f", "\x03"
+_BAGS = re.compile(f"{POOL_START}([^{POOL_END}]*){POOL_END}")
 Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
 
 
-def bag(parts: Sequence[str]) -> str:
+def pooled_position(parts: Sequence[str]) -> str:
     """Mark texts as the parts of one position."""
-    return f"{BAG}{PART.join(parts)}{END_OF_BAG}"
+    return f"{POOL_START}{POOL_SEPARATOR.join(parts)}{POOL_END}"
 
 
-def singly(tokens: Sequence[int]) -> list[Position]:
+def token_positions(tokens: Sequence[int]) -> list[Position]:
     """Give each token a position of its own."""
     return [((token,),) for token in tokens]
 
 
-class PlainText:
+class PlainTokenizer:
     """A tokenizer for text that comes from data.
 
     Parameters
@@ -79,18 +79,18 @@ class PlainText:
         ValueError
             If a part of a bag holds no token.
         """
-        frame = singly(self._frame)
+        frame = token_positions(self._frame)
         before, after = ([], frame) if self._encoder else (frame, [])
         split = [_BAGS.split(text) for text in texts]  # text, bag, text, bag, ..., text
-        pieces = [piece.split(PART) for row in split for piece in row]
+        pieces = [piece.split(POOL_SEPARATOR) for row in split for piece in row]
         encoded = iter(self.encode([part for piece in pieces for part in piece]))
         found = []
         for row in split:
             positions = list(before)
             for place, piece in enumerate(row):
-                parts = [tuple(next(encoded)) for _ in piece.split(PART)]
+                parts = [tuple(next(encoded)) for _ in piece.split(POOL_SEPARATOR)]
                 if place % 2 == 0:
-                    positions += singly([token for part in parts for token in part])
+                    positions += token_positions([token for part in parts for token in part])
                 elif all(parts):
                     positions.append(tuple(parts))
                 else:

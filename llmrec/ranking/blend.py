@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from llmrec.data.periods import History, Window
 from llmrec.forecast import ItemScorer
-from llmrec.types import BoolArray, FloatArray, Repeat
+from llmrec.types import BoolArray, FloatArray, RepeatPolicy
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Blend:
         """What explanations call each scorer: its ``name``, or else its class."""
         return tuple(getattr(scorer, "name", type(scorer).__name__) for scorer in self.scorers)
 
-    def parts(self, histories: Sequence[History]) -> FloatArray:
+    def weighted_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_scorers, n_users, n_items) each scorer's weighted log-probabilities.
 
         Raises
@@ -66,17 +66,19 @@ class Blend:
             np.multiply(_checked_scores(scorer, name, histories), weight, out=part)
         return parts
 
-    def asked(self, histories: Sequence[History]) -> Blend:
+    def precompute(self, histories: Sequence[History]) -> Blend:
         """Give the same blend for these histories only: it does not ask its scorers again."""
-        return Blend([Asked.of(scorer, histories) for scorer in self.scorers], self.weights)
+        return Blend(
+            [PrecomputedScorer.of(scorer, histories) for scorer in self.scorers], self.weights
+        )
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""
-        return np.asarray(self.parts(histories).sum(axis=0), dtype=np.float64)
+        return np.asarray(self.weighted_scores(histories).sum(axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PrecomputedScorer:
     """A scorer's scores of some histories, asked for once and looked up from then on.
 
     Parameters
@@ -91,7 +93,9 @@ class Asked:
     rows: Mapping[tuple[int, int, np.datetime64], FloatArray]
 
     @classmethod
-    def of(cls, scorer: ItemScorer, histories: Sequence[History], name: str = "") -> Asked:
+    def of(
+        cls, scorer: ItemScorer, histories: Sequence[History], name: str = ""
+    ) -> PrecomputedScorer:
         """Ask a scorer about all of them; ``name`` is another one than its own.
 
         Raises
@@ -117,8 +121,8 @@ def fit_blend(
     windows: Sequence[Window],
     *,
     l2: float = 1e-3,
-    repeat: Repeat = "allow",
-    contested: int = 0,
+    repeat: RepeatPolicy = "allow",
+    top_n: int = 0,
 ) -> Blend:
     """Find the weights that make the windows' target items most likely.
 
@@ -134,7 +138,7 @@ def fit_blend(
         > 0 pulls the weights to 0, and makes them unique where two scorers agree.
     repeat
         "exclude": the softmax runs over unseen items, and only unseen targets count.
-    contested
+    top_n
         If not 0: twice more, fit the weights among the items that a list could hold, each person's
         so many best. An item that came often counts as one that came once, as it does in a list.
 
@@ -142,10 +146,10 @@ def fit_blend(
     ------
     ValueError
         If no window has a target event that counts, ``contested`` is 1 or negative, or a scorer
-        misbehaves (see `Blend.parts`).
+        misbehaves (see `Blend.weighted_scores`).
     """
-    if contested < 0 or contested == 1:
-        raise ValueError(f"contested is 0, or at least 2 items, not {contested}")
+    if top_n < 0 or top_n == 1:
+        raise ValueError(f"contested is 0, or at least 2 items, not {top_n}")
     shares = [_target_shares(window, repeat) for window in windows]
     kept = [index for index, share in enumerate(shares) if share.any()]
     if not kept:
@@ -154,20 +158,20 @@ def fit_blend(
             "give windows with targets."
         )
     histories = [windows[index].history for index in kept]
-    scores = Blend(scorers, (1.0,) * len(scorers)).parts(histories)
-    possible = np.stack([possible_items(history, repeat) for history in histories])
+    scores = Blend(scorers, (1.0,) * len(scorers)).weighted_scores(histories)
+    possible = np.stack([rankable_items(history, repeat) for history in histories])
     came = np.stack([shares[index] for index in kept])
     weights = _most_likely_weights(scores, came, possible, l2)
-    for _ in range(2 if contested else 0):
-        among = _contested(scores, came, possible, weights, contested)
+    for _ in range(2 if top_n else 0):
+        among = _contested(scores, came, possible, weights, top_n)
         weights = _most_likely_weights(*among, l2) if among[1].size else weights
     return Blend(tuple(scorers), tuple(float(weight) for weight in weights))
 
 
-def possible_items(history: History, repeat: Repeat) -> BoolArray:
+def rankable_items(history: History, repeat: RepeatPolicy) -> BoolArray:
     """(n_items,) the items that may be ranked for this history: all of them, or the unseen.
 
-    Of an item without a category a log keeps no event (`Interactions.aligned`), so that nobody
+    Of an item without a category a log keeps no event (`Interactions.align_to`), so that nobody
     knows who has seen it: where seen items are left out, it is left out too.
     """
     if repeat not in ("allow", "exclude"):
@@ -179,10 +183,10 @@ def possible_items(history: History, repeat: Repeat) -> BoolArray:
     return possible
 
 
-def _target_shares(window: Window, repeat: Repeat) -> FloatArray:
+def _target_shares(window: Window, repeat: RepeatPolicy) -> FloatArray:
     """(n_items,) how the target events that count divide over the items; zeros if none counts."""
     counts = np.bincount(window.target.item_idx, minlength=window.history.catalog.n_items)
-    counts = counts * possible_items(window.history, repeat)
+    counts = counts * rankable_items(window.history, repeat)
     return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
 
 

@@ -11,14 +11,14 @@ from scipy import sparse
 from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
-from llmrec.ranking.rank import Ranking, check_k
+from llmrec.ranking.rank import Ranking, validate_k
 from llmrec.types import FloatArray
 
 SMOOTHING = 0.01  # share of the forecast in a list's mix: what it lacks is not infinitely far
 
 
-def calibrated(
-    ranking: Ranking, forecast: Forecast, catalog: Catalog, k: int, dial: float
+def rerank_calibrated(
+    ranking: Ranking, forecast: Forecast, catalog: Catalog, k: int, weight: float
 ) -> Ranking:
     """Choose k items of a longer ranking, so that their mix of categories follows the forecast.
 
@@ -32,7 +32,7 @@ def calibrated(
     ----------
     ranking
         Of more than k items: those to choose from. Its parts stay with their items.
-    dial
+    weight
         0 gives its first k items, 1 looks at the mix alone.
 
     Returns
@@ -47,11 +47,11 @@ def calibrated(
     ValueError
         If k < 1, or the forecast is of another catalog.
     """
-    check_k(k)
-    if not (isinstance(dial, Real) and 0 <= dial <= 1):
+    validate_k(k)
+    if not (isinstance(weight, Real) and 0 <= weight <= 1):
         raise EditError(
             f"a list is calibrated by a dial in 0..1 (0: the scores alone, 1: the mix alone), "
-            f"not {dial!r}"
+            f"not {weight!r}"
         )
     wanted = forecast.category_weights
     if len(wanted) != catalog.n_categories:
@@ -59,12 +59,12 @@ def calibrated(
             f"the forecast has {len(wanted)} category weights, the catalog "
             f"{catalog.n_categories} categories: make the forecast with this catalog."
         )
-    shares = catalog.shares[ranking.item_idx].toarray()
+    shares = catalog.category_shares[ranking.item_idx].toarray()
     held, left, chosen = np.zeros_like(wanted), np.ones(len(shares), dtype=bool), list[int]()
     for size in range(1, min(k, len(shares)) + 1):
-        lost = size * divergence(wanted, (held + shares) / size)
+        lost = size * smoothed_kl(wanted, (held + shares) / size)
         free = left & ~ranking.muted
-        gains = (1 - dial) * ranking.scores - dial * lost
+        gains = (1 - weight) * ranking.scores - weight * lost
         gains[~(free if free.any() else left)] = -np.inf
         best = int(np.argmax(gains))
         chosen.append(best)
@@ -80,7 +80,7 @@ def calibrated(
     )
 
 
-def divergence(wanted: FloatArray, mixes: FloatArray) -> FloatArray:
+def smoothed_kl(wanted: FloatArray, mixes: FloatArray) -> FloatArray:
     """(n,) KL divergence in nats of (n, n_categories) mixes from the wanted one, each smoothed.
 
     A list's mix may sum to less than 1, where items have no category.

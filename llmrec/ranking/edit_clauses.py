@@ -1,4 +1,4 @@
-"""Edits in English cut into clauses: amounts, category names and ends; see `parse_wishes`."""
+"""Edits in English cut into clauses: amounts, category names and ends; see `parse_edits`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
-from llmrec.data.calendar import PeriodLength, as_time
+from llmrec.data.calendar import PeriodLength, to_datetime64
 from llmrec.errors import DataError, EditError
 from llmrec.ranking.edits import MONTHS
 
@@ -23,7 +23,7 @@ _SAID = {"all", "any", "film", "films", "item", "items", "movie", "movies", "pro
 
 
 @dataclass(frozen=True)
-class Found:
+class CategoryMatch:
     """What words were taken for.
 
     Attributes
@@ -45,12 +45,12 @@ class CategoryNames:
 
     def __init__(self, categories: Sequence[str]) -> None:
         self.categories = tuple(categories)
-        self._stems = [{stem(word) for word in words(name)} for name in categories]
+        self._stems = [{stem(word) for word in tokenize(name)} for name in categories]
         self._by_key: dict[str, list[str]] = {}
         for name in categories:
-            if key := _key(words(name)):
+            if key := _key(tokenize(name)):
                 self._by_key.setdefault(key, []).append(name)
-        self._longest = max(len(words(name)) for name in categories) + 1
+        self._longest = max(len(tokenize(name)) for name in categories) + 1
 
     @classmethod
     @lru_cache(8)
@@ -58,23 +58,29 @@ class CategoryNames:
         """Give the names of these categories, made once."""
         return cls(categories)
 
-    def named(self, text: str) -> Found:
+    def resolve(self, text: str) -> CategoryMatch:
         """Find the category that a text names: the very name, or else see `find`."""
-        return Found(text, exact=True) if text in self.categories else self.find(words(text))
+        return (
+            CategoryMatch(text, exact=True)
+            if text in self.categories
+            else self.match(tokenize(text))
+        )
 
-    def named_at(self, said: Sequence[str], start: int) -> int:
+    def match_length(self, said: Sequence[str], start: int) -> int:
         """Count the words from ``start`` on that name a category: the most there are, or 0."""
         stops = range(min(len(said), start + self._longest), start, -1)
         return next((n - start for n in stops if _key(said[start:n]) in self._by_key), 0)
 
-    def find(self, said: Sequence[str]) -> Found:
+    def match(self, said: Sequence[str]) -> CategoryMatch:
         """Find the category that words name: itself, the only one with those words, or the nearest.
 
         Never one of several: then, and if nothing is near enough, ``near`` names them.
         """
         key = _key(said)
         if exact := self._by_key.get(key):
-            same = [name for name in exact if words(name) == list(said)]  # "Cheese", not "Cheeses"
+            same = [
+                name for name in exact if tokenize(name) == list(said)
+            ]  # "Cheese", not "Cheeses"
             return _only(same or exact, exact=True)
         stems = {stem(word) for word in said} - _SAID
         holding = [
@@ -85,10 +91,10 @@ class CategoryNames:
         if close := get_close_matches(key, self._by_key, n=3, cutoff=_CLOSE):
             return _only([name for one in close for name in self._by_key[one]])
         near = get_close_matches(key, self._by_key, n=3, cutoff=_NEAR)
-        return Found(None, near=tuple(name for one in near for name in self._by_key[one]))
+        return CategoryMatch(None, near=tuple(name for one in near for name in self._by_key[one]))
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Split text into words in lower case; apostrophes join, other punctuation parts."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _WORD.findall(plain.replace("\u2019", "'").replace("'", ""))
@@ -107,8 +113,12 @@ def _key(said: Sequence[str]) -> str:
     return "".join(map(stem, said))
 
 
-def _only(names: Sequence[str], exact: bool = False) -> Found:
-    return Found(names[0], exact) if len(names) == 1 else Found(None, near=tuple(names))
+def _only(names: Sequence[str], exact: bool = False) -> CategoryMatch:
+    return (
+        CategoryMatch(names[0], exact)
+        if len(names) == 1
+        else CategoryMatch(None, near=tuple(names))
+    )
 
 
 @dataclass(frozen=True)
@@ -121,11 +131,11 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Name:
+class NameSpan:
     """Words where a category's name is due, and what they were found to be."""
 
     said: str
-    found: Found
+    found: CategoryMatch
 
     @property
     def category(self) -> str:
@@ -135,7 +145,7 @@ class Name:
         return self.found.category
 
 
-Piece = Amount | Name | np.datetime64 | EditError  # the last where a time is none
+ClauseToken = Amount | NameSpan | np.datetime64 | EditError  # the last where a time is none
 
 MORE, LESS, MUTE, KEEP = Amount(2.0), Amount(0.5), Amount(0.0), Amount(1.0, lock=True)
 _PHRASES = {
@@ -194,12 +204,12 @@ class Clause:
     """Amounts, names and ends in the order of the words, and the words themselves."""
 
     said: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ClauseToken, ...]
 
     @property
-    def names(self) -> list[Name]:
+    def names(self) -> list[NameSpan]:
         """The names, in order."""
-        return [piece for piece in self.pieces if isinstance(piece, Name)]
+        return [piece for piece in self.pieces if isinstance(piece, NameSpan)]
 
     def until(self) -> np.datetime64 | None:
         """Give its end; EditError if it has two, or one that is no time."""
@@ -211,7 +221,7 @@ class Clause:
             raise EditError("it has two ends")
         return ends[0] if ends else None
 
-    def pairs(self) -> list[tuple[str, Amount]]:
+    def category_amounts(self) -> list[tuple[str, Amount]]:
         """Pair each category with the amount before it or, if a name comes first, after it.
 
         Raises
@@ -220,13 +230,13 @@ class Clause:
             If a name is not one category's, or a name or an amount is without the other.
         """
         categories = {name: name.category for name in self.names}
-        said = [piece for piece in self.pieces if isinstance(piece, Amount | Name)]
-        if said and isinstance(said[0], Name):
+        said = [piece for piece in self.pieces if isinstance(piece, Amount | NameSpan)]
+        if said and isinstance(said[0], NameSpan):
             said.reverse()
         amount, waits = None, False
         pairs: list[tuple[str, Amount]] = []
         for piece in said:
-            if isinstance(piece, Name):
+            if isinstance(piece, NameSpan):
                 if amount is None:
                     name = categories[piece]
                     raise EditError(f"how much {name}? say more, less, no, only or keep")
@@ -240,7 +250,7 @@ class Clause:
             raise EditError("it names no category; quote a name that is a common word")
         return pairs
 
-    def carries_on(self, before: Clause) -> bool:
+    def continues(self, before: Clause) -> bool:
         """Whether it only adds known names, or an end, to the clause before it."""
         names = (*before.names, *self.names)
         return not any(isinstance(piece, Amount) for piece in self.pieces) and all(
@@ -248,12 +258,12 @@ class Clause:
         )
 
 
-def clauses(text: str, names: CategoryNames, at: np.datetime64) -> list[Clause]:
+def split_clauses(text: str, names: CategoryNames, at: np.datetime64) -> list[Clause]:
     """Cut a text into clauses; what carries on the clause before it is put to that one."""
     found: list[Clause] = []
     for said, tokens in _parts(text):
         clause = Clause(said, tuple(_pieces(tokens, names, at)))
-        if found and clause.carries_on(found[-1]):
+        if found and clause.continues(found[-1]):
             before = found.pop()
             clause = Clause(f"{before.said}, {said}", before.pieces + clause.pieces)
         if clause.pieces:
@@ -275,7 +285,7 @@ def _parts(text: str) -> Iterator[tuple[str, list[re.Match[str]]]]:
 
 def _pieces(
     tokens: Sequence[re.Match[str]], names: CategoryNames, at: np.datetime64
-) -> Iterator[Piece]:
+) -> Iterator[ClauseToken]:
     for is_words, run in groupby(tokens, key=lambda token: token.lastgroup == "word"):
         if is_words:
             yield from _of_words([token[0] for token in run], names)
@@ -283,7 +293,7 @@ def _pieces(
             yield from (_of_token(token, names, at) for token in run)
 
 
-def _of_token(token: re.Match[str], names: CategoryNames, at: np.datetime64) -> Piece:
+def _of_token(token: re.Match[str], names: CategoryNames, at: np.datetime64) -> ClauseToken:
     if token["until"]:
         return _end(token["until"], at)
     if token["unit"]:
@@ -300,15 +310,15 @@ def _of_token(token: re.Match[str], names: CategoryNames, at: np.datetime64) -> 
         sign = 1 if token["way"].lower() == "more" else -1
         return Amount((100 + sign * float(token["percent"])) / 100)
     name = token["quoted"].replace('""', '"')
-    return Name(name, names.named(name))
+    return NameSpan(name, names.resolve(name))
 
 
-def _of_words(said: Sequence[str], names: CategoryNames) -> Iterator[Piece]:
+def _of_words(said: Sequence[str], names: CategoryNames) -> Iterator[ClauseToken]:
     """Read amounts where the words say one, names elsewhere; the longer of both if they overlap."""
-    plain = ["".join(words(word)) for word in said]
+    plain = ["".join(tokenize(word)) for word in said]
     start, name = 0, 0  # words name:start are one name so far
     while start < len(plain):
-        n_named, n_amount = names.named_at(plain, start), _amount_at(plain, start)
+        n_named, n_amount = names.match_length(plain, start), _amount_at(plain, start)
         skipped = plain[start] in _SKIPPED
         if n_named > max(n_amount, skipped) or not (n_amount or skipped):
             start += max(n_named, 1)
@@ -321,9 +331,9 @@ def _of_words(said: Sequence[str], names: CategoryNames) -> Iterator[Piece]:
     yield from _named(said[name:], plain[name:], names)
 
 
-def _named(said: Sequence[str], plain: Sequence[str], names: CategoryNames) -> Iterator[Name]:
+def _named(said: Sequence[str], plain: Sequence[str], names: CategoryNames) -> Iterator[NameSpan]:
     if said:
-        yield Name(" ".join(said), names.find(plain))
+        yield NameSpan(" ".join(said), names.match(plain))
 
 
 def _amount_at(plain: Sequence[str], start: int) -> int:
@@ -336,7 +346,7 @@ def _end(said: str, at: np.datetime64) -> np.datetime64 | EditError:
     """Read a date; without a year it is the next one after ``at``."""
     if _YEAR.search(said):
         try:
-            return as_time(said.upper())
+            return to_datetime64(said.upper())
         except DataError:
             return EditError(f"there is no {said}")
     first = int(str(at.astype("datetime64[Y]")))

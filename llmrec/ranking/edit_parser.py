@@ -18,15 +18,15 @@ import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
-from llmrec.ranking.edit_clauses import CategoryNames, Clause, clauses
-from llmrec.ranking.edits import Edit, active_edits, sentence
+from llmrec.ranking.edit_clauses import CategoryNames, Clause, split_clauses
+from llmrec.ranking.edits import Edit, active_edits, edit_sentence
 
-MAX_TEXT = 4_000  # characters
+MAX_TEXT_LENGTH = 4_000  # characters
 _ANY_TIME = np.datetime64(0, "ms")  # sentences write their years
 
 
 @dataclass(frozen=True)
-class Misread:
+class ParseIssue:
     """Words that are not understood, and why; ``near`` names categories that may be meant."""
 
     said: str
@@ -41,31 +41,31 @@ class Misread:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a text asks for. Nothing is applied: first show `sentences` of the edits, and the rest.
+class ParsedEdits:
+    """What a text asks for. Nothing is applied: first show `edit_sentences`, and the issues.
 
     Attributes
     ----------
     edits
         What was understood.
-    taken_for
+    assumed
         Words that are not quite a category's name, and the one category they were taken for.
-    misread
+    issues
         What was not understood.
     """
 
     edits: tuple[Edit, ...]
-    taken_for: tuple[tuple[str, str], ...] = ()
-    misread: tuple[Misread, ...] = ()
+    assumed: tuple[tuple[str, str], ...] = ()
+    issues: tuple[ParseIssue, ...] = ()
 
     @classmethod
-    def together(cls, several: Sequence[Wishes]) -> Wishes:
+    def merge(cls, several: Sequence[ParsedEdits]) -> ParsedEdits:
         """Put what several texts ask for together, each thing once."""
-        fields = zip(*((one.edits, one.taken_for, one.misread) for one in several), strict=True)
+        fields = zip(*((one.edits, one.assumed, one.issues) for one in several), strict=True)
         return cls(*(tuple(dict.fromkeys(chain(*field))) for field in fields))
 
 
-def parse_wishes(text: str, catalog: Catalog, at: np.datetime64) -> Wishes:
+def parse_edits(text: str, catalog: Catalog, at: np.datetime64) -> ParsedEdits:
     """Read edits from English text; the same text always gives the same edits.
 
     Parameters
@@ -78,29 +78,33 @@ def parse_wishes(text: str, catalog: Catalog, at: np.datetime64) -> Wishes:
     EditError
         If two wishes contradict each other, or the text is longer than 4,000 characters.
     """
-    if len(text) > MAX_TEXT:
-        raise EditError(f"the wishes have {len(text):,} characters; write at most {MAX_TEXT:,}.")
+    if len(text) > MAX_TEXT_LENGTH:
+        raise EditError(
+            f"the wishes have {len(text):,} characters; write at most {MAX_TEXT_LENGTH:,}."
+        )
     edits: list[Edit] = []
     only: dict[frozenset[str], Clause] = {}
     taken_for: list[tuple[str, str]] = []
     misread = []
-    for clause in clauses(text, CategoryNames.of(catalog.categories), at):
+    for clause in split_clauses(text, CategoryNames.of(catalog.categories), at):
         try:
-            until, pairs = clause.until(), clause.pairs()
+            until, pairs = clause.until(), clause.category_amounts()
             edits += [Edit(name, a.factor, until, a.lock) for name, a in pairs if not a.only]
         except EditError as error:
             near = dict.fromkeys(near for name in clause.names for near in name.found.near)
-            misread.append(Misread(clause.said, str(error), tuple(near)))
+            misread.append(ParseIssue(clause.said, str(error), tuple(near)))
             continue
         taken_for += [(name.said, name.category) for name in clause.names if not name.found.exact]
         if kept := frozenset(name for name, amount in pairs if amount.only):
             only[kept] = clause
     active_edits(edits, catalog)
     edits += _muted_by(only, {edit.category for edit in edits}, catalog)
-    return Wishes(tuple(dict.fromkeys(edits)), tuple(dict.fromkeys(taken_for)), tuple(misread))
+    return ParsedEdits(tuple(dict.fromkeys(edits)), tuple(dict.fromkeys(taken_for)), tuple(misread))
 
 
-def parse_edited(description: str, edited: str, catalog: Catalog, at: np.datetime64) -> Wishes:
+def parse_description_edits(
+    description: str, edited: str, catalog: Catalog, at: np.datetime64
+) -> ParsedEdits:
     """Read the edits that a person wrote into a forecast's description: only what is new in it.
 
     What was taken out is told as not understood: to say less of something is a wish of its own. A
@@ -114,10 +118,10 @@ def parse_edited(description: str, edited: str, catalog: Catalog, at: np.datetim
         if kind != "equal":
             added.append(" ".join(after[n:m]))
             taken_out.append(" ".join(before[i:j]))
-    found = parse_wishes("; ".join(filter(None, added)), catalog, at)
+    found = parse_edits("; ".join(filter(None, added)), catalog, at)
     why = "taking words out changes nothing; write what you wish instead"
-    out = tuple(Misread(words, why) for words in taken_out if words)
-    return replace(found, misread=found.misread + out)
+    out = tuple(ParseIssue(words, why) for words in taken_out if words)
+    return replace(found, issues=found.issues + out)
 
 
 def _after_end(word: str, ends: Sequence[str]) -> list[str]:
@@ -126,17 +130,17 @@ def _after_end(word: str, ends: Sequence[str]) -> list[str]:
     return [part for part in (end, word[len(end) :]) if part]
 
 
-def find_category(said: str, catalog: Catalog) -> str:
+def match_category(said: str, catalog: Catalog) -> str:
     """Find the one category that words name; EditError names near ones if there is not just one."""
-    found = CategoryNames.of(catalog.categories).named(said)
+    found = CategoryNames.of(catalog.categories).resolve(said)
     if found.category is None:
         near = ", ".join(found.near or catalog.categories[:3])
         raise EditError(f"no category, or more than one, is called {said[:80]!r}; near: {near}.")
     return found.category
 
 
-def sentences(edits: Sequence[Edit], catalog: Catalog) -> list[str]:
-    """Say edits in plain sentences, which `parse_wishes` reads as the same edits again.
+def edit_sentences(edits: Sequence[Edit], catalog: Catalog) -> list[str]:
+    """Say edits in plain sentences, which `parse_edits` reads as the same edits again.
 
     A sentence an edit; but if most categories are muted, "Only Comedy." says all of that in one.
     """
@@ -184,13 +188,13 @@ def _only(edits: Sequence[Edit], catalog: Catalog) -> tuple[list[Edit], list[str
 
 def _clearest(edit: Edit, kept: Sequence[str], expected: Set[Edit], catalog: Catalog) -> str:
     """Write a sentence without quotes where that is read as the expected edits, else with them."""
-    plain = sentence(edit, kept)
-    quoted = sentence(edit, kept, quoted=True)
+    plain = edit_sentence(edit, kept)
+    quoted = edit_sentence(edit, kept, quoted=True)
     if '"' in plain:  # one that opens there could close in the next sentence
         return quoted
     try:
-        read = parse_wishes(plain, catalog, _ANY_TIME)
+        read = parse_edits(plain, catalog, _ANY_TIME)
     except EditError:  # a category may be called "only"
         return quoted
-    clear = set(read.edits) == expected and not (read.misread or read.taken_for)
+    clear = set(read.edits) == expected and not (read.issues or read.assumed)
     return plain if clear else quoted

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.data.calendar import as_time
+from llmrec.data.calendar import to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.errors import DataError, EditError
 from llmrec.forecast import Forecast
@@ -62,13 +62,13 @@ class Edit:
             )
         if self.until is not None:
             try:
-                object.__setattr__(self, "until", as_time(self.until))
+                object.__setattr__(self, "until", to_datetime64(self.until))
             except DataError as error:
                 raise EditError(f"edit of {self.category!r}: until {error}") from error
 
     def is_active(self, at: np.datetime64 | None) -> bool:
         """Whether the edit still counts at a time; None: at any."""
-        return self.until is None or at is None or bool(at < as_time(self.until))
+        return self.until is None or at is None or bool(at < to_datetime64(self.until))
 
 
 def apply_edits(
@@ -155,13 +155,14 @@ def active_edits(
         other = active.setdefault(position[edit.category], edit)
         if (other.factor, other.lock) != (edit.factor, edit.lock):
             raise EditError(
-                f"two edits of {edit.category!r} contradict each other: “{sentence(other)}” and "
-                f"“{sentence(edit)}” Keep one."
+                f"two edits of {edit.category!r} contradict each other: "
+                f"“{edit_sentence(other)}” and "
+                f"“{edit_sentence(edit)}” Keep one."
             )
     return active
 
 
-def on_top(
+def compose_edits(
     edits: Sequence[Edit],
     names: Sequence[str],
     factor: float,
@@ -182,7 +183,7 @@ def on_top(
     return (*kept, *(Edit(name, factor) for name in names if name not in edited))
 
 
-def muted_items(
+def muted_item_mask(
     edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
 ) -> npt.NDArray[np.bool_]:
     """(n_items,) whether an item has any share of a category that is muted at a time."""
@@ -190,10 +191,10 @@ def muted_items(
     muted = [category for category, edit in active.items() if edit.factor == 0]
     if not muted:
         return np.zeros(catalog.n_items, dtype=np.bool_)
-    return np.asarray(catalog.shares[:, muted].sum(axis=1) > 0)
+    return np.asarray(catalog.category_shares[:, muted].sum(axis=1) > 0)
 
 
-def sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
+def edit_sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
     """Say an edit in a plain sentence.
 
     Parameters
@@ -207,7 +208,7 @@ def sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
         '"' + name.replace('"', '""') + '"' if quoted else name for name in kept or (edit.category,)
     ]
     listed = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
-    end = "" if edit.until is None else f" until {_day(as_time(edit.until))}"
+    end = "" if edit.until is None else f" until {_day(to_datetime64(edit.until))}"
     if kept:
         return f"Only {listed}{end}."
     if edit.lock and edit.factor == 1:

@@ -35,8 +35,8 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.forecast import Forecast
-from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_items
-from llmrec.ranking.rank import EPSILON, Ranking, RerankAt, check_k, check_strength
+from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_item_mask
+from llmrec.ranking.rank import EPSILON, Ranking, Reranker, validate_k, validate_strength
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOLERANCE = 1e-9  # scores no further apart are the same
@@ -79,7 +79,7 @@ class EditEffect:
     score_changes: FloatArray
     muted: BoolArray
     catalog: Catalog
-    rerank: RerankAt
+    rerank: Reranker
 
     @property
     def may_rise(self) -> BoolArray:
@@ -100,12 +100,12 @@ class EditEffect:
             return "may go either way"
         return "can only rise" if rises else "can only fall" if falls else "stays"
 
-    def predicted(self, k: int) -> IntArray:
+    def predicted_list(self, k: int) -> IntArray:
         """(n,) items of the list foretold, best first; n <= k, and none of a muted category.
 
         ValueError if k < 1.
         """
-        check_k(k)
+        validate_k(k)
         order = np.argsort(-(self.scores + self.score_changes), kind="stable")
         return self.item_idx[order[~self.muted[order]][:k]]
 
@@ -114,8 +114,8 @@ class EditEffect:
 
         ValueError if k < 1.
         """
-        check_k(k)
-        ranking = self.rerank(tuple(self.edits.values()), self.strength_after)
+        validate_k(k)
+        ranking = self.rerank(tuple(self.edits.values()), strength=self.strength_after)
         muted = set(self.item_idx[self.muted].tolist())
         was = self.item_idx[:k].tolist()
         now = [item for item in ranking.item_idx[:k].tolist() if item not in muted]
@@ -128,7 +128,7 @@ class EditEffect:
             left=tuple(item for item in was if item not in now),
             moved={item: pair for item, pair in ranks.items() if pair[0] != pair[1]},
             largest_error=largest_error,
-            broken=broken,
+            violations=broken,
         )
 
     def mutes(self, category: int) -> bool:
@@ -180,7 +180,7 @@ class EditOutcome:
         Item to its 1-based rank before and now, for those that stayed on the list and moved.
     largest_error
         Largest distance of a score, of all items that may be ranked, from the one foretold.
-    broken
+    violations
         Claims of the prediction that do not hold; empty if all do.
     """
 
@@ -190,19 +190,19 @@ class EditOutcome:
     left: tuple[int, ...]
     moved: Mapping[int, tuple[int, int]]
     largest_error: float
-    broken: tuple[str, ...]
+    violations: tuple[str, ...]
 
     @property
-    def held(self) -> bool:
+    def holds(self) -> bool:
         """Whether everything came as foretold."""
-        return not self.broken
+        return not self.violations
 
 
 def predict_effect(
     forecast: Forecast,
     edits: Sequence[Edit],
     history: History,
-    rerank: RerankAt,
+    rerank: Reranker,
     strength: float,
     strength_after: float | None = None,
 ) -> EditEffect:
@@ -223,11 +223,11 @@ def predict_effect(
     catalog, at = history.catalog, history.cutoff
     to = strength if strength_after is None else strength_after
     after = apply_edits(forecast, edits, catalog, at)
-    check_strength(to)
-    now = rerank((), strength)
+    validate_strength(to)
+    now = rerank((), strength=strength)
     changes = to * _log(after) - to * _log(forecast)
     if to != strength:
-        changes += (to - strength) * _pull_of_strength_1(rerank((), 1.0), catalog)
+        changes += (to - strength) * _pull_of_strength_1(rerank((), strength=1.0), catalog)
     return EditEffect(
         edits=active_edits(edits, catalog, at),
         ended=tuple(edit for edit in edits if not edit.is_active(at)),
@@ -238,8 +238,8 @@ def predict_effect(
         category_changes=changes,
         item_idx=now.item_idx,
         scores=now.scores,
-        score_changes=catalog.shares[now.item_idx] @ changes,
-        muted=muted_items(edits, catalog, at)[now.item_idx],
+        score_changes=catalog.category_shares[now.item_idx] @ changes,
+        muted=muted_item_mask(edits, catalog, at)[now.item_idx],
         catalog=catalog,
         rerank=rerank,
     )
@@ -251,7 +251,7 @@ def _log(forecast: Forecast) -> FloatArray:
 
 def _pull_of_strength_1(ranking: Ranking, catalog: Catalog) -> FloatArray:
     """(n_categories,) what a whole share adds to a score; 0 where no ranked item has a share."""
-    shares = catalog.shares[ranking.item_idx].sum(axis=0)
+    shares = catalog.category_shares[ranking.item_idx].sum(axis=0)
     pull: FloatArray = ranking.category_parts.sum(axis=0) / np.where(shares > 0, shares, 1)
     return pull
 
@@ -264,10 +264,10 @@ def _ranks_before(scores: FloatArray) -> tuple[IntArray, IntArray]:
     return first, last
 
 
-NOTHING = "Nothing is left: all that could be listed is muted or was taken."
+NOTHING_LISTED = "Nothing is left: all that could be listed is muted or was taken."
 
 
-def strength_change(effect: EditEffect) -> str:
+def strength_text(effect: EditEffect) -> str:
     """Say how hard the forecast tilts the list, if that changes; else ""."""
     before, after = effect.strength_before, effect.strength_after
     if after == before:
@@ -275,19 +275,19 @@ def strength_change(effect: EditEffect) -> str:
     return f"The forecast tilts the list with a strength of {after:g} instead of {before:g}."
 
 
-def moves(outcome: EditOutcome) -> dict[int, str]:
+def rank_changes(outcome: EditOutcome) -> dict[int, str]:
     """Say of each listed item that is new, or stood elsewhere: "new", "was 7"."""
     moved = {item: f"was {was}" for item, (was, _) in outcome.moved.items()}
     return moved | dict.fromkeys(outcome.entered, "new")
 
 
-def verdict(effect: EditEffect, outcome: EditOutcome) -> str:
+def outcome_verdict(effect: EditEffect, outcome: EditOutcome) -> str:
     """Say whether ranking again gave what was foretold."""
     if not len(effect.item_idx):
         return "No item may be ranked, so there is nothing to verify."
-    if outcome.held:
+    if outcome.holds:
         return (
             f"Verified by ranking again: the scores of all {len(effect.item_idx):,} items are as "
             f"foretold (largest error {outcome.largest_error:.0e}), and so is their order."
         )
-    return f"NOT as foretold. Ranking again broke: {'; '.join(outcome.broken)}."
+    return f"NOT as foretold. Ranking again broke: {'; '.join(outcome.violations)}."

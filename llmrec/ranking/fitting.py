@@ -11,20 +11,20 @@ import pandas as pd
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
-from llmrec.data.splits import draw, log_before
+from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
-from llmrec.ranking.blend import Asked, Blend, fit_blend, possible_items
+from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
 from llmrec.ranking.rank import Ranking, rank
-from llmrec.ranking.registry import fitted_scorer, scorers_for
-from llmrec.types import FloatArray, IntArray, Repeat
+from llmrec.ranking.registry import build_scorer, default_scorers
+from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 
 def evaluate_rankings(
     rankings: Mapping[str, Sequence[Ranking]],
     windows: Sequence[Window],
     *,
-    repeat: Repeat = "allow",
+    repeat: RepeatPolicy = "allow",
     k: int = 10,
 ) -> pd.DataFrame:
     """Judge rankings of the full catalog by NDCG@k and Recall@k of the target's items.
@@ -59,8 +59,11 @@ def _relevant(window: Window, kind: str) -> IntArray:
 
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
-FACTORS, SHARE = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1  # steps of a weight: times, or plus a share of all
-PASSES, LEAST_GAIN = 3, 2e-4
+WEIGHT_FACTORS, WEIGHT_STEP = (
+    (0.0, 0.5, 0.8, 1.25, 2.0),
+    0.1,
+)  # steps of a weight: times, or plus a share of all
+MAX_PASSES, MIN_GAIN = 3, 2e-4
 
 
 def fit_strength(
@@ -68,9 +71,9 @@ def fit_strength(
     blend: Blend,
     windows: Sequence[Window],
     *,
-    repeat: Repeat = "allow",
+    repeat: RepeatPolicy = "allow",
     k: int = 10,
-    slack: float = 0.0,
+    tolerance: float = 0.0,
 ) -> float:
     """Find the tilt of greatest NDCG@k on windows; the smallest of equals.
 
@@ -88,26 +91,28 @@ def fit_strength(
     ndcg = table[table["metric"] == f"ndcg@{k}"].set_index("model")["value"]
     if not ndcg.max() > 0:  # 0, or NaN where nothing was wanted
         return STRENGTHS[0]
-    if slack == 0:
+    if tolerance == 0:
         return float(str(ndcg.idxmax()))
-    return max(float(str(strength)) for strength in ndcg.index[ndcg >= (1 - slack) * ndcg.max()])
+    return max(
+        float(str(strength)) for strength in ndcg.index[ndcg >= (1 - tolerance) * ndcg.max()]
+    )
 
 
-def sharpened(
-    blend: Blend, windows: Sequence[Window], *, repeat: Repeat = "allow", k: int = 10
+def tune_blend(
+    blend: Blend, windows: Sequence[Window], *, repeat: RepeatPolicy = "allow", k: int = 10
 ) -> Blend:
     """Move a blend's weights one by one while lists of validation windows get better.
 
     Weights that make targets likely (`fit_blend`) need not put the right items first. From there,
-    or from the scorer that alone lists better, each weight in turn takes the step of `FACTORS`, or
-    to a tenth of all weights more, that gives the greatest NDCG@k, up to `PASSES` times round: a
-    search on the measure itself, which has no gradient. All scores are held in float32, twice while
-    they are put together: 8 * n_scorers * n_windows * n_items bytes, and one scorer's float64
-    beside them.
+    or from the scorer that alone lists better, each weight in turn takes the step of
+    `WEIGHT_FACTORS`, or to a tenth of all weights more, that gives the greatest NDCG@k, up to
+    `MAX_PASSES` times round: a search on the measure itself, which has no gradient. All scores are
+    held in float32, twice while they are put together: 8 * n_scorers * n_windows * n_items bytes,
+    and one scorer's float64 beside them.
     """
     histories = [window.history for window in windows]
     scores = np.stack([_single(scorer, histories) for scorer in blend.scorers])
-    possible = np.stack([possible_items(window.history, repeat) for window in windows])
+    possible = np.stack([rankable_items(window.history, repeat) for window in windows])
     wanted = [np.unique(window.target.item_idx) for window in windows]
     wanted = [items[row[items]] for items, row in zip(wanted, possible, strict=True)]
 
@@ -118,23 +123,26 @@ def sharpened(
     likeliest = np.array(blend.weights, dtype=np.float64)
     weights = max((likeliest, *np.diag(np.full(len(scores), likeliest.sum()))), key=worth)
     best = worth(weights)
-    for _ in range(PASSES):
+    for _ in range(MAX_PASSES):
         before = best
         for place in range(len(weights)):
-            more = SHARE * weights.sum()
-            for step in (*(weights[place] * factor for factor in FACTORS), weights[place] + more):
+            more = WEIGHT_STEP * weights.sum()
+            for step in (
+                *(weights[place] * factor for factor in WEIGHT_FACTORS),
+                weights[place] + more,
+            ):
                 tried = weights.copy()
                 tried[place] = step
                 if tried.any() and (found := worth(tried)) > best:
                     best, weights = found, tried
-        if best - before < LEAST_GAIN:
+        if best - before < MIN_GAIN:
             break
     return Blend(blend.scorers, tuple(float(weight) for weight in weights))
 
 
 def _single(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
     """(n_users, n_items) a scorer's checked scores in single precision; no others are held."""
-    return np.asarray(Blend((scorer,), (1.0,)).parts(histories)[0], dtype=np.float32)
+    return np.asarray(Blend((scorer,), (1.0,)).weighted_scores(histories)[0], dtype=np.float32)
 
 
 def _mean_ndcg(scores: FloatArray, wanted: Sequence[IntArray], k: int) -> float:
@@ -147,31 +155,31 @@ def _mean_ndcg(scores: FloatArray, wanted: Sequence[IntArray], k: int) -> float:
     return float(np.nanmean(found))
 
 
-STEERABLE = 0.01  # share of the NDCG that a tilt which edits act through may cost
+MAX_NDCG_LOSS = 0.01  # share of the NDCG that a tilt which edits act through may cost
 # Scorers x windows x items. While the blend is fitted each is held twice, in float64, and what the
 # fit makes of them beside it: 24 bytes each for five scorers (tracemalloc), 3.6 GB in all.
-FITTED_SCORES = 150_000_000
-LEAST_WINDOWS = 10  # fewer fit nothing
+MAX_FITTED_SCORES = 150_000_000
+MIN_FIT_WINDOWS = 10  # fewer fit nothing
 
 
 def fit_ranking(
     dataset: Dataset,
     windows: Sequence[Window],
     forecaster: Forecaster,
-    given: Mapping[str, ItemScorer] = MappingProxyType({}),
+    extra_scorers: Mapping[str, ItemScorer] = MappingProxyType({}),
 ) -> tuple[dict[str, float], float]:
     """Fit the weights of a blend, and how hard a forecast tilts it, on validation windows.
 
     The scorers that suit the log are fitted on what lies before the windows' targets
-    (`log_before`). Weights make the targets likely, and then move while lists get better.
+    (`training_log_for`). Weights make the targets likely, and then move while lists get better.
 
     Parameters
     ----------
     windows
-        So many of them, drawn, that there are no more than `FITTED_SCORES` scores (37 with four
-        scorers and a million items), and no fewer than `LEAST_WINDOWS`: from 3,750,000 items on,
+        So many of them, drawn, that there are no more than `MAX_FITTED_SCORES` scores (37 with four
+        scorers and a million items), and no fewer than `MIN_FIT_WINDOWS`: from 3,750,000 items on,
         memory grows by 960 bytes an item.
-    given
+    extra_scorers
         More scorers, by name. They must not have learned from the windows' targets.
 
     Returns
@@ -181,15 +189,15 @@ def fit_ranking(
         largest that costs no more than a hundredth of the NDCG@10, or .05 if even that costs more.
     """
     catalog, repeat = dataset.catalog, dataset.repeat
-    names = scorers_for(dataset.period, catalog.n_items, repeat)
-    each = (len(names) + len(given)) * catalog.n_items
-    windows = draw(windows, max(LEAST_WINDOWS, FITTED_SCORES // each))
-    before, histories = log_before(windows), [window.history for window in windows]
-    scorers = {name: fitted_scorer(name, before, catalog) for name in names} | dict(given)
-    asked = [Asked.of(scorer, histories) for scorer in scorers.values()]
-    blend = sharpened(fit_blend(asked, windows, repeat=repeat), windows, repeat=repeat)
+    names = default_scorers(dataset.period, catalog.n_items, repeat)
+    each = (len(names) + len(extra_scorers)) * catalog.n_items
+    windows = sample_windows(windows, max(MIN_FIT_WINDOWS, MAX_FITTED_SCORES // each))
+    before, histories = training_log_for(windows), [window.history for window in windows]
+    scorers = {name: build_scorer(name, before, catalog) for name in names} | dict(extra_scorers)
+    asked = [PrecomputedScorer.of(scorer, histories) for scorer in scorers.values()]
+    blend = tune_blend(fit_blend(asked, windows, repeat=repeat), windows, repeat=repeat)
     weights = {name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)}
-    strength = fit_strength(forecaster, blend, windows, repeat=repeat, slack=STEERABLE)
+    strength = fit_strength(forecaster, blend, windows, repeat=repeat, tolerance=MAX_NDCG_LOSS)
     return weights, max(strength, STRENGTHS[1])
 
 
@@ -197,7 +205,7 @@ def build_blend(
     dataset: Dataset,
     cutoff: np.datetime64,
     weights: Mapping[str, float],
-    given: Mapping[str, ItemScorer] = MappingProxyType({}),
+    extra_scorers: Mapping[str, ItemScorer] = MappingProxyType({}),
 ) -> Blend:
     """Build the scorers of non-zero weight, fitted on what lies before the cutoff.
 
@@ -205,7 +213,9 @@ def build_blend(
     """
     kept = {name: weight for name, weight in weights.items() if weight > 0}
     scorers = [
-        given[name] if name in given else fitted_scorer(name, dataset.log, dataset.catalog, cutoff)
+        extra_scorers[name]
+        if name in extra_scorers
+        else build_scorer(name, dataset.log, dataset.catalog, cutoff)
         for name in kept
     ]
     return Blend(tuple(scorers), tuple(kept.values()))

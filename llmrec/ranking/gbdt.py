@@ -14,19 +14,19 @@ from llmrec.data.counts import item_counts_between
 from llmrec.data.periods import History, Window
 from llmrec.errors import MissingExtraError
 from llmrec.forecast import ItemScorer
-from llmrec.ranking.blend import Blend, fit_blend, possible_items
-from llmrec.ranking.item_item import fading
+from llmrec.ranking.blend import Blend, fit_blend, rankable_items
+from llmrec.ranking.item_item import recency_weighted
 from llmrec.ranking.scorers import (
+    dedupe_moments,
+    first_interactions,
     item_counts,
-    once_a_moment,
-    once_a_person,
     require_positive,
     shared_log,
 )
-from llmrec.types import FloatArray, IntArray, Repeat, TimeArray
+from llmrec.types import FloatArray, IntArray, RepeatPolicy, TimeArray
 
 DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
-UNTAKEN = 1000.0  # days since an item was last taken by who never took it
+NEVER_TAKEN_DAYS = 1000.0  # days since an item was last taken by who never took it
 _TREES = {
     "objective": "rank_xendcg",
     "metric": "ndcg",
@@ -46,7 +46,7 @@ _TREES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class RankingFold:
     """Lists that could have been made: windows, and scorers fitted on what lies before them."""
 
     scorers: Sequence[ItemScorer]
@@ -54,7 +54,7 @@ class Lesson:
 
 
 @dataclass(eq=False)
-class SecondStage:
+class GBDTReranker:
     """Scores items by trees over what several scorers say of them.
 
     The scorers' log-linear blend names each person's ``candidates``. LightGBM, trained by a
@@ -71,15 +71,15 @@ class SecondStage:
         Items a person that the trees order.
     repeat
         "exclude": only items that a person has not taken are candidates.
-    most_trees
+    max_trees
         At most; > 0.
     floor
         In (0, 1), so that no item is impossible.
     """
 
     candidates: int = 120
-    repeat: Repeat = "allow"
-    most_trees: int = 400
+    repeat: RepeatPolicy = "allow"
+    max_trees: int = 400
     floor: float = 0.01
     seed: int = 0
     name: str = field(default="order learned from earlier lists", init=False)
@@ -87,7 +87,7 @@ class SecondStage:
     _trees: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        require_positive(candidates=self.candidates, most_trees=self.most_trees, floor=self.floor)
+        require_positive(candidates=self.candidates, most_trees=self.max_trees, floor=self.floor)
         if self.floor >= 1:
             raise ValueError(f"floor must lie in (0, 1), not {self.floor}")
 
@@ -103,7 +103,7 @@ class SecondStage:
             return 0
         return sum(tree["num_leaves"] for tree in self._trees.dump_model()["tree_info"])
 
-    def fit(self, lessons: Sequence[Lesson], scorers: Sequence[ItemScorer]) -> SecondStage:
+    def fit(self, lessons: Sequence[RankingFold], scorers: Sequence[ItemScorer]) -> GBDTReranker:
         """Learn from lessons, oldest first, how to order what ``scorers`` say.
 
         ``scorers`` are those of the lessons, in their order, fitted for the lists to come.
@@ -127,7 +127,7 @@ class SecondStage:
         known, judged = _data(lightgbm, sheets[:-1]), _data(lightgbm, sheets[-1:])
         stop = lightgbm.early_stopping(50, verbose=False)
         settings = _TREES | {"seed": self.seed}
-        tried = lightgbm.train(settings, known, self.most_trees, [judged], callbacks=[stop])
+        tried = lightgbm.train(settings, known, self.max_trees, [judged], callbacks=[stop])
         trees = lightgbm.train(settings, _data(lightgbm, sheets), max(tried.best_iteration, 1))
         self._first, self._trees = Blend(scorers, weights), trees
         return self
@@ -139,7 +139,7 @@ class SecondStage:
         if not histories:
             return np.empty((0, 0))
         said, items = self._candidates(self._first, histories)
-        found = features(said, items, histories)
+        found = candidate_features(said, items, histories)
         margins = self._trees.predict(found.reshape(-1, found.shape[2]), num_threads=1)
         ordered = log_softmax(margins.reshape(items.shape), axis=1) + np.log(1 - self.floor)
         blended = _blended(said, self._first.weights)
@@ -158,23 +158,25 @@ class SecondStage:
         said, items = self._candidates(first, histories)
         came = np.zeros(items.shape)
         for row, window in enumerate(windows):
-            wanted = possible_items(window.history, self.repeat)[items[row]]
+            wanted = rankable_items(window.history, self.repeat)[items[row]]
             came[row] = wanted & np.isin(items[row], window.target.item_idx)
         some = came.any(axis=1)
-        return features(said, items, histories)[some], came[some]
+        return candidate_features(said, items, histories)[some], came[some]
 
     def _candidates(
         self, first: Blend, histories: Sequence[History]
     ) -> tuple[FloatArray, IntArray]:
         """Give what scorers say, and (n_users, n_candidates) their best items, in items' order."""
-        said = Blend(first.scorers, (1.0,) * len(first.weights)).parts(histories)
-        possible = np.stack([possible_items(history, self.repeat) for history in histories])
+        said = Blend(first.scorers, (1.0,) * len(first.weights)).weighted_scores(histories)
+        possible = np.stack([rankable_items(history, self.repeat) for history in histories])
         blended = np.where(possible, _blended(said, first.weights), -np.inf)
         best = np.argsort(-blended, axis=1, kind="stable")[:, : self.candidates]
         return said, np.sort(best, axis=1)
 
 
-def features(said: FloatArray, items: IntArray, histories: Sequence[History]) -> FloatArray:
+def candidate_features(
+    said: FloatArray, items: IntArray, histories: Sequence[History]
+) -> FloatArray:
     """(n_users, n_candidates, n_features) what is known of candidates, in float32.
 
     ``said`` (n_scorers, n_users, n_items) are the scorers' log-probabilities.
@@ -200,21 +202,21 @@ def _of_items(histories: Sequence[History]) -> Iterator[FloatArray]:
     items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
     age = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
     taken = item_counts(histories).toarray()
-    newest, oldest = np.full(taken.shape, UNTAKEN), np.zeros(taken.shape)
+    newest, oldest = np.full(taken.shape, NEVER_TAKEN_DAYS), np.zeros(taken.shape)
     np.minimum.at(newest, (rows, items), age)
     np.maximum.at(oldest, (rows, items), age)
     apart = np.maximum(oldest - newest, 0.0) / np.maximum(taken - 1, 1)
     yield from (taken, newest, apart, newest / np.maximum(apart, 1.0))
     for days in DAYS:
         yield item_counts(histories, (age <= days).astype(np.float64)).toarray()
-    shares = histories[0].catalog.shares
+    shares = histories[0].catalog.category_shares
     for half_life in (28.0, np.inf):
-        of_category = fading(histories, half_life, "days") @ shares
+        of_category = recency_weighted(histories, half_life, "days") @ shares
         yield np.log1p((of_category @ shares.T).toarray())
     log = shared_log(histories)
     takers, moments = (
         item_counts_between(one, *_past(histories))
-        for one in (once_a_person(log), once_a_moment(log))
+        for one in (first_interactions(log), dedupe_moments(log))
     )
     yield np.log1p(takers)
     yield moments / np.maximum(takers, 1)

@@ -14,19 +14,19 @@ from scipy.linalg import lapack
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
-from llmrec.data.provenance import Learned, check_learned
+from llmrec.data.provenance import TrainingSpan, require_fitted
 from llmrec.ranking.scorers import item_counts, require_positive
 from llmrec.types import FloatArray
 
 # Of a dense matrix: 1.6 GB in float32. Its fit holds 25 bytes an entry and takes 9 s of one thread
 # at 6,000 items (measured); memory grows with their square, time with their cube: 10 GB and five
 # minutes here.
-MOST_ITEMS = 20_000
+MAX_DENSE_ITEMS = 20_000
 _PAIRS_AT_ONCE = 1_000_000  # of a person's items: bounds the likeness that is held at once
 Matrix = Any  # a dense array, or a sparse one of scipy's
 
 
-class Pairs(Protocol):
+class ItemSimilarity(Protocol):
     """A way of learning how much an item speaks for another one."""
 
     @property
@@ -64,12 +64,13 @@ class Ease:
     def matrix(self, histories: Sequence[History]) -> Matrix:
         """(n_items, n_items) float32, dense; ValueError if the catalog is too large for that."""
         n_items = histories[0].catalog.n_items
-        if n_items > MOST_ITEMS:
+        if n_items > MAX_DENSE_ITEMS:
             raise ValueError(
-                f"Ease inverts a matrix of {n_items} x {n_items} items, and at most {MOST_ITEMS} "
-                "are sensible: use Cosine or Successors, which keep a few pairs an item."
+                f"Ease inverts a matrix of {n_items} x {n_items} items, and at most "
+                f"{MAX_DENSE_ITEMS} are sensible: use Cosine or SequentialRules, which keep a few "
+                "pairs an item."
             )
-        taken = damped(item_counts(histories), self.counts)
+        taken = scale_counts(item_counts(histories), self.counts)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
         gram[np.diag_indices(n_items)] += self.regularization
         found = _inverse(gram)
@@ -99,7 +100,7 @@ class Cosine:
 
     def matrix(self, histories: Sequence[History]) -> Matrix:
         """(n_items, n_items) sparse, ``neighbours`` in each column at most."""
-        taken = damped(item_counts(histories), self.counts)
+        taken = scale_counts(item_counts(histories), self.counts)
         norms = np.sqrt(np.asarray(taken.multiply(taken).sum(axis=0)).ravel())
         scale = sparse.diags_array(1 / np.maximum(norms, 1e-12))
         nearest = self._nearest(sparse.csr_array(taken @ scale))
@@ -116,7 +117,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Successors:
+class SequentialRules:
     """What people took soon after: counts of ordered pairs, a Markov chain with a long memory.
 
     N[i, j] = sum over events of j at most ``window`` places after one of i of fade^(places - 1),
@@ -165,8 +166,8 @@ class ItemToItem:
 
     Parameters
     ----------
-    pairs
-        How B is learned: `Ease`, `Cosine` or `Successors`.
+    similarity
+        How B is learned: `Ease`, `Cosine` or `SequentialRules`.
     half_life, per
         Events, or days, after which an item counts half; infinite: never.
     counts
@@ -176,14 +177,14 @@ class ItemToItem:
         In (0, 1): what popularity is worth, so that no item is impossible.
     """
 
-    pairs: Pairs = field(default_factory=Ease)
+    similarity: ItemSimilarity = field(default_factory=Ease)
     half_life: float = np.inf
     per: Literal["events", "days"] = "events"
     counts: Literal["binary", "count", "log"] = "binary"
     floor: float = 1e-3
     _matrix: Matrix | None = field(default=None, init=False, repr=False)
     _popular: FloatArray | None = field(default=None, init=False, repr=False)
-    _learned: Learned | None = field(default=None, init=False, repr=False)
+    _learned: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(floor=self.floor)
@@ -193,7 +194,9 @@ class ItemToItem:
     @property
     def name(self) -> str:
         """What explanations call it: two that fade differently may be in one blend."""
-        return self.pairs.name if np.isinf(self.half_life) else f"{self.pairs.name} lately"
+        return (
+            self.similarity.name if np.isinf(self.half_life) else f"{self.similarity.name} lately"
+        )
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -205,8 +208,8 @@ class ItemToItem:
         ValueError
             If no event lies before the cutoff, or the catalog is too large for the pairs.
         """
-        self._learned, histories = Learned.on(log, catalog, cutoff)
-        self._matrix = self.pairs.matrix(histories)
+        self._learned, histories = TrainingSpan.of_log(log, catalog, cutoff)
+        self._matrix = self.similarity.matrix(histories)
         taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
         self._popular = taken / taken.sum()
         return self
@@ -219,11 +222,11 @@ class ItemToItem:
         ValueError
             If not fitted, fitted on another catalog, or on events that a history does not hold.
         """
-        check_learned(self._learned, self.name, histories)
+        require_fitted(self._learned, self.name, histories)
         assert self._popular is not None
         if not histories:
             return np.empty((0, 0))
-        faded = sparse.csr_array(fading(histories, self.half_life, self.per, self.counts))
+        faded = sparse.csr_array(recency_weighted(histories, self.half_life, self.per, self.counts))
         product = faded @ self._matrix
         dense = product.toarray() if sparse.issparse(product) else product
         found = np.maximum(np.asarray(dense, dtype=np.float64), 0.0)
@@ -243,7 +246,7 @@ def _inverse(gram: FloatArray) -> FloatArray:
     return np.asarray(found)
 
 
-def fading(
+def recency_weighted(
     histories: Sequence[History],
     half_life: float,
     per: Literal["events", "days"],
@@ -257,10 +260,10 @@ def fading(
     worth = np.exp2(-np.concatenate([np.empty(0), *ages]) / half_life)
     if counts == "binary":
         return _newest(histories, worth)
-    return damped(item_counts(histories, worth), counts)
+    return scale_counts(item_counts(histories, worth), counts)
 
 
-def damped(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
+def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
     """Turn counts into what ``counts`` says: 1, the count, or log(1 + count)."""
     found = taken.copy()
     if counts == "binary":

@@ -15,12 +15,12 @@ from llmrec.errors import DataError
 from llmrec.language.codec import Codec
 from llmrec.language.encoder import TextEncoder
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.item_item import fading
+from llmrec.ranking.item_item import recency_weighted
 from llmrec.ranking.scorers import require_positive
 from llmrec.types import FloatArray, IntArray
 
 
-class ForetoldItems:
+class LMItemScorer:
     """Scores items by the probability that a fine-tuned model gives their titles.
 
     p_i = (1 - floor) * p(title of i) / items of that title, scaled to sum to 1 - floor over the
@@ -43,11 +43,16 @@ class ForetoldItems:
     name = "titles that the language model expects"
 
     def __init__(self, model: LanguageModel, codec: Codec, floor: float = 0.01) -> None:
-        if model.memory is None:
+        if model.title_embeddings is None:
             raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
         if not 0 < floor < 1:
             raise ValueError(f"floor must lie in (0, 1), not {floor}")
-        self.model, self.codec, self.memory, self.floor = model, codec, model.memory, floor
+        self.model, self.codec, self.memory, self.floor = (
+            model,
+            codec,
+            model.title_embeddings,
+            floor,
+        )
         self._of: tuple[Catalog, IntArray, IntArray] | None = None
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -59,7 +64,9 @@ class ForetoldItems:
         found = np.full((len(histories), n_items), 1 / n_items)
         known = [row for row, history in enumerate(histories) if history.n_events]
         if known and (titles >= 0).any():
-            foretold = self.model.foretell([self.codec.prompt(histories[row]) for row in known])
+            foretold = self.model.title_probabilities(
+                [self.codec.prompt(histories[row]) for row in known]
+            )
             # In rows: a sum along strided rows would round differently with the batch size.
             each = np.ascontiguousarray(np.where(titles >= 0, foretold[:, titles] / among, 0.0))
             each /= each.sum(axis=1, keepdims=True)
@@ -70,7 +77,7 @@ class ForetoldItems:
         """(n_items,) each item's title in the memory, or -1, and how many items share it."""
         if self._of is None or self._of[0] is not catalog:
             texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
-            rows = np.array([self.memory.row(tuple(part)) for part in self.model.encode(texts)])
+            rows = np.array([self.memory.row_of(tuple(part)) for part in self.model.encode(texts)])
             counts = np.bincount(rows[rows >= 0], minlength=len(self.memory.keys))
             self._of = catalog, rows, np.where(rows >= 0, counts[rows], 1)
         return self._of[1:]
@@ -111,7 +118,7 @@ class TextSimilarity:
         if not histories:
             return np.empty((0, 0))
         vectors = self._vectors(histories[0].catalog)
-        persons = fading(histories, self.half_life, self.per) @ vectors
+        persons = recency_weighted(histories, self.half_life, self.per) @ vectors
         norms = np.linalg.norm(persons, axis=1, keepdims=True)
         persons = persons / np.maximum(norms, 1e-12)
         # One product a person: a batched product would round differently with the batch size.

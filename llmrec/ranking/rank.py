@@ -18,9 +18,9 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
-from llmrec.ranking.blend import Blend, possible_items
-from llmrec.ranking.edits import Edit, apply_edits, muted_items
-from llmrec.types import BoolArray, FloatArray, IntArray, Repeat, TimeArray
+from llmrec.ranking.blend import Blend, rankable_items
+from llmrec.ranking.edits import Edit, apply_edits, muted_item_mask
+from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy, TimeArray
 
 # Added to both shares before their ratio is taken: it bounds the pull on one category to
 # strength * log(1 / EPSILON), so that a share of 0 costs much, yet something finite.
@@ -69,7 +69,7 @@ def rank(
     *,
     k: int,
     strength: float = 1.0,
-    repeat: Repeat = "allow",
+    repeat: RepeatPolicy = "allow",
     candidates: IntArray | None = None,
     edits: Sequence[Edit] = (),
 ) -> list[Ranking]:
@@ -101,30 +101,30 @@ def rank(
     """
     if len(forecasts) != len(histories):
         raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
-    check_k(k)
-    check_strength(strength)
+    validate_k(k)
+    validate_strength(strength)
     popularity = lru_cache(_POPULARITIES)(_popularity)
     rankings, each = [], _parts_by_user(blend, histories)
     for forecast, history, parts in zip(forecasts, histories, each, strict=True):
         catalog, cutoff = history.catalog, history.cutoff
         edited = apply_edits(forecast, edits, catalog, cutoff)
-        possible = possible_items(history, repeat) & _listed(candidates, catalog)
-        muted = muted_items(edits, catalog, cutoff)
+        possible = rankable_items(history, repeat) & _listed(candidates, catalog)
+        muted = muted_item_mask(edits, catalog, cutoff)
         blended = parts.sum(axis=0)
         pull = strength * _log_ratio(edited, blended, possible, catalog)
-        scores = blended + catalog.shares @ pull
+        scores = blended + catalog.category_shares @ pull
         best = _muted_last(scores, possible, muted, k, history, popularity)
         rankings.append(_ranking(best, muted, scores, blend.names, parts, pull, catalog))
     return rankings
 
 
-def check_k(k: int) -> None:
+def validate_k(k: int) -> None:
     """Refuse a list of no item with a ValueError."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
 
 
-def check_strength(strength: float) -> None:
+def validate_strength(strength: float) -> None:
     """Refuse a strength outside of 0..100 with an EditError."""
     if not (isinstance(strength, Real) and 0 <= strength <= MAX_STRENGTH):
         raise EditError(
@@ -137,7 +137,7 @@ def _parts_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[Float
     """Give each user's (n_scorers, n_items) parts; those of few users are held at once."""
     at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
     for start in range(0, len(histories), at_once):
-        yield from blend.parts(histories[start : start + at_once]).swapaxes(0, 1)
+        yield from blend.weighted_scores(histories[start : start + at_once]).swapaxes(0, 1)
 
 
 def _log_ratio(
@@ -148,7 +148,7 @@ def _log_ratio(
         return np.zeros(catalog.n_categories)
     probability = np.zeros(catalog.n_items)
     probability[possible] = softmax(blended[possible])
-    implied = probability @ catalog.shares
+    implied = probability @ catalog.category_shares
     if implied.any():  # none of the possible items may have a category
         implied /= implied.sum()
     ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
@@ -197,7 +197,7 @@ def _ranking(
     catalog: Catalog,
 ) -> Ranking:
     """Put the best items together with what their scores are made of."""
-    category_parts = catalog.shares[best]
+    category_parts = catalog.category_shares[best]
     category_parts.data *= pull[category_parts.indices]
     scorer_parts = np.ascontiguousarray(parts[:, best].T)
     return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
@@ -227,48 +227,50 @@ def _listed(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
     return mask
 
 
-class Rerank(Protocol):
-    """Ranks one person's items under edits."""
+class Reranker(Protocol):
+    """Ranks one person's items again, under edits."""
 
-    def __call__(self, edits: Sequence[Edit], k: int | None = None) -> Ranking:
-        """Rank the k best; None: all that may be ranked."""
+    def __call__(
+        self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
+        """Rank the k best (None: all that may be ranked), at another strength if one is given."""
         ...
 
 
-def ranks_again(
+def make_reranker(
     history: History,
     forecast: Forecast,
     blend: Blend,
     *,
     strength: float,
-    repeat: Repeat,
-) -> Rerank:
+    repeat: RepeatPolicy,
+) -> Reranker:
     """Rank all items of one person under edits as often as asked; they are scored once.
 
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
-    kept, n_items = blend.asked([history]), history.catalog.n_items
+    scored, n_items = blend.precompute([history]), history.catalog.n_items
+    default_strength = strength
 
-    def rerank(edits: Sequence[Edit], k: int | None = None) -> Ranking:
+    def rerank(
+        edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
         size = n_items if k is None else k
+        tilt = default_strength if strength is None else strength
         return rank(
-            [forecast], [history], kept, k=size, strength=strength, repeat=repeat, edits=edits
+            [forecast], [history], scored, k=size, strength=tilt, repeat=repeat, edits=edits
         )[0]
 
     return rerank
 
 
-def rank_listed(ranking: Ranking, item_idx: int) -> int | None:
+def listed_rank(ranking: Ranking, item_idx: int) -> int | None:
     """Give an item's rank (1-based), or None if no list can show it: left out, or muted."""
-    rank = rank_in(ranking, item_idx)
+    rank = rank_of(ranking, item_idx)
     return None if rank is None or ranking.muted[rank - 1] else rank
 
 
-def rank_in(ranking: Ranking, item_idx: int) -> int | None:
+def rank_of(ranking: Ranking, item_idx: int) -> int | None:
     """Give an item's rank (1-based), or None if it is not in the ranking."""
     found = np.flatnonzero(ranking.item_idx == item_idx)
     return int(found[0]) + 1 if len(found) else None
-
-
-# Ranks *all* items that may be ranked, under edits and at a strength.
-RerankAt = Callable[[Sequence[Edit], float], Ranking]

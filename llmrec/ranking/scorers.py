@@ -13,12 +13,12 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.special import log_softmax
 
-from llmrec.data.calendar import DAY, INSTANT
+from llmrec.data.calendar import DAY, MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import item_counts_between
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
-from llmrec.data.provenance import Learned, check_learned
+from llmrec.data.provenance import TrainingSpan, require_fitted
 from llmrec.errors import MissingExtraError
 from llmrec.types import FloatArray, IntArray, TimeArray
 
@@ -53,10 +53,10 @@ class RecentPopularity:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
         if not histories:
             return np.empty((0, 0))
-        span = round(self.days * (DAY / INSTANT)) * INSTANT
+        span = round(self.days * (DAY / MILLISECOND)) * MILLISECOND
         starts = np.array([history.cutoff - span for history in histories])
         ends = np.array([history.cutoff for history in histories])
-        log = once_a_moment(shared_log(histories))
+        log = dedupe_moments(shared_log(histories))
         shares = item_counts_between(log, starts, ends)
         shares += self.pseudo_count
         shares /= shares.sum(axis=1, keepdims=True)
@@ -135,7 +135,7 @@ class ImplicitALS:
     temperature: float = 0.1
     name: str = field(default="people with similar taste", init=False)
     _model: Any = field(default=None, init=False, repr=False)
-    _learned: Learned | None = field(default=None, init=False, repr=False)
+    _learned: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(temperature=self.temperature)
@@ -156,7 +156,7 @@ class ImplicitALS:
             If no event lies before the cutoff.
         """
         als, threadpoolctl = _import_als()
-        learned, histories = Learned.on(log, catalog, cutoff)
+        learned, histories = TrainingSpan.of_log(log, catalog, cutoff)
         counts = item_counts(histories)
         with threadpoolctl.threadpool_limits(1, "blas"):
             model = als.AlternatingLeastSquares(
@@ -179,7 +179,7 @@ class ImplicitALS:
         ValueError
             If not fitted, fitted on another catalog, or fitted on events at or after a cutoff.
         """
-        check_learned(self._learned, self.name, histories)
+        require_fitted(self._learned, self.name, histories)
         if not histories:
             return np.empty((0, 0))
         counts = _confidence(item_counts(histories))
@@ -227,11 +227,11 @@ _ONCE: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary(
 _FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
 
 
-def once_a_moment(log: Interactions) -> Interactions:
+def dedupe_moments(log: Interactions) -> Interactions:
     """Give a log without events that another one of the same moment and item follows."""
     if log not in _ONCE:
         again = _said_again(log.user_idx, log.timestamp, log.item_idx)
-        _ONCE[log] = log.without({"taken again at that moment": again}) if again.any() else None
+        _ONCE[log] = log.drop_events({"taken again at that moment": again}) if again.any() else None
     return _ONCE[log] or log
 
 
@@ -242,13 +242,13 @@ def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return damped
 
 
-def once_a_person(log: Interactions) -> Interactions:
+def first_interactions(log: Interactions) -> Interactions:
     """Give a log of the events in which somebody took an item for the first time."""
     if log not in _FIRST:
         pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
         again = np.ones(len(pairs), dtype=np.bool_)
         again[np.unique(pairs, return_index=True)[1]] = False  # a person's events lie in order
-        _FIRST[log] = log.without({"taken before": again}) if again.any() else None
+        _FIRST[log] = log.drop_events({"taken before": again}) if again.any() else None
     return _FIRST[log] or log
 
 

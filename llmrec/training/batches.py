@@ -11,7 +11,7 @@ import torch
 
 from llmrec.errors import TrainingError
 from llmrec.language.tokenization import Position
-from llmrec.training.objective import Slots
+from llmrec.training.objective import ReadPositions
 from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 
 Tokens = tuple[int, ...]
-SLOTS = 4  # of a timeline that an encoder-decoder learns from in an epoch: each is a sequence there
-BUCKET = 16  # batches that are sorted by length together
+POSITIONS_PER_EPOCH = (
+    4  # of a timeline that an encoder-decoder learns from in an epoch: each is a sequence there
+)
+SORT_BUCKET = 16  # batches that are sorted by length together
 
 
-class Examples:
-    """Timelines (see `save_pairs`) as batches for `Reader`.
+class TimelineBatches:
+    """Timelines (see `save_examples`) as batches for `TimelineModel`.
 
     Parameters
     ----------
     table
-        One part of what `load_pairs` gives.
+        One part of what `load_examples` gives.
     batch_positions
         Positions in a batch, padding included.
     line_share
@@ -94,14 +96,14 @@ class Examples:
             found.append(partial(self._batch, part, flags, (self.seed, n, int(at))))
         return found
 
-    def in_order(self) -> Iterator[tuple[IntArray, list[list[Position]], Slots]]:
+    def validation_batches(self) -> Iterator[tuple[IntArray, list[list[Position]], ReadPositions]]:
         """Give all sequences with their newest slot, each once: rows, prompts and slots."""
         lengths = np.array([len(prompt) for prompt in self.prompts])
         order = np.argsort(-lengths, kind="stable")
         while len(order):
             n = max(1, self.batch_positions // int(lengths[order[0]]))
             rows, order = order[:n], order[n:]
-            slots = Slots(
+            slots = ReadPositions(
                 torch.arange(len(rows)),
                 torch.zeros(len(rows), dtype=torch.long),
                 _stacked([self.log_prior[row][-1:] for row in rows]),
@@ -116,7 +118,7 @@ class Examples:
         if not self.one_slot:
             yield np.arange(n)
             return
-        for slot in rng.permutation(n)[:SLOTS]:
+        for slot in rng.permutation(n)[:POSITIONS_PER_EPOCH]:
             yield np.array([slot])
 
     def _sequence(self, row: int, slots: IntArray) -> list[Position]:
@@ -163,7 +165,7 @@ class Examples:
         self, chosen: Sequence[tuple[int, IntArray]]
     ) -> Iterator[list[tuple[int, IntArray]]]:
         mean = np.mean([self._length(one) for one in chosen])
-        size = max(1, int(BUCKET * self.batch_positions / mean))
+        size = max(1, int(SORT_BUCKET * self.batch_positions / mean))
         for start in range(0, len(chosen), size):
             part = sorted(chosen[start : start + size], key=self._length)
             while part:
@@ -181,7 +183,7 @@ class Examples:
         ]
         rows = np.repeat(np.arange(len(part)), [len(slots) for _, slots in part])
         backs = [self.back[row][slots] - self.back[row][slots].min() for row, slots in part]
-        slots = Slots(
+        slots = ReadPositions(
             torch.from_numpy(rows),
             torch.from_numpy(np.concatenate(backs)),
             _stacked([self.log_prior[row][slots] for row, slots in part]),
@@ -217,10 +219,10 @@ def _numbers(parts: Sequence[IntArray]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(widened))
 
 
-class Lines:
-    """The lines of all examples in batches of similar length, see `Batches`."""
+class LineDataset:
+    """The lines of all examples in batches of similar length, see `EpochBatches`."""
 
-    def __init__(self, examples: Examples, most: int | None = None) -> None:
+    def __init__(self, examples: TimelineBatches, most: int | None = None) -> None:
         self.requests, self.lines = examples.requests[:most], examples.lines[:most]
         self.batch_positions, self.seed = examples.batch_positions, examples.seed
 

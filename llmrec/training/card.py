@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrec.data.catalog import clean_text
-from llmrec.data.embedded import PARTS
-from llmrec.data.files import write_text
-from llmrec.language.adapters import ABOUT_FILE, AdapterAbout
+from llmrec.data.embedded import EMBEDDED_PARTS
+from llmrec.data.files import atomic_write_text
+from llmrec.language.adapters import ADAPTER_FILE, AdapterMetadata
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
 CARD_FILE, TEMPLATE = "README.md", "card.md.jinja"
-MOST_LABELS, MOST_LETTERS = 30, 2_000
+MAX_LABELS, MAX_LETTERS = 30, 2_000
 # What Markdown could take for its own; an underscore inside a word is none.
 _MARKUP = re.compile(r"[\\|`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_])")
 
@@ -33,18 +33,18 @@ def write_card(folder: Path) -> Path:
         If adapter.json is missing or broken.
     """
     path = folder / CARD_FILE
-    write_text(path, card(AdapterAbout.load(folder)))
+    atomic_write_text(path, render_card(AdapterMetadata.load(folder)))
     return path
 
 
-def card(about: AdapterAbout) -> str:
+def render_card(about: AdapterMetadata) -> str:
     """Write the card in GitHub's Markdown; text from data is text there, whatever is in it."""
-    terms = {part.name: part.licence for part in PARTS}
+    terms = {part.name: part.licence for part in EMBEDDED_PARTS}
     return _template().render(
         about=about,
-        file=ABOUT_FILE,
-        labels=about.labels[:MOST_LABELS],
-        n_more=max(0, len(about.labels) - MOST_LABELS),
+        file=ADAPTER_FILE,
+        labels=about.labels[:MAX_LABELS],
+        n_more=max(0, len(about.labels) - MAX_LABELS),
         terms=[(name, terms.get(name)) for name in (about.dataset, about.base_model)],
         config=_rows(about.config),
         metrics=[(name, *_measured(value)) for name, value in _rows(about.metrics)],
@@ -96,5 +96,5 @@ def _plain(value: Any) -> str:
     """Make a value one line of text that neither Markdown nor HTML reads as markup."""
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
-    text = html.escape(clean_text(str(value), MOST_LETTERS), quote=False)
+    text = html.escape(clean_text(str(value), MAX_LETTERS), quote=False)
     return _MARKUP.sub(lambda found: f"\\{found[0]}", text)

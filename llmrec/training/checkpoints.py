@@ -19,10 +19,11 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from llmrec.data.files import new_folder, write_bytes, write_text
+from llmrec.data.files import atomic_folder, atomic_write_bytes, atomic_write_text
 from llmrec.errors import TrainingError
+from llmrec.versions import CONFIG_KEYS, renamed_keys, renamed_parameter
 
-MARK, VALUES, CONFIG = "complete.json", "state.json", "config.json"
+COMPLETE_FILE, STATE_FILE, CONFIG_FILE = "complete.json", "state.json", "config.json"
 Tensors = Mapping[str, Tensor]
 
 
@@ -38,12 +39,13 @@ class Checkpoint:
         return int(self.path.name.removeprefix("step-"))
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Read the tensors that were saved under a name."""
-        return load_file(self.path / f"{name}.safetensors")
+        """Read the tensors that were saved under a name, by today's names of parameters."""
+        tensors = load_file(self.path / f"{name}.safetensors")
+        return {renamed_parameter(key): tensor for key, tensor in tensors.items()}
 
     def values(self) -> dict[str, Any]:
         """Read what was saved as JSON."""
-        values: dict[str, Any] = json.loads((self.path / VALUES).read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
         return values
 
 
@@ -60,12 +62,12 @@ def save_checkpoint(
     """
     path = _place(folder, step)
     try:
-        with new_folder(path) as partial:
+        with atomic_folder(path) as partial:
             for name, group in tensors.items():
                 whole = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
-                write_bytes(partial / f"{name}.safetensors", save(whole))
-            write_text(partial / VALUES, json.dumps(values))
-            write_text(partial / MARK, json.dumps(_hashes(partial)))
+                atomic_write_bytes(partial / f"{name}.safetensors", save(whole))
+            atomic_write_text(partial / STATE_FILE, json.dumps(values))
+            atomic_write_text(partial / COMPLETE_FILE, json.dumps(_hashes(partial)))
             shutil.rmtree(path, ignore_errors=True)  # a broken one of that step
     except OSError as error:
         raise TrainingError(
@@ -74,7 +76,7 @@ def save_checkpoint(
         ) from error
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """Find the newest whole checkpoint; broken ones are named in a warning and passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         if not (fault := _fault(path)):
@@ -83,7 +85,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def checkpoint_of(folder: Path, step: int) -> Checkpoint:
+def checkpoint_at(folder: Path, step: int) -> Checkpoint:
     """Open the checkpoint of a step; TrainingError if it is not whole."""
     path = _place(folder, step)
     if fault := _fault(path):
@@ -91,7 +93,7 @@ def checkpoint_of(folder: Path, step: int) -> Checkpoint:
     return Checkpoint(path)
 
 
-def packed(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack_optimizer(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Take the state of an optimizer of named parameters apart: tensors, and values for JSON."""
     state = optimizer.state_dict()
     names = [name for group in state["param_groups"] for name in group["param_names"]]
@@ -105,17 +107,21 @@ def packed(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"groups": state["param_groups"], "numbers": numbers}
 
 
-def unpack(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
-    """Give an optimizer the state that `packed` took apart."""
-    names = [name for group in values["groups"] for name in group["param_names"]]
+def unpack_optimizer(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
+    """Give an optimizer the state that `pack_optimizer` took apart."""
+    groups = [
+        group | {"param_names": list(map(renamed_parameter, group["param_names"]))}
+        for group in values["groups"]
+    ]
+    names = [name for group in groups for name in group["param_names"]]
     state: dict[int, dict[str, Any]] = {}
     for entry, value in {**tensors, **values["numbers"]}.items():
-        name, _, key = entry.rpartition(":")
+        name, _, key = renamed_parameter(entry).rpartition(":")
         state.setdefault(names.index(name), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def prune(folder: Path, step: int, *, keep: int, best: int) -> None:
+def prune_checkpoints(folder: Path, step: int, *, keep: int, best: int) -> None:
     """Delete checkpoints older than the newest ``keep`` up to a step, all but the best."""
     for partial in folder.glob(".step-*.partial"):  # what a killed program left
         shutil.rmtree(partial, ignore_errors=True)
@@ -126,20 +132,21 @@ def prune(folder: Path, step: int, *, keep: int, best: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def claim(folder: Path, config: Mapping[str, Any]) -> None:
+def lock_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the config of a run into its folder; TrainingError if another run's is there.
 
     Where the run writes and who follows it (``out``, ``report_to``) may change.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     if not path.exists():
         try:
-            write_text(path, json.dumps(config, indent=1))
+            atomic_write_text(path, json.dumps(config, indent=1))
         except OSError as error:
             raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
         return
     try:
-        before: dict[str, Any] = dict(_flat(json.loads(path.read_text(encoding="utf-8"))))
+        stored = renamed_keys(json.loads(path.read_text(encoding="utf-8")), CONFIG_KEYS)
+        before: dict[str, Any] = dict(_flat(stored))
     except (OSError, ValueError, AttributeError) as error:
         raise TrainingError(f"{path} is no config of a run: {error}") from error
     now = dict(_flat(config))
@@ -166,14 +173,14 @@ def _place(folder: Path, step: int) -> Path:
 def _fault(path: Path) -> str:
     """Say why a folder is no whole checkpoint; nothing if it is one."""
     try:
-        marked = json.loads((path / MARK).read_text(encoding="utf-8"))
+        marked = json.loads((path / COMPLETE_FILE).read_text(encoding="utf-8"))
         found = _hashes(path)
     except OSError as error:
-        return f"{MARK} cannot be read ({error.strerror})"
+        return f"{COMPLETE_FILE} cannot be read ({error.strerror})"
     except ValueError:
-        return f"{MARK} is not JSON"
+        return f"{COMPLETE_FILE} is not JSON"
     if not isinstance(marked, dict):
-        return f"{MARK} is no table of files"
+        return f"{COMPLETE_FILE} is no table of files"
     changed = sorted(name for name in found | marked if found.get(name) != marked.get(name))
     return f"{', '.join(changed)} changed since it was written" if changed else ""
 
@@ -181,7 +188,7 @@ def _fault(path: Path) -> str:
 def _hashes(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name != MARK:
+        if path.name != COMPLETE_FILE:
             with path.open("rb") as file:
                 found[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
     return found
@@ -190,7 +197,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _what_is_left(folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        last = newest_checkpoint(folder)
+        last = latest_checkpoint(folder)
     if last is None:
         return "there is no earlier one. Make room and start again"
     return f"the one of step {last.step} is intact. Make room and start again to go on from there"

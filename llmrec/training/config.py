@@ -25,6 +25,7 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.errors import DataError
+from llmrec.versions import CONFIG_KEYS, renamed_keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,7 +43,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def flags_of(model: type[BaseModel]) -> argparse.ArgumentParser:
+def argument_parser(model: type[BaseModel]) -> argparse.ArgumentParser:
     """Make a parser that knows ``--FIELD VALUE`` for every field; values are written as in YAML."""
     parser = argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name, default in _fields(model):
@@ -50,9 +51,13 @@ def flags_of(model: type[BaseModel]) -> argparse.ArgumentParser:
     return parser
 
 
-def read_typed(model: type[Model], path: Path, overrides: Sequence[str]) -> Model:
+def load_typed(model: type[Model], path: Path, overrides: Sequence[str]) -> Model:
     """Read a YAML file as a model, and flags over it; ConfigError tells every mistake."""
     values, flags = _read(path), _flags(model, overrides)
+    for old, new in CONFIG_KEYS.items():
+        if old in values and new in values:
+            raise ConfigError(f"{path}: {old} is the name that {new} had in 0.1: give one of them")
+    values = renamed_keys(values, CONFIG_KEYS)
     for name, value in flags.items():
         *group, field = name.split(".")
         inner = values
@@ -92,16 +97,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flags(model: type[BaseModel], overrides: Sequence[str]) -> dict[str, Any]:
-    parser = flags_of(model)
+    parser = argument_parser(model)
     parser.exit_on_error = False
     try:
-        found, strange = parser.parse_known_args(list(overrides))
+        found, strange = parser.parse_known_args([_renamed_flag(text) for text in overrides])
     except argparse.ArgumentError as error:
         raise ConfigError(f"flag {error.argument_name}: {error.message}") from error
     if strange:
         name = strange[0].removeprefix("--").partition("=")[0]
         raise ConfigError(f"flag {strange[0]!r} is unknown{_near(model, name)}")
     return {name: _value(model, name, text) for name, text in vars(found).items()}
+
+
+def _renamed_flag(text: str) -> str:
+    """Give a flag of version 0.1 its name of today: --lines.epochs is --generation.epochs."""
+    return re.sub(r"^--([a-z_]+)", lambda name: f"--{CONFIG_KEYS.get(name[1], name[1])}", text)
 
 
 def _value(model: type[BaseModel], name: str, text: str) -> Any:
@@ -139,10 +149,10 @@ def _near(model: type[BaseModel], name: str) -> str:
 
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-Layers = str | tuple[int, ...]
+LayerSpec = str | tuple[int, ...]
 
 
-def _layers(value: Any) -> Layers:
+def _layers(value: Any) -> LayerSpec:
     if isinstance(value, str) and re.fullmatch(r"all|upper [1-9]\d*", value):
         return value
     numbers = value if isinstance(value, list | tuple) else []
@@ -155,10 +165,10 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-ChosenLayers = Annotated[Layers, PlainValidator(_layers), PlainSerializer(_as_is)]
+LayerField = Annotated[LayerSpec, PlainValidator(_layers), PlainSerializer(_as_is)]
 
 
-def _chosen(layers: Layers, depth: int, field: str) -> list[int]:
+def _chosen(layers: LayerSpec, depth: int, field: str) -> list[int]:
     if layers == "all":
         return list(range(depth))
     if isinstance(layers, str):
@@ -192,7 +202,7 @@ class LoraConfig(BaseModel):
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     )
-    layers: ChosenLayers = "all"
+    layers: LayerField = "all"
 
     def chosen_layers(self, depth: int) -> list[int]:
         """List the adapted layers of a model that has ``depth``; ConfigError if it lacks one."""
@@ -200,7 +210,7 @@ class LoraConfig(BaseModel):
 
 
 class TitlesConfig(BaseModel):
-    """What is learned of titles beyond their words, see `TitleMemory`.
+    """What is learned of titles beyond their words, see `TitleEmbeddings`.
 
     Attributes
     ----------
@@ -235,7 +245,7 @@ class LinesConfig(BaseModel):
     epochs: float = Field(default=0.0, ge=0)
     rate: float = Field(default=5e-4, gt=0)
     rank: int = Field(default=4, ge=1)
-    layers: ChosenLayers = "upper 18"
+    layers: LayerField = "upper 18"
 
     def chosen_layers(self, depth: int) -> list[int]:
         """List the adapted layers of a model that has ``depth``; ConfigError if it lacks one."""
@@ -247,33 +257,33 @@ class TrainingConfig(BaseModel):
 
     Attributes
     ----------
-    data, pairs, model, out
+    data, examples, model, out
         The log (what `load_dataset` takes), its examples (what finetune/pairs.py wrote), the base
         model, and the folder to write.
     seed
         Of everything drawn at random.
     template, budget
         Prompt version, and positions that a prompt may have.
-    epochs, minutes
+    epochs, max_minutes
         Length of the run; with ``minutes`` it ends, schedule and all, by then. Lines, if they are
         learned afterwards, have as many minutes again.
     batch_positions, gradient_accumulation
         Positions in a batch, padding included, and batches in an optimizer step.
-    rate, readout_rate, warmup_steps, weight_decay, max_grad_norm
+    learning_rate, head_learning_rate, warmup_steps, weight_decay, max_grad_norm
         Of AdamW: peak learning rates of the adapter and of the readout, their linear rise, decay,
         and the norm that gradients are cut to (0: not at all).
     depth
         Layers of a decoder after which it is read, and below which LoRA lies; None: all of them.
-    lora, readout_rank, titles
+    lora, head_rank, titles
         Sizes of what is trained.
-    line_weight, line_share, lines
+    line_weight, line_share, generation
         Weight of the written line's loss, and share of the sequences that carry a line; and how
         lines are learned afterwards.
-    renamed
-        Share of the sequences in which categories have made-up names, see `Examples`.
+    label_renaming
+        Share of the sequences in which categories have made-up names, see `TimelineBatches`.
     validation_windows
         Windows that are read at each validation; drawn once, if there are more.
-    select
+    keep_checkpoint
         Whether the parameters of "best" validation are kept, or the "last" ones: what was learned
         from cannot decide.
     evaluate_every, save_every, keep, patience
@@ -290,31 +300,31 @@ class TrainingConfig(BaseModel):
     model_config = _FROZEN
 
     data: str = "ml-100k"
-    pairs: str = "pairs/ml-100k"
+    examples: str = "pairs/ml-100k"
     model: str = "smollm2-135m"
     out: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     template: str = "forecast-v3"
     budget: int = Field(default=130, ge=1)
     epochs: float = Field(default=3.0, gt=0)
-    minutes: float | None = Field(default=None, gt=0)
+    max_minutes: float | None = Field(default=None, gt=0)
     batch_positions: int = Field(default=1024, ge=1)
     gradient_accumulation: int = Field(default=1, ge=1)
-    rate: float = Field(default=1e-3, gt=0)
-    readout_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    head_learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=30, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     lora: LoraConfig = LoraConfig()
     depth: int | None = Field(default=None, ge=1)
-    readout_rank: int = Field(default=64, ge=1)
+    head_rank: int = Field(default=64, ge=1)
     titles: TitlesConfig = TitlesConfig()
     line_weight: float = Field(default=0.1, ge=0)
     line_share: float = Field(default=0.25, ge=0, le=1)
-    lines: LinesConfig = LinesConfig()
-    renamed: float = Field(default=0.0, ge=0, le=1)
+    generation: LinesConfig = LinesConfig()
+    label_renaming: float = Field(default=0.0, ge=0, le=1)
     validation_windows: int = Field(default=600, ge=1)
-    select: Literal["best", "last"] = "best"
+    keep_checkpoint: Literal["best", "last"] = "best"
     evaluate_every: int = Field(default=100, ge=1)
     save_every: int = Field(default=100, ge=1)
     keep: int = Field(default=2, ge=1)
@@ -342,14 +352,16 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainingConf
     ConfigError
         If the file or a flag cannot be read, or a field is unknown or of a wrong type or range.
     """
-    return read_typed(TrainingConfig, Path(path), overrides)
+    return load_typed(TrainingConfig, Path(path), overrides)
 
 
-def reading(config: TrainingConfig) -> TrainingConfig:
+def scoring_config(config: TrainingConfig) -> TrainingConfig:
     """Give the config of the run that teaches reading, which does not hang on the later one's."""
-    return config.model_copy(update={"lines": LinesConfig()})
+    return config.model_copy(update={"generation": LinesConfig()})
 
 
-def writing(config: TrainingConfig) -> TrainingConfig:
+def generation_config(config: TrainingConfig) -> TrainingConfig:
     """Give the config of the run that teaches lines."""
-    return config.model_copy(update={"epochs": config.lines.epochs, "rate": config.lines.rate})
+    return config.model_copy(
+        update={"epochs": config.generation.epochs, "learning_rate": config.generation.rate}
+    )

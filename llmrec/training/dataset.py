@@ -21,15 +21,15 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
-from llmrec.data.counts import shares_of, target_counts
-from llmrec.data.files import write_text
+from llmrec.data.counts import row_shares, target_counts
+from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import Window, ticks
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
-from llmrec.explain.describe import completion
+from llmrec.explain.describe import target_line
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.codec import MAX_TAKEN, Codec
-from llmrec.language.tokenization import BAG
+from llmrec.language.codec import MAX_ITEMS_PER_TICK, Codec
+from llmrec.language.tokenization import POOL_START
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Manifest:
+class DatasetManifest:
     """What examples on disk were made of.
 
     Attributes
@@ -60,7 +60,7 @@ class Manifest:
     seed
         Of the wording of the lines to write.
     fitted
-        What of the log was seen, see `Fitted.to_dict`; validation included.
+        What of the log was seen, see `TrainingSpan.to_dict`; validation included.
     without
         Categories left out, see `Dataset.without_categories`.
     validated
@@ -85,7 +85,7 @@ class Manifest:
     validated: bool = False
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
+    def load(cls, folder: Path) -> DatasetManifest:
         """Read a folder's manifest; DataError if it is none."""
         path = folder / MANIFEST
         try:
@@ -113,7 +113,7 @@ class Manifest:
             )
 
 
-def save_pairs(
+def save_examples(
     folder: Path,
     dataset: Dataset,
     codec: Codec,
@@ -124,7 +124,7 @@ def save_pairs(
     seed: int = 0,
     without: Sequence[str] = (),
     validated: bool = False,
-) -> Manifest:
+) -> DatasetManifest:
     """Write timelines to train on, windows to validate on and a manifest.
 
     Parameters
@@ -132,7 +132,7 @@ def save_pairs(
     folder
         Examples in it are replaced, other files stay.
     people
-        Each person's windows, oldest first: see `training_timelines`.
+        Each person's windows, oldest first: see `rolling_training_windows`.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def save_pairs(
         )
     chosen = {"seed": seed, "without": tuple(without), "validated": validated}
     manifest = _manifest(dataset, codec, prior, chunks, validation, chosen)
-    shifts, alone = common_shifts(_windows(chunks), prior), [[window] for window in validation]
+    shifts, alone = population_shifts(_windows(chunks), prior), [[window] for window in validation]
     parts = {
         "train": _table(chunks, codec, prior, manifest, shifts),
         "validation": _table(alone, codec, prior, manifest, {}),
@@ -156,9 +156,9 @@ def save_pairs(
     return manifest
 
 
-def load_pairs(folder: Path) -> tuple[Manifest, datasets.DatasetDict]:
-    """Read what `save_pairs` wrote; DataError if it is incomplete."""
-    manifest = Manifest.load(folder)  # written last
+def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
+    """Read what `save_examples` wrote; DataError if it is incomplete."""
+    manifest = DatasetManifest.load(folder)  # written last
     try:
         parts = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -173,10 +173,10 @@ def _manifest(
     chunks: Sequence[Sequence[Window]],
     validation: Sequence[Window],
     chosen: Mapping[str, Any],
-) -> Manifest:
-    """Say what examples are made of; ``chosen`` is what the caller of `save_pairs` chose."""
+) -> DatasetManifest:
+    """Say what examples are made of; ``chosen`` is what the caller of `save_examples` chose."""
     seen = _windows(chunks)
-    return Manifest(
+    return DatasetManifest(
         dataset=dataset.name,
         data_fingerprint=dataset.log.fingerprint,
         period=dataset.period,
@@ -189,7 +189,7 @@ def _manifest(
         counting=prior.to_dict(),
         n_timelines=len(chunks),
         n_slots=len(seen),
-        fitted=Fitted.on(seen, validation).to_dict(),
+        fitted=TrainingSpan.of_windows(seen, validation).to_dict(),
         **chosen,
     )
 
@@ -198,13 +198,13 @@ def _windows(chunks: Sequence[Sequence[Window]]) -> list[Window]:
     return [window for chunk in chunks for window in chunk]
 
 
-def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: Manifest) -> None:
+def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest) -> None:
     """Replace the examples in a folder; without its manifest, written last, it is none."""
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in parts:
         shutil.rmtree(folder / name, ignore_errors=True)
     datasets.DatasetDict(parts).save_to_disk(str(folder))
-    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+    atomic_write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
 
 
 def _chunks(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
@@ -213,7 +213,7 @@ def _chunks(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window
     stop = len(windows)
     while stop > 0:
         size = sizes[stop - 1]
-        held = codec.prompt(windows[stop - 1].history).count(BAG)
+        held = codec.prompt(windows[stop - 1].history).count(POOL_START)
         # A prompt that merges older ticks keeps some of the others as the past of its first slots.
         first = 0 if held == size else bisect_left(sizes, size - held * 4 // 5, hi=stop - 1)
         yield windows[first:stop]
@@ -224,7 +224,7 @@ def _table(
     chunks: Sequence[Sequence[Window]],
     codec: Codec,
     prior: DecayedDirichlet,
-    manifest: Manifest,
+    manifest: DatasetManifest,
     shifts: Mapping[np.datetime64, FloatArray],
 ) -> datasets.Dataset:
     """Write timelines out as rows; titles become their places in the manifest."""
@@ -260,12 +260,12 @@ def _row(
     return {
         "user": history.user_id,
         "prompt": codec.prompt(history),
-        "request": codec.request(history),
-        "line": completion(codec, chunk[-1], expected, seed),
+        "request": codec.completion_prompt(history),
+        "line": target_line(codec, chunk[-1], expected, seed),
         "back": _ticks_after(chunk),
         "taken": [[numbers[t] for t in _taken(w, codec) if t in numbers] for w in chunk],
         "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),
-        "shares": shares_of(target_counts(chunk)),
+        "shares": row_shares(target_counts(chunk)),
     }
 
 
@@ -278,7 +278,7 @@ def _titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
 def _taken(window: Window, codec: Codec) -> list[str]:
     """Give the titles of a target's newest items, as they stand in prompts."""
     catalog = window.history.catalog
-    return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_TAKEN:]]
+    return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_ITEMS_PER_TICK:]]
 
 
 def _ticks_after(chunk: Sequence[Window]) -> list[int]:
@@ -287,7 +287,7 @@ def _ticks_after(chunk: Sequence[Window]) -> list[int]:
     return [sizes[-1] - size for size in sizes]
 
 
-def common_shifts(
+def population_shifts(
     windows: Sequence[Window], prior: DecayedDirichlet
 ) -> dict[np.datetime64, FloatArray]:
     """How the mix of all targets after a cutoff differs from the prior's, as (n_categories,) logs.
@@ -296,7 +296,7 @@ def common_shifts(
     heart. It is given to training, so that a reading learns what is personal. Periods of events
     have no cutoff in common, and no shift.
     """
-    if windows[0].history.length.unit == "events":
+    if windows[0].history.period_length.unit == "events":
         return {}
     together: dict[np.datetime64, list[Window]] = {}
     for window in windows:

@@ -19,21 +19,28 @@ from transformers import TrainerCallback
 from llmrec.errors import TrainingError
 from llmrec.training.checkpoints import (
     Checkpoint,
-    checkpoint_of,
-    claim,
-    newest_checkpoint,
-    packed,
-    prune,
+    checkpoint_at,
+    latest_checkpoint,
+    lock_run_folder,
+    pack_optimizer,
+    prune_checkpoints,
     save_checkpoint,
-    unpack,
+    unpack_optimizer,
 )
 from llmrec.training.config import TrainingConfig
-from llmrec.training.trainer import Batches, BatchTrainer, Run, Stream, check_device, trainable
+from llmrec.training.trainer import (
+    BatchStream,
+    BatchTrainer,
+    EpochBatches,
+    RunState,
+    check_device,
+    trainable_parameters,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class Steps(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """The Trainer calls these; they raise `TrainingError` with the cause."""
 
     def __init__(
@@ -58,7 +65,9 @@ class Steps(TrainerCallback):
             self._save()
             return
         values = self.checkpoint.values()
-        unpack(self.trainer.optimizer, self.checkpoint.tensors("optimizer"), values["optimizer"])
+        unpack_optimizer(
+            self.trainer.optimizer, self.checkpoint.tensors("optimizer"), values["optimizer"]
+        )
         self.trainer.lr_scheduler.load_state_dict(values["scheduler"])
         if self.trainer.accelerator.scaler is not None:
             self.trainer.accelerator.scaler.load_state_dict(values["scaler"])
@@ -103,8 +112,8 @@ class Steps(TrainerCallback):
         state.epoch = config.epochs * run.step / args.max_steps
         if run.step >= args.max_steps:
             run.stopped = "all steps are done"
-        elif config.minutes is not None and run.seconds >= 60 * config.minutes:
-            run.stopped = f"{config.minutes:g} minutes are over"
+        elif config.max_minutes is not None and run.seconds >= 60 * config.max_minutes:
+            run.stopped = f"{config.max_minutes:g} minutes are over"
         better = False
         if run.stopped or run.step % config.evaluate_every == 0:
             better = self._evaluate()
@@ -127,7 +136,7 @@ class Steps(TrainerCallback):
         means, self.validating = run.means(), self.validating + time.monotonic() - start
         trained = {f"train_{name}": value for name, value in means.items()}
         run.evaluations.append({"step": run.step, "seconds": run.seconds, **trained, **metrics})
-        if better := bool(metrics["log_loss"] < lowest or self.config.select == "last"):
+        if better := bool(metrics["log_loss"] < lowest or self.config.keep_checkpoint == "last"):
             run.best_step = run.step
         rate = self.trainer.lr_scheduler.get_last_lr()[0]
         judged = {f"eval_{name}": value for name, value in metrics.items()}
@@ -143,7 +152,7 @@ class Steps(TrainerCallback):
     def _save(self) -> None:
         trainer, run = self.trainer, self.run
         if trainer.is_world_process_zero():
-            tensors, values = packed(trainer.optimizer)
+            tensors, values = pack_optimizer(trainer.optimizer)
             scaler, state = trainer.accelerator.scaler, trainer.lr_scheduler.state_dict()
             save_checkpoint(
                 self.folder,
@@ -156,7 +165,7 @@ class Steps(TrainerCallback):
                     "scaler": scaler and scaler.state_dict(),
                 },
             )
-            prune(self.folder, run.step, keep=self.config.keep, best=run.best_step)
+            prune_checkpoints(self.folder, run.step, keep=self.config.keep, best=run.best_step)
         trainer.accelerator.wait_for_everyone()
 
     def _show(self) -> None:
@@ -166,7 +175,7 @@ class Steps(TrainerCallback):
         self.bar.update(self.run.step - self.bar.n)
 
     def _pace(self) -> str:
-        run, limit = self.run, 60 * (self.config.minutes or math.inf)
+        run, limit = self.run, 60 * (self.config.max_minutes or math.inf)
         if not run.step:
             return "before the first step"
         spent = time.monotonic() - self.started
@@ -216,7 +225,7 @@ class TrainingHistory:
 
 def train(
     module: nn.Module,
-    batches: Batches,
+    batches: EpochBatches,
     validate: Callable[[], Mapping[str, float]],
     config: TrainingConfig,
     folder: Path | str,
@@ -249,29 +258,31 @@ def train(
     """
     check_device(config)
     folder = Path(folder)
-    parameters = trainable(module)
-    stream = Stream(batches, config.epochs)
-    claim(folder, config.model_dump(mode="json"))
-    run, checkpoint = Run(len(stream)), newest_checkpoint(folder)
+    parameters = trainable_parameters(module)
+    stream = BatchStream(batches, config.epochs)
+    lock_run_folder(folder, config.model_dump(mode="json"))
+    run, checkpoint = RunState(len(stream)), latest_checkpoint(folder)
     if checkpoint is not None:
         run = _continued(checkpoint, parameters, len(stream))
     if not run.stopped:
         trainer = BatchTrainer(module, stream, run, config, folder)
         total, quiet = trainer.args.max_steps, None if trainer.is_world_process_zero() else True
         with tqdm(total=total, initial=run.step, unit="step", disable=quiet) as bar:
-            trainer.add_callback(Steps(trainer, parameters, validate, folder, checkpoint, bar))
+            trainer.add_callback(
+                TrainingCallback(trainer, parameters, validate, folder, checkpoint, bar)
+            )
             trainer.train()
         # In mixed precision the module's forward was replaced.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    _restore(parameters, checkpoint_of(folder, run.best_step))
+    _restore(parameters, checkpoint_at(folder, run.best_step))
     module.eval()
     return TrainingHistory(tuple(run.evaluations), run.best_step, run.step, run.stopped)
 
 
 def _continued(
     checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], n_batches: int
-) -> Run:
-    run = Run(**checkpoint.values()["run"])
+) -> RunState:
+    run = RunState(**checkpoint.values()["run"])
     if run.n_batches != n_batches:
         raise TrainingError(
             f"the run in {checkpoint.path.parent} has {run.n_batches} batches, now there are "

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.data.files import new_folder
+from llmrec.data.files import atomic_folder
 from llmrec.errors import ModelLoadError
-from llmrec.language.adapters import AdapterAbout
-from llmrec.language.heads import READOUT_FILE, TITLES_FILE
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.language.heads import CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
@@ -60,29 +60,29 @@ def merge_adapter(
         raise ValueError(f"{out} is there already: give a folder that is not")
     if not prompts:
         raise ValueError("there are no prompts to compare the merged model at: give some")
-    about = AdapterAbout.load(adapter)
+    about = AdapterMetadata.load(adapter)
     adapted = _loaded(about, model, adapter)
     token_ids = np.arange(adapted.model.get_output_embeddings().out_features)
-    before = adapted.slot_logits(prompts, token_ids)
+    before = adapted.final_logits(prompts, token_ids)
     _merge_layers(adapted.model)
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         adapted.model.save_pretrained(folder)
         adapted.tokenizer.save_pretrained(folder)
-        for own in (READOUT_FILE, TITLES_FILE):
+        for own in (CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE):
             if (adapter / own).is_file():
                 shutil.copyfile(adapter / own, folder / own)
         merged = LanguageModel.load(str(folder), dtype="float32")
-        change = np.abs(merged.slot_logits(prompts, token_ids) - before)
+        change = np.abs(merged.final_logits(prompts, token_ids) - before)
         _check_same(change, tolerance, merged)
         replace(about, base_fingerprint=merged.base_fingerprint, merged=True).save(folder)
     return float(change.max())
 
 
-def _loaded(about: AdapterAbout, model: str, adapter: Path) -> LanguageModel:
+def _loaded(about: AdapterMetadata, model: str, adapter: Path) -> LanguageModel:
     """Load the base model with its adapter, if the two can be merged at all."""
     if about.merged:
         raise ModelLoadError(f"{adapter} is merged already: load it as a model")
-    if AdapterAbout.find(Path(model).expanduser()):
+    if AdapterMetadata.load_if_present(Path(model).expanduser()):
         raise ModelLoadError(f"{model} has an adapter in its weights already: give the base model")
     adapted = LanguageModel.load(model, adapter=adapter, dtype="float32")
     if about.config.get("quantize") or getattr(adapted.model, "is_quantized", False):
@@ -90,7 +90,7 @@ def _loaded(about: AdapterAbout, model: str, adapter: Path) -> LanguageModel:
             f"{adapter} belongs to a quantized base model, and rounding the merged weights to its "
             "few bits would lose much of the adapter: load the two side by side instead"
         )
-    about.check(adapted.base_fingerprint, about.labels, about.prompt)
+    about.require_compatible(adapted.base_fingerprint, about.labels, about.prompt)
     return adapted
 
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from llmrec.errors import TrainingError
-from llmrec.language.forward import embed, lower_layers
-from llmrec.language.heads import Readout, TitleMemory
-from llmrec.language.tokenization import Position, singly
+from llmrec.language.forward import embed_positions, truncated_decoder
+from llmrec.language.heads import CategoryHead, TitleEmbeddings
+from llmrec.language.tokenization import Position, token_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Slots:
+class ReadPositions:
     """Read slots of a batch, and what they are to say.
 
     Attributes
@@ -39,12 +39,12 @@ class Slots:
     shares: Tensor
     taken: Tensor
 
-    def to(self, device: torch.device | str) -> Slots:
+    def to(self, device: torch.device | str) -> ReadPositions:
         """Give them on another device."""
-        return Slots(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return ReadPositions(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-class Reader(nn.Module):
+class TimelineModel(nn.Module):
     """A base model with LoRA inside, a readout, and the loss that trains both.
 
     loss = mean over slots of -sum_c share_c log q_c  (nats an event)
@@ -58,33 +58,38 @@ class Reader(nn.Module):
     model
         Decoder or encoder-decoder; whatever of it requires a gradient is trained.
     names
-        (n_categories, d) from `name_embeddings`.
+        (n_categories, d) from `label_embeddings`.
     end
         Token that ends a line; it is learned like any other, whatever the padding token is.
-    memory
+    title_embeddings
         Of titles; without one nothing is said of them.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        readout: Readout,
+        category_head: CategoryHead,
         names: Tensor,
         *,
         end: int,
         line_weight: float,
-        memory: TitleMemory | None = None,
+        title_embeddings: TitleEmbeddings | None = None,
         title_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.model, self.readout, self.memory, self.end = model, readout, memory, end
+        self.model, self.category_head, self.title_embeddings, self.end = (
+            model,
+            category_head,
+            title_embeddings,
+            end,
+        )
         self.line_weight, self.title_weight = line_weight, title_weight
         self.register_buffer("names", names, persistent=False)
 
     def forward(
         self,
         prompts: Sequence[list[Position]],
-        slots: Slots,
+        slots: ReadPositions,
         requests: Sequence[list[Position]] = (),
         lines: Sequence[list[int]] = (),
         n_positions: int = 0,
@@ -109,12 +114,14 @@ class Reader(nn.Module):
         if not len(totals) or bool((totals <= 0).any()):
             raise TrainingError("a row has no label: a read slot needs a target with a category")
         states = self.states(prompts, slots)
-        log_weights = torch.log_softmax(slots.log_prior + self.readout(states, self.names), dim=1)
+        log_weights = torch.log_softmax(
+            slots.log_prior + self.category_head(states, self.names), dim=1
+        )
         read = -(slots.shares * log_weights).sum(dim=1).mean()
         counted = -(slots.shares * slots.log_prior).sum(dim=1).mean()
         found = {"loss": read, "read_loss": read.detach(), "counting_loss": counted}
-        if self.memory is not None and bool((slots.taken >= 0).any()):
-            foretold = title_loss(self.memory.scores(states), slots.taken)
+        if self.title_embeddings is not None and bool((slots.taken >= 0).any()):
+            foretold = title_loss(self.title_embeddings.scores(states), slots.taken)
             found["loss"] = found["loss"] + self.title_weight * foretold
             found["title_loss"] = foretold.detach()
         if lines:
@@ -123,17 +130,17 @@ class Reader(nn.Module):
             found["line_loss"] = written.detach()
         return found
 
-    def scores(self, prompts: Sequence[list[Position]], slots: Slots) -> Tensor:
+    def scores(self, prompts: Sequence[list[Position]], slots: ReadPositions) -> Tensor:
         """(n_slots, n_categories) z at each slot."""
-        scores: Tensor = self.readout(self.states(prompts, slots), self.names)
+        scores: Tensor = self.category_head(self.states(prompts, slots), self.names)
         return scores
 
-    def states(self, prompts: Sequence[list[Position]], slots: Slots) -> Tensor:
+    def states(self, prompts: Sequence[list[Position]], slots: ReadPositions) -> Tensor:
         """(n_slots, d) hidden states at each slot."""
-        embedded, mask = embed(self.model, prompts, self.memory)
+        embedded, mask = embed_positions(self.model, prompts, self.title_embeddings)
         if self.model.config.is_encoder_decoder:
             return self._started(embedded, mask)[slots.row]
-        body = lower_layers(self.model, self.readout.depth)
+        body = truncated_decoder(self.model, self.category_head.depth)
         hidden = body(inputs_embeds=embedded, use_cache=False, **_placed(mask))
         found: Tensor = hidden.last_hidden_state[slots.row, mask.shape[1] - 1 - slots.back]
         return found
@@ -161,9 +168,10 @@ class Reader(nn.Module):
             states = self._decoded(requests, ended)
         else:
             rows = [
-                [*request, *singly(line)] for request, line in zip(requests, lines, strict=True)
+                [*request, *token_positions(line)]
+                for request, line in zip(requests, lines, strict=True)
             ]
-            embedded, mask = embed(self.model, rows, self.memory)
+            embedded, mask = embed_positions(self.model, rows, self.title_embeddings)
             body = self.model.get_decoder()
             hidden = body(inputs_embeds=embedded, use_cache=False, **_placed(mask))
             # The last len(line) + 1 positions of a row say the line and its end.
@@ -176,7 +184,7 @@ class Reader(nn.Module):
         return cross_entropy(self.model.get_output_embeddings()(states).float(), labels)
 
     def _decoded(self, requests: Sequence[list[Position]], ended: Sequence[list[int]]) -> Tensor:
-        embedded, mask = embed(self.model, requests, self.memory)
+        embedded, mask = embed_positions(self.model, requests, self.title_embeddings)
         start, width = self.model.config.decoder_start_token_id, max(map(len, ended))
         ids = [[start, *line[:-1], *[start] * (width - len(line))] for line in ended]
         output = self.model.get_decoder()(
@@ -194,7 +202,7 @@ class Reader(nn.Module):
 
 
 def title_loss(scores: Tensor, taken: Tensor) -> Tensor:
-    """Mean over the titles taken of -log softmax(scores), nats; see `Slots.taken`."""
+    """Mean over the titles taken of -log softmax(scores), nats; see `ReadPositions.taken`."""
     slot, place = (taken >= 0).nonzero(as_tuple=True)
     return -torch.log_softmax(scores, dim=1)[slot, taken[slot, place]].mean()
 
@@ -204,10 +212,10 @@ def _placed(mask: Tensor) -> dict[str, Tensor]:
     return {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
 
 
-class Writer(nn.Module):
-    """A `Reader` of which the lines alone are learned, by layers that it does not read."""
+class LineModel(nn.Module):
+    """A `TimelineModel` of which the lines alone are learned, by layers that it does not read."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: TimelineModel) -> None:
         super().__init__()
         self.reader = reader
 

@@ -26,18 +26,18 @@ from transformers import (
 )
 
 from llmrec.data.readers import open_log
-from llmrec.data.splits import draw, seen_and_held_out
+from llmrec.data.splits import sample_windows, split_timelines
 from llmrec.errors import DataError
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
-from llmrec.language.heads import NameReadout, Readout, name_embeddings
+from llmrec.language.heads import CategoryHead, Verbalizer, label_embeddings
 from llmrec.language.model import LanguageModel
-from llmrec.language.tokenization import BAG, END_OF_BAG, PART
-from llmrec.training.batches import Examples
+from llmrec.language.tokenization import POOL_END, POOL_SEPARATOR, POOL_START
+from llmrec.training.batches import TimelineBatches
 from llmrec.training.config import TrainingConfig
-from llmrec.training.dataset import MANIFEST, Manifest, load_pairs, save_pairs
-from llmrec.training.objective import Reader
-from llmrec.training.run import validation
+from llmrec.training.dataset import MANIFEST, DatasetManifest, load_examples, save_examples
+from llmrec.training.objective import TimelineModel
+from llmrec.training.run import make_validation
 
 if TYPE_CHECKING:
     import datasets
@@ -47,14 +47,14 @@ SPECIAL = ("<pad>", "</s>", "<unk>")
 PAD, END, UNKNOWN = range(3)
 CONTEXT = 512  # positions; T5 knows distances only, so this is what a prompt may cost
 DECODER_CONTEXT = 1024  # a decoder writes its line behind the prompt
-RARE = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
+BYTE_LOGPROB = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
 _ALPHABET = string.ascii_letters + string.digits + string.punctuation + "▁"
-_MARKS = re.compile(f"[{BAG}{END_OF_BAG}{PART}\n]")
+_MARKS = re.compile(f"[{POOL_START}{POOL_END}{POOL_SEPARATOR}\n]")
 C = TypeVar("C", bound=PreTrainedConfig)
 M = TypeVar("M", bound=PreTrainedModel)
 
 
-def new_t5(
+def build_t5(
     texts: Iterable[str],
     *,
     vocab_size: int = 4_000,
@@ -75,7 +75,7 @@ def new_t5(
     texts
         Prompts, requests and lines that the vocabulary is learned from.
     vocab_size
-        Most pieces it may have, bytes included (see `new_tokenizer`).
+        Most pieces it may have, bytes included (see `train_tokenizer`).
     d_model, layers, heads, d_ff
         Width, layers of the encoder and of the decoder, attention heads, inner width.
     dropout
@@ -89,7 +89,7 @@ def new_t5(
         If the width cannot be divided among the heads, or the vocabulary is too small.
     """
     _check_heads(d_model, heads)
-    tokenizer = new_tokenizer(texts, vocab_size)
+    tokenizer = train_tokenizer(texts, vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=d_model,
@@ -107,7 +107,7 @@ def new_t5(
     return _untrained(T5ForConditionalGeneration, config, seed), tokenizer
 
 
-def new_decoder(
+def build_decoder(
     texts: Iterable[str],
     *,
     vocab_size: int = 4_000,
@@ -117,7 +117,7 @@ def new_decoder(
     d_ff: int = 512,
     seed: int = 0,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Make an untrained decoder with the layers of Llama, as `new_t5` makes an encoder-decoder.
+    """Make an untrained decoder with the layers of Llama, as `build_t5` makes an encoder-decoder.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def new_decoder(
         If the width cannot be divided among the heads, or the vocabulary is too small.
     """
     _check_heads(d_model, heads)
-    tokenizer = new_tokenizer(texts, vocab_size, end="")
+    tokenizer = train_tokenizer(texts, vocab_size, end="")
     tokenizer.model_max_length = DECODER_CONTEXT
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -142,7 +142,10 @@ def new_decoder(
     return _untrained(LlamaForCausalLM, config, seed), tokenizer
 
 
-NEW = {"new": new_t5, "new-decoder": new_decoder}  # what a config may start from instead of a model
+NEW_MODELS = {
+    "new": build_t5,
+    "new-decoder": build_decoder,
+}  # what a config may start from instead of a model
 
 
 def _check_heads(d_model: int, heads: int) -> None:
@@ -158,7 +161,7 @@ def _untrained(kind: Callable[[C], M], config: C, seed: int) -> M:
     return model
 
 
-def new_tokenizer(
+def train_tokenizer(
     texts: Iterable[str], vocab_size: int, end: str = SPECIAL[END]
 ) -> PreTrainedTokenizerFast:
     """Learn a Unigram vocabulary (Kudo 2018, arXiv 1804.10959) that can spell every text.
@@ -186,7 +189,7 @@ def new_tokenizer(
     )
     learned.train_from_iterator((part for text in texts for part in _MARKS.split(text)), trainer)
     pieces = [tuple(piece) for piece in json.loads(learned.to_str())["model"]["vocab"]]
-    pieces += [(byte, RARE) for byte in spelling]
+    pieces += [(byte, BYTE_LOGPROB) for byte in spelling]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=UNKNOWN, byte_fallback=True))
     tokenizer.pre_tokenizer = learned.pre_tokenizer
     tokenizer.decoder = decoders.Sequence(
@@ -205,11 +208,11 @@ def new_tokenizer(
     )
 
 
-HELD_OUT = 400  # validation windows of a log, drawn at random
+VALIDATION_WINDOWS = 400  # validation windows of a log, drawn at random
 
 
-class SeveralLogs(nn.Module):
-    """A `Reader` that looks at the labels of the log that a batch says it is of.
+class MultiDatasetModel(nn.Module):
+    """A `TimelineModel` that looks at the labels of the log that a batch says it is of.
 
     All of the model may be trained: labels are embedded as its table is at the moment.
 
@@ -222,41 +225,41 @@ class SeveralLogs(nn.Module):
     def __init__(
         self,
         model: LanguageModel,
-        readout: Readout,
+        category_head: CategoryHead,
         labels: Mapping[str, Sequence[str]],
         *,
         line_weight: float,
     ) -> None:
         super().__init__()
         # The first names that parameters have are those they are trained by.
-        self.model, self.readout = model.model, readout
-        self.names = {log: NameReadout(texts, model.encode) for log, texts in labels.items()}
-        self.reader = Reader(
+        self.model, self.category_head = model.model, category_head
+        self.names = {log: Verbalizer(texts, model.encode) for log, texts in labels.items()}
+        self.reader = TimelineModel(
             model.model,
-            readout,
+            category_head,
             self._embedded(next(iter(labels))),
             end=model.end,
             line_weight=line_weight,
         )
 
-    def of(self, log: str) -> Reader:
+    def of(self, log: str) -> TimelineModel:
         """Give the reader, turned to a log."""
         self.reader.names = self._embedded(log)
         return self.reader
 
     def forward(self, log: str, **batch: Any) -> dict[str, Tensor]:
-        """Give the loss of one log's batch, see `Reader`."""
+        """Give the loss of one log's batch, see `TimelineModel`."""
         found: dict[str, Tensor] = self.of(log)(**batch)
         return found
 
     def _embedded(self, log: str) -> Tensor:
-        return name_embeddings(self.names[log], self.model.get_input_embeddings().weight)
+        return label_embeddings(self.names[log], self.model.get_input_embeddings().weight)
 
 
-class PooledExamples:
+class MultiDatasetBatches:
     """The batches of several logs in one random order; each says which log it is of."""
 
-    def __init__(self, logs: Mapping[str, Examples], seed: int = 0) -> None:
+    def __init__(self, logs: Mapping[str, TimelineBatches], seed: int = 0) -> None:
         self.logs, self.seed = logs, seed
 
     def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
@@ -270,11 +273,11 @@ class PooledExamples:
         return [batches[at] for at in order]
 
 
-def pooled_validation(
-    several: SeveralLogs, held_out: Mapping[str, Examples]
+def multi_dataset_validation(
+    several: MultiDatasetModel, held_out: Mapping[str, TimelineBatches]
 ) -> Callable[[], dict[str, float]]:
     """Give a function that validates on each log (``log_loss ml-100k``) and takes the means."""
-    functions = {log: validation(several.reader, one) for log, one in held_out.items()}
+    functions = {log: make_validation(several.reader, one) for log, one in held_out.items()}
 
     def validate() -> dict[str, float]:
         found = {}
@@ -290,7 +293,7 @@ def pooled_validation(
     return validate
 
 
-def pairs_of(config: TrainingConfig, log: str) -> tuple[Manifest, datasets.DatasetDict]:
+def examples_for(config: TrainingConfig, log: str) -> tuple[DatasetManifest, datasets.DatasetDict]:
     """Read a log's examples from their folder in ``config.pairs``; write them first if it is new.
 
     They hold nothing of the newest stretch of the log, nor of the test targets. Prompts are cut by
@@ -301,10 +304,10 @@ def pairs_of(config: TrainingConfig, log: str) -> tuple[Manifest, datasets.Datas
     DataError
         If the folder holds examples for other prompts.
     """
-    folder = Path(config.pairs) / re.sub(r"[^\w.-]+", "-", log)
+    folder = Path(config.examples) / re.sub(r"[^\w.-]+", "-", log)
     if not (folder / MANIFEST).exists():
         dataset = open_log(log)
-        people, held_out = seen_and_held_out(dataset)
+        people, held_out = split_timelines(dataset)
         codec = Codec(
             dataset.catalog.categories,
             person=dataset.person,
@@ -312,9 +315,12 @@ def pairs_of(config: TrainingConfig, log: str) -> tuple[Manifest, datasets.Datas
             template=config.template,
             budget=config.budget,
         )
-        prior, validation = DecayedDirichlet().fit(held_out), draw(held_out, HELD_OUT)
-        save_pairs(folder, dataset, codec, prior, people, validation, seed=config.seed)
-    manifest, parts = load_pairs(folder)
+        prior, validation = (
+            DecayedDirichlet().fit(held_out),
+            sample_windows(held_out, VALIDATION_WINDOWS),
+        )
+        save_examples(folder, dataset, codec, prior, people, validation, seed=config.seed)
+    manifest, parts = load_examples(folder)
     found, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)
     if found != wanted:
         raise DataError(
@@ -324,7 +330,7 @@ def pairs_of(config: TrainingConfig, log: str) -> tuple[Manifest, datasets.Datas
     return manifest, parts
 
 
-def texts_of(parts: datasets.DatasetDict) -> list[str]:
+def training_texts(parts: datasets.DatasetDict) -> list[str]:
     """Give all texts of one log's examples to train on: what a vocabulary is learned from."""
     table = parts["train"]
     lines = [f" {line}" for line in table["line"]]

@@ -48,7 +48,7 @@ def check_device(config: TrainingConfig) -> None:
 Batch = Mapping[str, Any]
 
 
-class Batches(Protocol):
+class EpochBatches(Protocol):
     """What is learned from, in the order of an epoch."""
 
     def epoch(self, n: int) -> Sequence[Batch | Callable[[], Batch]]:
@@ -57,7 +57,7 @@ class Batches(Protocol):
 
 
 @dataclass
-class Run:
+class RunState:
     """What a run knows of itself; it goes into every checkpoint."""
 
     n_batches: int
@@ -84,10 +84,10 @@ class Run:
         return means
 
 
-class Stream(Dataset[Batch]):
+class BatchStream(Dataset[Batch]):
     """The batches of all epochs in a row; of a last part of an epoch, the first ones."""
 
-    def __init__(self, batches: Batches, epochs: float) -> None:
+    def __init__(self, batches: EpochBatches, epochs: float) -> None:
         self.batches, self.held = batches, (0, batches.epoch(0))
         sizes = [len(batches.epoch(n)) for n in range(math.ceil(epochs))]
         part = epochs - math.floor(epochs)
@@ -115,7 +115,12 @@ class BatchTrainer(Trainer):
     """
 
     def __init__(
-        self, module: nn.Module, stream: Stream, run: Run, config: TrainingConfig, folder: Path
+        self,
+        module: nn.Module,
+        stream: BatchStream,
+        run: RunState,
+        config: TrainingConfig,
+        folder: Path,
     ) -> None:
         self.stream, self.run, self.config = stream, run, config
         self.batch_in_step, self.positions = 0, 0
@@ -147,12 +152,15 @@ class BatchTrainer(Trainer):
         )
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Make AdamW over the adapter, the readout and the memory, each with its rate."""
+        """Make AdamW over the adapter, the category head and the title embeddings.
+
+        Each has its own rate, chosen by the first part of a parameter's name.
+        """
         config = self.config
-        rates = {"readout": config.readout_rate, "memory": config.titles.rate}
+        rates = {"category_head": config.head_learning_rate, "title_embeddings": config.titles.rate}
         parts: dict[float, list[tuple[str, nn.Parameter]]] = {}
-        for name, values in trainable(self.model).items():
-            rate = rates.get(name.partition(".")[0], config.rate)
+        for name, values in trainable_parameters(self.model).items():
+            rate = rates.get(name.partition(".")[0], config.learning_rate)
             parts.setdefault(rate, []).append((name, values))
         groups = [
             {"params": params, "lr": rate, "weight_decay": config.weight_decay}
@@ -165,7 +173,7 @@ class BatchTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Let the rate rise over the warm-up, then fall with the steps or the clock."""
         warm, run = self.config.warmup_steps, self.run
-        seconds = 60 * (self.config.minutes or math.inf)
+        seconds = 60 * (self.config.max_minutes or math.inf)
 
         def share(step: int) -> float:
             done = max((step - warm) / max(1, num_training_steps - warm), run.seconds / seconds)
@@ -246,7 +254,7 @@ def _training_arguments(config: TrainingConfig, folder: Path) -> TrainingArgumen
     return arguments
 
 
-def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Name the parameters that require a gradient; TrainingError if none does."""
     found = {name: values for name, values in module.named_parameters() if values.requires_grad}
     if not found:

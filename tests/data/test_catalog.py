@@ -27,7 +27,7 @@ def one_title(title: object) -> str:
 def test_an_item_divides_evenly_over_its_categories() -> None:
     items = build([("x", "X", "B|A"), ("y", "Y", "A"), ("z", "Z", None)])
     assert items.categories == ("A", "B")
-    assert items.shares.toarray().tolist() == [[0.5, 0.5], [1, 0], [0, 0]]
+    assert items.category_shares.toarray().tolist() == [[0.5, 0.5], [1, 0], [0, 0]]
     assert items.has_category.tolist() == [True, True, False]
     assert items.categories_of(0) == ("A", "B")
     assert items.categories_of(2) == ()
@@ -38,7 +38,7 @@ def test_every_kind_of_frame_and_lists_of_categories_work(kind: Any) -> None:
     plain = pd.DataFrame({"item_id": [1, 2], "categories": [["A", "B"], ["B"]]})
     items = Catalog.from_frame(kind(plain))
     assert items.item_ids.tolist() == list(items.titles) == ["1", "2"]
-    assert items.shares.toarray().tolist() == [[0.5, 0.5], [0, 1]]
+    assert items.category_shares.toarray().tolist() == [[0.5, 0.5], [0, 1]]
 
 
 def test_the_title_is_the_id_where_there_is_none() -> None:
@@ -100,7 +100,7 @@ def test_odd_category_names_are_kept(name: str) -> None:
 def test_category_names_that_differ_in_white_space_only_are_one() -> None:
     items = build([("x", "X", ["Dairy  Milk", "Dairy Milk", " Dairy\nMilk", ""])])
     assert items.categories == ("Dairy Milk",)
-    assert items.shares.toarray().tolist() == [[1]]
+    assert items.category_shares.toarray().tolist() == [[1]]
 
 
 def test_long_category_names_stay_different_when_cut() -> None:
@@ -121,7 +121,7 @@ def test_one_category_is_enough() -> None:
 def test_five_thousand_categories_take_no_dense_matrix() -> None:
     items = build([(n, "X", [f"c{n % 5000:04d}"]) for n in range(10_000)])
     assert items.n_categories == 5_000
-    assert items.shares.nnz == 10_000
+    assert items.category_shares.nnz == 10_000
 
 
 def test_no_category_at_all_is_refused_with_the_way_out() -> None:

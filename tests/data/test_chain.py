@@ -8,19 +8,26 @@ from itertools import pairwise, permutations, product
 import numpy as np
 import pytest
 
-from llmrec.data.synthetic import GLIDE, JUMP, MOVEMENTS, SEASON, Chain, Movement
+from llmrec.data.synthetic import (
+    DRIFT_PATTERNS,
+    DRIFT_STEPS,
+    JUMP_PROBABILITY,
+    SEASON_PERIODS,
+    DriftPattern,
+    InterestHMM,
+)
 from llmrec.types import FloatArray
 
 N_PROTOTYPES, N_CATEGORIES, N_PERIODS = 4, 5, 6
 
 
-def chain(*movements: Movement) -> Chain:
+def chain(*movements: DriftPattern) -> InterestHMM:
     rng = np.random.default_rng(2)
     prototypes = rng.dirichlet(np.ones(N_CATEGORIES), size=N_PROTOTYPES)
-    return Chain(movements, prototypes, N_PERIODS)
+    return InterestHMM(movements, prototypes, N_PERIODS)
 
 
-def paths(of: FloatArray, movement: Movement, n: int) -> Iterator[tuple[float, FloatArray]]:
+def paths(of: FloatArray, movement: DriftPattern, n: int) -> Iterator[tuple[float, FloatArray]]:
     """Every way through n periods as its probability and (n, n_categories) mixes, as documented."""
     n_of = len(of)
     pairs = list(permutations(range(n_of), 2))
@@ -30,20 +37,22 @@ def paths(of: FloatArray, movement: Movement, n: int) -> Iterator[tuple[float, F
     elif movement == "abrupt":
         for path in product(range(n_of), repeat=n):
             jumps = sum(a != b for a, b in pairwise(path))
-            chance = (JUMP / (n_of - 1)) ** jumps * (1 - JUMP) ** (n - 1 - jumps)
+            chance = (JUMP_PROBABILITY / (n_of - 1)) ** jumps * (1 - JUMP_PROBABILITY) ** (
+                n - 1 - jumps
+            )
             yield chance / n_of, of[list(path)]
     elif movement == "seasonal":
         for pair in pairs:
-            yield 1 / len(pairs), np.stack([of[pair[t // SEASON % 2]] for t in range(n)])
+            yield 1 / len(pairs), np.stack([of[pair[t // SEASON_PERIODS % 2]] for t in range(n)])
     else:
         begins = range(N_PERIODS - 1)
         for (a, b), begin in product(pairs, begins):
-            gone = [min(max(t - begin, 0), GLIDE) / GLIDE for t in range(n)]
+            gone = [min(max(t - begin, 0), DRIFT_STEPS) / DRIFT_STEPS for t in range(n)]
             mixes = np.stack([(1 - part) * of[a] + part * of[b] for part in gone])
             yield 1 / len(pairs) / len(begins), mixes
 
 
-def by_enumeration(states: Chain, counts: FloatArray) -> FloatArray:
+def by_enumeration(states: InterestHMM, counts: FloatArray) -> FloatArray:
     """(n_categories,) expected mix of the period after (n_periods, n_categories) counts."""
     total, expected = 0.0, np.zeros(N_CATEGORIES)
     for movement in states.movements:
@@ -53,22 +62,24 @@ def by_enumeration(states: Chain, counts: FloatArray) -> FloatArray:
     return expected / total
 
 
-@pytest.mark.parametrize("movements", [*((movement,) for movement in MOVEMENTS), MOVEMENTS])
+@pytest.mark.parametrize(
+    "movements", [*((movement,) for movement in DRIFT_PATTERNS), DRIFT_PATTERNS]
+)
 @pytest.mark.parametrize("n_periods", [0, 1, 5])
 def test_the_filter_is_the_sum_over_all_paths(
-    movements: tuple[Movement, ...], n_periods: int
+    movements: tuple[DriftPattern, ...], n_periods: int
 ) -> None:
     states, rng = chain(*movements), np.random.default_rng(n_periods)
     counts = rng.poisson(0.8, size=(3, n_periods, N_CATEGORIES)).astype(np.float64)
-    found = states.posterior(counts) @ states.all_mixes(n_periods)
+    found = states.posterior(counts) @ states.all_state_mixes(n_periods)
     expected = [by_enumeration(states, person) for person in counts]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("movement", MOVEMENTS)
-def test_paths_are_drawn_as_often_as_they_are_likely(movement: Movement) -> None:
+@pytest.mark.parametrize("movement", DRIFT_PATTERNS)
+def test_paths_are_drawn_as_often_as_they_are_likely(movement: DriftPattern) -> None:
     states, n = chain(movement), 4_000
-    drawn = states.path(movement, n, np.random.default_rng(0))
+    drawn = states.sample_paths(movement, n, np.random.default_rng(0))
     ways = list(paths(states.prototypes, movement, N_PERIODS))
     expected = sum(chance * mixes for chance, mixes in ways)
     assert drawn.shape == (n, N_PERIODS, N_CATEGORIES)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llmrec.data import embedded
-from llmrec.data.embedded import MANIFEST, PARTS, REQUIREMENTS, cached_folder
+from llmrec.data.embedded import EMBEDDED_PARTS, MANIFEST, REQUIREMENTS, cached_folder
 from llmrec.errors import CacheError, DataError, MissingExtraError
 
 
@@ -234,7 +234,7 @@ def test_an_unknown_log_is_told_which_there_are(name: str) -> None:
 
 def test_every_part_is_pinned_with_a_hash_at_the_version_the_table_says() -> None:
     pinned = REQUIREMENTS.read_text().replace("\\\n", "")
-    for part in PARTS:
+    for part in EMBEDDED_PARTS:
         assert f"{part.distribution}=={part.version}     --hash=sha256:" in pinned
         assert part.licence.endswith(".")
 

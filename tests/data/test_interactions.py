@@ -170,12 +170,12 @@ def test_aligning_counts_unknown_items_and_items_without_a_category() -> None:
         frame([("a", "x", NOON), ("a", "bare", NOON), ("b", "lost", NOON)])
     )
     items = catalog("w", "x", "bare", bare="bare")
-    aligned = log.aligned(items)
+    aligned = log.align_to(items)
     assert events(aligned) == [("a", "x", NOON)]
     assert aligned.report.dropped == {"item not in the catalog": 1, "item without a category": 1}
-    assert aligned.aligned(items) is aligned
+    assert aligned.align_to(items) is aligned
     with pytest.raises(DataError, match=r"no event is left[^$]*3 dropped: item not in the catalog"):
-        log.aligned(catalog("w"))
+        log.align_to(catalog("w"))
 
 
 def test_the_fingerprint_follows_content() -> None:
@@ -201,7 +201,7 @@ ROWS = st.lists(
 @given(ROWS)
 def test_rows_read_are_rows_kept_plus_rows_dropped(rows: list[tuple[object, ...]]) -> None:
     table = frame([("a", "x", NOON), *rows])
-    log = Interactions.from_frame(table, bot_events_per_day=6).aligned(catalog("x", "y"))
+    log = Interactions.from_frame(table, bot_events_per_day=6).align_to(catalog("x", "y"))
     assert log.report.rows_read == len(table)
     assert log.report.rows_kept == len(log)
     assert log.user_offsets[-1] == len(log)

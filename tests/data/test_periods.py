@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrec.data.calendar import PeriodLength, cutoffs
+from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import category_counts_between, item_counts_between, weighted_counts
+from llmrec.data.counts import age_weighted_counts, category_counts_between, item_counts_between
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Target, Window, events_before, make_histories
-from llmrec.data.windows import holdout_cutoff, holdout_windows, latest_windows, make_windows
+from llmrec.data.periods import History, Target, Window, make_histories, truncate_log
+from llmrec.data.windows import holdout_cutoff, holdout_windows, last_period_windows, make_windows
 from llmrec.errors import DataError
 from tests.worlds import catalog as world_catalog
 from tests.worlds import log as world_log
@@ -33,7 +33,7 @@ def log(*rows: tuple[str, str, object]) -> Interactions:
         [(user, item, str(time)) for user, item, time in rows],
         columns=["user_id", "item_id", "timestamp"],
     )
-    return Interactions.from_frame(frame).aligned(ITEMS)
+    return Interactions.from_frame(frame).align_to(ITEMS)
 
 
 def hours(*times: int, user: str = "a") -> list[tuple[str, str, object]]:
@@ -80,24 +80,27 @@ def test_months_end_on_their_last_day_and_never_drift() -> None:
 
 def test_the_grid_of_months_starts_on_a_first_and_holds_whole_months_only() -> None:
     events = log(("a", "x", "2020-01-15"), ("a", "x", "2020-03-31T23:59:59.999"))
-    assert cutoffs(events, "1M").tolist() == [
+    assert period_boundaries(events, "1M").tolist() == [
         datetime(2020, 1, 1),
         datetime(2020, 2, 1),
         datetime(2020, 3, 1),
         datetime(2020, 4, 1),
     ]
-    assert len(cutoffs(log(("a", "x", "2020-01-15"), ("a", "x", "2020-03-31T23:59")), "1M")) == 3
+    assert (
+        len(period_boundaries(log(("a", "x", "2020-01-15"), ("a", "x", "2020-03-31T23:59")), "1M"))
+        == 3
+    )
 
 
 def test_the_grid_of_days_starts_at_the_first_event() -> None:
     events = log(("a", "x", START), ("a", "x", START + np.timedelta64(20, "D")))
-    steps = (cutoffs(events, "7D") - START) / np.timedelta64(1, "D")
+    steps = (period_boundaries(events, "7D") - START) / np.timedelta64(1, "D")
     assert steps.tolist() == [0, 7, 14]
 
 
 def test_periods_of_events_have_no_grid() -> None:
     with pytest.raises(DataError, match="no common boundaries"):
-        cutoffs(log(*hours(0)), "10 events")
+        period_boundaries(log(*hours(0)), "10 events")
 
 
 def test_a_window_is_a_history_before_and_a_target_after_the_cutoff() -> None:
@@ -122,20 +125,20 @@ def test_without_a_cutoff_the_target_is_the_last_whole_period() -> None:
 
 def test_latest_windows_end_with_the_last_event() -> None:
     events = log(*hours(0, 24, 48, 72, 80))
-    (window,) = latest_windows(events, ITEMS, "1D")
+    (window,) = last_period_windows(events, ITEMS, "1D")
     assert window.target.item_idx.tolist() == [0, 1]
-    (window,) = latest_windows(events, ITEMS, "2 events")
+    (window,) = last_period_windows(events, ITEMS, "2 events")
     assert (window.history.n_events, window.target.n_events) == (2, 2)
 
 
 def test_events_before_a_cutoff_are_what_was_known_then() -> None:
     events = log(*hours(0, 24), *hours(30, user="b"))
-    known = events_before(events, START + np.timedelta64(24, "h"))
+    known = truncate_log(events, START + np.timedelta64(24, "h"))
     assert (known.user_ids.tolist(), len(known)) == (["a"], 1)
     assert known.report.dropped == {"at or after the cutoff": 2}
-    assert known.aligned(ITEMS) is known
+    assert known.align_to(ITEMS) is known
     with pytest.raises(DataError, match="no event is left"):
-        events_before(events, START)
+        truncate_log(events, START)
 
 
 def test_cutoffs_may_be_text_dates_or_carry_a_zone() -> None:
@@ -264,7 +267,7 @@ def test_periods_of_events_have_that_many_but_for_the_last(events: Interactions)
 def test_the_future_changes_no_history(events: Interactions, spec: str) -> None:
     cutoff = events.timestamp.max()
     if (events.timestamp < cutoff).any():
-        known = events_before(events, cutoff)
+        known = truncate_log(events, cutoff)
         whole = {h.user_id: h for h in make_histories(events, ITEMS, spec, cutoff)}
         for history in make_histories(known, ITEMS, spec, cutoff):
             expected = whole[history.user_id].category_counts
@@ -278,14 +281,14 @@ def test_weighing_all_periods_alike_gives_the_plain_counts(
 ) -> None:
     histories = make_histories(events, ITEMS, spec, cutoff)
     expected = [history.category_counts.sum(axis=0) for history in histories]
-    np.testing.assert_allclose(weighted_counts(histories, np.ones(1)), expected)
+    np.testing.assert_allclose(age_weighted_counts(histories, np.ones(1)), expected)
     ages = np.power(0.5, np.arange(200))
     weighted = [ages[: h.n_periods][::-1] @ h.category_counts for h in histories]
-    np.testing.assert_allclose(weighted_counts(histories, ages), weighted)
+    np.testing.assert_allclose(age_weighted_counts(histories, ages), weighted)
 
 
 def test_no_history_gives_no_counts() -> None:
-    assert weighted_counts([], np.ones(3)).shape == (0, 0)
+    assert age_weighted_counts([], np.ones(3)).shape == (0, 0)
 
 
 @few
@@ -321,9 +324,9 @@ def test_everybody_is_held_out_at_one_time(period: str) -> None:
 
 def test_category_counts_are_item_counts_times_shares() -> None:
     items = world_catalog()
-    events = world_log(n_users=6).aligned(items)
+    events = world_log(n_users=6).align_to(items)
     edges = events.timestamp.min() + np.arange(0, 40, 3) * np.timedelta64(1, "D")
     starts, ends = edges[:-2], edges[2:]
     by_item = item_counts_between(events, starts, ends)
     by_category = category_counts_between(events, items, starts, ends)
-    np.testing.assert_allclose(by_category, by_item @ items.shares, atol=1e-9)
+    np.testing.assert_allclose(by_category, by_item @ items.category_shares, atol=1e-9)

@@ -13,9 +13,9 @@ from datasets import Dataset as HubDataset
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.formats import readable
+from llmrec.data.formats import title_case
 from llmrec.data.readers import load_dataset, read_table
-from llmrec.data.synthetic import make_world
+from llmrec.data.synthetic import make_synthetic_world
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
 
@@ -168,7 +168,7 @@ def test_complete_journey_keeps_two_products_of_one_type_and_counts_what_it_drop
 
 def test_words_in_capitals_become_readable_and_stay_apart() -> None:
     names = ["CHILDREN'S 12/18&15PK", "BREAD:ITALIAN/FRENCH", "MISC. DAIRY", "CHIPS&SNACKS"]
-    words = [readable(name) for name in names]
+    words = [title_case(name) for name in names]
     assert words == ["Children's 12/18&15PK", "Bread:Italian/French", "Misc. Dairy", "Chips&Snacks"]
     assert [word.upper() for word in words] == names
 
@@ -267,7 +267,7 @@ def test_the_made_up_log_has_a_name_and_a_folder_of_that_name_is_still_reached(
 ) -> None:
     dataset = load_dataset("synthetic")
     assert dataset.name == "synthetic"
-    assert dataset.log.fingerprint == make_world().dataset.log.fingerprint
+    assert dataset.log.fingerprint == make_synthetic_world().dataset.log.fingerprint
     monkeypatch.chdir(tmp_path)
     (tmp_path / "synthetic").mkdir()
     assert load_dataset(movielens_100k(tmp_path / "synthetic")).name == "ml-100k"

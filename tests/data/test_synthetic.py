@@ -8,18 +8,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from llmrec.data.calendar import cutoffs
-from llmrec.data.periods import History, Window, events_before, make_histories
-from llmrec.data.splits import splits
+from llmrec.data.calendar import period_boundaries
+from llmrec.data.periods import History, Window, make_histories, truncate_log
+from llmrec.data.splits import split_windows
 from llmrec.data.synthetic import (
     CATEGORIES,
-    JUMP,
-    LENGTH,
-    MOVEMENTS,
-    START,
-    Movement,
-    World,
-    make_world,
+    DRIFT_PATTERNS,
+    FIRST_TIME,
+    JUMP_PROBABILITY,
+    PERIOD,
+    DriftPattern,
+    SyntheticWorld,
+    make_synthetic_world,
 )
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
@@ -28,17 +28,17 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
 
-every_movement = pytest.mark.parametrize("movement", MOVEMENTS)
+every_movement = pytest.mark.parametrize("movement", DRIFT_PATTERNS)
 
 
 @cache
-def world_of(*kinds: Movement, n_users: int = 200, events: float = 20) -> World:
-    return make_world(n_users, 12, events, kinds, seed=3)
+def world_of(*kinds: DriftPattern, n_users: int = 200, events: float = 20) -> SyntheticWorld:
+    return make_synthetic_world(n_users, 12, events, kinds, seed=3)
 
 
-def histories_at(world: World, period: int) -> list[History]:
+def histories_at(world: SyntheticWorld, period: int) -> list[History]:
     log, catalog = world.dataset.log, world.dataset.catalog
-    return make_histories(log, catalog, "28D", LENGTH.shift(START, period))
+    return make_histories(log, catalog, "28D", PERIOD.shift(FIRST_TIME, period))
 
 
 def weights_of(forecaster: Forecaster, histories: list[History]) -> FloatArray:
@@ -54,9 +54,9 @@ def losses(forecaster: Forecaster, windows: list[Window]) -> FloatArray:
     return log_loss(weights, targets_of(windows))
 
 
-def persistence_lag(world: World) -> tuple[float, float]:
+def persistence_lag(world: SyntheticWorld) -> tuple[float, float]:
     """Mean loss of persistence above the optimum, and its standard error."""
-    split = splits(world.dataset)
+    split = split_windows(world.dataset)
     persistence = DecayedDirichlet().fit(split["validation"], (1.0,))
     judged = split["test 1"] + split["test 2"]
     lag = losses(persistence, judged) - losses(world, judged)
@@ -64,17 +64,17 @@ def persistence_lag(world: World) -> tuple[float, float]:
 
 
 def test_the_forecast_is_what_the_chain_expects_after_ones_own_counts() -> None:
-    world = make_world(8, 4, 4, seed=5)
+    world = make_synthetic_world(8, 4, 4, seed=5)
     histories = histories_at(world, 3)
     counts = np.stack([history.category_counts for history in histories])
-    expected = world.chain.posterior(counts) @ world.chain.all_mixes(3)
+    expected = world.chain.posterior(counts) @ world.chain.all_state_mixes(3)
     np.testing.assert_allclose(weights_of(world, histories), expected, rtol=0, atol=1e-12)
 
 
 @every_movement
-def test_counting_never_beats_the_optimum(movement: Movement) -> None:
+def test_counting_never_beats_the_optimum(movement: DriftPattern) -> None:
     world = world_of(movement)
-    split = splits(world.dataset)
+    split = split_windows(world.dataset)
     counting = DecayedDirichlet().fit(split["validation"])
     for name in ("test 1", "test 2"):
         behind = losses(counting, split[name]) - losses(world, split[name])
@@ -82,8 +82,8 @@ def test_counting_never_beats_the_optimum(movement: Movement) -> None:
 
 
 def test_not_knowing_how_people_move_the_optimum_still_wins() -> None:
-    world = world_of(*MOVEMENTS)
-    split = splits(world.dataset)
+    world = world_of(*DRIFT_PATTERNS)
+    split = split_windows(world.dataset)
     counting = DecayedDirichlet().fit(split["validation"])
     judged = split["test 1"] + split["test 2"]
     behind = losses(counting, judged) - losses(world, judged)
@@ -97,14 +97,14 @@ def test_where_nothing_drifts_persistence_nears_the_optimum_as_events_grow() -> 
 
 
 @pytest.mark.parametrize("movement", ["drifting", "abrupt", "seasonal"])
-def test_where_interests_move_persistence_is_far_from_the_optimum(movement: Movement) -> None:
+def test_where_interests_move_persistence_is_far_from_the_optimum(movement: DriftPattern) -> None:
     lag, error = persistence_lag(world_of(movement))
     assert lag > 0.15
     assert lag > 5 * error
 
 
 @every_movement
-def test_the_forecast_is_on_average_what_happens(movement: Movement) -> None:
+def test_the_forecast_is_on_average_what_happens(movement: DriftPattern) -> None:
     world = world_of(movement, n_users=600)
     windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
     targets = targets_of(windows)
@@ -117,7 +117,7 @@ def test_the_forecast_is_on_average_what_happens(movement: Movement) -> None:
 
 
 def test_concentrations_have_the_variance_that_is_found() -> None:
-    world = world_of(*MOVEMENTS, n_users=600)
+    world = world_of(*DRIFT_PATTERNS, n_users=600)
     windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
     forecasts = world.forecast([window.history for window in windows])
     concentration = np.array([forecast.concentration for forecast in forecasts])
@@ -131,28 +131,28 @@ def test_concentrations_have_the_variance_that_is_found() -> None:
 
 
 def test_period_boundaries_are_the_generators() -> None:
-    world = make_world(3, 5, 2)
-    grid = cutoffs(world.dataset.log, world.dataset.period)
-    assert grid.tolist() == [LENGTH.shift(START, period).item() for period in range(6)]
+    world = make_synthetic_world(3, 5, 2)
+    grid = period_boundaries(world.dataset.log, world.dataset.period)
+    assert grid.tolist() == [PERIOD.shift(FIRST_TIME, period).item() for period in range(6)]
     histories = histories_at(world, 5)
     assert all((np.diff(history.offsets) > 0).all() for history in histories)
     assert not world.dataset.log.report.dropped
 
 
 def test_people_are_of_the_kinds_asked_for_in_equal_numbers() -> None:
-    world = make_world(40, 3, 2)
-    assert len(world.kinds) == world.dataset.log.n_users == 40
-    assert all((world.kinds == movement).sum() == 10 for movement in MOVEMENTS)
-    assert set(make_world(5, 3, 2, ("abrupt",)).kinds) == {"abrupt"}
+    world = make_synthetic_world(40, 3, 2)
+    assert len(world.patterns) == world.dataset.log.n_users == 40
+    assert all((world.patterns == movement).sum() == 10 for movement in DRIFT_PATTERNS)
+    assert set(make_synthetic_world(5, 3, 2, ("abrupt",)).patterns) == {"abrupt"}
 
 
 def test_peoples_events_are_those_of_their_kind() -> None:
-    world = world_of(*MOVEMENTS)
+    world = world_of(*DRIFT_PATTERNS)
     counts = np.stack([history.category_counts for history in histories_at(world, 12)])
-    sizes = [len(world.chain.mixes(movement, 0)) for movement in MOVEMENTS]
+    sizes = [len(world.chain.state_mixes(movement, 0)) for movement in DRIFT_PATTERNS]
     starts = np.cumsum([0, *sizes[:-1]])
     belief = np.add.reduceat(world.chain.posterior(counts), starts, axis=1)
-    own = (belief * (world.kinds[:, None] == np.array(MOVEMENTS))).sum(axis=1)
+    own = (belief * (world.patterns[:, None] == np.array(DRIFT_PATTERNS))).sum(axis=1)
     # A calibrated belief b holds the truth with probability b: on average that is sum b^2.
     surprise = own - (belief**2).sum(axis=1)
     assert abs(surprise.mean()) < 4 * surprise.std() / np.sqrt(len(surprise))
@@ -160,13 +160,15 @@ def test_peoples_events_are_those_of_their_kind() -> None:
 
 
 def test_abrupt_people_change_as_often_as_the_optimum_believes() -> None:
-    mixes = world_of("abrupt").chain.path("abrupt", 4_000, np.random.default_rng(0))
+    mixes = world_of("abrupt").chain.sample_paths("abrupt", 4_000, np.random.default_rng(0))
     changes = (mixes[:, 1:] != mixes[:, :-1]).any(axis=2)
-    assert abs(changes.mean() - JUMP) < 4 * np.sqrt(JUMP * (1 - JUMP) / changes.size)
+    assert abs(changes.mean() - JUMP_PROBABILITY) < 4 * np.sqrt(
+        JUMP_PROBABILITY * (1 - JUMP_PROBABILITY) / changes.size
+    )
 
 
 def test_the_catalog_can_be_read() -> None:
-    catalog = make_world(1, 1, 1).dataset.catalog
+    catalog = make_synthetic_world(1, 1, 1).dataset.catalog
     assert catalog.categories == CATEGORIES
     assert len(set(catalog.titles)) == catalog.n_items
     assert catalog.titles[catalog.item_index("cof00")] == "Dark Roast"
@@ -174,26 +176,26 @@ def test_the_catalog_can_be_read() -> None:
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
-    one, same, other = (make_world(20, 4, 5, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (make_synthetic_world(20, 4, 5, seed=seed) for seed in (1, 1, 2))
     assert one.dataset.log.fingerprint == same.dataset.log.fingerprint
     assert one.dataset.log.fingerprint != other.dataset.log.fingerprint
-    assert one.kinds.tolist() == same.kinds.tolist()
+    assert one.patterns.tolist() == same.patterns.tolist()
     histories = (histories_at(world, 3) for world in (one, same))
     once, again = (weights_of(one, found) for found in histories)
     assert once.tobytes() == again.tobytes()
 
 
 def test_what_happens_after_the_cutoff_changes_nothing() -> None:
-    world = world_of(*MOVEMENTS)
+    world = world_of(*DRIFT_PATTERNS)
     whole = histories_at(world, 6)
     cutoff = whole[0].cutoff
-    before = events_before(world.dataset.log, cutoff)
+    before = truncate_log(world.dataset.log, cutoff)
     cut = make_histories(before, world.dataset.catalog, "28D", cutoff)
     np.testing.assert_allclose(weights_of(world, whole), weights_of(world, cut), atol=1e-12)
 
 
 def test_a_batch_of_several_cutoffs_gives_what_single_calls_give() -> None:
-    world = world_of(*MOVEMENTS)
+    world = world_of(*DRIFT_PATTERNS)
     batch = [*histories_at(world, 7)[:3], *histories_at(world, 0)[:2], *histories_at(world, 12)[:3]]
     together = world.forecast(batch)
     for history, forecast in zip(batch, together, strict=True):
@@ -206,7 +208,7 @@ def test_a_batch_of_several_cutoffs_gives_what_single_calls_give() -> None:
 
 @pytest.mark.parametrize("period", [0, 6])
 def test_a_user_without_events_gets_the_prior_mean(period: int) -> None:
-    world = world_of(*MOVEMENTS)
+    world = world_of(*DRIFT_PATTERNS)
     history = histories_at(world, period)[0]
     empty = replace(history, offsets=np.full_like(history.offsets, history.offsets[0]))
     prior = world.chain.prototypes.mean(axis=0)
@@ -215,12 +217,12 @@ def test_a_user_without_events_gets_the_prior_mean(period: int) -> None:
 
 @pytest.mark.parametrize("period", ["14D", "10 events"])
 def test_other_periods_than_the_worlds_are_refused(period: str) -> None:
-    world = make_world(3, 4, 5)
+    world = make_synthetic_world(3, 4, 5)
     log, catalog = world.dataset.log, world.dataset.catalog
-    histories = make_histories(log, catalog, period, LENGTH.shift(START, 2))
+    histories = make_histories(log, catalog, period, PERIOD.shift(FIRST_TIME, 2))
     with pytest.raises(DataError, match=r"Cut at one of cutoffs\(log, '28D'\)"):
         world.forecast(histories)
-    aside = LENGTH.shift(START, 2) + np.timedelta64(1, "D")
+    aside = PERIOD.shift(FIRST_TIME, 2) + np.timedelta64(1, "D")
     with pytest.raises(DataError, match="is cut at 2020-02-27"):
         world.forecast(make_histories(log, catalog, "28D", aside))
 
@@ -236,4 +238,4 @@ def test_other_periods_than_the_worlds_are_refused(period: str) -> None:
 )
 def test_worlds_that_cannot_be_are_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        make_world(**wrong)  # type: ignore[arg-type]
+        make_synthetic_world(**wrong)  # type: ignore[arg-type]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrec.data.calendar import PeriodLength, cutoffs
+from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import TICKS, Window, make_histories, ticks
-from llmrec.data.splits import MIN_TARGET_EVENTS, splits, training_timelines
-from llmrec.data.windows import make_windows, tick_cutoffs, timelines
+from llmrec.data.periods import TICKS_PER_PERIOD, Window, make_histories, ticks
+from llmrec.data.splits import MIN_TARGET_EVENTS, rolling_training_windows, split_windows
+from llmrec.data.windows import make_windows, rolling_windows, tick_cutoffs
 from tests.worlds import START, catalog, log
 
 ITEMS = catalog()
@@ -31,7 +31,7 @@ def log_of(*hours: int, user: str = "a") -> Interactions:
     """One user's events, hours after START."""
     rows = [(user, f"i{hour % 25:03d}", START + np.timedelta64(hour, "h")) for hour in hours]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    return Interactions.from_frame(frame).aligned(ITEMS)
+    return Interactions.from_frame(frame).align_to(ITEMS)
 
 
 def joined(*logs: Interactions) -> Interactions:
@@ -45,25 +45,25 @@ def joined(*logs: Interactions) -> Interactions:
         )
         for found in logs
     )
-    return Interactions.from_frame(frame).aligned(ITEMS)
+    return Interactions.from_frame(frame).align_to(ITEMS)
 
 
 def world(events: Interactions, period: str) -> Dataset:
-    return Dataset("world", events.aligned(ITEMS), ITEMS, period, "films", "viewer", "allow")
+    return Dataset("world", events.align_to(ITEMS), ITEMS, period, "films", "viewer", "allow")
 
 
 def cut(events: Interactions, period: str) -> list[list[Window]]:
     """Cut a log into timelines up to its end."""
-    events = events.aligned(ITEMS)
+    events = events.align_to(ITEMS)
     if PeriodLength.parse(period).unit == "events":
-        return timelines(events, ITEMS, period, events.user_offsets[1:].tolist())
-    return timelines(events, ITEMS, period, events.timestamp.max().astype("datetime64[D]"))
+        return rolling_windows(events, ITEMS, period, events.user_offsets[1:].tolist())
+    return rolling_windows(events, ITEMS, period, events.timestamp.max().astype("datetime64[D]"))
 
 
 def enough(events: Interactions, period: str) -> bool:
     """Whether a log is long enough for a validation and two test periods."""
     length = PeriodLength.parse(period)
-    return length.unit == "events" or len(cutoffs(events, length)) >= 5
+    return length.unit == "events" or len(period_boundaries(events, length)) >= 5
 
 
 @few
@@ -81,7 +81,7 @@ def test_ticks_hold_every_event_of_a_history_once_and_in_its_time(
         for start, end, (first, stop) in zip(starts, ends, pairwise(offsets), strict=True):
             times = history.log.timestamp[first:stop]
             assert (times >= start).all()
-            assert (times < end).all() or history.length.unit == "events"
+            assert (times < end).all() or history.period_length.unit == "events"
 
 
 @pytest.mark.parametrize(("period", "days"), [("28D", 7.0), ("1W", 1.75), ("1D", 0.25)])
@@ -96,7 +96,7 @@ def test_a_month_has_four_ticks_whatever_its_length() -> None:
     (history,) = make_histories(log_of(0, 24 * 70), ITEMS, "1M", "2020-04-01")
     starts, offsets = ticks(history)
     firsts = [start for start in starts if start.astype("datetime64[M]") == start]
-    assert len(starts) == 3 * TICKS
+    assert len(starts) == 3 * TICKS_PER_PERIOD
     assert len(firsts) == 3
     assert np.diff(offsets).tolist() == [1, *[0] * 8, 1, 0, 0]
 
@@ -110,7 +110,7 @@ def test_ticks_start_at_the_first_event_and_empty_ones_in_between_stay() -> None
 
 def test_with_periods_of_events_every_event_is_a_tick_even_at_one_time() -> None:
     frame = pd.DataFrame({"user_id": "a", "item_id": ["i000", "i001", "i002", "i003"]})
-    events = Interactions.from_frame(frame.assign(timestamp=START)).aligned(ITEMS)
+    events = Interactions.from_frame(frame.assign(timestamp=START)).align_to(ITEMS)
     (history,) = make_histories(events, ITEMS, "2 events")
     starts, offsets = ticks(history)
     assert offsets.tolist() == [0, 1, 2, 3, 4]
@@ -142,13 +142,13 @@ def test_ticks_of_every_window_are_the_first_ones_of_the_newest(
 
 def test_months_have_a_window_a_month_and_its_ticks_are_the_first_of_the_newest() -> None:
     events = log_of(*range(0, 24 * 150, 20))
-    (windows,) = timelines(events, ITEMS, "1M", np.datetime64("2020-06-01"))
+    (windows,) = rolling_windows(events, ITEMS, "1M", np.datetime64("2020-06-01"))
     starts, _ = ticks(windows[-1].history)
     assert [str(window.history.cutoff)[:10] for window in windows] == [
         f"2020-0{month}-01" for month in (2, 3, 4, 5)
     ]
     for months, window in enumerate(windows, start=1):
-        assert (ticks(window.history)[0] == starts[: months * TICKS]).all()
+        assert (ticks(window.history)[0] == starts[: months * TICKS_PER_PERIOD]).all()
 
 
 @few
@@ -164,11 +164,11 @@ def test_a_timeline_holds_nothing_at_or_after_the_cutoff_of_a_window(
         )
         assert history.event_ids.stop == target.start
         assert (targets >= history.cutoff).all()
-        if history.length.unit == "events":
-            assert target.n_events == history.length.n
+        if history.period_length.unit == "events":
+            assert target.n_events == history.period_length.n
         else:
             assert (times < history.cutoff).all()
-            assert (targets < history.length.shift(history.cutoff, 1)).all()
+            assert (targets < history.period_length.shift(history.cutoff, 1)).all()
 
 
 @few
@@ -176,7 +176,7 @@ def test_a_timeline_holds_nothing_at_or_after_the_cutoff_of_a_window(
 def test_a_window_of_a_timeline_is_the_one_cut_at_its_cutoff_and_none_is_left_out(
     events: Interactions, period: str
 ) -> None:
-    events = events.aligned(ITEMS)
+    events = events.align_to(ITEMS)
     before = events.timestamp.max().astype("datetime64[D]")
     expected = {
         (window.history.user_idx, cutoff): (*window.history.offsets, window.target.stop)
@@ -188,7 +188,7 @@ def test_a_window_of_a_timeline_is_the_one_cut_at_its_cutoff_and_none_is_left_ou
             *window.history.offsets,
             window.target.stop,
         )
-        for windows in timelines(events, ITEMS, period, before)
+        for windows in rolling_windows(events, ITEMS, period, before)
         for window in windows
         if window.history.n_events
     }
@@ -216,11 +216,11 @@ def test_no_target_to_train_on_reaches_a_validation_target(
     if not enough(events, period):
         return
     dataset = world(events, period)
-    found = splits(dataset)
+    found = split_windows(dataset)
     starts = {window.history.user_idx: window.target.start for window in found["validation"]}
-    for windows in training_timelines(dataset):
+    for windows in rolling_training_windows(dataset):
         for window in windows:
-            if window.history.length.unit == "events":
+            if window.history.period_length.unit == "events":
                 user = window.history.user_idx
                 assert window.target.stop <= starts.get(user, dataset.log.user_offsets[user + 1])
             else:
@@ -233,9 +233,9 @@ def test_training_uses_all_that_lies_before_validation(period: str) -> None:
     dataset = world(log(n_users=5, n_periods=10), period)
     newest = {
         windows[-1].history.user_id: windows[-1].target.stop
-        for windows in training_timelines(dataset)
+        for windows in rolling_training_windows(dataset)
     }
-    validation = splits(dataset)["validation"]
+    validation = split_windows(dataset)["validation"]
     assert len(newest) == 5
     assert newest == {window.history.user_id: window.target.start for window in validation}
 
@@ -254,20 +254,20 @@ def test_at_most_one_window_without_a_past_stands_first(period: str) -> None:
 def test_targets_too_thin_are_left_out_and_so_is_who_has_no_other() -> None:
     events = log_of(*range(0, 24 * 8, 2))
     before = START + np.timedelta64(8, "D")
-    (windows,) = timelines(events, ITEMS, "2D", before, min_target_events=24)
+    (windows,) = rolling_windows(events, ITEMS, "2D", before, min_target_events=24)
     assert {window.target.n_events for window in windows} == {24}
-    assert timelines(events, ITEMS, "2D", before, min_target_events=25) == []
+    assert rolling_windows(events, ITEMS, "2D", before, min_target_events=25) == []
 
 
 def test_a_person_whose_events_all_come_later_has_no_timeline() -> None:
     early, late = log_of(*range(0, 500, 20)), log_of(490, 495, user="late")
     events = joined(early, late)
-    found = timelines(events, ITEMS, "2D", START + np.timedelta64(16, "D"))
+    found = rolling_windows(events, ITEMS, "2D", START + np.timedelta64(16, "D"))
     assert [windows[0].history.user_id for windows in found] == ["a"]
-    found = timelines(events, ITEMS, "3 events", events.user_offsets[1:].tolist())
+    found = rolling_windows(events, ITEMS, "3 events", events.user_offsets[1:].tolist())
     assert [windows[0].history.user_id for windows in found] == ["a"]
 
 
 def test_a_log_of_less_than_two_periods_has_no_timeline() -> None:
-    assert timelines(log_of(0, 5), ITEMS, "1W", START + np.timedelta64(1, "D")) == []
+    assert rolling_windows(log_of(0, 5), ITEMS, "1W", START + np.timedelta64(1, "D")) == []
     assert len(tick_cutoffs(log_of(0, 5), "1W", START + np.timedelta64(1, "D"))) == 0

@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.data.calendar import cutoffs
+from llmrec.data.calendar import period_boundaries
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History, Window, make_histories
-from llmrec.data.synthetic import Movement, make_world
+from llmrec.data.synthetic import DriftPattern, make_synthetic_world
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.audits import KINDS, LENGTHS, anonymised, audit, renamed, shuffled, truncated
+from llmrec.evaluation.audits import (
+    AUDIT_LENGTHS,
+    AUDITS,
+    anonymize_titles,
+    audit,
+    rename_categories,
+    shuffle_events,
+    truncate_histories,
+)
 from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet
 
@@ -34,8 +42,8 @@ def counting(_: Catalog) -> Mapping[str, Forecaster]:
 
 
 @cache
-def world_of(movement: Movement, period: str = "28D") -> list[Window]:
-    dataset = make_world(80, 8, 12, (movement,), seed=1).dataset
+def world_of(movement: DriftPattern, period: str = "28D") -> list[Window]:
+    dataset = make_synthetic_world(80, 8, 12, (movement,), seed=1).dataset
     return make_windows(dataset.log, dataset.catalog, period)
 
 
@@ -66,7 +74,7 @@ def test_a_shuffled_history_holds_the_same_events_and_as_many_in_each_period(per
     windows = world_of("drifting", period)
     log = windows[0].history.log
     items, fingerprint = log.item_idx.copy(), log.fingerprint
-    mixed = shuffled(windows, seed=3)
+    mixed = shuffle_events(windows, seed=3)
     for old, new in zip(windows, mixed, strict=True):
         assert (new.history.item_idx != old.history.item_idx).mean() > 0.3
         assert Counter(new.history.item_idx.tolist()) == Counter(old.history.item_idx.tolist())
@@ -83,31 +91,33 @@ def test_a_shuffled_history_holds_the_same_events_and_as_many_in_each_period(per
 def test_a_rating_goes_with_its_item() -> None:
     windows = world_of("stable")
     rated = replace(windows[0].history.log, rating=windows[0].history.log.item_idx.astype(float))
-    (mixed, *_) = shuffled([replace(w, history=replace(w.history, log=rated)) for w in windows])
+    (mixed, *_) = shuffle_events(
+        [replace(w, history=replace(w.history, log=rated)) for w in windows]
+    )
     assert (mixed.history.log.rating == mixed.history.log.item_idx).all()
 
 
 def test_what_follows_the_cutoffs_is_not_shuffled() -> None:
-    dataset = make_world(20, 8, 12, seed=1).dataset
-    cutoff = cutoffs(dataset.log, "28D")[-4]
+    dataset = make_synthetic_world(20, 8, 12, seed=1).dataset
+    cutoff = period_boundaries(dataset.log, "28D")[-4]
     windows = make_windows(dataset.log, dataset.catalog, "28D", cutoff)
     later = dataset.log.timestamp >= cutoff
-    mixed = shuffled(windows)[0].history.log
+    mixed = shuffle_events(windows)[0].history.log
     assert (mixed.item_idx[later] == dataset.log.item_idx[later]).all()
     assert (mixed.item_idx[~later] != dataset.log.item_idx[~later]).any()
 
 
 def test_who_else_is_shuffled_does_not_change_a_users_shuffle() -> None:
     windows = world_of("stable")
-    alone = shuffled(windows[5:6], seed=2)[0].history.item_idx
-    assert (alone == shuffled(windows[::-1], seed=2)[-6].history.item_idx).all()
-    assert (alone != shuffled(windows, seed=3)[5].history.item_idx).any()
+    alone = shuffle_events(windows[5:6], seed=2)[0].history.item_idx
+    assert (alone == shuffle_events(windows[::-1], seed=2)[-6].history.item_idx).all()
+    assert (alone != shuffle_events(windows, seed=3)[5].history.item_idx).any()
 
 
 def test_two_windows_of_a_user_cannot_be_shuffled_together() -> None:
     windows = world_of("stable")
     with pytest.raises(DataError, match="81 windows of 80 users"):
-        shuffled([*windows, windows[0]])
+        shuffle_events([*windows, windows[0]])
 
 
 def test_order_changes_nothing_for_the_mean_and_something_for_who_looks_at_the_newest() -> None:
@@ -138,13 +148,13 @@ def test_who_lives_on_a_name_is_found_out() -> None:
 def test_new_names_leave_the_order_of_categories_and_the_original_alone() -> None:
     windows = world_of("stable")
     old = windows[0].history.catalog
-    found = renamed(windows, {"Coffee": "Tea", "Yoga": "Coffee"})
+    found = rename_categories(windows, {"Coffee": "Tea", "Yoga": "Coffee"})
     new = found[0].history.catalog
     changes = {a: b for a, b in zip(old.categories, new.categories, strict=True) if a != b}
     assert changes == {"Coffee": "Tea", "Yoga": "Coffee"}
     assert all(w.history.catalog is new and w.target.catalog is new for w in found)
     assert new.item_ids is old.item_ids  # the log still points into it
-    groups = renamed(windows, seed=4)[0].history.catalog.categories
+    groups = rename_categories(windows, seed=4)[0].history.catalog.categories
     assert sorted(groups) == [f"group {number:02d}" for number in range(1, 17)]
     assert list(groups) != sorted(groups)
 
@@ -159,11 +169,11 @@ def test_new_names_leave_the_order_of_categories_and_the_original_alone() -> Non
 )
 def test_names_that_cannot_be_are_refused(names: dict[str, str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        renamed(world_of("stable"), names)
+        rename_categories(world_of("stable"), names)
 
 
 def test_anonymous_items_have_a_number_each() -> None:
-    catalog = anonymised(world_of("stable"))[0].history.catalog
+    catalog = anonymize_titles(world_of("stable"))[0].history.catalog
     assert sorted(catalog.titles) == [f"item {n:04d}" for n in range(1, catalog.n_items + 1)]
     assert catalog.categories == world_of("stable")[0].history.catalog.categories
 
@@ -171,7 +181,7 @@ def test_anonymous_items_have_a_number_each() -> None:
 @given(n=st.integers(0, 130), period=st.sampled_from(["28D", "10 events"]))
 def test_truncation_keeps_the_newest_events_and_their_periods(n: int, period: str) -> None:
     windows = world_of("drifting", period)[:5]
-    for old, new in zip(windows, truncated(windows, n), strict=True):
+    for old, new in zip(windows, truncate_histories(windows, n), strict=True):
         kept = min(n, old.history.n_events)
         assert new.history.event_ids == old.history.event_ids[old.history.n_events - kept :]
         assert len(new.history.bounds) == len(new.history.offsets)
@@ -185,7 +195,7 @@ def test_truncation_keeps_the_newest_events_and_their_periods(n: int, period: st
 @pytest.mark.parametrize("period", ["28D", "10 events"])
 def test_truncation_to_all_events_changes_nothing(period: str) -> None:
     windows = world_of("drifting", period)
-    same = truncated(windows, max(window.history.n_events for window in windows))
+    same = truncate_histories(windows, max(window.history.n_events for window in windows))
     for old, new in zip(windows, same, strict=True):
         assert new.history.offsets.tolist() == old.history.offsets.tolist()
         assert new.history.bounds.tolist() == old.history.bounds.tolist()
@@ -196,11 +206,11 @@ def test_truncation_to_all_events_changes_nothing(period: str) -> None:
 def test_truncation_to_nothing_is_a_user_without_events(period: str) -> None:
     windows = world_of("drifting", period)[:5]
     log, catalog = windows[0].history.log, windows[0].history.catalog
-    for window, cold in zip(windows, truncated(windows, 0), strict=True):
+    for window, cold in zip(windows, truncate_histories(windows, 0), strict=True):
         # Somebody who is new at the cutoff: the user's own log starts with the target.
         first = log.user_offsets[window.history.user_idx]
         past = np.isin(np.arange(len(log)), np.arange(first, window.history.offsets[-1]))
-        others = log.without({"before the cutoff": past})
+        others = log.drop_events({"before the cutoff": past})
         user = others.user_index(window.history.user_id)
         (new,) = make_histories(others, catalog, period, window.history.cutoff, [user])
         # The others' events are those of the whole log, as they are for a truncated history.
@@ -213,7 +223,7 @@ def test_truncation_to_nothing_is_a_user_without_events(period: str) -> None:
 
 def test_fewer_than_no_events_are_refused() -> None:
     with pytest.raises(DataError, match="n=-1"):
-        truncated(world_of("stable"), -1)
+        truncate_histories(world_of("stable"), -1)
 
 
 def test_the_loss_falls_with_the_length_of_a_stable_history() -> None:
@@ -222,7 +232,7 @@ def test_the_loss_falls_with_the_length_of_a_stable_history() -> None:
     longest = max(window.history.n_events for window in windows)
     for model in COUNTING:
         curve = table[(table["metric"] == "log_loss") & (table["model"] == model)]
-        assert curve["events"].tolist() == [*LENGTHS, longest]
+        assert curve["events"].tolist() == [*AUDIT_LENGTHS, longest]
     losses = curve["value"].to_numpy()  # of the mean: it forgets nothing
     assert (np.diff(losses) < 0.01).all()
     assert losses[0] - losses[-1] > 0.5
@@ -231,7 +241,7 @@ def test_the_loss_falls_with_the_length_of_a_stable_history() -> None:
     assert (change[["value", "low", "high"]] == 0).all(axis=None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUDITS)
 def test_the_same_seed_gives_the_same_table(kind: str) -> None:
     windows = world_of("drifting", "10 events")[:30]
     once, again = (audit(kind, counting, windows, dataset="d", split="s", seed=5) for _ in range(2))
@@ -244,7 +254,7 @@ def test_the_same_seed_gives_the_same_table(kind: str) -> None:
 def test_a_forecaster_that_has_seen_the_targets_is_refused() -> None:
     windows = world_of("stable")
     seen = DecayedDirichlet().fit(windows, (0.9,))
-    for kind in KINDS:
+    for kind in AUDITS:
         with pytest.raises(DataError, match="seen was fitted on events up to"):
             audit(kind, lambda _: {"seen": seen}, windows)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.data.readers import read_table
-from llmrec.data.splits import draw, splits, training_windows
-from llmrec.forecasters.calibration import Spread
+from llmrec.data.splits import sample_windows, split_windows, training_windows
+from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.precomputed import Replayed
+from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import STRENGTHS, evaluate_rankings, fit_strength
 from llmrec.ranking.rank import rank
@@ -20,7 +20,7 @@ from tests.worlds import small_world
 
 def test_validation_ends_before_the_tests_begin() -> None:
     dataset = read_table(frame(n_days=100), name="small", period="7D")
-    found = splits(dataset)
+    found = split_windows(dataset)
     cutoffs = [windows[0].history.cutoff for windows in found.values()]
     assert list(found) == ["validation", "test 1", "test 2"]
     assert cutoffs == sorted(cutoffs)
@@ -29,31 +29,31 @@ def test_validation_ends_before_the_tests_begin() -> None:
 
 
 def test_periods_of_events_validate_on_the_last_but_one() -> None:
-    found = splits(read_table(frame(), name="small", period="10 events"))
+    found = split_windows(read_table(frame(), name="small", period="10 events"))
     for before, after in zip(found["validation"], found["test"], strict=True):
         assert before.target.stop == after.target.start
 
 
 def test_a_log_of_too_few_periods_is_refused() -> None:
     with pytest.raises(ValueError, match="spans 2 whole periods of 7D"):
-        splits(read_table(frame(n_days=20), name="short", period="7D"))
+        split_windows(read_table(frame(n_days=20), name="short", period="7D"))
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])
 def test_training_ends_before_validation_begins(period: str) -> None:
     dataset = read_table(frame(n_days=100), name="small", period=period)
-    training, validation = training_windows(dataset), splits(dataset)["validation"]
+    training, validation = training_windows(dataset), split_windows(dataset)["validation"]
     assert training
-    fitted = Fitted.on(training)
-    assert not any(fitted.saw(window) for window in validation)
+    fitted = TrainingSpan.of_windows(training)
+    assert not any(fitted.covers(window) for window in validation)
 
 
 def test_drawing_is_repeatable_and_keeps_the_order() -> None:
     windows = small_world(n_users=20)
-    drawn = draw(windows, 7, seed=3)
+    drawn = sample_windows(windows, 7, seed=3)
     assert [windows.index(window) for window in drawn] == sorted(map(windows.index, drawn))
-    assert drawn == draw(windows, 7, seed=3)
-    assert draw(windows, None) == windows
+    assert drawn == sample_windows(windows, 7, seed=3)
+    assert sample_windows(windows, None) == windows
 
 
 def test_seen_items_are_not_relevant_where_they_must_not_be_listed() -> None:
@@ -73,11 +73,11 @@ def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     histories = [window.history for window in windows]
     targets = np.stack([w.target.category_counts for w in windows])
     shares = targets / targets.sum(axis=1, keepdims=True)
-    oracle = Replayed.of("oracle", histories, 0.98 * shares + 0.004, Spread())
-    backwards = Replayed.of("backwards", histories, (1 - shares) / 4, Spread())
+    oracle = PrecomputedForecaster.of("oracle", histories, 0.98 * shares + 0.004, Dispersion())
+    backwards = PrecomputedForecaster.of("backwards", histories, (1 - shares) / 4, Dispersion())
     assert fit_strength(oracle, blend, windows) >= 0.5
     assert fit_strength(backwards, blend, windows) == 0.0
-    assert fit_strength(backwards, blend, windows, slack=1.0) == 1.0
+    assert fit_strength(backwards, blend, windows, tolerance=1.0) == 1.0
 
 
 @pytest.mark.parametrize("slack", [0.01, 0.05, 0.2])
@@ -87,13 +87,15 @@ def test_with_slack_the_tilt_is_the_largest_that_costs_no_more(slack: float) -> 
     histories = [window.history for window in windows]
     counts = np.stack([window.target.category_counts for window in windows])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    rather_wrong = Replayed.of("rather wrong", histories, 0.21 - 0.05 * shares, Spread())
+    rather_wrong = PrecomputedForecaster.of(
+        "rather wrong", histories, 0.21 - 0.05 * shares, Dispersion()
+    )
     worth = {}
     for strength in STRENGTHS:
         lists = rank(rather_wrong.forecast(histories), histories, blend, k=10, strength=strength)
         table = evaluate_rankings({"it": lists}, windows).set_index("metric")
         worth[strength] = table.loc["ndcg@10", "value"]
-    found = fit_strength(rather_wrong, blend, windows, slack=slack)
+    found = fit_strength(rather_wrong, blend, windows, tolerance=slack)
     assert 0 < found < 1
     enough = (1 - slack) * max(worth.values())
     assert worth[found] >= enough
@@ -107,7 +109,7 @@ def test_where_no_list_holds_what_was_taken_nothing_speaks_for_a_tilt(slack: flo
     for window in windows:
         avoided[window.history.user_idx, window.target.item_idx] = -1000.0
     blend = Blend((Fixed(avoided),), (1.0,))
-    assert fit_strength(DecayedDirichlet(), blend, windows, k=1, slack=slack) == 0.0
+    assert fit_strength(DecayedDirichlet(), blend, windows, k=1, tolerance=slack) == 0.0
 
 
 def test_repeat_and_explore_are_judged_apart() -> None:

@@ -9,16 +9,16 @@ from llmrec.metrics import (
     calibration_bins,
     calibration_error,
     coverage,
+    drift_captured,
     emerging_recall,
     false_retention,
     jsd,
     log_loss,
     ndcg_at,
     noise_jsd,
-    realised_drift,
+    realized_drift,
     recall_at,
     resampled_means,
-    share_captured,
     skill,
 )
 
@@ -132,7 +132,7 @@ def test_false_retention_by_hand() -> None:
 
 
 def test_drift_is_the_jsd_of_past_and_target() -> None:
-    found = realised_drift(
+    found = realized_drift(
         np.array([[2.0, 2], [1, 0], [0, 0]]), np.array([[5.0, 5], [0, 3], [1, 0]])
     )
     np.testing.assert_allclose(found[:2], [0, 1])
@@ -162,8 +162,8 @@ def test_what_was_drawn_from_the_forecast_is_calibrated_and_the_reverse_is_not()
 def test_skill_and_captured_drift_by_hand() -> None:
     assert skill(np.array(3.0), np.array(4.0)) == pytest.approx(0.25)
     assert np.isnan(skill(np.array(3.0), np.array(0.0)))
-    assert share_captured(np.array([1.0]), np.array([4.0]))[0] == pytest.approx(0.25)
-    assert np.isnan(share_captured(np.array([1.0]), np.array([0.0]))[0])
+    assert drift_captured(np.array([1.0]), np.array([4.0]))[0] == pytest.approx(0.25)
+    assert np.isnan(drift_captured(np.array([1.0]), np.array([0.0]))[0])
 
 
 def test_resampled_means_are_paired() -> None:

@@ -13,10 +13,15 @@ import pytest
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, events_before, make_histories
+from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.forecast_store import chosen, load, seen_before, store
+from llmrec.evaluation.forecast_store import (
+    filter_forecasts,
+    load_forecasts,
+    past_fingerprint,
+    save_forecasts,
+)
 from llmrec.forecast import Forecast, Source, Statement
 from llmrec.forecasters.counting import DecayedDirichlet
 from tests.worlds import START, catalog, log, small_world
@@ -26,7 +31,7 @@ CUTOFF = (START + np.timedelta64(35, "D")).astype("datetime64[ms]")
 
 
 def dataset(events: Interactions, items: Catalog, period: str = "7D") -> Dataset:
-    return Dataset("small", events.aligned(items), items, period, "films", "viewer", "allow")
+    return Dataset("small", events.align_to(items), items, period, "films", "viewer", "allow")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +75,13 @@ def rewrite(path: Path, column: str, row: int, value: object) -> None:
 def test_what_is_loaded_is_what_was_stored_to_the_last_bit(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    store(tmp_path, world, histories, forecasts, MADE)
-    found = load(tmp_path)
+    save_forecasts(tmp_path, world, histories, forecasts, MADE)
+    found = load_forecasts(tmp_path)
     assert content([one.forecast for one in found]) == content(forecasts)
     assert [one.user_id for one in found] == [history.user_id for history in histories]
     assert {one.cutoff for one in found} == {CUTOFF}
     assert {(one.period, one.log, one.made) for one in found} == {
-        (histories[0].length, "small", MADE)
+        (histories[0].period_length, "small", MADE)
     }
     assert found[0].categories == world.catalog.categories
     assert found[0].model == "by hand + cdcdcdcd"
@@ -85,13 +90,13 @@ def test_what_is_loaded_is_what_was_stored_to_the_last_bit(
 def test_the_order_of_storing_does_not_matter_and_what_is_there_is_not_touched(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    first = store(tmp_path / "a", world, histories[:3], forecasts[:3], MADE)
+    first = save_forecasts(tmp_path / "a", world, histories[:3], forecasts[:3], MADE)
     before = first.read_bytes()
-    store(tmp_path / "a", world, histories[3:], forecasts[3:], MADE)
+    save_forecasts(tmp_path / "a", world, histories[3:], forecasts[3:], MADE)
     assert first.read_bytes() == before
     for i in range(len(histories))[::-1]:
-        store(tmp_path / "b", world, [histories[i]], [forecasts[i]], MADE)
-    found = [[one.receipt for one in load(tmp_path / name)] for name in "ab"]
+        save_forecasts(tmp_path / "b", world, [histories[i]], [forecasts[i]], MADE)
+    found = [[one.receipt for one in load_forecasts(tmp_path / name)] for name in "ab"]
     assert found[0] == found[1]
     assert len(found[0]) == len(set(found[0])) == len(histories)
 
@@ -99,12 +104,12 @@ def test_the_order_of_storing_does_not_matter_and_what_is_there_is_not_touched(
 def test_the_same_forecast_stored_twice_is_one_receipt_and_the_first_counts(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    known = replace(world, log=events_before(world.log, CUTOFF))
+    known = replace(world, log=truncate_log(world.log, CUTOFF))
     early = make_histories(known.log, known.catalog, "7D", CUTOFF)
-    store(tmp_path, world, histories, forecasts, MADE + np.timedelta64(9, "D"))
-    store(tmp_path, known, early, forecasts, MADE)
-    store(tmp_path, world, histories, forecasts, MADE + np.timedelta64(1, "D"))
-    found = load(tmp_path)
+    save_forecasts(tmp_path, world, histories, forecasts, MADE + np.timedelta64(9, "D"))
+    save_forecasts(tmp_path, known, early, forecasts, MADE)
+    save_forecasts(tmp_path, world, histories, forecasts, MADE + np.timedelta64(1, "D"))
+    found = load_forecasts(tmp_path)
     assert len(found) == len(histories)
     assert {one.made for one in found} == {MADE}
     assert all(one.in_advance for one in found)
@@ -114,8 +119,8 @@ def test_another_forecast_of_the_same_person_is_another_receipt(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     other = replace(forecasts[0], source=replace(forecasts[0].source, seed=8))
-    store(tmp_path, world, histories[:1] * 2, [forecasts[0], other], MADE)
-    assert len(load(tmp_path)) == 2
+    save_forecasts(tmp_path, world, histories[:1] * 2, [forecasts[0], other], MADE)
+    assert len(load_forecasts(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(("extra", "in_advance"), [(0, True), (1, False)])
@@ -123,19 +128,19 @@ def test_a_forecast_is_made_in_advance_only_if_the_log_at_hand_ended_by_its_cuto
     tmp_path: Path, world: Dataset, forecasts: list[Forecast], extra: int, in_advance: bool
 ) -> None:
     newest = np.sort(world.log.timestamp)[-2]  # of the log at hand
-    known = replace(world, log=events_before(world.log, newest + np.timedelta64(1, "ms")))
+    known = replace(world, log=truncate_log(world.log, newest + np.timedelta64(1, "ms")))
     cutoff = newest + np.timedelta64(1 - extra, "ms")
     histories = make_histories(known.log, known.catalog, "7D", cutoff)
-    store(tmp_path, known, histories, forecasts, MADE)
-    assert {one.in_advance for one in load(tmp_path)} == {in_advance}
+    save_forecasts(tmp_path, known, histories, forecasts, MADE)
+    assert {one.in_advance for one in load_forecasts(tmp_path)} == {in_advance}
 
 
 def test_histories_of_a_longer_log_are_hindsight_whatever_log_is_given_with_them(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    known = replace(world, log=events_before(world.log, CUTOFF))
-    store(tmp_path, known, histories, forecasts, MADE)
-    assert not any(one.in_advance for one in load(tmp_path))
+    known = replace(world, log=truncate_log(world.log, CUTOFF))
+    save_forecasts(tmp_path, known, histories, forecasts, MADE)
+    assert not any(one.in_advance for one in load_forecasts(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -160,23 +165,23 @@ def test_a_changed_row_is_refused_by_name(
     column: str,
     value: object,
 ) -> None:
-    path = store(tmp_path, world, histories, forecasts, MADE)
+    path = save_forecasts(tmp_path, world, histories, forecasts, MADE)
     rewrite(path, column, 2, value)
     with pytest.raises(DataError, match=rf"{path.name}, row 2: the receipt of user 'u00.'"):
-        load(tmp_path)
+        load_forecasts(tmp_path)
 
 
 def test_no_changed_byte_of_a_file_changes_a_receipt(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    path = store(tmp_path, world, histories[:2], forecasts[:2], MADE)
-    whole, stored = path.read_bytes(), [one.receipt for one in load(tmp_path)]
+    path = save_forecasts(tmp_path, world, histories[:2], forecasts[:2], MADE)
+    whole, stored = path.read_bytes(), [one.receipt for one in load_forecasts(tmp_path)]
     refused = 0
     places = np.random.default_rng(0).permutation(len(whole))[:300]
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
         try:
-            found = load(tmp_path)
+            found = load_forecasts(tmp_path)
         except DataError:
             refused += 1
         else:  # a byte of the file's own bookkeeping
@@ -188,20 +193,20 @@ def test_no_changed_byte_of_a_file_changes_a_receipt(
 def test_a_file_cut_short_or_of_other_columns_is_named(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    path = store(tmp_path, world, histories, forecasts, MADE)
+    path = save_forecasts(tmp_path, world, histories, forecasts, MADE)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=str(path)):
-        load(tmp_path)
+        load_forecasts(tmp_path)
     pq.write_table(pa.table({"user_id": ["u001"]}), path)
     with pytest.raises(DataError, match=rf"{path.name}: column 'adapter' is missing"):
-        load(tmp_path)
+        load_forecasts(tmp_path)
 
 
 def test_a_folder_without_receipts_says_how_to_store_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no receipt; `llmrec forecast --receipt`"):
-        load(tmp_path)
+        load_forecasts(tmp_path)
     with pytest.raises(DataError, match=r"there is no folder .*nowhere; `llmrec forecast --recei"):
-        load(tmp_path / "nowhere")
+        load_forecasts(tmp_path / "nowhere")
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(
@@ -214,11 +219,11 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    store(tmp_path, world, histories[:1], forecasts[:1], MADE)
+    save_forecasts(tmp_path, world, histories[:1], forecasts[:1], MADE)
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match=r"no receipt was stored: .*No space left"):
-        store(tmp_path, world, histories, forecasts, MADE)
-    assert len(list(tmp_path.iterdir())) == len(load(tmp_path)) == 1
+        save_forecasts(tmp_path, world, histories, forecasts, MADE)
+    assert len(list(tmp_path.iterdir())) == len(load_forecasts(tmp_path)) == 1
 
 
 def test_a_file_where_the_folder_should_be_is_named(
@@ -226,7 +231,7 @@ def test_a_file_where_the_folder_should_be_is_named(
 ) -> None:
     (tmp_path / "taken").write_text("not a folder")
     with pytest.raises(DataError, match=r"no receipt was stored: .*taken"):
-        store(tmp_path / "taken", world, histories, forecasts, MADE)
+        save_forecasts(tmp_path / "taken", world, histories, forecasts, MADE)
 
 
 def test_a_forecast_of_another_catalog_is_refused(
@@ -234,7 +239,7 @@ def test_a_forecast_of_another_catalog_is_refused(
 ) -> None:
     wrong = Forecast(np.full(4, 0.25), 10.0, "", (), Source("by hand", "counting"))
     with pytest.raises(DataError, match="user 'u000': the forecast has 4 category weights"):
-        store(tmp_path, world, histories[:1], [wrong], MADE)
+        save_forecasts(tmp_path, world, histories[:1], [wrong], MADE)
 
 
 def test_a_history_that_time_cannot_cut_again_is_refused(
@@ -245,39 +250,42 @@ def test_a_history_that_time_cannot_cut_again_is_refused(
     tied = replace(tied, log=replace(tied.log, timestamp=tied.log.timestamp.astype("M8[ms]")))
     histories = [w.history for w in make_windows(tied.log, tied.catalog, "3 events")]
     with pytest.raises(DataError, match=r"events at its cutoff .* Cut it with make_histories"):
-        store(tmp_path, tied, histories, forecasts[: len(histories)], MADE)
+        save_forecasts(tmp_path, tied, histories, forecasts[: len(histories)], MADE)
 
 
 def test_the_fingerprint_outlives_a_growing_catalog_and_notices_a_changed_past(
     world: Dataset,
 ) -> None:
-    seen = seen_before(world.log, CUTOFF)
+    seen = past_fingerprint(world.log, CUTOFF)
     larger = catalog(n_items=40)
     order = np.random.default_rng(0).permutation(40)
     shuffled = replace(
-        larger, item_ids=larger.item_ids[order], shares=larger.shares[order], report=larger.report
+        larger,
+        item_ids=larger.item_ids[order],
+        category_shares=larger.category_shares[order],
+        report=larger.report,
     )
-    assert seen_before(dataset(log(n_users=8), shuffled).log, CUTOFF) == seen
-    assert seen_before(events_before(world.log, CUTOFF), CUTOFF) == seen
+    assert past_fingerprint(dataset(log(n_users=8), shuffled).log, CUTOFF) == seen
+    assert past_fingerprint(truncate_log(world.log, CUTOFF), CUTOFF) == seen
     items = world.log.item_idx.copy()
     items[0] = (items[0] + 1) % 25
-    assert seen_before(replace(world.log, item_idx=items), CUTOFF) != seen
-    assert seen_before(world.log, CUTOFF - np.timedelta64(7, "D")) != seen
+    assert past_fingerprint(replace(world.log, item_idx=items), CUTOFF) != seen
+    assert past_fingerprint(world.log, CUTOFF - np.timedelta64(7, "D")) != seen
 
 
 def test_receipts_are_chosen_by_user_and_by_part_of_a_models_name(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    store(tmp_path, world, histories, forecasts, MADE)
-    store(tmp_path, world, histories, DecayedDirichlet().forecast(histories), MADE)
-    found = load(tmp_path)
-    assert len(chosen(found)) == 2 * len(histories)
-    assert {one.user_id for one in chosen(found, "u003")} == {"u003"}
-    assert {one.model for one in chosen(found, model="Dirichlet")} == {"DecayedDirichlet"}
+    save_forecasts(tmp_path, world, histories, forecasts, MADE)
+    save_forecasts(tmp_path, world, histories, DecayedDirichlet().forecast(histories), MADE)
+    found = load_forecasts(tmp_path)
+    assert len(filter_forecasts(found)) == 2 * len(histories)
+    assert {one.user_id for one in filter_forecasts(found, "u003")} == {"u003"}
+    assert {one.model for one in filter_forecasts(found, model="Dirichlet")} == {"DecayedDirichlet"}
     with pytest.raises(DataError, match=r"user 'u03' is not known .*'u003'"):
-        chosen(found, "u03")
+        filter_forecasts(found, "u03")
     with pytest.raises(DataError, match=r"like 'T5'; there is 'DecayedDirichlet', 'by hand \+ cd"):
-        chosen(found, model="T5")
+        filter_forecasts(found, model="T5")
 
 
 def test_nothing_before_the_first_event_can_be_stored(
@@ -285,4 +293,4 @@ def test_nothing_before_the_first_event_can_be_stored(
 ) -> None:
     histories = [window.history for window in small_world(n_users=8, empty=True)]
     with pytest.raises(DataError, match="no event is left"):
-        store(tmp_path, world, histories, forecasts, MADE)
+        save_forecasts(tmp_path, world, histories, forecasts, MADE)

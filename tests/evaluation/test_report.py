@@ -8,10 +8,10 @@ import pytest
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.readers import read_table
-from llmrec.evaluation.comparison import Comparison, Readings, compare
-from llmrec.evaluation.html_report import page, save_report
-from llmrec.forecasters.calibration import Spread
-from llmrec.forecasters.precomputed import Replayed
+from llmrec.evaluation.comparison import Comparison, LLMScores, compare
+from llmrec.evaluation.html_report import render_report, save_report
+from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.precomputed import PrecomputedForecaster
 from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 from tests.worlds import small_world
@@ -26,12 +26,12 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def comparison(dataset: Dataset) -> Comparison:
-    readings = Readings.drawn(dataset, 60).read(FakeModel(), dataset)  # type: ignore[arg-type]
+    readings = LLMScores.sample(dataset, 60).score(FakeModel(), dataset)  # type: ignore[arg-type]
     return compare(dataset, NAMES, readings=readings)
 
 
 def test_a_reading_of_noise_leaves_counting_as_it_is(comparison: Comparison) -> None:
-    assert not comparison.calibrations["DecayedDirichlet"].trusted
+    assert not comparison.calibrations["DecayedDirichlet"].is_trusted
     table = comparison.table
     chosen = (table["metric"] == "log_loss_gain") & (table["slice"] == "all")
     gains = table[chosen & (table["model"] == "LLM on DecayedDirichlet")]
@@ -74,19 +74,19 @@ def test_the_page_stands_alone_and_its_tables_hold_what_it_shows(
 
 
 def test_the_same_comparison_gives_the_same_page(comparison: Comparison) -> None:
-    assert page(comparison, seed=1) == page(comparison, seed=1)
+    assert render_report(comparison, seed=1) == render_report(comparison, seed=1)
 
 
 def test_a_log_of_few_people_and_odd_names_still_makes_a_page() -> None:
     events = frame(n_users=9, n_days=100)
     events["categories"] = events["categories"].replace("Drama", r"$\frac$ deals & <b>")
     few = compare(read_table(events, name="few", period="14D"), ["LastPeriod"])
-    assert r"$\frac$ deals &amp; &lt;b&gt;" in page(few)
+    assert r"$\frac$ deals &amp; &lt;b&gt;" in render_report(few)
 
 
 def test_replayed_forecasts_are_only_for_whom_they_were_made() -> None:
     first, *others = [window.history for window in small_world(n_users=3)]
-    replayed = Replayed.of("x", [first], np.full((1, 5), 0.2), Spread())
+    replayed = PrecomputedForecaster.of("x", [first], np.full((1, 5), 0.2), Dispersion())
     assert replayed.forecast([first])[0].category_weights.tolist() == [0.2] * 5
     with pytest.raises(ValueError, match="x: no forecast of 'u001' was stored"):
         replayed.forecast(others)

@@ -8,23 +8,31 @@ import pytest
 from llmrec.data.periods import History, Window
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.evaluator import METRICS, Judgement, evaluate, judge, summarise
-from llmrec.evaluation.references import halves, informed_losses
+from llmrec.evaluation.evaluator import (
+    METRICS,
+    EvaluationResult,
+    evaluate,
+    evaluate_forecasters,
+    summarize,
+)
+from llmrec.evaluation.references import informed_losses, split_targets
 from llmrec.forecast import Forecast
-from llmrec.forecasters.calibration import Spread
+from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.precomputed import Replayed
+from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.metrics import log_loss
 from tests.worlds import catalog, log, small_world
 
 WEEK = np.timedelta64(7, "D")
 
 
-def replayed(name: str, windows: Sequence[Window], weights: np.ndarray) -> Replayed:
-    return Replayed.of(name, [window.history for window in windows], weights, Spread())
+def replayed(name: str, windows: Sequence[Window], weights: np.ndarray) -> PrecomputedForecaster:
+    return PrecomputedForecaster.of(
+        name, [window.history for window in windows], weights, Dispersion()
+    )
 
 
-def oracle(windows: Sequence[Window]) -> Replayed:
+def oracle(windows: Sequence[Window]) -> PrecomputedForecaster:
     targets = np.stack([window.target.category_counts for window in windows])
     shares = targets / targets.sum(axis=1, keepdims=True)
     return replayed("oracle", windows, 0.98 * shares + 0.004)
@@ -36,7 +44,7 @@ def windows() -> list[Window]:
 
 
 @pytest.fixture(scope="module")
-def judgement(windows: list[Window]) -> Judgement:
+def judgement(windows: list[Window]) -> EvaluationResult:
     uniform = replayed("uniform", windows, np.full((len(windows), 5), 0.2))
     models = {
         "counting": [DecayedDirichlet()],
@@ -44,13 +52,13 @@ def judgement(windows: list[Window]) -> Judgement:
         "oracle": [oracle(windows)],
         "uniform": [uniform],
     }
-    return judge(models, windows, dataset="small", split="test")
+    return evaluate_forecasters(models, windows, dataset="small", split="test")
 
 
 def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing(
-    windows: list[Window], judgement: Judgement
+    windows: list[Window], judgement: EvaluationResult
 ) -> None:
-    table = summarise(judgement, reference="counting", persistence="mean")
+    table = summarize(judgement, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].set_index(["metric", "model"])
     assert whole.loc[("log_loss_gain", "oracle"), "low"] > 0
     assert whole.loc[("log_loss_gain", "uniform"), "high"] < 0
@@ -61,8 +69,8 @@ def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing(
     assert whole.loc[("ece", "oracle"), "value"] < 0.05
 
 
-def test_the_gain_is_the_difference_of_the_losses(judgement: Judgement) -> None:
-    table = summarise(judgement, reference="counting", persistence="mean")
+def test_the_gain_is_the_difference_of_the_losses(judgement: EvaluationResult) -> None:
+    table = summarize(judgement, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].pivot(index="model", columns="metric", values="value")
     np.testing.assert_allclose(
         whole["log_loss_gain"], whole["log_loss"]["counting"] - whole["log_loss"], atol=1e-12
@@ -70,9 +78,9 @@ def test_the_gain_is_the_difference_of_the_losses(judgement: Judgement) -> None:
 
 
 def test_every_metric_and_slice_is_there_with_its_number_of_users(
-    windows: list[Window], judgement: Judgement
+    windows: list[Window], judgement: EvaluationResult
 ) -> None:
-    table = summarise(judgement, reference="counting", persistence="mean")
+    table = summarize(judgement, reference="counting", persistence="mean")
     assert set(METRICS) <= set(table["metric"])
     sizes = table[table["metric"] == "log_loss"].groupby("slice")["n"].first()
     assert sizes["all"] == len(windows)
@@ -83,12 +91,12 @@ def test_every_metric_and_slice_is_there_with_its_number_of_users(
 
 
 def test_a_model_asked_about_some_is_paired_with_the_others_on_those(
-    windows: list[Window], judgement: Judgement
+    windows: list[Window], judgement: EvaluationResult
 ) -> None:
     few = windows[:20]
-    more = judgement.with_more(judge({"few": [DecayedDirichlet()]}, few))
+    more = judgement.merge(evaluate_forecasters({"few": [DecayedDirichlet()]}, few))
     more.scores["dataset"], more.scores["split"] = "small", "test"
-    table = summarise(more, reference="counting", persistence="mean")
+    table = summarize(more, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].set_index(["metric", "model"])
     assert whole.loc[("log_loss_gain", "few"), ["value", "low", "high"]].tolist() == [0, 0, 0]
     assert whole.loc[("log_loss", "few"), "n"] == 20
@@ -97,34 +105,36 @@ def test_a_model_asked_about_some_is_paired_with_the_others_on_those(
 
 def test_seeds_are_averaged_user_by_user(windows: list[Window]) -> None:
     first, second = DecayedDirichlet(0.5), DecayedDirichlet(1.0)
-    both = judge({"both": [first, second]}, windows).scores["log_loss"]
-    alone = judge({"first": [first], "second": [second]}, windows).scores
+    both = evaluate_forecasters({"both": [first, second]}, windows).scores["log_loss"]
+    alone = evaluate_forecasters({"first": [first], "second": [second]}, windows).scores
     means = alone.groupby("user_id", sort=False)["log_loss"].mean()
     np.testing.assert_allclose(both, means)
 
 
 def test_a_forecaster_fitted_on_the_targets_is_refused() -> None:
     items = catalog()
-    events = log(n_users=6).aligned(items)
+    events = log(n_users=6).align_to(items)
     earlier, later = (
         make_windows(events, items, "7D", events.timestamp.min() + n * WEEK) for n in (3, 4)
     )
     fitted = DecayedDirichlet().fit(later)
     with pytest.raises(DataError, match="counting was fitted on events up to"):
-        judge({"counting": [fitted]}, earlier)
+        evaluate_forecasters({"counting": [fitted]}, earlier)
     with pytest.raises(DataError, match="Fit it on earlier windows"):
-        judge({"counting": [fitted]}, later)
-    assert len(judge({"counting": [DecayedDirichlet().fit(earlier)]}, later).scores) == len(later)
+        evaluate_forecasters({"counting": [fitted]}, later)
+    assert len(
+        evaluate_forecasters({"counting": [DecayedDirichlet().fit(earlier)]}, later).scores
+    ) == len(later)
 
 
 def test_no_window_is_refused() -> None:
     with pytest.raises(DataError, match="no window to judge on"):
-        judge({"counting": [DecayedDirichlet()]}, [], dataset="small")
+        evaluate_forecasters({"counting": [DecayedDirichlet()]}, [], dataset="small")
 
 
 def test_a_target_without_events_and_a_person_without_history_stay_undefined() -> None:
     windows = small_world(n_users=8, empty=True)
-    scores = judge({"counting": [DecayedDirichlet()]}, windows).scores
+    scores = evaluate_forecasters({"counting": [DecayedDirichlet()]}, windows).scores
     assert scores["drift"].isna().all()
     assert scores["log_loss"].notna().all()
     assert scores["false_retention"].isna().all()
@@ -145,34 +155,34 @@ def test_forecasts_are_asked_for_in_slices(monkeypatch: pytest.MonkeyPatch) -> N
             self.most = max(self.most, len(histories))
             return DecayedDirichlet().forecast(histories)
 
-    monkeypatch.setattr("llmrec.evaluation.evaluator.SLICE", 7)
+    monkeypatch.setattr("llmrec.evaluation.evaluator.HISTORIES_PER_BATCH", 7)
     watching = Watching()
-    judge({"watching": [watching]}, small_world(n_users=20))
+    evaluate_forecasters({"watching": [watching]}, small_world(n_users=20))
     assert watching.most == 7
 
 
 def test_halves_keep_what_was_taken_together_and_lose_nothing() -> None:
     windows = small_world(n_users=20)
-    shown, hidden = halves(windows)
+    shown, hidden = split_targets(windows)
     targets = np.stack([window.target.category_counts for window in windows])
     np.testing.assert_allclose(shown + hidden, targets)
     assert (shown.sum(axis=1) > 0).all()
-    again = halves(windows[::-1])
+    again = split_targets(windows[::-1])
     np.testing.assert_array_equal(again[0][::-1], shown)  # the order of people changes nothing
 
 
 def test_one_basket_cannot_be_halved() -> None:
     items = catalog()
-    frame = log(n_users=3).aligned(items)
+    frame = log(n_users=3).align_to(items)
     windows = make_windows(frame, items, "1 events")
-    shown, hidden = halves(windows)
+    shown, hidden = split_targets(windows)
     assert shown.sum() == hidden.sum() == 0
     assert np.isnan(informed_losses(np.full((len(windows), 5), 0.2), shown, hidden)).all()
 
 
 def test_being_shown_half_of_a_period_helps() -> None:
     windows = small_world(n_users=60)
-    shown, hidden = halves(windows)
+    shown, hidden = split_targets(windows)
     weights = DecayedDirichlet(1.0).category_weights([window.history for window in windows])
     informed = informed_losses(weights, shown, hidden)
     assert informed.mean() < log_loss(weights, hidden).mean()

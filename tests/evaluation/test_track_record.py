@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import events_before, make_histories, windows_after
+from llmrec.data.periods import make_histories, observed_windows, truncate_log
 from llmrec.data.readers import load_dataset, read_table
-from llmrec.data.windows import latest_windows, make_windows
-from llmrec.evaluation.evaluator import evaluate, judge
-from llmrec.evaluation.forecast_store import Receipt, load, store
-from llmrec.evaluation.track_record import claims_that_came_true, score, track_record
-from llmrec.explain.describe import described
+from llmrec.data.windows import last_period_windows, make_windows
+from llmrec.evaluation.evaluator import evaluate, evaluate_forecasters
+from llmrec.evaluation.forecast_store import StoredForecast, load_forecasts, save_forecasts
+from llmrec.evaluation.track_record import realized_claims, score_forecasts, summarize_track_record
+from llmrec.explain.describe import describe_from_claims
 from llmrec.forecasters.counting import DECAYS, DecayedDirichlet
 from tests.real_parts import needs_real_parts
 from tests.test_engine import frame
@@ -34,14 +34,14 @@ def day(world: Dataset, n: int) -> np.datetime64:
 
 def kept(
     folder: Path, world: Dataset, cutoff: np.datetime64, *, period: str = "", at_hand: bool = False
-) -> list[Receipt]:
+) -> list[StoredForecast]:
     """Store counting's described forecasts of everybody; ``at_hand``: the log's end is known."""
-    known = world if at_hand else replace(world, log=events_before(world.log, cutoff))
+    known = world if at_hand else replace(world, log=truncate_log(world.log, cutoff))
     histories = make_histories(known.log, known.catalog, period or world.period, cutoff)
     forecasts = DecayedDirichlet(mix="all").forecast(histories)
-    told = [described(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
-    store(folder, known, histories, told, MADE)
-    return load(folder)
+    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    save_forecasts(folder, known, histories, told, MADE)
+    return load_forecasts(folder)
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])
@@ -49,10 +49,10 @@ def test_scores_are_what_evaluate_finds_on_the_same_windows(
     tmp_path: Path, world: Dataset, period: str
 ) -> None:
     cutoff = day(world, 42)
-    scores = score(kept(tmp_path, world, cutoff, period=period), world)
+    scores = score_forecasts(kept(tmp_path, world, cutoff, period=period), world)
     windows = make_windows(world.log, world.catalog, period, cutoff)
     model = DecayedDirichlet(mix="all")
-    judged = judge({"counting": [model]}, windows).scores.set_index("user_id")
+    judged = evaluate_forecasters({"counting": [model]}, windows).scores.set_index("user_id")
     found = scores[scores["status"] == "scored"].set_index("user_id")
     assert sorted(found.index) == sorted(judged.index)
     assert len(found) > 10
@@ -60,7 +60,7 @@ def test_scores_are_what_evaluate_finds_on_the_same_windows(
         np.testing.assert_array_equal(found[metric], judged.loc[found.index, metric])
     table = evaluate({"counting": model}, windows, reference="counting")
     whole = table[table["slice"] == "all"].set_index("metric").loc["log_loss"]
-    record = track_record(scores).set_index("metric").loc["log_loss"]
+    record = summarize_track_record(scores).set_index("metric").loc["log_loss"]
     assert record["value"] == pytest.approx(whole["value"], abs=1e-12)
     assert record["n"] == whole["n"]
     assert record["low"] < record["value"] < record["high"]
@@ -68,16 +68,16 @@ def test_scores_are_what_evaluate_finds_on_the_same_windows(
 
 def test_a_forecast_that_is_the_reference_gains_nothing_on_it(tmp_path: Path) -> None:
     items = catalog()
-    events = log(n_users=30, n_periods=9).aligned(items)  # tastes move: counting forgets
+    events = log(n_users=30, n_periods=9).align_to(items)  # tastes move: counting forgets
     drifting = Dataset("drifting", events, items, "7D", "films", "viewer", "allow")
     cutoff = day(drifting, 49)
-    past = events_before(events, cutoff)
-    fitted_on = latest_windows(past, items, "7D")
+    past = truncate_log(events, cutoff)
+    fitted_on = last_period_windows(past, items, "7D")
     histories = make_histories(events, items, "7D", cutoff)
     for decays, gain in (((1.0,), "gain_on_mean"), (DECAYS, "gain_on_counting")):
         model = DecayedDirichlet(name=gain).fit(fitted_on, decays)
-        store(tmp_path, drifting, histories, model.forecast(histories), MADE)
-    scores = score(load(tmp_path), drifting).set_index(["model", "user_id"])
+        save_forecasts(tmp_path, drifting, histories, model.forecast(histories), MADE)
+    scores = score_forecasts(load_forecasts(tmp_path), drifting).set_index(["model", "user_id"])
     mean, counting = (scores.loc[f"gain_on_{name}"] for name in ("mean", "counting"))
     np.testing.assert_allclose(mean["gain_on_mean"], 0.0, atol=1e-12)
     np.testing.assert_allclose(counting["gain_on_counting"], 0.0, atol=1e-12)
@@ -92,16 +92,16 @@ def test_statements_came_true_where_the_period_bears_them_out(
 ) -> None:
     cutoff = day(world, 42)
     receipts = kept(tmp_path, world, cutoff)
-    scores = score(receipts, world).set_index("receipt")
+    scores = score_forecasts(receipts, world).set_index("receipt")
     histories = make_histories(world.log, world.catalog, "7D", cutoff)
-    windows = {w.history.user_id: w for w in windows_after(histories) if w is not None}
+    windows = {w.history.user_id: w for w in observed_windows(histories) if w is not None}
     shares = []
     for receipt in receipts:
         claims = [(said.kind, said.category) for said in receipt.forecast.statements]
         row = scores.loc[receipt.receipt]
         assert row["statements"] == len(claims)
         if claims and row["status"] == "scored":
-            shares.append(np.mean(claims_that_came_true(windows[receipt.user_id], claims)))
+            shares.append(np.mean(realized_claims(windows[receipt.user_id], claims)))
             assert row["came_true"] == shares[-1]
         else:
             assert np.isnan(row["came_true"])
@@ -112,15 +112,15 @@ def test_a_period_is_pending_until_the_log_reaches_its_end(tmp_path: Path, world
     cutoff = day(world, 42)
     receipts = kept(tmp_path, world, cutoff)
     end = cutoff + np.timedelta64(7, "D")
-    short = replace(world, log=events_before(world.log, end))
+    short = replace(world, log=truncate_log(world.log, end))
     times = short.log.timestamp.copy()
     times[times.argmax()] = end - np.timedelta64(2, "ms")
-    pending = score(receipts, replace(short, log=replace(short.log, timestamp=times)))
+    pending = score_forecasts(receipts, replace(short, log=replace(short.log, timestamp=times)))
     assert set(pending["status"]) == {"pending"}
     assert pending["log_loss"].isna().all()
-    assert track_record(pending).empty
+    assert summarize_track_record(pending).empty
     times[times.argmax()] = end - np.timedelta64(1, "ms")
-    passed = score(receipts, replace(short, log=replace(short.log, timestamp=times)))
+    passed = score_forecasts(receipts, replace(short, log=replace(short.log, timestamp=times)))
     assert set(passed["status"]) <= {"scored", "nothing taken"}
 
 
@@ -128,7 +128,7 @@ def test_a_period_of_events_is_pending_until_the_person_has_taken_as_many(
     tmp_path: Path, world: Dataset
 ) -> None:
     cutoff = day(world, 60)
-    scores = score(kept(tmp_path, world, cutoff, period="6 events"), world)
+    scores = score_forecasts(kept(tmp_path, world, cutoff, period="6 events"), world)
     events = np.array(
         [
             (world.log.timestamp[world.log.user_idx == world.log.user_index(user)] >= cutoff).sum()
@@ -145,40 +145,44 @@ def test_nothing_taken_is_not_a_loss_of_zero(tmp_path: Path, world: Dataset) -> 
     receipts = kept(tmp_path, world, cutoff)
     idle = world.log.user_index("u003")
     resting = (world.log.user_idx == idle) & (world.log.timestamp >= cutoff)
-    scores = score(receipts, replace(world, log=world.log.without({"resting": resting})))
+    scores = score_forecasts(
+        receipts, replace(world, log=world.log.drop_events({"resting": resting}))
+    )
     row = scores.set_index("user_id").loc["u003"]
     assert row["status"] == "nothing taken"
     assert row["events"] == 0
     assert row[["log_loss", "jsd", "gain_on_mean", "coverage80", "came_true"]].isna().all()
-    record = track_record(scores).set_index("metric")
+    record = summarize_track_record(scores).set_index("metric")
     assert record.loc["log_loss", "receipts"] == (scores["status"] == "scored").sum()
 
 
 def test_what_cannot_be_scored_says_why_and_hides_nobody(tmp_path: Path, world: Dataset) -> None:
     receipts = kept(tmp_path, world, day(world, 42))
     forgotten = world.log.user_idx == world.log.user_index("u004")
-    gone = replace(world, log=world.log.without({"forgotten": forgotten}))
-    scores = score(receipts, gone).set_index("user_id")
+    gone = replace(world, log=world.log.drop_events({"forgotten": forgotten}))
+    scores = score_forecasts(receipts, gone).set_index("user_id")
     assert len(scores) == len(receipts)
     assert scores.loc["u004", "status"] == "unknown user"
     assert "no event of 'u004' is in 'small'" in scores.loc["u004", "why"]
     assert not scores["same_past"].any()
-    fewer = score(receipts, world.without_categories(["War"]))
+    fewer = score_forecasts(receipts, world.without_categories(["War"]))
     assert set(fewer["status"]) == {"other categories"}
     assert "in one and not in the other: War" in fewer["why"].iloc[0]
     later = world.log.timestamp + np.timedelta64(1, "h")
     other = replace(world, name="other", log=replace(world.log, timestamp=later))
-    found = score(receipts, other)
+    found = score_forecasts(receipts, other)
     assert set(found["status"]) == {"other log"}
     assert "made from 'small'; this is 'other'" in found["why"].iloc[0]
     future = replace(world, log=replace(world.log, timestamp=later + np.timedelta64(400, "D")))
-    assert set(score(receipts, future)["status"]) == {"other log"}
+    assert set(score_forecasts(receipts, future)["status"]) == {"other log"}
 
 
 def test_a_log_that_has_grown_under_another_name_is_still_the_same_log(
     tmp_path: Path, world: Dataset
 ) -> None:
-    scores = score(kept(tmp_path, world, day(world, 42)), replace(world, name="small-2021"))
+    scores = score_forecasts(
+        kept(tmp_path, world, day(world, 42)), replace(world, name="small-2021")
+    )
     assert scores["same_past"].all()
     assert "scored" in set(scores["status"])
 
@@ -186,10 +190,11 @@ def test_a_log_that_has_grown_under_another_name_is_still_the_same_log(
 def test_the_order_of_receipts_does_not_matter(tmp_path: Path, world: Dataset) -> None:
     for days in (42, 49):
         receipts = kept(tmp_path, world, day(world, days))
-    backwards = score(receipts[::-1], world)
-    pd.testing.assert_frame_equal(backwards, score(receipts, world))
+    backwards = score_forecasts(receipts[::-1], world)
+    pd.testing.assert_frame_equal(backwards, score_forecasts(receipts, world))
     pd.testing.assert_frame_equal(
-        track_record(backwards), track_record(backwards.sample(frac=1, random_state=0))
+        summarize_track_record(backwards),
+        summarize_track_record(backwards.sample(frac=1, random_state=0)),
     )
 
 
@@ -198,13 +203,13 @@ def test_a_persons_many_receipts_count_as_one_person_in_a_models_record(
 ) -> None:
     for days in (28, 35, 42, 49, 56):
         receipts = kept(tmp_path, world, day(world, days))
-    scores = score(receipts, world)
+    scores = score_forecasts(receipts, world)
     scored = scores[scores["status"] == "scored"]
-    row = track_record(scores).set_index("metric").loc["log_loss"]
+    row = summarize_track_record(scores).set_index("metric").loc["log_loss"]
     assert row["n"] == scored["user_id"].nunique()
     assert row["receipts"] == len(scored) > row["n"]
     assert row["value"] == pytest.approx(scored.groupby("user_id")["log_loss"].mean().mean())
-    by_user = track_record(scores, by_user=True).set_index(["user_id", "metric"])
+    by_user = summarize_track_record(scores, by_user=True).set_index(["user_id", "metric"])
     one = by_user.loc[("u005", "log_loss")]
     own = scored[scored["user_id"] == "u005"]
     assert one["n"] == one["receipts"] == len(own)
@@ -215,8 +220,8 @@ def test_a_persons_many_receipts_count_as_one_person_in_a_models_record(
 def test_hindsight_is_never_mixed_with_forecasts(tmp_path: Path, world: Dataset) -> None:
     kept(tmp_path, world, day(world, 42))
     receipts = kept(tmp_path, world, day(world, 49), at_hand=True)
-    scores = score(receipts, world)
-    record = track_record(scores)
+    scores = score_forecasts(receipts, world)
+    record = summarize_track_record(scores)
     losses = record[record["metric"] == "log_loss"].set_index("in_advance")
     for in_advance, cutoff in ((True, day(world, 42)), (False, day(world, 49))):
         own = scores[(scores["cutoff"] == cutoff) & (scores["status"] == "scored")]
@@ -230,10 +235,10 @@ def test_a_certainty_that_failed_is_an_infinite_loss_without_an_interval(
     histories = make_histories(world.log, world.catalog, "7D", day(world, 42))
     forecasts = DecayedDirichlet().forecast(histories)
     forecasts[5] = forecasts[5].with_weights(np.eye(5)[0])
-    store(tmp_path, world, histories, forecasts, MADE)
-    scores = score(load(tmp_path), world)
+    save_forecasts(tmp_path, world, histories, forecasts, MADE)
+    scores = score_forecasts(load_forecasts(tmp_path), world)
     assert np.isinf(scores["log_loss"]).sum() == 1
-    record = track_record(scores).set_index("metric")
+    record = summarize_track_record(scores).set_index("metric")
     assert record.loc["log_loss", "value"] == np.inf
     assert record.loc["gain_on_mean", "value"] == -np.inf
     assert np.isnan(record.loc["log_loss", ["low", "high"]].astype(float)).all()
@@ -244,17 +249,17 @@ def test_a_certainty_that_failed_is_an_infinite_loss_without_an_interval(
 def test_counting_keeps_its_record_on_a_real_log(tmp_path: Path) -> None:
     films = load_dataset("ml-100k")
     cutoff = np.datetime64("1998-03-20", "ms")
-    scores = score(kept(tmp_path, films, cutoff), films)
-    assert len(scores) == events_before(films.log, cutoff).n_users
+    scores = score_forecasts(kept(tmp_path, films, cutoff), films)
+    assert len(scores) == truncate_log(films.log, cutoff).n_users
     assert set(scores["status"]) == {"scored", "pending"}
     assert scores["in_advance"].all()
     assert scores["same_past"].all()
     windows = make_windows(films.log, films.catalog, films.period, cutoff)
-    judged = judge({"counting": [DecayedDirichlet(mix="all")]}, windows).scores
+    judged = evaluate_forecasters({"counting": [DecayedDirichlet(mix="all")]}, windows).scores
     found = scores[scores["status"] == "scored"].set_index("user_id")
     judged = judged.set_index("user_id").loc[found.index]
     np.testing.assert_array_equal(found["log_loss"], judged["log_loss"])
-    record = track_record(scores).set_index("metric")
+    record = summarize_track_record(scores).set_index("metric")
     assert record.loc["log_loss", "n"] == len(judged) > 30
     assert 0.5 < record.loc["coverage80", "value"] < 1
     assert abs(record.loc["gain_on_mean", "value"]) < 0.05

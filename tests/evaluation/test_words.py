@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from llmrec.data.periods import Window
-from llmrec.evaluation.track_record import claims_that_came_true, precision_of_words
-from llmrec.explain.describe import described, true_claims
-from llmrec.explain.facts import past_shares, what_came
-from llmrec.forecast import KINDS, Forecast, Statement
+from llmrec.evaluation.track_record import realized_claims, statement_precision
+from llmrec.explain.describe import describe_from_claims, supported_claims
+from llmrec.explain.facts import history_shares, observed_forecast
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.grammar import PHRASES_OF
+from llmrec.language.grammar import PHRASES_BY_KIND
 from tests.worlds import small_world
 
-EVERYTHING = {(kind, c): PHRASES_OF[kind][0] for kind in KINDS for c in range(5)}
+EVERYTHING = {(kind, c): PHRASES_BY_KIND[kind][0] for kind in STATEMENT_KINDS for c in range(5)}
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_what_is_shown_is_true_and_what_was_refused_counts_against_the_model(
     windows: list[Window],
 ) -> None:
     told = [
-        described(window.history, forecast, EVERYTHING, unread=1)
+        describe_from_claims(window.history, forecast, EVERYTHING, unread=1)
         for window, forecast in zip(windows, counted(windows), strict=True)
     ]
-    found = precision_of_words(windows, told)
+    found = statement_precision(windows, told)
     accepted = sum(forecast.source.proposed for forecast in told)
     assert found.shown == 1.0
     assert found.n_statements == sum(len(forecast.statements) for forecast in told)
@@ -45,17 +45,19 @@ def test_what_is_shown_is_true_and_what_was_refused_counts_against_the_model(
 def test_a_false_statement_that_slipped_in_is_found(windows: list[Window]) -> None:
     (forecast,) = counted(windows[:1])
     lie = replace(forecast, statements=(Statement("rising", 0, 0.9),))
-    assert precision_of_words(windows[:1], [lie]).shown == 0.0
+    assert statement_precision(windows[:1], [lie]).shown == 0.0
 
 
 def test_a_forecast_of_what_comes_says_what_comes_true(windows: list[Window]) -> None:
-    told = [described(window.history, what_came(window), {}) for window in windows]
-    found = precision_of_words(windows, told)
+    told = [
+        describe_from_claims(window.history, observed_forecast(window), {}) for window in windows
+    ]
+    found = statement_precision(windows, told)
     assert found.came_true == found.shown == 1.0
 
 
 def test_without_claims_there_is_no_precision(windows: list[Window]) -> None:
-    found = precision_of_words(windows, counted(windows))
+    found = statement_precision(windows, counted(windows))
     assert found.n_claims == found.n_statements == 0
     assert np.isnan([found.proposed, found.shown, found.came_true]).all()
 
@@ -64,7 +66,7 @@ def test_claims_come_true_where_the_next_period_meets_their_conditions(
     windows: list[Window],
 ) -> None:
     for window in windows:
-        assert all(claims_that_came_true(window, true_claims(window)))
-        change = what_came(window).category_weights - past_shares(window.history)
-        came = claims_that_came_true(window, [("rising", category) for category in range(5)])
+        assert all(realized_claims(window, supported_claims(window)))
+        change = observed_forecast(window).category_weights - history_shares(window.history)
+        came = realized_claims(window, [("rising", category) for category in range(5)])
         assert not (np.array(came) & (change < 0)).any()

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.explain.counterfactual import WhyNot, what_removes, why_not
-from llmrec.explain.explanation import explain
+from llmrec.explain.counterfactual import WhyNot, find_removal, why_not
+from llmrec.explain.explanation import explain_ranked_item
 from llmrec.explain.verify import check_change
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Ranking, Rerank, rank, rank_listed
-from llmrec.ranking.rank import ranks_again as scored_once
+from llmrec.ranking.rank import Ranking, Reranker, listed_rank, rank
+from llmrec.ranking.rank import make_reranker as scored_once
 from llmrec.ranking.scorers import PersonalRepeat
 from tests.explain.people import CATEGORIES, FixedScorer, catalog, foresee, person
 
@@ -32,7 +32,7 @@ TASTE = Blend((FixedScorer("taste", 1.0), PersonalRepeat()), (0.7, 0.3))
 
 def ranks_again(
     ann: History, strength: float = 1.0, repeat: Literal["allow", "exclude"] = "allow"
-) -> Rerank:
+) -> Reranker:
     blend = Blend((FixedScorer("taste", 1.0), FixedScorer("habit", 2.0)), (0.7, 0.3))
     ahead = foresee(*np.resize(AHEAD.category_weights, ann.catalog.n_categories))
 
@@ -117,7 +117,7 @@ def test_an_item_of_several_categories_is_lifted_by_one_factor_on_all_of_them() 
 def test_what_removes_an_item_does_and_a_hundredth_less_of_it_does_not(position: int) -> None:
     rerank = ranks_again(person(["ab"]))
     item = int(rerank(()).item_idx[position])
-    answer = what_removes(item, rerank, K, catalog())
+    answer = find_removal(item, rerank, K, catalog())
     assert answer.factor is not None
     assert rank_of(item, rerank(answer.edits)) == answer.rank_after
     assert answer.rank_after is not None
@@ -131,7 +131,7 @@ def test_what_removes_names_the_category_that_needs_the_least_change() -> None:
     rerank = ranks_again(person(["ab"], items))
     item = items.item_index("c0")
     k = rank_of(item, rerank(()))
-    answer = what_removes(item, rerank, k, items)
+    answer = find_removal(item, rerank, k, items)
     assert answer.factor is not None
     assert rank_of(item, rerank(answer.edits)) == answer.rank_after
     for name in items.categories_of(item):  # whatever is changed less does not remove it
@@ -144,7 +144,7 @@ def test_where_less_of_no_category_is_enough_muting_one_takes_an_item_off() -> N
     rerank, item = ranks_again(person(["ab"], items)), items.item_index("c0")
     for name in items.categories_of(item):
         assert all(rank_of(item, rerank([Edit(name, part / 100)])) <= 5 for part in range(1, 100))
-    answer = what_removes(item, rerank, 5, items)
+    answer = find_removal(item, rerank, 5, items)
     assert answer.edits == (Edit("x", 0.0),)
     assert answer.text == "With x muted, c0 is not listed."
     assert answer.rank_after == rank_of(item, rerank(answer.edits)) <= 5  # among what is muted
@@ -152,9 +152,9 @@ def test_where_less_of_no_category_is_enough_muting_one_takes_an_item_off() -> N
 
 def test_muting_takes_an_item_off_even_a_list_that_holds_everything() -> None:
     rerank = ranks_again(person(["ab"]))
-    answer = what_removes(0, rerank, catalog().n_items, catalog())
+    answer = find_removal(0, rerank, catalog().n_items, catalog())
     assert answer.edits == (Edit("Apples", 0.0),)
-    assert rank_listed(rerank(answer.edits), 0) is None
+    assert listed_rank(rerank(answer.edits), 0) is None
 
 
 def test_an_item_of_several_categories_can_always_be_muted_away() -> None:
@@ -165,25 +165,25 @@ def test_an_item_of_several_categories_can_always_be_muted_away() -> None:
         )
         for item in range(items.n_items):
             if len(items.categories_of(item)) > 1:
-                assert what_removes(item, rerank, 6, items).edits
+                assert find_removal(item, rerank, 6, items).edits
 
 
 def test_where_the_forecast_has_no_strength_only_muting_removes() -> None:
     rerank = ranks_again(person(["ab"]), strength=0)
-    answer = what_removes(int(rerank(()).item_idx[0]), rerank, K, catalog())
+    answer = find_removal(int(rerank(()).item_idx[0]), rerank, K, catalog())
     assert [edit.factor for edit in answer.edits] == [0.0]
 
 
 def test_what_removes_says_when_the_item_is_not_listed() -> None:
     rerank = ranks_again(person(["ab"]))
     last = int(rerank(()).item_idx[-1])
-    assert what_removes(last, rerank, K, catalog()).text.endswith("is not on the list of 4.")
+    assert find_removal(last, rerank, K, catalog()).text.endswith("is not on the list of 4.")
 
 
 def test_a_lone_category_keeps_all_of_the_forecast_so_nothing_removes_its_items() -> None:
     items = catalog(("Only",))
     rerank = ranks_again(person(["a"], items))
-    answer = what_removes(int(rerank(()).item_idx[0]), rerank, 1, items)
+    answer = find_removal(int(rerank(()).item_idx[0]), rerank, 1, items)
     assert answer.factor is None
     assert "all of the forecast is theirs" in answer.text
 
@@ -203,8 +203,8 @@ def test_a_list_of_no_item_is_refused(k: int) -> None:
     rerank = ranks_again(ann)
     for ask in (
         lambda: why_not(0, rerank, k, catalog()),
-        lambda: what_removes(0, rerank, k, catalog()),
-        lambda: explain(0, rerank, k, ann, AHEAD),
+        lambda: find_removal(0, rerank, k, catalog()),
+        lambda: explain_ranked_item(0, rerank, k, ann, AHEAD),
     ):
         with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
             ask()
@@ -227,14 +227,14 @@ def test_short_lists_give_the_answers_that_whole_rankings_give(
         every = short(edits)
         return replace(every, item_idx=every.item_idx[:k], muted=every.muted[:k])
 
-    for item, k, ask in product(range(LETTERS.n_items), (1, 3, 6), (why_not, what_removes)):
+    for item, k, ask in product(range(LETTERS.n_items), (1, 3, 6), (why_not, find_removal)):
         assert ask(item, short, k, LETTERS, ann, first) == ask(item, whole, k, LETTERS, ann, first)
 
 
 def test_rankings_that_were_asked_for_can_be_kept_by_their_edits() -> None:
     kept = cache(ranks_again(person(["ab"])))
     for item in kept(()).item_idx.tolist():
-        assert what_removes(item, kept, K, catalog()).rank == why_not(item, kept, K, catalog()).rank
+        assert find_removal(item, kept, K, catalog()).rank == why_not(item, kept, K, catalog()).rank
     assert kept.cache_info().hits
 
 
@@ -279,7 +279,7 @@ def test_the_edits_of_an_answer_give_the_rank_that_it_says(items: Catalog, names
     ahead = foresee(*AHEAD.category_weights[: items.n_categories])
     rerank = scored_once(ann, ahead, TASTE, strength=1.0, repeat="allow")
     for item, k in product(range(items.n_items), (2, K)):
-        found = explain(item, rerank, k, ann, ahead, first)
+        found = explain_ranked_item(item, rerank, k, ann, ahead, first)
         change, n_items = found.change, items.n_items
         assert check_change(change, item, rerank, ann, first) is None
         if change.factor is None:
@@ -289,7 +289,7 @@ def test_the_edits_of_an_answer_give_the_rank_that_it_says(items: Catalog, names
         assert kept <= {(edit.category, edit.until, edit.lock) for edit in change.edits}
         (afresh,) = rank([ahead], [ann], TASTE, k=n_items, edits=change.edits)
         assert rank_of(item, afresh) == change.rank_after
-        listed = rank_listed(afresh, item)
+        listed = listed_rank(afresh, item)
         assert (listed is not None and listed <= k) == isinstance(change, WhyNot)
 
 
@@ -317,7 +317,7 @@ def test_where_edits_leave_no_room_for_more_the_answer_says_how_much_they_do() -
 def test_with_every_other_category_locked_nothing_takes_an_item_off() -> None:
     ann, first = person(["aab", "cd"]), GIVEN["all but one locked"]
     rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow")
-    answer = what_removes(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
+    answer = find_removal(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
     assert answer.edits == ()
     assert answer.text.endswith("off the list: the others are locked, or have none.")
 
@@ -325,11 +325,11 @@ def test_with_every_other_category_locked_nothing_takes_an_item_off() -> None:
 def test_what_removes_an_item_on_top_of_edits_speaks_of_the_edited_forecast() -> None:
     ann, first = person(["aab", "cd"]), (Edit("Apples", 2.0),)
     rerank = scored_once(ann, AHEAD, TASTE, strength=1.0, repeat="allow")
-    answer = what_removes(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
+    answer = find_removal(catalog().item_index("a0"), rerank, 3, catalog(), ann, first)
     assert answer.factor is not None
     assert answer.edits == (Edit("Apples", 2.0 * answer.factor),)
     assert "of its edited forecast" in answer.text
-    found = explain(catalog().item_index("a0"), rerank, 3, ann, AHEAD, first)
+    found = explain_ranked_item(catalog().item_index("a0"), rerank, 3, ann, AHEAD, first)
     assert ", edited forecast of Apples +" in found.text
     missed = why_not(catalog().item_index("d0"), rerank, 3, catalog(), ann, first)
     assert "edited forecast of Apples" in dict(missed.losses)
@@ -345,7 +345,7 @@ def test_an_item_of_a_muted_category_is_told_that_it_is_muted(strength: float) -
     item = catalog().item_index("a0")
     answer = why_not(item, rerank, 12, catalog(), ann, mute)
     assert answer.text == "Apples no. 0 cannot be on the list: a category of it is muted."
-    removal = what_removes(item, rerank, 12, catalog(), ann, mute)
+    removal = find_removal(item, rerank, 12, catalog(), ann, mute)
     assert removal.text.endswith("is not on the list of 12.")
-    found = explain(item, rerank, 12, ann, AHEAD, mute)
+    found = explain_ranked_item(item, rerank, 12, ann, AHEAD, mute)
     assert found.change == answer

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.explain.facts import events_of, evidence_for, horizon, percent
+from llmrec.explain.facts import category_evidence, events_of, format_horizon, format_percent
 from tests.explain.people import APPLES, DIPS, person
 
 
 def test_evidence_is_newest_first_and_distinct_items_come_before_repeats() -> None:
     ann = person(["aaaa", "ba"])  # a0 a1 a2 a0 | b0 a1
-    found = evidence_for(APPLES, ann, limit=5)
+    found = category_evidence(APPLES, ann, limit=5)
     assert [event.item_id for event in found] == ["a1", "a0", "a2", "a1", "a0"]
     assert [event.date.day for event in found] == [8, 1, 1, 1, 1]
     assert found[0].event_id > found[1].event_id > found[2].event_id
@@ -17,7 +17,7 @@ def test_evidence_is_newest_first_and_distinct_items_come_before_repeats() -> No
 
 def test_evidence_of_a_category_never_taken_is_empty() -> None:
     ann = person(["ab"])
-    assert evidence_for(DIPS, ann) == ()
+    assert category_evidence(DIPS, ann) == ()
     assert events_of(DIPS, ann).size == 0
 
 
@@ -33,11 +33,11 @@ def test_events_of_a_category_are_log_positions_of_this_person_newest_first() ->
      (0.123, "12%"), (0.9949, "99%"), (0.9999, "100%"), (1, "100%")],
 )  # fmt: skip
 def test_percentages_have_two_significant_digits(share: float, text: str) -> None:
-    assert percent(share) == text
+    assert format_percent(share) == text
 
 
 @pytest.mark.parametrize(
     ("spec", "text"), [("28D", "28 days"), ("1M", "month"), ("10 events", "10 events")]
 )
 def test_a_horizon_reads_well_after_the_next(spec: str, text: str) -> None:
-    assert horizon(PeriodLength.parse(spec)) == text
+    assert format_horizon(PeriodLength.parse(spec)) == text

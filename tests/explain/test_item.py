@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmrec.explain.item import explain_item
-from llmrec.explain.statements import claim, sentence
+from llmrec.explain.statements import make_statement, statement_sentence
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.rank import Ranking, rank
@@ -112,15 +112,15 @@ def test_past_share_and_forecast_share_are_those_of_history_and_forecast() -> No
 def test_the_forecasts_own_statement_is_behind_an_item_and_else_what_counting_derives() -> None:
     weeks = ["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]
     ann, ahead = person(weeks), foresee(0.45, 0.15, 0.1, 0.3)
-    own = claim("rising", 0, ann, ahead)
+    own = make_statement("rising", 0, ann, ahead)
     ahead = replace(ahead, statements=(own,))
     (ranked,) = rank([ahead], [ann], TASTES, k=12)
     for position in range(12):
         explained = explain_item(ranked, position, ann, ahead)
         (said,) = explained.statements
         assert said.category in explained.forecast_shares
-        assert said.text == sentence(
-            claim(said.kind, CATEGORIES.index(said.category), ann, ahead), ann, ahead
+        assert said.text == statement_sentence(
+            make_statement(said.kind, CATEGORIES.index(said.category), ann, ahead), ann, ahead
         )
         assert (said.kind == "rising") == (said.category == "Apples")
 
@@ -128,7 +128,7 @@ def test_the_forecasts_own_statement_is_behind_an_item_and_else_what_counting_de
 def test_an_edit_is_told_as_an_edit_and_never_passed_off_as_the_forecast() -> None:
     ann, edits = person(["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]), [Edit("Apples", 0.1)]
     ahead = foresee(0.45, 0.15, 0.1, 0.3)
-    ahead = replace(ahead, statements=(claim("rising", 0, ann, ahead),))
+    ahead = replace(ahead, statements=(make_statement("rising", 0, ann, ahead),))
     (ranked,) = rank([ahead], [ann], TASTES, k=12, edits=edits)
     explained = explain_item(ranked, position_of("a0", ranked), ann, ahead, edits)
     assert explained.forecast_shares == {"Apples": 0.45}

@@ -13,17 +13,17 @@ from rich.console import Console
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.errors import MissingExtraError
-from llmrec.explain.describe import described
+from llmrec.explain.describe import describe_from_claims
 from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.plots import (
     LABEL_GAP,
-    MOST_POINTS,
-    Timeline,
-    figure,
-    html,
+    MAX_POINTS,
+    ShareSeries,
+    interest_figure,
+    render_html,
+    render_terminal,
     save_html,
     save_png,
-    terminal,
 )
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
@@ -43,7 +43,7 @@ HOSTILE = (
 def printed(history: History, forecast: Forecast, width: int = 80, color: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color)
-    console.print(terminal(history, forecast))
+    console.print(render_terminal(history, forecast))
     return out.getvalue()
 
 
@@ -109,8 +109,8 @@ def test_control_characters_of_a_user_id_never_reach_the_terminal() -> None:
 
 def test_many_periods_are_merged_so_that_the_newest_groups_are_whole() -> None:
     weeks = ["", "a"] + ["b"] * 49
-    timeline = Timeline.of(person(weeks))
-    assert len(timeline.starts) <= MOST_POINTS
+    timeline = ShareSeries.of(person(weeks))
+    assert len(timeline.starts) <= MAX_POINTS
     assert str(timeline.length) == "21 days"
     ends = np.diff(timeline.starts) / np.timedelta64(7, "D")
     assert (ends[1:] == 3).all()
@@ -120,14 +120,14 @@ def test_many_periods_are_merged_so_that_the_newest_groups_are_whole() -> None:
 def test_merging_loses_no_event() -> None:
     ann = person(["ab", "", "b"] * 17)
     sizes = np.diff(ann.offsets)
-    timeline = Timeline.of(ann)
+    timeline = ShareSeries.of(ann)
     assert np.isfinite(timeline.shares).all()
     assert sizes.sum() == ann.n_events
     assert np.allclose(timeline.shares.sum(axis=1), 1)
 
 
 def test_an_empty_period_breaks_the_dots_but_not_the_line() -> None:
-    timeline = Timeline.of(person(WEEKS))
+    timeline = ShareSeries.of(person(WEEKS))
     assert np.isnan(timeline.shares[2]).all()
     assert timeline.smooth[2, 1] == (4 + 3) / (7 + 6)
 
@@ -135,16 +135,18 @@ def test_an_empty_period_breaks_the_dots_but_not_the_line() -> None:
 def empty_history() -> History:
     zoe = person(["a"])
     start = zoe.bounds[0]
-    return History(zoe.log, zoe.catalog, 0, np.zeros(2, np.int64), zoe.bounds, start, zoe.length)
+    return History(
+        zoe.log, zoe.catalog, 0, np.zeros(2, np.int64), zoe.bounds, start, zoe.period_length
+    )
 
 
 def test_a_history_without_events_is_drawn_as_a_forecast_alone() -> None:
     assert "no period" in printed(empty_history(), AHEAD)
-    assert "<svg" in html(empty_history(), AHEAD, [])
+    assert "<svg" in render_html(empty_history(), AHEAD, [])
 
 
 def test_labels_stand_at_the_right_in_order_and_do_not_overlap() -> None:
-    drawn = figure(person(WEEKS), foresee(0.25, 0.25, 0.25, 0.25))
+    drawn = interest_figure(person(WEEKS), foresee(0.25, 0.25, 0.25, 0.25))
     heights = [text.get_position()[1] for text in drawn.axes[0].texts if text.get_text() == "25%"]
     assert len(heights) == 4
     assert (np.diff(heights) <= -LABEL_GAP + 1e-9).all()
@@ -152,12 +154,12 @@ def test_labels_stand_at_the_right_in_order_and_do_not_overlap() -> None:
 
 
 def test_labels_of_a_crowded_floor_stay_above_it() -> None:
-    drawn = figure(person(["a"]), foresee(0.97, 0.01, 0.01, 0.01))
+    drawn = interest_figure(person(["a"]), foresee(0.97, 0.01, 0.01, 0.01))
     assert all(0 <= text.get_position()[1] <= 1 for text in drawn.axes[0].texts)
 
 
 def test_the_figure_shows_the_80_percent_intervals_of_the_forecast() -> None:
-    drawn = figure(person(WEEKS), AHEAD, top=1)
+    drawn = interest_figure(person(WEEKS), AHEAD, top=1)
     (bars,) = drawn.axes[0].collections
     segment = bars.get_segments()[0]  # type: ignore[attr-defined]
     assert segment[:, 1].tolist() == AHEAD.intervals(0.8)[BREAD].tolist()
@@ -166,20 +168,20 @@ def test_the_figure_shows_the_80_percent_intervals_of_the_forecast() -> None:
 @pytest.mark.parametrize("top", [0, 8])
 def test_more_lines_than_colours_are_refused(top: int) -> None:
     with pytest.raises(ValueError, match=r"top must lie in 1\.\.7"):
-        figure(person(WEEKS), AHEAD, top=top)
+        interest_figure(person(WEEKS), AHEAD, top=top)
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[charts\]'"):
-        figure(person(WEEKS), AHEAD)
+        interest_figure(person(WEEKS), AHEAD)
 
 
 def test_drawing_leaves_the_callers_matplotlib_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    html(person(WEEKS), AHEAD, [])
+    render_html(person(WEEKS), AHEAD, [])
     assert dict(matplotlib.rcParams) == before
 
 
@@ -199,7 +201,7 @@ def test_files_are_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
 
 def test_the_page_shows_hostile_text_and_obeys_none_of_it() -> None:
     ann, ahead, explanations = hostile_person()
-    page = Tags(html(ann, ahead, explanations))
+    page = Tags(render_html(ann, ahead, explanations))
     assert not {"script", "b", "i", "u"} & set(page.opened)
     shown = " ".join(page.shown)
     for text in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<i>words</i>", "</svg>&amp;\"'"):
@@ -207,7 +209,7 @@ def test_the_page_shows_hostile_text_and_obeys_none_of_it() -> None:
 
 
 def test_the_page_needs_no_other_file() -> None:
-    page = html(person(WEEKS), AHEAD, [])
+    page = render_html(person(WEEKS), AHEAD, [])
     assert "<link" not in page
     assert "src=" not in page
     assert "url(http" not in page
@@ -216,8 +218,8 @@ def test_the_page_needs_no_other_file() -> None:
 def test_the_page_holds_the_sentences_the_list_and_the_source() -> None:
     ann, _, explanations = hostile_person()
     ahead = foresee(1, 2, 3, 4)
-    ahead = described(ann, ahead, {("rising", 0): "should pick up"})
-    shown = " ".join(Tags(html(ann, ahead, explanations)).shown)
+    ahead = describe_from_claims(ann, ahead, {("rising", 0): "should pick up"})
+    shown = " ".join(Tags(render_html(ann, ahead, explanations)).shown)
     assert ahead.statements
     assert ahead.description in shown
     assert all(item.text in shown for item in explanations)

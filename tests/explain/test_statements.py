@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from llmrec.data.periods import History
 from llmrec.explain.statements import (
-    LATEST,
-    WORDING,
-    check,
-    claim,
-    derive,
-    moves,
-    reviewed,
-    sentence,
+    EVIDENCE_TEMPLATES,
+    SENTENCE_TEMPLATES,
+    change_direction,
+    check_claims,
+    check_statement,
+    derive_statements,
+    make_statement,
+    statement_sentence,
 )
-from llmrec.forecast import KINDS, Forecast, Kind, Statement
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
 from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, foresee, person
 
 # Apples rise, Bread fades, Cola returns after two weeks' pause, Dips were never taken.
 WEEKS = ["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]
 AHEAD = (0.45, 0.15, 0.1, 0.3)
-OPPOSITE: dict[Kind, Kind] = {
+OPPOSITE: dict[StatementKind, StatementKind] = {
     "rising": "fading",
     "fading": "rising",
     "steady": "new",
@@ -52,14 +52,14 @@ def ahead() -> Forecast:
     [("rising", APPLES), ("fading", BREAD), ("returning", COLA), ("new", DIPS)],
 )
 def test_what_history_and_forecast_show_is_supported(
-    kind: Kind, category: int, ann: History, ahead: Forecast
+    kind: StatementKind, category: int, ann: History, ahead: Forecast
 ) -> None:
-    assert check(claim(kind, category, ann, ahead), ann, ahead) is None
+    assert check_statement(make_statement(kind, category, ann, ahead), ann, ahead) is None
 
 
 def test_a_share_that_stays_is_steady() -> None:
     ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
-    assert check(claim("steady", APPLES, ann, ahead), ann, ahead) is None
+    assert check_statement(make_statement("steady", APPLES, ann, ahead), ann, ahead) is None
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,26 @@ def test_a_share_that_stays_is_steady() -> None:
 def test_a_planted_lie_is_caught_and_named(
     lie: dict[str, object], reason: str, ann: History, ahead: Forecast
 ) -> None:
-    true = claim("rising", APPLES, ann, ahead)
-    found = check(replace(true, **lie), ann, ahead)  # type: ignore[arg-type]
+    true = make_statement("rising", APPLES, ann, ahead)
+    found = check_statement(replace(true, **lie), ann, ahead)  # type: ignore[arg-type]
     assert found is not None
     assert reason in found
 
 
 @pytest.mark.parametrize("by", [0.001, -0.001, 1e-6])
 def test_a_change_that_is_a_little_off_is_caught(by: float, ann: History, ahead: Forecast) -> None:
-    true = claim("rising", APPLES, ann, ahead)
-    found = check(replace(true, change=true.change + by), ann, ahead)
+    true = make_statement("rising", APPLES, ann, ahead)
+    found = check_statement(replace(true, change=true.change + by), ann, ahead)
     assert "the change is" in (found or "")
 
 
 def test_a_change_of_less_than_half_a_point_with_its_sign_turned_is_caught() -> None:
     ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
-    true = claim("steady", APPLES, ann, ahead)
+    true = make_statement("steady", APPLES, ann, ahead)
     assert 0 < true.change < 0.005
-    assert "the change is" in (check(replace(true, change=-true.change), ann, ahead) or "")
+    assert "the change is" in (
+        check_statement(replace(true, change=-true.change), ann, ahead) or ""
+    )
 
 
 def test_another_persons_events_are_no_evidence(ann: History, ahead: Forecast) -> None:
@@ -112,51 +114,51 @@ def test_another_persons_events_are_no_evidence(ann: History, ahead: Forecast) -
         for event in range(len(ann.log))
         if event not in ann.event_ids and ann.catalog.item_ids[ann.log.item_idx[event]] == "a0"
     ]
-    statement = replace(claim("rising", APPLES, ann, ahead), event_ids=(zoes[0],))
-    assert "not in the history" in (check(statement, ann, ahead) or "")
+    statement = replace(make_statement("rising", APPLES, ann, ahead), event_ids=(zoes[0],))
+    assert "not in the history" in (check_statement(statement, ann, ahead) or "")
 
 
 def test_an_absence_has_no_evidence_to_cite(ann: History, ahead: Forecast) -> None:
-    statement = replace(claim("new", DIPS, ann, ahead), event_ids=(ann.event_ids[0],))
-    assert "no events to cite" in (check(statement, ann, ahead) or "")
+    statement = replace(make_statement("new", DIPS, ann, ahead), event_ids=(ann.event_ids[0],))
+    assert "no events to cite" in (check_statement(statement, ann, ahead) or "")
 
 
 def test_a_forecast_direction_against_that_of_the_history_is_not_supported() -> None:
     ann, ahead = person(["aaab", "aaab", "abbb", "abbb"]), foresee(0.9, 0.1, 0, 0)
     assert "fell within the history" in (
-        check(claim("rising", APPLES, ann, ahead), ann, ahead) or ""
+        check_statement(make_statement("rising", APPLES, ann, ahead), ann, ahead) or ""
     )
     assert "rose within the history" in (
-        check(claim("fading", BREAD, ann, ahead), ann, ahead) or ""
+        check_statement(make_statement("fading", BREAD, ann, ahead), ann, ahead) or ""
     )
 
 
 def test_the_middle_period_belongs_to_the_recent_half() -> None:
     # Earlier half: week 1 (1/4 Apples). Recent half: weeks 2 and 3 (4/8), though week 3 has 1/4.
     ann, ahead = person(["abbb", "aaab", "abbb"]), foresee(0.7, 0.3, 0, 0)
-    assert check(claim("rising", APPLES, ann, ahead), ann, ahead) is None
+    assert check_statement(make_statement("rising", APPLES, ann, ahead), ann, ahead) is None
 
 
 @pytest.mark.parametrize("kind", ["rising", "fading", "returning"])
 @pytest.mark.parametrize("taken", [["aab"], ["", "aab", ""]])
-def test_one_non_empty_period_shows_no_direction(kind: Kind, taken: list[str]) -> None:
+def test_one_non_empty_period_shows_no_direction(kind: StatementKind, taken: list[str]) -> None:
     ann = person(taken)
     for ahead in (foresee(0.9, 0.1, 0, 0), foresee(0.1, 0.9, 0, 0)):
-        assert check(claim(kind, APPLES, ann, ahead), ann, ahead) is not None
+        assert check_statement(make_statement(kind, APPLES, ann, ahead), ann, ahead) is not None
 
 
 def test_empty_periods_count_for_nothing() -> None:
     ahead = foresee(*AHEAD)
     with_gaps = person([WEEKS[0], "", WEEKS[1], "", "", *WEEKS[2:], ""])
-    assert [(s.kind, s.category) for s in derive(with_gaps, ahead)] == [
-        (s.kind, s.category) for s in derive(person(WEEKS), ahead)
+    assert [(s.kind, s.category) for s in derive_statements(with_gaps, ahead)] == [
+        (s.kind, s.category) for s in derive_statements(person(WEEKS), ahead)
     ]
 
 
 def test_a_wobble_of_a_large_share_is_no_move_but_a_leap_of_a_small_one_is() -> None:
     ann = person(["aaaaaaaaab"] * 4)  # 90 % Apples, 10 % Bread
     ahead = foresee(0.88, 0.12, 0, 0)
-    assert moves(ann, ahead).tolist() == [0, 1, 0, 0]
+    assert change_direction(ann, ahead).tolist() == [0, 1, 0, 0]
 
 
 def test_among_hundreds_of_categories_a_third_of_a_point_counts() -> None:
@@ -165,16 +167,22 @@ def test_among_hundreds_of_categories_a_third_of_a_point_counts() -> None:
     category_weights = np.full(300, 0.1 / 299)
     category_weights[0] = 0.9
     category_weights[5] += 0.004
-    assert moves(ann, foresee(*category_weights))[5] == 1
+    assert change_direction(ann, foresee(*category_weights))[5] == 1
 
 
 def test_without_any_event_only_arrivals_can_be_stated() -> None:
     ann, ahead = person(["", ""]), foresee(*AHEAD)
     assert ann.user_id == "zoe"  # no event, no place in the log: take zoe before her first
     empty = History(
-        ann.log, ann.catalog, 0, np.zeros(2, np.int64), ann.bounds[:2], ann.bounds[0], ann.length
+        ann.log,
+        ann.catalog,
+        0,
+        np.zeros(2, np.int64),
+        ann.bounds[:2],
+        ann.bounds[0],
+        ann.period_length,
     )
-    assert {statement.kind for statement in derive(empty, ahead)} == {"new"}
+    assert {statement.kind for statement in derive_statements(empty, ahead)} == {"new"}
 
 
 @settings(max_examples=30)
@@ -183,8 +191,10 @@ def test_every_derived_statement_passes_the_checker(
     taken: list[str], category_weights: list[float], limit: int
 ) -> None:
     ann, ahead = person(taken), foresee(*category_weights)
-    statements = derive(ann, ahead, limit=limit)
-    assert [check(statement, ann, ahead) for statement in statements] == [None] * len(statements)
+    statements = derive_statements(ann, ahead, limit=limit)
+    assert [check_statement(statement, ann, ahead) for statement in statements] == [None] * len(
+        statements
+    )
     assert len({statement.category for statement in statements}) == len(statements) <= limit
 
 
@@ -194,9 +204,12 @@ def test_a_rising_and_a_fading_statement_are_derived_if_there_are_such(
     taken: list[str], category_weights: list[float]
 ) -> None:
     ann, ahead = person(taken), foresee(*category_weights)
-    derived = {statement.kind for statement in derive(ann, ahead, limit=2)}
+    derived = {statement.kind for statement in derive_statements(ann, ahead, limit=2)}
     for kind in ("rising", "fading"):
-        true = [check(claim(kind, c, ann, ahead), ann, ahead) is None for c in range(4)]
+        true = [
+            check_statement(make_statement(kind, c, ann, ahead), ann, ahead) is None
+            for c in range(4)
+        ]
         assert (kind in derived) or not any(true)
 
 
@@ -207,7 +220,7 @@ def test_every_derived_statement_turned_into_a_lie_is_caught(
 ) -> None:
     ann, ahead = person(taken), foresee(*category_weights)
     zoes = [event for event in range(len(ann.log)) if event not in ann.event_ids]
-    statements = derive(ann, ahead)
+    statements = derive_statements(ann, ahead)
     assume(statements and zoes)
     for statement in statements:
         lies = (
@@ -215,20 +228,20 @@ def test_every_derived_statement_turned_into_a_lie_is_caught(
             replace(statement, change=statement.change + sign * by),
             replace(statement, event_ids=(*statement.event_ids, zoes[0])),
         )
-        assert all(check(lie, ann, ahead) for lie in lies)
+        assert all(check_statement(lie, ann, ahead) for lie in lies)
 
 
 def test_derived_statements_are_ordered_by_change_over_noise_and_steady_ones_come_last() -> None:
     ann, ahead = person(["aaaaab", "aaaaac", "aaaaab"]), foresee(0.84, 0.02, 0.05, 0.09)
-    kinds = [(statement.kind, statement.category) for statement in derive(ann, ahead)]
+    kinds = [(statement.kind, statement.category) for statement in derive_statements(ann, ahead)]
     assert kinds[-1] == ("steady", APPLES)
 
 
 def test_claims_are_accepted_or_rejected_with_a_reason(ann: History, ahead: Forecast) -> None:
-    claims: list[tuple[Kind, int]] = [
+    claims: list[tuple[StatementKind, int]] = [
         ("rising", APPLES), ("rising", BREAD), ("rising", APPLES), ("new", 9), ("new", DIPS),
     ]  # fmt: skip
-    accepted, rejected = reviewed(claims, ann, ahead)
+    accepted, rejected = check_claims(claims, ann, ahead)
     assert [(s.kind, s.category) for s in accepted] == [("rising", APPLES), ("new", DIPS)]
     assert [reason.split(":")[0] for reason in rejected] == [
         "Bread is not rising",
@@ -247,32 +260,34 @@ def test_claims_are_accepted_or_rejected_with_a_reason(ann: History, ahead: Fore
     ],
 )
 def test_however_a_sentence_is_worded_it_says_the_numbers_and_the_newest_titles(
-    kind: Kind, category: int, told: tuple[str, ...], ahead: Forecast
+    kind: StatementKind, category: int, told: tuple[str, ...], ahead: Forecast
 ) -> None:
     sentences = set()
     for number in range(30):
         ann = person(WEEKS, user_id=f"ann {number}")
-        words = sentence(claim(kind, category, ann, ahead), ann, ahead)
+        words = statement_sentence(make_statement(kind, category, ann, ahead), ann, ahead)
         assert all(fact in words for fact in (CATEGORIES[category], *told))
         assert set(re.findall(r"[\d.]+%", words)) == {fact for fact in told if "%" in fact}
         sentences.add(words)
     assert len(sentences) >= 8
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_opening_numbers_and_evidence_make_one_sentence(kind: Kind) -> None:
-    openings, numbers = WORDING[kind]
+@pytest.mark.parametrize("kind", STATEMENT_KINDS)
+def test_any_opening_numbers_and_evidence_make_one_sentence(kind: StatementKind) -> None:
+    openings, numbers = SENTENCE_TEMPLATES[kind]
     assert len(openings) >= 3
     assert all(opening.count("{name}") == 1 for opening in openings)
     assert all(text[:2] in (": ", ", ") and text.count("{ahead}") == 1 for text in numbers)
-    assert all(text.startswith(" (") and text.endswith(")") for text in LATEST)
-    assert not any("." in text for text in (*openings, *numbers, *LATEST))
+    assert all(text.startswith(" (") and text.endswith(")") for text in EVIDENCE_TEMPLATES)
+    assert not any("." in text for text in (*openings, *numbers, *EVIDENCE_TEMPLATES))
 
 
 def test_the_models_own_phrase_is_kept_and_followed_by_the_numbers(
     ann: History, ahead: Forecast
 ) -> None:
-    words = sentence(claim("rising", APPLES, ann, ahead), ann, ahead, "on the way up")
+    words = statement_sentence(
+        make_statement("rising", APPLES, ann, ahead), ann, ahead, "on the way up"
+    )
     assert re.match(r"Apples on the way up[:,] .*45%", words)
     assert "35%" in words
     assert words.endswith("Apples no. 2 and Apples no. 1 on 22 Jan 2020).")
@@ -281,13 +296,15 @@ def test_the_models_own_phrase_is_kept_and_followed_by_the_numbers(
 def test_the_same_statement_of_the_same_person_is_worded_the_same_again(ahead: Forecast) -> None:
     for number in range(10):
         first, again = (person(WEEKS, user_id=f"ann {number}") for _ in range(2))
-        statement = claim("fading", BREAD, first, ahead)
-        assert sentence(statement, first, ahead) == sentence(statement, again, ahead)
+        statement = make_statement("fading", BREAD, first, ahead)
+        assert statement_sentence(statement, first, ahead) == statement_sentence(
+            statement, again, ahead
+        )
 
 
 def test_a_steady_sentence_says_in_how_many_periods_it_was_taken() -> None:
     ann, ahead = person(["aab", "aab", "", "bb"]), foresee(0.5, 0.5, 0, 0)
-    words = sentence(claim("steady", APPLES, ann, ahead), ann, ahead)
+    words = statement_sentence(make_statement("steady", APPLES, ann, ahead), ann, ahead)
     assert words.count("50%") == 2
     assert "2 of 3 active periods" in words
     assert words.endswith("Apples no. 0 and Apples no. 2 on 8 Jan 2020).")
@@ -296,8 +313,8 @@ def test_a_steady_sentence_says_in_how_many_periods_it_was_taken() -> None:
 def test_braces_in_names_and_titles_mean_themselves() -> None:
     items = catalog(("{ahead}", "{}"), titles="{} {{0}} {}")
     ann, ahead = person(["a", "ab", "aab"], items), foresee(0.3, 0.7)
-    for statement in derive(ann, ahead):
-        words = sentence(statement, ann, ahead)
+    for statement in derive_statements(ann, ahead):
+        words = statement_sentence(statement, ann, ahead)
         assert items.categories[statement.category] in words
         assert "{0}" in words
 
@@ -308,22 +325,22 @@ def test_every_derived_statement_has_a_sentence_that_names_its_category(
     taken: list[str], category_weights: list[float]
 ) -> None:
     ann, ahead = person(taken), foresee(*category_weights)
-    for statement in derive(ann, ahead):
-        words = sentence(statement, ann, ahead)
+    for statement in derive_statements(ann, ahead):
+        words = statement_sentence(statement, ann, ahead)
         assert CATEGORIES[statement.category] in words
         assert words.endswith(".")
 
 
 def test_every_kind_has_a_rule_and_a_sentence(ann: History, ahead: Forecast) -> None:
-    for kind in KINDS:
-        statement = claim(kind, APPLES, ann, ahead)
+    for kind in STATEMENT_KINDS:
+        statement = make_statement(kind, APPLES, ann, ahead)
         assert isinstance(statement, Statement)
-        assert "Apples" in sentence(statement, ann, ahead)
+        assert "Apples" in statement_sentence(statement, ann, ahead)
 
 
 def test_kinds_take_turns_in_what_is_derived() -> None:
     # Five categories fade and one rises; one is new: it is not left out for more that fade.
     items = catalog(tuple(f"c{number}" for number in range(7)))
     ann, ahead = person(["abcdef", "abcdef"], items), foresee(0.5, *[0.05] * 5, 0.25)
-    kinds = [statement.kind for statement in derive(ann, ahead)]
+    kinds = [statement.kind for statement in derive_statements(ann, ahead)]
     assert sorted(kinds) == ["fading", "fading", "new", "rising"]

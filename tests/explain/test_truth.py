@@ -11,10 +11,10 @@ from scipy import sparse
 from llmrec.data.calendar import Period
 from llmrec.data.periods import Target, Window
 from llmrec.errors import DataError
-from llmrec.explain.describe import completion, true_claims
-from llmrec.explain.facts import drawer, what_came
-from llmrec.explain.statements import check, claim
-from llmrec.forecast import Kind
+from llmrec.explain.describe import supported_claims, target_line
+from llmrec.explain.facts import observed_forecast, seeded_rng
+from llmrec.explain.statements import check_statement, make_statement
+from llmrec.forecast import StatementKind
 from llmrec.language.codec import Codec
 from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, person
 from tests.language.test_grammar import accepts
@@ -39,7 +39,7 @@ def came(past: list[str], week: str, user_id: str = "ann") -> Window:
 def test_what_really_changed_is_found_largest_change_first() -> None:
     # So far: 7 Apples, 10 Bread, 4 Cola (none lately), no Dips. Then: half Apples, a third Dips.
     window = came(["bbbbcca", "bbbbcca", "bbaaa", "aa"], "aaaddc")
-    assert true_claims(window) == [
+    assert supported_claims(window) == [
         ("fading", BREAD),  # 10 of 21 to nothing
         ("new", DIPS),
         ("rising", APPLES),
@@ -49,7 +49,7 @@ def test_what_really_changed_is_found_largest_change_first() -> None:
 
 def test_a_share_that_stays_is_steady_and_comes_last() -> None:
     window = came(["aab", "aab", "aba"], "aba")
-    assert true_claims(window) == [("steady", APPLES), ("steady", BREAD)]
+    assert supported_claims(window) == [("steady", APPLES), ("steady", BREAD)]
 
 
 @settings(max_examples=30)
@@ -58,11 +58,11 @@ def test_true_claims_meet_the_checkers_conditions_and_speak_of_a_category_once(
     past: list[str], week: str
 ) -> None:
     window = came(past, week)
-    claims, truth = true_claims(window), what_came(window)
+    claims, truth = supported_claims(window), observed_forecast(window)
     assert len({category for _, category in claims}) == len(claims) <= 4
     for kind, category in claims:
-        statement = claim(kind, category, window.history, truth)
-        assert check(statement, window.history, truth) is None
+        statement = make_statement(kind, category, window.history, truth)
+        assert check_statement(statement, window.history, truth) is None
 
 
 @settings(max_examples=30)
@@ -71,8 +71,8 @@ def test_a_completion_lies_between_what_was_expected_and_what_came_and_its_words
     past: list[str], week: str, seed: int
 ) -> None:
     window = came(past, week)
-    line = completion(CODEC, window, PRIOR, seed)
-    parsed, truth = CODEC.parse(line), what_came(window)
+    line = target_line(CODEC, window, PRIOR, seed)
+    parsed, truth = CODEC.parse(line), observed_forecast(window)
     lowest = np.minimum(PRIOR, truth.category_weights)
     highest = np.maximum(PRIOR, truth.category_weights)
     assert (parsed.category_weights >= lowest - 0.0101).all()
@@ -83,42 +83,42 @@ def test_a_completion_lies_between_what_was_expected_and_what_came_and_its_words
     assert accepts(CODEC.grammar(), f" {line}")
     said = replace(truth, category_weights=_between(window, seed))
     for kind, category in found:
-        statement = claim(kind, category, window.history, said)
-        assert check(statement, window.history, said) is None
+        statement = make_statement(kind, category, window.history, said)
+        assert check_statement(statement, window.history, said) is None
 
 
 def _between(window: Window, seed: int) -> np.ndarray:
     """Give the exact weights of a completion whose words are about shares before rounding."""
-    share = drawer(seed, window.history.user_id, window.history.cutoff).uniform(0.2, 1.0)
-    weights = (1 - share) * PRIOR + share * what_came(window).category_weights
+    share = seeded_rng(seed, window.history.user_id, window.history.cutoff).uniform(0.2, 1.0)
+    weights = (1 - share) * PRIOR + share * observed_forecast(window).category_weights
     return np.asarray(weights / weights.sum())
 
 
 def test_the_wording_differs_by_seed_and_by_user_and_is_the_same_again() -> None:
     weeks = ["bbbbcca", "bbbbcca", "bbaaa", "aa"]
     windows = [came(weeks, "aaaddc", user_id=f"ann {number}") for number in range(20)]
-    lines = [completion(CODEC, window, PRIOR, seed=0) for window in windows]
-    assert lines == [completion(CODEC, window, PRIOR, seed=0) for window in windows]
+    lines = [target_line(CODEC, window, PRIOR, seed=0) for window in windows]
+    assert lines == [target_line(CODEC, window, PRIOR, seed=0) for window in windows]
     assert len(set(lines)) > 15
-    assert len({completion(CODEC, windows[0], PRIOR, seed) for seed in range(20)}) > 15
+    assert len({target_line(CODEC, windows[0], PRIOR, seed) for seed in range(20)}) > 15
 
 
 def test_a_window_in_which_nothing_can_be_said_gives_a_line_without_words() -> None:
     window = came(["ab"], "a")  # one period shows no direction
-    assert true_claims(window) == []
+    assert supported_claims(window) == []
     only_apples = np.array([1.0, 0.0, 0.0, 0.0])
-    assert completion(CODEC, window, only_apples, seed=0) == "Apples 100%, other 0%"
+    assert target_line(CODEC, window, only_apples, seed=0) == "Apples 100%, other 0%"
 
 
 def test_a_period_without_any_category_is_an_error_that_names_the_user() -> None:
     window = came(["aab"], "a")
-    bare = replace(catalog(), shares=sparse.csr_array(catalog().shares.shape))
+    bare = replace(catalog(), category_shares=sparse.csr_array(catalog().category_shares.shape))
     nothing = Window(window.history, replace(window.target, catalog=bare))
     with pytest.raises(DataError, match="'ann': no event of the period"):
-        true_claims(nothing)
+        supported_claims(nothing)
 
 
 @pytest.mark.parametrize("kind", ["rising", "fading"])
-def test_worlds_that_drift_show_both_directions(kind: Kind) -> None:
-    told = [true_claims(window) for window in small_world(n_users=20)]
+def test_worlds_that_drift_show_both_directions(kind: StatementKind) -> None:
+    told = [supported_claims(window) for window in small_world(n_users=20)]
     assert sum(kind in {k for k, _ in claims} for claims in told) > 10

@@ -13,19 +13,19 @@ from benchmarks.lies import change_lies, item_lies, statement_lies
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
-from llmrec.explain.counterfactual import WhatRemoves
-from llmrec.explain.describe import described
-from llmrec.explain.explanation import Explanation, check_explanation, explain
+from llmrec.explain.counterfactual import RemovalCounterfactual
+from llmrec.explain.describe import describe_from_claims
+from llmrec.explain.explanation import Explanation, check_explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation
-from llmrec.explain.statements import check, derive
+from llmrec.explain.statements import check_statement, derive_statements
 from llmrec.explain.verify import check_change, check_evidence, check_item
 from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Rerank, ranks_again
+from llmrec.ranking.rank import Reranker, make_reranker
 from llmrec.ranking.scorers import PersonalRepeat
-from llmrec.types import Repeat
+from llmrec.types import RepeatPolicy
 from tests.explain.people import FixedScorer
 
 K = 5
@@ -41,10 +41,10 @@ class Person:
 
     history: History
     forecast: Forecast
-    rerank: Rerank
+    rerank: Reranker
 
     def explain(self, item: int, *edits: Edit) -> Explanation:
-        return explain(item, self.rerank, K, self.history, self.forecast, edits)
+        return explain_ranked_item(item, self.rerank, K, self.history, self.forecast, edits)
 
     def lies_of(self, found: Explanation, *edits: Edit) -> tuple[str, ...]:
         assert found.item
@@ -73,19 +73,19 @@ def random_log(catalog: Catalog, rng: np.random.Generator, n_users: int = 8) -> 
             item = rng.choice(N_ITEMS - 2, p=late if rng.random() < day / 56 else early)
             rows.append((f"u{user}", f"i{item}", START + np.timedelta64(day, "D")))
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    return Interactions.from_frame(frame).aligned(catalog)
+    return Interactions.from_frame(frame).align_to(catalog)
 
 
 def people(
-    log: Interactions, catalog: Catalog, strength: float = 1.0, repeat: Repeat = "allow"
+    log: Interactions, catalog: Catalog, strength: float = 1.0, repeat: RepeatPolicy = "allow"
 ) -> list[Person]:
     """Everybody at the start of the seventh week: two weeks lie after the cutoff."""
     histories = make_histories(log, catalog, "7D", START + np.timedelta64(42, "D"))
     histories = [history for history in histories if history.n_events]
     forecasts = DecayedDirichlet(decay=0.5, strength=5.0).forecast(histories)
-    told = [described(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     return [
-        Person(h, f, ranks_again(h, f, BLEND, strength=strength, repeat=repeat))
+        Person(h, f, make_reranker(h, f, BLEND, strength=strength, repeat=repeat))
         for h, f in zip(histories, told, strict=True)
     ]
 
@@ -115,10 +115,10 @@ def test_nothing_is_found_wrong_in_true_explanations(seed: int, strength: float)
 def test_every_lie_planted_in_a_statement_is_caught(seed: int) -> None:
     sorts = set()
     for person in world(seed):
-        for true in derive(person.history, person.forecast, limit=6):
-            assert check(true, person.history, person.forecast) is None
+        for true in derive_statements(person.history, person.forecast, limit=6):
+            assert check_statement(true, person.history, person.forecast) is None
             for sort, lie in statement_lies(true, person.history, person.forecast):
-                assert check(lie, person.history, person.forecast), (sort, true, lie)
+                assert check_statement(lie, person.history, person.forecast), (sort, true, lie)
                 sorts.add(sort)
     assert {"direction", "category", "number"} < sorts
     assert {s for s in sorts if s.startswith("evidence")} == {
@@ -191,7 +191,7 @@ def without(person: Person, event: int) -> Person | None:
     log = person.history.log
     mask = np.zeros(len(log), dtype=bool)
     mask[event] = True
-    forgotten = log.without({"forgotten": mask})
+    forgotten = log.drop_events({"forgotten": mask})
     found = people(forgotten, person.history.catalog)
     return next((p for p in found if p.history.user_id == person.history.user_id), None)
 
@@ -245,7 +245,7 @@ def test_an_event_that_only_moved_in_the_log_is_found_and_said_to_have_moved() -
     assert found
     assert check_evidence(found, last.history) == ()
     later = people(
-        last.history.log.without({"forgotten": np.arange(len(last.history.log)) == 0}),
+        last.history.log.drop_events({"forgotten": np.arange(len(last.history.log)) == 0}),
         last.history.catalog,
     )[-1]
     assert later.history.user_id == last.history.user_id != first.history.user_id
@@ -280,7 +280,7 @@ def test_the_text_says_place_reason_evidence_split_and_change_and_survives_json(
     person = world(2)[1]
     found = person.explain(int(person.rerank(()).item_idx[0]))
     assert found.item
-    assert isinstance(found.change, WhatRemoves)
+    assert isinstance(found.change, RemovalCounterfactual)
     place, why, *_, split, change = found.text.splitlines()
     assert place == f"{found.item.title}: rank 1 of {N_ITEMS}."
     assert why == found.item.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmrec.explain.item import ItemExplanation, untrue, worded, wording_note
+from llmrec.explain.item import ItemExplanation, reword, unsupported_text, wording_note
 from llmrec.explain.verify import check_item
 from llmrec.language.generation import Generation
 from llmrec.language.grammar import sentences_grammar
@@ -41,32 +41,35 @@ def test_what_the_model_words_is_made_of_true_sentences_and_passes_the_checker(
 ) -> None:
     for person in world(0)[:2]:
         told = items(person)
-        for plain, said in zip(told, worded(model, told), strict=True):
-            assert said.worded
-            assert said.text == said.worded
-            assert said.refused == ""
-            assert replace(said, worded="") == plain
+        for plain, said in zip(told, reword(model, told), strict=True):
+            assert said.model_text
+            assert said.text == said.model_text
+            assert said.rejection == ""
+            assert replace(said, model_text="") == plain
             assert check_item(said, person.rerank(()), person.history, person.forecast) == ()
 
 
 def test_what_does_not_hold_is_not_shown_and_the_reason_is() -> None:
     told = items(world(0)[0])
     for lie in ("Everybody loves it.", told[0].text.replace("forecast", "certain"), ""):
-        for plain, said in zip(told, worded(Writes(lie), told), strict=True):  # type: ignore[arg-type]
+        for plain, said in zip(told, reword(Writes(lie), told), strict=True):  # type: ignore[arg-type]
             assert said.text == plain.text
-            assert said.refused
-            assert said.to_dict()["refused"] == said.refused
+            assert said.rejection
+            assert said.to_dict()["refused"] == said.rejection
 
 
 def test_a_lie_behind_a_true_sentence_is_found() -> None:
     told = items(world(0)[0])[0]
-    assert untrue(told.text, told) == ""
-    assert untrue(f"{told.text} It is cheap.", told) == "'It is cheap.' is no true sentence here"
-    assert "no true sentence" in untrue(f"{told.text} {told.text}", told)
+    assert unsupported_text(told.text, told) == ""
+    assert (
+        unsupported_text(f"{told.text} It is cheap.", told)
+        == "'It is cheap.' is no true sentence here"
+    )
+    assert "no true sentence" in unsupported_text(f"{told.text} {told.text}", told)
 
 
 def test_without_an_item_nothing_is_asked(model: LanguageModel) -> None:
-    assert worded(model, []) == []
+    assert reword(model, []) == []
 
 
 def test_a_grammar_of_no_sentence_is_refused() -> None:
@@ -76,8 +79,8 @@ def test_a_grammar_of_no_sentence_is_refused() -> None:
 
 def test_one_line_sums_up_how_much_of_a_list_is_in_the_models_words() -> None:
     plain = items(world(0)[0])
-    refused = worded(Writes("Everybody loves it."), plain)  # type: ignore[arg-type]
-    some = [replace(plain[0], worded=plain[0].text), *refused[1:]]
+    refused = reword(Writes("Everybody loves it."), plain)  # type: ignore[arg-type]
+    some = [replace(plain[0], model_text=plain[0].text), *refused[1:]]
     assert wording_note(plain) == ""
     assert wording_note(some) == (
         f"1 of {len(plain)} reasons are in the model's words; "

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from llmrec import load_dataset
-from llmrec.data.splits import splits
+from llmrec.data.splits import split_windows
 from llmrec.language.codec import codec_for
-from llmrec.language.heads import NameReadout, Readout
+from llmrec.language.heads import CategoryHead, Verbalizer
 from llmrec.language.model import LanguageModel
 from tests import worlds
 from tests.language.tiny_models import save_t5
@@ -56,16 +56,16 @@ def test_a_model_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
     assert metrics["log_loss"] < metrics["counting"]
 
     model = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")
-    model.readout = Readout.load(tmp_path / "out/model", width)
+    model.category_head = CategoryHead.load(tmp_path / "out/model", width)
     dataset = load_dataset(logs[0])
     codec = codec_for(dataset, model, template="forecast-v3", budget=60)
-    histories = [window.history for window in splits(dataset)["validation"]][:3]
-    scores = model.read(
-        [codec.prompt(history) for history in histories], NameReadout(codec.labels, model.encode)
+    histories = [window.history for window in split_windows(dataset)["validation"]][:3]
+    scores = model.score_categories(
+        [codec.prompt(history) for history in histories], Verbalizer(codec.labels, model.encode)
     )
     assert scores.shape == (3, 5)
     assert np.abs(scores).max() > 0
-    (written,) = model.generate([codec.request(histories[0])], constrain=codec.grammar())
+    (written,) = model.generate([codec.completion_prompt(histories[0])], constrain=codec.grammar())
     assert codec.parse(written.text).category_weights.shape == (5,)
 
     again = run(monkeypatch, *flags)  # nothing is left to do, and nothing changes

@@ -26,11 +26,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from llmrec import DataError, InterestEngine, load_dataset
 from llmrec.engine_config import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
-from llmrec.language.adapters import ABOUT_FILE, SEEN, AdapterAbout
+from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.registry import FORETOLD
+from llmrec.ranking.registry import LM_SCORER
 from llmrec.training.config import ConfigError, TrainingConfig, load_config
-from llmrec.training.pretrain import NEW
+from llmrec.training.pretrain import NEW_MODELS
 from tests import worlds
 from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
 
@@ -38,7 +38,9 @@ ROOT = Path(__file__).parents[2]
 FINETUNE, CONFIGS = ROOT / "finetune", ROOT / "finetune" / "configs"
 TINY, AGAIN = CONFIGS / "tiny-cpu.yaml", Path("again")
 # The configs of the other training recipe start with a model that is not there.
-OF_LORA = sorted(path for path in CONFIGS.glob("*.yaml") if load_config(path).model not in NEW)
+OF_LORA = sorted(
+    path for path in CONFIGS.glob("*.yaml") if load_config(path).model not in NEW_MODELS
+)
 # Base models by how their names start, and the tiny one that stands for each.
 FAMILIES = {"smollm2-135m": "llama", "Qwen/Qwen3-": "qwen3", "google/flan-t5-": "t5"}
 FAMILIES |= {"runs/t5-mini": "t5", "runs/decoder-mini": "llama"}  # what pretrain_t5.py writes
@@ -153,14 +155,14 @@ def test_an_engine_is_fitted_again_around_its_adapter(trained: Path) -> None:
     assert contents(trained) == before
     first, again = (EngineSettings.load(folder / "engine.json") for folder in (trained, AGAIN))
     assert again == first
-    assert FORETOLD in again.blend
+    assert LM_SCORER in again.blend
     assert contents(AGAIN / "adapter") == contents(trained / "adapter")
     with pytest.raises(SystemExit):
         run("calibrate", "--data", "tiny")
 
 
 def test_the_adapter_says_all_that_it_is(trained: Path) -> None:
-    about, dataset = AdapterAbout.load(trained / "adapter"), load_dataset("tiny")
+    about, dataset = AdapterMetadata.load(trained / "adapter"), load_dataset("tiny")
     base = LanguageModel.load("llama", adapter=trained / "adapter")
     assert (about.base_model, about.base_fingerprint) == ("llama", base.base_fingerprint)
     assert about.categories == dataset.catalog.categories
@@ -171,7 +173,7 @@ def test_the_adapter_says_all_that_it_is(trained: Path) -> None:
     assert {"torch", "transformers", "peft"} <= about.versions.keys()
     # What trains it again, but for where things lie.
     config = TrainingConfig.model_validate_json(json.dumps({**about.config, "out": "again"}))
-    assert (config.rate, config.depth, config.lora.rank) == (1e-3, 6, 4)
+    assert (config.learning_rate, config.depth, config.lora.rank) == (1e-3, 6, 4)
     last = str(dataset.log.timestamp.max())
     assert about.cutoff < last
     manifest = json.loads(Path("pairs/llama/manifest.json").read_text())
@@ -180,7 +182,7 @@ def test_the_adapter_says_all_that_it_is(trained: Path) -> None:
 
 def test_the_card_tells_data_base_model_and_validation(trained: Path) -> None:
     card = (trained / "adapter" / "README.md").read_text()
-    about = AdapterAbout.load(trained / "adapter")
+    about = AdapterMetadata.load(trained / "adapter")
     for words in ("tiny", "llama", "forecast-v3", *about.labels, f"{about.metrics['skill']:.4f}"):
         assert words in card
 
@@ -198,12 +200,12 @@ def test_a_merged_model_loads_without_its_adapter(trained: Path) -> None:
     assert found["largest"] <= 1e-3
     merged = LanguageModel.load("merged")
     assert not merged.adapter
-    assert merged.readout is not None
-    assert AdapterAbout.load(Path("merged")).merged
+    assert merged.category_head is not None
+    assert AdapterMetadata.load(Path("merged")).merged
     assert "tiny" in Path("merged/README.md").read_text()
     side_by_side = LanguageModel.load("llama", adapter=trained / "adapter")
     prompts = found["prompts"][:3]
-    ours, theirs = (model.slot_logits(prompts, [5, 6, 7]) for model in (merged, side_by_side))
+    ours, theirs = (model.final_logits(prompts, [5, 6, 7]) for model in (merged, side_by_side))
     assert ours == pytest.approx(theirs, abs=1e-3)
     with pytest.raises(ValueError, match="merged is there already"):
         run("merge", *flags, "--out", "merged")
@@ -216,7 +218,7 @@ def test_every_config_is_valid_and_says_how_it_is_run(config: Path) -> None:
     if config in OF_LORA:
         (command,) = [line for line in text.splitlines() if "python finetune/pairs.py" in line]
         assert f"--data {found.data}" in command
-        assert f"--out {found.pairs}" in command
+        assert f"--out {found.examples}" in command
 
 
 @pytest.mark.parametrize("config", [c for c in OF_LORA if c != TINY], ids=lambda path: path.stem)
@@ -277,8 +279,8 @@ def test_what_was_learned_from_cannot_decide_when_to_stop_and_is_marked_as_such(
     refused(DataError, r"hold the validation windows.*select: last", *seen)
     history = lora(TINY, "runs/validated", *seen, "--select", "last")["history"]
     assert history.best_step == history.steps
-    about = AdapterAbout.load(Path("runs/validated/adapter"))
-    assert list(about.metrics) == [SEEN]
+    about = AdapterMetadata.load(Path("runs/validated/adapter"))
+    assert list(about.metrics) == [SEEN_METRICS]
     assert about.cutoff <= json.loads(Path("pairs/validated/manifest.json").read_text())["cutoff"]
 
 
@@ -368,13 +370,13 @@ def test_an_adapter_is_refused_by_an_engine_of_another_prompt_version(
     trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained, tmp_path / "engine")
-    about = tmp_path / "engine" / "adapter" / ABOUT_FILE
+    about = tmp_path / "engine" / "adapter" / ADAPTER_FILE
     about.write_text(about.read_text().replace("forecast-v3", "forecast-v2"))
     with pytest.raises(ModelLoadError, match="version 'forecast-v2', not 'forecast-v3'"):
         InterestEngine.from_pretrained(str(tmp_path / "engine"))
 
 
-@pytest.mark.parametrize("full_at", [ABOUT_FILE, "readout.safetensors", "engine.json"])
+@pytest.mark.parametrize("full_at", [ADAPTER_FILE, "readout.safetensors", "engine.json"])
 def test_a_full_disk_is_told_and_a_second_start_finishes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmrec.language.generation import Generation
-from llmrec.language.heads import NameReadout
+from llmrec.language.heads import Verbalizer
 from llmrec.types import FloatArray
 
 
@@ -19,7 +19,7 @@ class FakeModel:
     fingerprint = "fake-1"
     precision = "float32"
     adapter = ""
-    memory = None
+    title_embeddings = None
     is_encoder_decoder = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -28,7 +28,7 @@ class FakeModel:
     def count_tokens(self, text: str) -> int:
         return len(text)
 
-    def read(self, prompts: Sequence[str], readout: NameReadout) -> FloatArray:
+    def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
         logits = [
             np.frombuffer(
                 hashlib.shake_128(prompt.encode()).digest(4 * len(readout.token_ids)), "u4"

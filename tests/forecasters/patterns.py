@@ -43,7 +43,7 @@ def windows_by_target(takes: Takes, n_users: int, n_periods: int) -> list[list[W
     ]
     items = catalog()
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    events = Interactions.from_frame(frame).aligned(items)
+    events = Interactions.from_frame(frame).align_to(items)
     first = events.timestamp.min()
     return [
         make_windows(events, items, "7D", first + _after(period, 0), min_periods=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.periods import make_histories
-from llmrec.forecasters.counting import ExponentialDecay, common_mix
+from llmrec.forecasters.counting import ExponentialDecay, population_mix
 from llmrec.metrics import log_loss
 from tests.explain.people import person
 from tests.worlds import catalog, log, small_world
@@ -39,9 +39,9 @@ def test_the_average_is_smoothed_toward_what_everybody_took_lately() -> None:
 
 def test_a_person_without_an_event_gets_the_common_mix() -> None:
     items, events = catalog(), log(n_users=6)
-    history = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    history = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     weights = ExponentialDecay(smoothing=0.2).category_weights(history)
-    np.testing.assert_allclose(weights, common_mix(history, "last period"))
+    np.testing.assert_allclose(weights, population_mix(history, "last period"))
 
 
 def test_many_people_are_counted_in_slices_to_the_same_weights(
@@ -49,7 +49,7 @@ def test_many_people_are_counted_in_slices_to_the_same_weights(
 ) -> None:
     histories = [window.history for window in small_world(n_users=11)]
     whole = ExponentialDecay().category_weights(histories)
-    monkeypatch.setattr("llmrec.forecasters.counting.SLICE", 3)
+    monkeypatch.setattr("llmrec.forecasters.counting.HISTORIES_PER_BATCH", 3)
     np.testing.assert_array_equal(ExponentialDecay().category_weights(histories), whole)
 
 
@@ -63,7 +63,7 @@ def test_fitting_never_loses_to_a_setting_of_its_grid_on_what_it_was_fitted_on()
         weights = ExponentialDecay(decay, smoothing).category_weights(histories)
         assert least <= log_loss(weights, targets).mean()
     assert fitted.fitted is not None
-    assert fitted.fitted.saw(windows[0])
+    assert fitted.fitted.covers(windows[0])
 
 
 def test_drifting_people_are_fitted_with_a_short_memory() -> None:

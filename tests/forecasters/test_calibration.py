@@ -26,7 +26,7 @@ def world(seed: int, informative: float) -> tuple[np.ndarray, np.ndarray, np.nda
 def test_a_reading_that_knows_something_is_trusted_and_lowers_the_loss_on_new_users() -> None:
     fitted = fit_calibration(*world(0, informative=1.0))
     prior, scores, targets = world(1, informative=1.0)
-    assert fitted.trusted
+    assert fitted.is_trusted
     assert fitted.gain[1] > 0
     assert log_loss(fitted.apply(prior, scores), targets).mean() < log_loss(prior, targets).mean()
 
@@ -36,7 +36,7 @@ def test_a_reading_of_pure_noise_is_not_trusted(seed: int) -> None:
     prior, scores, targets = world(seed, informative=0.0)
     fitted = fit_calibration(prior, scores, targets)
     assert fitted.a <= 0.02
-    if not fitted.trusted:
+    if not fitted.is_trusted:
         np.testing.assert_allclose(
             fitted.apply(prior, scores), fitted.apply(prior, np.zeros_like(scores))
         )

@@ -12,10 +12,15 @@ from llmrec.data.periods import Window, make_histories
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.holidays import OccasionReader, SeasonReading
+from llmrec.forecasters.holidays import HolidayForecaster, HolidayScorer
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.registry import BUILDERS, NETS, NEXT_ITEM, Family
+from llmrec.forecasters.registry import (
+    BUILDERS,
+    NEURAL_FORECASTERS,
+    NEXT_ITEM_MODELS,
+    ForecasterRegistry,
+)
 from llmrec.language.codec import Codec
 from tests.forecasters.fakes import FakeModel
 from tests.worlds import CATEGORIES, catalog, log, small_world
@@ -37,7 +42,7 @@ def learned(name: str) -> Callable[[], Forecaster]:
             for n_periods in (3, 4, 5)
             for window in small_world(n_users=16, n_periods=n_periods, seed=1)
         ]
-        return Family(training, validation)[name]
+        return ForecasterRegistry(training, validation)[name]
 
     return make
 
@@ -46,11 +51,13 @@ def net(name: str) -> Callable[[], Forecaster]:
     """Fit a net for two epochs."""
 
     def make() -> Forecaster:
-        from llmrec.forecasters.network import NetworkForecaster, Training
+        from llmrec.forecasters.network import NetworkForecaster, TrainingPlan
 
         network = getattr(import_module("llmrec.forecasters.neural"), name)
         windows = small_world(n_users=16, seed=1)
-        forecaster = NetworkForecaster(network, plan=Training(epochs=2, batch_size=8), n_periods=6)
+        forecaster = NetworkForecaster(
+            network, plan=TrainingPlan(epochs=2, batch_size=8), n_periods=6
+        )
         return forecaster.fit(windows, windows)
 
     return make
@@ -61,10 +68,10 @@ def next_item(name: str) -> Callable[[], Forecaster]:
 
     def make() -> Forecaster:
         pytest.importorskip("cornac")
-        from llmrec.forecasters.sequential import NextItem
+        from llmrec.forecasters.sequential import NextItemModel
 
         windows = small_world(n_users=16, seed=1)
-        return NextItem(name, steps=3).fit(windows, windows)  # type: ignore[arg-type]
+        return NextItemModel(name, steps=3).fit(windows, windows)  # type: ignore[arg-type]
 
     return make
 
@@ -74,19 +81,23 @@ def season(a: float) -> Callable[[], Forecaster]:
 
     def make() -> Forecaster:
         pytest.importorskip("holidays")
-        reader = OccasionReader(FakeModel(), CATEGORIES, "films")  # type: ignore[arg-type]
-        return SeasonReading(DecayedDirichlet(), reader, a, decay=0.5)
+        reader = HolidayScorer(FakeModel(), CATEGORIES, "films")  # type: ignore[arg-type]
+        return HolidayForecaster(DecayedDirichlet(), reader, a, decay=0.5)
 
     return make
 
 
-SLOW = {*NETS, *NEXT_ITEM, "GatedMixture"}  # made smaller here, or with experts of their own
+SLOW = {
+    *NEURAL_FORECASTERS,
+    *NEXT_ITEM_MODELS,
+    "GatedMixture",
+}  # made smaller here, or with experts of their own
 FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "counting, unfitted": DecayedDirichlet,
     "counting, all": lambda: DecayedDirichlet(mix="all"),
     **{name: learned(name) for name in BUILDERS if name not in SLOW},
-    **{name: net(name) for name in NETS},
-    **{name: next_item(name) for name in NEXT_ITEM},
+    **{name: net(name) for name in NEURAL_FORECASTERS},
+    **{name: next_item(name) for name in NEXT_ITEM_MODELS},
     "GatedMixture": lambda: GatedMixture(
         {"a": DecayedDirichlet(0.5), "b": DecayedDirichlet(1.0, 5.0)}
     ).fit(small_world(n_users=16, seed=1)),
@@ -164,11 +175,11 @@ def test_what_happens_after_the_cutoff_changes_nothing(make: Callable[[], Foreca
     cutoff = events.timestamp.min() + np.timedelta64(28, "D")
     short = log(n_users=8, n_periods=6)
     before = short.timestamp < cutoff
-    from llmrec.data.periods import events_before
+    from llmrec.data.periods import truncate_log
 
-    whole = make().forecast(make_histories(events.aligned(items), items, "7D", cutoff))
+    whole = make().forecast(make_histories(events.align_to(items), items, "7D", cutoff))
     assert before.sum() < len(events)
-    cut = make().forecast(make_histories(events_before(short, cutoff), items, "7D", cutoff))
+    cut = make().forecast(make_histories(truncate_log(short, cutoff), items, "7D", cutoff))
     for a, b in zip(whole, cut, strict=True):
         np.testing.assert_allclose(a.category_weights, b.category_weights, atol=1e-12)
 
@@ -178,7 +189,7 @@ def test_a_category_that_nobody_ever_took_stays_possible(
     make: Callable[[], Forecaster],
 ) -> None:
     items, events = catalog(), log(n_users=6)
-    without_war = events.without({"war": events.item_idx % 5 == 4}).aligned(items)
+    without_war = events.drop_events({"war": events.item_idx % 5 == 4}).align_to(items)
     for forecast in make().forecast(make_histories(without_war, items, "7D")):
         assert (forecast.category_weights > 0).all()
 

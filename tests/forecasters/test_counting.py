@@ -5,8 +5,8 @@ import pytest
 
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
-from llmrec.forecasters.calibration import Spread
-from llmrec.forecasters.counting import DecayedDirichlet, common_mix
+from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.counting import DecayedDirichlet, population_mix
 from llmrec.metrics import log_loss
 from tests.worlds import catalog, log, small_world
 
@@ -15,7 +15,7 @@ def test_weights_are_decayed_counts_plus_strength_times_the_common_mix() -> None
     (window,) = small_world(n_users=1, n_periods=3)
     history = window.history
     older, newer = history.category_counts
-    mix = common_mix([history], "last period")[0]
+    mix = population_mix([history], "last period")[0]
     np.testing.assert_allclose(mix, (newer + 0.5) / (newer + 0.5).sum())
     expected = 0.5 * older + newer + 10 * mix
     found = DecayedDirichlet(decay=0.5, strength=10.0).category_weights([history])[0]
@@ -32,7 +32,7 @@ def test_decay_zero_knows_only_the_last_period() -> None:
 def test_a_user_nobody_knows_gets_the_common_mix() -> None:
     items, events = catalog(), log(n_users=6)
     cutoff = events.timestamp.min() + np.timedelta64(14, "D")
-    late = log(n_users=6).aligned(items)
+    late = log(n_users=6).align_to(items)
     histories = make_histories(late, items, "7D", cutoff)
     empty = make_histories(late, items, "7D", late.timestamp.min(), [0])
     weights = DecayedDirichlet().category_weights(empty)[0]
@@ -64,7 +64,7 @@ def test_fitting_on_nothing_is_refused() -> None:
 
 def test_intervals_widen_with_the_level_and_hold_the_weight() -> None:
     (window,) = small_world(n_users=1)
-    (forecast,) = DecayedDirichlet(spread=Spread(1 / 51)).forecast([window.history])
+    (forecast,) = DecayedDirichlet(spread=Dispersion(1 / 51)).forecast([window.history])
     half, wide = forecast.intervals(0.5), forecast.intervals(0.9)
     assert (wide[:, 0] <= half[:, 0]).all()
     assert (wide[:, 1] >= half[:, 1]).all()

@@ -12,7 +12,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
-from llmrec.forecasters.collaborative import CategoryEASE, solve
+from llmrec.forecasters.collaborative import CategoryEASE, solve_ease
 from llmrec.metrics import log_loss
 from tests.forecasters.test_drift import START, town
 from tests.forecasters.test_neighbours import LETTERS
@@ -44,12 +44,12 @@ def test_three_categories_by_hand() -> None:
     # others is [[3, 1], [1, 3]] b = [1, 1], so b = 1/4, and so for the rest.
     x = np.array([[1.0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     expected = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 4
-    np.testing.assert_allclose(solve(x.T @ x, 1.0), expected, atol=1e-12)
+    np.testing.assert_allclose(solve_ease(x.T @ x, 1.0), expected, atol=1e-12)
 
 
 @given(arrays(np.float64, (6, 4), elements=st.integers(-5, 5).map(float)), st.floats(0.1, 1e3))
 def test_each_column_is_the_ridge_regression_on_the_others(x: np.ndarray, penalty: float) -> None:
-    found = solve(x.T @ x, penalty)
+    found = solve_ease(x.T @ x, penalty)
     for column in range(4):
         others = np.delete(np.arange(4), column)
         features = x[:, others]
@@ -88,7 +88,7 @@ def test_weights_mix_counting_and_the_power_of_what_goes_with_the_past() -> None
 def test_the_fit_solves_on_the_training_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmrec.forecasters.collaborative.PENALTIES", (7.0,))
     x = np.log1p(np.stack([window.history.category_counts.sum(axis=0) for window in at(1)]))
-    expected = solve(x.T @ x, 7.0)
+    expected = solve_ease(x.T @ x, 7.0)
     found = CategoryEASE().fit(at(1), at(2)).item_item
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -107,7 +107,7 @@ def test_fitting_never_loses_to_counting_on_the_validation_windows() -> None:
 def test_a_person_without_an_event_gets_what_counting_says() -> None:
     fitted = replace(CategoryEASE().fit(small_world(), small_world(seed=1)), share=0.9)
     items, events = catalog(), log(n_users=4)
-    empty = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     np.testing.assert_allclose(fitted.category_weights(empty), fitted.prior.category_weights(empty))
 
 
@@ -121,7 +121,7 @@ def test_a_category_that_nobody_took_stays_possible() -> None:
 def test_it_has_seen_the_training_and_the_validation_windows() -> None:
     fitted = CategoryEASE().fit(at(1), at(2)).fitted
     assert fitted is not None
-    assert [fitted.saw(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
+    assert [fitted.covers(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
 
 
 def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:

@@ -12,10 +12,17 @@ from llmrec.errors import DataError
 from llmrec.forecasters import registry
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
-from llmrec.forecasters.registry import BUILDERS, EXPERTS, NETS, NEXT_ITEM, SEEDED, Family
+from llmrec.forecasters.registry import (
+    BUILDERS,
+    MIXTURE_EXPERTS,
+    NEURAL_FORECASTERS,
+    NEXT_ITEM_MODELS,
+    SEED_DEPENDENT,
+    ForecasterRegistry,
+)
 from tests.worlds import START, catalog, log
 
-NUMERIC = tuple(name for name in BUILDERS if name not in NEXT_ITEM)  # those need cornac
+NUMERIC = tuple(name for name in BUILDERS if name not in NEXT_ITEM_MODELS)  # those need cornac
 WORLD = log(n_users=12)
 
 
@@ -23,39 +30,41 @@ def at(week: int) -> list[Window]:
     return make_windows(WORLD, catalog(), "7D", START + np.timedelta64(7 * week, "D"))
 
 
-def family(seed: int = 0) -> Family:
-    return Family([*at(2), *at(3)], at(4), seed)
+def family(seed: int = 0) -> ForecasterRegistry:
+    return ForecasterRegistry([*at(2), *at(3)], at(4), seed)
 
 
-def ask(some: Family, name: str) -> Any:
-    if name in NETS:
+def ask(some: ForecasterRegistry, name: str) -> Any:
+    if name in NEURAL_FORECASTERS:
         pytest.importorskip("llmrec.forecasters.neural")
     return some[name]
 
 
 @pytest.fixture(scope="module")
-def shared() -> Family:
+def shared() -> ForecasterRegistry:
     return family()
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-def test_each_is_fitted_on_the_windows_and_only_once(shared: Family, name: str) -> None:
+def test_each_is_fitted_on_the_windows_and_only_once(shared: ForecasterRegistry, name: str) -> None:
     forecaster = ask(shared, name)
     assert shared[name] is forecaster
-    assert forecaster.fitted.saw(at(4)[0])
-    assert not forecaster.fitted.saw(at(5)[0])
+    assert forecaster.fitted.covers(at(4)[0])
+    assert not forecaster.fitted.covers(at(5)[0])
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-def test_a_forecast_says_by_what_name_it_was_asked_for(shared: Family, name: str) -> None:
+def test_a_forecast_says_by_what_name_it_was_asked_for(
+    shared: ForecasterRegistry, name: str
+) -> None:
     (forecast,) = ask(shared, name).forecast([at(5)[0].history])
     assert forecast.source.model == name
 
 
 def test_a_builder_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Family] = []
+    calls: list[ForecasterRegistry] = []
 
-    def build(some: Family) -> DecayedDirichlet:
+    def build(some: ForecasterRegistry) -> DecayedDirichlet:
         calls.append(some)
         return DecayedDirichlet()
 
@@ -68,7 +77,9 @@ def test_a_builder_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["Prophet", "gru", ""])
-def test_an_unknown_name_is_refused_and_the_choices_are_named(shared: Family, name: str) -> None:
+def test_an_unknown_name_is_refused_and_the_choices_are_named(
+    shared: ForecasterRegistry, name: str
+) -> None:
     with pytest.raises(DataError, match=f"no forecaster is called '{name}'") as refused:
         shared[name]
     assert all(choice in str(refused.value) for choice in BUILDERS)
@@ -77,36 +88,36 @@ def test_an_unknown_name_is_refused_and_the_choices_are_named(shared: Family, na
 @pytest.mark.parametrize(("training", "validation"), [(0, 1), (1, 0), (0, 0)])
 def test_a_family_without_windows_is_refused(training: int, validation: int) -> None:
     with pytest.raises(DataError, match=f"{training} training and {validation} validation"):
-        Family(at(2)[:training], at(3)[:validation])
+        ForecasterRegistry(at(2)[:training], at(3)[:validation])
 
 
-def test_models_on_counting_share_one_prior(shared: Family) -> None:
+def test_models_on_counting_share_one_prior(shared: ForecasterRegistry) -> None:
     counting, drift = shared["DecayedDirichlet"], shared["GlobalDrift"]
     for name in ("GlobalDrift", "SameSeason"):
         assert ask(shared, name).prior is counting
     for name in ("CategoryMarkov", "RidgeAutoregression", "NeighbouringUsers", "CategoryEASE"):
         assert ask(shared, name).prior is drift
-    for name in NETS:
+    for name in NEURAL_FORECASTERS:
         assert ask(shared, name).prior is counting
     # As if each had fitted its own.
     assert drift == GlobalDrift().fit(at(4))
     assert shared["SameSeason"] == SameSeason().fit(at(4))
 
 
-def test_the_mixture_is_of_the_family_s_own_experts(shared: Family) -> None:
+def test_the_mixture_is_of_the_family_s_own_experts(shared: ForecasterRegistry) -> None:
     mixture = ask(shared, "GatedMixture")
-    assert set(mixture.experts) == set(EXPERTS)
-    assert all(mixture.experts[name] is shared[name] for name in EXPERTS)
+    assert set(mixture.experts) == set(MIXTURE_EXPERTS)
+    assert all(mixture.experts[name] is shared[name] for name in MIXTURE_EXPERTS)
 
 
-def test_another_seed_shares_what_no_seed_changes(shared: Family) -> None:
+def test_another_seed_shares_what_no_seed_changes(shared: ForecasterRegistry) -> None:
     asked = ("Mean", "GlobalDrift", "NeighbouringUsers", "CellMLP", "GatedMixture")
     before = {name: ask(shared, name) for name in asked}
     other = shared.with_seed(7)
     assert other.seed == 7
     histories = [window.history for window in at(5)]
     for name, forecaster in before.items():
-        assert (other[name] is forecaster) == (name not in SEEDED)
+        assert (other[name] is forecaster) == (name not in SEED_DEPENDENT)
         assert shared[name] is forecaster
     weights = [some["CellMLP"].forecast(histories)[0] for some in (shared, other)]
     assert [forecast.source.seed for forecast in weights] == [0, 7]
@@ -117,7 +128,7 @@ def test_another_seed_shares_what_no_seed_changes(shared: Family) -> None:
 
 
 def test_names_lead_to_builders_and_nets_to_their_files() -> None:
-    assert set(SEEDED) | set(EXPERTS) <= set(BUILDERS)
-    for name, file in NETS.items():
+    assert set(SEED_DEPENDENT) | set(MIXTURE_EXPERTS) <= set(BUILDERS)
+    for name in NEURAL_FORECASTERS:
         pytest.importorskip("torch")
-        assert getattr(import_module(f"llmrec.forecasters.{file}"), name).__name__ == name
+        assert getattr(import_module("llmrec.forecasters.neural"), name).__name__ == name

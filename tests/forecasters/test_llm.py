@@ -14,7 +14,9 @@ from tests.worlds import CATEGORIES, small_world
 def test_a_person_without_an_event_is_not_read_and_the_source_says_so() -> None:
     known = small_world(n_users=2)[0].history
     first = known.log.timestamp.min()
-    (unknown,) = make_histories(known.log, known.catalog, known.length, first, [known.user_idx])
+    (unknown,) = make_histories(
+        known.log, known.catalog, known.period_length, first, [known.user_idx]
+    )
     calibration = Calibration(0.3, np.zeros(5), np.zeros(5), n=100, categories=CATEGORIES)
     prior = DecayedDirichlet()
     forecaster = LLMForecaster(FakeModel(), Codec(CATEGORIES), prior, calibration)  # type: ignore[arg-type]

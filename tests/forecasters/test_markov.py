@@ -25,7 +25,7 @@ def week(number: int) -> list[Window]:
 
 
 def test_a_transition_is_what_was_taken_after_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCIES", (0.0,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCY_DECAYS", (0.0,))
     events = town(ann=["ab", "bbb", "a"])
     first = make_windows(events, ITEMS, "7D", START + np.timedelta64(7, "D"))
     second = make_windows(events, ITEMS, "7D", START + np.timedelta64(14, "D"))
@@ -38,7 +38,7 @@ def test_a_transition_is_what_was_taken_after_what(monkeypatch: pytest.MonkeyPat
 def test_weights_mix_counting_and_what_follows_the_recent_interests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCIES", (0.5,))
+    monkeypatch.setattr("llmrec.forecasters.collaborative.RECENCY_DECAYS", (0.5,))
     fitted = replace(CategoryMarkov().fit(week(1), week(2)), share=0.4)
     (history,) = [window.history for window in week(2)][:1]
     recent = np.array([1 / 3, 2 / 3])  # a week of a, which counts half, and then one of b
@@ -81,14 +81,14 @@ def test_rows_of_the_transition_sum_to_one_and_hold_categories_nobody_took() -> 
 def test_nothing_follows_a_person_without_an_event_but_the_common_mix() -> None:
     fitted = replace(CategoryMarkov().fit(small_world(), small_world()), share=0.9)
     items, events = catalog(), log(n_users=4)
-    empty = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     np.testing.assert_allclose(fitted.category_weights(empty), fitted.prior.category_weights(empty))
 
 
 def test_it_has_seen_the_training_and_the_validation_windows() -> None:
     fitted = CategoryMarkov().fit(week(1), week(2)).fitted
     assert fitted is not None
-    assert [fitted.saw(week(number)[0]) for number in (1, 2, 3)] == [True, True, False]
+    assert [fitted.covers(week(number)[0]) for number in (1, 2, 3)] == [True, True, False]
 
 
 def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:

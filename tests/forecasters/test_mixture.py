@@ -12,16 +12,20 @@ from hypothesis.extra.numpy import arrays
 from scipy import optimize
 
 from llmrec.data.periods import History, Window
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast
 from llmrec.forecasters import mixture
-from llmrec.forecasters.calibration import UNFITTED
+from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.collaborative import CategoryMarkov
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.precomputed import HeldOut, Replayed, weights_on
+from llmrec.forecasters.precomputed import (
+    HeldOutPredictions,
+    PrecomputedForecaster,
+    out_of_sample_weights,
+)
 from llmrec.forecasters.ridge import RidgeAutoregression
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
@@ -40,18 +44,20 @@ class Says:
     """Says the same of everybody."""
 
     category_weights: tuple[float, ...]
-    fitted: Fitted | None = None
+    fitted: TrainingSpan | None = None
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         weights = np.tile(self.category_weights, (len(histories), 1))
-        return Replayed.of("says", histories, weights, UNFITTED).forecast(histories)
+        return PrecomputedForecaster.of("says", histories, weights, DEFAULT_DISPERSION).forecast(
+            histories
+        )
 
 
 @dataclass
 class Keeps(Says):
     """Says the same of everybody, and said something else before it saw the validation windows."""
 
-    held_out: HeldOut | None = None
+    held_out: HeldOutPredictions | None = None
 
 
 A, B = Says((0.9, 0.1)), Says((0.1, 0.9))
@@ -89,7 +95,7 @@ def test_the_gate_believes_who_is_right_about_cold_and_about_warm_people(
     two: GatedMixture,
 ) -> None:
     windows = at(3)
-    gates = two.gates(histories(windows))
+    gates = two.gate_weights(histories(windows))
     cold = np.array([window.history.user_id.startswith("cold") for window in windows])
     assert cold.sum() == 40
     assert (gates[cold, 0] > 0.9).all()
@@ -106,7 +112,7 @@ def test_gates_and_weights_are_distributions_whatever_the_parameters(
     gated = GatedMixture({"a": A, "b": B})
     gated.scale, gated.parameters = np.stack((np.ones(7), np.full(7, 0.5))), parameters
     asked = histories(at(3))[::20]
-    gates = gated.gates(asked)
+    gates = gated.gate_weights(asked)
     assert (gates >= 0).all()
     np.testing.assert_allclose(gates.sum(axis=1), 1, atol=1e-12)
     expected = gates @ [A.category_weights, B.category_weights]
@@ -118,7 +124,7 @@ def test_held_out_it_is_hardly_worse_than_its_best_expert(
 ) -> None:
     gated, validation = small
     alone = [
-        log_loss(weights_on(expert, validation), targets(validation)).mean()
+        log_loss(out_of_sample_weights(expert, validation), targets(validation)).mean()
         for expert in gated.experts.values()
     ]
     assert gated.held_out is not None
@@ -144,28 +150,34 @@ def test_slices_change_nothing_that_can_be_seen(
 
 def test_an_expert_is_judged_by_what_it_said_before_it_saw_the_windows() -> None:
     windows = at(3)
-    seen, right = Fitted.on(windows), targets(windows) / 3
-    remembers = Keeps((0.5, 0.5), seen, HeldOut.of(windows, 0.98 * right[:, ::-1] + 0.01))
-    knows = Keeps((0.5, 0.5), seen, HeldOut.of(windows, 0.98 * right + 0.01))
+    seen, right = TrainingSpan.of_windows(windows), targets(windows) / 3
+    remembers = Keeps(
+        (0.5, 0.5), seen, HeldOutPredictions.of(windows, 0.98 * right[:, ::-1] + 0.01)
+    )
+    knows = Keeps((0.5, 0.5), seen, HeldOutPredictions.of(windows, 0.98 * right + 0.01))
     gated = GatedMixture({"knows": knows, "remembers": remembers}).fit(windows)
-    assert (gated.gates(histories(windows))[:, 0] > 0.9).all()
+    assert (gated.gate_weights(histories(windows))[:, 0] > 0.9).all()
 
 
 def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused() -> None:
-    expert = Keeps((0.9, 0.1), Fitted.on(at(3)))
+    expert = Keeps((0.9, 0.1), TrainingSpan.of_windows(at(3)))
     with pytest.raises(DataError, match="kept no held-out weights"):
         GatedMixture({"a": expert, "b": B}).fit(at(3))
-    few = Keeps((0.9, 0.1), Fitted.on(at(3)), HeldOut.of(at(3)[:3], np.full((3, 2), 0.5)))
+    few = Keeps(
+        (0.9, 0.1),
+        TrainingSpan.of_windows(at(3)),
+        HeldOutPredictions.of(at(3)[:3], np.full((3, 2), 0.5)),
+    )
     with pytest.raises(DataError, match="77 windows have no held-out weights"):
         GatedMixture({"a": few, "b": B}).fit(at(3))
 
 
 def test_the_order_of_the_windows_does_not_mix_people_up() -> None:
     windows = at(3)
-    right = HeldOut.of(windows, 0.98 * targets(windows) / 3 + 0.01)
-    knows = Keeps((0.5, 0.5), Fitted.on(windows), right)
+    right = HeldOutPredictions.of(windows, 0.98 * targets(windows) / 3 + 0.01)
+    knows = Keeps((0.5, 0.5), TrainingSpan.of_windows(windows), right)
     gated = GatedMixture({"knows": knows, "says": A}).fit(windows[::-1])
-    assert (gated.gates(histories(windows))[:, 0] > 0.9).all()
+    assert (gated.gate_weights(histories(windows))[:, 0] > 0.9).all()
 
 
 def test_what_the_experts_have_seen_the_mixture_has_seen() -> None:
@@ -174,14 +186,18 @@ def test_what_the_experts_have_seen_the_mixture_has_seen() -> None:
     expert = DecayedDirichlet().fit(events)
     gated = GatedMixture({"a": expert, "b": DecayedDirichlet(0.5)}).fit(events[:4])
     assert gated.fitted is not None
-    assert all(map(gated.fitted.saw, events))
+    assert all(map(gated.fitted.covers, events))
 
 
 def test_an_expert_of_earlier_windows_is_asked_about_the_gate_s_own() -> None:
     windows = at(3)
     wrong = np.full((len(windows), 2), 0.5)
     early = [
-        Keeps(says.category_weights, Fitted.on(at(2)), HeldOut.of(windows, wrong))
+        Keeps(
+            says.category_weights,
+            TrainingSpan.of_windows(at(2)),
+            HeldOutPredictions.of(windows, wrong),
+        )
         for says in (A, B)
     ]
     gated = GatedMixture({"a": early[0], "b": early[1]}).fit(windows)
@@ -190,7 +206,7 @@ def test_an_expert_of_earlier_windows_is_asked_about_the_gate_s_own() -> None:
 
 
 def test_an_expert_fitted_on_later_events_is_refused() -> None:
-    later = Says((0.9, 0.1), Fitted.on(at(3)))
+    later = Says((0.9, 0.1), TrainingSpan.of_windows(at(3)))
     with pytest.raises(DataError, match="expert late was fitted on events after"):
         GatedMixture({"late": later, "b": B}).fit(at(2))
 
@@ -218,8 +234,8 @@ def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:
 
 def test_it_has_seen_the_windows_of_its_gate(two: GatedMixture) -> None:
     assert two.fitted is not None
-    assert two.fitted.saw(at(2)[0])
-    assert two.fitted.saw(at(3)[0])
+    assert two.fitted.covers(at(2)[0])
+    assert two.fitted.covers(at(3)[0])
 
 
 def test_the_gradient_of_the_gate_equals_finite_differences(

@@ -56,8 +56,8 @@ def test_what_a_person_takes_next_is_what_similar_others_took() -> None:
 def test_others_weigh_by_the_softmax_of_their_likeness() -> None:
     events = town(ann=["a", "c"], bob=["b", "d"], eve=["aaab", "z"])
     fitted = NeighbouringUsers(sharpness=2.0, share=0.6).fit(at(1, events), at(1, events))
-    known = replace(fitted, sharpness=2.0, share=0.6, theirs=np.eye(5)[:2])
-    known = replace(known, next_shares=np.eye(5)[2:4])  # a is followed by c and b by d
+    known = replace(fitted, sharpness=2.0, share=0.6, neighbour_interests=np.eye(5)[:2])
+    known = replace(known, neighbour_next_shares=np.eye(5)[2:4])  # a is followed by c and b by d
     (eve,) = [w.history for w in at(1, events) if w.history.user_id == "eve"]
     c, d = np.exp(2 * np.sqrt([0.75, 0.25]))
     counted = fitted.prior.category_weights([eve])[0]
@@ -69,7 +69,7 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llmrec.forecasters.collaborative.SHARPNESSES", (40.0,))
-    monkeypatch.setattr("llmrec.forecasters.calibration.SHARES", (0.5,))
+    monkeypatch.setattr("llmrec.forecasters.calibration.INTERPOLATION_WEIGHTS", (0.5,))
     training, validation = small_world(n_users=10), small_world(n_users=10, seed=1)
     prior = GlobalDrift().fit(validation)
     few, everybody = (
@@ -78,19 +78,22 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     assert few.held_out is not None
     assert everybody.held_out is not None
     np.testing.assert_allclose(few.held_out.weights, everybody.held_out.weights[:4], atol=1e-12)
-    others = {"theirs": everybody.theirs[:10], "next_shares": everybody.next_shares[:10]}
+    others = {
+        "theirs": everybody.neighbour_interests[:10],
+        "next_shares": everybody.neighbour_next_shares[:10],
+    }
     of_training = replace(everybody, **others).category_weights(histories(validation))  # type: ignore[arg-type]
     np.testing.assert_allclose(everybody.held_out.weights, of_training, atol=1e-12)
     # What is forecast after the fit knows the person's own window, and so much more.
     asked = everybody.category_weights(histories(validation))
     targets = np.stack([window.target.category_counts for window in validation])
     assert (np.log(asked / everybody.held_out.weights) * targets).sum() > 1
-    assert len(everybody.theirs) == len(everybody.next_shares) == 20
+    assert len(everybody.neighbour_interests) == len(everybody.neighbour_next_shares) == 20
 
 
 def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = NeighbouringUsers().fit(at(1), at(2))
-    monkeypatch.setattr("llmrec.forecasters.collaborative.SLICE", 5)
+    monkeypatch.setattr("llmrec.forecasters.collaborative.HISTORIES_PER_BATCH", 5)
     sliced = NeighbouringUsers().fit(at(1), at(2))
     asked = histories(at(3))
     np.testing.assert_allclose(
@@ -101,7 +104,7 @@ def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch)
 def test_a_person_without_an_event_gets_what_counting_says() -> None:
     fitted = replace(NeighbouringUsers().fit(small_world(), small_world(seed=1)), share=0.9)
     items, events = catalog(), log(n_users=4)
-    empty = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     np.testing.assert_allclose(fitted.category_weights(empty), fitted.prior.category_weights(empty))
 
 
@@ -114,7 +117,7 @@ def test_a_category_that_nobody_took_stays_possible() -> None:
 def test_it_has_seen_the_training_and_the_validation_windows() -> None:
     fitted = NeighbouringUsers().fit(at(1), at(2)).fitted
     assert fitted is not None
-    assert [fitted.saw(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
+    assert [fitted.covers(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
 
 
 def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:

@@ -11,8 +11,17 @@ from torch import nn
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.windows import make_windows
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.network import Arrays, Inputs, NetworkForecaster, Training
-from llmrec.forecasters.neural import GRU, RRN, VAE, CellMLP, Transformer, decayed, gated, steps
+from llmrec.forecasters.network import NetworkForecaster, PeriodArrays, PeriodInputs, TrainingPlan
+from llmrec.forecasters.neural import (
+    GRU,
+    RRN,
+    VAE,
+    CellMLP,
+    Transformer,
+    decayed_log_counts,
+    gated_log_mixture,
+    period_features,
+)
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, log, small_world
 
@@ -35,8 +44,8 @@ SWING = town(
 )
 
 
-def inputs(histories: list[History], n_periods: int = N_PERIODS) -> Inputs:
-    return Arrays.of(histories, DecayedDirichlet(), n_periods, np.float64).inputs()
+def inputs(histories: list[History], n_periods: int = N_PERIODS) -> PeriodInputs:
+    return PeriodArrays.of(histories, DecayedDirichlet(), n_periods, np.float64).inputs()
 
 
 def made(network: type[Any], n_categories: int = 5, n_periods: int = N_PERIODS) -> Any:
@@ -57,7 +66,7 @@ def people() -> list[History]:
 
 def nobody(n: int) -> list[History]:
     items, events = catalog(), log(n_users=4)
-    return make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0] * n)
+    return make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0] * n)
 
 
 @every_net
@@ -117,7 +126,9 @@ def test_a_residual_net_starts_at_counting(network: type[Any], people: list[Hist
 def test_the_cell_net_lifts_no_category_of_which_nothing_is_known(people: list[History]) -> None:
     seen, net = inputs(people), made(CellMLP)
     level = torch.full_like(seen.prior, -float(np.log(5)))
-    alike = Inputs(torch.zeros_like(seen.counts), torch.full_like(seen.everyone, 0.2), level)
+    alike = PeriodInputs(
+        torch.zeros_like(seen.counts), torch.full_like(seen.population, 0.2), level
+    )
     nn.init.zeros_(net.taste[-1].weight)
     np.testing.assert_allclose(net(alike).detach(), level, atol=1e-12)
 
@@ -138,7 +149,7 @@ def test_sequence_nets_learn_an_order_that_counting_cannot_know(
     network: type[Any], world: Any
 ) -> None:
     training = [window for week in range(4, 9) for window in seen_before(world, week)]
-    plan = Training(epochs=16, patience=16, batch_size=32, rate=1e-2)
+    plan = TrainingPlan(epochs=16, patience=16, batch_size=32, rate=1e-2)
     net = NetworkForecaster(network, n_periods=4, plan=plan)
     net.fit(training, seen_before(world, 9), refit=False)
     windows = seen_before(world, 10)
@@ -211,17 +222,19 @@ def test_the_transformer_looks_at_nothing_before_the_first_event() -> None:
 
 def test_steps_and_decayed_counts_by_hand() -> None:
     counts = torch.tensor([[[0.0, 0.0], [1.0, 3.0], [4.0, 0.0]]])
-    seen = Inputs(counts, torch.ones(1, 3, 2), torch.zeros(1, 2))
+    seen = PeriodInputs(counts, torch.ones(1, 3, 2), torch.zeros(1, 2))
     expected = [[0, 0, 0], [0.5, np.sqrt(0.75), np.log(5)], [1, 0, np.log(5)]]
-    np.testing.assert_allclose(steps(seen)[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(decayed(counts, 0.5)[0], np.log1p([4.5, 1.5]), rtol=1e-6)
+    np.testing.assert_allclose(period_features(seen)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(decayed_log_counts(counts, 0.5)[0], np.log1p([4.5, 1.5]), rtol=1e-6)
 
 
 def test_a_gate_mixes_the_prior_with_free_scores() -> None:
     prior = torch.tensor([[0.25, 0.75]], dtype=torch.float64).log()
     scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log() + 3.0
     gate = torch.tensor([[np.log(0.4 / 0.6)]])
-    np.testing.assert_allclose(gated(prior, scores, gate).exp(), [[0.47, 0.53]], atol=1e-12)
+    np.testing.assert_allclose(
+        gated_log_mixture(prior, scores, gate).exp(), [[0.47, 0.53]], atol=1e-12
+    )
 
 
 def test_inputs_are_own_counts_the_town_s_shares_and_the_log_of_counting() -> None:
@@ -231,7 +244,7 @@ def test_inputs_are_own_counts_the_town_s_shares_and_the_log_of_counting() -> No
     found = inputs([ann], 3)
     np.testing.assert_allclose(found.counts[0], [[0, 0], [2, 1], [0, 1]])
     expected = [[0.5, 0.5], [2.5 / 5, 2.5 / 5], [0.5 / 4, 3.5 / 4]]
-    np.testing.assert_allclose(found.everyone[0], expected)
+    np.testing.assert_allclose(found.population[0], expected)
     counted = DecayedDirichlet().category_weights([ann])
     np.testing.assert_allclose(found.prior, np.log(counted))
 
@@ -241,4 +254,4 @@ def test_the_newest_periods_are_the_ones_seen() -> None:
     for shorter, longer in pairwise((1, 2, 4)):
         few, more = inputs([ann], shorter), inputs([ann], longer)
         np.testing.assert_array_equal(few.counts, more.counts[:, -shorter:])
-        np.testing.assert_array_equal(few.everyone, more.everyone[:, -shorter:])
+        np.testing.assert_array_equal(few.population, more.population[:, -shorter:])

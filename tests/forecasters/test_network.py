@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmrec.data.periods import History, Window, make_histories
-from llmrec.data.provenance import Fitted
+from llmrec.data.provenance import TrainingSpan
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecasters.network import (
     ABOUT_FILE,
     PARAMETERS_FILE,
-    Inputs,
     NetworkForecaster,
-    Training,
+    PeriodInputs,
+    TrainingPlan,
     cross_entropy,
 )
 from llmrec.forecasters.neural import GRU, VAE
@@ -34,13 +34,13 @@ from tests.worlds import catalog, log, small_world
 
 # Everybody takes a alone in the second week; in the third one event in five is of b.
 LATER = town(**{f"p{number}": ["abbbb", "aaaaa", "aaaab", "ab"] for number in range(8)})
-QUICK = Training(epochs=3, patience=4, batch_size=8, rate=1e-2)
+QUICK = TrainingPlan(epochs=3, patience=4, batch_size=8, rate=1e-2)
 
 
 class Lift(nn.Module):
     """Lifts categories for everybody; remembers how many windows each of its steps saw."""
 
-    plan: ClassVar[Training] = Training(epochs=40, patience=3, batch_size=4, rate=0.05)
+    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=40, patience=3, batch_size=4, rate=0.05)
     steps: ClassVar[list[int]] = []
 
     def __init__(self, n_categories: int, n_periods: int) -> None:
@@ -48,10 +48,10 @@ class Lift(nn.Module):
         del n_periods
         self.lift = nn.Parameter(torch.zeros(n_categories))
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         return torch.log_softmax(inputs.prior + self.lift, dim=1)
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         self.steps.append(len(shares))
         return cross_entropy(self(inputs), shares)
 
@@ -59,14 +59,14 @@ class Lift(nn.Module):
 class NoNumber(Lift):
     """Has a loss that is no number."""
 
-    def loss(self, inputs: Inputs, shares: Tensor) -> Tensor:
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         return super().loss(inputs, shares) * torch.nan
 
 
 class Blind(Lift):
     """Learns, and gives no number when it is asked."""
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: PeriodInputs) -> Tensor:
         return super().forward(inputs) * (1.0 if self.training else torch.nan)
 
 
@@ -75,7 +75,7 @@ def at(week: int) -> list[Window]:
 
 
 # Nothing but a person's own counts, 0.2 of a before the second week and 0.6 before the third.
-OWN = replace(PURE, fitted=Fitted.on(at(1)))
+OWN = replace(PURE, fitted=TrainingSpan.of_windows(at(1)))
 
 
 def histories(windows: list[Window]) -> list[History]:
@@ -133,7 +133,7 @@ def test_after_the_epochs_are_chosen_it_is_trained_afresh_on_all_windows() -> No
 def test_it_has_seen_the_training_and_the_validation_windows() -> None:
     seen = NetworkForecaster(Lift, OWN).fit(at(1), at(2)).fitted
     assert seen is not None
-    assert [seen.saw(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
+    assert [seen.covers(at(week)[0]) for week in (1, 2, 3)] == [True, True, False]
 
 
 def test_what_is_saved_and_loaded_forecasts_the_same_bytes(
@@ -146,7 +146,7 @@ def test_what_is_saved_and_loaded_forecasts_the_same_bytes(
         assert (a.concentration, a.source) == (b.concentration, b.source)
     assert loaded.curve == fitted.curve
     assert loaded.fitted is not None
-    assert loaded.fitted.saw(small_world(n_users=12)[0])
+    assert loaded.fitted.covers(small_world(n_users=12)[0])
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {
         PARAMETERS_FILE,
         ABOUT_FILE,
@@ -272,7 +272,7 @@ def test_one_window_of_one_person_is_enough() -> None:
 
 def test_a_person_without_an_event_gets_a_forecast(fitted: NetworkForecaster) -> None:
     items, events = catalog(), log(n_users=4)
-    empty = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     (forecast,) = fitted.forecast(empty)
     assert (forecast.category_weights > 0).all()
     assert forecast.source.model == "GRU"
@@ -283,15 +283,15 @@ def test_slices_change_nothing_that_can_be_seen(
     fitted: NetworkForecaster, fresh: list[History], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fitted.category_weights(fresh)
-    monkeypatch.setattr("llmrec.forecasters.network.SLICE", 2)
-    monkeypatch.setattr("llmrec.forecasters.network.SLICE", 2)
+    monkeypatch.setattr("llmrec.forecasters.network.HISTORIES_PER_BATCH", 2)
+    monkeypatch.setattr("llmrec.forecasters.network.HISTORIES_PER_BATCH", 2)
     np.testing.assert_allclose(fitted.category_weights(fresh), whole, atol=1e-12)
 
 
 def test_a_fitted_counting_is_taken_as_it_is_and_another_is_fitted() -> None:
     prior = NetworkForecaster(Lift).fit(at(1), at(2)).prior
     assert prior.fitted is not None
-    assert prior.fitted.saw(at(2)[0])
+    assert prior.fitted.covers(at(2)[0])
     assert NetworkForecaster(Lift, OWN).fit(at(1), at(2)).prior is OWN
 
 

@@ -8,7 +8,7 @@ import pytest
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.ridge import FLOOR, RidgeAutoregression, _features
+from llmrec.forecasters.ridge import MIN_RELATIVE_WEIGHT, RidgeAutoregression, _features
 from llmrec.metrics import log_loss
 from tests.forecasters.test_markov import week
 from tests.worlds import catalog, log, small_world
@@ -80,7 +80,7 @@ def test_held_out_weights_know_nothing_of_the_other_validation_windows(
 def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = small_world(n_users=10), small_world(seed=1)
     whole = RidgeAutoregression().fit(training, validation)
-    monkeypatch.setattr("llmrec.forecasters.ridge.SLICE", 3)
+    monkeypatch.setattr("llmrec.forecasters.ridge.WINDOWS_PER_BATCH", 3)
     np.testing.assert_allclose(
         RidgeAutoregression().fit(training, validation).map, whole.map, atol=1e-9
     )
@@ -101,7 +101,7 @@ def test_the_floor_is_a_part_of_what_counting_gives() -> None:
     against_a[-2:, 0] = -1e3  # the last features are positive for everybody
     histories = [window.history for window in week(3)]
     counted = fitted.prior.category_weights(histories)
-    expected = counted * [FLOOR, 1]
+    expected = counted * [MIN_RELATIVE_WEIGHT, 1]
     np.testing.assert_allclose(
         replace(fitted, map=against_a).category_weights(histories),
         expected / expected.sum(axis=1, keepdims=True),
@@ -111,7 +111,7 @@ def test_the_floor_is_a_part_of_what_counting_gives() -> None:
 def test_a_person_without_an_event_gets_a_forecast() -> None:
     fitted = RidgeAutoregression().fit(small_world(), small_world(seed=1))
     items, events = catalog(), log(n_users=4)
-    empty = make_histories(events.aligned(items), items, "7D", events.timestamp.min(), [0])
+    empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     (forecast,) = fitted.forecast(empty)
     assert (forecast.category_weights > 0).all()
     assert forecast.source.model == "RidgeAutoregression"
@@ -120,7 +120,7 @@ def test_a_person_without_an_event_gets_a_forecast() -> None:
 def test_it_has_seen_the_training_and_the_validation_windows() -> None:
     fitted = RidgeAutoregression().fit(week(1), week(2)).fitted
     assert fitted is not None
-    assert [fitted.saw(week(number)[0]) for number in (1, 2, 3)] == [True, True, False]
+    assert [fitted.covers(week(number)[0]) for number in (1, 2, 3)] == [True, True, False]
 
 
 def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:

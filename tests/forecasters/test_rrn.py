@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from llmrec.data.periods import Window
-from llmrec.forecasters.network import NetworkForecaster, Training
+from llmrec.forecasters.network import NetworkForecaster, TrainingPlan
 from llmrec.forecasters.neural import GRU, RRN
 from tests.forecasters.patterns import N_PERIODS, fashion, loss_of, windows_by_target
 
-PLAN = Training(epochs=8, patience=8, batch_size=8, rate=1e-2)
+PLAN = TrainingPlan(epochs=8, patience=8, batch_size=8, rate=1e-2)
 
 
 @pytest.fixture(scope="module")

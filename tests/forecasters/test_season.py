@@ -19,8 +19,8 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window, make_histories
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
-from llmrec.forecasters.counting import DecayedDirichlet, mix_between
-from llmrec.forecasters.holidays import OccasionReader, SeasonReading, occasions
+from llmrec.forecasters.counting import DecayedDirichlet, population_mix_between
+from llmrec.forecasters.holidays import HolidayForecaster, HolidayScorer, holidays_in
 from llmrec.types import FloatArray
 from tests.worlds import CATEGORIES, catalog, log, small_world
 
@@ -46,8 +46,8 @@ class Knowing:
         return found
 
 
-def reader(model: Knowing, kept: Path | None = None) -> OccasionReader:
-    return OccasionReader(model, CATEGORIES, "films", kept=kept)  # type: ignore[arg-type]
+def reader(model: Knowing, kept: Path | None = None) -> HolidayScorer:
+    return HolidayScorer(model, CATEGORIES, "films", kept=kept)  # type: ignore[arg-type]
 
 
 # Weeks from the first of January 2020, as in `small_world`: the third has Martin Luther King's day
@@ -77,8 +77,8 @@ def span(start: str, end: str) -> Period:
 def test_a_period_is_known_by_its_holidays_or_else_by_its_season(
     start: str, end: str, names: tuple[str, ...]
 ) -> None:
-    assert set(occasions(span(start, end))) == set(names)
-    assert len(occasions(span(start, end))) == len(names)
+    assert set(holidays_in(span(start, end))) == set(names)
+    assert len(holidays_in(span(start, end))) == len(names)
 
 
 @settings(max_examples=30, deadline=None)
@@ -92,10 +92,10 @@ def test_wherever_periods_are_cut_each_holiday_belongs_to_one(
 ) -> None:
     first = np.datetime64("2015-01-01T00:00", "ms") + start * DAY + np.timedelta64(hours, "h")
     bounds = first + np.cumsum([0, *lengths]) * DAY
-    parts = [occasions(Period(a, b)) for a, b in pairwise(bounds)]
+    parts = [holidays_in(Period(a, b)) for a, b in pairwise(bounds)]
     seasons = {"winter", "spring", "summer", "autumn"}
     found = [name for part in parts for name in part if name not in seasons]
-    whole = [name for name in occasions(Period(bounds[0], bounds[-1])) if name not in seasons]
+    whole = [name for name in holidays_in(Period(bounds[0], bounds[-1])) if name not in seasons]
     assert found == whole
 
 
@@ -122,7 +122,7 @@ def test_the_prompts_are_the_published_text() -> None:
 def test_a_forecast_is_moved_by_what_is_new_in_the_coming_period() -> None:
     windows = small_world(n_users=4, n_periods=5)
     prior = DecayedDirichlet()
-    season = SeasonReading(prior, reader(Knowing(winter=WINTRY, Groundhog=MARMOTS)), 0.1, 0.5)
+    season = HolidayForecaster(prior, reader(Knowing(winter=WINTRY, Groundhog=MARMOTS)), 0.1, 0.5)
     histories = [window.history for window in windows]
     # The last four weeks weigh 1/8, 1/4, 1/2 and 1; in the third was Martin Luther King's day.
     past = (1 / 8 + 1 / 4 + 1) / (15 / 8) * np.array([1, 0, 0, 0, -1])
@@ -144,7 +144,7 @@ def test_without_trust_or_a_calendar_the_prior_comes_back_to_the_byte(
 ) -> None:
     histories = make_histories(log(n_users=6), catalog(), period)
     prior, model = DecayedDirichlet(), Knowing(winter=WINTRY)
-    found = SeasonReading(prior, reader(model), a).forecast(histories)
+    found = HolidayForecaster(prior, reader(model), a).forecast(histories)
     for ours, theirs in zip(found, prior.forecast(histories), strict=True):
         assert ours.category_weights.tobytes() == theirs.category_weights.tobytes()
         assert ours.concentration == theirs.concentration
@@ -162,7 +162,7 @@ def test_people_of_different_cutoffs_are_forecast_together_as_alone_in_any_order
         for history in make_histories(events, items, "7D", first + 7 * weeks * DAY)
     ]
     model = Knowing(winter=WINTRY, Groundhog=MARMOTS, Valentine={" drama": 2.0})
-    season = SeasonReading(DecayedDirichlet(), reader(model), 0.2, 0.8)
+    season = HolidayForecaster(DecayedDirichlet(), reader(model), 0.2, 0.8)
     together = season.forecast(histories)
     for order in (histories, histories[::-1]):
         for history in order:
@@ -209,13 +209,13 @@ def windows_at(events: Interactions, month: int) -> list[Window]:
 def test_where_the_model_is_right_it_is_trusted_and_the_next_period_is_forecast_better() -> None:
     events, model = year()
     prior = DecayedDirichlet(strength=500.0)
-    season = SeasonReading(prior, reader(model)).fit(windows_at(events, 22))
+    season = HolidayForecaster(prior, reader(model)).fit(windows_at(events, 22))
     assert season.a > 0.3
     assert season.gain > 0.01
     tests = windows_at(events, 23)
     histories = [window.history for window in tests]
     ends = np.array([window.target.period.end for window in tests])
-    truth = mix_between(histories, np.array([h.cutoff for h in histories]), ends)
+    truth = population_mix_between(histories, np.array([h.cutoff for h in histories]), ends)
     losses = [
         -(truth * np.log(np.stack([f.category_weights for f in who.forecast(histories)]))).sum()
         for who in (season, prior)
@@ -227,7 +227,7 @@ def test_where_the_model_is_wrong_nothing_is_changed() -> None:
     events, model = year(gain=-3.0)
     windows = windows_at(events, 22)
     prior = DecayedDirichlet()
-    season = SeasonReading(prior, reader(model)).fit(windows)
+    season = HolidayForecaster(prior, reader(model)).fit(windows)
     assert season.a == 0
     assert season.gain < 0
     histories = [window.history for window in windows]
@@ -236,7 +236,7 @@ def test_where_the_model_is_wrong_nothing_is_changed() -> None:
 
 
 def test_a_log_too_short_to_leave_a_period_out_is_not_fitted_on() -> None:
-    season = SeasonReading(DecayedDirichlet(), reader(Knowing(winter=WINTRY)))
+    season = HolidayForecaster(DecayedDirichlet(), reader(Knowing(winter=WINTRY)))
     assert season.fit(small_world(n_periods=3)).a == 0
 
 
@@ -246,21 +246,21 @@ def test_nothing_after_the_newest_target_is_used() -> None:
     assert (events.timestamp >= end).any()
     prior = DecayedDirichlet()
     fits = [
-        SeasonReading(prior, reader(model)).fit(windows_at(found, 17))
-        for found in (events, events.without({"late": events.timestamp >= end}))
+        HolidayForecaster(prior, reader(model)).fit(windows_at(found, 17))
+        for found in (events, events.drop_events({"late": events.timestamp >= end}))
     ]
     assert (fits[0].a, fits[0].decay) == (fits[1].a, fits[1].decay)
     assert fits[0].fitted is not None
     assert fits[0].fitted.before == end
-    assert fits[0].fitted.saw(windows_at(events, 17)[0])
-    assert not fits[0].fitted.saw(windows_at(events, 18)[0])
+    assert fits[0].fitted.covers(windows_at(events, 17)[0])
+    assert not fits[0].fitted.covers(windows_at(events, 18)[0])
 
 
 def test_what_others_learn_on_validation_is_held_out_where_the_prior_kept_it() -> None:
     windows = small_world(n_users=8)
-    season = SeasonReading(DecayedDirichlet().fit(windows), reader(Knowing())).fit(windows)
+    season = HolidayForecaster(DecayedDirichlet().fit(windows), reader(Knowing())).fit(windows)
     assert season.held_out is not None
-    assert season.held_out.on(windows).shape == (8, 5)
+    assert season.held_out.lookup(windows).shape == (8, 5)
 
 
 def test_readings_are_kept_and_not_asked_for_again(tmp_path: Path) -> None:

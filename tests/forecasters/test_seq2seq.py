@@ -80,7 +80,7 @@ def test_random_parameters_are_not_trusted_and_stand_in_the_table(
     forecaster = seq2seq(t5)
     forecaster.fit(windows)
     assert forecaster.fitted is not None
-    assert forecaster.fitted.saw(windows[0])
+    assert forecaster.fitted.covers(windows[0])
     unfitted = seq2seq(t5)
     table = evaluate(
         {"counting": DecayedDirichlet(), "Seq2Seq": unfitted}, windows, reference="counting"

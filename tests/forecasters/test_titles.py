@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from llmrec.data.counts import target_counts
-from llmrec.data.splits import splits
+from llmrec.data.splits import split_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.audits import truncated
-from llmrec.forecasters.llm import ForetoldTitles, LLMForecaster
-from llmrec.forecasters.precomputed import weights_of
-from llmrec.language.heads import Readout, TitleMemory, title_keys
+from llmrec.evaluation.audits import truncate_histories
+from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
+from llmrec.forecasters.precomputed import predict_weights
+from llmrec.language.heads import CategoryHead, TitleEmbeddings, title_hashes
 from llmrec.language.model import LanguageModel
-from llmrec.metrics import mean_loss
+from llmrec.metrics import mean_log_loss
 from tests.training.small import PRIOR, codec_of, dataset, saved
 
 DATA = dataset()
-WINDOWS = splits(DATA)["validation"]
+WINDOWS = split_windows(DATA)["validation"]
 HISTORIES = [window.history for window in WINDOWS]
 
 
@@ -31,47 +31,54 @@ def model(
     codec, n_items = codec_of(DATA), DATA.catalog.n_items
     texts = [f" {codec.title(DATA.catalog, item)}" for item in range(1, n_items)]
     torch.manual_seed(3)
-    memory = TitleMemory(title_keys(plain.encode(texts)), 32, 4)
+    memory = TitleEmbeddings(title_hashes(plain.encode(texts)), 32, 4)
     for values in memory.parameters():
         torch.nn.init.normal_(values)
-    readout = Readout(32, 4).eval()
+    readout = CategoryHead(32, 4).eval()
     return LanguageModel("tiny", plain.model, plain.tokenizer, "", readout, memory.eval())
 
 
-def foretold(model: LanguageModel, share: float = 0.6) -> ForetoldTitles:
-    return ForetoldTitles(model, codec_of(DATA, model), PRIOR, share)
+def foretold(model: LanguageModel, share: float = 0.6) -> TitleForecaster:
+    return TitleForecaster(model, codec_of(DATA, model), PRIOR, share)
 
 
 def test_what_is_learned_is_the_sum_over_titles_of_their_items_shares(model: LanguageModel) -> None:
     codec = codec_of(DATA, model)
-    weights = model.foretell([codec.prompt(history) for history in HISTORIES])
+    weights = model.title_probabilities([codec.prompt(history) for history in HISTORIES])
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-    shares = np.asarray(DATA.catalog.shares.todense())[1:]
+    shares = np.asarray(DATA.catalog.category_shares.todense())[1:]
     shares /= shares.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(foretold(model).learned(HISTORIES), weights @ shares, atol=1e-6)
+    np.testing.assert_allclose(
+        foretold(model).title_category_weights(HISTORIES), weights @ shares, atol=1e-6
+    )
 
 
 def test_the_forecast_mixes_it_into_the_prior_with_the_share(model: LanguageModel) -> None:
     forecaster = foretold(model)
-    expected = 0.4 * weights_of(PRIOR, HISTORIES) + 0.6 * forecaster.learned(HISTORIES)
-    np.testing.assert_allclose(weights_of(forecaster, HISTORIES), expected, atol=1e-9)
+    expected = 0.4 * predict_weights(PRIOR, HISTORIES) + 0.6 * forecaster.title_category_weights(
+        HISTORIES
+    )
+    np.testing.assert_allclose(predict_weights(forecaster, HISTORIES), expected, atol=1e-9)
     assert forecaster.forecast(HISTORIES)[0].source.how == "llm"
 
 
 def test_nobody_without_an_event_is_read(model: LanguageModel) -> None:
-    nobody = [window.history for window in truncated(WINDOWS, 0)]
-    assert not foretold(model).learned(nobody).any()
-    found, counted = weights_of(foretold(model), nobody), weights_of(PRIOR, nobody)
+    nobody = [window.history for window in truncate_histories(WINDOWS, 0)]
+    assert not foretold(model).title_category_weights(nobody).any()
+    found, counted = predict_weights(foretold(model), nobody), predict_weights(PRIOR, nobody)
     np.testing.assert_allclose(found, counted, atol=1e-12)
 
 
 def test_the_share_is_the_best_of_those_tried_on_the_windows(model: LanguageModel) -> None:
     forecaster, targets = foretold(model, 0.0).fit(WINDOWS), target_counts(WINDOWS)
-    best = mean_loss(weights_of(forecaster, HISTORIES), targets)
+    best = mean_log_loss(predict_weights(forecaster, HISTORIES), targets)
     for share in (0.0, 0.3, 0.98):
-        assert best <= mean_loss(weights_of(foretold(model, share), HISTORIES), targets) + 1e-12
+        assert (
+            best
+            <= mean_log_loss(predict_weights(foretold(model, share), HISTORIES), targets) + 1e-12
+        )
     assert forecaster.fitted is not None
-    assert all(map(forecaster.fitted.saw, WINDOWS))
+    assert all(map(forecaster.fitted.covers, WINDOWS))
 
 
 def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
@@ -79,14 +86,14 @@ def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
     with pytest.raises(DataError, match=r"plain has no memory of titles: .*titles\.rank"):
         foretold(plain)
     with pytest.raises(ValueError, match="no memory"):
-        plain.foretell(["Drama"])
+        plain.title_probabilities(["Drama"])
 
 
 def test_a_reading_beside_it_says_that_titles_are_trusted(model: LanguageModel) -> None:
     reading = LLMForecaster(model, codec_of(DATA, model), foretold(model))
     many = [window for window in WINDOWS for _ in range(20)]
     reading.fit(many, scores=np.zeros((len(many), 5)))
-    nobody = truncated(WINDOWS[:1], 0)[0].history
+    nobody = truncate_histories(WINDOWS[:1], 0)[0].history
     empty, *others = [found.source for found in reading.forecast([nobody, *HISTORIES])]
     assert (empty.how, empty.why) == ("fallback", "there is no event to read")
     for source in others:

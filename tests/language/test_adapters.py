@@ -16,8 +16,8 @@ from peft.tuners.lora import Linear
 from transformers import LlamaForCausalLM
 
 from llmrec.errors import ModelLoadError
-from llmrec.language.adapters import AdapterAbout, adapter_hash
-from llmrec.language.heads import Readout
+from llmrec.language.adapters import AdapterMetadata, adapter_hash
+from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
 from llmrec.training.merge import merge_adapter
 from tests.language.tiny_models import ABOUT, LABELS, save_llama
@@ -32,7 +32,7 @@ def save_adapter(folder: Path, base: LanguageModel, base_folder: Path, **changes
     fresh = LanguageModel.load(str(base_folder), device="cpu").model
     torch.manual_seed(1)
     get_peft_model(fresh, LoraConfig(**{**options, **changes})).save_pretrained(folder)
-    Readout(width=32, rank=2).save(folder)
+    CategoryHead(width=32, rank=2).save(folder)
     replace(ABOUT, base_fingerprint=base.base_fingerprint).save(folder)
     return folder
 
@@ -55,21 +55,21 @@ def llama_adapter(llama: LanguageModel, llama_folder: Path, tmp_path: Path) -> P
 
 def test_what_an_adapter_says_of_itself_makes_the_round_trip(tmp_path: Path) -> None:
     ABOUT.save(tmp_path)
-    assert AdapterAbout.load(tmp_path) == ABOUT
+    assert AdapterMetadata.load(tmp_path) == ABOUT
     merged = replace(ABOUT, merged=True)
     merged.save(tmp_path)
-    assert AdapterAbout.load(tmp_path) == merged
+    assert AdapterMetadata.load(tmp_path) == merged
 
 
 def test_a_folder_without_adapter_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"adapter\.json does not describe .*No such file"):
-        AdapterAbout.load(tmp_path)
+        AdapterMetadata.load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"seeds": [0]}, "unknown field 'seeds'"),
+        ({"seeds": [0]}, "unknown key 'seeds', written by llmrec"),
         ({"cutoff": None}, "field 'cutoff' is 'None', not a str"),
         ({"seed": "0"}, "field 'seed' is '0', not a int"),
         ({"seed": True}, "field 'seed' is 'True', not a int"),
@@ -86,7 +86,7 @@ def test_a_wrong_field_is_refused_by_name(
     path = tmp_path / "adapter.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ModelLoadError, match=rf"{path} does not describe an adapter: {cause}"):
-        AdapterAbout.load(tmp_path)
+        AdapterMetadata.load(tmp_path)
 
 
 def test_a_missing_field_is_refused_by_name(tmp_path: Path) -> None:
@@ -96,23 +96,23 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path) -> None:
     del values["prompt"]
     path.write_text(json.dumps(values))
     with pytest.raises(ModelLoadError, match="field 'prompt' is missing"):
-        AdapterAbout.load(tmp_path)
+        AdapterMetadata.load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
 def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "adapter.json").write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"adapter\.json does not describe an adapter"):
-        AdapterAbout.load(tmp_path)
+        AdapterMetadata.load(tmp_path)
 
 
 def test_an_adapter_goes_with_its_own_model_labels_and_prompts() -> None:
-    ABOUT.check(ABOUT.base_fingerprint, list(LABELS), "forecast-v2")
+    ABOUT.require_compatible(ABOUT.base_fingerprint, list(LABELS), "forecast-v2")
 
 
 def test_another_base_model_is_named_with_the_way_out() -> None:
     with pytest.raises(ModelLoadError, match=r"made for 'tiny' \(0123456789abcdef\) .*\(other\)"):
-        ABOUT.check("other", LABELS, "forecast-v2")
+        ABOUT.require_compatible("other", LABELS, "forecast-v2")
 
 
 def test_other_labels_are_named() -> None:
@@ -122,22 +122,22 @@ def test_other_labels_are_named() -> None:
         r"use it on 'ml-100k', or train one"
     )
     with pytest.raises(ModelLoadError, match=wanted):
-        ABOUT.check(ABOUT.base_fingerprint, given, "forecast-v2")
+        ABOUT.require_compatible(ABOUT.base_fingerprint, given, "forecast-v2")
     with pytest.raises(ModelLoadError, match=r"others \(new here: 'Western'\)"):
-        ABOUT.check(ABOUT.base_fingerprint, [*LABELS, "Western"], "forecast-v2")
+        ABOUT.require_compatible(ABOUT.base_fingerprint, [*LABELS, "Western"], "forecast-v2")
 
 
 def test_labels_in_another_order_are_refused() -> None:
     given = [LABELS[0], LABELS[2], LABELS[1], *LABELS[3:]]
     with pytest.raises(ModelLoadError, match="another order: 'Drama 5' is not number 1 here"):
-        ABOUT.check(ABOUT.base_fingerprint, given, "forecast-v2")
+        ABOUT.require_compatible(ABOUT.base_fingerprint, given, "forecast-v2")
 
 
 def test_all_that_differs_is_said_at_once() -> None:
     with pytest.raises(
         ModelLoadError, match=r"another model .* others .* set template='forecast-v2'"
     ):
-        ABOUT.check("other", ["Western"], "forecast-v1")
+        ABOUT.require_compatible("other", ["Western"], "forecast-v1")
 
 
 def test_the_hash_is_of_what_moves_the_answers(
@@ -147,7 +147,7 @@ def test_the_hash_is_of_what_moves_the_answers(
     assert len(first) == 16
     assert int(first, 16) >= 0
     again = save_adapter(tmp_path / "b", llama, llama_folder)
-    about = AdapterAbout.load(again)
+    about = AdapterMetadata.load(again)
     replace(about, metrics={}, versions={}, cutoff="1999-01-01").save(again)
     assert adapter_hash(again) == first
     assert adapter_hash(shutil.copytree(again, tmp_path / "moved")) == first
@@ -155,7 +155,7 @@ def test_the_hash_is_of_what_moves_the_answers(
 
 @pytest.mark.parametrize("changed", ["weights", "readout", "scaling", "labels", "prompt"])
 def test_the_hash_changes_with_each_part(llama_adapter: Path, changed: str) -> None:
-    before, about = adapter_hash(llama_adapter), AdapterAbout.load(llama_adapter)
+    before, about = adapter_hash(llama_adapter), AdapterMetadata.load(llama_adapter)
     if changed == "labels":
         replace(about, labels=LABELS[::-1]).save(llama_adapter)
     elif changed == "prompt":
@@ -185,13 +185,13 @@ def test_a_merged_model_says_what_base_and_adapter_say(
     largest = merge_adapter(str(base_folder), adapter, out, PROMPTS)
     assert largest <= 1e-3
     tokens = np.arange(60)
-    expected = LanguageModel.load(str(base_folder), adapter=adapter).slot_logits(PROMPTS, tokens)
+    expected = LanguageModel.load(str(base_folder), adapter=adapter).final_logits(PROMPTS, tokens)
     merged = LanguageModel.load(str(out))
-    np.testing.assert_allclose(merged.slot_logits(PROMPTS, tokens), expected, atol=1e-3)
-    assert np.abs(model.slot_logits(PROMPTS, tokens) - expected).max() > 0.1
-    about = AdapterAbout.load(out)
+    np.testing.assert_allclose(merged.final_logits(PROMPTS, tokens), expected, atol=1e-3)
+    assert np.abs(model.final_logits(PROMPTS, tokens) - expected).max() > 0.1
+    about = AdapterMetadata.load(out)
     assert about.merged
-    about.check(merged.base_fingerprint, LABELS, "forecast-v2")
+    about.require_compatible(merged.base_fingerprint, LABELS, "forecast-v2")
     assert (out / "readout.safetensors").read_bytes() == (
         adapter / "readout.safetensors"
     ).read_bytes()
@@ -241,7 +241,7 @@ def test_merging_into_another_base_model_is_refused(llama_adapter: Path, tmp_pat
 def test_an_adapter_of_a_quantized_base_model_is_not_merged(
     llama_folder: Path, llama_adapter: Path, tmp_path: Path
 ) -> None:
-    about = AdapterAbout.load(llama_adapter)
+    about = AdapterMetadata.load(llama_adapter)
     replace(about, config={"quantize": "4bit"}).save(llama_adapter)
     with pytest.raises(ModelLoadError, match="belongs to a quantized base model"):
         merge_adapter(str(llama_folder), llama_adapter, tmp_path / "merged", PROMPTS)

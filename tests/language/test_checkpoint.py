@@ -138,8 +138,8 @@ def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> 
     trained = get_peft_model(load(llama_folder).model, config).eval()
     with torch.inference_mode():
         expected = trained(torch.tensor(base.encode(["Drama"]))).logits[0, -1, :20].numpy()
-    np.testing.assert_allclose(adapted.slot_logits(["Drama"], SOME)[0], expected, atol=1e-5)
-    assert np.abs(base.slot_logits(["Drama"], SOME) - expected).max() > 1e-3
+    np.testing.assert_allclose(adapted.final_logits(["Drama"], SOME)[0], expected, atol=1e-5)
+    assert np.abs(base.final_logits(["Drama"], SOME) - expected).max() > 1e-3
     assert adapted.fingerprint != base.fingerprint
 
 
@@ -148,7 +148,7 @@ def test_an_adapter_on_the_head_is_read_too(llama_folder: Path, tmp_path: Path) 
     adapted = load(llama_folder, adapter=adapter)
     with torch.inference_mode():
         expected = adapted.model(torch.tensor(adapted.encode(["Drama"]))).logits[0, -1, :20]
-    np.testing.assert_allclose(adapted.slot_logits(["Drama"], SOME)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(adapted.final_logits(["Drama"], SOME)[0], expected, atol=1e-5)
     (line,) = adapted.generate(["Drama"], constrain='start: " a" | " b"')
     assert line.text in ("a", "b")
 
@@ -226,7 +226,7 @@ def test_a_quantized_model_reads_the_same_alone_and_in_a_batch(
     prompts = ["Drama", "Comedy 22%, other 47%: Drama is rising."]
     for base in (llama, t5):
         model = load(base, quantize=quantize)
-        alone = np.vstack([model.slot_logits([prompt], SOME) for prompt in prompts])
-        np.testing.assert_allclose(model.slot_logits(prompts, SOME), alone, atol=1e-4)
-        assert np.abs(load(base).slot_logits(prompts, SOME) - alone).max() > 1e-4
+        alone = np.vstack([model.final_logits([prompt], SOME) for prompt in prompts])
+        np.testing.assert_allclose(model.final_logits(prompts, SOME), alone, atol=1e-4)
+        assert np.abs(load(base).final_logits(prompts, SOME) - alone).max() > 1e-4
         assert model.generate(["Drama"], constrain='start: " Drama."')[0].text == "Drama."

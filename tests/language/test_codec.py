@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.errors import ForecastParseError, LlmrecError
-from llmrec.forecast import KINDS, Forecast, Source
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Source
 from llmrec.language.codec import Codec
-from llmrec.language.forecast_line import MAX_LINE, make_labels
-from llmrec.language.grammar import PHRASES, PHRASES_OF
+from llmrec.language.forecast_line import MAX_LINE_LENGTH, make_labels
+from llmrec.language.grammar import KIND_BY_PHRASE, PHRASES_BY_KIND
 from tests.language.test_grammar import accepts
 from tests.language.tiny_models import LABELS
 from tests.worlds import small_world
@@ -121,7 +121,7 @@ def test_a_broken_line_is_refused_with_its_reason(line: str, reason: str) -> Non
         Codec(GENRES).parse(line)
     assert caught.value.reason == reason
     assert isinstance(caught.value, LlmrecError)
-    assert len(str(caught.value)) < MAX_LINE
+    assert len(str(caught.value)) < MAX_LINE_LENGTH
 
 
 def test_percents_are_scaled_and_a_category_named_twice_gets_the_sum() -> None:
@@ -149,7 +149,7 @@ def test_a_label_that_ends_in_digits_is_not_mistaken_for_a_percent() -> None:
 def test_every_label_with_every_phrase_reads_back_as_its_kind(labels: tuple[str, ...]) -> None:
     codec = Codec(labels)
     for category, label in enumerate(codec.labels):
-        for phrase, kind in PHRASES.items():
+        for phrase, kind in KIND_BY_PHRASE.items():
             for text in (f"{label} {phrase}.", f" {label.upper()}  {phrase.title()} "):
                 assert codec.claims(text) == ({(kind, category): phrase}, [])
 
@@ -159,23 +159,23 @@ def test_claims_written_in_words_read_back_whatever_the_categories(
     categories: list[str], data: st.DataObject
 ) -> None:
     codec = Codec(categories)
-    pairs = st.tuples(st.sampled_from(KINDS), st.integers(0, len(categories) - 1))
+    pairs = st.tuples(st.sampled_from(STATEMENT_KINDS), st.integers(0, len(categories) - 1))
     claims = data.draw(st.lists(pairs, unique=True))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     found, unread = codec.claims(codec.words(claims, rng))
     assert list(found) == claims
     assert not unread
-    assert all(PHRASES[phrase] == kind for (kind, _), phrase in found.items())
+    assert all(KIND_BY_PHRASE[phrase] == kind for (kind, _), phrase in found.items())
 
 
 def test_no_phrase_is_the_end_of_another_so_a_claim_divides_in_one_way() -> None:
-    assert not [(a, b) for a in PHRASES for b in PHRASES if a != b and b.endswith(a)]
+    assert not [(a, b) for a in KIND_BY_PHRASE for b in KIND_BY_PHRASE if a != b and b.endswith(a)]
 
 
 def test_every_kind_has_five_phrases_or_more_and_no_two_kinds_share_one() -> None:
-    assert set(PHRASES_OF) == set(KINDS)
-    assert all(len(phrases) >= 5 for phrases in PHRASES_OF.values())
-    assert len(PHRASES) == sum(map(len, PHRASES_OF.values()))
+    assert set(PHRASES_BY_KIND) == set(STATEMENT_KINDS)
+    assert all(len(phrases) >= 5 for phrases in PHRASES_BY_KIND.values())
+    assert len(KIND_BY_PHRASE) == sum(map(len, PHRASES_BY_KIND.values()))
 
 
 def test_a_line_says_no_phrase_twice_while_there_are_others() -> None:
@@ -189,7 +189,7 @@ def test_a_line_says_no_phrase_twice_while_there_are_others() -> None:
 
 def test_words_are_in_the_grammar_that_constrains_them() -> None:
     codec, rng = Codec(LABELS), np.random.default_rng(0)
-    for kind in KINDS:
+    for kind in STATEMENT_KINDS:
         words = codec.words([(kind, c) for c in range(4)], rng)
         assert accepts(codec.words_grammar(), f" {words}")
 
@@ -201,7 +201,7 @@ def test_words_that_claim_nothing_checkable_or_nothing_more_are_handed_back() ->
     assert unread == ["you will love it", "Opera is rising", "drama is rising"]
 
 
-@given(st.text(max_size=100), st.sampled_from(sorted(PHRASES)))
+@given(st.text(max_size=100), st.sampled_from(sorted(KIND_BY_PHRASE)))
 def test_reading_claims_survives_anything(text: str, phrase: str) -> None:
     codec = Codec(GENRES)
     for words in (text, f"Drama {phrase}{text}", f"{text} {phrase}", "Drama i\u017f rising"):

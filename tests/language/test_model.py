@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.language.generation import Generation
 from llmrec.language.grammar import line_grammar, words_grammar
-from llmrec.language.heads import NameReadout
+from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import LABELS, PHRASES
 from tests.real_parts import needs_real_parts
@@ -44,12 +44,14 @@ WAYS: tuple[dict[str, object], ...] = (
 
 
 def test_a_batch_reads_what_single_calls_read_in_any_order(model: LanguageModel) -> None:
-    readout = NameReadout(LABELS, model.encode)
-    together = model.read(PROMPTS, readout)
-    alone = np.vstack([model.read([prompt], readout) for prompt in PROMPTS])
+    readout = Verbalizer(LABELS, model.encode)
+    together = model.score_categories(PROMPTS, readout)
+    alone = np.vstack([model.score_categories([prompt], readout) for prompt in PROMPTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    np.testing.assert_allclose(model.read(PROMPTS[::-1], readout)[::-1], alone, atol=1e-5)
-    tight = model.slot_logits(PROMPTS, readout.token_ids, batch_tokens=1)
+    np.testing.assert_allclose(
+        model.score_categories(PROMPTS[::-1], readout)[::-1], alone, atol=1e-5
+    )
+    tight = model.final_logits(PROMPTS, readout.token_ids, batch_tokens=1)
     np.testing.assert_allclose(readout.scores(tight), alone, atol=1e-5)
     assert np.ptp(together, axis=0).min() > 1e-3, (
         "the prompts must differ for this to mean anything"
@@ -72,7 +74,7 @@ def test_slot_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
     with torch.inference_mode():
         whole = model.model(input_ids=ids, **start).logits[0, -1].numpy()
     wanted = np.array([5, 0, 17])
-    np.testing.assert_allclose(model.slot_logits(PROMPTS[:1], wanted)[0], whole[wanted], atol=1e-5)
+    np.testing.assert_allclose(model.final_logits(PROMPTS[:1], wanted)[0], whole[wanted], atol=1e-5)
 
 
 def test_a_continuation_is_as_likely_as_its_tokens_one_after_another(model: LanguageModel) -> None:
@@ -112,7 +114,7 @@ def test_a_continuation_without_tokens_or_beyond_the_context_is_refused(
 
 
 def test_an_empty_batch_gives_an_empty_answer(model: LanguageModel) -> None:
-    assert model.slot_logits([], np.array([1, 2])).shape == (0, 2)
+    assert model.final_logits([], np.array([1, 2])).shape == (0, 2)
     assert model.generate([], constrain=GRAMMAR) == []
     assert model.encode([]) == []
 
@@ -211,7 +213,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(
     long = "Drama 31%, " * 100
     error = rf"prompt 1 has {model.count_tokens(long)} tokens .* takes at most 256"
     with pytest.raises(ValueError, match=error):
-        model.slot_logits(["Drama", long], np.array([1]))
+        model.final_logits(["Drama", long], np.array([1]))
     with pytest.raises(ValueError, match=error):
         model.generate(["Drama", long])
 
@@ -220,8 +222,8 @@ def test_an_empty_prompt_is_refused_where_there_is_nothing_to_continue(
     llama: LanguageModel, t5: LanguageModel
 ) -> None:
     with pytest.raises(ValueError, match="prompt 0 is empty"):
-        llama.slot_logits([""], np.array([1]))
-    assert np.isfinite(t5.slot_logits([""], np.array([1]))).all()
+        llama.final_logits([""], np.array([1]))
+    assert np.isfinite(t5.final_logits([""], np.array([1]))).all()
 
 
 def test_what_is_no_grammar_is_refused_with_the_place(model: LanguageModel) -> None:
@@ -258,9 +260,9 @@ def test_the_fingerprint_tells_weights_apart_and_survives_a_reload(
 @needs_real_parts
 def test_the_embedded_model_reads_and_writes_the_same_alone_and_in_a_batch() -> None:
     model = LanguageModel.load("smollm2-135m", device="cpu")
-    readout = NameReadout(LABELS, model.encode)
-    together = model.read(PROMPTS, readout)
-    alone = np.vstack([model.read([prompt], readout) for prompt in PROMPTS])
+    readout = Verbalizer(LABELS, model.encode)
+    together = model.score_categories(PROMPTS, readout)
+    alone = np.vstack([model.score_categories([prompt], readout) for prompt in PROMPTS])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     lines = model.generate(PROMPTS, constrain=GRAMMAR)
     assert lines == [model.generate([prompt], constrain=GRAMMAR)[0] for prompt in PROMPTS]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.forecasters.calibration import centered
-from llmrec.language.heads import NameReadout
+from llmrec.forecasters.calibration import center_rows
+from llmrec.language.heads import Verbalizer
 
 
 def letters(texts: Sequence[str]) -> list[list[int]]:
@@ -18,7 +18,7 @@ def letters(texts: Sequence[str]) -> list[list[int]]:
 
 
 def test_a_category_scores_the_mean_logit_of_its_labels_tokens() -> None:
-    readout = NameReadout(["ab", "bbc"], letters)
+    readout = Verbalizer(["ab", "bbc"], letters)
     assert readout.token_ids.tolist() == [ord("a"), ord("b"), ord("c")]
     scores = readout.scores(np.array([[1.0, 2.0, 6.0], [0.0, 3.0, 0.0]]))
     np.testing.assert_allclose(scores, [[1.5, (2 + 2 + 6) / 3], [1.5, 2.0]])
@@ -31,23 +31,23 @@ def test_labels_are_encoded_as_they_stand_in_the_middle_of_a_sentence() -> None:
         seen.extend(texts)
         return letters(texts)
 
-    NameReadout(["Drama", "Sci-Fi"], encode)
+    Verbalizer(["Drama", "Sci-Fi"], encode)
     assert seen == [" Drama", " Sci-Fi"]
 
 
 def test_a_label_without_tokens_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match=r"label 1 \('  '\) has no tokens"):
-        NameReadout(["Drama", "  "], letters)
+        Verbalizer(["Drama", "  "], letters)
 
 
 def test_a_readout_without_labels_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one label"):
-        NameReadout([], letters)
+        Verbalizer([], letters)
 
 
 def test_5000_labels_are_built_and_read_fast() -> None:
     start = time.perf_counter()
-    readout = NameReadout([f"category number {i} of many" for i in range(5_000)], letters)
+    readout = Verbalizer([f"category number {i} of many" for i in range(5_000)], letters)
     scores = readout.scores(np.ones((32, len(readout.token_ids))))
     assert time.perf_counter() - start < 1
     np.testing.assert_allclose(scores, np.ones((32, 5_000)))
@@ -58,7 +58,7 @@ def test_5000_labels_are_built_and_read_fast() -> None:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_reading_is_linear_and_each_row_is_read_alone(labels: list[str], seed: int) -> None:
-    readout = NameReadout(labels, letters)
+    readout = Verbalizer(labels, letters)
     logits = np.random.default_rng(seed).normal(size=(3, len(readout.token_ids)))
     scores = readout.scores(logits)
     assert scores.shape == (3, len(labels))
@@ -68,6 +68,6 @@ def test_reading_is_linear_and_each_row_is_read_alone(labels: list[str], seed: i
 
 def test_centered_scores_have_mean_zero_in_each_row_and_the_same_differences() -> None:
     scores = np.array([[1.0, 2.0, 6.0], [-4.0, 0.0, 1.0]])
-    result = centered(scores)
+    result = center_rows(scores)
     np.testing.assert_allclose(result.mean(axis=1), 0, atol=1e-12)
     np.testing.assert_allclose(np.diff(result), np.diff(scores))

@@ -10,30 +10,34 @@ import torch
 from safetensors.torch import save_file
 
 from llmrec.errors import ModelLoadError
-from llmrec.language.heads import READOUT_FILE, NameReadout, Readout, name_embeddings
+from llmrec.language.heads import CATEGORY_HEAD_FILE, CategoryHead, Verbalizer, label_embeddings
 from llmrec.language.model import LanguageModel
-from llmrec.language.tokenization import bag
+from llmrec.language.tokenization import pooled_position
 from tests.language.tiny_models import LABELS
 
 WIDTH = 32
-PROMPTS = ["Drama", f"To 3 Jan 1998:{bag([' Drama 31%'])}{bag([' Comedy'])}", "Comedy 22%, " * 5]
+PROMPTS = [
+    "Drama",
+    f"To 3 Jan 1998:{pooled_position([' Drama 31%'])}{pooled_position([' Comedy'])}",
+    "Comedy 22%, " * 5,
+]
 
 
-def trained(depth: int | None = None) -> Readout:
+def trained(depth: int | None = None) -> CategoryHead:
     torch.manual_seed(2)
-    readout = Readout(WIDTH, 4, depth)
+    readout = CategoryHead(WIDTH, 4, depth)
     torch.nn.init.normal_(readout.up.weight)
     return readout.eval()
 
 
 def test_a_new_readout_gives_zero_for_every_category() -> None:
-    scores = Readout(WIDTH, 4)(torch.randn(5, WIDTH), torch.randn(7, WIDTH))
+    scores = CategoryHead(WIDTH, 4)(torch.randn(5, WIDTH), torch.randn(7, WIDTH))
     assert scores.shape == (5, 7)
     assert not scores.any()
 
 
 def test_a_new_readout_can_learn() -> None:
-    readout = Readout(WIDTH, 4)
+    readout = CategoryHead(WIDTH, 4)
     readout(torch.randn(5, WIDTH), torch.randn(7, WIDTH)).pow(1).sum().backward()
     assert readout.up.weight.grad is not None
     assert readout.up.weight.grad.abs().max() > 0
@@ -57,7 +61,7 @@ def test_the_score_is_what_the_formula_says() -> None:
 def test_a_readout_is_read_back_as_it_was(tmp_path: Path, depth: int | None) -> None:
     readout = trained(depth)
     readout.save(tmp_path)
-    found = Readout.load(tmp_path, WIDTH)
+    found = CategoryHead.load(tmp_path, WIDTH)
     assert found.depth == depth
     assert not found.training
     assert all(torch.equal(found.state_dict()[k], v) for k, v in readout.state_dict().items())
@@ -80,23 +84,25 @@ def whole() -> dict[str, torch.Tensor]:
 def test_a_readout_of_other_shapes_is_refused_by_name(
     tmp_path: Path, content: dict[str, torch.Tensor]
 ) -> None:
-    save_file(content, tmp_path / READOUT_FILE)
-    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE} is no readout of this base model"):
-        Readout.load(tmp_path, WIDTH)
+    save_file(content, tmp_path / CATEGORY_HEAD_FILE)
+    with pytest.raises(
+        ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} is no readout of this base model"
+    ):
+        CategoryHead.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("depth", ["deep", "0", "-1", "1.5"])
 def test_a_depth_that_is_none_is_refused_by_name(tmp_path: Path, depth: str) -> None:
-    save_file(whole(), tmp_path / READOUT_FILE, {"depth": depth})
-    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE} is no readout"):
-        Readout.load(tmp_path, WIDTH)
+    save_file(whole(), tmp_path / CATEGORY_HEAD_FILE, {"depth": depth})
+    with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} is no readout"):
+        CategoryHead.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_parameter_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
-    save_file(whole() | {"up": torch.full((WIDTH, 4), value)}, tmp_path / READOUT_FILE)
-    with pytest.raises(ModelLoadError, match=rf"{READOUT_FILE}: a parameter is not finite"):
-        Readout.load(tmp_path, WIDTH)
+    save_file(whole() | {"up": torch.full((WIDTH, 4), value)}, tmp_path / CATEGORY_HEAD_FILE)
+    with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE}: a parameter is not finite"):
+        CategoryHead.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not tensors", b"\xff" * 100])
@@ -104,23 +110,23 @@ def test_a_missing_or_damaged_file_is_refused_by_name(
     tmp_path: Path, content: bytes | None
 ) -> None:
     if content is not None:
-        (tmp_path / READOUT_FILE).write_bytes(content)
-    with pytest.raises(ModelLoadError, match=READOUT_FILE):
-        Readout.load(tmp_path, WIDTH)
+        (tmp_path / CATEGORY_HEAD_FILE).write_bytes(content)
+    with pytest.raises(ModelLoadError, match=CATEGORY_HEAD_FILE):
+        CategoryHead.load(tmp_path, WIDTH)
 
 
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
     trained().save(tmp_path)
-    path = tmp_path / READOUT_FILE
+    path = tmp_path / CATEGORY_HEAD_FILE
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ModelLoadError, match=READOUT_FILE):
-        Readout.load(tmp_path, WIDTH)
+    with pytest.raises(ModelLoadError, match=CATEGORY_HEAD_FILE):
+        CategoryHead.load(tmp_path, WIDTH)
 
 
 def test_names_have_length_one_and_mix_their_tokens(model: LanguageModel) -> None:
-    readout = NameReadout(LABELS, model.encode)
+    readout = Verbalizer(LABELS, model.encode)
     table = model.model.get_input_embeddings().weight
-    names = name_embeddings(readout, table)
+    names = label_embeddings(readout, table)
     torch.testing.assert_close(names.norm(dim=1), torch.ones(len(LABELS)))
     for label, name in zip(LABELS, names, strict=True):
         mean = table[torch.tensor(model.encode([f" {label}"])[0])].mean(dim=0).detach()
@@ -128,25 +134,27 @@ def test_names_have_length_one_and_mix_their_tokens(model: LanguageModel) -> Non
 
 
 def test_a_category_reads_the_same_whatever_the_others_are(model: LanguageModel) -> None:
-    with_readout = LanguageModel("tiny", model.model, model.tokenizer, readout=trained())
-    scores = with_readout.read(PROMPTS, NameReadout(LABELS, model.encode))
-    some = with_readout.read(PROMPTS, NameReadout(LABELS[2:4], model.encode))
+    with_readout = LanguageModel("tiny", model.model, model.tokenizer, category_head=trained())
+    scores = with_readout.score_categories(PROMPTS, Verbalizer(LABELS, model.encode))
+    some = with_readout.score_categories(PROMPTS, Verbalizer(LABELS[2:4], model.encode))
     np.testing.assert_allclose(some, scores[:, 2:4], atol=1e-5)
 
 
 def test_a_batch_reads_what_single_calls_read_in_any_order(model: LanguageModel) -> None:
     for depth in (None,) if model.is_encoder_decoder else (None, 1):
-        reading = LanguageModel("tiny", model.model, model.tokenizer, readout=trained(depth))
-        names = NameReadout(LABELS, model.encode)
-        together = reading.read(PROMPTS, names)
-        alone = np.vstack([reading.read([prompt], names) for prompt in PROMPTS])
+        reading = LanguageModel("tiny", model.model, model.tokenizer, category_head=trained(depth))
+        names = Verbalizer(LABELS, model.encode)
+        together = reading.score_categories(PROMPTS, names)
+        alone = np.vstack([reading.score_categories([prompt], names) for prompt in PROMPTS])
         assert together.dtype == np.float64
         np.testing.assert_allclose(together, alone, atol=1e-4)
-        np.testing.assert_allclose(reading.read(PROMPTS[::-1], names)[::-1], alone, atol=1e-4)
+        np.testing.assert_allclose(
+            reading.score_categories(PROMPTS[::-1], names)[::-1], alone, atol=1e-4
+        )
         assert np.ptp(together, axis=0).min() > 1e-3
 
 
 def test_a_model_without_a_readout_reads_as_before(model: LanguageModel) -> None:
-    names = NameReadout(LABELS, model.encode)
-    expected = names.scores(model.slot_logits(PROMPTS, names.token_ids))
-    assert (model.read(PROMPTS, names) == expected).all()
+    names = Verbalizer(LABELS, model.encode)
+    expected = names.scores(model.final_logits(PROMPTS, names.token_ids))
+    assert (model.score_categories(PROMPTS, names) == expected).all()

@@ -11,20 +11,26 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmrec.errors import ModelLoadError
-from llmrec.language.forward import embed
-from llmrec.language.heads import TITLES_FILE, NameReadout, Readout, TitleMemory, title_keys
+from llmrec.language.forward import embed_positions
+from llmrec.language.heads import (
+    TITLE_EMBEDDINGS_FILE,
+    CategoryHead,
+    TitleEmbeddings,
+    Verbalizer,
+    title_hashes,
+)
 from llmrec.language.model import LanguageModel
-from llmrec.language.tokenization import bag
+from llmrec.language.tokenization import pooled_position
 from tests.language.tiny_models import LABELS
 
 WIDTH, RANK = 32, 3
 TITLES = ["Drama night", "Comedy of War", "1998"]
 
 
-def memory_of(model: LanguageModel, *, trained: bool = True) -> TitleMemory:
+def memory_of(model: LanguageModel, *, trained: bool = True) -> TitleEmbeddings:
     torch.manual_seed(4)
-    keys = title_keys(model.encode([f" {title}" for title in TITLES]))
-    memory = TitleMemory(keys, WIDTH, RANK, dropout=0.5)
+    keys = title_hashes(model.encode([f" {title}" for title in TITLES]))
+    memory = TitleEmbeddings(keys, WIDTH, RANK, dropout=0.5)
     if trained:
         for values in memory.parameters():
             torch.nn.init.normal_(values)
@@ -32,12 +38,12 @@ def memory_of(model: LanguageModel, *, trained: bool = True) -> TitleMemory:
 
 
 def film(title: str, *labels: str) -> str:
-    return bag([f" {text}" for text in (title, *labels)])
+    return pooled_position([f" {text}" for text in (title, *labels)])
 
 
-def embedded(model: LanguageModel, memory: TitleMemory | None, prompt: str) -> torch.Tensor:
+def embedded(model: LanguageModel, memory: TitleEmbeddings | None, prompt: str) -> torch.Tensor:
     with torch.no_grad():
-        return embed(model.model, model.positions([prompt]), memory)[0][0]
+        return embed_positions(model.model, model.positions([prompt]), memory)[0][0]
 
 
 def test_a_new_memory_changes_no_embedding(model: LanguageModel) -> None:
@@ -82,45 +88,45 @@ def test_what_is_taken_next_is_said_by_the_vectors_that_are_read(model: Language
 
 def test_a_model_with_a_memory_reads_a_prompt_alone_as_in_any_batch(model: LanguageModel) -> None:
     torch.manual_seed(1)
-    readout = Readout(WIDTH, 4).eval()
+    readout = CategoryHead(WIDTH, 4).eval()
     torch.nn.init.normal_(readout.up.weight)
-    memory, names = memory_of(model), NameReadout(LABELS, model.encode)
+    memory, names = memory_of(model), Verbalizer(LABELS, model.encode)
     knowing = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
     prompts = [f"Drama:{film(title, 'Drama') * n}" for n, title in enumerate(TITLES, start=1)]
-    together = knowing.read(prompts, names)
-    alone = np.vstack([knowing.read([prompt], names) for prompt in prompts])
+    together = knowing.score_categories(prompts, names)
+    alone = np.vstack([knowing.score_categories([prompt], names) for prompt in prompts])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     without = LanguageModel("tiny", model.model, model.tokenizer, "", readout)
-    assert np.abs(without.read(prompts, names) - together).max() > 1e-3
+    assert np.abs(without.score_categories(prompts, names) - together).max() > 1e-3
 
 
 def test_what_was_foretold_last_is_not_read_again(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmrec.language.model.KEPT", 3)
-    memory, readout = memory_of(model), Readout(WIDTH, 4).eval()
+    monkeypatch.setattr("llmrec.language.model.CACHED_PROMPTS", 3)
+    memory, readout = memory_of(model), CategoryHead(WIDTH, 4).eval()
     knowing = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
     read: list[str] = []
 
-    def slot_states(prompts: Sequence[str], depth: int | None) -> torch.Tensor:
+    def final_states(prompts: Sequence[str], depth: int | None) -> torch.Tensor:
         read.extend(prompts)
-        return model.slot_states(prompts, depth)
+        return model.final_states(prompts, depth)
 
-    monkeypatch.setattr(knowing, "slot_states", slot_states)
+    monkeypatch.setattr(knowing, "final_states", final_states)
     first, *others = [f"Drama:{film(TITLES[0], 'Drama') * n}" for n in range(1, 6)]
-    once = knowing.foretell([first, others[0], first])
-    again = knowing.foretell([first])
+    once = knowing.title_probabilities([first, others[0], first])
+    again = knowing.title_probabilities([first])
     assert read == [first, others[0]]
     np.testing.assert_allclose(once[[0, 2]], [again[0], again[0]], atol=1e-6)
-    knowing.foretell(others)
+    knowing.title_probabilities(others)
     assert read == [first, *others]
-    np.testing.assert_allclose(knowing.foretell([first]), again, atol=1e-6)
+    np.testing.assert_allclose(knowing.title_probabilities([first]), again, atol=1e-6)
     assert read == [first, *others, first]  # four came after it, and three are kept
-    assert knowing.foretell([]).shape == (0, len(memory.keys))
+    assert knowing.title_probabilities([]).shape == (0, len(memory.keys))
 
 
 def test_lines_are_written_by_a_model_that_knows_titles(model: LanguageModel) -> None:
-    knowing = LanguageModel("tiny", model.model, model.tokenizer, memory=memory_of(model))
+    knowing = LanguageModel("tiny", model.model, model.tokenizer, title_embeddings=memory_of(model))
     prompts = [film(TITLES[1], "War"), f"{film(TITLES[0], 'Drama') * 3} Drama"]
     lines = knowing.generate(prompts, max_new_tokens=6)
     alone = [knowing.generate([prompt], max_new_tokens=6)[0] for prompt in prompts]
@@ -130,7 +136,7 @@ def test_lines_are_written_by_a_model_that_knows_titles(model: LanguageModel) ->
 def test_a_memory_is_read_back_as_it_was(tmp_path: Path, model: LanguageModel) -> None:
     memory = memory_of(model)
     memory.save(tmp_path)
-    found = TitleMemory.load(tmp_path, WIDTH)
+    found = TitleEmbeddings.load(tmp_path, WIDTH)
     assert not found.training
     assert torch.equal(found.keys, memory.keys)
     assert all(torch.equal(found.state_dict()[k], v) for k, v in memory.state_dict().items())
@@ -140,7 +146,7 @@ def test_a_memory_is_read_back_as_it_was(tmp_path: Path, model: LanguageModel) -
 
 def test_a_saved_memory_holds_no_title(tmp_path: Path, model: LanguageModel) -> None:
     memory_of(model).save(tmp_path)
-    content = (tmp_path / TITLES_FILE).read_bytes()
+    content = (tmp_path / TITLE_EMBEDDINGS_FILE).read_bytes()
     assert not any(title.encode() in content for title in TITLES)
 
 
@@ -160,11 +166,15 @@ def test_a_memory_of_other_shapes_is_refused_by_name(
     tmp_path: Path, model: LanguageModel, name: str, value: torch.Tensor | None
 ) -> None:
     memory_of(model).save(tmp_path)
-    content = load_file(tmp_path / TITLES_FILE)
+    content = load_file(tmp_path / TITLE_EMBEDDINGS_FILE)
     content.pop(name)
-    save_file(content if value is None else content | {name: value}, tmp_path / TITLES_FILE)
-    with pytest.raises(ModelLoadError, match=rf"{TITLES_FILE} is no memory of this base model"):
-        TitleMemory.load(tmp_path, WIDTH)
+    save_file(
+        content if value is None else content | {name: value}, tmp_path / TITLE_EMBEDDINGS_FILE
+    )
+    with pytest.raises(
+        ModelLoadError, match=rf"{TITLE_EMBEDDINGS_FILE} is no memory of this base model"
+    ):
+        TitleEmbeddings.load(tmp_path, WIDTH)
 
 
 def test_a_parameter_that_is_not_finite_is_refused_by_name(
@@ -173,8 +183,10 @@ def test_a_parameter_that_is_not_finite_is_refused_by_name(
     memory = memory_of(model)
     memory.common.data[1] = float("nan")
     memory.save(tmp_path)
-    with pytest.raises(ModelLoadError, match=rf"{TITLES_FILE}: a parameter is not finite"):
-        TitleMemory.load(tmp_path, WIDTH)
+    with pytest.raises(
+        ModelLoadError, match=rf"{TITLE_EMBEDDINGS_FILE}: a parameter is not finite"
+    ):
+        TitleEmbeddings.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff" * 100])
@@ -182,6 +194,6 @@ def test_a_missing_or_damaged_file_is_refused_by_name(
     tmp_path: Path, content: bytes | None
 ) -> None:
     if content is not None:
-        (tmp_path / TITLES_FILE).write_bytes(content)
-    with pytest.raises(ModelLoadError, match=TITLES_FILE):
-        TitleMemory.load(tmp_path, WIDTH)
+        (tmp_path / TITLE_EMBEDDINGS_FILE).write_bytes(content)
+    with pytest.raises(ModelLoadError, match=TITLE_EMBEDDINGS_FILE):
+        TitleEmbeddings.load(tmp_path, WIDTH)

@@ -19,11 +19,11 @@ from transformers import (
     T5Tokenizer,
 )
 
-from llmrec.language.adapters import AdapterAbout
+from llmrec.language.adapters import AdapterMetadata
 
 LABELS = ("Drama", "Drama 5", "Comedy", "Sci-Fi & Fantasy", "Children's/Café", "Mr. Bean (1990)")
 PHRASES = ("is rising", "is fading", "is new")
-ABOUT = AdapterAbout(
+ABOUT = AdapterMetadata(
     base_model="tiny",
     base_fingerprint="0123456789abcdef",
     labels=LABELS,

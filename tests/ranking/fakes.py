@@ -32,16 +32,18 @@ class Foretelling:
 
     def __init__(self, titles: Sequence[str]) -> None:
         known = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
-        self.memory: Any = SimpleNamespace(
+        self.title_embeddings: Any = SimpleNamespace(
             keys=np.arange(len(titles)), row=lambda part: known.get(part, -1)
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(char) for char in text] for text in texts]
 
-    def foretell(self, prompts: Sequence[str]) -> FloatArray:
+    def title_probabilities(self, prompts: Sequence[str]) -> FloatArray:
         rows = [
-            np.frombuffer(hashlib.shake_128(prompt.encode()).digest(len(self.memory.keys)), "u1")
+            np.frombuffer(
+                hashlib.shake_128(prompt.encode()).digest(len(self.title_embeddings.keys)), "u1"
+            )
             for prompt in prompts
         ]
         weights = np.stack(rows) + 1.0

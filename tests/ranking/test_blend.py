@@ -14,7 +14,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.forecast import ItemScorer
-from llmrec.ranking.blend import Asked, Blend, fit_blend, possible_items
+from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import FloatArray
 from tests.worlds import START, small_world
@@ -51,7 +51,7 @@ def likelihood(blend: Blend, windows: Sequence[Window], repeat: str = "allow") -
     """Mean over users of the mean log-likelihood of their targets, written out."""
     per_user = []
     for window in windows:
-        possible = possible_items(window.history, repeat)  # type: ignore[arg-type]
+        possible = rankable_items(window.history, repeat)  # type: ignore[arg-type]
         scores = np.where(possible, blend.scores([window.history])[0], -np.inf)
         targets = window.target.item_idx[possible[window.target.item_idx]]
         if len(targets):
@@ -69,7 +69,7 @@ def test_scores_are_the_sum_of_the_weighted_parts(windows: list[Window]) -> None
     histories = [window.history for window in windows]
     scorers = (RecentPopularity(), PersonalRepeat())
     blend = Blend(scorers, (0.5, 2.0))
-    parts = blend.parts(histories)
+    parts = blend.weighted_scores(histories)
     np.testing.assert_array_equal(parts[0], 0.5 * scorers[0].scores(histories))
     np.testing.assert_array_equal(parts[1], 2.0 * scorers[1].scores(histories))
     np.testing.assert_allclose(blend.scores(histories), parts.sum(axis=0))
@@ -135,7 +135,7 @@ def test_weights_fitted_among_the_contested_put_the_right_item_first_more_often(
         first = blend.scores([window.history for window in windows]).argmax(axis=1)
         return float(np.mean(first == best))
 
-    likeliest, contesting = (fit_blend(scorers, windows, contested=n) for n in (0, 3))
+    likeliest, contesting = (fit_blend(scorers, windows, top_n=n) for n in (0, 3))
     assert right(contesting) > right(likeliest) + 0.02
 
 
@@ -143,11 +143,11 @@ def test_with_all_items_contested_an_item_that_came_often_counts_once() -> None:
     windows = small_world(n_users=40)
     scorers: list[ItemScorer] = [PersonalRepeat(), *random_scorers(windows, 1)]
     n_items = windows[0].history.catalog.n_items
-    found = fit_blend(scorers, windows, contested=n_items)
+    found = fit_blend(scorers, windows, top_n=n_items)
     for window in windows:
         target = slice(window.target.start, window.target.stop)
         window.history.log.item_idx[target] = window.target.item_idx[0]
-    once, often = (fit_blend(scorers, windows, contested=n) for n in (n_items, 0))
+    once, often = (fit_blend(scorers, windows, top_n=n) for n in (n_items, 0))
     assert once.weights == pytest.approx(often.weights)
     assert once.weights != found.weights
 
@@ -158,14 +158,14 @@ def test_where_nothing_that_came_is_contested_the_likeliest_weights_stay() -> No
     for window in windows:
         window.history.log.item_idx[window.target.start : window.target.stop] = n_items - 1
     early = Fixed(np.tile(-np.arange(float(n_items)), (40, 1)), "early")
-    weights = [fit_blend([early], windows, contested=n).weights for n in (0, 2)]
+    weights = [fit_blend([early], windows, top_n=n).weights for n in (0, 2)]
     assert weights == [(0.0,), (0.0,)]
 
 
 @pytest.mark.parametrize("contested", [-1, 1])
 def test_one_contested_item_is_no_contest(windows: list[Window], contested: int) -> None:
     with pytest.raises(ValueError, match="contested is 0, or at least 2 items"):
-        fit_blend([PersonalRepeat()], windows, contested=contested)
+        fit_blend([PersonalRepeat()], windows, top_n=contested)
 
 
 def test_excluding_repeats_ignores_users_who_only_repeat(windows: list[Window]) -> None:
@@ -190,13 +190,13 @@ def test_a_broken_scorer_is_named(windows: list[Window]) -> None:
     nan = right.copy()
     nan[3, 4] = np.nan
     with pytest.raises(ValueError, match=r"'broken' gave nan to item 'i004' of user 'u003'"):
-        Blend([Broken(nan)], [1.0]).parts(histories)
+        Blend([Broken(nan)], [1.0]).weighted_scores(histories)
     with pytest.raises(ValueError, match=r"'broken' gave scores of shape \(40, 24\), not"):
-        Blend([RecentPopularity(), Broken(right[:, 1:])], [1.0, 1.0]).parts(histories)
+        Blend([RecentPopularity(), Broken(right[:, 1:])], [1.0, 1.0]).weighted_scores(histories)
     with pytest.raises(ValueError, match=r"'broken' gave scores of shape \(39, 24\), not \(40, "):
-        Asked.of(Broken(right[1:, 1:]), histories)
+        PrecomputedScorer.of(Broken(right[1:, 1:]), histories)
     with pytest.raises(ValueError, match=r"'broken' gave nan to item 'i004' of user 'u003'"):
-        Asked.of(Broken(nan), histories)
+        PrecomputedScorer.of(Broken(nan), histories)
 
 
 def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
@@ -204,10 +204,13 @@ def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
 ) -> None:
     histories = [window.history for window in windows]
     blend = Blend((RecentPopularity(), PersonalRepeat()), (0.5, 2.0))
-    asked = blend.asked(histories[:9])
-    assert asked.parts(histories[:9]).tobytes() == blend.parts(histories[:9]).tobytes()
+    asked = blend.precompute(histories[:9])
+    assert (
+        asked.weighted_scores(histories[:9]).tobytes()
+        == blend.weighted_scores(histories[:9]).tobytes()
+    )
     with pytest.raises(KeyError):
-        asked.parts(histories[9:])
+        asked.weighted_scores(histories[9:])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_an_item_without_a_category_that_was_taken_is_not_listed_as_unseen() -> 
     items = Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
     times = START + np.arange(3) * np.timedelta64(1, "h")
     taken = pd.DataFrame({"user_id": "ann", "item_id": ["i1", "bare", "bare"], "timestamp": times})
-    events = Interactions.from_frame(taken).aligned(items)
+    events = Interactions.from_frame(taken).align_to(items)
     (history,) = make_histories(events, items, "7D")
-    assert items.item_ids[possible_items(history, "exclude")].tolist() == ["i2"]
-    assert possible_items(history, "allow").all()
+    assert items.item_ids[rankable_items(history, "exclude")].tolist() == ["i2"]
+    assert rankable_items(history, "allow").all()

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from llmrec.data.catalog import Catalog
 from llmrec.forecast import Forecast, Source
-from llmrec.ranking.calibrated_rerank import SMOOTHING, calibrated, divergence
+from llmrec.ranking.calibrated_rerank import SMOOTHING, rerank_calibrated, smoothed_kl
 from llmrec.ranking.rank import Ranking
 
 NAMES = ("X", "Y", "Z")
@@ -39,25 +39,25 @@ def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
 
 
 def far_from_forecast(ranking: Ranking, forecast: Forecast, catalog: Catalog) -> float:
-    mix = catalog.shares[ranking.item_idx].toarray().mean(axis=0)
-    return float(divergence(forecast.category_weights, mix))
+    mix = catalog.category_shares[ranking.item_idx].toarray().mean(axis=0)
+    return float(smoothed_kl(forecast.category_weights, mix))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15))
 def test_at_0_the_list_is_the_rankings_first_items(seed: int, k: int) -> None:
     ranking, forecast, catalog = case(seed)
-    found = calibrated(ranking, forecast, catalog, k, 0.0)
+    found = rerank_calibrated(ranking, forecast, catalog, k, 0.0)
     assert found.item_idx.tolist() == ranking.item_idx[:k].tolist()
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_every_step_takes_the_best_item_left_and_parts_add_up(seed: int, dial: float) -> None:
     ranking, forecast, catalog = case(seed)
-    found = calibrated(ranking, forecast, catalog, 5, dial)
+    found = rerank_calibrated(ranking, forecast, catalog, 5, dial)
     place = {item: at for at, item in enumerate(ranking.item_idx)}
 
     def worth(items: list[int]) -> float:
-        mix = catalog.shares[items].toarray().sum(axis=0) / len(items)
+        mix = catalog.category_shares[items].toarray().sum(axis=0) / len(items)
         smoothed = (1 - SMOOTHING) * mix + SMOOTHING * forecast.category_weights
         w = forecast.category_weights
         lost = sum(w[c] * np.log(w[c] / smoothed[c]) for c in range(3) if w[c] > 0)
@@ -89,12 +89,12 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
         np.zeros(8, dtype=bool),
     )
     forecast = Forecast(np.array([0.25, 0.75]), 10.0, "", (), Source("test", "counting"))
-    found = calibrated(ranking, forecast, catalog, 4, 1.0)
+    found = rerank_calibrated(ranking, forecast, catalog, 4, 1.0)
     assert sorted(found.item_idx.tolist()) == [0, 4, 5, 6]
-    plain = calibrated(ranking, forecast, catalog, 4, 0.0)
-    mixes = [catalog.shares[one.item_idx].toarray().mean(axis=0) for one in (plain, found)]
-    assert divergence(forecast.category_weights, mixes[1]) < 1e-4
-    assert divergence(forecast.category_weights, mixes[0]) > 1
+    plain = rerank_calibrated(ranking, forecast, catalog, 4, 0.0)
+    mixes = [catalog.category_shares[one.item_idx].toarray().mean(axis=0) for one in (plain, found)]
+    assert smoothed_kl(forecast.category_weights, mixes[1]) < 1e-4
+    assert smoothed_kl(forecast.category_weights, mixes[0]) > 1
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
 def test_what_cannot_be_is_refused(k: int, dial: float, told: str) -> None:
     ranking, forecast, catalog = case(0)
     with pytest.raises(ValueError, match=told):
-        calibrated(ranking, forecast, catalog, k, dial)
+        rerank_calibrated(ranking, forecast, catalog, k, dial)
 
 
 def test_a_forecast_of_another_catalog_is_refused() -> None:
     ranking, _, catalog = case(0)
     other = Forecast(np.ones(2) / 2, 10.0, "", (), Source("test", "counting"))
     with pytest.raises(ValueError, match="make the forecast with this catalog"):
-        calibrated(ranking, other, catalog, 3, 0.5)
+        rerank_calibrated(ranking, other, catalog, 3, 0.5)
 
 
 def test_a_muted_item_is_taken_only_when_nothing_else_is_left() -> None:
@@ -122,7 +122,7 @@ def test_a_muted_item_is_taken_only_when_nothing_else_is_left() -> None:
     )
     forecast = Forecast(np.array([0.5, 0.0, 0.5]), 10.0, "", (), Source("test", "counting"))
     for dial in (0.0, 0.9, 1.0):
-        found = calibrated(ranking, forecast, items, 4, dial)
+        found = rerank_calibrated(ranking, forecast, items, 4, dial)
         assert found.muted.tolist() == [False, False, False, True]
 
 
@@ -132,7 +132,7 @@ def test_a_higher_dial_never_takes_a_first_item_farther_from_the_forecast(
 ) -> None:
     ranking, forecast, catalog = case(seed)
     low, high = (
-        far_from_forecast(calibrated(ranking, forecast, catalog, 1, dial), forecast, catalog)
+        far_from_forecast(rerank_calibrated(ranking, forecast, catalog, 1, dial), forecast, catalog)
         for dial in sorted(dials)
     )
     assert high <= low + 1e-9
@@ -141,7 +141,7 @@ def test_a_higher_dial_never_takes_a_first_item_farther_from_the_forecast(
 def test_the_mix_of_lists_nears_the_forecast_as_the_dial_rises() -> None:
     cases = [case(seed, 40) for seed in range(60)]
     distances = [
-        np.mean([far_from_forecast(calibrated(*one, 8, dial), *one[1:]) for one in cases])
+        np.mean([far_from_forecast(rerank_calibrated(*one, 8, dial), *one[1:]) for one in cases])
         for dial in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
     ]
     assert (np.diff(distances) < 0).all()

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from llmrec.data.periods import History, events_before, make_histories
+from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.windows import make_windows
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.gbdt import Lesson, SecondStage
-from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Successors
-from llmrec.ranking.lm_scorer import ForetoldItems, TextSimilarity
+from llmrec.ranking.gbdt import GBDTReranker, RankingFold
+from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
+from llmrec.ranking.lm_scorer import LMItemScorer, TextSimilarity
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 from tests.ranking.fakes import Letters, oracle
 from tests.worlds import START, catalog, log
@@ -27,18 +27,18 @@ def als() -> ImplicitALS:
     return ImplicitALS(factors=4, iterations=3).fit(EVENTS, ITEMS, CUTOFF)
 
 
-def second_stage() -> SecondStage:
+def second_stage() -> GBDTReranker:
     pytest.importorskip("lightgbm")
-    week, many = np.timedelta64(7, "D"), log(n_users=150).aligned(ITEMS)
+    week, many = np.timedelta64(7, "D"), log(n_users=150).align_to(ITEMS)
 
     def known(cutoff: np.datetime64) -> list[ItemScorer]:
         return [PersonalRepeat(), ItemToItem(Ease(5.0)).fit(many, ITEMS, cutoff)]
 
     lessons = [
-        Lesson(known(cutoff), make_windows(many, ITEMS, "7D", cutoff))
+        RankingFold(known(cutoff), make_windows(many, ITEMS, "7D", cutoff))
         for cutoff in (CUTOFF - 2 * week, CUTOFF - week)
     ]
-    stage = SecondStage(candidates=10).fit(lessons, known(CUTOFF))
+    stage = GBDTReranker(candidates=10).fit(lessons, known(CUTOFF))
     assert stage.n_leaves > stage.n_trees
     return stage
 
@@ -48,13 +48,13 @@ def next_item(model: str) -> Callable[[], ItemScorer]:
 
     def make() -> ItemScorer:
         pytest.importorskip("cornac")
-        from llmrec.forecasters.sequential import NextItem
+        from llmrec.forecasters.sequential import NextItemModel
 
         week = np.timedelta64(7, "D")
         training, validation = (
             make_windows(EVENTS, ITEMS, "7D", CUTOFF - n * week) for n in (2, 1)
         )
-        return NextItem(model, steps=3).fit(training, validation)  # type: ignore[arg-type]
+        return NextItemModel(model, steps=3).fit(training, validation)  # type: ignore[arg-type]
 
     return make
 
@@ -70,11 +70,11 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
         Ease(5.0, "log"), half_life=9.0, per="days", counts="log"
     ).fit(EVENTS, ITEMS, CUTOFF),
     "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
-    "successors": lambda: ItemToItem(Successors(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
+    "successors": lambda: ItemToItem(SequentialRules(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
     "second stage": second_stage,
     **NETS,
     "texts": lambda: TextSimilarity(Letters(), half_life=3.0),  # type: ignore[arg-type]
-    "foretold": lambda: ForetoldItems(*oracle()),
+    "foretold": lambda: LMItemScorer(*oracle()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
 }
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())
@@ -130,9 +130,9 @@ def test_the_same_seed_gives_the_same_bytes(
 def test_what_happens_at_or_after_the_cutoff_changes_nothing(
     make: Callable[[], ItemScorer], histories: list[History]
 ) -> None:
-    short = events_before(EVENTS, CUTOFF).aligned(ITEMS)
+    short = truncate_log(EVENTS, CUTOFF).align_to(ITEMS)
     assert 0 < len(short) < len(EVENTS)
-    cut = make_histories(short, ITEMS, histories[0].length, CUTOFF)
+    cut = make_histories(short, ITEMS, histories[0].period_length, CUTOFF)
     assert make().scores(histories).tobytes() == make().scores(cut).tobytes()
 
 
@@ -140,7 +140,13 @@ def test_what_happens_at_or_after_the_cutoff_changes_nothing(
 def test_somebody_without_an_event_gets_scores_too(make: Callable[[], ItemScorer]) -> None:
     (empty,) = make_histories(EVENTS, ITEMS, "7D", START - np.timedelta64(1, "D"), [0])
     later = History(
-        empty.log, empty.catalog, empty.user_idx, empty.offsets, empty.bounds, CUTOFF, empty.length
+        empty.log,
+        empty.catalog,
+        empty.user_idx,
+        empty.offsets,
+        empty.bounds,
+        CUTOFF,
+        empty.period_length,
     )
     assert later.n_events == 0
     assert np.isfinite(make().scores([later])).all()

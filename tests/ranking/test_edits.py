@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast, Source
-from llmrec.ranking.edits import Edit, apply_edits, muted_items, sentence
+from llmrec.ranking.edits import Edit, apply_edits, edit_sentence, muted_item_mask
 from llmrec.types import FloatArray
 from tests.worlds import CATEGORIES, catalog
 
@@ -52,8 +52,8 @@ def test_what_is_left_of_next_to_nothing_is_shared_out_whole() -> None:
 
 def test_an_item_with_any_share_of_a_muted_category_is_muted_until_the_edit_ends() -> None:
     edits = [Edit("War", 0, until=np.datetime64("2020-03-01")), Edit("Drama", 2)]
-    assert np.flatnonzero(muted_items(edits, ITEMS)).tolist() == [4, 9, 14, 19, 24]
-    assert not muted_items(edits, ITEMS, np.datetime64("2020-03-01")).any()
+    assert np.flatnonzero(muted_item_mask(edits, ITEMS)).tolist() == [4, 9, 14, 19, 24]
+    assert not muted_item_mask(edits, ITEMS, np.datetime64("2020-03-01")).any()
 
 
 def test_a_muted_category_gets_nothing() -> None:
@@ -167,7 +167,7 @@ def test_a_contradiction_is_told_in_words() -> None:
     ],
 )
 def test_an_edit_is_a_plain_sentence(edit: Edit, said: str) -> None:
-    assert sentence(edit) == said
+    assert edit_sentence(edit) == said
 
 
 @pytest.mark.parametrize("factor", [-0.1, 100.1, float("nan"), float("inf")])
@@ -182,7 +182,7 @@ def test_a_factor_out_of_bounds_is_refused(factor: float) -> None:
 def test_an_end_is_a_time_however_it_is_written(until: date | str) -> None:
     edit = Edit("War", 0, until)
     assert edit == Edit("War", 0, np.datetime64("2020-03-01"))
-    assert sentence(edit) == "No War until 1 March 2020."
+    assert edit_sentence(edit) == "No War until 1 March 2020."
     assert edit.is_active(np.datetime64("2020-02-29"))
     assert not edit.is_active(np.datetime64("2020-03-01"))
 

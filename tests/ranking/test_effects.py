@@ -22,7 +22,9 @@ SCORES = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, -0.1])
 def foretold(
     *edits: Edit, strength: float = 1.0, to: float | None = None, **options: Any
 ) -> EditEffect:
-    def rerank(edits: Sequence[Edit], strength: float) -> Ranking:
+    def rerank(
+        edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
         return ranked(scores=SCORES, edits=edits, strength=strength, **options)
 
     return predict_effect(forecast([0.5, 0.3, 0.2]), edits, HISTORY, rerank, strength, to)
@@ -54,16 +56,16 @@ def test_without_an_edit_everything_stays() -> None:
     effect = foretold()
     assert {effect.direction(category) for category in range(3)} == {"stays"}
     outcome = effect.verify(3)
-    assert outcome.held
+    assert outcome.holds
     assert (outcome.entered, outcome.left, outcome.moved) == ((), (), {})
 
 
 def test_the_list_foretold_is_the_list_that_ranking_again_gives() -> None:
     effect = foretold(Edit("Z", 6), Edit("Y", 0.4, lock=True))
     outcome = effect.verify(4)
-    assert outcome.held
+    assert outcome.holds
     assert outcome.largest_error < 1e-12
-    assert outcome.listed == tuple(effect.predicted(4).tolist())
+    assert outcome.listed == tuple(effect.predicted_list(4).tolist())
     assert set(outcome.entered) | set(outcome.left) | set(outcome.moved)
     before, after = effect.item_idx[:4].tolist(), list(outcome.listed)
     assert set(outcome.left) == set(before) - set(after)
@@ -74,7 +76,7 @@ def test_the_list_foretold_is_the_list_that_ranking_again_gives() -> None:
 @pytest.mark.parametrize("k", [0, -1])
 def test_a_list_of_no_item_is_refused(k: int) -> None:
     effect = foretold(Edit("Z", 6))
-    for ask in (effect.predicted, effect.verify):
+    for ask in (effect.predicted_list, effect.verify):
         with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
             ask(k)
 
@@ -82,8 +84,8 @@ def test_a_list_of_no_item_is_refused(k: int) -> None:
 def test_what_is_muted_is_not_on_the_list_whatever_the_strength() -> None:
     effect = foretold(Edit("X", 0), strength=0.0)
     outcome = effect.verify(7)
-    assert outcome.held
-    assert outcome.listed == tuple(effect.predicted(7).tolist()) == (1, 2, 6)
+    assert outcome.holds
+    assert outcome.listed == tuple(effect.predicted_list(7).tolist()) == (1, 2, 6)
     assert outcome.left == (0, 3, 4, 5)
     assert effect.mutes(0)
 
@@ -91,8 +93,8 @@ def test_what_is_muted_is_not_on_the_list_whatever_the_strength() -> None:
 @pytest.mark.parametrize(("strength", "to"), [(1.0, 0.0), (0.0, 1.0), (0.5, 3.0), (1.0, 1.0)])
 def test_another_strength_is_foretold_too(strength: float, to: float) -> None:
     outcome = foretold(Edit("X", 2), strength=strength, to=to).verify()
-    assert outcome.held
-    assert foretold(strength=strength, to=to).verify().held
+    assert outcome.holds
+    assert foretold(strength=strength, to=to).verify().holds
 
 
 def test_an_edit_that_has_ended_does_nothing_and_is_named() -> None:
@@ -108,14 +110,14 @@ def test_where_nothing_may_be_ranked_nothing_changes(candidates: FloatArray) -> 
     # i0 and i1 were taken.
     effect = foretold(Edit("X", 0), candidates=candidates, repeat="exclude")
     outcome = effect.verify()
-    assert outcome.held
+    assert outcome.holds
     assert outcome.listed == ()
     assert effect.direction(0) == "stays"
 
 
 def test_where_all_is_muted_the_list_is_empty() -> None:
     outcome = foretold(Edit("X", 0), candidates=np.array([0, 3, 5])).verify()
-    assert outcome.held
+    assert outcome.holds
     assert outcome.listed == ()
     assert set(outcome.left) == {0, 3, 5}
 
@@ -133,16 +135,16 @@ def test_a_ranking_that_is_not_as_foretold_is_told_by_what_it_breaks() -> None:
 
     weights = forecast([0.5, 0.3, 0.2])
     outcome = predict_effect(weights, [Edit("X", 9)], HISTORY, lying, 1.0).verify()
-    assert not outcome.held
+    assert not outcome.holds
     assert outcome.largest_error > 1
-    assert "every score is the one foretold" in outcome.broken
-    assert "what can only rise has not fallen" in outcome.broken
+    assert "every score is the one foretold" in outcome.violations
+    assert "what can only rise has not fallen" in outcome.violations
 
     def shorter(edits: Sequence[Edit], strength: float) -> Ranking:
         return ranked(scores=SCORES, edits=edits, k=7 - len(edits), strength=strength)
 
     outcome = predict_effect(weights, [Edit("X", 9)], HISTORY, shorter, 1.0).verify()
-    assert outcome.broken == ("the same items are ranked",)
+    assert outcome.violations == ("the same items are ranked",)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,15 @@ from scipy import sparse
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, events_before, make_histories
-from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, Pairs, Successors, fading
+from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.ranking.item_item import (
+    Cosine,
+    Ease,
+    ItemSimilarity,
+    ItemToItem,
+    SequentialRules,
+    recency_weighted,
+)
 from tests.worlds import START, catalog, log
 
 ITEMS = Catalog.from_frame(
@@ -26,11 +33,11 @@ def people(**taken: str) -> list[History]:
         for day, item in enumerate(items)
     ]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    events = Interactions.from_frame(frame).aligned(ITEMS)
+    events = Interactions.from_frame(frame).align_to(ITEMS)
     return make_histories(events, ITEMS, "7D", START + np.timedelta64(10, "D"))
 
 
-def dense(pairs: Pairs, histories: list[History]) -> np.ndarray:
+def dense(pairs: ItemSimilarity, histories: list[History]) -> np.ndarray:
     found = pairs.matrix(histories)
     return found.toarray() if sparse.issparse(found) else found
 
@@ -68,13 +75,13 @@ def test_cosine_is_the_same_however_few_pairs_are_counted_at_once(
 
 def test_successors_count_ordered_pairs_that_fade_with_the_places_between() -> None:
     histories = people(u="abc", v="ba")
-    found = dense(Successors(window=2, fade=0.5, power=1.0), histories)
+    found = dense(SequentialRules(window=2, fade=0.5, power=1.0), histories)
     a, b, c = 1 / 3, 1 / 3, 1 / 2  # one over 1 + how often each was taken
     np.testing.assert_allclose(found, [[0, a, 0.5 * a], [b, 0, b], [0, 0, 0 * c]])
 
 
 def test_nobody_follows_another_person() -> None:
-    one, two = (dense(Successors(), people(u="ab", **more)) for more in ({}, {"v": "c"}))
+    one, two = (dense(SequentialRules(), people(u="ab", **more)) for more in ({}, {"v": "c"}))
     np.testing.assert_allclose(one[:2, :2] > 0, two[:2, :2] > 0)
     assert not two[2].any()
     assert not two[:, 2].any()
@@ -90,20 +97,20 @@ def test_nobody_follows_another_person() -> None:
 )
 def test_a_history_fades_by_events(counts: str, expected: list[float]) -> None:
     (history,) = people(u="baab")
-    row = fading([history], 1.0, "events", counts).toarray()[0]  # type: ignore[arg-type]
+    row = recency_weighted([history], 1.0, "events", counts).toarray()[0]  # type: ignore[arg-type]
     np.testing.assert_allclose(row, expected)
 
 
 def test_a_history_fades_by_days_before_the_cutoff() -> None:
     (history,) = people(u="ab")  # ten and nine days before
-    row = fading([history], 5.0, "days").toarray()[0]
+    row = recency_weighted([history], 5.0, "days").toarray()[0]
     np.testing.assert_allclose(row, [0.25, 2 ** (-9 / 5), 0])
 
 
 def test_scores_are_the_faded_history_times_the_matrix_on_a_floor_of_popularity() -> None:
     histories = people(u="abc", v="ba", w="cc")
     log_ = histories[0].log
-    scorer = ItemToItem(Successors(1, 1.0, 0.0), half_life=1.0, counts="count", floor=0.1)
+    scorer = ItemToItem(SequentialRules(1, 1.0, 0.0), half_life=1.0, counts="count", floor=0.1)
     found = np.exp(scorer.fit(log_, ITEMS).scores(histories)[1])  # v: b a half, a whole
     spoken_for = np.array([0.5, 1.0, 0.5])  # a to b once, b to a and to c once each
     popular = np.array([3, 3, 4]) / 10
@@ -116,8 +123,8 @@ def test_somebody_of_whom_nothing_is_known_gets_what_is_popular() -> None:
     scorer = ItemToItem(Ease(5.0)).fit(events, items, cutoff)
     (past,) = make_histories(events, items, "7D", cutoff, [0])
     nothing = np.array([past.offsets[0]] * 2)
-    empty = History(past.log, items, 0, nothing, past.bounds[-2:], past.cutoff, past.length)
-    known = events_before(events, cutoff).aligned(items)
+    empty = History(past.log, items, 0, nothing, past.bounds[-2:], past.cutoff, past.period_length)
+    known = truncate_log(events, cutoff).align_to(items)
     counts = 1 + np.bincount(known.item_idx, minlength=items.n_items)
     np.testing.assert_allclose(scorer.scores([empty])[0], np.log(counts / counts.sum()))
 
@@ -143,7 +150,7 @@ def test_what_is_not_fitted_or_of_another_catalog_is_refused() -> None:
 def test_ease_says_what_to_use_for_a_catalog_too_large_to_invert(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmrec.ranking.item_item.MOST_ITEMS", 10)
+    monkeypatch.setattr("llmrec.ranking.item_item.MAX_DENSE_ITEMS", 10)
     with pytest.raises(ValueError, match="use Cosine or Successors"):
         ItemToItem(Ease()).fit(log(n_users=6), catalog(11))
 
@@ -153,9 +160,9 @@ def test_parameters_out_of_bounds_are_refused(value: float) -> None:
     for build in (
         lambda: Ease(value),
         lambda: Cosine(value),  # type: ignore[arg-type]
-        lambda: Successors(fade=value),
-        lambda: Successors(power=-1.0),
-        lambda: Successors(fade=1.5),
+        lambda: SequentialRules(fade=value),
+        lambda: SequentialRules(power=-1.0),
+        lambda: SequentialRules(fade=1.5),
         lambda: ItemToItem(half_life=value),
         lambda: ItemToItem(floor=value),
         lambda: ItemToItem(floor=1.0),

@@ -10,22 +10,22 @@ import pytest
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.item_item import MOST_ITEMS, Ease, ItemToItem
+from llmrec.ranking.item_item import MAX_DENSE_ITEMS, Ease, ItemToItem
 from llmrec.ranking.registry import (
-    FORETOLD,
-    ITEMS_FOR_EASE,
+    LM_SCORER,
+    MAX_EASE_ITEMS,
     SCORERS,
-    fitted_scorer,
-    name_of,
-    scorers_for,
+    build_scorer,
+    default_scorers,
+    registered_name,
 )
-from llmrec.types import Repeat
+from llmrec.types import RepeatPolicy
 from tests.worlds import START, catalog, log
 
 ITEMS, EVENTS = catalog(), log(n_users=12)
 CUTOFF = START + np.timedelta64(28, "D")
 LOGS = list(
-    product(("7D", "10 events"), (25, ITEMS_FOR_EASE, ITEMS_FOR_EASE + 1), ("allow", "exclude"))
+    product(("7D", "10 events"), (25, MAX_EASE_ITEMS, MAX_EASE_ITEMS + 1), ("allow", "exclude"))
 )
 
 
@@ -33,40 +33,40 @@ LOGS = list(
 def test_every_name_is_a_scorer_that_knows_nothing_after_the_cutoff(name: str) -> None:
     if name == "ImplicitALS":
         pytest.importorskip("implicit")
-    scorer = fitted_scorer(name, EVENTS, ITEMS, CUTOFF)
+    scorer = build_scorer(name, EVENTS, ITEMS, CUTOFF)
     histories = make_histories(EVENTS, ITEMS, "7D", CUTOFF)
     assert np.isfinite(scorer.scores(histories)).all()
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_a_scorer_is_found_again_by_how_it_is_set(name: str) -> None:
-    assert name_of(SCORERS[name]()) == name
-    assert name_of(ItemToItem(Ease(77.0))) is None
+    assert registered_name(SCORERS[name]()) == name
+    assert registered_name(ItemToItem(Ease(77.0))) is None
 
 
 @pytest.mark.parametrize(("period", "n_items", "repeat"), LOGS)
 def test_the_scorers_for_a_log_go_by_different_names_in_explanations(
-    period: str, n_items: int, repeat: Repeat
+    period: str, n_items: int, repeat: RepeatPolicy
 ) -> None:
-    names = scorers_for(period, n_items, repeat)
-    scorers = [fitted_scorer(name, EVENTS, ITEMS) for name in names]
+    names = default_scorers(period, n_items, repeat)
+    scorers = [build_scorer(name, EVENTS, ITEMS) for name in names]
     blend = Blend(scorers, (1.0,) * len(scorers))  # refuses two of one name
     assert len(set(blend.names)) == len(names) == len(set(names))
 
 
 def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> None:
     for period, n_items, repeat in LOGS:
-        names = scorers_for(period, n_items, repeat)
+        names = default_scorers(period, n_items, repeat)
         assert ("PersonalRepeat" in names) == (repeat == "allow")
-        assert any(name.startswith("Ease") for name in names) == (n_items <= ITEMS_FOR_EASE)
-        by_events = period == "10 events" and n_items <= ITEMS_FOR_EASE
+        assert any(name.startswith("Ease") for name in names) == (n_items <= MAX_EASE_ITEMS)
+        by_events = period == "10 events" and n_items <= MAX_EASE_ITEMS
         assert ("EaseByEvents" in names) == by_events
-        assert ({"Cosine", "Successors"} <= set(names)) == (n_items > ITEMS_FOR_EASE)
-    assert ITEMS_FOR_EASE <= MOST_ITEMS  # what is chosen can be fitted
+        assert ({"Cosine", "Successors"} <= set(names)) == (n_items > MAX_EASE_ITEMS)
+    assert MAX_EASE_ITEMS <= MAX_DENSE_ITEMS  # what is chosen can be fitted
 
 
 def test_a_name_of_no_scorer_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(DataError, match=r"'Eese'.*Ease.*ForetoldItems"):
-        fitted_scorer("Eese", EVENTS, ITEMS)
+        build_scorer("Eese", EVENTS, ITEMS)
     with pytest.raises(DataError, match="memory of titles"):
-        fitted_scorer(FORETOLD, EVENTS, ITEMS)
+        build_scorer(LM_SCORER, EVENTS, ITEMS)

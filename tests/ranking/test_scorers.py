@@ -20,9 +20,9 @@ from llmrec.ranking.scorers import (
     ImplicitALS,
     PersonalRepeat,
     RecentPopularity,
+    dedupe_moments,
+    first_interactions,
     item_counts,
-    once_a_moment,
-    once_a_person,
 )
 from tests.worlds import START, catalog, log
 
@@ -89,7 +89,7 @@ def test_als_gives_somebody_without_an_event_equal_scores() -> None:
     scorer = ImplicitALS(factors=4).fit(events, items, cutoff)
     (past,) = make_histories(events, items, "7D", cutoff, [0])
     nothing = np.array([past.offsets[0]] * 2)
-    empty = History(past.log, items, 0, nothing, past.bounds[-2:], past.cutoff, past.length)
+    empty = History(past.log, items, 0, nothing, past.bounds[-2:], past.cutoff, past.period_length)
     np.testing.assert_allclose(scorer.scores([empty]), np.log(1 / items.n_items))
 
 
@@ -178,10 +178,10 @@ DAYS = ("2020-02-26", "2020-02-27", "2020-02-28")
 @pytest.mark.parametrize(
     ("shorter", "taken", "left"),
     [
-        (once_a_moment, [("a", 0), ("b", 1), ("a", 2)], "aba"),
-        (once_a_moment, [("a", 0), ("a", 0), ("b", 1)], "ab"),
-        (once_a_person, [("a", 0), ("b", 1), ("c", 2)], "abc"),
-        (once_a_person, [("a", 0), ("b", 1), ("a", 2)], "ab"),
+        (dedupe_moments, [("a", 0), ("b", 1), ("a", 2)], "aba"),
+        (dedupe_moments, [("a", 0), ("a", 0), ("b", 1)], "ab"),
+        (first_interactions, [("a", 0), ("b", 1), ("c", 2)], "abc"),
+        (first_interactions, [("a", 0), ("b", 1), ("a", 2)], "ab"),
     ],
 )
 def test_a_shorter_log_is_made_once_and_keeps_no_log_alive(

@@ -13,15 +13,15 @@ from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.windows import make_windows
 from llmrec.errors import MissingExtraError
 from llmrec.forecast import ItemScorer
-from llmrec.ranking.blend import possible_items
-from llmrec.ranking.gbdt import Lesson, SecondStage, features
-from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, once_a_person
+from llmrec.ranking.blend import rankable_items
+from llmrec.ranking.gbdt import GBDTReranker, RankingFold, candidate_features
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, first_interactions
 from llmrec.types import FloatArray
 from tests.worlds import START, catalog, log
 
 pytest.importorskip("lightgbm")
 WEEK = np.timedelta64(7, "D")
-ITEMS, EVENTS = catalog(), log(n_users=120, n_periods=6).aligned(catalog())
+ITEMS, EVENTS = catalog(), log(n_users=120, n_periods=6).align_to(catalog())
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def weeks(*numbers: int) -> list[list[Window]]:
     return [make_windows(EVENTS, ITEMS, "7D", START + week * WEEK) for week in numbers]
 
 
-def lessons(*numbers: int) -> list[Lesson]:
-    return [Lesson([RecentPopularity(), PersonalRepeat()], windows) for windows in weeks(*numbers)]
+def lessons(*numbers: int) -> list[RankingFold]:
+    return [
+        RankingFold([RecentPopularity(), PersonalRepeat()], windows) for windows in weeks(*numbers)
+    ]
 
 
 def hidden(windows: list[Window], seed: int) -> Knowing:
@@ -60,19 +62,19 @@ def precision(scores: FloatArray, windows: list[Window]) -> float:
 def test_trees_use_what_no_weight_of_a_blend_can() -> None:
     past = weeks(2, 3, 4)
     taught = [
-        Lesson([RecentPopularity(), hidden(windows, seed)], windows)
+        RankingFold([RecentPopularity(), hidden(windows, seed)], windows)
         for seed, windows in enumerate(past)
     ]
     (coming,) = weeks(5)
     scorers: list[ItemScorer] = [RecentPopularity(), hidden(coming, 9)]
-    stage = SecondStage(candidates=25).fit(taught, scorers)
+    stage = GBDTReranker(candidates=25).fit(taught, scorers)
     histories = [window.history for window in coming]
     assert precision(stage.scores(histories), coming) > 0.85
     assert precision(scorers[1].scores(histories), coming) < 0.5
 
 
 def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_candidates() -> None:
-    stage = SecondStage(candidates=4).fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+    stage = GBDTReranker(candidates=4).fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
     history = weeks(5)[0][0].history
     (scores,) = stage.scores([history])
     assert stage._first is not None
@@ -83,11 +85,11 @@ def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_cand
 
 
 def test_a_list_without_repeats_is_learned_from_new_items_only() -> None:
-    stage = SecondStage(candidates=8, repeat="exclude")
+    stage = GBDTReranker(candidates=8, repeat="exclude")
     stage = stage.fit(lessons(2, 3), [RecentPopularity(), PersonalRepeat()])
     histories = [window.history for window in weeks(4)[0]]
     for row, history in zip(stage.scores(histories), histories, strict=True):
-        unseen = possible_items(history, "exclude")
+        unseen = rankable_items(history, "exclude")
         n = min(8, int(unseen.sum()))
         assert unseen[np.argsort(-row, kind="stable")[:n]].all()
 
@@ -96,7 +98,9 @@ def test_features_tell_when_and_how_often_a_person_took_an_item() -> None:
     history = make_histories(EVENTS, ITEMS, "7D", START + 5 * WEEK, [0])[0]
     item = int(np.bincount(history.item_idx).argmax())
     said = np.zeros((1, 1, ITEMS.n_items))
-    (((_, taken, newest, apart, overdue, *_),),) = features(said, np.array([[item]]), [history])
+    (((_, taken, newest, apart, overdue, *_),),) = candidate_features(
+        said, np.array([[item]]), [history]
+    )
     events = slice(history.event_ids.start, history.event_ids.stop)
     ages = (history.cutoff - history.log.timestamp[events]) / np.timedelta64(1, "D")
     own = np.sort(ages[history.item_idx == item])
@@ -107,7 +111,7 @@ def test_features_tell_when_and_how_often_a_person_took_an_item() -> None:
 
 
 def test_of_a_persons_events_with_an_item_the_first_is_kept() -> None:
-    first = once_a_person(EVENTS)
+    first = first_interactions(EVENTS)
     pairs = set(zip(EVENTS.user_idx.tolist(), EVENTS.item_idx.tolist(), strict=True))
     assert len(first) == len(pairs)
     for user, item, time in zip(first.user_idx, first.item_idx, first.timestamp, strict=True):
@@ -117,31 +121,33 @@ def test_of_a_persons_events_with_an_item_the_first_is_kept() -> None:
 
 def test_before_a_fit_nothing_is_scored() -> None:
     with pytest.raises(ValueError, match="not fitted"):
-        SecondStage().scores(make_histories(EVENTS, ITEMS, "7D"))
+        GBDTReranker().scores(make_histories(EVENTS, ITEMS, "7D"))
 
 
 def test_one_lesson_or_other_scorers_are_refused() -> None:
     with pytest.raises(ValueError, match="two lessons"):
-        SecondStage().fit(lessons(3), [RecentPopularity(), PersonalRepeat()])
+        GBDTReranker().fit(lessons(3), [RecentPopularity(), PersonalRepeat()])
     with pytest.raises(ValueError, match="scorers to come"):
-        SecondStage().fit(lessons(3, 4), [RecentPopularity()])
+        GBDTReranker().fit(lessons(3, 4), [RecentPopularity()])
 
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="candidates"):
-        SecondStage(candidates=0)
+        GBDTReranker(candidates=0)
     with pytest.raises(ValueError, match="floor"):
-        SecondStage(floor=1.0)
+        GBDTReranker(floor=1.0)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(MissingExtraError, match="trees"):
-        SecondStage().fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+        GBDTReranker().fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
 
 
 def test_lessons_in_which_no_candidate_came_are_refused() -> None:
     level = Knowing(np.zeros((EVENTS.n_users, ITEMS.n_items)))  # so the first item is proposed
     missed = [[w for w in windows if 0 not in w.target.item_idx] for windows in weeks(3, 4)]
     with pytest.raises(ValueError, match="nothing that came"):
-        SecondStage(candidates=1).fit([Lesson([level], windows) for windows in missed], [level])
+        GBDTReranker(candidates=1).fit(
+            [RankingFold([level], windows) for windows in missed], [level]
+        )

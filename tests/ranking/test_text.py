@@ -11,7 +11,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.errors import DataError
 from llmrec.language.codec import Codec
-from llmrec.ranking.lm_scorer import ForetoldItems, TextSimilarity, item_text
+from llmrec.ranking.lm_scorer import LMItemScorer, TextSimilarity, item_text
 from tests.ranking.fakes import Foretelling, Letters, oracle
 from tests.worlds import START, catalog, log
 
@@ -28,7 +28,7 @@ ITEMS = Catalog.from_frame(
 
 def histories(rows: list[tuple[str, str, np.datetime64]]) -> list[History]:
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    return make_histories(Interactions.from_frame(frame).aligned(ITEMS), ITEMS, "7D")
+    return make_histories(Interactions.from_frame(frame).align_to(ITEMS), ITEMS, "7D")
 
 
 def test_what_reads_like_the_newest_item_is_on_top() -> None:
@@ -36,7 +36,7 @@ def test_what_reads_like_the_newest_item_is_on_top() -> None:
     events = Interactions.from_frame(
         pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
     )
-    (history,) = make_histories(events.aligned(ITEMS), ITEMS, "7D")
+    (history,) = make_histories(events.align_to(ITEMS), ITEMS, "7D")
     scorer = TextSimilarity(Letters(), half_life=0.2, temperature=0.1)  # type: ignore[arg-type]
     (scores,) = scorer.scores([history])
     assert np.argsort(-scores)[:2].tolist() == [0, 1]
@@ -63,8 +63,8 @@ def test_a_titles_probability_is_divided_among_its_items() -> None:
     events = Interactions.from_frame(
         pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
     )
-    (history,) = make_histories(events.aligned(ITEMS), ITEMS, "7D")
-    scorer = ForetoldItems(model, codec, floor=0.2)  # type: ignore[arg-type]
+    (history,) = make_histories(events.align_to(ITEMS), ITEMS, "7D")
+    scorer = LMItemScorer(model, codec, floor=0.2)  # type: ignore[arg-type]
     ((zzz, aaa),) = model.foretell([codec.prompt(history)])
     expected = 0.8 * np.array([aaa, 0, zzz / 2, zzz / 2]) + 0.2 / 4
     np.testing.assert_allclose(np.exp(scorer.scores([history])[0]), expected)
@@ -72,7 +72,7 @@ def test_a_titles_probability_is_divided_among_its_items() -> None:
 
 def test_of_a_catalog_without_a_known_title_nothing_is_said() -> None:
     _, codec = oracle()
-    scorer = ForetoldItems(Foretelling(["elsewhere"]), codec)  # type: ignore[arg-type]
+    scorer = LMItemScorer(Foretelling(["elsewhere"]), codec)  # type: ignore[arg-type]
     (history,) = make_histories(log(n_users=1), catalog(), "7D")
     np.testing.assert_allclose(scorer.scores([history]), np.log(1 / catalog().n_items))
 
@@ -80,7 +80,7 @@ def test_of_a_catalog_without_a_known_title_nothing_is_said() -> None:
 def test_a_model_without_a_memory_and_a_floor_out_of_bounds_are_refused() -> None:
     model, codec = oracle()
     with pytest.raises(ValueError, match="floor must lie"):
-        ForetoldItems(model, codec, floor=1.0)
-    model.memory = None
+        LMItemScorer(model, codec, floor=1.0)
+    model.title_embeddings = None
     with pytest.raises(DataError, match="has no memory of titles"):
-        ForetoldItems(model, codec)
+        LMItemScorer(model, codec)

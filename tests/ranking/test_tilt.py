@@ -122,7 +122,9 @@ def test_raising_a_category_never_lowers_an_item_of_it_alone(
     weights, scores, _ = random_case(seed)
     before = ranked(weights, scores)
     after = ranked(weights, scores, edits=[Edit(name, factor)])
-    (only,) = np.flatnonzero((ITEMS.shares[[0, 1, 2]].toarray()[:, CATEGORIES.index(name)]) == 1)
+    (only,) = np.flatnonzero(
+        (ITEMS.category_shares[[0, 1, 2]].toarray()[:, CATEGORIES.index(name)]) == 1
+    )
     assert score_by_item(after)[only] >= score_by_item(before)[only] - 1e-9
     assert after.item_idx.tolist().index(only) <= before.item_idx.tolist().index(only)
 
@@ -133,7 +135,7 @@ def test_a_category_forecast_at_the_blends_own_share_contributes_nothing(
 ) -> None:
     weights, scores, _ = random_case(seed)
     probability = softmax(scores)
-    mix = probability @ ITEMS.shares
+    mix = probability @ ITEMS.category_shares
     mix /= mix.sum()
     others = np.arange(3) != category
     neutral = weights.copy()
@@ -162,10 +164,10 @@ def test_contributions_grow_with_strength_and_0_leaves_the_blend(
 def test_full_strength_gives_single_category_catalogs_the_forecasts_mix(seed: int) -> None:
     weights, scores, _ = random_case(seed)
     singles = np.array([0, 1, 2, 5])
-    implied = softmax(scores[singles]) @ ITEMS.shares[singles]
+    implied = softmax(scores[singles]) @ ITEMS.category_shares[singles]
     assume(implied.min() > 1e-6)  # what the blend all but excludes, EPSILON keeps out
     ranking = ranked(weights, scores, candidates=singles)
-    mix = softmax(ranking.scores) @ ITEMS.shares[ranking.item_idx]
+    mix = softmax(ranking.scores) @ ITEMS.category_shares[ranking.item_idx]
     np.testing.assert_allclose(mix, weights, atol=1e-3)
 
 

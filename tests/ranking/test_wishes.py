@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
-from llmrec.ranking.edit_parser import find_category, parse_edited, parse_wishes, sentences
+from llmrec.ranking.edit_parser import (
+    edit_sentences,
+    match_category,
+    parse_description_edits,
+    parse_edits,
+)
 from llmrec.ranking.edits import Edit
 
 AT = np.datetime64("2017-11-05", "ms")
@@ -27,8 +32,8 @@ def catalog(names: Sequence[str] = FILMS) -> Catalog:
 
 
 def read(text: str, names: Sequence[str] = FILMS) -> set[Edit]:
-    found = parse_wishes(text, catalog(names), AT)
-    assert found.misread == ()
+    found = parse_edits(text, catalog(names), AT)
+    assert found.issues == ()
     return set(found.edits)
 
 
@@ -86,7 +91,7 @@ def test_the_wish_of_the_issue_is_read_whole_and_said_back() -> None:
         "keep crime as it is"
     )
     items = catalog((*FILMS, "War"))
-    assert sentences(parse_wishes(text, items, AT).edits, items) == [
+    assert edit_sentences(parse_edits(text, items, AT).edits, items) == [
         "Only Comedy until 1 March 2018.",
         "Twice as much Action.",
         "No Horror.",
@@ -97,10 +102,10 @@ def test_the_wish_of_the_issue_is_read_whole_and_said_back() -> None:
 
 
 def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_told() -> None:
-    found = parse_wishes("more pizza, no cookie, more frozn pizza", catalog(FOODS), AT)
+    found = parse_edits("more pizza, no cookie, more frozn pizza", catalog(FOODS), AT)
     assert found.edits == (Edit("Frozen Pizza", 2), Edit("Cookies", 0))
-    assert found.taken_for == (("pizza", "Frozen Pizza"), ("frozn pizza", "Frozen Pizza"))
-    assert found.misread == ()
+    assert found.assumed == (("pizza", "Frozen Pizza"), ("frozn pizza", "Frozen Pizza"))
+    assert found.issues == ()
 
 
 @pytest.mark.parametrize(
@@ -129,9 +134,9 @@ def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_tol
 def test_what_is_not_understood_is_told_and_gives_no_edit(
     text: str, why: str, near: tuple[str, ...] | None
 ) -> None:
-    found = parse_wishes(f"{text}, no cold and flu", catalog(FOODS), AT)
+    found = parse_edits(f"{text}, no cold and flu", catalog(FOODS), AT)
     assert found.edits == (Edit("Cold And Flu", 0),)
-    (misread,) = found.misread
+    (misread,) = found.issues
     assert re.search(why, misread.why)
     assert near is None or misread.near == near
     assert misread.said in misread.text
@@ -145,7 +150,7 @@ def test_a_name_of_common_words_is_said_in_quotes() -> None:
         Edit('The "Best"', 0),
         Edit("drama", 0.5),
     }
-    assert parse_wishes("less drama", catalog(names), AT).misread[0].near == ("Drama", "drama")
+    assert parse_edits("less drama", catalog(names), AT).issues[0].near == ("Drama", "drama")
 
 
 @pytest.mark.parametrize(
@@ -164,38 +169,44 @@ def test_wishes_that_contradict_each_other_or_never_end_are_refused(
     text: str, message: str
 ) -> None:
     with pytest.raises(EditError, match=message):
-        parse_wishes(text, catalog(), AT)
+        parse_edits(text, catalog(), AT)
 
 
 def test_of_an_edited_description_only_what_is_new_is_read() -> None:
     description = "Drama is rising, from 20% to 31%. Horror is fading."
-    found = parse_edited(description, f"{description} More action, no horror.", catalog(), AT)
+    found = parse_description_edits(
+        description, f"{description} More action, no horror.", catalog(), AT
+    )
     assert found.edits == (Edit("Action", 2), Edit("Horror", 0))
-    assert found.misread == ()
-    assert parse_edited(description, description, catalog(), AT).edits == ()
-    shorter = parse_edited(description, "Drama is rising, from 20% to 31%.", catalog(), AT)
-    assert [one.said for one in shorter.misread] == ["Horror is fading."]
+    assert found.issues == ()
+    assert parse_description_edits(description, description, catalog(), AT).edits == ()
+    shorter = parse_description_edits(
+        description, "Drama is rising, from 20% to 31%.", catalog(), AT
+    )
+    assert [one.said for one in shorter.issues] == ["Horror is fading."]
     inside = description.replace("31%.", "31%, but less crime.")
-    assert parse_edited(description, inside, catalog(), AT).edits == (Edit("Crime", 0.5),)
+    assert parse_description_edits(description, inside, catalog(), AT).edits == (
+        Edit("Crime", 0.5),
+    )
 
 
 def test_a_wish_right_after_a_sentence_of_the_description_is_read() -> None:
     description = "Drama is rising (last taken: R.E.M. (2020) and Se7en (1995) on 2 May 2020)."
     for wish in ("no horror", "No horror.", ' no "Horror"'):
-        found = parse_edited(description, description + wish, catalog(), AT)
+        found = parse_description_edits(description, description + wish, catalog(), AT)
         assert found.edits == (Edit("Horror", 0),)
-        assert found.misread == ()
+        assert found.issues == ()
 
 
 def test_one_name_is_found_or_refused_with_near_ones() -> None:
-    assert find_category("COMEDIES", catalog()) == "Comedy"
-    assert find_category("cheeses", catalog(("Cheese", "Cheeses"))) == "Cheeses"
+    assert match_category("COMEDIES", catalog()) == "Comedy"
+    assert match_category("cheeses", catalog(("Cheese", "Cheeses"))) == "Cheeses"
     assert read("no cheese", ("Cheese", "Cheeses")) == {Edit("Cheese", 0)}
-    assert find_category("pizzas", catalog(FOODS)) == "Frozen Pizza"
+    assert match_category("pizzas", catalog(FOODS)) == "Frozen Pizza"
     with pytest.raises(EditError, match=r"'milk'; near: Canned Milk, Fluid Milk Products\."):
-        find_category("milk", catalog(FOODS))
+        match_category("milk", catalog(FOODS))
     with pytest.raises(EditError, match="'xyzzy'; near: Action, "):
-        find_category("xyzzy", catalog())
+        match_category("xyzzy", catalog())
 
 
 names = st.lists(
@@ -220,10 +231,10 @@ def test_sentences_of_edits_are_read_as_the_same_edits(
     chosen = data.draw(st.lists(st.sampled_from(items.categories), unique=True))
     kinds = st.tuples(factors, times, st.booleans()) | st.just((0.0, None, False))
     edits = [Edit(name, *data.draw(kinds)) for name in chosen]
-    said = sentences(edits, items)
+    said = edit_sentences(edits, items)
     assert all(sentence.endswith(".") for sentence in said)
-    found = parse_wishes(" ".join(said), items, AT)
-    assert found.misread == found.taken_for == ()
+    found = parse_edits(" ".join(said), items, AT)
+    assert found.issues == found.assumed == ()
     assert set(found.edits) == set(edits)
 
 
@@ -231,8 +242,8 @@ def test_a_category_called_only_is_said_in_quotes() -> None:
     items = catalog(["0", "P", "Q", "00", "000", "0000", "ONLY"])
     edits = [Edit(name, 0.0) for name in ("0", "0000", "P", "Q")]
     edits += [Edit(name, 0.25) for name in ("00", "000", "ONLY")]
-    said = sentences(edits, items)
-    assert set(parse_wishes(" ".join(said), items, AT).edits) == set(edits)
+    said = edit_sentences(edits, items)
+    assert set(parse_edits(" ".join(said), items, AT).edits) == set(edits)
 
 
 @settings(max_examples=150)
@@ -249,8 +260,8 @@ def test_a_category_called_only_is_said_in_quotes() -> None:
 )
 def test_any_text_gives_edits_of_the_catalog_or_a_named_error(text: str) -> None:
     try:
-        found = parse_wishes(text, catalog(), AT)
+        found = parse_edits(text, catalog(), AT)
     except EditError:
         return
     assert {edit.category for edit in found.edits} <= set(FILMS)
-    assert found == parse_wishes(text, catalog(), AT)
+    assert found == parse_edits(text, catalog(), AT)

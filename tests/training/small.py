@@ -11,7 +11,7 @@ from peft import PeftModel
 from llmrec.data.dataset import Dataset
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
-from llmrec.language.heads import NameReadout, Readout, name_embeddings
+from llmrec.language.heads import CategoryHead, Verbalizer, label_embeddings
 from llmrec.language.model import LanguageModel
 from llmrec.language.pretrained import add_lora
 from tests.language import tiny_models
@@ -24,7 +24,7 @@ KINDS = ("llama", "t5")
 def dataset(period: str = "7D", n_users: int = 4, n_periods: int = 8) -> Dataset:
     """Each user takes 6 to 11 films a week."""
     items = catalog()
-    events = log(n_users, n_periods).aligned(items)
+    events = log(n_users, n_periods).align_to(items)
     return Dataset("small", events, items, period, "films", "viewer", "allow")
 
 
@@ -55,13 +55,13 @@ def adapted(folder: Path, *, random: bool = True) -> tuple[LanguageModel, PeftMo
 
 def reader_of(model: LanguageModel, codec: Codec, *, random: bool = True, **changes: Any) -> Any:
     """Give a reader; ``random``: its readout already says something."""
-    from llmrec.training.objective import Reader
+    from llmrec.training.objective import TimelineModel
 
     table = model.model.get_input_embeddings().weight
     torch.manual_seed(6)
-    readout = Readout(table.shape[1], 4, changes.pop("depth", None))
+    readout = CategoryHead(table.shape[1], 4, changes.pop("depth", None))
     if random:
         torch.nn.init.normal_(readout.up.weight)
-    names = name_embeddings(NameReadout(codec.labels, model.encode), table)
+    names = label_embeddings(Verbalizer(codec.labels, model.encode), table)
     options = {"end": model.tokenizer.eos_token_id, "line_weight": 0.5, **changes}
-    return Reader(model.model, readout, names, **options)
+    return TimelineModel(model.model, readout, names, **options)

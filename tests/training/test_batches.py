@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.data.splits import splits, training_timelines
+from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.errors import TrainingError
 from llmrec.language.model import LanguageModel
-from llmrec.training.batches import SLOTS, Examples
-from llmrec.training.dataset import load_pairs, save_pairs
+from llmrec.training.batches import POSITIONS_PER_EPOCH, TimelineBatches
+from llmrec.training.dataset import load_examples, save_examples
 from tests.training.small import KINDS, PRIOR, codec_of, dataset, saved
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
     data, folder = dataset(n_users=6), tmp_path_factory.mktemp("pairs")
-    found = splits(data)["validation"]
-    save_pairs(folder, data, codec_of(data, budget=45), PRIOR, training_timelines(data), found)
-    return load_pairs(folder)[1]["train"]
+    found = split_windows(data)["validation"]
+    save_examples(
+        folder, data, codec_of(data, budget=45), PRIOR, rolling_training_windows(data), found
+    )
+    return load_examples(folder)[1]["train"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -35,11 +37,11 @@ def model(
     return LanguageModel.load(str(folder), device="cpu")
 
 
-def examples(table: datasets.Dataset, model: LanguageModel, **options: Any) -> Examples:
-    return Examples(table, model, **{"batch_positions": 300, "line_share": 0.5, **options})
+def examples(table: datasets.Dataset, model: LanguageModel, **options: Any) -> TimelineBatches:
+    return TimelineBatches(table, model, **{"batch_positions": 300, "line_share": 0.5, **options})
 
 
-def made(found: Examples, epoch: int) -> list[dict[str, Any]]:
+def made(found: TimelineBatches, epoch: int) -> list[dict[str, Any]]:
     return [batch() for batch in found.epoch(epoch)]
 
 
@@ -71,7 +73,7 @@ def test_every_timeline_comes_once_an_epoch(table: datasets.Dataset, model: Lang
     found = examples(table, model)
     expected: Counter[str] = Counter()
     for row, back in enumerate(found.back):
-        n = min(SLOTS, len(back)) if model.is_encoder_decoder else 1
+        n = min(POSITIONS_PER_EPOCH, len(back)) if model.is_encoder_decoder else 1
         expected[str(found.log_prior[row][-1].tolist()) if n == 1 else str(row)] += n
     n_sequences = sum(len(batch["prompts"]) for batch in made(found, 0))
     assert n_sequences == sum(expected.values())
@@ -128,18 +130,18 @@ def test_slots_say_where_they_are_and_what_is_theirs(
 def test_an_encoder_reads_what_the_history_at_the_slot_would_say(tmp_path: Path) -> None:
     data = dataset()
     model = LanguageModel.load(str(saved("t5", tmp_path / "t5")), device="cpu")
-    codec, people = codec_of(data, model), training_timelines(data)
+    codec, people = codec_of(data, model), rolling_training_windows(data)
     folder = tmp_path / "pairs"
-    save_pairs(folder, data, codec, PRIOR, people, splits(data)["validation"])
+    save_examples(folder, data, codec, PRIOR, people, split_windows(data)["validation"])
     expected = {
         str(row)
         for windows in people
         for row in model.positions([codec.prompt(window.history) for window in windows])
     }
-    found = Examples(load_pairs(folder)[1]["train"], model, batch_positions=500)
+    found = TimelineBatches(load_examples(folder)[1]["train"], model, batch_positions=500)
     seen = {str(row) for epoch in range(25) for b in made(found, epoch) for row in b["prompts"]}
     assert seen <= expected
-    assert len(seen) > len(people) * SLOTS
+    assert len(seen) > len(people) * POSITIONS_PER_EPOCH
 
 
 def test_lines_are_a_share_of_the_sequences_and_stay_with_their_requests(
@@ -162,7 +164,7 @@ def test_held_out_windows_come_each_once_with_their_newest_slot(
 ) -> None:
     found = examples(table, model, batch_positions=90)
     rows = []
-    for numbers, prompts, slots in found.in_order():
+    for numbers, prompts, slots in found.validation_batches():
         assert len(prompts) == 1 or len(prompts) * max(map(len, prompts)) <= 90
         assert prompts == [found.prompts[row] for row in numbers]
         assert slots.row.tolist() == list(range(len(prompts)))
@@ -227,9 +229,9 @@ def test_the_mix_of_all_before_calls_categories_as_the_ticks_after_it_do(
     model: LanguageModel, tmp_path: Path
 ) -> None:
     data = dataset(n_users=6)
-    codec, found = codec_of(data, model, budget=30), splits(data)["validation"]
-    save_pairs(tmp_path, data, codec, PRIOR, training_timelines(data), found)
-    read = examples(load_pairs(tmp_path)[1]["train"], model, labels=codec.labels, renamed=1.0)
+    codec, found = codec_of(data, model, budget=30), split_windows(data)["validation"]
+    save_examples(tmp_path, data, codec, PRIOR, rolling_training_windows(data), found)
+    read = examples(load_examples(tmp_path)[1]["train"], model, labels=codec.labels, renamed=1.0)
     known = read.labels
     # A name that is drawn may hold a label: here none can.
     read.syllables = sorted(set(read.syllables) - {token for label in known for token in label})

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from llmrec.data.catalog import clean_text
 from llmrec.errors import ModelLoadError
-from llmrec.training.card import card, write_card
+from llmrec.training.card import render_card, write_card
 from tests.language.tiny_models import ABOUT as TINY
 
 ABOUT = replace(
@@ -40,7 +40,7 @@ def cells(text: str) -> list[list[str]]:
     ]
 
 
-ROWS = cells(card(ABOUT))
+ROWS = cells(render_card(ABOUT))
 
 
 def test_the_card_says_what_the_adapter_is() -> None:
@@ -58,31 +58,33 @@ def test_the_card_says_what_the_adapter_is() -> None:
         ["minutes", "None"],
     ):
         assert row in ROWS
-    assert "With torch 2.13.0, peft 0.21.2." in card(ABOUT)
-    assert "InterestEngine.from_pretrained(path)" in card(ABOUT)
-    assert "no judge of people" in card(ABOUT)
+    assert "With torch 2.13.0, peft 0.21.2." in render_card(ABOUT)
+    assert "InterestEngine.from_pretrained(path)" in render_card(ABOUT)
+    assert "no judge of people" in render_card(ABOUT)
 
 
 def test_a_metric_is_shown_with_its_interval_if_it_has_one() -> None:
     assert ["validation.log_loss", "1.9753", "1.9000 to 2.0500"] in ROWS
     assert ["validation.n", "500", "-"] in ROWS
-    assert "Nothing was measured." in card(replace(ABOUT, metrics={}))
+    assert "Nothing was measured." in render_card(replace(ABOUT, metrics={}))
 
 
 def test_the_terms_of_an_embedded_log_are_in_the_card_and_of_others_it_says_where() -> None:
-    assert "Terms of ml-100k: GroupLens terms" in card(ABOUT)
-    assert "Terms of my log: those of its source" in card(replace(ABOUT, dataset="my log"))
+    assert "Terms of ml-100k: GroupLens terms" in render_card(ABOUT)
+    assert "Terms of my log: those of its source" in render_card(replace(ABOUT, dataset="my log"))
 
 
 def test_a_merged_model_says_that_it_is_one() -> None:
-    text = card(replace(ABOUT, merged=True))
+    text = render_card(replace(ABOUT, merged=True))
     assert "A whole model: smollm2-135m with a LoRA adapter in its weights" in text
     assert ["hash of the merged model", "0123456789abcdef"] in cells(text)
 
 
 def test_of_many_categories_the_first_are_named() -> None:
     labels = tuple(f"Category {i}" for i in range(298))
-    (row,) = (row for row in cells(card(replace(ABOUT, labels=labels))) if "categories" in row)
+    (row,) = (
+        row for row in cells(render_card(replace(ABOUT, labels=labels))) if "categories" in row
+    )
     assert row[1].startswith("298: Category 0, ")
     assert row[1].endswith("Category 29 and 268 more")
 
@@ -96,13 +98,13 @@ def test_of_many_categories_the_first_are_named() -> None:
 @example("*a* _b_ `c` [d](e) ![f](g) ~~h~~ \\| \\")
 @example("{{ about }} {% raw %}")
 def test_text_from_data_is_the_same_text_in_the_table(text: str) -> None:
-    shown = card(replace(ABOUT, dataset=f"x {text} y", labels=(f"x {text} y", "Drama")))
+    shown = render_card(replace(ABOUT, dataset=f"x {text} y", labels=(f"x {text} y", "Drama")))
     wanted = clean_text(f"x {text} y", 300)
     rows = cells(shown)
     assert ["log", wanted] in rows
     assert ["categories", f"2: {wanted}, Drama"] in rows
     assert len(rows) == len(ROWS)
-    assert shown.count("\n") == card(ABOUT).count("\n")
+    assert shown.count("\n") == render_card(ABOUT).count("\n")
     assert "<script" not in shown
 
 
@@ -110,7 +112,7 @@ def test_the_card_is_written_beside_adapter_json(tmp_path: Path) -> None:
     ABOUT.save(tmp_path)
     path = write_card(tmp_path)
     assert path == tmp_path / "README.md"
-    assert path.read_text(encoding="utf-8") == card(ABOUT)
+    assert path.read_text(encoding="utf-8") == render_card(ABOUT)
 
 
 def test_a_folder_without_adapter_json_gets_no_card(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from llmrec.training.config import (
     LoraConfig,
     TitlesConfig,
     TrainingConfig,
-    flags_of,
+    argument_parser,
     load_config,
 )
 from llmrec.training.trainer import check_device
@@ -29,7 +29,7 @@ def written(folder: Path, text: str = "out: here\n") -> Path:
 def test_a_file_changes_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
     text = "out: here\nrate: 1e-3\nepochs: 2\nlora:\n  rank: 8\n  layers: upper 4\n"
     config = load_config(written(tmp_path, text))
-    assert (config.out, config.rate, config.epochs) == ("here", 0.001, 2.0)
+    assert (config.out, config.learning_rate, config.epochs) == ("here", 0.001, 2.0)
     assert config.lora == LoraConfig(rank=8, layers="upper 4")
     assert config.budget == TrainingConfig(out="here").budget == 130
 
@@ -38,12 +38,12 @@ def test_a_flag_wins_over_the_file_and_the_later_flag_over_the_earlier(tmp_path:
     path = written(tmp_path, "out: here\nrate: 0.5\nlora: {rank: 2, alpha: 4}\n")
     flags = ["--rate", "2e-4", "--lora.rank=8", "--rate", "3e-4", "--model", "123", "--out", "1e3"]
     config = load_config(path, [*flags, "--lora.layers", "[3, 1]", "--minutes", "null"])
-    assert (config.rate, config.model, config.out) == (3e-4, "123", "1e3")
+    assert (config.learning_rate, config.model, config.out) == (3e-4, "123", "1e3")
     assert config.lora == LoraConfig(rank=8, alpha=4, layers=(1, 3))
 
 
 def test_every_field_is_a_flag() -> None:
-    flags = {action.dest for action in flags_of(TrainingConfig)._actions} - {"help"}
+    flags = {action.dest for action in argument_parser(TrainingConfig)._actions} - {"help"}
     parts = {"lora": LoraConfig, "titles": TitlesConfig, "lines": LinesConfig}
     groups = {f"{part}.{name}" for part, config in parts.items() for name in config.model_fields}
     assert flags == set(TrainingConfig.model_fields) - parts.keys() | groups
@@ -117,7 +117,7 @@ def test_a_group_given_as_a_value_cannot_take_a_flag(tmp_path: Path) -> None:
 
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        TrainingConfig(out="here").rate = 1.0  # type: ignore[misc]
+        TrainingConfig(out="here").learning_rate = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.filterwarnings("error")

@@ -14,27 +14,37 @@ from transformers import PreTrainedTokenizerFast
 from llmrec.data.catalog import clean_text
 from llmrec.data.readers import open_log
 from llmrec.language.grammar import words_grammar
-from llmrec.language.heads import Readout
+from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
-from llmrec.language.tokenization import bag
-from llmrec.training.pretrain import NEW, RARE, PooledExamples, SeveralLogs, new_tokenizer
+from llmrec.language.tokenization import pooled_position
+from llmrec.training.pretrain import (
+    BYTE_LOGPROB,
+    NEW_MODELS,
+    MultiDatasetBatches,
+    MultiDatasetModel,
+    train_tokenizer,
+)
 from tests.language.tiny_models import LABELS, SENTENCES
 
-TEXTS = [f"What one takes:{bag([' Title', ' Drama'])}{sentence}" for sentence in SENTENCES]
+TEXTS = [
+    f"What one takes:{pooled_position([' Title', ' Drama'])}{sentence}" for sentence in SENTENCES
+]
 STRANGE = ("日本語", "Ünïcode & Co", "Щи/борщ", "naïve  café")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return new_tokenizer(TEXTS, 700)
+    return train_tokenizer(TEXTS, 700)
 
 
-@pytest.fixture(scope="module", params=NEW)
+@pytest.fixture(scope="module", params=NEW_MODELS)
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
     folder = tmp_path_factory.mktemp("new")
-    for part in NEW[request.param](TEXTS, vocab_size=700, d_model=32, layers=1, d_ff=48, seed=1):
+    for part in NEW_MODELS[request.param](
+        TEXTS, vocab_size=700, d_model=32, layers=1, d_ff=48, seed=1
+    ):
         part.save_pretrained(folder)
     return LanguageModel.load(str(folder), device="cpu")
 
@@ -53,7 +63,7 @@ def test_the_name_of_a_byte_in_a_title_is_spelled_in_letters(model: LanguageMode
     (spelled,) = model.encode([" <0x0A> </s>"])
     assert "\n" not in model.tokenizer.decode(spelled)
     assert model.end not in spelled
-    assert RARE < -100
+    assert BYTE_LOGPROB < -100
 
 
 def test_any_label_can_be_written(model: LanguageModel) -> None:
@@ -66,16 +76,16 @@ def test_any_label_can_be_written(model: LanguageModel) -> None:
 
 def test_a_vocabulary_without_room_for_letters_and_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match="vocab_size 300 is too small"):
-        new_tokenizer(TEXTS, 300)
+        train_tokenizer(TEXTS, 300)
 
 
-@pytest.mark.parametrize("new", NEW.values())
+@pytest.mark.parametrize("new", NEW_MODELS.values())
 def test_heads_that_do_not_divide_the_width_are_refused(new: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="32 is not divisible by 5"):
         new(TEXTS, d_model=32, heads=5)
 
 
-@pytest.mark.parametrize("new", NEW.values())
+@pytest.mark.parametrize("new", NEW_MODELS.values())
 def test_the_seed_decides_the_first_parameters_and_leaves_the_generator_alone(
     new: Callable[..., Any],
 ) -> None:
@@ -88,8 +98,8 @@ def test_the_seed_decides_the_first_parameters_and_leaves_the_generator_alone(
 
 
 def test_labels_are_those_of_the_log_as_the_table_embeds_them_now(model: LanguageModel) -> None:
-    several = SeveralLogs(
-        model, Readout(32, 4), {"a": ["Drama", "Comedy"], "b": ["War"]}, line_weight=0.1
+    several = MultiDatasetModel(
+        model, CategoryHead(32, 4), {"a": ["Drama", "Comedy"], "b": ["War"]}, line_weight=0.1
     )
     first, table = several.of("a").names.clone(), model.model.get_input_embeddings().weight
     assert first.shape == (2, 32)
@@ -117,7 +127,7 @@ class Counted:
 
 def test_each_batch_of_each_log_comes_once_an_epoch_in_an_order_of_its_seed() -> None:
     def order(seed: int, epoch: int) -> list[tuple[str, tuple[int, int]]]:
-        pooled = PooledExamples({"a": Counted(5), "b": Counted(7)}, seed)  # type: ignore[dict-item]
+        pooled = MultiDatasetBatches({"a": Counted(5), "b": Counted(7)}, seed)  # type: ignore[dict-item]
         return [(batch["log"], batch["at"]) for batch in (make() for make in pooled.epoch(epoch))]
 
     assert order(0, 3) == order(0, 3) != order(1, 3)

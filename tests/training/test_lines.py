@@ -12,15 +12,15 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from llmrec.data.splits import splits, training_timelines
+from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora, add_lora_above, save_adapter
-from llmrec.training.batches import Examples, Lines
-from llmrec.training.config import ConfigError, LinesConfig, TrainingConfig, writing
-from llmrec.training.dataset import load_pairs, save_pairs
+from llmrec.language.pretrained import add_lora, add_lora_to_layers, save_adapter
+from llmrec.training.batches import LineDataset, TimelineBatches
+from llmrec.training.config import ConfigError, LinesConfig, TrainingConfig, generation_config
+from llmrec.training.dataset import load_examples, save_examples
 from llmrec.training.loop import train
-from llmrec.training.objective import Reader, Writer
-from llmrec.training.run import check_layers, keep_in_half, lines_validation, new_writer
+from llmrec.training.objective import LineModel, TimelineModel
+from llmrec.training.run import add_line_layers, cast_to_float16, check_layers, line_validation
 from tests.language.tiny_models import save_llama, save_t5
 from tests.training.small import PRIOR, codec_of, dataset, reader_of
 
@@ -31,8 +31,10 @@ DATA = dataset()
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("llama")
     save_llama(found, num_hidden_layers=4, max_position_embeddings=1024)
-    people = training_timelines(DATA)
-    save_pairs(found / "pairs", DATA, codec_of(DATA), PRIOR, people, splits(DATA)["validation"])
+    people = rolling_training_windows(DATA)
+    save_examples(
+        found / "pairs", DATA, codec_of(DATA), PRIOR, people, split_windows(DATA)["validation"]
+    )
     return found
 
 
@@ -42,7 +44,7 @@ def config(**changes: Any) -> TrainingConfig:
     return TrainingConfig(**values | {"lines": lines, "device": "cpu", **changes})
 
 
-def adapted(folder: Path) -> tuple[LanguageModel, PeftModel, Reader]:
+def adapted(folder: Path) -> tuple[LanguageModel, PeftModel, TimelineModel]:
     """Give a model with LoRA in the layers below 2, a reader of them, and all of it in use."""
     model = LanguageModel.load(str(folder), device="cpu")
     torch.manual_seed(5)
@@ -54,16 +56,18 @@ def adapted(folder: Path) -> tuple[LanguageModel, PeftModel, Reader]:
     return model, inside, reader_of(model, codec_of(DATA), depth=2)
 
 
-def examples(folder: Path, model: LanguageModel, part: str = "train") -> Examples:
-    return Examples(load_pairs(folder / "pairs")[1][part], model, batch_positions=300)
+def examples(folder: Path, model: LanguageModel, part: str = "train") -> TimelineBatches:
+    return TimelineBatches(load_examples(folder / "pairs")[1][part], model, batch_positions=300)
 
 
-def taught(folder: Path, out: Path) -> tuple[LanguageModel, PeftModel, Reader, Writer]:
+def taught(folder: Path, out: Path) -> tuple[LanguageModel, PeftModel, TimelineModel, LineModel]:
     model, inside, reader = adapted(folder)
-    writer = new_writer(config(), inside, reader)
-    held_out = Lines(examples(folder, model, "validation"), 3)
-    lines = Lines(examples(folder, model))
-    history = train(writer, lines, lines_validation(writer, held_out), writing(config()), out)
+    writer = add_line_layers(config(), inside, reader)
+    held_out = LineDataset(examples(folder, model, "validation"), 3)
+    lines = LineDataset(examples(folder, model))
+    history = train(
+        writer, lines, line_validation(writer, held_out), generation_config(config()), out
+    )
     metrics = history.metrics
     assert metrics["skill"] == 1 - metrics["log_loss"] / metrics["untrained"] > 0
     return model, inside, reader, writer
@@ -73,21 +77,21 @@ def test_readings_stay_as_they_were_to_the_last_bit_and_lines_get_likelier(
     folder: Path, tmp_path: Path
 ) -> None:
     before, _, reader = adapted(folder)
-    batch = Lines(examples(folder, before)).epoch(0)[0]()
+    batch = LineDataset(examples(folder, before)).epoch(0)[0]()
     prompts = examples(folder, before).prompts[:4]
     with torch.inference_mode():
-        found = before.slot_states([codec_of(DATA).prompt(h) for h in _people()], 2)
+        found = before.final_states([codec_of(DATA).prompt(h) for h in _people()], 2)
         loss = float(reader.line_loss(batch["requests"], batch["lines"]))
     after, _, reader, _ = taught(folder, tmp_path)
     assert examples(folder, after).prompts[:4] == prompts
     with torch.inference_mode():
-        again = after.slot_states([codec_of(DATA).prompt(h) for h in _people()], 2)
+        again = after.final_states([codec_of(DATA).prompt(h) for h in _people()], 2)
         assert torch.equal(found, again)
         assert float(reader.line_loss(batch["requests"], batch["lines"])) < loss
 
 
 def _people() -> list[Any]:
-    return [window.history for window in splits(DATA)["validation"]]
+    return [window.history for window in split_windows(DATA)["validation"]]
 
 
 def test_one_adapter_holds_both_and_loads_like_any(folder: Path, tmp_path: Path) -> None:
@@ -112,8 +116,8 @@ def test_what_learned_lines_takes_half_of_the_bytes_and_readings_keep_their_bits
     model, inside, _, writer = taught(folder, tmp_path / "run")
     ids, prompts = torch.arange(3, 40)[None], [codec_of(DATA).prompt(h) for h in _people()]
     with torch.inference_mode():
-        logits, states = model.model(input_ids=ids).logits, model.slot_states(prompts, 2)
-    keep_in_half(writer)
+        logits, states = model.model(input_ids=ids).logits, model.final_states(prompts, 2)
+    cast_to_float16(writer)
     save_adapter(inside, tmp_path / "adapter", "llama")
     kept = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     halved = {name.split("layers.")[1][0] for name, v in kept.items() if v.dtype == torch.float16}
@@ -121,7 +125,7 @@ def test_what_learned_lines_takes_half_of_the_bytes_and_readings_keep_their_bits
     loaded = LanguageModel.load(str(folder), adapter=tmp_path / "adapter", device="cpu")
     assert {values.dtype for values in loaded.model.parameters()} == {torch.float32}
     with torch.inference_mode():
-        assert torch.equal(loaded.slot_states(prompts, 2), states)
+        assert torch.equal(loaded.final_states(prompts, 2), states)
         torch.testing.assert_close(loaded.model(input_ids=ids).logits, logits, rtol=0, atol=1e-3)
 
 
@@ -129,12 +133,12 @@ def test_every_line_comes_once_an_epoch_with_its_own_request(folder: Path) -> No
     model, _, _ = adapted(folder)
     found = examples(folder, model)
     for epoch in range(3):
-        batches = [batch() for batch in Lines(found).epoch(epoch)]
+        batches = [batch() for batch in LineDataset(found).epoch(epoch)]
         pairs = [pair for b in batches for pair in zip(b["requests"], b["lines"], strict=True)]
         assert sorted(map(str, pairs)) == sorted(
             map(str, zip(found.requests, found.lines, strict=True))
         )
-        assert [batch() for batch in Lines(found).epoch(epoch)] == batches
+        assert [batch() for batch in LineDataset(found).epoch(epoch)] == batches
         for batch in batches:
             assert len(batch["lines"]) == 1 or batch["n_positions"] <= found.batch_positions
 
@@ -163,7 +167,7 @@ def test_an_encoder_decoder_has_no_depth_and_no_lines_of_their_own(
     model = LanguageModel.load(str(save_t5(tmp_path)), device="cpu").model
     with pytest.raises(ConfigError, match="for decoders"):
         check_layers(config(**changes), model)
-    check_layers(config(depth=None, lines=LinesConfig()), model)
+    check_layers(config(depth=None, generation=LinesConfig()), model)
 
 
 def test_a_run_that_was_killed_while_it_learned_lines_ends_like_one_that_was_not(
@@ -171,10 +175,12 @@ def test_a_run_that_was_killed_while_it_learned_lines_ends_like_one_that_was_not
 ) -> None:
     def run(out: Path, steps: int = 10**9) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         model, inside, reader = adapted(folder)
-        writer = new_writer(config(), inside, reader)
-        judged = lines_validation(writer, Lines(examples(folder, model, "validation"), 3))
-        setting = writing(config(save_every=2, evaluate_every=2))
-        metrics = train(writer, Dying(Lines(examples(folder, model)), steps), judged, setting, out)
+        writer = add_line_layers(config(), inside, reader)
+        judged = line_validation(writer, LineDataset(examples(folder, model, "validation"), 3))
+        setting = generation_config(config(save_every=2, evaluate_every=2))
+        metrics = train(
+            writer, Dying(LineDataset(examples(folder, model)), steps), judged, setting, out
+        )
         return metrics.metrics, {n: v.clone() for n, v in inside.named_parameters() if "lora" in n}
 
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +194,7 @@ def test_a_run_that_was_killed_while_it_learned_lines_ends_like_one_that_was_not
 class Dying:
     """Batches that interrupt whoever asks for more of them than ``steps``."""
 
-    def __init__(self, batches: Lines, steps: int) -> None:
+    def __init__(self, batches: LineDataset, steps: int) -> None:
         self.batches, self.left = batches, steps
 
     def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
@@ -204,7 +210,7 @@ class Dying:
 def test_what_is_added_is_float32_in_a_bfloat16_model_like_what_was_there(folder: Path) -> None:
     model = LanguageModel.load(str(folder), device="cpu", dtype="bfloat16")
     inside = add_lora(model.model, rank=4, alpha=8, dropout=0.0, targets=["q_proj"], layers=[0, 1])
-    add_lora_above(inside, [2, 3], rank=2, seed=0)
+    add_lora_to_layers(inside, [2, 3], rank=2, seed=0)
     found = {name: values for name, values in inside.named_parameters() if "lora" in name}
     assert len(found) == 8
     assert {values.dtype for values in found.values()} == {torch.float32}

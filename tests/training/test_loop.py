@@ -19,19 +19,19 @@ from transformers.integrations import integration_utils
 
 from llmrec.errors import TrainingError
 from llmrec.training import checkpoints
-from llmrec.training.checkpoints import newest_checkpoint, prune, save_checkpoint
+from llmrec.training.checkpoints import latest_checkpoint, prune_checkpoints, save_checkpoint
 from llmrec.training.config import TrainingConfig
 from llmrec.training.loop import TrainingHistory, train
 
 
 class Line(nn.Module):
-    """A line to be found: ``adapter`` is trained, ``readout`` too, ``frozen`` is not."""
+    """A line to be found: ``adapter`` is trained, ``category_head`` too, ``frozen`` is not."""
 
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(7)
         self.adapter = nn.Linear(3, 4)
-        self.readout = nn.Linear(4, 1)
+        self.category_head = nn.Linear(4, 1)
         self.frozen = nn.Linear(3, 4).requires_grad_(False)
         with torch.no_grad():
             for values in self.parameters():
@@ -39,7 +39,7 @@ class Line(nn.Module):
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        found = self.readout(self.drop(self.adapter(x) + self.frozen(x)))[:, 0]
+        found = self.category_head(self.drop(self.adapter(x) + self.frozen(x)))[:, 0]
         loss = (found - y).square().mean()
         return {"loss": loss, "read_loss": loss.detach()}
 
@@ -128,7 +128,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, values: Any
     whole = run(tmp_path / "whole", straight, validation=Validation(straight, *falling), **values)
     assert whole.steps == whole.best_step == 12
     interrupted(tmp_path / "parts", after=2, **values)
-    assert newest_checkpoint(tmp_path / "parts").step == 5
+    assert latest_checkpoint(tmp_path / "parts").step == 5
     parts = run(tmp_path / "parts", resumed, validation=Validation(resumed, *falling[2:]), **values)
     assert bytes_of(resumed) == bytes_of(straight)
     assert parts.steps == 12
@@ -136,7 +136,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, values: Any
     for found, expected in zip(parts.evaluations, whole.evaluations, strict=True):
         assert found.get("train_loss") == expected.get("train_loss")
     for name in ("parameters", "optimizer"):
-        ours, theirs = (newest_checkpoint(tmp_path / at).tensors(name) for at in ("whole", "parts"))
+        ours, theirs = (latest_checkpoint(tmp_path / at).tensors(name) for at in ("whole", "parts"))
         assert {k: v.tolist() for k, v in ours.items()} == {
             k: v.tolist() for k, v in theirs.items()
         }
@@ -185,7 +185,7 @@ def test_kill_9_loses_at_most_one_interval(
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
-    found, resumed = newest_checkpoint(tmp_path), Line()
+    found, resumed = latest_checkpoint(tmp_path), Line()
     assert (found and found.step) == kept
     run(tmp_path, resumed, save_every=2)
     assert bytes_of(resumed) == straight
@@ -196,7 +196,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, straight: dict[str, bytes]
 ) -> None:
     interrupted(tmp_path, after=2, save_every=2)
-    newest, resumed = newest_checkpoint(tmp_path), Line()
+    newest, resumed = latest_checkpoint(tmp_path), Line()
     assert newest.step == 8
     file = newest.path / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
@@ -216,9 +216,9 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(
 )
 def test_a_checkpoint_is_whole_or_none(tmp_path: Path, spoil: Any, told: str) -> None:
     save_checkpoint(tmp_path, 3, {"parameters": {}}, {})
-    spoil(newest_checkpoint(tmp_path).path)
+    spoil(latest_checkpoint(tmp_path).path)
     with pytest.warns(UserWarning, match=told):
-        assert newest_checkpoint(tmp_path) is None
+        assert latest_checkpoint(tmp_path) is None
 
 
 def test_a_full_disk_is_told_and_leaves_what_there_was(
@@ -261,7 +261,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
 def test_pruning_leaves_newer_broken_ones_and_counts_them_not(tmp_path: Path) -> None:
     for step in (2, 4, 9):
         save_checkpoint(tmp_path, step, {}, {})
-    prune(tmp_path, 4, keep=1, best=0)
+    prune_checkpoints(tmp_path, 4, keep=1, best=0)
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [
         "step-00000004",
         "step-00000009",
@@ -275,7 +275,7 @@ def test_the_best_parameters_are_given_back_and_patience_ends_the_run(tmp_path: 
     )
     assert (history.best_step, history.steps) == (5, 20)
     assert history.stopped == "3 validations without a better log-loss"
-    checkpoint = checkpoints.checkpoint_of(tmp_path / "a", 5).tensors("parameters")
+    checkpoint = checkpoints.checkpoint_at(tmp_path / "a", 5).tensors("parameters")
     assert all(torch.equal(module.state_dict()[name], checkpoint[name]) for name in checkpoint)
     again = run(tmp_path / "a", best, validation=Validation(best, stop_at=0), epochs=9, patience=3)
     assert again == history
@@ -283,7 +283,7 @@ def test_the_best_parameters_are_given_back_and_patience_ends_the_run(tmp_path: 
 
 
 def test_a_run_with_a_time_limit_ends_by_then(tmp_path: Path) -> None:
-    history = run(tmp_path, epochs=500.0, minutes=0.005, save_every=100, evaluate_every=100)
+    history = run(tmp_path, epochs=500.0, max_minutes=0.005, save_every=100, evaluate_every=100)
     assert history.stopped == "0.005 minutes are over"
     assert history.evaluations[-1]["step"] == history.steps < 2500
 
@@ -343,14 +343,14 @@ def test_parameters_that_do_not_move_are_told(tmp_path: Path) -> None:
     # So large that a step of the rate is less than its precision.
     module = Line()
     with torch.no_grad():
-        module.readout.bias.fill_(1e9)
-    with pytest.raises(TrainingError, match=r"frozen: readout\.bias do not move"):
+        module.category_head.bias.fill_(1e9)
+    with pytest.raises(TrainingError, match=r"frozen: category_head\.bias do not move"):
         run(tmp_path, module)
 
 
 def test_a_half_of_an_adapter_that_waits_for_the_other_is_not_frozen(tmp_path: Path) -> None:
     module = Line()
-    nn.init.zeros_(module.readout.weight)
+    nn.init.zeros_(module.category_head.weight)
     assert run(tmp_path, module).steps == 12
 
 
@@ -366,8 +366,8 @@ def test_what_the_module_says_of_a_batch_comes_through(tmp_path: Path) -> None:
 
 def test_another_config_cannot_go_on_with_a_run(tmp_path: Path) -> None:
     interrupted(tmp_path, after=2)
-    with pytest.raises(TrainingError, match=r"rate 0\.05, not 0\.1"):
-        run(tmp_path, rate=0.1)
+    with pytest.raises(TrainingError, match=r"learning_rate 0\.05, not 0\.1"):
+        run(tmp_path, learning_rate=0.1)
     with pytest.raises(TrainingError, match=r"lora\.rank 16, not 8"):
         run(tmp_path, lora={"rank": 8})
     assert run(tmp_path, out="there").steps == 12
@@ -388,11 +388,11 @@ def test_another_module_cannot_go_on_with_a_run(tmp_path: Path) -> None:
 
 
 def test_the_readout_has_a_rate_of_its_own(tmp_path: Path) -> None:
-    run(tmp_path, readout_rate=0.5, warmup_steps=0)
-    groups = newest_checkpoint(tmp_path).values()["optimizer"]["groups"]
+    run(tmp_path, head_learning_rate=0.5, warmup_steps=0)
+    groups = latest_checkpoint(tmp_path).values()["optimizer"]["groups"]
     assert [(group["initial_lr"], group["param_names"]) for group in groups] == [
         (0.05, ["adapter.weight", "adapter.bias"]),
-        (0.5, ["readout.weight", "readout.bias"]),
+        (0.5, ["category_head.weight", "category_head.bias"]),
     ]
     assert all(group["lr"] == 0 for group in groups)
 

@@ -11,24 +11,29 @@ import numpy as np
 import pytest
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window, events_before, ticks
-from llmrec.data.provenance import Fitted
-from llmrec.data.splits import learned_from, seen_and_held_out, splits, training_timelines
-from llmrec.data.windows import latest_windows
+from llmrec.data.periods import Window, ticks, truncate_log
+from llmrec.data.provenance import TrainingSpan
+from llmrec.data.splits import (
+    rolling_training_windows,
+    split_timelines,
+    split_windows,
+    was_trained_on,
+)
+from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
-from llmrec.explain.describe import completion
+from llmrec.explain.describe import target_line
 from llmrec.language.codec import Codec
-from llmrec.language.tokenization import BAG, END_OF_BAG
-from llmrec.training.dataset import MANIFEST, Manifest, load_pairs, save_pairs
+from llmrec.language.tokenization import POOL_END, POOL_START
+from llmrec.training.dataset import MANIFEST, DatasetManifest, load_examples, save_examples
 from tests.training.small import PRIOR, codec_of, dataset
 from tests.worlds import catalog, log
 
 PERIODS = ("7D", "4 events")
 
 
-def save(folder: Path, data: Dataset, codec: Codec) -> Manifest:
-    people, validation = training_timelines(data), splits(data)["validation"]
-    return save_pairs(folder, data, codec, PRIOR, people, validation, seed=3)
+def save(folder: Path, data: Dataset, codec: Codec) -> DatasetManifest:
+    people, validation = rolling_training_windows(data), split_windows(data)["validation"]
+    return save_examples(folder, data, codec, PRIOR, people, validation, seed=3)
 
 
 @pytest.fixture(scope="module", params=PERIODS)
@@ -41,7 +46,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_what_was_saved_is_read_back(made: tuple) -> None:
     data, codec, folder, manifest = made
-    found, parts = load_pairs(folder)
+    found, parts = load_examples(folder)
     assert found == replace(manifest, fitted=found.fitted, counting=found.counting)
     assert found.fitted == json.loads(json.dumps(manifest.fitted))
     assert (found.labels, found.prompt, found.budget) == (codec.labels, "forecast-v3", 200)
@@ -54,7 +59,7 @@ def test_what_was_saved_is_read_back(made: tuple) -> None:
 def taken_by_everybody(windows: list[Window]) -> dict[np.datetime64, np.ndarray]:
     """Of each cutoff: what everybody took after it over what the prior expected of them."""
     together: dict[np.datetime64, list[Window]] = {}
-    for window in windows if windows[0].history.length.unit != "events" else []:
+    for window in windows if windows[0].history.period_length.unit != "events" else []:
         together.setdefault(window.history.cutoff, []).append(window)
     found = {}
     for cutoff, part in together.items():
@@ -69,8 +74,8 @@ def taken_by_everybody(windows: list[Window]) -> dict[np.datetime64, np.ndarray]
 
 def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) -> None:
     data, codec, folder, manifest = made
-    table, known = load_pairs(folder)[1]["train"], list(manifest.titles)
-    windows = {timeline[0].history.user_id: timeline for timeline in training_timelines(data)}
+    table, known = load_examples(folder)[1]["train"], list(manifest.titles)
+    windows = {timeline[0].history.user_id: timeline for timeline in rolling_training_windows(data)}
     left = {user: len(timeline) for user, timeline in windows.items()}
     common = taken_by_everybody([window for timeline in windows.values() for window in timeline])
     for row in table:  # the newest part of a person comes first
@@ -81,7 +86,7 @@ def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) 
         assert row["prompt"] == codec.prompt(newest)
         assert row["request"] == codec.request(newest)
         (expected,) = PRIOR.category_weights([newest])
-        assert row["line"] == completion(codec, timeline[-1], expected, 3)
+        assert row["line"] == target_line(codec, timeline[-1], expected, 3)
         for back, prior, shares, taken, window in zip(
             row["back"], row["log_prior"], row["shares"], row["taken"], timeline, strict=True
         ):
@@ -98,7 +103,7 @@ def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) 
 
 def test_titles_are_counted_over_the_targets_to_train_on(made: tuple) -> None:
     data, codec, _, manifest = made
-    windows = [window for timeline in training_timelines(data) for window in timeline]
+    windows = [window for timeline in rolling_training_windows(data) for window in timeline]
     counts = Counter(
         codec.title(data.catalog, item) for window in windows for item in window.target.item_idx
     )
@@ -117,12 +122,12 @@ def test_a_title_that_is_a_label_too_is_none(tmp_path: Path) -> None:
 
 def test_validated_examples_hold_the_validation_targets_and_no_test_target(made: tuple) -> None:
     data = made[0]
-    people, held_out = seen_and_held_out(data, validated=True)
+    people, held_out = split_timelines(data, validated=True)
     seen = {
         (window.history.user_idx, window.target.stop) for windows in people for window in windows
     }
     assert {(window.history.user_idx, window.target.stop) for window in held_out} <= seen
-    tests = [found for name, found in splits(data).items() if name != "validation"]
+    tests = [found for name, found in split_windows(data).items() if name != "validation"]
     for window in [window for windows in people for window in windows]:
         for test in [test for test in tests[0] if test.history.user_idx == window.history.user_idx]:
             assert window.target.stop <= test.target.start
@@ -130,15 +135,15 @@ def test_validated_examples_hold_the_validation_targets_and_no_test_target(made:
 
 def test_what_was_learned_from_is_known_in_a_shorter_log_too(made: tuple) -> None:
     data = made[0]
-    learned = learned_from(data)
-    people, held_out = seen_and_held_out(data)
+    learned = was_trained_on(data)
+    people, held_out = split_timelines(data)
     assert all(learned(window) for windows in people for window in windows)
     assert all(map(learned, held_out))
-    tests = [found for name, found in splits(data).items() if name != "validation"]
+    tests = [found for name, found in split_windows(data).items() if name != "validation"]
     assert not any(map(learned, tests[-1]))
     end = tests[-1][0].history.cutoff
-    shorter = replace(data, log=events_before(data.log, end))
-    newest = latest_windows(shorter.log, shorter.catalog, shorter.period)
+    shorter = replace(data, log=truncate_log(data.log, end))
+    newest = last_period_windows(shorter.log, shorter.catalog, shorter.period)
     assert [learned(window) for window in newest] == [
         learned(replace_log(window, data)) for window in newest
     ]
@@ -160,18 +165,18 @@ def replace_log(window: Window, data: Dataset) -> Window:
 
 def test_validation_holds_one_slot_a_window_at_the_end_of_its_prompt(made: tuple) -> None:
     data, codec, folder, _ = made
-    validation = splits(data)["validation"]
-    table = load_pairs(folder)[1]["validation"]
+    validation = split_windows(data)["validation"]
+    table = load_examples(folder)[1]["validation"]
     assert [list(back) for back in table["back"]] == [[0]] * len(validation)
     assert list(table["prompt"]) == [codec.prompt(window.history) for window in validation]
 
 
 def test_the_manifest_says_what_of_the_log_was_seen(made: tuple) -> None:
     data, _, folder, manifest = made
-    found = splits(data)
-    seen = Fitted.from_dict(load_pairs(folder)[0].fitted)
-    assert all(map(seen.saw, found["validation"]))
-    assert not any(map(seen.saw, found["test 1" if "test 1" in found else "test"]))
+    found = split_windows(data)
+    seen = TrainingSpan.from_dict(load_examples(folder)[0].fitted)
+    assert all(map(seen.covers, found["validation"]))
+    assert not any(map(seen.covers, found["test 1" if "test 1" in found else "test"]))
     if data.period == "7D":
         assert np.datetime64(manifest.cutoff) <= found["validation"][0].history.cutoff
 
@@ -185,20 +190,20 @@ def test_no_slot_lies_outside_its_prompt_whatever_the_budget(
     codec = codec_of(data, budget=budget)
     manifest = save(tmp_path / "pairs", data, codec)
     slots = 0
-    for row in load_pairs(tmp_path / "pairs")[1]["train"]:
-        bags = str(row["prompt"]).count(BAG)
-        merged = f"{BAG} before " in str(row["prompt"])
+    for row in load_examples(tmp_path / "pairs")[1]["train"]:
+        bags = str(row["prompt"]).count(POOL_START)
+        merged = f"{POOL_START} before " in str(row["prompt"])
         assert row["back"].max() <= bags - merged
         assert (np.diff(row["back"]) < 0).all()
         assert row["back"][-1] == 0
         slots += len(row["back"])
-    assert slots == manifest.n_slots == sum(map(len, training_timelines(data)))
+    assert slots == manifest.n_slots == sum(map(len, rolling_training_windows(data)))
 
 
 def test_a_changed_log_or_another_one_is_refused(made: tuple) -> None:
     data, _, _, manifest = made
     others = (
-        replace(data, log=log(4, 8, seed=1).aligned(catalog())),
+        replace(data, log=log(4, 8, seed=1).align_to(catalog())),
         replace(data, period="3 events"),
         replace(data, name="other"),
     )
@@ -214,13 +219,13 @@ def test_a_changed_log_or_another_one_is_refused(made: tuple) -> None:
 def test_a_broken_manifest_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=rf"{MANIFEST} is no manifest of examples"):
-        load_pairs(tmp_path)
+        load_examples(tmp_path)
 
 
 def test_broken_and_missing_files_are_refused_by_name(tmp_path: Path) -> None:
     data, folder = dataset(), tmp_path / "pairs"
     with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
-        load_pairs(folder)
+        load_examples(folder)
     codec = codec_of(data)
     for name in ("arrow", "state.json", "dataset_info.json", "dataset_dict.json"):
         save(folder, data, codec)
@@ -229,10 +234,10 @@ def test_broken_and_missing_files_are_refused_by_name(tmp_path: Path) -> None:
             for path in paths:
                 path.write_bytes(content)
             with pytest.raises(DataError, match=r"pairs holds no examples.*run finetune/pairs"):
-                load_pairs(folder)
+                load_examples(folder)
         paths[0].unlink()
         with pytest.raises(DataError, match=r"pairs holds no examples"):
-            load_pairs(folder)
+            load_examples(folder)
 
 
 def test_saving_again_replaces_examples_and_nothing_else_in_the_folder(tmp_path: Path) -> None:
@@ -242,7 +247,7 @@ def test_saving_again_replaces_examples_and_nothing_else_in_the_folder(tmp_path:
     save(folder, data, codec_of(data))
     few = dataset(n_users=2)
     save(folder, few, codec_of(few))
-    assert len({str(user) for user in load_pairs(folder)[1]["train"]["user"]}) == 2
+    assert len({str(user) for user in load_examples(folder)[1]["train"]["user"]}) == 2
     assert (folder / "mine.txt").read_text(encoding="utf-8") == "kept"
 
 
@@ -250,14 +255,14 @@ def test_nothing_to_train_or_to_validate_on_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
     data = dataset()
-    people, validation = training_timelines(data), splits(data)["validation"]
+    people, validation = rolling_training_windows(data), split_windows(data)["validation"]
     for some, held_out in (([], validation), (people, [])):
         with pytest.raises(DataError, match="both are needed"):
-            save_pairs(tmp_path / "pairs", data, codec_of(data), PRIOR, some, held_out)
+            save_examples(tmp_path / "pairs", data, codec_of(data), PRIOR, some, held_out)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_prompt_on_disk_still_holds_its_bags(made: tuple) -> None:
-    for row in load_pairs(made[2])[1]["train"]:
+    for row in load_examples(made[2])[1]["train"]:
         text = str(row["prompt"])
-        assert text.count(BAG) == text.count(END_OF_BAG) > 0
+        assert text.count(POOL_START) == text.count(POOL_END) > 0

@@ -13,20 +13,20 @@ from peft import PeftModel
 from scipy.special import log_softmax
 
 from llmrec.data.catalog import clean_text
-from llmrec.data.counts import shares_of, target_counts
-from llmrec.data.splits import splits, training_timelines
+from llmrec.data.counts import row_shares, target_counts
+from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.errors import TrainingError
 from llmrec.language.codec import TITLE_LENGTH, Codec
-from llmrec.language.heads import NameReadout, Readout, TitleMemory, title_keys
+from llmrec.language.heads import CategoryHead, TitleEmbeddings, Verbalizer, title_hashes
 from llmrec.language.model import LanguageModel
 from llmrec.language.pretrained import add_lora, save_adapter
-from llmrec.training.batches import Examples
-from llmrec.training.dataset import common_shifts, load_pairs, save_pairs
-from llmrec.training.objective import Reader, Slots
+from llmrec.training.batches import TimelineBatches
+from llmrec.training.dataset import load_examples, population_shifts, save_examples
+from llmrec.training.objective import ReadPositions, TimelineModel
 from tests.training.small import KINDS, PRIOR, adapted, codec_of, dataset, reader_of, saved
 
 DATA = dataset()
-PEOPLE = training_timelines(DATA)
+PEOPLE = rolling_training_windows(DATA)
 LINES = (
     " Drama 60%, other 40%: Drama is rising.",
     " War 9%, other 91%: War is fading, Drama is rising.",
@@ -55,46 +55,46 @@ def batch(
 ) -> dict[str, Any]:
     """Give all timelines in one batch, with the lines of some."""
     folder = tmp_path_factory.mktemp("pairs")
-    save_pairs(folder, DATA, codec, PRIOR, PEOPLE, splits(DATA)["validation"])
-    table = load_pairs(folder)[1]["train"]
-    (only,) = Examples(table, model, batch_positions=10**6, line_share=0.6).epoch(0)
+    save_examples(folder, DATA, codec, PRIOR, PEOPLE, split_windows(DATA)["validation"])
+    table = load_examples(folder)[1]["train"]
+    (only,) = TimelineBatches(table, model, batch_positions=10**6, line_share=0.6).epoch(0)
     return only()
 
 
-def slots_of(shares: torch.Tensor) -> Slots:
+def slots_of(shares: torch.Tensor) -> ReadPositions:
     """Give slots at the end of the first prompt, nothing known before and no title taken."""
     places = torch.zeros(len(shares), dtype=torch.long)
-    return Slots(places, places, torch.zeros_like(shares), shares, places[:, None] - 1)
+    return ReadPositions(places, places, torch.zeros_like(shares), shares, places[:, None] - 1)
 
 
 def key(log_prior: Any, shares: Any) -> str:
     return str(np.round(np.concatenate([log_prior, shares]), 5).tolist())
 
 
-def memory_of(model: LanguageModel) -> TitleMemory:
+def memory_of(model: LanguageModel) -> TitleEmbeddings:
     """Give a memory of all titles of the log that moves what is read."""
     torch.manual_seed(7)
     titles = [f" {clean_text(title, TITLE_LENGTH)}" for title in DATA.catalog.titles]
-    memory = TitleMemory(title_keys(model.encode(titles)), 32, 3)
+    memory = TitleEmbeddings(title_hashes(model.encode(titles)), 32, 3)
     for values in memory.parameters():
         torch.nn.init.normal_(values)
     return memory
 
 
 def alone(
-    codec: Codec, model: LanguageModel, readout: Readout, memory: TitleMemory | None
+    codec: Codec, model: LanguageModel, readout: CategoryHead, memory: TitleEmbeddings | None
 ) -> dict[str, np.ndarray]:
     """Give the scores of each window's history, read by its own prompt, by prior and target."""
     reading = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
-    names, found = NameReadout(codec.labels, model.encode), {}
-    shifts = common_shifts([window for windows in PEOPLE for window in windows], PRIOR)
+    names, found = Verbalizer(codec.labels, model.encode), {}
+    shifts = population_shifts([window for windows in PEOPLE for window in windows], PRIOR)
     for windows in PEOPLE:
         histories = [window.history for window in windows]
-        scores = reading.read([codec.prompt(history) for history in histories], names)
+        scores = reading.score_categories([codec.prompt(history) for history in histories], names)
         shift = np.stack([shifts[history.cutoff] for history in histories])
         priors = log_softmax(np.log(PRIOR.category_weights(histories)) + shift, axis=1)
         priors = priors.astype(np.float32)
-        shares = shares_of(target_counts(windows)).astype(np.float32)
+        shares = row_shares(target_counts(windows)).astype(np.float32)
         found |= {key(*two): row for *two, row in zip(priors, shares, scores, strict=True)}
     return found
 
@@ -112,7 +112,7 @@ def test_one_pass_over_timelines_gives_what_each_history_alone_gives(
         pytest.skip("only decoders are read at a depth")
     memory = memory_of(model) if knows_titles else None
     reader = reader_of(model, codec, depth=depth, memory=memory).eval()
-    expected = alone(codec, model, reader.readout, memory)
+    expected = alone(codec, model, reader.category_head, memory)
     slots = batch["slots"]
     with torch.inference_mode():
         scores = reader.scores(batch["prompts"], slots).numpy()
@@ -236,9 +236,9 @@ def test_gradients_reach_lora_readout_and_memory_and_nothing_else(
 ) -> None:
     model, _ = adapted(folder)
     codec = codec_of(DATA, model)
-    save_pairs(tmp_path, DATA, codec, PRIOR, PEOPLE, splits(DATA)["validation"])
-    table = load_pairs(tmp_path)[1]["train"]
-    (only,) = Examples(table, model, batch_positions=10**6, line_share=0.5).epoch(0)
+    save_examples(tmp_path, DATA, codec, PRIOR, PEOPLE, split_windows(DATA)["validation"])
+    table = load_examples(tmp_path)[1]["train"]
+    (only,) = TimelineBatches(table, model, batch_positions=10**6, line_share=0.5).epoch(0)
     reader = reader_of(model, codec, memory=memory_of(model), title_weight=0.1)
     reader(**only())["loss"].backward()
     for name, values in reader.named_parameters():
@@ -277,9 +277,9 @@ def test_a_saved_adapter_reads_the_same_when_it_is_loaded(folder: Path, tmp_path
     model, inside = adapted(folder)
     codec = codec_of(DATA, model)
     memory = memory_of(model)
-    reader: Reader = reader_of(model, codec, memory=memory).eval()
+    reader: TimelineModel = reader_of(model, codec, memory=memory).eval()
     save_adapter(inside, tmp_path, "tiny")
-    reader.readout.save(tmp_path)
+    reader.category_head.save(tmp_path)
     memory.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter_model.safetensors",
@@ -292,7 +292,7 @@ def test_a_saved_adapter_reads_the_same_when_it_is_loaded(folder: Path, tmp_path
     slots = replace(slots_of(torch.ones(len(prompts), 5)), row=torch.arange(len(prompts)))
     with torch.inference_mode():
         scores = reader.scores(model.positions(prompts), slots).numpy()
-    found = loaded.read(prompts, NameReadout(codec.labels, loaded.encode))
+    found = loaded.score_categories(prompts, Verbalizer(codec.labels, loaded.encode))
     np.testing.assert_allclose(found, scores, atol=1e-4)
 
 
@@ -313,8 +313,8 @@ def test_lora_changes_nothing_before_it_is_trained(folder: Path) -> None:
     model, inside = adapted(folder, random=False)
     assert isinstance(inside, PeftModel)
     some = np.arange(20)
-    expected = plain.slot_logits(REQUESTS, some)
-    np.testing.assert_allclose(model.slot_logits(REQUESTS, some), expected, atol=1e-5)
+    expected = plain.final_logits(REQUESTS, some)
+    np.testing.assert_allclose(model.final_logits(REQUESTS, some), expected, atol=1e-5)
 
 
 def test_mixed_precision_finds_nearly_the_same_loss_and_every_gradient(
