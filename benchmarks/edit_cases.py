@@ -23,7 +23,7 @@ from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import MAX_FACTOR, Edit, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.fitting import build_blend
-from llmrec.ranking.rank import Ranking, rank
+from llmrec.ranking.ranking import Ranking, rank
 from llmrec.types import FloatArray, RepeatPolicy
 
 # Also names that sentences must put in quotes.

@@ -19,7 +19,7 @@ from llmrec.errors import EditError
 from llmrec.ranking.edit_parser import edit_sentences, parse_edits
 from llmrec.ranking.edits import Edit, muted_item_mask
 from llmrec.ranking.effects import TOLERANCE
-from llmrec.ranking.rank import Ranking
+from llmrec.ranking.ranking import Ranking
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 REAL = 300  # people of each log

@@ -34,7 +34,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.fitting import build_blend
-from llmrec.ranking.rank import Reranker, make_reranker, rank
+from llmrec.ranking.ranking import Reranker, make_reranker, rank
 
 K = 10
 Tally = Counter[tuple[str, bool]]  # a metric, and whether it held

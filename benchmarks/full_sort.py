@@ -11,7 +11,7 @@ from llmrec.data.periods import History
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit, apply_edits, muted_item_mask
-from llmrec.ranking.rank import EPSILON
+from llmrec.ranking.ranking import EPSILON
 from llmrec.types import FloatArray, IntArray
 
 

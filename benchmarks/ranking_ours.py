@@ -23,7 +23,7 @@ from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend
 from llmrec.ranking.fitting import fit_strength
 from llmrec.ranking.item_item import ItemToItem
 from llmrec.ranking.lm_scorer import LMItemScorer
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import SIMILARITY_FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 

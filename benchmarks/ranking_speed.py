@@ -28,7 +28,7 @@ from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import RecentPopularity
 
 SMALL, LARGE = 100_000, 1_000_000  # items

@@ -2,77 +2,51 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
+
+from llmrec.lazy import MovedModules, lazy_attributes
+from llmrec.versions import __version__ as __version__
 
 if TYPE_CHECKING:
-    from llmrec.data.catalog import Catalog
-    from llmrec.data.dataset import Dataset
-    from llmrec.data.interactions import Interactions
-    from llmrec.data.readers import load_dataset
-    from llmrec.data.windows import make_windows
-    from llmrec.engine import InterestEngine
-    from llmrec.errors import DataError, EditError, ForecastParseError
-    from llmrec.evaluation.evaluator import evaluate
-    from llmrec.forecast import Forecast
-    from llmrec.forecasters.counting import DecayedDirichlet
-    from llmrec.forecasters.llm import LLMForecaster
-    from llmrec.language.codec import Codec
-    from llmrec.language.model import LanguageModel
-    from llmrec.ranking.edit_parser import parse_description_edits, parse_edits
-    from llmrec.ranking.edits import Edit
-    from llmrec.ranking.rank import rank
+    from llmrec.data.catalog import Catalog as Catalog
+    from llmrec.data.dataset import Dataset as Dataset
+    from llmrec.data.interactions import Interactions as Interactions
+    from llmrec.data.readers import load_dataset as load_dataset
+    from llmrec.data.readers import read_table as read_table
+    from llmrec.engine import InterestEngine as InterestEngine
+    from llmrec.errors import DataError as DataError
+    from llmrec.errors import EditError as EditError
+    from llmrec.errors import LlmrecError as LlmrecError
+    from llmrec.evaluation.evaluator import evaluate as evaluate
+    from llmrec.explain.explanation import Explanation as Explanation
+    from llmrec.forecast import Forecast as Forecast
+    from llmrec.forecast import Forecaster as Forecaster
+    from llmrec.forecast import ItemScorer as ItemScorer
+    from llmrec.forecast import Statement as Statement
+    from llmrec.ranking.edit_parser import parse_description_edits as parse_description_edits
+    from llmrec.ranking.edit_parser import parse_edits as parse_edits
+    from llmrec.ranking.edits import Edit as Edit
+    from llmrec.ranking.effects import EditEffect as EditEffect
+    from llmrec.session import Recommendation as Recommendation
+    from llmrec.session import UserSession as UserSession
 
-
-__version__ = "0.1.0"
-
-_HOMES = {
-    "Catalog": "llmrec.data.catalog",
-    "Codec": "llmrec.language.codec",
-    "DataError": "llmrec.errors",
-    "Dataset": "llmrec.data.dataset",
-    "DecayedDirichlet": "llmrec.forecasters.counting",
-    "Edit": "llmrec.ranking.edits",
-    "EditError": "llmrec.errors",
-    "Forecast": "llmrec.forecast",
-    "ForecastParseError": "llmrec.errors",
-    "InterestEngine": "llmrec.engine",
-    "Interactions": "llmrec.data.interactions",
-    "LLMForecaster": "llmrec.forecasters.llm",
-    "LanguageModel": "llmrec.language.model",
-    "evaluate": "llmrec.evaluation.evaluator",
-    "load_dataset": "llmrec.data.readers",
-    "make_windows": "llmrec.data.windows",
-    "parse_description_edits": "llmrec.ranking.edit_parser",
-    "parse_edits": "llmrec.ranking.edit_parser",
-    "rank": "llmrec.ranking.rank",
-}
-
-__all__ = [
-    "Catalog",
-    "Codec",
-    "DataError",
-    "Dataset",
-    "DecayedDirichlet",
-    "Edit",
-    "EditError",
-    "Forecast",
-    "ForecastParseError",
-    "Interactions",
-    "InterestEngine",
-    "LLMForecaster",
-    "LanguageModel",
-    "evaluate",
-    "load_dataset",
-    "make_windows",
-    "parse_description_edits",
-    "parse_edits",
-    "rank",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing llmrec stays light."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'llmrec' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__ = lazy_attributes(
+    __name__,
+    {
+        "llmrec.data.catalog": ["Catalog"],
+        "llmrec.data.dataset": ["Dataset"],
+        "llmrec.data.interactions": ["Interactions"],
+        "llmrec.data.readers": ["load_dataset", "read_table"],
+        "llmrec.engine": ["InterestEngine"],
+        "llmrec.errors": ["DataError", "EditError", "LlmrecError"],
+        "llmrec.evaluation.evaluator": ["evaluate"],
+        "llmrec.explain.explanation": ["Explanation"],
+        "llmrec.forecast": ["Forecast", "Forecaster", "ItemScorer", "Statement"],
+        "llmrec.ranking.edit_parser": ["parse_description_edits", "parse_edits"],
+        "llmrec.ranking.edits": ["Edit"],
+        "llmrec.ranking.effects": ["EditEffect"],
+        "llmrec.session": ["Recommendation", "UserSession"],
+    },
+)
+sys.meta_path.append(MovedModules())

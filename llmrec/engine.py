@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,37 +13,31 @@ import numpy as np
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, Window, make_histories, truncate_log
+from llmrec.data.periods import History, Window, batches_by_log, make_histories, truncate_log
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows
+from llmrec.data.validation import is_frame
 from llmrec.data.windows import last_period_windows
 from llmrec.engine_config import (
     CALIBRATION_FILE,
     SETTINGS_FILE,
     EngineSettings,
     fitted_dataset,
-    load_forecaster,
-    resolve_settings,
+    load_engine_parts,
+    registered_weights,
+    require_not_trained_on,
     title_scorers,
-    uncalibrated_warning,
-    with_adapter_prompt,
 )
 from llmrec.errors import DataError
-from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.describe import describe_from_claims, describe_with_model
-from llmrec.explain.explanation import Explanation, explain_ranked_item
-from llmrec.explain.item import explain_item, reword
+from llmrec.explain.item import reword
 from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.calibrated_rerank import rerank_calibrated
-from llmrec.ranking.edits import Edit, apply_edits
-from llmrec.ranking.effects import EditEffect, predict_effect
+from llmrec.ranking.edits import Edit
 from llmrec.ranking.fitting import build_blend, fit_ranking
-from llmrec.ranking.rank import Ranking, Reranker, make_reranker, rank
-from llmrec.ranking.registry import registered_name
-from llmrec.session import CALIBRATION_POOL, Recommendation
+from llmrec.session import Recommendation, SessionInputs, UserSession
 from llmrec.types import RepeatPolicy
 
 if TYPE_CHECKING:
@@ -51,7 +45,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
 
 
-ADAPTER_FOLDER = "adapter"  # the folder inside an engine's
+SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
 
 class InterestEngine:
@@ -81,11 +75,11 @@ class InterestEngine:
         settings: EngineSettings,
         *,
         describe: bool = True,
-        at_hand: Calibration | None = None,
+        stored_calibration: Calibration | None = None,
     ) -> None:
         self.dataset, self.cutoff, self.describe = dataset, cutoff, describe
         self.forecaster, self.blend, self.settings = forecaster, blend, settings
-        self._at_hand, self._built = at_hand, blend
+        self._stored_calibration, self._settings_blend = stored_calibration, blend
 
     @classmethod
     def from_pretrained(
@@ -94,9 +88,9 @@ class InterestEngine:
         *,
         data: Dataset | str | None = None,
         cutoff: np.datetime64 | str | None = None,
-        write: bool = True,
+        describe: bool = True,
         refit: bool = False,
-        **loading: Any,
+        **model_options: Any,
     ) -> InterestEngine:
         """Load an engine for a log.
 
@@ -112,12 +106,12 @@ class InterestEngine:
             are fitted here, and the reading is not trusted until `fit`.
         cutoff
             Start of the period to forecast; default: the end of the log.
-        write
+        describe
             Whether the model words the descriptions; what they say is true either way.
         refit
             Fit counting and blend here even if fitted settings are at hand; a calibration at hand
             is left out, until `fit`.
-        loading
+        model_options
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
             model is loaded in the precision that it was calibrated in, if none is given.
 
@@ -137,225 +131,103 @@ class InterestEngine:
         dataset = load_dataset(data) if isinstance(data, str) else data
         end = dataset.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
         dataset = replace(dataset, log=truncate_log(dataset.log, end))
-        settings, folder = resolve_settings(name, dataset, end, refit)
-        if loading.get("adapter"):
-            loading["adapter"] = Path(loading["adapter"])
-            settings = replace(
-                with_adapter_prompt(settings, loading["adapter"]), adapter=ADAPTER_FOLDER
-            )
-        elif settings.adapter and folder is not None:
-            loading["adapter"] = folder / settings.adapter
-        else:
-            settings = with_adapter_prompt(settings, Path(settings.model))  # a merged model
-        loading.setdefault("dtype", settings.precision)
-        calibrated = None if refit else folder
-        forecaster, at_hand = load_forecaster(dataset, settings, calibrated, loading)
-        titles = title_scorers(forecaster)
-        if not titles:
-            settings = settings.without_titles()
-        ranked = settings if forecaster.calibration else settings.without_titles()
-        blend = build_blend(dataset, end, ranked.blend, titles)
-        if not refit and forecaster.calibration is None and (at_hand or titles):
-            why = uncalibrated_warning(forecaster, settings, refused=at_hand is not None)
-            warnings.warn(why, stacklevel=2)
-        return cls(dataset, end, forecaster, blend, settings, describe=write, at_hand=at_hand)
+        parts = load_engine_parts(name, dataset, end, refit, model_options)
+        if parts.warning:
+            warnings.warn(parts.warning, stacklevel=2)
+        return cls(
+            dataset,
+            end,
+            parts.forecaster,
+            parts.blend,
+            parts.settings,
+            describe=describe,
+            stored_calibration=parts.stored_calibration,
+        )
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
-        user = self.dataset.log.user_index(user_id)
-        return self.histories([user])[0]
+        return self.histories([self.dataset.log.user_index(user_id)])[0]
 
     def histories(self, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody)."""
         dataset = self.dataset
         return make_histories(dataset.log, dataset.catalog, dataset.period, self.cutoff, users)
 
-    def forecast(self, user: str | History) -> Forecast:
-        """Forecast one user's next period, in numbers and in checked words."""
-        return self.forecast_many([self._as_history(user)])[0]
-
-    def forecast_many(self, histories: Sequence[History]) -> list[Forecast]:
-        """Forecast many; each is what `forecast` gives."""
-        forecasts = self.forecaster.forecast(histories)
-        if self.describe:
-            return describe_with_model(
-                self.forecaster.model, self.forecaster.codec, histories, forecasts
-            )
-        return [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
-
-    def rank(
+    def session(
         self,
-        user: str | History,
-        k: int,
+        user: object,
         *,
-        forecast: Forecast | None = None,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
         repeat: RepeatPolicy | None = None,
-    ) -> Ranking:
-        """Rank the catalog for a user: the k best items with the parts of their scores."""
-        history = self._as_history(user)
-        forecast = forecast or self.forecast(history)
-        return rank(
-            [forecast],
-            [history],
-            self.blend,
-            k=k,
-            strength=self.settings.strength if strength is None else strength,
-            repeat=repeat or self.dataset.repeat,
-            edits=edits,
-        )[0]
-
-    def recommend(
-        self,
-        user: str | History,
-        k: int = 10,
-        *,
         forecast: Forecast | None = None,
-        edits: Sequence[Edit] = (),
-        strength: float | None = None,
-        repeat: RepeatPolicy | None = None,
-        calibrate: float = 0,
-        in_model_words: bool = False,
-    ) -> list[Recommendation]:
-        """Recommend k items, each with its explanation; fewer where fewer may be listed.
+    ) -> UserSession:
+        """Open a session for one person; after `fit`, open another.
 
         Parameters
         ----------
-        forecast
-            A forecast at hand, so that it is not made again.
+        user
+            An id of the log, a `History`, or a frame of the events of somebody who is not in the
+            log: columns item_id and timestamp, and user_id if the person is to have a name.
         edits
-            Changes to the forecast before the list is made; items of muted categories are left out.
-            Those that a text asks for are ``parse_edits(text, catalog, engine.cutoff).edits``.
+            Changes to the forecast that the list follows.
         strength
             How hard the forecast tilts the list, in [0, 100]; default: as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
-        calibrate
-            How far the list's mix of categories follows the (edited) forecast's, in [0, 1]: 0 lists
-            by score alone, 1 by the mix alone; see `llmrec.ranking.calibrated_rerank`. No score
-            changes by it, and `effect`, `why_not` and `explain` are about the list by score alone.
-        in_model_words
-            Whether the model words the reasons, among true sentences; where its words do not hold,
-            they are not shown and ``explanation.refused`` says so. `wording_note` sums that up.
-        """
-        history = self._as_history(user)
-        forecast = forecast or self.forecast(history)
-        n_ranked = max(k, CALIBRATION_POOL) if calibrate else k
-        ranking = self.rank(
-            history, n_ranked, forecast=forecast, edits=edits, strength=strength, repeat=repeat
-        )
-        if calibrate:
-            edited = apply_edits(forecast, edits, history.catalog, history.cutoff)
-            ranking = rerank_calibrated(ranking, edited, history.catalog, k, calibrate)
-        explanations = [
-            explain_item(ranking, int(position), history, forecast, edits)
-            for position in np.flatnonzero(~ranking.muted)
-        ]
-        if in_model_words:
-            explanations = reword(self.forecaster.model, explanations)
-        return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
-
-    def effect(
-        self,
-        user: str | History,
-        edits: Sequence[Edit] = (),
-        *,
-        forecast: Forecast | None = None,
-        strength: float | None = None,
-        repeat: RepeatPolicy | None = None,
-    ) -> EditEffect:
-        """Say what edits, and another strength, will do; its `verify` then ranks with them.
-
-        Parameters
-        ----------
-        forecast, edits, strength, repeat
-            As for `recommend`.
-
-        Raises
-        ------
-        EditError
-            If the edits cannot be applied or contradict each other, or the strength is out of
-            bounds.
-        """
-        history = self._as_history(user)
-        forecast, repeat = forecast or self.forecast(history), repeat or self.dataset.repeat
-        fitted = self.settings.strength
-        rerank = make_reranker(history, forecast, self.blend, strength=fitted, repeat=repeat)
-        return predict_effect(forecast, edits, history, rerank, fitted, strength)
-
-    def why_not(
-        self,
-        user: str | History,
-        item_id: object,
-        k: int = 10,
-        *,
-        forecast: Forecast | None = None,
-        edits: Sequence[Edit] = (),
-        strength: float | None = None,
-        repeat: RepeatPolicy | None = None,
-    ) -> WhyNot:
-        """Say why an item is not among the k best, and the smallest edit that would list it.
-
-        Parameters
-        ----------
-        item_id
-            Its id, or its whole title.
-        forecast, edits, strength, repeat
-            As for `recommend`: the list that they give is asked about. What would list the item
-            comes on top of the edits, and the answer's ``edits`` are both together.
-        """
-        catalog, history = self.dataset.catalog, self._as_history(user)
-        forecast = forecast or self.forecast(history)
-        rerank = self._ranks_again(history, forecast, strength, repeat)
-        return why_not(catalog.item_index(item_id), rerank, k, catalog, history, edits)
-
-    def explain(
-        self,
-        user: str | History,
-        item_id: object,
-        k: int = 10,
-        *,
-        forecast: Forecast | None = None,
-        edits: Sequence[Edit] = (),
-        strength: float | None = None,
-        repeat: RepeatPolicy | None = None,
-        in_model_words: bool = False,
-    ) -> Explanation:
-        """Explain one item: statements, evidence, the split of its score, and what would move it.
-
-        Parameters
-        ----------
-        item_id
-            Its id, or its whole title.
-        k
-            How long the list is that it is on, or off; >= 1.
-        forecast, edits, strength, repeat
-            As for `recommend`: the list that they give is explained. ``change.edits`` are the
-            edits with the change on top.
-        in_model_words
-            As for `recommend`; ``item.refused`` says why the model's words are not shown.
+        forecast
+            A forecast at hand, so that none is made.
 
         Raises
         ------
         DataError
-            If the user or the item is unknown; it names near ids.
+            If the user is unknown (near ids are named), or the frame holds no event of the catalog.
+        EditError
+            If edits contradict each other, or the strength is out of bounds.
         """
-        catalog, history = self.dataset.catalog, self._as_history(user)
-        item = catalog.item_index(item_id)
-        forecast = forecast or self.forecast(history)
-        rerank = self._ranks_again(history, forecast, strength, repeat)
-        found = explain_ranked_item(item, rerank, k, history, forecast, edits)
-        if in_model_words and found.item:
-            (item_worded,) = reword(self.forecaster.model, [found.item])
-            return replace(found, item=item_worded)
-        return found
+        inputs = self._session_inputs(self._histories([user])[0], self.blend, forecast, repeat)
+        return UserSession(inputs, edits=edits, strength=strength)
+
+    def forecast(self, user: object) -> Forecast:
+        """Forecast one person's next period, in numbers and in checked words."""
+        return self.session(user).forecast
+
+    def forecast_many(self, users: Sequence[object]) -> list[Forecast]:
+        """Forecast many people in one batch; each forecast is what `forecast` gives."""
+        histories, found = self._histories(users), dict[int, Forecast]()
+        for places in batches_by_log(histories, max(1, len(histories))):
+            batch = [histories[place] for place in places]
+            found |= zip(places, self._forecast_batch(batch), strict=True)
+        return [found[place] for place in range(len(histories))]
+
+    def recommend(
+        self, user: object, k: int = 10, *, calibrate: float = 0.0, model_words: bool = False
+    ) -> list[Recommendation]:
+        """Recommend k items to one person: `UserSession.recommend` of a new session."""
+        return self.session(user).recommend(k, calibrate=calibrate, model_words=model_words)
+
+    def recommend_many(
+        self, users: Sequence[object], k: int = 10, *, calibrate: float = 0.0
+    ) -> list[list[Recommendation]]:
+        """Recommend to many people in one batch; each list is what `recommend` gives.
+
+        Scores are held of so many people at once that they stay below `SCORES_PER_BATCH`.
+        """
+        histories, found = self._histories(users), dict[int, list[Recommendation]]()
+        size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
+        for places in batches_by_log(histories, size):
+            batch = [histories[place] for place in places]
+            forecasts, blend = self._forecast_batch(batch), self.blend.precompute(batch)
+            for place, history, forecast in zip(places, batch, forecasts, strict=True):
+                session = UserSession(self._session_inputs(history, blend, forecast))
+                found[place] = session.recommend(k, calibrate=calibrate)
+        return [found[place] for place in range(len(histories))]
 
     def fit(
         self,
         n_windows: int | None = 500,
-        seed: int = 0,
         *,
+        seed: int = 0,
         leave_out: Callable[[Window], bool] | None = None,
     ) -> InterestEngine:
         """Fit how far titles and reading are trusted, on the last period before the cutoff.
@@ -369,7 +241,7 @@ class InterestEngine:
             As many windows, drawn at random; None: all.
         leave_out
             Says of a window that it is not to be used: an adapter may have learned from it. See
-            `llmrec.training.dataset.learned_from`.
+            `llmrec.data.splits.was_trained_on`.
 
         Raises
         ------
@@ -384,7 +256,7 @@ class InterestEngine:
         kept = [window for window in found if leave_out is None or not leave_out(window)]
         windows = sample_windows(kept, n_windows, seed)
         if leave_out is None:
-            _check_not_learned_from(windows, self._about(), self.dataset.name)
+            require_not_trained_on(windows, self._adapter_metadata(), self.dataset.name)
         forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
         if forecaster.model.title_embeddings is not None and len(windows) >= MIN_WINDOWS:
             titles = TitleForecaster(forecaster.model, forecaster.codec, counting).fit(windows)
@@ -395,7 +267,9 @@ class InterestEngine:
         if scorer := title_scorers(forecaster):
             blend, strength = fit_ranking(self.dataset, windows, forecaster, scorer)
             self.settings = replace(self.settings, blend=blend, strength=strength)
-            self.blend = self._built = build_blend(self.dataset, self.cutoff, blend, scorer)
+            self.blend = self._settings_blend = build_blend(
+                self.dataset, self.cutoff, blend, scorer
+            )
         return self
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -410,8 +284,10 @@ class InterestEngine:
             that this engine has nothing to replace with; nothing is written then.
         """
         folder = Path(folder)
-        settings = replace(self.settings, blend=self._weights())
-        calibration = self.forecaster.calibration or self._at_hand
+        settings = self.settings
+        if self.blend is not self._settings_blend:
+            settings = replace(settings, blend=registered_weights(self.blend))
+        calibration = self.forecaster.calibration or self._stored_calibration
         if calibration is None and (folder / CALIBRATION_FILE).exists():
             raise DataError(
                 f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
@@ -424,54 +300,51 @@ class InterestEngine:
         if calibration is not None:
             calibration.save(folder / CALIBRATION_FILE)
 
-    def _weights(self) -> Mapping[str, float]:
-        """Give the weights of the blend by the names that settings have for its scorers."""
-        if self.blend is self._built:
-            return self.settings.blend
-        named = [registered_name(scorer) for scorer in self.blend.scorers]
-        strange = [shown for shown, name in zip(self.blend.names, named, strict=True) if not name]
-        if strange:
-            raise DataError(
-                f"the blend holds {', '.join(map(repr, strange))}, which settings have no name for "
-                "and could not make again: take them out of engine.blend before saving."
-            )
-        return {name: w for name, w in zip(named, self.blend.weights, strict=True) if name}
-
-    def _about(self) -> AdapterMetadata | None:
-        """Give what the adapter says of itself, if there is one."""
+    def _adapter_metadata(self) -> AdapterMetadata | None:
         return AdapterMetadata.load_if_present(
             Path(self.forecaster.model.adapter or self.settings.model)
         )
 
-    def _ranks_again(
+    def _forecast_batch(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast histories of one log."""
+        model, codec = self.forecaster.model, self.forecaster.codec
+        forecasts = self.forecaster.forecast(histories)
+        if self.describe:
+            return describe_with_model(model, codec, histories, forecasts)
+        return [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+
+    def _session_inputs(
         self,
         history: History,
-        forecast: Forecast,
-        strength: float | None,
-        repeat: RepeatPolicy | None,
-    ) -> Reranker:
-        return make_reranker(
+        blend: Blend,
+        forecast: Forecast | None = None,
+        repeat: RepeatPolicy | None = None,
+    ) -> SessionInputs:
+        return SessionInputs(
             history,
-            forecast,
-            self.blend,
-            strength=self.settings.strength if strength is None else strength,
-            repeat=repeat or self.dataset.repeat,
+            blend,
+            self.settings.strength,
+            repeat or self.dataset.repeat,
+            lambda history: forecast or self._forecast_batch([history])[0],
+            lambda explanations: reword(self.forecaster.model, explanations),
         )
 
-    def _as_history(self, user: str | History) -> History:
-        return user if isinstance(user, History) else self.history(user)
+    def _histories(self, users: Sequence[object]) -> list[History]:
+        """Give the history of each user: as it is, looked up by id, or made of a frame."""
+        ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
+        known = iter(self.histories([self.dataset.log.user_index(user) for user in ids]))
+        return [
+            user
+            if isinstance(user, History)
+            else self._history_of_frame(user)
+            if is_frame(user)
+            else next(known)
+            for user in users
+        ]
 
-
-def _check_not_learned_from(
-    windows: Sequence[Window], about: AdapterMetadata | None, dataset: str
-) -> None:
-    """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
-    if about is None or about.dataset != dataset:
-        return
-    seen = sum(window.history.cutoff < to_datetime64(about.cutoff) for window in windows)
-    if seen:
-        raise DataError(
-            f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "
-            f"{len(windows)} windows begin before: it may know what they are to validate. Give "
-            "leave_out=learned_from(dataset), of llmrec.training.pairs."
-        )
+    def _history_of_frame(self, frame: Any) -> History:
+        dataset = self.dataset
+        log = dataset.log.append_user(frame, dataset.catalog)
+        return make_histories(log, dataset.catalog, dataset.period, self.cutoff, [log.n_users - 1])[
+            0
+        ]

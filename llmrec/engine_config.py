@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -14,15 +14,16 @@ import numpy as np
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_text
-from llmrec.data.periods import truncate_log
+from llmrec.data.periods import Window, truncate_log
 from llmrec.data.splits import sample_windows
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterMetadata
-from llmrec.ranking.fitting import MIN_FIT_WINDOWS, fit_ranking
-from llmrec.ranking.registry import LM_SCORER
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.fitting import MIN_FIT_WINDOWS, build_blend, fit_ranking
+from llmrec.ranking.registry import LM_SCORER, registered_name
 from llmrec.versions import FIRST_VERSION, SCORERS, __version__, renamed_keys, unknown_keys
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
+ADAPTER_FOLDER = "adapter"  # inside an engine's folder
 FALLBACK_BLEND = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
 
 
@@ -179,11 +181,64 @@ def with_adapter_prompt(settings: EngineSettings, tuned: Path) -> EngineSettings
     return replace(settings, template=about.prompt, budget=budget)
 
 
+@dataclass(frozen=True)
+class EngineParts:
+    """What a name, a log and a cutoff make an engine of.
+
+    Attributes
+    ----------
+    stored_calibration
+        The calibration in the engine's folder, whether or not it is of the model as loaded.
+    warning
+        What was left out because nothing calibrates it, and the way out; "" if nothing was.
+    """
+
+    settings: EngineSettings
+    forecaster: LLMForecaster
+    blend: Blend
+    stored_calibration: Calibration | None
+    warning: str = ""
+
+
+def load_engine_parts(
+    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool, options: Mapping[str, Any]
+) -> EngineParts:
+    """Find or fit settings, load the model, and build the scorers; see `from_pretrained`.
+
+    Parameters
+    ----------
+    dataset
+        Cut at the cutoff.
+    options
+        Of `LanguageModel.load`.
+    """
+    settings, folder = resolve_settings(name, dataset, cutoff, refit)
+    adapter = options.get("adapter")
+    if adapter:
+        settings = replace(with_adapter_prompt(settings, Path(adapter)), adapter=ADAPTER_FOLDER)
+    elif settings.adapter and folder is not None:
+        adapter = folder / settings.adapter
+    else:
+        settings = with_adapter_prompt(settings, Path(settings.model))  # a merged model
+    options = {"dtype": settings.precision} | dict(options)
+    if adapter:
+        options["adapter"] = Path(adapter)
+    forecaster, stored = load_forecaster(dataset, settings, None if refit else folder, options)
+    titles = title_scorers(forecaster)
+    if not titles:
+        settings = settings.without_titles()
+    ranked = settings if forecaster.calibration else settings.without_titles()
+    blend, warning = build_blend(dataset, cutoff, ranked.blend, titles), ""
+    if not refit and forecaster.calibration is None and (stored or titles):
+        warning = uncalibrated_warning(forecaster, settings, refused=stored is not None)
+    return EngineParts(settings, forecaster, blend, stored, warning)
+
+
 def load_forecaster(
     dataset: Dataset,
     settings: EngineSettings,
     calibrated: Path | None,
-    loading: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> tuple[LLMForecaster, Calibration | None]:
     """Load the model and the folder's calibration, and use this if it is of that very model."""
     from llmrec.forecasters.calibration import Calibration
@@ -191,7 +246,7 @@ def load_forecaster(
     from llmrec.language.codec import codec_for
     from llmrec.language.model import LanguageModel
 
-    model = LanguageModel.load(settings.model, **loading)
+    model = LanguageModel.load(settings.model, **options)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
     if about := AdapterMetadata.load_if_present(Path(model.adapter or settings.model)):
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
@@ -231,3 +286,36 @@ def uncalibrated_warning(
         f"the calibration at hand is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
+
+
+def registered_weights(blend: Blend) -> dict[str, float]:
+    """Give the weights of a blend by the names that settings have for its scorers.
+
+    Raises
+    ------
+    DataError
+        If settings have no name for a scorer.
+    """
+    named = [registered_name(scorer) for scorer in blend.scorers]
+    unnamed = [shown for shown, name in zip(blend.names, named, strict=True) if not name]
+    if unnamed:
+        raise DataError(
+            f"the blend holds {', '.join(map(repr, unnamed))}, which settings have no name for "
+            "and could not make again: take them out of engine.blend before saving."
+        )
+    return {name: w for name, w in zip(named, blend.weights, strict=True) if name}
+
+
+def require_not_trained_on(
+    windows: Sequence[Window], about: AdapterMetadata | None, dataset: str
+) -> None:
+    """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
+    if about is None or about.dataset != dataset:
+        return
+    seen = sum(window.history.cutoff < to_datetime64(about.cutoff) for window in windows)
+    if seen:
+        raise DataError(
+            f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "
+            f"{len(windows)} windows begin before: it may know what they are to validate. Give "
+            "leave_out=was_trained_on(dataset), of llmrec.data.splits."
+        )

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from llmrec.explain.item import ItemExplanation
+import numpy as np
 
+from llmrec.data.periods import History
+from llmrec.errors import DataError
+from llmrec.explain.counterfactual import WhyNot, why_not
+from llmrec.explain.explanation import Explanation, explain_ranked_item
+from llmrec.explain.item import ItemExplanation, explain_item
+from llmrec.forecast import Forecast
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.calibrated_rerank import rerank_calibrated
+from llmrec.ranking.edit_parser import (
+    ParsedEdits,
+    ParseIssue,
+    parse_description_edits,
+    parse_edits,
+)
+from llmrec.ranking.edits import Edit, active_edits, apply_edits
+from llmrec.ranking.effects import EditEffect, predict_effect
+from llmrec.ranking.ranking import Ranking, Reranker, listed_rank, make_reranker, validate_strength
+from llmrec.types import RepeatPolicy
+
+Rewording = Callable[[Sequence[ItemExplanation]], list[ItemExplanation]]
 CALIBRATION_POOL = 1_000  # best items by score, of which a calibrated list is chosen
 
 
@@ -23,3 +45,254 @@ class Recommendation:
     def why(self) -> str:
         """The explanation in a sentence or two."""
         return self.explanation.text
+
+
+@dataclass(frozen=True, eq=False)
+class SessionInputs:
+    """What all sessions of one person share, whatever their edits: the forecast and the scores.
+
+    Attributes
+    ----------
+    history
+        The person's events before the cutoff.
+    blend
+        Scores the items; it is asked for this history once.
+    strength
+        How hard the forecast tilts the ranking where a session sets no other strength.
+    repeat
+        Whether items already taken may be listed.
+    make_forecast
+        Forecasts the history; it is called once, when the forecast is first needed.
+    reword
+        Puts explanations into a language model's words, checked.
+    """
+
+    history: History
+    blend: Blend
+    strength: float
+    repeat: RepeatPolicy
+    make_forecast: Callable[[History], Forecast]
+    reword: Rewording
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """The next period, before any edit."""
+        return self.make_forecast(self.history)
+
+    @cached_property
+    def reranker(self) -> Reranker:
+        """Ranks the items under edits; they are scored when it is made."""
+        return make_reranker(
+            self.history, self.forecast, self.blend, strength=self.strength, repeat=self.repeat
+        )
+
+
+class UserSession:
+    """One person, opened once: the forecast, a list, its reasons, and what edits do to it.
+
+    Everything that a session says is about the same list: that of its edits, strength and rule for
+    repeats. It never changes; `edit` gives another one, which shares forecast and item scores.
+
+    Usage::
+
+        session = engine.session("1928")
+        session.recommend(10)
+        session.why_not("Scream 2 (1997)").text
+        session.edit("more thrillers, no horror").effect().verify()
+
+    Attributes
+    ----------
+    history
+        The person's events before the cutoff.
+    edits
+        Changes to the forecast that the list follows; items of muted categories are left out.
+    strength
+        How hard the forecast tilts the list, in [0, 100].
+    issues
+        What of the edits given as text was not understood.
+    """
+
+    def __init__(
+        self,
+        inputs: SessionInputs,
+        *,
+        edits: Sequence[Edit] = (),
+        strength: float | None = None,
+        issues: Sequence[ParseIssue] = (),
+    ) -> None:
+        """Open it; EditError if edits contradict each other or the strength is out of bounds."""
+        self.history, self._inputs = inputs.history, inputs
+        active_edits(edits, self.history.catalog, self.history.cutoff)
+        self.edits, self.issues = tuple(edits), tuple(issues)
+        self.strength = inputs.strength if strength is None else strength
+        validate_strength(self.strength)
+
+    def __repr__(self) -> str:
+        """Name the person, and what the list follows."""
+        return (
+            f"UserSession({self.history.user_id!r}, {self.history.n_events} events, "
+            f"edits={list(self.edits)}, strength={self.strength:g})"
+        )
+
+    @property
+    def forecast(self) -> Forecast:
+        """The next period, in numbers and in checked words, before the edits."""
+        return self._inputs.forecast
+
+    @cached_property
+    def edited_forecast(self) -> Forecast:
+        """The forecast under the edits; its words are still those of `forecast`."""
+        history = self.history
+        return apply_edits(self.forecast, self.edits, history.catalog, history.cutoff)
+
+    def edit(
+        self, *edits: Edit | str, description: str = "", strength: float | None = None
+    ) -> UserSession:
+        """Give a session with more edits; this one stays as it is.
+
+        Parameters
+        ----------
+        edits
+            Edits, and texts to parse into edits ("more thrillers, no horror until March"). What of
+            a text is not understood is listed in the new session's ``issues``.
+        description
+            The forecast's description as somebody changed it: what is new in it is parsed, too.
+        strength
+            How hard the forecast tilts the list, in [0, 100]; None: as here.
+
+        Raises
+        ------
+        EditError
+            If an edit contradicts another, earlier ones included, or the strength is out of bounds.
+        """
+        catalog, cutoff = self.history.catalog, self.history.cutoff
+        parsed = [
+            parse_edits(edit, catalog, cutoff) if isinstance(edit, str) else ParsedEdits((edit,))
+            for edit in edits
+        ]
+        if description:
+            written = self.forecast.description
+            parsed.append(parse_description_edits(written, description, catalog, cutoff))
+        together = ParsedEdits.merge([ParsedEdits(()), *parsed])
+        return UserSession(
+            self._inputs,
+            edits=(*self.edits, *together.edits),
+            strength=self.strength if strength is None else strength,
+            issues=(*self.issues, *together.issues),
+        )
+
+    def ranking(self, k: int | None = None) -> Ranking:
+        """Rank the k best items (None: all that may be ranked), with the parts of their scores."""
+        return self._rank(self.edits, k)
+
+    def recommend(
+        self, k: int = 10, *, calibrate: float = 0.0, model_words: bool = False
+    ) -> list[Recommendation]:
+        """Recommend k items, each with its explanation; fewer where fewer may be listed.
+
+        Parameters
+        ----------
+        calibrate
+            How far the list's mix of categories follows the edited forecast, in [0, 1]: 0 lists by
+            score alone, 1 by the mix alone; see `llmrec.ranking.calibrated_rerank`. No score
+            changes by it, and `effect`, `why_not` and `explain` are about the list by score alone.
+        model_words
+            Whether the language model rewords the explanations. Where its words do not hold, they
+            are not shown and ``explanation.rejection`` says why.
+        """
+        ranking = self.ranking(max(k, CALIBRATION_POOL) if calibrate else k)
+        if calibrate:
+            catalog = self.history.catalog
+            ranking = rerank_calibrated(ranking, self.edited_forecast, catalog, k, calibrate)
+        explanations = [
+            explain_item(ranking, int(place), self.history, self.forecast, self.edits)
+            for place in np.flatnonzero(~ranking.muted)
+        ]
+        if model_words:
+            explanations = self._inputs.reword(explanations)
+        return [Recommendation(e.item_id, e.title, e.rank, e.score, e) for e in explanations]
+
+    def effect(self) -> EditEffect:
+        """Predict what the edits, and the strength, do to every score; its `verify` ranks again.
+
+        It compares with this person's session without edits, at the fitted strength.
+
+        Raises
+        ------
+        EditError
+            If the edits cannot be applied to the forecast.
+        """
+        before = self._inputs.strength
+        return predict_effect(
+            self.forecast, self.edits, self.history, self._inputs.reranker, before, self.strength
+        )
+
+    def why(self, item: object, k: int = 10, *, model_words: bool = False) -> ItemExplanation:
+        """Explain why an item is among the k best.
+
+        Parameters
+        ----------
+        item
+            Its id, or its whole title.
+        model_words
+            As for `recommend`.
+
+        Raises
+        ------
+        DataError
+            If the item is unknown (near ids are named), or is not among the k best.
+        """
+        item_idx = self.history.catalog.item_index(item)
+        place = listed_rank(self._full_ranking, item_idx)
+        if place is None or place > k:
+            where = "cannot be listed" if place is None else f"has rank {place:,}"
+            raise DataError(
+                f"{self.history.catalog.titles[item_idx]!r} {where} and is not among the {k} best: "
+                "ask why_not(item)."
+            )
+        explanation = explain_item(
+            self._full_ranking, place - 1, self.history, self.forecast, self.edits
+        )
+        return self._inputs.reword([explanation])[0] if model_words else explanation
+
+    def why_not(self, item: object, k: int = 10) -> WhyNot:
+        """Say why an item is not among the k best, and the smallest edit that would list it.
+
+        What would list the item comes on top of the session's edits, and the answer's ``edits``
+        are both together. The parameters and errors are those of `why`; an item that is among the
+        k best is answered as such.
+        """
+        item_idx, catalog = self.history.catalog.item_index(item), self.history.catalog
+        return why_not(item_idx, self._rank, k, catalog, self.history, self.edits)
+
+    def explain(self, item: object, k: int = 10, *, model_words: bool = False) -> Explanation:
+        """Explain an item, on the list of k or off it, in full.
+
+        That is its statements, its evidence, the parts of its score, and the smallest edit that
+        takes it off the list or puts it there. The parameters are those of `why`; k >= 1.
+
+        Raises
+        ------
+        DataError
+            If the item is unknown; near ids are named.
+        """
+        item_idx = self.history.catalog.item_index(item)
+        found = explain_ranked_item(
+            item_idx, self._rank, k, self.history, self.forecast, self.edits
+        )
+        if model_words and found.item:
+            return replace(found, item=self._inputs.reword([found.item])[0])
+        return found
+
+    @cached_property
+    def _full_ranking(self) -> Ranking:
+        return self._inputs.reranker(self.edits, strength=self.strength)
+
+    def _rank(
+        self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
+        """Rank under other edits: a `Reranker` that ranks under the session's own ones once."""
+        strength = self.strength if strength is None else strength
+        if k is None and tuple(edits) == self.edits and strength == self.strength:
+            return self._full_ranking
+        return self._inputs.reranker(edits, k, strength=strength)

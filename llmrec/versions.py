@@ -28,8 +28,17 @@ CONFIG_KEYS = {
 }
 # Fields of an ItemExplanation in JSON: there they keep their names of 0.1.
 EXPLANATION_KEYS = {"worded": "model_text", "refused": "rejection"}
+# Flags of the command line.
+FLAGS = {"--wish": "--edit", "--receipt": "--store", "--in-model-words": "--model-words"}
 # Prefixes of parameters in the checkpoint of a training run.
 PARAMETERS = {"readout.": "category_head.", "memory.": "title_embeddings."}
+# Modules that held what `from llmrec import ...` gave in 0.1.
+MODULES = {
+    "llmrec.contracts": "llmrec.forecast",
+    "llmrec.evaluation.scores": "llmrec.evaluation.evaluator",
+    "llmrec.ranking.tilt": "llmrec.ranking.ranking",
+    "llmrec.ranking.wishes": "llmrec.ranking.edit_parser",
+}
 # What `from llmrec import ...` gave in 0.1 and no longer does.
 TOP_LEVEL = {
     "Codec": "llmrec.language.Codec",

@@ -13,10 +13,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("sliders need ipywidgets: pip install 'llmrec[notebooks]'") from error
 
-from llmrec.data.periods import History
-from llmrec.engine import InterestEngine
 from llmrec.errors import EditError
-from llmrec.forecast import Forecast
 from llmrec.ranking.edit_parser import edit_sentences
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import (
@@ -26,7 +23,10 @@ from llmrec.ranking.effects import (
     rank_changes,
     strength_text,
 )
-from llmrec.ranking.rank import MAX_STRENGTH
+from llmrec.ranking.ranking import MAX_STRENGTH
+from llmrec.session import UserSession
+
+__all__ = ["EditSliders"]
 
 MAX_SLIDER_FACTOR = 4.0  # times as much of a category
 STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a slider can go back
@@ -39,7 +39,7 @@ class EditSliders:
 
     Usage, as the last line of a cell::
 
-        Sliders(engine, "186")
+        EditSliders(engine.session("186"))
 
     Attributes
     ----------
@@ -53,19 +53,16 @@ class EditSliders:
 
     def __init__(
         self,
-        engine: InterestEngine,
-        user: str | History,
+        session: UserSession,
         k: int = 10,
         *,
         n_categories: int = 6,
-        forecast: Forecast | None = None,
     ) -> None:
         """Take the forecast's largest categories; ``k`` is the length of the list."""
-        self._engine, self._k = engine, k
-        self._history = user if isinstance(user, History) else engine.history(user)
-        self._forecast = forecast or engine.forecast(self._history)
-        names = [engine.dataset.catalog.categories[c] for c in self._forecast.top(n_categories)]
-        fitted = engine.settings.strength
+        self._session, self._k = session, k
+        categories = session.history.catalog.categories
+        names = [categories[c] for c in session.forecast.top(n_categories)]
+        fitted = session.strength
         self.factors = {name: _slider(name, 1.0, MAX_SLIDER_FACTOR, STEP) for name in names}
         self.locks = {name: _lock() for name in names}
         highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
@@ -80,7 +77,7 @@ class EditSliders:
 
     @property
     def edits(self) -> tuple[Edit, ...]:
-        """What is asked for: an edit of each category that is locked, or not at 1."""
+        """The edits that the sliders give: one of each category that is locked, or not at 1."""
         edits = (
             Edit(name, slider.value, lock=self.locks[name].value)
             for name, slider in self.factors.items()
@@ -89,7 +86,7 @@ class EditSliders:
 
     @property
     def html(self) -> str:
-        """What is asked for, the list that it makes, and whether that was foretold."""
+        """The edits, the list that they give, and whether it is the predicted one."""
         return str(self._list.value)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -101,9 +98,7 @@ class EditSliders:
 
     def _ranked(self) -> str:
         try:
-            effect = self._engine.effect(
-                self._history, self.edits, forecast=self._forecast, strength=self.strength.value
-            )
+            effect = self._session.edit(*self.edits, strength=self.strength.value).effect()
         except EditError as error:
             return _render(error=str(error))
         return _render(**_shown(effect, self._k))

@@ -63,18 +63,18 @@ def test_recommend_sums_up_in_one_line_what_the_model_worded_and_what_did_not_ho
     table: str,
 ) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3"]
-    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"])
+    shown = RUN.invoke(cli.app, [*arguments, "--model-words"])
     note = "0 of 3 reasons are in the model's words; 3 did not hold and are not shown."
     assert note in shown.output
     assert "reasons are in" not in RUN.invoke(cli.app, arguments).output
-    found = json.loads(RUN.invoke(cli.app, [*arguments, "--in-model-words", "--json"]).stdout)
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "--model-words", "--json"]).stdout)
     assert found["wording"] == note
     assert all(item["refused"] for item in found["items"])
 
 
 def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -> None:
     arguments = ["explain", "u001", "i004", "--data", table, "-k", "3"]
-    shown = RUN.invoke(cli.app, [*arguments, "--in-model-words"], env={"COLUMNS": "80"})
+    shown = RUN.invoke(cli.app, [*arguments, "--model-words"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     for part in ("Title 4", "Evidence", "events of War", "The score, in parts", "What would"):
         assert part in shown.output
@@ -87,9 +87,9 @@ def test_explain_shows_evidence_split_and_change_at_eighty_columns(table: str) -
     assert (found["what_removes"] is None) != (found["why_not"] is None)
 
 
-def test_wishes_are_shown_with_their_effect_before_the_list_and_verified_after(table: str) -> None:
+def test_edits_are_shown_with_their_effect_before_the_list_and_verified_after(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--mute", "war"]
-    arguments += ["--wish", "twice as much drama, more foo, no horor"]
+    arguments += ["--edit", "twice as much drama, more foo, no horor"]
     shown = RUN.invoke(cli.app, arguments, env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     told = [
@@ -102,9 +102,9 @@ def test_wishes_are_shown_with_their_effect_before_the_list_and_verified_after(t
     assert max(map(len, shown.output.splitlines())) <= 80
 
 
-def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> None:
+def test_edits_as_json_say_what_was_predicted_and_that_it_holds(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "5", "--json"]
-    arguments += ["--wish", "more drama; less comedies; keep action until March 2030"]
+    arguments += ["--edit", "more drama; less comedies; keep action until March 2030"]
     arguments += ["--mute", "horror", "--until", "2031-01-01"]
     found = json.loads(RUN.invoke(cli.app, [*arguments, "--strength", "2"]).stdout)
     effect = found["effect"]
@@ -125,23 +125,23 @@ def test_wishes_as_json_say_what_was_foretold_and_that_it_held(table: str) -> No
     assert len(left_or_stayed) + len(effect["left"]) == 5
 
 
-def test_why_not_is_answered_with_the_wishes(table: str) -> None:
+def test_why_not_is_answered_with_the_edits(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--why-not", "i004"]
     shown = RUN.invoke(cli.app, [*arguments, "--mute", "war"])
     assert "Title 4 cannot be on the list: a category of it is muted." in shown.output
 
 
-def test_help_shows_wishes_apart_from_the_rest() -> None:
+def test_help_shows_edits_apart_from_the_rest() -> None:
     shown = RUN.invoke(cli.app, ["recommend", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
-    rest, wishes = shown.output.split("Wishes: what should differ from the forecast")
-    for option in ("--wish", "--description", "--mute", "--until", "--strength"):
-        assert f" {option} " in wishes
+    rest, edits = shown.output.split("Edits: what should differ from the forecast")
+    for option in ("--edit", "--description", "--mute", "--until", "--strength"):
+        assert f" {option} " in edits
     assert " --why-not " in rest
     of_explain = RUN.invoke(cli.app, ["explain", "--help"], env={"COLUMNS": "80", "NO_COLOR": "1"})
-    assert of_explain.output.endswith(wishes)
+    assert of_explain.output.endswith(edits)
 
 
-def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
+def test_an_edit_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "--mute", "war"]
     shown = RUN.invoke(cli.app, [*arguments, "--until", "2019-01-01"])
     assert "No War until 1 January 2019. It has ended and does nothing." in shown.output
@@ -151,21 +151,21 @@ def test_a_wish_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
     ("options", "message"),
     [
         (["--mute", "foo"], "no category, or more than one, is called 'foo'"),
-        (["--wish", "more foo"], "“foo” is not one category"),
-        (["--mute", "war", "--wish", "more war"], "two edits of 'War' contradict"),
+        (["--edit", "more foo"], "“foo” is not one category"),
+        (["--mute", "war", "--edit", "more war"], "two edits of 'War' contradict"),
         (["--strength", "-1"], "strength must be finite and >= 0"),
         (["--strength", "nan"], "strength must be finite"),
         (["--strength", "1e9"], "at most 100"),
         (["--mute", "war", "--until", "soon"], "'soon' is not a time"),
         (["--until", "2031-01-01"], "--until 2031-01-01 ends nothing"),
-        (["--wish", "no war until 2030", "--until", "2031-01-01"], "2031-01-01 ends nothing"),
-        (["--wish", "no war for 0 days"], "“for 0 days” is no time at all"),
+        (["--edit", "no war until 2030", "--until", "2031-01-01"], "2031-01-01 ends nothing"),
+        (["--edit", "no war for 0 days"], "“for 0 days” is no time at all"),
         (["--calibrate", "2"], "a dial in 0..1"),
         (["--why-not", "Titel 4"], "item 'Titel 4' is not known (25 items; for example 'Title 4'"),
-        (["--wish", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
+        (["--edit", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
     ],
 )
-def test_wishes_that_cannot_be_granted_are_named(
+def test_edits_that_cannot_be_applied_are_named(
     table: str, options: list[str], message: str
 ) -> None:
     shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table, *options])
@@ -176,7 +176,9 @@ def test_wishes_that_cannot_be_granted_are_named(
 def test_a_list_that_nothing_is_left_for_is_told(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmrec.ranking.rank.rankable_items", lambda *_: np.zeros(25, dtype=bool))
+    monkeypatch.setattr(
+        "llmrec.ranking.ranking.rankable_items", lambda *_: np.zeros(25, dtype=bool)
+    )
     shown = RUN.invoke(cli.app, ["recommend", "--user", "u001", "--data", table])
     assert "Nothing is left" in shown.output
 
@@ -186,8 +188,8 @@ def test_an_item_is_named_by_its_title_as_well_as_by_its_id(table: str) -> None:
     assert json.loads(shown.stdout)["item"]["item_id"] == "i004"
 
 
-def test_a_changed_list_is_explained_with_the_wishes_that_changed_it(table: str) -> None:
-    arguments = ["explain", "u001", "i004", "--data", table, "--wish", "much more war"]
+def test_a_changed_list_is_explained_with_the_edits_that_changed_it(table: str) -> None:
+    arguments = ["explain", "u001", "i004", "--data", table, "--edit", "much more war"]
     shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     told = ["Understood", "4 times as much War.", "What it will do", "Title 4", "The score, in pa"]
@@ -200,7 +202,7 @@ def test_a_changed_list_is_explained_with_the_wishes_that_changed_it(table: str)
     assert found["item"]["edited_shares"]["War"] > plain["item"]["forecast_shares"]["War"]
 
 
-def test_wishes_written_into_the_description_are_shown_and_applied(
+def test_edits_written_into_the_description_are_shown_and_applied(
     table: str, tmp_path: Path
 ) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3", "--json"]
@@ -213,7 +215,7 @@ def test_wishes_written_into_the_description_are_shown_and_applied(
     assert not any("War" in item["forecast_shares"] for item in found["items"])
     edited.write_text(description.replace(" ", "\n"), encoding="utf-8")
     shown = RUN.invoke(cli.app, [*arguments, "--description", str(edited)])
-    assert "no wish is written into the forecast's description" in str(shown.exception)
+    assert "no edit is written into the forecast's description" in str(shown.exception)
 
 
 def test_a_calibrated_list_says_that_it_is_mixed(table: str) -> None:
@@ -289,33 +291,35 @@ def test_forecasts_are_kept_and_scored_when_their_period_has_passed(
 ) -> None:
     early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
     people = ["--user", "u001", "--user", "u002"]
-    arguments = ["forecast", *people, "--data", early, "--receipt", folder]
+    arguments = ["forecast", *people, "--data", early, "--store", folder]
     shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert "Receipt: " in shown.output
     again = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     assert [one["user_id"] for one in again] == ["u001", "u002"]
     assert Path(again[0]["receipt"]).is_file()
-    pending = RUN.invoke(cli.app, ["receipts", folder, "--data", early])
+    pending = RUN.invoke(cli.app, ["track-record", folder, "--data", early])
     assert "Not scored: 2 pending." in pending.output
-    found = json.loads(RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--json"]).stdout)
+    found = json.loads(
+        RUN.invoke(cli.app, ["track-record", folder, "--data", later, "--json"]).stdout
+    )
     assert [one["user_id"] for one in found["receipts"]] == ["u001", "u002"]
     assert all(one["in_advance"] and one["same_past"] for one in found["receipts"])
     losses = [one["log_loss"] for one in found["receipts"]]
     (row,) = (row for row in found["record"] if row["metric"] == "log_loss")
     assert row["value"] == pytest.approx(sum(losses) / 2)
-    own = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u002"])
+    own = RUN.invoke(cli.app, ["track-record", folder, "--data", later, "--user", "u002"])
     assert f"{losses[1]:.3f}" in own.output
     assert f"{losses[0]:.3f}" not in own.output
 
 
-def test_receipts_fit_a_terminal_of_eighty_columns(
+def test_a_track_record_fits_a_terminal_of_eighty_columns(
     later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")
-    RUN.invoke(cli.app, ["forecast", "--user", "u001", "--data", early, "--receipt", folder])
+    RUN.invoke(cli.app, ["forecast", "--user", "u001", "--data", early, "--store", folder])
     monkeypatch.setattr("llmrec.cli.render.console", Console(width=80, highlight=False))
-    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", later, "--user", "u001"])
+    shown = RUN.invoke(cli.app, ["track-record", folder, "--data", later, "--user", "u001"])
     assert shown.exit_code == 0, shown.output
     for part in ("made in advance", "gain on the mean of the past", "on counting"):
         assert part in shown.output
@@ -325,13 +329,13 @@ def test_receipts_fit_a_terminal_of_eighty_columns(
 
 def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "kept")
-    arguments = ["--user", "u001", "--data", table, "--cutoff", "2020-06-01", "--receipt", folder]
+    arguments = ["--user", "u001", "--data", table, "--cutoff", "2020-06-01", "--store", folder]
     RUN.invoke(cli.app, ["forecast", *arguments])
-    shown = RUN.invoke(cli.app, ["receipts", folder, "--data", table])
+    shown = RUN.invoke(cli.app, ["track-record", folder, "--data", table])
     assert "made in hindsight: the log at hand reached beyond the cutoff" in shown.output
     other = tmp_path / "other.csv"
     frame(n_users=20, n_days=100).to_csv(other, index=False)
-    wrong = RUN.invoke(cli.app, ["receipts", folder, "--data", str(other)])
+    wrong = RUN.invoke(cli.app, ["track-record", folder, "--data", str(other)])
     assert "Not scored: 1 other log." in wrong.output
     assert "made from 'small'" in wrong.output
     assert "--data" in wrong.output
@@ -370,3 +374,20 @@ def test_a_chart_of_an_unknown_kind_is_refused(table: str) -> None:
     shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code != 0
     assert "gif" in str(shown.exception)
+
+
+def test_flags_and_the_command_of_0_1_still_work_and_are_not_shown(
+    table: str, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "stored")
+    arguments = ["--user", "u001", "--data", table]
+    assert RUN.invoke(cli.app, ["forecast", *arguments, "--receipt", folder]).exit_code == 0
+    assert RUN.invoke(cli.app, ["receipts", folder, "--data", table]).exit_code == 0
+    options = ["recommend", *arguments, "--json"]
+    old = RUN.invoke(cli.app, [*options, "--wish=twice as much drama", "--in-model-words"])
+    new = RUN.invoke(cli.app, [*options, "--edit=twice as much drama", "--model-words"])
+    assert old.exit_code == new.exit_code == 0
+    assert json.loads(old.stdout) == json.loads(new.stdout)
+    for shown in (["--help"], ["recommend", "--help"], ["forecast", "--help"]):
+        output = RUN.invoke(cli.app, shown).output
+        assert not {"receipts", "--wish", "--receipt", "--in-model-words"} & set(output.split())

@@ -104,32 +104,27 @@ def test_a_calibrated_list_nears_the_edited_forecast_and_holds_nothing_muted(
     dataset: Dataset,
 ) -> None:
     engine, edits = InterestEngine.from_pretrained(data=dataset), [Edit("War", 0.0)]
-    wanted = engine.effect("u001", edits).after.category_weights
+    session = engine.session("u001", edits=edits)
+    wanted = session.effect().after.category_weights
     distances = []
     for dial in (0.0, 0.5, 1.0):
-        items = engine.recommend("u001", k=8, edits=edits, calibrate=dial)
+        items = session.recommend(8, calibrate=dial)
         assert [item.rank for item in items] == list(range(1, 9))
         named = [name for item in items for name in item.explanation.forecast_shares]
         mix = np.array([named.count(name) / 8 for name in dataset.catalog.categories])
         assert "War" not in named
         distances.append(float(smoothed_kl(wanted, mix)))
     assert distances[0] > distances[2] == min(distances)
-    assert engine.recommend("u001", k=8, edits=edits)[0].score == max(
-        item.score for item in engine.recommend("u001", k=8, edits=edits, calibrate=0.01)
+    assert session.recommend(8)[0].score == max(
+        item.score for item in session.recommend(8, calibrate=0.01)
     )
 
 
 @pytest.mark.parametrize("edits", ["more war", ["more war"], Edit("War", 2.0)])
-def test_what_is_no_list_of_edits_is_refused_by_every_verb(dataset: Dataset, edits: Any) -> None:
+def test_what_is_no_list_of_edits_opens_no_session(dataset: Dataset, edits: Any) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    for ask in (
-        lambda: engine.recommend("u001", edits=edits),
-        lambda: engine.effect("u001", edits),
-        lambda: engine.why_not("u001", "i004", edits=edits),
-        lambda: engine.explain("u001", "i004", edits=edits),
-    ):
-        with pytest.raises(EditError, match="edits are a list"):
-            ask()
+    with pytest.raises(EditError, match="edits are a list"):
+        engine.session("u001", edits=edits)
 
 
 @pytest.mark.parametrize("dial", [-0.1, 1.1, float("nan")])
@@ -198,10 +193,10 @@ def test_boosting_a_category_never_lowers_its_items_and_muting_never_lifts_them(
     dataset: Dataset,
 ) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    forecast = engine.forecast("u005")
+    session = engine.session("u005")
 
     def best_war(*edits: Edit) -> int:
-        items = engine.recommend("u005", k=25, forecast=forecast, edits=edits)
+        items = session.edit(*edits).recommend(25)
         ranks = [item.rank for item in items if "War" in item.explanation.forecast_shares]
         return min(ranks, default=26)
 
@@ -210,10 +205,11 @@ def test_boosting_a_category_never_lowers_its_items_and_muting_never_lifts_them(
 
 def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    forecast, edits = engine.forecast("u005"), [Edit("War", 3.0), Edit("Drama", 0.0)]
-    effect = engine.effect("u005", edits, forecast=forecast, strength=2.0)
+    edits = [Edit("War", 3.0), Edit("Drama", 0.0)]
+    session = engine.session("u005", edits=edits, strength=2.0)
+    effect, forecast = session.effect(), session.forecast
     outcome = effect.verify(5)
-    items = engine.recommend("u005", 5, forecast=forecast, edits=edits, strength=2.0)
+    items = session.recommend(5)
     listed = [dataset.catalog.item_ids[item] for item in outcome.listed]
     assert outcome.holds
     assert listed == [item.item_id for item in items]
@@ -235,7 +231,7 @@ def test_an_effect_with_its_verification_asks_each_scorer_once(dataset: Dataset)
             return np.zeros((len(histories), dataset.catalog.n_items))
 
     engine.blend = Blend([*engine.blend.scorers, Counted()], [*engine.blend.weights, 1.0])
-    effect = engine.effect("u005", [Edit("War", 3.0)], strength=2.0)
+    effect = engine.session("u005", edits=[Edit("War", 3.0)], strength=2.0).effect()
     assert effect.verify().holds
     assert effect.verify(3).holds
     assert asked == ["u005"]
@@ -244,13 +240,13 @@ def test_an_effect_with_its_verification_asks_each_scorer_once(dataset: Dataset)
 def test_a_list_is_shorter_where_the_rest_is_muted(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     edits = [Edit(name, 0.0) for name in CATEGORIES[1:]]
-    assert len(engine.recommend("u001", k=10, edits=edits)) == 5
+    assert len(engine.session("u001", edits=edits).recommend(10)) == 5
 
 
 def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     last = engine.recommend("u001", k=25)[-1]
-    answer = engine.why_not("u001", last.item_id, k=3)
+    answer = engine.session("u001").why_not(last.item_id, k=3)
     assert last.title in answer.text
     assert answer.rank is not None
     assert answer.rank > 3
@@ -259,34 +255,32 @@ def test_why_not_answers_for_an_item_the_user_names(dataset: Dataset) -> None:
 def test_why_not_and_explain_are_about_the_list_that_recommend_gives(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     wishes = parse_edits("three times as much war, no drama", dataset.catalog, engine.cutoff)
-    asked = {"forecast": engine.forecast("u005"), "edits": wishes.edits, "strength": 2.0}
-    items = engine.recommend("u005", k=25, **asked)
+    session = engine.session("u005", edits=wishes.edits, strength=2.0)
+    items = session.recommend(25)
     listed = {item.item_id for item in items}
     for item in items[::6]:
-        found = engine.explain("u005", item.item_id, k=3, **asked)
+        found = session.explain(item.item_id, k=3)
         assert found.item == item.explanation
-        assert engine.why_not("u005", item.item_id, k=3, **asked).rank == item.rank
+        assert session.why_not(item.item_id, k=3).rank == item.rank
     for muted in set(dataset.catalog.item_ids) - listed:
-        answer = engine.why_not("u005", muted, k=25, **asked)
+        answer = session.why_not(muted, k=25)
         assert "a category of it is muted" in answer.text
-        assert engine.explain("u005", muted, k=25, **asked).change == answer
-    ids = [
-        dataset.catalog.item_ids[item] for item in engine.effect("u005", **asked).predicted_list(25)
-    ]
+        assert session.explain(muted, k=25).change == answer
+    ids = [dataset.catalog.item_ids[item] for item in session.effect().predicted_list(25)]
     assert ids == [item.item_id for item in items]
 
 
 def test_an_explanation_holds_for_items_on_the_list_and_off_it(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    forecast, edits = engine.forecast("u001"), [Edit("War", 3.0)]
-    items = engine.recommend("u001", k=25, forecast=forecast, edits=edits)
+    session = engine.session("u001", edits=[Edit("War", 3.0)])
+    items = session.recommend(25)
     for item in (items[0], items[2], items[3], items[-1]):
-        found = engine.explain("u001", item.item_id, k=3, forecast=forecast, edits=edits)
+        found = session.explain(item.item_id, k=3)
         assert found.item is not None
         assert found.item == item.explanation
         changed = found.change.edits
         if changed:
-            again = engine.recommend("u001", k=25, forecast=forecast, edits=changed)
+            again = engine.session("u001", forecast=session.forecast, edits=changed).recommend(25)
             after = {i.item_id: i.rank for i in again}.get(item.item_id)
             if any(edit.factor == 0 for edit in found.change.edits):
                 assert after is None  # muted: it is not recommended at all
@@ -301,13 +295,14 @@ def test_the_edits_of_an_answer_rank_as_it_says_together_with_those_given(
 ) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     edits = [Edit("War", 2.0), Edit("Drama", 1.0, lock=lock), Edit("Comedy", 0.5, lock=lock)]
-    asked = {"forecast": engine.forecast("u005"), "strength": 1.0}
+    session = engine.session("u005", edits=edits, strength=1.0)
     tried = 0
     for item_id in dataset.catalog.item_ids[::2]:
-        answer = engine.why_not("u005", item_id, k=5, edits=edits, **asked)
+        answer = session.why_not(item_id, k=5)
         if answer.factor is None:
             continue
-        items = engine.recommend("u005", k=5, edits=answer.edits, **asked)
+        changed = engine.session("u005", edits=answer.edits, strength=1.0)
+        items = changed.recommend(5)
         assert {item.item_id: item.rank for item in items}[item_id] == answer.rank_after
         assert [edit.lock for edit in answer.edits][1:3] == [lock, lock]
         tried += 1
@@ -316,8 +311,9 @@ def test_the_edits_of_an_answer_rank_as_it_says_together_with_those_given(
 
 def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    plain = engine.explain("u001", "i004")
-    found = engine.explain("u001", "i004", in_model_words=True)
+    session = engine.session("u001")
+    plain = session.explain("i004")
+    found = session.explain("i004", model_words=True)
     assert found.item is not None
     assert "no true sentence" in found.item.rejection  # the fake speaks of Drama whatever is asked
     assert found.text == plain.text
@@ -333,7 +329,7 @@ def test_an_unknown_user_or_item_is_named_with_near_ones(dataset: Dataset) -> No
     with pytest.raises(DataError, match=r"u0011.*u001"):
         engine.forecast("u0011")
     with pytest.raises(DataError, match="i999"):
-        engine.why_not("u001", "i999")
+        engine.session("u001").why_not("i999")
 
 
 def test_a_user_with_one_event_gets_a_forecast_and_a_list() -> None:

@@ -1,4 +1,4 @@
-"""The walls of the house: which room may import which, and what an import may cost."""
+"""Which layer may import which, how long files may get, and what an import may cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From left to right; a room imports from its own place or from places to its left. "" is llmrec
 # itself, whose public names come from everywhere.
 ORDER = (
-    {"errors", "types", "lazy"},
+    {"errors", "types", "versions", "lazy"},
     {"metrics"},
     {"data"},
     {"forecast"},
@@ -98,7 +98,7 @@ def test_no_room_imports_from_a_room_to_its_right(module: str) -> None:
     ("source", "found"),
     [
         ("from llmrec.engine import InterestEngine", {"llmrec.engine.InterestEngine"}),
-        ("def f():\n    import llmrec.ranking.tilt", {"llmrec.ranking.rank"}),
+        ("def f():\n    import llmrec.ranking.blend", {"llmrec.ranking.blend"}),
         ("from llmrec import language", {"llmrec.language"}),
         ("from llmrec import Catalog", {"llmrec.Catalog"}),
         ("from llmrec.errors import DataError\nimport numpy", set()),
@@ -106,6 +106,46 @@ def test_no_room_imports_from_a_room_to_its_right(module: str) -> None:
 )
 def test_an_import_to_the_right_is_found_wherever_it_stands(source: str, found: set[str]) -> None:
     assert upward("llmrec.data.catalog", source) == found
+
+
+def circles(arrows: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Find the sets of modules that import each other, directly or by way of others."""
+    reach = {module: set(targets) for module, targets in arrows.items()}
+    for between in arrows:
+        for targets in reach.values():
+            if between in targets:
+                targets |= reach[between]
+    return {
+        frozenset(other for other in targets if module in reach[other])
+        for module, targets in reach.items()
+        if module in targets
+    }
+
+
+def test_no_two_modules_import_each_other() -> None:
+    arrows = {}
+    for module, path in MODULES.items():
+        named = imports(path.read_text())
+        targets = {name if name in MODULES else name.rpartition(".")[0] for name in named}
+        arrows[module] = targets & MODULES.keys() - {module}
+    assert circles(arrows) == set()
+
+
+def test_a_circle_of_modules_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}
+
+
+def test_no_file_is_longer_than_350_lines_and_at_most_three_functions_than_60() -> None:
+    paths = [*MODULES.values(), *SCRIPTS]
+    long = {str(path.relative_to(ROOT)) for path in paths if len(path.open().readlines()) > 350}
+    functions = [
+        node.name
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert long == set()
+    assert len(functions) <= 3, functions
 
 
 def test_one_file_alone_imports_transformers_peft_or_bitsandbytes_but_for_training() -> None:

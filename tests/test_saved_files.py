@@ -64,11 +64,11 @@ NETWORKS = STORED_NETWORKS | {net.__name__: net for net in (GRU, Transformer)}  
 
 
 def open_engine(folder: Path | str, data: Dataset | str) -> InterestEngine:
-    return InterestEngine.from_pretrained(str(folder), data=data, write=False, device="cpu")
+    return InterestEngine.from_pretrained(str(folder), data=data, describe=False, device="cpu")
 
 
 def open_bundled(name: str) -> InterestEngine:
-    return InterestEngine.from_pretrained(data=name, write=False, device="cpu")
+    return InterestEngine.from_pretrained(data=name, describe=False, device="cpu")
 
 
 def let_the_model_write(engine: InterestEngine, writes: bool) -> None:
@@ -83,24 +83,25 @@ def forecast(engine: InterestEngine, user: str) -> Forecast:
     return engine.forecast(user)
 
 
-def recommend(engine: InterestEngine, user: str, k: int, **asked: Any) -> Sequence[Any]:
-    return engine.recommend(user, k, **asked)
+def recommend(engine: InterestEngine, user: str, k: int, **options: Any) -> Sequence[Any]:
+    calibrate = options.pop("calibrate", 0.0)
+    return engine.session(user, **options).recommend(k, calibrate=calibrate)
 
 
 def reworded_reasons(engine: InterestEngine, user: str, k: int, told: Forecast) -> Sequence[Any]:
-    return engine.recommend(user, k, forecast=told, in_model_words=True)
+    return engine.session(user, forecast=told).recommend(k, model_words=True)
 
 
 def explain(engine: InterestEngine, user: str, item: str, told: Forecast) -> Any:
-    return engine.explain(user, item, forecast=told)
+    return engine.session(user, forecast=told).explain(item)
 
 
 def why_not(engine: InterestEngine, user: str, item: str, told: Forecast) -> Any:
-    return engine.why_not(user, item, forecast=told)
+    return engine.session(user, forecast=told).why_not(item)
 
 
 def effect(engine: InterestEngine, user: str, edits: Sequence[Edit], told: Forecast) -> Any:
-    return engine.effect(user, edits, forecast=told)
+    return engine.session(user, edits=edits, forecast=told).effect()
 
 
 def effect_holds(outcome: Any) -> bool:

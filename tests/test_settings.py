@@ -30,7 +30,7 @@ from llmrec.ranking.fitting import (
     fit_ranking,
     fit_strength,
 )
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import LM_SCORER, build_scorer
 from llmrec.types import FloatArray, TimeArray
 from tests.real_parts import needs_real_parts

@@ -30,7 +30,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> InterestEngine:
 
 
 def titles(engine: InterestEngine, *edits: Edit, strength: float | None = None) -> list[str]:
-    items = engine.recommend("u005", k=5, edits=edits, strength=strength)
+    items = engine.session("u005", edits=edits, strength=strength).recommend(5)
     return [item.title for item in items]
 
 
@@ -41,7 +41,7 @@ def rows(panel: EditSliders) -> list[str]:
 
 
 def test_the_sliders_start_at_the_list_as_forecast(engine: InterestEngine) -> None:
-    panel = EditSliders(engine, "u005", 5, n_categories=3)
+    panel = EditSliders(engine.session("u005"), 5, n_categories=3)
     assert list(panel.factors) == [
         engine.dataset.catalog.categories[c] for c in engine.forecast("u005").top(3)
     ]
@@ -52,7 +52,7 @@ def test_the_sliders_start_at_the_list_as_forecast(engine: InterestEngine) -> No
 
 
 def test_moving_a_slider_ranks_again_and_says_what_changed(engine: InterestEngine) -> None:
-    panel = EditSliders(engine, "u005", 5)
+    panel = EditSliders(engine.session("u005"), 5)
     last = list(panel.factors)[-1]
     panel.factors[last].value = 4.0
     assert panel.edits == (Edit(last, 4.0),)
@@ -69,14 +69,14 @@ def test_the_tilt_s_slider_steps_on_every_strength_that_a_fit_gives(
     engine: InterestEngine, fitted: float
 ) -> None:
     engine.settings = replace(engine.settings, strength=fitted)
-    tilt = EditSliders(engine, "u005", 5).strength
+    tilt = EditSliders(engine.session("u005"), 5).strength
     steps = (fitted - tilt.min) / tilt.step
     assert tilt.value == fitted
     assert steps == pytest.approx(round(steps), abs=1e-9)
 
 
 def test_a_slider_at_zero_mutes(engine: InterestEngine) -> None:
-    panel = EditSliders(engine, "u005", 25)
+    panel = EditSliders(engine.session("u005"), 25)
     name = next(iter(panel.factors))
     panel.factors[name].value = 0.0
     assert f"No {name}." in panel.html
@@ -84,7 +84,7 @@ def test_a_slider_at_zero_mutes(engine: InterestEngine) -> None:
 
 
 def test_a_ticked_lock_holds_a_share_as_the_others_move(engine: InterestEngine) -> None:
-    panel = EditSliders(engine, "u005", 5)
+    panel = EditSliders(engine.session("u005"), 5)
     first, *_, last = panel.factors
     panel.locks[first].value = True
     assert panel.edits == (Edit(first, 1.0, lock=True),)
@@ -98,8 +98,10 @@ def test_a_ticked_lock_holds_a_share_as_the_others_move(engine: InterestEngine) 
 def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
     engine: InterestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmrec.ranking.rank.rankable_items", lambda *_: np.zeros(25, dtype=bool))
-    panel = EditSliders(engine, "u005", 5)
+    monkeypatch.setattr(
+        "llmrec.ranking.ranking.rankable_items", lambda *_: np.zeros(25, dtype=bool)
+    )
+    panel = EditSliders(engine.session("u005"), 5)
     assert "Nothing is left" in panel.html
     assert "<table>" not in panel.html
     assert "all 0 items" not in panel.html
@@ -108,7 +110,7 @@ def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
 def test_what_no_list_can_be_made_of_is_said_until_a_slider_moves_back(
     engine: InterestEngine,
 ) -> None:
-    panel = EditSliders(engine, "u005", 5)
+    panel = EditSliders(engine.session("u005"), 5)
     for slider in panel.factors.values():
         slider.value = 0.0
     assert "no category is left" in panel.html
@@ -119,7 +121,7 @@ def test_what_no_list_can_be_made_of_is_said_until_a_slider_moves_back(
 def test_a_reader_without_a_kernel_sees_the_list_and_no_title_is_markup(
     engine: InterestEngine,
 ) -> None:
-    panel = EditSliders(engine, "u005", 5)
+    panel = EditSliders(engine.session("u005"), 5)
     shown = panel._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in shown
     assert shown["text/html"] == panel.html

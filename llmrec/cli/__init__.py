@@ -14,6 +14,8 @@ from llmrec.cli.options import app
 from llmrec.data.catalog import clean_text
 from llmrec.errors import LlmrecError
 
+__all__: list[str] = []  # for the terminal: nothing of it is promised to Python
+
 
 def main() -> None:
     """Run the command line; an error of ours is one line and exit status 1.

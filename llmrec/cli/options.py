@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from llmrec.data.periods import History
 from llmrec.errors import EditError
-from llmrec.forecast import Forecast
 from llmrec.ranking.edit_parser import (
     ParsedEdits,
     match_category,
@@ -19,8 +19,20 @@ from llmrec.ranking.edit_parser import (
     parse_edits,
 )
 from llmrec.ranking.edits import Edit
+from llmrec.session import UserSession
+from llmrec.versions import FLAGS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+class RenamedFlags(TyperGroup):
+    """Takes the flags that version 0.1 had, too; --help does not show them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give flags of 0.1 their names of today, then parse."""
+        renamed = [re.sub(r"^--[a-z-]+", lambda flag: FLAGS.get(flag[0], flag[0]), a) for a in args]
+        return super().parse_args(ctx, renamed)
+
+
+app = typer.Typer(cls=RenamedFlags, add_completion=False, no_args_is_help=True, help=__doc__)
 
 Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
@@ -34,15 +46,15 @@ Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
 OptionalNames = list[str] | None
-InModelWords = Annotated[
-    bool, typer.Option("--in-model-words", help="Let the model choose the words of reasons.")
+ModelWords = Annotated[
+    bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
 ]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
 def _edit_option(what: str, **checks: Any) -> Any:
-    """Give an option that stands among the wishes in --help."""
-    panel = "Wishes: what should differ from the forecast"
+    """Give an option that stands among the edits in --help."""
+    panel = "Edits: what should differ from the forecast"
     return typer.Option(help=what, rich_help_panel=panel, **checks)
 
 
@@ -52,41 +64,41 @@ EditText = Annotated[
 Description = Annotated[
     Path | None,
     _edit_option(
-        "File: the forecast's description, with wishes written into it.",
+        "File: the forecast's description, with edits written into it.",
         exists=True,
         dir_okay=False,
     ),
 ]
 Mute = Annotated[OptionalNames, _edit_option("Nothing of a category; again for another.")]
-Until = Annotated[str | None, _edit_option("Day on which wishes end that say no end of their own.")]
+Until = Annotated[str | None, _edit_option("Day on which edits end that say no end of their own.")]
 Strength = Annotated[float | None, _edit_option("Tilt; 0: none, 1: as forecast.")]
 
 
-def _parsed_edits(
-    history: History,
-    forecast: Forecast,
-    wish: str,
+def parse_edit_options(
+    session: UserSession,
+    text: str,
     description: Path | None,
     mute: OptionalNames,
     until: str | None,
 ) -> ParsedEdits:
     """Put the edits of options and of words together; EditError if no word is understood."""
-    catalog, at = history.catalog, history.cutoff
+    catalog, cutoff = session.history.catalog, session.history.cutoff
     muted = tuple(Edit(match_category(name, catalog), 0.0) for name in mute or ())
-    said = [ParsedEdits(muted), parse_edits(wish, catalog, at)]
+    parsed = [ParsedEdits(muted), parse_edits(text, catalog, cutoff)]
     if description is not None:
         edited = description.read_text(encoding="utf-8-sig", errors="replace")
-        said.append(parse_description_edits(forecast.description, edited, catalog, at))
-        if not (said[-1].edits or said[-1].issues):
-            raise EditError(f"{description}: no wish is written into the forecast's description.")
-    found = ParsedEdits.merge(said)
+        forecast = session.forecast.description
+        parsed.append(parse_description_edits(forecast, edited, catalog, cutoff))
+        if not (parsed[-1].edits or parsed[-1].issues):
+            raise EditError(f"{description}: no edit is written into the forecast's description.")
+    found = ParsedEdits.merge(parsed)
     if found.issues and not found.edits:
-        raise EditError("\n".join(one.text for one in found.issues))
-    return found if until is None else replace(found, edits=_ending(found.edits, until))
+        raise EditError("\n".join(issue.text for issue in found.issues))
+    return found if until is None else replace(found, edits=_with_end(found.edits, until))
 
 
-def _ending(edits: Sequence[Edit], until: str) -> tuple[Edit, ...]:
-    """Let edits without an end end then; EditError if there is none."""
+def _with_end(edits: Sequence[Edit], until: str) -> tuple[Edit, ...]:
+    """Give edits without an end this one; EditError if all have one."""
     if all(edit.until is not None for edit in edits):
-        raise EditError(f"--until {until} ends nothing: no wish is without an end of its own.")
+        raise EditError(f"--until {until} ends nothing: no edit is without an end of its own.")
     return tuple(replace(edit, until=until) if edit.until is None else edit for edit in edits)

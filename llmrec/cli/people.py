@@ -18,16 +18,16 @@ from llmrec.cli.options import (
     Data,
     Description,
     EditText,
-    InModelWords,
     K,
     Model,
+    ModelWords,
     Mute,
     Strength,
     Until,
     User,
     Users,
-    _parsed_edits,
     app,
+    parse_edit_options,
 )
 from llmrec.data.calendar import DAY
 from llmrec.data.dataset import Dataset
@@ -62,7 +62,7 @@ def demo(
         people = [engine.history(windows[row].history.user_id) for row in chosen]
         forecasts = engine.forecast_many(people)
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
-            items = engine.recommend(history, 10, forecast=forecast)
+            items = engine.session(history, forecast=forecast).recommend(10)
             chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
             result = render.person_summary(dataset, history, forecast, items)
             result["happened"] = _observed(windows[row], items)
@@ -81,8 +81,8 @@ def forecast(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
-    receipt: Annotated[
-        Path | None, typer.Option(help="Folder to keep forecasts in, for `llmrec receipts`.")
+    store: Annotated[
+        Path | None, typer.Option(help="Folder to store forecasts in, for `llmrec track-record`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,21 +93,18 @@ def forecast(
     engine = _engine(model, dataset, cutoff)
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people)
+    made = people, forecasts
     if chart is not None:
         _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
-    kept = (
-        {}
-        if receipt is None
-        else {"receipt": _store_forecasts(receipt, dataset, people, forecasts)}
-    )
+    stored = {} if store is None else {"receipt": _store_forecasts(store, dataset, *made)}
     if as_json:
         pairs = zip(people, forecasts, strict=True)
-        found = [render.person_summary(engine.dataset, *pair, []) | kept for pair in pairs]
+        found = [render.person_summary(engine.dataset, *pair, []) | stored for pair in pairs]
         render.print_json(found if len(found) > 1 else found[0])
         return
     for history, result in zip(people, forecasts, strict=True):
         render.show_person(engine.dataset, history, result, [])
-    for path in kept.values():
+    for path in stored.values():
         render.console.print(Text(f"  Receipt: {path}", style="dim"))
 
 
@@ -124,8 +121,8 @@ def recommend(
     calibrate: Annotated[
         float, typer.Option(help="How far the list's mix follows the forecast, 0 to 1.")
     ] = 0,
-    in_model_words: InModelWords = False,
-    wish: EditText = "",
+    model_words: ModelWords = False,
+    edit: EditText = "",
     description: Description = None,
     mute: Mute = None,
     until: Until = None,
@@ -134,27 +131,24 @@ def recommend(
 ) -> None:
     """Recommend items to one person, each with its reason.
 
-    With wishes: first what was understood and what it will do, then the list with it.
+    With edits: first what was understood and what it will do, then the list with it.
     """
     engine = _engine(model, load_dataset(data), cutoff)
-    history = engine.history(user)
-    result = engine.forecast(history)
-    wishes = _parsed_edits(history, result, wish, description, mute, until)
-    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
-    items = engine.recommend(
-        history, k, calibrate=calibrate, in_model_words=in_model_words, **changed
-    )
-    answer = engine.why_not(history, why_not, k, **changed).text if why_not else ""
+    session = engine.session(user)
+    parsed = parse_edit_options(session, edit, description, mute, until)
+    session = session.edit(*parsed.edits, strength=strength)
+    items = session.recommend(k, calibrate=calibrate, model_words=model_words)
+    answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
-    shown = render.person_summary(engine.dataset, history, result, items)
+    shown = render.person_summary(engine.dataset, session.history, session.forecast, items)
     shown |= {"why_not": answer, "mixed": mixed}
     view = render.render_list(items)
-    if wishes.edits or strength is not None:
-        effect = engine.effect(history, **changed)
+    if parsed.edits or strength is not None:
+        effect = session.effect()
         outcome = effect.verify(k)
-        shown |= {"effect": render.effect_summary(wishes, effect, outcome)}
-        came_of_it = render.render_outcome(effect, outcome, items, by_score=not calibrate)
-        view = Group(render.render_effect(wishes, effect), came_of_it)
+        shown |= {"effect": render.effect_summary(parsed, effect, outcome)}
+        verified = render.render_outcome(effect, outcome, items, by_score=not calibrate)
+        view = Group(render.render_effect(parsed, effect), verified)
     if as_json:
         render.print_json(shown)
         return
@@ -169,8 +163,8 @@ def explain(
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
     k: K = 10,
-    in_model_words: InModelWords = False,
-    wish: EditText = "",
+    model_words: ModelWords = False,
+    edit: EditText = "",
     description: Description = None,
     mute: Mute = None,
     until: Until = None,
@@ -179,20 +173,19 @@ def explain(
 ) -> None:
     """Explain one item: its score, the forecast and events behind it, and what would move it.
 
-    With wishes: first what was understood and what it will do; then the list with it is explained.
+    With edits: first what was understood and what it will do; then the list with it is explained.
     """
     engine = _engine(model, load_dataset(data), cutoff)
-    history = engine.history(user)
-    result = engine.forecast(history)
-    wishes = _parsed_edits(history, result, wish, description, mute, until)
-    changed: dict[str, Any] = {"forecast": result, "edits": wishes.edits, "strength": strength}
-    found = engine.explain(history, item, k, in_model_words=in_model_words, **changed)
+    session = engine.session(user)
+    parsed = parse_edit_options(session, edit, description, mute, until)
+    session = session.edit(*parsed.edits, strength=strength)
+    found = session.explain(item, k, model_words=model_words)
     shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
     view = render.render_explanation(found)
-    if wishes.edits or strength is not None:
-        effect = engine.effect(history, **changed)
-        shown |= {"effect": render.effect_summary(wishes, effect, effect.verify(k))}
-        view = Group(render.render_effect(wishes, effect), Text(""), view)
+    if parsed.edits or strength is not None:
+        effect = session.effect()
+        shown |= {"effect": render.effect_summary(parsed, effect, effect.verify(k))}
+        view = Group(render.render_effect(parsed, effect), Text(""), view)
     if as_json:
         render.print_json(shown)
     else:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 BOT_EVENTS_PER_DAY = 1_000
+NEW_USER = "new user"
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +197,44 @@ class Interactions:
         pointing = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
         return pointing.drop_events(
             {"item not in the catalog": unknown, "item without a category": bare}
+        )
+
+    def append_user(self, frame: Any, catalog: Catalog) -> Interactions:
+        """Give the log, aligned with a catalog, with the events of one more person at its end.
+
+        Parameters
+        ----------
+        frame
+            As for `from_frame`; without a column user_id the person is called `NEW_USER`.
+
+        Raises
+        ------
+        DataError
+            If the frame holds no event of the catalog's items, several people, or one that the log
+            knows.
+        """
+        frame = to_pandas(frame)
+        if USER_ID not in frame:
+            frame = frame.assign(**{USER_ID: NEW_USER})
+        events = Interactions.from_frame(frame).align_to(catalog)
+        if events.n_users > 1:
+            raise DataError(f"the frame holds events of {events.n_users} users: give those of one.")
+        if events.user_ids[0] in self.user_ids:
+            raise DataError(
+                f"user {events.user_ids[0]!r} is in the log: give the id to use the log's events, "
+                "or another user_id for somebody new."
+            )
+        rating = None
+        if self.rating is not None and events.rating is not None:
+            rating = np.concatenate((self.rating, events.rating))
+        return replace(
+            self,
+            user_ids=self.user_ids.append(events.user_ids),
+            user_offsets=np.append(self.user_offsets, len(self) + len(events)),
+            item_idx=np.concatenate((self.item_idx, events.item_idx)),
+            timestamp=np.concatenate((self.timestamp, events.timestamp)),
+            source_row=np.concatenate((self.source_row, events.source_row)),
+            rating=rating,
         )
 
     def drop_events(self, leave_out: Mapping[str, npt.NDArray[np.bool_]]) -> Interactions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -263,3 +263,12 @@ def _event_history(
     # A user whose first event is not before the cutoff has one empty period, which ends there.
     bounds = np.append(np.minimum(log.timestamp[offsets[:-1]], cutoff), cutoff)
     return History(log, catalog, user, offsets, bounds, cutoff, length)
+
+
+def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int]]:
+    """Give the positions of at most ``size`` histories at a time, all of one log."""
+    by_log: dict[int, list[int]] = {}
+    for position, history in enumerate(histories):
+        by_log.setdefault(id(history.log), []).append(position)
+    for positions in by_log.values():
+        yield from (positions[start : start + size] for start in range(0, len(positions), size))

@@ -19,6 +19,11 @@ USER_ID, ITEM_ID, TIMESTAMP, RATING = "user_id", "item_id", "timestamp", "rating
 TITLE, CATEGORIES = "title", "categories"
 
 
+def is_frame(value: object) -> bool:
+    """Whether something is a table: a pandas or polars frame, or a ``datasets.Dataset``."""
+    return isinstance(value, pd.DataFrame) or hasattr(value, "to_pandas")
+
+
 def to_pandas(frame: Any) -> pd.DataFrame:
     """Give a pandas frame for a pandas or polars frame or a ``datasets.Dataset``."""
     if isinstance(frame, pd.DataFrame):

@@ -11,7 +11,7 @@ from llmrec.data.periods import History
 from llmrec.errors import EditError
 from llmrec.explain.facts import format_percent
 from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, compose_edits
-from llmrec.ranking.rank import Ranking, Reranker, listed_rank, rank_of, validate_k
+from llmrec.ranking.ranking import Ranking, Reranker, listed_rank, rank_of, validate_k
 
 MAX_LOSSES_NAMED = 3
 

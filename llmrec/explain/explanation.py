@@ -12,7 +12,7 @@ from llmrec.explain.item import ItemExplanation, explain_item
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Reranker, listed_rank, rank_of
+from llmrec.ranking.ranking import Reranker, listed_rank, rank_of
 
 
 @dataclass(frozen=True)

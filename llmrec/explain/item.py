@@ -29,7 +29,7 @@ from llmrec.explain.statements import statement_sentence, statements_for
 from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.language.grammar import sentences_grammar
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
-from llmrec.ranking.rank import Ranking
+from llmrec.ranking.ranking import Ranking
 from llmrec.versions import EXPLANATION_KEYS, renamed_keys
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from llmrec.explain.item import ItemExplanation, StatementText, unsupported_text
 from llmrec.explain.statements import TOLERANCE, check_statement, statement_sentence
 from llmrec.forecast import Forecast, Statement
 from llmrec.ranking.edits import Edit, apply_edits
-from llmrec.ranking.rank import Ranking, Reranker, rank_of
+from llmrec.ranking.ranking import Ranking, Reranker, rank_of
 from llmrec.types import IntArray
 
 

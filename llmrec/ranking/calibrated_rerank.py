@@ -11,7 +11,7 @@ from scipy import sparse
 from llmrec.data.catalog import Catalog
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
-from llmrec.ranking.rank import Ranking, validate_k
+from llmrec.ranking.ranking import Ranking, validate_k
 from llmrec.types import FloatArray
 
 SMOOTHING = 0.01  # share of the forecast in a list's mix: what it lacks is not infinitely far

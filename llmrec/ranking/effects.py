@@ -36,7 +36,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_item_mask
-from llmrec.ranking.rank import EPSILON, Ranking, Reranker, validate_k, validate_strength
+from llmrec.ranking.ranking import EPSILON, Ranking, Reranker, validate_k, validate_strength
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOLERANCE = 1e-9  # scores no further apart are the same

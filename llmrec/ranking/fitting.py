@@ -15,7 +15,7 @@ from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
-from llmrec.ranking.rank import Ranking, rank
+from llmrec.ranking.ranking import Ranking, rank
 from llmrec.ranking.registry import build_scorer, default_scorers
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 

@@ -11,7 +11,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import STRENGTHS, evaluate_rankings, fit_strength
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import RecentPopularity
 from tests.ranking.test_blend import Fixed
 from tests.test_engine import frame

@@ -11,7 +11,7 @@ from llmrec.data.windows import last_period_windows
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.fitting import evaluate_rankings, tune_blend
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import RepeatPolicy
 from tests.ranking.test_blend import Fixed

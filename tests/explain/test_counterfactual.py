@@ -20,8 +20,8 @@ from llmrec.explain.explanation import explain_ranked_item
 from llmrec.explain.verify import check_change
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Ranking, Reranker, listed_rank, rank
-from llmrec.ranking.rank import make_reranker as scored_once
+from llmrec.ranking.ranking import Ranking, Reranker, listed_rank, rank
+from llmrec.ranking.ranking import make_reranker as scored_once
 from llmrec.ranking.scorers import PersonalRepeat
 from tests.explain.people import CATEGORIES, FixedScorer, catalog, foresee, person
 

@@ -12,7 +12,7 @@ from llmrec.explain.item import explain_item
 from llmrec.explain.statements import make_statement, statement_sentence
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Ranking, rank
+from llmrec.ranking.ranking import Ranking, rank
 from tests.explain.people import BREAD, CATEGORIES, FixedScorer, catalog, foresee, person
 
 AHEAD = foresee(0.4, 0.3, 0.2, 0.1)

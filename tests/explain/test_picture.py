@@ -27,7 +27,7 @@ from llmrec.explain.plots import (
 )
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.rank import rank
+from llmrec.ranking.ranking import rank
 from tests.explain.people import BREAD, FixedScorer, catalog, foresee, person
 
 WEEKS = ["bbbbcca", "bbbbcca", "", "bbbaaa", "bbaaaa"]

@@ -23,7 +23,7 @@ from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Reranker, make_reranker
+from llmrec.ranking.ranking import Reranker, make_reranker
 from llmrec.ranking.scorers import PersonalRepeat
 from llmrec.types import RepeatPolicy
 from tests.explain.people import FixedScorer

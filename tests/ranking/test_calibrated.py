@@ -12,7 +12,7 @@ from scipy import sparse
 from llmrec.data.catalog import Catalog
 from llmrec.forecast import Forecast, Source
 from llmrec.ranking.calibrated_rerank import SMOOTHING, rerank_calibrated, smoothed_kl
-from llmrec.ranking.rank import Ranking
+from llmrec.ranking.ranking import Ranking
 
 NAMES = ("X", "Y", "Z")
 EMPTY = sparse.csr_array((5, 3))

@@ -15,7 +15,7 @@ from benchmarks.edit_laws import LAWS, holds
 from benchmarks.record import RESULTS
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.rank import Ranking
+from llmrec.ranking.ranking import Ranking
 
 SEED = st.integers(0, 2**32 - 1)
 

@@ -11,7 +11,7 @@ import pytest
 from llmrec.errors import EditError
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.rank import Ranking
+from llmrec.ranking.ranking import Ranking
 from llmrec.types import FloatArray
 from tests.ranking.test_tilt import HISTORY, forecast, ranked
 
