@@ -103,14 +103,14 @@ class InterestEngine:
             A `Dataset`, or what `load_dataset` takes; default: the log that the folder was fitted
             on, else "ml-100k". Engines of the two embedded logs, fine-tuned, ship with the package
             and are used for cutoffs after they were fitted; for anything else counting and blend
-            are fitted here, and the reading is not trusted until `fit`.
+            are fitted here, and the model's scores have no weight until `fit`.
         cutoff
             Start of the period to forecast; default: the end of the log.
         describe
             Whether the model words the descriptions; what they say is true either way.
         refit
-            Fit counting and blend here even if fitted settings are at hand; a calibration at hand
-            is left out, until `fit`.
+            Fit counting and blend here even if the folder has fitted settings; its calibration is
+            left out, until `fit`.
         model_options
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
             model is loaded in the precision that it was calibrated in, if none is given.
@@ -118,9 +118,9 @@ class InterestEngine:
         Warns
         -----
         UserWarning
-            If the calibration at hand is of other weights than these (of another precision, of
-            another adapter), or the model foretells titles and none says how far to trust them:
-            what is left out comes back with the precision named, or with `fit`.
+            If the stored calibration is of other weights than these (another precision, another
+            adapter), or the model has title embeddings and no calibration: what is left out comes
+            back with the precision named, or with `fit`.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class InterestEngine:
         repeat
             Whether items already taken may be listed; default: the log's own rule.
         forecast
-            A forecast at hand, so that none is made.
+            A forecast made before, so that none is made.
 
         Raises
         ------
@@ -230,9 +230,9 @@ class InterestEngine:
         seed: int = 0,
         leave_out: Callable[[Window], bool] | None = None,
     ) -> InterestEngine:
-        """Fit how far titles and reading are trusted, on the last period before the cutoff.
+        """Calibrate category scores and titles on the last period before the cutoff.
 
-        Where the model foretells titles, the blend and the strength of the tilt are fitted anew,
+        Where the model has title embeddings, the blend and the strength of the tilt are fitted anew,
         with titles among the scorers.
 
         Parameters
@@ -253,8 +253,8 @@ class InterestEngine:
         from llmrec.forecasters.llm import TitleForecaster
 
         found = last_period_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
-        kept = [window for window in found if leave_out is None or not leave_out(window)]
-        windows = sample_windows(kept, n_windows, seed)
+        usable = [window for window in found if leave_out is None or not leave_out(window)]
+        windows = sample_windows(usable, n_windows, seed)
         if leave_out is None:
             require_not_trained_on(windows, self._adapter_metadata(), self.dataset.name)
         forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)

@@ -38,7 +38,7 @@ FALLBACK_BLEND = {"PersonalRepeat": 1.0}  # the blend where there is nothing to 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine folder says beside its calibration: plain values, kept as JSON.
+    """What an engine folder holds beside its calibration: plain values, stored as JSON.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class EngineSettings:
     strength
         How hard the forecast tilts the ranking (0: not at all).
     titles
-        How far the titles that the model foretells are trusted, see `TitleForecaster`.
+        Share of the expected titles in the prior, see `TitleForecaster`.
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
     precision
@@ -102,9 +102,9 @@ class EngineSettings:
         return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
 
     def without_titles(self) -> EngineSettings:
-        """Give the same for a model that foretells no titles, or is not trusted with them."""
-        kept = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
-        return replace(self, titles=0.0, blend=kept if any(kept.values()) else FALLBACK_BLEND)
+        """Give the same for a model without title embeddings, or without a calibration of them."""
+        blend = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
+        return replace(self, titles=0.0, blend=blend if any(blend.values()) else FALLBACK_BLEND)
 
     def valid_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
         """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
@@ -153,9 +153,9 @@ def resolve_settings(
     if (own / SETTINGS_FILE).is_file():
         settings = EngineSettings.load(own / SETTINGS_FILE)
         if refit:
-            kept = ("model", "template", "budget", "adapter")
+            of_model = ("model", "template", "budget", "adapter")
             fitted = replace(
-                fit_settings(dataset), **{field: getattr(settings, field) for field in kept}
+                fit_settings(dataset), **{field: getattr(settings, field) for field in of_model}
             )
             return fitted, own
         if settings.fitted_before and to_datetime64(settings.fitted_before) > cutoff:
@@ -255,7 +255,7 @@ def load_forecaster(
         return LLMForecaster(model, codec, prior), None
     at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
     if at_hand.model != model.fingerprint:
-        why = "the calibration at hand is of another model or precision"
+        why = "the stored calibration is of another model or precision"
         return LLMForecaster(model, codec, prior, fallback_reason=why), at_hand
     if settings.titles and model.title_embeddings is not None:
         prior = TitleForecaster(model, codec, prior, settings.titles)
@@ -263,7 +263,7 @@ def load_forecaster(
 
 
 def title_scorers(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
-    """Give the model as a scorer of items, by its name in settings, if it foretells titles."""
+    """Give the model as a scorer of items, by its name in settings, if it has title embeddings."""
     from llmrec.ranking.lm_scorer import LMItemScorer
 
     if forecaster.model.title_embeddings is None:
@@ -276,14 +276,14 @@ def uncalibrated_warning(
 ) -> str:
     """Say what of an uncalibrated model is left out, and the way out."""
     model = forecaster.model
-    titles = f"the titles that {model.name} foretells"
+    titles = f"the titles that {model.name} expects"
     if not refused:
-        return f"nothing says how far to trust {titles}: without them until engine.fit() is called."
-    lost = "its reading" + f" and {titles}" * (model.title_embeddings is not None)
+        return f"no calibration weighs {titles}: they are left out until engine.fit() is called."
+    lost = "its category scores" + f" and {titles}" * (model.title_embeddings is not None)
     precision = "float32" if settings.precision == "auto" else settings.precision
     how = f", say with dtype={precision!r}" * (precision != model.precision)
     return (
-        f"the calibration at hand is not of these weights ({model.name} in {model.precision}): "
+        f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
 

@@ -12,7 +12,7 @@ class DataError(LlmrecError, ValueError):
 
 
 class EditError(LlmrecError, ValueError):
-    """An edit, or a wish in words, that cannot be applied; the message names it and the way out."""
+    """An edit, or a text of edits, that cannot be applied; the message names it and the way out."""
 
 
 class ForecastParseError(LlmrecError, ValueError):
@@ -42,4 +42,4 @@ class CacheError(LlmrecError, OSError):
 
 
 class TrainingError(LlmrecError, RuntimeError):
-    """A model that cannot learn, or was asked before it had learnt; the message names the cause."""
+    """A model that cannot learn, or was used before it was fitted; the message names the cause."""

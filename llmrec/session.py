@@ -56,7 +56,7 @@ class SessionInputs:
     history
         The person's events before the cutoff.
     blend
-        Scores the items; it is asked for this history once.
+        Scores the items; it scores this history once.
     strength
         How hard the forecast tilts the ranking where a session sets no other strength.
     repeat
@@ -171,8 +171,8 @@ class UserSession:
             for edit in edits
         ]
         if description:
-            written = self.forecast.description
-            parsed.append(parse_description_edits(written, description, catalog, cutoff))
+            original = self.forecast.description
+            parsed.append(parse_description_edits(original, description, catalog, cutoff))
         together = ParsedEdits.merge([ParsedEdits(()), *parsed])
         return UserSession(
             self._inputs,

@@ -127,9 +127,9 @@ def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
         (rank, moved.get(item, ""), catalog.titles[item], ", ".join(catalog.categories_of(item)))
         for rank, item in enumerate(outcome.listed, start=1)
     ]
-    asked = [*edit_sentences(tuple(effect.edits.values()), catalog), strength_text(effect)]
+    settings = [*edit_sentences(tuple(effect.edits.values()), catalog), strength_text(effect)]
     return {
-        "asked": " ".join(filter(None, asked)) or "The list as forecast.",
+        "settings": " ".join(filter(None, settings)) or "The list as forecast.",
         "rows": rows,
         "nothing": NOTHING_LISTED,
         "gone": [catalog.titles[item] for item in outcome.left],
@@ -145,7 +145,7 @@ def _render(**shown: Any) -> str:
 _LIST = """{% set left = "text-align: left; padding-right: 1em" -%}
 <div style="line-height: 1.5; margin-left: 1em">
 {% if error is defined %}<p>{{ error }}</p>
-{% else %}<p><b>{{ asked }}</b></p>
+{% else %}<p><b>{{ settings }}</b></p>
 {% if not rows %}<p>{{ nothing }}</p>
 {% else %}<table>
 <tr>{% for name in ("rank", "", "item", "categories") %}<th style="{{ left }}">{{ name }}</th>\

@@ -294,7 +294,7 @@ def test_forecasts_are_kept_and_scored_when_their_period_has_passed(
     arguments = ["forecast", *people, "--data", early, "--store", folder]
     shown = RUN.invoke(cli.app, arguments)
     assert shown.exit_code == 0, shown.output
-    assert "Receipt: " in shown.output
+    assert "Stored: " in shown.output
     again = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
     assert [one["user_id"] for one in again] == ["u001", "u002"]
     assert Path(again[0]["receipt"]).is_file()
@@ -327,12 +327,12 @@ def test_a_track_record_fits_a_terminal_of_eighty_columns(
     assert max(map(len, shown.output.splitlines())) <= 80
 
 
-def test_hindsight_and_another_log_are_said(table: str, tmp_path: Path) -> None:
+def test_hindsight_and_another_log_are_shown(table: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "kept")
     arguments = ["--user", "u001", "--data", table, "--cutoff", "2020-06-01", "--store", folder]
     RUN.invoke(cli.app, ["forecast", *arguments])
     shown = RUN.invoke(cli.app, ["track-record", folder, "--data", table])
-    assert "made in hindsight: the log at hand reached beyond the cutoff" in shown.output
+    assert "made in hindsight: the log then reached beyond the cutoff" in shown.output
     other = tmp_path / "other.csv"
     frame(n_users=20, n_days=100).to_csv(other, index=False)
     wrong = RUN.invoke(cli.app, ["track-record", folder, "--data", str(other)])

@@ -46,15 +46,15 @@ def frame(n_users: int = 60, n_days: int = 70) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "title", "categories"])
 
 
-class Teller(FakeModel):
-    """Reads and writes as the fake does, and foretells titles; it is a model that was merged."""
+class TitleModel(FakeModel):
+    """Scores and generates as the fake does, and has title embeddings; it is a merged model."""
 
     base_fingerprint = "fake"
 
     def __init__(self) -> None:
-        teller = Foretelling([f"Title {item}" for item in range(25)])
-        self.title_embeddings, self.encode = teller.title_embeddings, teller.encode  # type: ignore[method-assign]
-        self.title_probabilities = teller.title_probabilities  # type: ignore[method-assign]
+        with_titles = Foretelling([f"Title {item}" for item in range(25)])
+        self.title_embeddings, self.encode = with_titles.title_embeddings, with_titles.encode  # type: ignore[method-assign]
+        self.title_probabilities = with_titles.title_probabilities  # type: ignore[method-assign]
 
 
 def merged(folder: Path, dataset: Dataset, *, cutoff: str) -> str:
@@ -203,7 +203,7 @@ def test_boosting_a_category_never_lowers_its_items_and_muting_never_lifts_them(
     assert best_war(Edit("War", 20.0)) <= best_war() < best_war(Edit("War", 0.0)) == 26
 
 
-def test_an_effect_is_foretold_and_then_verified(dataset: Dataset) -> None:
+def test_an_effect_is_predicted_and_then_verified(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     edits = [Edit("War", 3.0), Edit("Drama", 0.0)]
     session = engine.session("u005", edits=edits, strength=2.0)
@@ -309,7 +309,7 @@ def test_the_edits_of_an_answer_rank_as_it_says_together_with_those_given(
     assert tried > 3
 
 
-def test_words_of_the_model_that_do_not_hold_are_not_shown(dataset: Dataset) -> None:
+def test_model_text_that_does_not_hold_is_not_shown(dataset: Dataset) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     session = engine.session("u001")
     plain = session.explain("i004")
@@ -355,7 +355,7 @@ def test_a_broken_settings_file_is_refused_by_name(dataset: Dataset, tmp_path: P
         InterestEngine.from_pretrained(str(tmp_path), data=dataset)
 
 
-def test_shipped_engines_fall_back_to_the_prior_itself_where_reading_is_not_trusted() -> None:
+def test_bundled_engines_fall_back_to_the_prior_itself_where_scores_have_no_weight() -> None:
     folders = sorted((Path(llmrec.__file__).parent / "engines").iterdir())
     assert [folder.name for folder in folders] == ["completejourney", "ml-100k"]
     for folder in folders:
@@ -394,7 +394,7 @@ def test_a_calibration_of_another_model_is_not_used_and_the_source_says_so(
 ) -> None:
     InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
     monkeypatch.setattr(FakeModel, "fingerprint", "fake-2")
-    with pytest.warns(UserWarning, match=r"without its reading until .*engine\.fit\(\)"):
+    with pytest.warns(UserWarning, match=r"without its category scores until .*engine\.fit\(\)"):
         engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     assert "another model" in engine.forecast("u001").source.why
 
@@ -405,13 +405,13 @@ def test_too_few_windows_to_fit_on_are_refused_before_anything_is_read() -> None
         engine.fit()
 
 
-def engine_that_foretells(
+def engine_with_titles(
     dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> InterestEngine:
-    """Fit and save an engine around a model that foretells titles."""
-    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: Teller())
+    """Fit and save an engine around a model with title embeddings."""
+    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: TitleModel())
     model = merged(folder, dataset, cutoff="2020-01-01")
-    with pytest.warns(UserWarning, match="titles that fake foretells"):
+    with pytest.warns(UserWarning, match="titles that fake expects"):
         engine = InterestEngine.from_pretrained(model, data=dataset)
     assert LM_SCORER not in engine.settings.blend
     engine.fit(60)
@@ -422,33 +422,35 @@ def engine_that_foretells(
     return engine
 
 
-def test_a_model_that_foretells_titles_is_one_of_the_scorers_and_stays_it(
+def test_a_model_with_title_embeddings_is_one_of_the_scorers_and_stays_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_that_foretells(dataset, tmp_path, monkeypatch)
+    engine = engine_with_titles(dataset, tmp_path, monkeypatch)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     item = again.recommend("u001", k=1)[0]
     assert again.settings == engine.settings
     assert item.explanation.scorer_parts[LMItemScorer.name] < 0
 
 
-def test_in_another_precision_titles_are_left_out_aloud_and_nothing_kept_is_lost(
+def test_in_another_precision_titles_are_left_out_with_a_warning_and_nothing_stored_is_lost(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, copy = tmp_path / "engine", tmp_path / "copy"
-    told = engine_that_foretells(dataset, folder, monkeypatch)
-    kept = {path.name: path.read_bytes() for path in folder.glob("*.json")}
-    monkeypatch.setattr(Teller, "fingerprint", "fake-1 rounded")
-    monkeypatch.setattr(Teller, "precision", "bfloat16")
-    message = r"fake in bfloat16.*reading and the titles.*dtype='float32', or engine\.fit\(\)"
+    fitted = engine_with_titles(dataset, folder, monkeypatch)
+    stored = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    monkeypatch.setattr(TitleModel, "fingerprint", "fake-1 rounded")
+    monkeypatch.setattr(TitleModel, "precision", "bfloat16")
+    message = (
+        r"fake in bfloat16.*category scores and the titles.*dtype='float32', or engine\.fit\(\)"
+    )
     with pytest.warns(UserWarning, match=message):
         other = InterestEngine.from_pretrained(str(folder), data=dataset)
     assert LMItemScorer.name not in other.recommend("u001", k=1)[0].explanation.scorer_parts
-    assert other.settings == told.settings
+    assert other.settings == fitted.settings
     for place in (folder, copy):
         other.save_pretrained(place)
         for name in (SETTINGS_FILE, CALIBRATION_FILE):
-            assert (place / name).read_bytes() == kept[name]
+            assert (place / name).read_bytes() == stored[name]
     other.fit(60)
     assert other.settings.precision == "bfloat16"
 
@@ -470,17 +472,17 @@ def test_an_engine_is_loaded_in_the_precision_that_it_was_calibrated_in(
     assert asked == ["auto", "float32", "bfloat16", "auto"]
 
 
-def test_titles_that_nothing_was_fitted_for_are_left_out_aloud_and_no_calibration_is_removed(
+def test_titles_without_a_calibration_are_left_out_with_a_warning_and_no_calibration_is_removed(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine_that_foretells(dataset, tmp_path, monkeypatch)
-    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    engine_with_titles(dataset, tmp_path, monkeypatch)
+    stored = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset, refit=True)
     with pytest.raises(DataError, match=r"calibration\.json is of another fit.*engine\.fit\(\)"):
         again.save_pretrained(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == kept
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == stored
     (tmp_path / CALIBRATION_FILE).unlink()
-    with pytest.warns(UserWarning, match=r"titles that fake foretells: .*until engine\.fit\(\)"):
+    with pytest.warns(UserWarning, match=r"titles that fake expects: .*until engine\.fit\(\)"):
         InterestEngine.from_pretrained(str(tmp_path), data=dataset)
 
 
@@ -503,7 +505,7 @@ def test_a_blend_of_scorers_without_a_name_is_not_saved_and_one_with_names_is(
 def test_an_engine_is_not_fitted_on_what_its_adapter_learned_from(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: Teller())
+    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: TitleModel())
     model = merged(tmp_path / "model", dataset, cutoff=str(dataset.log.timestamp.max()))
     engine = InterestEngine.from_pretrained(model, data=dataset)
     fitted = engine.settings

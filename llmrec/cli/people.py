@@ -105,7 +105,7 @@ def forecast(
     for history, result in zip(people, forecasts, strict=True):
         render.show_person(engine.dataset, history, result, [])
     for path in stored.values():
-        render.console.print(Text(f"  Receipt: {path}", style="dim"))
+        render.console.print(Text(f"  Stored: {path}", style="dim"))
 
 
 @app.command()

@@ -36,7 +36,7 @@ console = Console(highlight=False)
 CHANGES_SHOWN = 8  # categories
 CALIBRATED_NOTE = (
     "The list is mixed to follow the forecast (dial {:g}), not ordered by score alone. Effects of "
-    "edits, and why an item is not listed, are told of the list by score."
+    "edits, and why an item is not listed, are about the list by score."
 )
 
 
@@ -54,11 +54,9 @@ def show_person(
         plots.render_terminal(history, forecast),
         Padding(Text(forecast.description), (1, 2)),
     ]
-    worded = f"{source.proposed} of the statements above are in the model's words"
+    model_words = f"{source.proposed} of the statements above are in the model's words"
     refused = f"; {source.rejected} of its claims did not hold and are not shown"
-    note = (
-        f"{source.model}: {source.how} ({source.why}). {worded}{refused * bool(source.rejected)}."
-    )
+    note = f"{source.model}: {source.how} ({source.why}). {model_words}{refused * bool(source.rejected)}."
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
         parts.append(render_list(items))
@@ -70,7 +68,7 @@ def show_person(
 def render_list(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
     """Lay out recommended items, each with its reason and, by item id, how it moved.
 
-    If the model was asked to word the reasons, one line says how often that held.
+    If the model reworded the reasons, one line says how many of its texts hold.
     """
     lines: list[Any] = [] if items else [Text(f"  {NOTHING_LISTED}")]
     for item in items:
@@ -94,7 +92,7 @@ def render_explanation(found: Explanation) -> Group:
         parts.append(Padding(Text(refused, style="dim"), (1, 2, 0, 2)))
     if item.statements:
         parts.append(Text("\nWhat the forecast says", style="bold"))
-        parts += [Padding(Text(told.text), (0, 2)) for told in item.statements]
+        parts += [Padding(Text(statement.text), (0, 2)) for statement in item.statements]
     parts += [Text("\nEvidence", style="bold"), Padding(_evidence(item), (0, 2))]
     parts += [Text("\nThe score, in parts", style="bold"), Padding(_split(item), (0, 2))]
     return Group(*parts, Text("\nWhat would change it", style="bold"), change)
@@ -123,28 +121,28 @@ def _split(item: ItemExplanation) -> Table:
     return table
 
 
-def render_effect(wishes: ParsedEdits, effect: EditEffect) -> Group:
+def render_effect(parsed: ParsedEdits, effect: EditEffect) -> Group:
     """Lay out what was understood, what was not, and what it will do."""
-    counting = [edit for edit in wishes.edits if edit not in effect.ended]
+    counting = [edit for edit in parsed.edits if edit not in effect.ended]
     understood = [
         *edit_sentences(counting, effect.catalog),
         *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
-        *(f"“{said}” was taken for {name}." for said, name in wishes.assumed),
+        *(f"“{said}” was taken for {name}." for said, name in parsed.assumed),
     ]
     if change := strength_text(effect):
         understood.append(change)
     lines: list[Any] = [Text("Understood", style="bold")]
     lines += [Padding(Text(line), (0, 0, 0, 2)) for line in understood]
-    if wishes.issues:
+    if parsed.issues:
         lines.append(Text("Not understood, and left out", style="bold red"))
-    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in wishes.issues]
+    lines += [Padding(Text(one.text), (0, 0, 0, 2)) for one in parsed.issues]
     return Group(*lines, Text(""), Text("What it will do", style="bold"), _changes(effect))
 
 
 def render_outcome(
     effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation], by_score: bool
 ) -> Group:
-    """Lay out the list with the edits and whether all was foretold; if by score, what changed."""
+    """Lay out the list with the edits and whether it is as predicted; if by score, the changes."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
     moved = {ids[item]: move for item, move in rank_changes(outcome).items()} if by_score else {}
     parts: list[Any] = [Text("\nThe list with it", style="bold"), render_list(items, moved)]
@@ -155,16 +153,16 @@ def render_outcome(
     return Group(*parts)
 
 
-def effect_summary(wishes: ParsedEdits, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
-    """Give edits, their effect and what came of it as plain values for JSON."""
+def effect_summary(parsed: ParsedEdits, effect: EditEffect, outcome: EditOutcome) -> dict[str, Any]:
+    """Give edits, their predicted effect and the outcome as plain values for JSON."""
     names, ids = effect.catalog.categories, effect.catalog.item_ids
     before, after = effect.before.category_weights, effect.after.category_weights
     return {
-        "understood": edit_sentences(wishes.edits, effect.catalog),
-        "edits": [vars(edit) for edit in wishes.edits],
+        "understood": edit_sentences(parsed.edits, effect.catalog),
+        "edits": [vars(edit) for edit in parsed.edits],
         "ended": _ended(effect),
-        "taken_for": dict(wishes.assumed),
-        "not_understood": [vars(one) for one in wishes.issues],
+        "taken_for": dict(parsed.assumed),
+        "not_understood": [vars(one) for one in parsed.issues],
         "strength": [effect.strength_before, effect.strength_after],
         "categories": {
             names[c]: {

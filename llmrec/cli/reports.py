@@ -59,14 +59,14 @@ TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
     "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
     "gain_on_counting": ("  gain on counting", "{:+.4f}"),
-    "jsd": ("divergence from what came, bits", "{:.4f}"),
+    "jsd": ("divergence from what was observed, bits", "{:.4f}"),
     "coverage80": ("inside the 80 % interval", "{:.0%}"),
     "came_true": ("statements that came true", "{:.0%}"),
 }
 
 
 def show_track_record(scores: pd.DataFrame, record: pd.DataFrame, *, one_by_one: bool) -> None:
-    """Print track records, each receipt too if wanted, and what is not scored and why."""
+    """Print track records, each forecast too if wanted, and what is not scored and why."""
     if one_by_one:
         console.print(_each(scores), "")
     for _, part in record.groupby(["model", "period", "in_advance"]):
@@ -83,7 +83,8 @@ def _record(record: pd.DataFrame) -> Group:
     view = Table(box=None, header_style="dim", pad_edge=False)
     counted = ["receipts"] if "user_id" in record else ["people", "receipts"]
     for column in ("", "mean", "95 % interval", *counted):
-        view.add_column(column, justify="right" if column else "left", no_wrap=True)
+        label = "forecasts" if column == "receipts" else column  # its name in files
+        view.add_column(label, justify="right" if column else "left", no_wrap=True)
     rows = (
         record.rename(columns={"n": "people"}).set_index("metric").loc[list(TRACK_RECORD_COLUMNS)]
     )
@@ -97,7 +98,7 @@ def _record(record: pd.DataFrame) -> Group:
 
 
 def _each(scores: pd.DataFrame) -> Table:
-    """Lay out receipts, a line each; those that are not scored have a status instead."""
+    """Lay out stored forecasts, a line each; those that are not scored have a status instead."""
     view = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("from", "model", "events", "loss", "on mean", "on counting", "true"):
         justify: Any = "left" if column in ("from", "model") else "right"
@@ -124,9 +125,9 @@ def _remarks(scores: pd.DataFrame) -> list[str]:
         remarks.append(f"Not scored: {counts}.")
         remarks += [why for why in unscored["why"].unique()[:5] if why]
     if late := int((~scores["in_advance"]).sum()):
-        remarks.append(f"{late} made in hindsight: the log at hand reached beyond the cutoff.")
-    judged = scores["status"].isin(["scored", "nothing taken"])
-    if changed := int((judged & ~scores["same_past"]).sum()):
+        remarks.append(f"{late} made in hindsight: the log then reached beyond the cutoff.")
+    scored = scores["status"].isin(["scored", "nothing taken"])
+    if changed := int((scored & ~scores["same_past"]).sum()):
         remarks.append(f"{changed} saw a past that the log no longer holds: it has been changed.")
     return remarks
 
@@ -167,13 +168,13 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 @app.command(name="receipts", hidden=True)  # its name in 0.1
 @app.command()
 def track_record(
-    folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --receipt` kept them.")],
+    folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --store` put them.")],
     data: Data = "ml-100k",
     user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score kept forecasts whose period has passed: the track record of models, or of one user."""
+    """Score stored forecasts whose period has passed: the track record of models, or of one user."""
     from llmrec.evaluation.forecast_store import filter_forecasts, load_forecasts
     from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
 
@@ -198,14 +199,14 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit forecasters on the past, judge them on held-out periods, and draw who wins where."""
+    """Fit forecasters on the past, evaluate them on held-out periods, and draw who wins where."""
     from llmrec.evaluation.comparison import compare
     from llmrec.evaluation.html_report import save_report
 
     dataset, names = load_dataset(data), _names(forecasters)
-    readings = _llm_scores(dataset, model, users or None) if "LLM" in names else None
+    llm_scores = _llm_scores(dataset, model, users or None) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
-    found = compare(dataset, family, seeds=range(seeds), readings=readings)
+    found = compare(dataset, family, seeds=range(seeds), readings=llm_scores)
     if as_json:
         render.console.print_json(found.table.to_json(orient="records"))
     else:
