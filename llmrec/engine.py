@@ -232,8 +232,8 @@ class InterestEngine:
     ) -> InterestEngine:
         """Calibrate category scores and titles on the last period before the cutoff.
 
-        Where the model has title embeddings, the blend and the strength of the tilt are fitted anew,
-        with titles among the scorers.
+        Where the model has title embeddings, blend and strength of the tilt are fitted anew, with
+        titles among the scorers.
 
         Parameters
         ----------

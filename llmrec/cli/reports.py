@@ -168,7 +168,7 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 @app.command(name="receipts", hidden=True)  # its name in 0.1
 @app.command()
 def track_record(
-    folder: Annotated[Path, typer.Argument(help="Where `llmrec forecast --store` put them.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of `forecast --store`.")],
     data: Data = "ml-100k",
     user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
