@@ -56,7 +56,8 @@ def show_person(
     ]
     model_words = f"{source.proposed} of the statements above are in the model's words"
     refused = f"; {source.rejected} of its claims did not hold and are not shown"
-    note = f"{source.model}: {source.how} ({source.why}). {model_words}{refused * bool(source.rejected)}."
+    claims = f"{model_words}{refused * bool(source.rejected)}"
+    note = f"{source.model}: {source.how} ({source.why}). {claims}."
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
         parts.append(render_list(items))

@@ -174,7 +174,7 @@ def track_record(
     model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score stored forecasts whose period has passed: the track record of models, or of one user."""
+    """Score stored forecasts whose period has passed: the record of models, or of one user."""
     from llmrec.evaluation.forecast_store import filter_forecasts, load_forecasts
     from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
 
