@@ -148,12 +148,12 @@ class LLMForecaster:
         for sample in range(self.samples):
             lines = self.model.generate(
                 prompts,
-                constrain=self.codec.grammar(),
+                constrain=self.codec.line.grammar(),
                 temperature=1.0,
                 seed=self.seed + sample,
             )
             for line, rest, found in zip(lines, prior, written, strict=True):
-                parsed = self.codec.parse(line.text, rest=rest.category_weights)
+                parsed = self.codec.line.parse(line.text, other_weights=rest.category_weights)
                 found.append(parsed.category_weights)
         source = self._source(
             "llm", f"{self.samples} written lines, mixed in with {self.generation_weight:g}"

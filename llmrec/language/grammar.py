@@ -41,7 +41,9 @@ POSITIVE: /100|[1-9][0-9]?/
 {_words(labels, phrases, max_claims)}"""
 
 
-def words_grammar(labels: Sequence[str], phrases: Sequence[str], *, max_claims: int = 4) -> str:
+def description_grammar(
+    labels: Sequence[str], phrases: Sequence[str], *, max_claims: int = 4
+) -> str:
     """Write the grammar of what follows the colon: `` Drama is rising, Comedy is fading.``.
 
     Raises

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
-from llmrec.language.grammar import claims_grammar, line_grammar, words_grammar
+from llmrec.language.grammar import claims_grammar, description_grammar, line_grammar
 from tests.language.tiny_models import LABELS, PHRASES, byte_level_tokenizer
 
 TOKENIZER = LLTokenizer(byte_level_tokenizer().backend_tokenizer.to_str(), eos_token=2)
@@ -117,12 +117,12 @@ def test_every_line_can_be_written_however_the_labels_overlap(
 def test_quotes_backslashes_and_operators_in_labels_mean_themselves(
     labels: list[str], seed: int
 ) -> None:
-    text = walk(words_grammar(labels, ["is new"], max_claims=1), seed)
+    text = walk(description_grammar(labels, ["is new"], max_claims=1), seed)
     assert text in {f" {name} is new." for name in labels}
 
 
 def test_words_are_the_end_of_a_line() -> None:
-    words = words_grammar(LABELS, PHRASES, max_claims=2)
+    words = description_grammar(LABELS, PHRASES, max_claims=2)
     assert accepts(words, " Drama is rising, Comedy is fading.")
     assert not accepts(words, " Drama is rising, Comedy is fading, Drama is new.")
 

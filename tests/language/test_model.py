@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.language.generation import Generation
-from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.grammar import description_grammar, line_grammar
 from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import LABELS, PHRASES
@@ -174,7 +174,7 @@ def test_forced_tokens_cost_no_forward_pass_each(
 
 
 def test_each_prompt_may_have_its_own_grammar(model: LanguageModel) -> None:
-    grammars = [words_grammar([label], ["is new"], max_claims=1) for label in LABELS[:3]]
+    grammars = [description_grammar([label], ["is new"], max_claims=1) for label in LABELS[:3]]
     lines = model.generate(PROMPTS[:3], constrain=grammars)
     assert [line.text for line in lines] == [f"{label} is new." for label in LABELS[:3]]
     with pytest.raises(ValueError, match="zip"):
