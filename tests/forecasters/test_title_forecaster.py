@@ -83,9 +83,9 @@ def test_the_share_is_the_best_of_those_tried_on_the_windows(model: LanguageMode
 
 def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
     plain = LanguageModel("plain", model.model, model.tokenizer)
-    with pytest.raises(DataError, match=r"plain has no memory of titles: .*titles\.rank"):
+    with pytest.raises(DataError, match=r"plain has no title embeddings: .*titles\.rank"):
         foretold(plain)
-    with pytest.raises(ValueError, match="no memory"):
+    with pytest.raises(ValueError, match="no title embeddings"):
         plain.title_probabilities(["Drama"])
 
 

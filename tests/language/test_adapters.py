@@ -123,7 +123,7 @@ def test_other_labels_are_named() -> None:
     )
     with pytest.raises(ModelLoadError, match=wanted):
         ABOUT.require_compatible(ABOUT.base_fingerprint, given, "forecast-v2")
-    with pytest.raises(ModelLoadError, match=r"others \(new here: 'Western'\)"):
+    with pytest.raises(ModelLoadError, match=r"different \(new here: 'Western'\)"):
         ABOUT.require_compatible(ABOUT.base_fingerprint, [*LABELS, "Western"], "forecast-v2")
 
 
@@ -135,7 +135,7 @@ def test_labels_in_another_order_are_refused() -> None:
 
 def test_all_that_differs_is_said_at_once() -> None:
     with pytest.raises(
-        ModelLoadError, match=r"another model .* others .* set template='forecast-v2'"
+        ModelLoadError, match=r"another model .* different .* set template='forecast-v2'"
     ):
         ABOUT.require_compatible("other", ["Western"], "forecast-v1")
 

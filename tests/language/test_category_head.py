@@ -86,7 +86,7 @@ def test_a_readout_of_other_shapes_is_refused_by_name(
 ) -> None:
     save_file(content, tmp_path / CATEGORY_HEAD_FILE)
     with pytest.raises(
-        ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} is no readout of this base model"
+        ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} holds no category head of this base model"
     ):
         CategoryHead.load(tmp_path, WIDTH)
 
@@ -94,7 +94,7 @@ def test_a_readout_of_other_shapes_is_refused_by_name(
 @pytest.mark.parametrize("depth", ["deep", "0", "-1", "1.5"])
 def test_a_depth_that_is_none_is_refused_by_name(tmp_path: Path, depth: str) -> None:
     save_file(whole(), tmp_path / CATEGORY_HEAD_FILE, {"depth": depth})
-    with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} is no readout"):
+    with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} holds no category head"):
         CategoryHead.load(tmp_path, WIDTH)
 
 

@@ -150,7 +150,7 @@ def test_claims_are_made_in_their_order_each_once_and_no_other(
     assert not accepts(grammar, " .")
 
 
-@pytest.mark.parametrize(("said", "error"), [([], "no claims"), ([[]], "ways of putting a claim")])
+@pytest.mark.parametrize(("said", "error"), [([], "no claims"), ([[]], "variants of a claim")])
 def test_a_grammar_of_no_claims_is_an_error(said: list[list[str]], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         claims_grammar(said)

@@ -68,7 +68,7 @@ def test_a_batch_writes_what_single_calls_write_in_any_order(
 
 
 def test_slot_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
-    (row,) = model._plain.prompts(PROMPTS[:1])
+    (row,) = model._plain.encode_prompts(PROMPTS[:1])
     ids = torch.tensor([[token for ((token,),) in row]])
     start = {"decoder_input_ids": torch.tensor([[0]])} if model.is_encoder_decoder else {}
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def test_slot_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
 
 def test_a_continuation_is_as_likely_as_its_tokens_one_after_another(model: LanguageModel) -> None:
     text = " Drama is rising, Sci-Fi"
-    (prompt,), (row,) = model._plain.prompts(PROMPTS[:1]), model.encode([text])
+    (prompt,), (row,) = model._plain.encode_prompts(PROMPTS[:1]), model.encode([text])
     ids = [token for ((token,),) in prompt]
     with torch.inference_mode():
         if model.is_encoder_decoder:

@@ -216,7 +216,7 @@ def test_a_bag_holds_the_tokens_of_its_parts_wherever_it_stands(model: LanguageM
 
 @pytest.mark.parametrize("parts", [[""], [" Drama", ""], []])
 def test_a_bag_with_an_empty_part_is_refused(model: LanguageModel, parts: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"part of bag .* has no tokens"):
+    with pytest.raises(ValueError, match=r"a part of .* has no tokens"):
         model.positions([f"a{pooled_position(parts)}"])
 
 
@@ -238,9 +238,9 @@ def test_a_token_is_embedded_as_ever_and_a_bag_as_its_formula_says(model: Langua
 def test_the_order_within_a_bag_does_not_matter_and_its_parts_do(model: LanguageModel) -> None:
     start: Position = ((3,),)
     bags: list[Position] = [((4,), (5, 6)), ((6, 5), (4,)), ((4, 5, 6),), ((4,), (5,), (6,))]
-    session = DecoderState(model.model, [[start, parts] for parts in bags], keep_cache=False)
+    session = DecoderState(model.model, [[start, parts] for parts in bags], use_cache=False)
     with torch.inference_mode():
-        found = session.states(session.first_block)
+        found = session.hidden_states(session.first_block)
     torch.testing.assert_close(found[0], found[1])
     for other in (found[2], found[3]):
         assert (found[0] - other).abs().max() > 1e-3
@@ -316,12 +316,12 @@ def test_lower_layers_are_those_of_the_model_and_leave_it_as_it_is(
 
 @pytest.mark.parametrize("depth", [0, -1, 3])
 def test_a_depth_that_a_model_does_not_have_is_refused(llama: LanguageModel, depth: int) -> None:
-    with pytest.raises(ValueError, match=f"depth {depth} cannot be read in a model of 2"):
+    with pytest.raises(ValueError, match=f"depth {depth} does not exist in a model of 2"):
         truncated_decoder(llama.model, depth)
 
 
 def test_an_encoder_decoder_has_no_depth(t5: LanguageModel) -> None:
-    with pytest.raises(ValueError, match="depth 1 cannot be read"):
+    with pytest.raises(ValueError, match="depth 1 does not exist"):
         t5.final_states(["Drama"], 1)
 
 

@@ -59,7 +59,7 @@ def test_a_known_title_moves_its_own_bag_as_the_formula_says(model: LanguageMode
     bags = [row for row in range(len(moved)) if moved[row].any()]
     assert len(bags) == 2
     for row, title, n in zip(bags, (1, 0), (3, 2), strict=True):
-        expected = memory.into.weight @ memory.vectors.weight[title] / n**0.5
+        expected = memory.input_projection.weight @ memory.vectors.weight[title] / n**0.5
         torch.testing.assert_close(moved[row], expected.detach(), atol=1e-5, rtol=1e-4)
 
 
@@ -81,8 +81,8 @@ def test_dropout_forgets_titles_in_training_only(model: LanguageModel) -> None:
 def test_what_is_taken_next_is_said_by_the_vectors_that_are_read(model: LanguageModel) -> None:
     memory, states = memory_of(model), torch.randn(5, WIDTH)
     normed = states / states.pow(2).mean(dim=1, keepdim=True).sqrt()
-    asked = normed @ memory.asked.weight.T
-    expected = asked @ memory.vectors.weight.T + memory.common
+    asked = normed @ memory.query_projection.weight.T
+    expected = asked @ memory.vectors.weight.T + memory.bias
     torch.testing.assert_close(memory.scores(states * 9), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -172,7 +172,8 @@ def test_a_memory_of_other_shapes_is_refused_by_name(
         content if value is None else content | {name: value}, tmp_path / TITLE_EMBEDDINGS_FILE
     )
     with pytest.raises(
-        ModelLoadError, match=rf"{TITLE_EMBEDDINGS_FILE} is no memory of this base model"
+        ModelLoadError,
+        match=rf"{TITLE_EMBEDDINGS_FILE} holds no title embeddings of this base model",
     ):
         TitleEmbeddings.load(tmp_path, WIDTH)
 
@@ -181,7 +182,7 @@ def test_a_parameter_that_is_not_finite_is_refused_by_name(
     tmp_path: Path, model: LanguageModel
 ) -> None:
     memory = memory_of(model)
-    memory.common.data[1] = float("nan")
+    memory.bias.data[1] = float("nan")
     memory.save(tmp_path)
     with pytest.raises(
         ModelLoadError, match=rf"{TITLE_EMBEDDINGS_FILE}: a parameter is not finite"

@@ -65,7 +65,7 @@ def test_a_titles_probability_is_divided_among_its_items() -> None:
     )
     (history,) = make_histories(events.align_to(ITEMS), ITEMS, "7D")
     scorer = LMItemScorer(model, codec, floor=0.2)  # type: ignore[arg-type]
-    ((zzz, aaa),) = model.foretell([codec.prompt(history)])
+    ((zzz, aaa),) = model.title_probabilities([codec.prompt(history)])
     expected = 0.8 * np.array([aaa, 0, zzz / 2, zzz / 2]) + 0.2 / 4
     np.testing.assert_allclose(np.exp(scorer.scores([history])[0]), expected)
 
@@ -82,5 +82,5 @@ def test_a_model_without_a_memory_and_a_floor_out_of_bounds_are_refused() -> Non
     with pytest.raises(ValueError, match="floor must lie"):
         LMItemScorer(model, codec, floor=1.0)
     model.title_embeddings = None
-    with pytest.raises(DataError, match="has no memory of titles"):
+    with pytest.raises(DataError, match="has no title embeddings"):
         LMItemScorer(model, codec)
