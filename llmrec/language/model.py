@@ -211,15 +211,15 @@ class LanguageModel:
         )
         return run_in_batches(self._start, rows, width, states, batch_tokens)
 
-    def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
+    def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
         """Score categories at the read position: (n_prompts, n_categories).
 
         The scores come from the category head of a fine-tuned adapter; without one they are the
         mean logits of the labels' tokens.
         """
         if self.category_head is None:
-            return readout.scores(self.final_logits(prompts, readout.token_ids))
-        labels = label_embeddings(readout, self.model.get_input_embeddings().weight)
+            return verbalizer.scores(self.final_logits(prompts, verbalizer.token_ids))
+        labels = label_embeddings(verbalizer, self.model.get_input_embeddings().weight)
         with torch.inference_mode():
             states = self.final_states(prompts, self.category_head.depth)
             scores = self.category_head(states, labels.cpu())

@@ -1,4 +1,4 @@
-"""A new readout says nothing; a trained one is kept whole or refused by name."""
+"""A new category head gives zeros; a trained one is loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ PROMPTS = [
 
 def trained(depth: int | None = None) -> CategoryHead:
     torch.manual_seed(2)
-    readout = CategoryHead(WIDTH, 4, depth)
-    torch.nn.init.normal_(readout.up.weight)
-    return readout.eval()
+    head = CategoryHead(WIDTH, 4, depth)
+    torch.nn.init.normal_(head.up.weight)
+    return head.eval()
 
 
-def test_a_new_readout_gives_zero_for_every_category() -> None:
+def test_a_new_head_gives_zero_for_every_category() -> None:
     scores = CategoryHead(WIDTH, 4)(torch.randn(5, WIDTH), torch.randn(7, WIDTH))
     assert scores.shape == (5, 7)
     assert not scores.any()
 
 
-def test_a_new_readout_can_learn() -> None:
-    readout = CategoryHead(WIDTH, 4)
-    readout(torch.randn(5, WIDTH), torch.randn(7, WIDTH)).pow(1).sum().backward()
-    assert readout.up.weight.grad is not None
-    assert readout.up.weight.grad.abs().max() > 0
+def test_a_new_head_can_learn() -> None:
+    head = CategoryHead(WIDTH, 4)
+    head(torch.randn(5, WIDTH), torch.randn(7, WIDTH)).pow(1).sum().backward()
+    assert head.up.weight.grad is not None
+    assert head.up.weight.grad.abs().max() > 0
 
 
 def test_scores_do_not_depend_on_the_length_of_a_state_or_on_other_rows() -> None:
-    readout, states, names = trained(), torch.randn(5, WIDTH), torch.randn(7, WIDTH)
-    scores = readout(states, names)
-    torch.testing.assert_close(readout(states * 30, names), scores, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(readout(states[2:3], names[4:]), scores[2:3, 4:])
+    head, states, names = trained(), torch.randn(5, WIDTH), torch.randn(7, WIDTH)
+    scores = head(states, names)
+    torch.testing.assert_close(head(states * 30, names), scores, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(head(states[2:3], names[4:]), scores[2:3, 4:])
 
 
-def test_the_score_is_what_the_formula_says() -> None:
-    readout, state, name = trained(), torch.randn(WIDTH), torch.randn(WIDTH)
+def test_the_score_follows_the_formula() -> None:
+    head, state, name = trained(), torch.randn(WIDTH), torch.randn(WIDTH)
     scaled = state / (state.pow(2).mean() + 1e-6).sqrt()
-    expected = name @ readout.up.weight @ readout.down.weight @ scaled
-    torch.testing.assert_close(readout(state[None], name[None])[0, 0], expected)
+    expected = name @ head.up.weight @ head.down.weight @ scaled
+    torch.testing.assert_close(head(state[None], name[None])[0, 0], expected)
 
 
 @pytest.mark.parametrize("depth", [None, 1])
-def test_a_readout_is_read_back_as_it_was(tmp_path: Path, depth: int | None) -> None:
-    readout = trained(depth)
-    readout.save(tmp_path)
+def test_a_head_is_loaded_as_it_was_saved(tmp_path: Path, depth: int | None) -> None:
+    head = trained(depth)
+    head.save(tmp_path)
     found = CategoryHead.load(tmp_path, WIDTH)
     assert found.depth == depth
     assert not found.training
-    assert all(torch.equal(found.state_dict()[k], v) for k, v in readout.state_dict().items())
+    assert all(torch.equal(found.state_dict()[k], v) for k, v in head.state_dict().items())
 
 
-def whole() -> dict[str, torch.Tensor]:
+def tensors() -> dict[str, torch.Tensor]:
     return {"down": torch.zeros(4, WIDTH), "up": torch.zeros(WIDTH, 4)}
 
 
@@ -75,13 +75,13 @@ def whole() -> dict[str, torch.Tensor]:
     "content",
     [
         {"down": torch.zeros(4, WIDTH)},
-        whole() | {"down": torch.zeros(3, WIDTH)},
-        whole() | {"up": torch.zeros(WIDTH + 1, 4)},
-        whole() | {"down": torch.zeros(4)},
+        tensors() | {"down": torch.zeros(3, WIDTH)},
+        tensors() | {"up": torch.zeros(WIDTH + 1, 4)},
+        tensors() | {"down": torch.zeros(4)},
     ],
     ids=["up is missing", "two ranks", "another width", "no matrix"],
 )
-def test_a_readout_of_other_shapes_is_refused_by_name(
+def test_a_head_of_other_shapes_is_refused_by_name(
     tmp_path: Path, content: dict[str, torch.Tensor]
 ) -> None:
     save_file(content, tmp_path / CATEGORY_HEAD_FILE)
@@ -92,15 +92,15 @@ def test_a_readout_of_other_shapes_is_refused_by_name(
 
 
 @pytest.mark.parametrize("depth", ["deep", "0", "-1", "1.5"])
-def test_a_depth_that_is_none_is_refused_by_name(tmp_path: Path, depth: str) -> None:
-    save_file(whole(), tmp_path / CATEGORY_HEAD_FILE, {"depth": depth})
+def test_an_invalid_depth_is_refused_by_name(tmp_path: Path, depth: str) -> None:
+    save_file(tensors(), tmp_path / CATEGORY_HEAD_FILE, {"depth": depth})
     with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE} holds no category head"):
         CategoryHead.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_parameter_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
-    save_file(whole() | {"up": torch.full((WIDTH, 4), value)}, tmp_path / CATEGORY_HEAD_FILE)
+    save_file(tensors() | {"up": torch.full((WIDTH, 4), value)}, tmp_path / CATEGORY_HEAD_FILE)
     with pytest.raises(ModelLoadError, match=rf"{CATEGORY_HEAD_FILE}: a parameter is not finite"):
         CategoryHead.load(tmp_path, WIDTH)
 
@@ -123,38 +123,40 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
         CategoryHead.load(tmp_path, WIDTH)
 
 
-def test_names_have_length_one_and_mix_their_tokens(model: LanguageModel) -> None:
-    readout = Verbalizer(LABELS, model.encode)
+def test_label_embeddings_have_length_one_and_average_their_tokens(model: LanguageModel) -> None:
+    verbalizer = Verbalizer(LABELS, model.encode)
     table = model.model.get_input_embeddings().weight
-    names = label_embeddings(readout, table)
-    torch.testing.assert_close(names.norm(dim=1), torch.ones(len(LABELS)))
-    for label, name in zip(LABELS, names, strict=True):
+    embeddings = label_embeddings(verbalizer, table)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(len(LABELS)))
+    for label, embedding in zip(LABELS, embeddings, strict=True):
         mean = table[torch.tensor(model.encode([f" {label}"])[0])].mean(dim=0).detach()
-        torch.testing.assert_close(name, mean / mean.norm())
+        torch.testing.assert_close(embedding, mean / mean.norm())
 
 
-def test_a_category_reads_the_same_whatever_the_others_are(model: LanguageModel) -> None:
-    with_readout = LanguageModel("tiny", model.model, model.tokenizer, category_head=trained())
-    scores = with_readout.score_categories(PROMPTS, Verbalizer(LABELS, model.encode))
-    some = with_readout.score_categories(PROMPTS, Verbalizer(LABELS[2:4], model.encode))
+def test_a_category_scores_the_same_whatever_the_others_are(model: LanguageModel) -> None:
+    with_head = LanguageModel("tiny", model.model, model.tokenizer, category_head=trained())
+    scores = with_head.score_categories(PROMPTS, Verbalizer(LABELS, model.encode))
+    some = with_head.score_categories(PROMPTS, Verbalizer(LABELS[2:4], model.encode))
     np.testing.assert_allclose(some, scores[:, 2:4], atol=1e-5)
 
 
-def test_a_batch_reads_what_single_calls_read_in_any_order(model: LanguageModel) -> None:
+def test_a_batch_scores_as_single_calls_do_in_any_order(model: LanguageModel) -> None:
     for depth in (None,) if model.is_encoder_decoder else (None, 1):
-        reading = LanguageModel("tiny", model.model, model.tokenizer, category_head=trained(depth))
-        names = Verbalizer(LABELS, model.encode)
-        together = reading.score_categories(PROMPTS, names)
-        alone = np.vstack([reading.score_categories([prompt], names) for prompt in PROMPTS])
+        with_head = LanguageModel(
+            "tiny", model.model, model.tokenizer, category_head=trained(depth)
+        )
+        verbalizer = Verbalizer(LABELS, model.encode)
+        together = with_head.score_categories(PROMPTS, verbalizer)
+        alone = np.vstack([with_head.score_categories([prompt], verbalizer) for prompt in PROMPTS])
         assert together.dtype == np.float64
         np.testing.assert_allclose(together, alone, atol=1e-4)
         np.testing.assert_allclose(
-            reading.score_categories(PROMPTS[::-1], names)[::-1], alone, atol=1e-4
+            with_head.score_categories(PROMPTS[::-1], verbalizer)[::-1], alone, atol=1e-4
         )
         assert np.ptp(together, axis=0).min() > 1e-3
 
 
-def test_a_model_without_a_readout_reads_as_before(model: LanguageModel) -> None:
-    names = Verbalizer(LABELS, model.encode)
-    expected = names.scores(model.final_logits(PROMPTS, names.token_ids))
-    assert (model.score_categories(PROMPTS, names) == expected).all()
+def test_a_model_without_a_head_scores_by_its_verbalizer(model: LanguageModel) -> None:
+    verbalizer = Verbalizer(LABELS, model.encode)
+    expected = verbalizer.scores(model.final_logits(PROMPTS, verbalizer.token_ids))
+    assert (model.score_categories(PROMPTS, verbalizer) == expected).all()

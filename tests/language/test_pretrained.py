@@ -90,7 +90,7 @@ def test_an_encoder_alone_is_refused(folder: Path) -> None:
 
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="its architecture is 'none'"):
-        pretrained._loader(PreTrainedConfig())
+        pretrained._choose_loader(PreTrainedConfig())
 
 
 @pytest.mark.parametrize("save", [save_llama, save_t5], ids=["llama", "t5"])
@@ -103,7 +103,7 @@ def test_a_folder_without_a_tokenizer_is_refused(save: Any, tmp_path: Path) -> N
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
     save_llama(tmp_path, vocab_size=100)
-    with pytest.raises(ModelLoadError, match="tokens, more than it knows"):
+    with pytest.raises(ModelLoadError, match="tokens, more than it has embeddings"):
         load(tmp_path)
 
 
@@ -123,11 +123,11 @@ def test_the_dtype_is_float32_on_a_cpu_and_bfloat16_on_a_gpu_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = PreTrainedConfig()
-    assert pretrained._precision("auto", "cpu", config) == torch.float32
+    assert pretrained._choose_precision("auto", "cpu", config) == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert pretrained._precision("auto", "cuda:0", config) == torch.bfloat16
+    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert pretrained._precision("auto", "cuda:0", config) == torch.float32
+    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.float32
 
 
 def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> None:
@@ -195,15 +195,15 @@ def test_a_soft_prompt_is_refused_rather_than_ignored(llama_folder: Path, tmp_pa
 def test_quantization_is_asked_of_bitsandbytes_in_4_or_8_bits() -> None:
     if find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    four = pretrained._quantization("4bit", torch.bfloat16)
+    four = pretrained._make_quantization("4bit", torch.bfloat16)
     assert four is not None
     assert (four.load_in_4bit, four.bnb_4bit_quant_type) == (True, "nf4")
     assert four.bnb_4bit_compute_dtype == torch.bfloat16
-    eight = pretrained._quantization("8bit", torch.float32)
+    eight = pretrained._make_quantization("8bit", torch.float32)
     assert eight is not None
     assert (eight.load_in_4bit, eight.load_in_8bit) == (False, True)
     assert eight.llm_int8_threshold == 0  # or answers would depend on the batch
-    assert pretrained._quantization(None, torch.float32) is None
+    assert pretrained._make_quantization(None, torch.float32) is None
 
 
 def test_quantization_without_bitsandbytes_names_the_pip_command(

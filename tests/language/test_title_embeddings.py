@@ -1,4 +1,4 @@
-"""A new memory says nothing; a trained one knows titles in bags, and is kept whole or refused."""
+"""New title embeddings change nothing; trained ones are loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,125 +27,134 @@ WIDTH, RANK = 32, 3
 TITLES = ["Drama night", "Comedy of War", "1998"]
 
 
-def memory_of(model: LanguageModel, *, trained: bool = True) -> TitleEmbeddings:
+def make_embeddings(model: LanguageModel, *, trained: bool = True) -> TitleEmbeddings:
     torch.manual_seed(4)
     keys = title_hashes(model.encode([f" {title}" for title in TITLES]))
-    memory = TitleEmbeddings(keys, WIDTH, RANK, dropout=0.5)
+    embeddings = TitleEmbeddings(keys, WIDTH, RANK, dropout=0.5)
     if trained:
-        for values in memory.parameters():
+        for values in embeddings.parameters():
             torch.nn.init.normal_(values)
-    return memory.eval()
+    return embeddings.eval()
 
 
-def film(title: str, *labels: str) -> str:
+def tick(title: str, *labels: str) -> str:
     return pooled_position([f" {text}" for text in (title, *labels)])
 
 
-def embedded(model: LanguageModel, memory: TitleEmbeddings | None, prompt: str) -> torch.Tensor:
+def embedded(model: LanguageModel, embeddings: TitleEmbeddings | None, prompt: str) -> torch.Tensor:
     with torch.no_grad():
-        return embed_positions(model.model, model.positions([prompt]), memory)[0][0]
+        return embed_positions(model.model, model.positions([prompt]), embeddings)[0][0]
 
 
-def test_a_new_memory_changes_no_embedding(model: LanguageModel) -> None:
-    prompt = f"To 3 Jan:{film(TITLES[0], 'Drama')}"
-    new = memory_of(model, trained=False)
+def test_new_title_embeddings_change_no_embedding(model: LanguageModel) -> None:
+    prompt = f"To 3 Jan:{tick(TITLES[0], 'Drama')}"
+    new = make_embeddings(model, trained=False)
     assert torch.equal(embedded(model, new, prompt), embedded(model, None, prompt))
 
 
-def test_a_known_title_moves_its_own_bag_as_the_formula_says(model: LanguageModel) -> None:
-    memory = memory_of(model)
-    prompt = f"{film('Drama', 'War')}{film(TITLES[1], 'Comedy', 'War')}{film(TITLES[0], 'Drama')}"
-    moved = embedded(model, memory, prompt) - embedded(model, None, prompt)
-    bags = [row for row in range(len(moved)) if moved[row].any()]
-    assert len(bags) == 2
-    for row, title, n in zip(bags, (1, 0), (3, 2), strict=True):
-        expected = memory.input_projection.weight @ memory.vectors.weight[title] / n**0.5
-        torch.testing.assert_close(moved[row], expected.detach(), atol=1e-5, rtol=1e-4)
+def test_a_known_title_changes_its_own_position_as_in_the_formula(model: LanguageModel) -> None:
+    embeddings = make_embeddings(model)
+    prompt = f"{tick('Drama', 'War')}{tick(TITLES[1], 'Comedy', 'War')}{tick(TITLES[0], 'Drama')}"
+    change = embedded(model, embeddings, prompt) - embedded(model, None, prompt)
+    changed = [row for row in range(len(change)) if change[row].any()]
+    assert len(changed) == 2
+    for row, title, n in zip(changed, (1, 0), (3, 2), strict=True):
+        expected = embeddings.input_projection.weight @ embeddings.vectors.weight[title] / n**0.5
+        torch.testing.assert_close(change[row], expected.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_words_of_a_title_in_running_text_are_no_title(model: LanguageModel) -> None:
-    prompt = f" {TITLES[2]} {TITLES[0]}:{film('unheard of', 'Drama')}"
-    known = embedded(model, memory_of(model), prompt)
+def test_a_title_in_running_text_is_no_title(model: LanguageModel) -> None:
+    prompt = f" {TITLES[2]} {TITLES[0]}:{tick('unheard of', 'Drama')}"
+    known = embedded(model, make_embeddings(model), prompt)
     assert torch.equal(known, embedded(model, None, prompt))
 
 
-def test_dropout_forgets_titles_in_training_only(model: LanguageModel) -> None:
-    memory, positions = memory_of(model), model.positions([film(TITLES[0], "Drama") * 200])[0]
-    bags = memory(positions).any(dim=1)
+def test_dropout_drops_titles_in_training_only(model: LanguageModel) -> None:
+    embeddings, positions = (
+        make_embeddings(model),
+        model.positions([tick(TITLES[0], "Drama") * 200])[0],
+    )
+    unchanged = embeddings(positions).any(dim=1)
     torch.manual_seed(0)
-    dropped = memory.train()(positions).any(dim=1)
-    assert bags.sum() == 200
+    dropped = embeddings.train()(positions).any(dim=1)
+    assert unchanged.sum() == 200
     assert 60 < dropped.sum() < 140
 
 
-def test_what_is_taken_next_is_said_by_the_vectors_that_are_read(model: LanguageModel) -> None:
-    memory, states = memory_of(model), torch.randn(5, WIDTH)
+def test_the_next_title_is_scored_by_the_vectors_of_the_inputs(model: LanguageModel) -> None:
+    embeddings, states = make_embeddings(model), torch.randn(5, WIDTH)
     normed = states / states.pow(2).mean(dim=1, keepdim=True).sqrt()
-    asked = normed @ memory.query_projection.weight.T
-    expected = asked @ memory.vectors.weight.T + memory.bias
-    torch.testing.assert_close(memory.scores(states * 9), expected, atol=1e-4, rtol=1e-4)
+    queries = normed @ embeddings.query_projection.weight.T
+    expected = queries @ embeddings.vectors.weight.T + embeddings.bias
+    torch.testing.assert_close(embeddings.scores(states * 9), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_with_a_memory_reads_a_prompt_alone_as_in_any_batch(model: LanguageModel) -> None:
+def test_a_model_with_title_embeddings_scores_a_prompt_alone_as_in_any_batch(
+    model: LanguageModel,
+) -> None:
     torch.manual_seed(1)
-    readout = CategoryHead(WIDTH, 4).eval()
-    torch.nn.init.normal_(readout.up.weight)
-    memory, names = memory_of(model), Verbalizer(LABELS, model.encode)
-    knowing = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
-    prompts = [f"Drama:{film(title, 'Drama') * n}" for n, title in enumerate(TITLES, start=1)]
-    together = knowing.score_categories(prompts, names)
-    alone = np.vstack([knowing.score_categories([prompt], names) for prompt in prompts])
+    head = CategoryHead(WIDTH, 4).eval()
+    torch.nn.init.normal_(head.up.weight)
+    embeddings, verbalizer = make_embeddings(model), Verbalizer(LABELS, model.encode)
+    with_titles = LanguageModel("tiny", model.model, model.tokenizer, "", head, embeddings)
+    prompts = [f"Drama:{tick(title, 'Drama') * n}" for n, title in enumerate(TITLES, start=1)]
+    together = with_titles.score_categories(prompts, verbalizer)
+    alone = np.vstack([with_titles.score_categories([prompt], verbalizer) for prompt in prompts])
     np.testing.assert_allclose(together, alone, atol=1e-4)
-    without = LanguageModel("tiny", model.model, model.tokenizer, "", readout)
-    assert np.abs(without.score_categories(prompts, names) - together).max() > 1e-3
+    without = LanguageModel("tiny", model.model, model.tokenizer, "", head)
+    assert np.abs(without.score_categories(prompts, verbalizer) - together).max() > 1e-3
 
 
-def test_what_was_foretold_last_is_not_read_again(
+def test_the_newest_prompts_need_no_forward_pass_again(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmrec.language.model.CACHED_PROMPTS", 3)
-    memory, readout = memory_of(model), CategoryHead(WIDTH, 4).eval()
-    knowing = LanguageModel("tiny", model.model, model.tokenizer, "", readout, memory)
-    read: list[str] = []
+    embeddings, head = make_embeddings(model), CategoryHead(WIDTH, 4).eval()
+    with_titles = LanguageModel("tiny", model.model, model.tokenizer, "", head, embeddings)
+    computed: list[str] = []
 
     def final_states(prompts: Sequence[str], depth: int | None) -> torch.Tensor:
-        read.extend(prompts)
+        computed.extend(prompts)
         return model.final_states(prompts, depth)
 
-    monkeypatch.setattr(knowing, "final_states", final_states)
-    first, *others = [f"Drama:{film(TITLES[0], 'Drama') * n}" for n in range(1, 6)]
-    once = knowing.title_probabilities([first, others[0], first])
-    again = knowing.title_probabilities([first])
-    assert read == [first, others[0]]
+    monkeypatch.setattr(with_titles, "final_states", final_states)
+    first, *others = [f"Drama:{tick(TITLES[0], 'Drama') * n}" for n in range(1, 6)]
+    once = with_titles.title_probabilities([first, others[0], first])
+    again = with_titles.title_probabilities([first])
+    assert computed == [first, others[0]]
     np.testing.assert_allclose(once[[0, 2]], [again[0], again[0]], atol=1e-6)
-    knowing.title_probabilities(others)
-    assert read == [first, *others]
-    np.testing.assert_allclose(knowing.title_probabilities([first]), again, atol=1e-6)
-    assert read == [first, *others, first]  # four came after it, and three are kept
-    assert knowing.title_probabilities([]).shape == (0, len(memory.keys))
+    with_titles.title_probabilities(others)
+    assert computed == [first, *others]
+    np.testing.assert_allclose(with_titles.title_probabilities([first]), again, atol=1e-6)
+    assert computed == [first, *others, first]  # four came after it, and three are stored
+    assert with_titles.title_probabilities([]).shape == (0, len(embeddings.keys))
 
 
-def test_lines_are_written_by_a_model_that_knows_titles(model: LanguageModel) -> None:
-    knowing = LanguageModel("tiny", model.model, model.tokenizer, title_embeddings=memory_of(model))
-    prompts = [film(TITLES[1], "War"), f"{film(TITLES[0], 'Drama') * 3} Drama"]
-    lines = knowing.generate(prompts, max_new_tokens=6)
-    alone = [knowing.generate([prompt], max_new_tokens=6)[0] for prompt in prompts]
+def test_a_model_with_title_embeddings_generates_lines(model: LanguageModel) -> None:
+    with_titles = LanguageModel(
+        "tiny", model.model, model.tokenizer, title_embeddings=make_embeddings(model)
+    )
+    prompts = [tick(TITLES[1], "War"), f"{tick(TITLES[0], 'Drama') * 3} Drama"]
+    lines = with_titles.generate(prompts, max_new_tokens=6)
+    alone = [with_titles.generate([prompt], max_new_tokens=6)[0] for prompt in prompts]
     assert lines == alone
 
 
-def test_a_memory_is_read_back_as_it_was(tmp_path: Path, model: LanguageModel) -> None:
-    memory = memory_of(model)
-    memory.save(tmp_path)
+def test_title_embeddings_are_loaded_as_they_were_saved(
+    tmp_path: Path, model: LanguageModel
+) -> None:
+    embeddings = make_embeddings(model)
+    embeddings.save(tmp_path)
     found = TitleEmbeddings.load(tmp_path, WIDTH)
     assert not found.training
-    assert torch.equal(found.keys, memory.keys)
-    assert all(torch.equal(found.state_dict()[k], v) for k, v in memory.state_dict().items())
-    position = model.positions([film(TITLES[0], "Drama")])[0]
-    assert torch.equal(found(position), memory(position))
+    assert torch.equal(found.keys, embeddings.keys)
+    assert all(torch.equal(found.state_dict()[k], v) for k, v in embeddings.state_dict().items())
+    position = model.positions([tick(TITLES[0], "Drama")])[0]
+    assert torch.equal(found(position), embeddings(position))
 
 
-def test_a_saved_memory_holds_no_title(tmp_path: Path, model: LanguageModel) -> None:
-    memory_of(model).save(tmp_path)
+def test_saved_title_embeddings_hold_no_title(tmp_path: Path, model: LanguageModel) -> None:
+    make_embeddings(model).save(tmp_path)
     content = (tmp_path / TITLE_EMBEDDINGS_FILE).read_bytes()
     assert not any(title.encode() in content for title in TITLES)
 
@@ -162,10 +171,10 @@ def test_a_saved_memory_holds_no_title(tmp_path: Path, model: LanguageModel) -> 
     ],
     ids=["no keys", "no common", "fewer", "fewer vectors", "another width", "no keys at all"],
 )
-def test_a_memory_of_other_shapes_is_refused_by_name(
+def test_title_embeddings_of_other_shapes_are_refused_by_name(
     tmp_path: Path, model: LanguageModel, name: str, value: torch.Tensor | None
 ) -> None:
-    memory_of(model).save(tmp_path)
+    make_embeddings(model).save(tmp_path)
     content = load_file(tmp_path / TITLE_EMBEDDINGS_FILE)
     content.pop(name)
     save_file(
@@ -181,9 +190,9 @@ def test_a_memory_of_other_shapes_is_refused_by_name(
 def test_a_parameter_that_is_not_finite_is_refused_by_name(
     tmp_path: Path, model: LanguageModel
 ) -> None:
-    memory = memory_of(model)
-    memory.bias.data[1] = float("nan")
-    memory.save(tmp_path)
+    embeddings = make_embeddings(model)
+    embeddings.bias.data[1] = float("nan")
+    embeddings.save(tmp_path)
     with pytest.raises(
         ModelLoadError, match=rf"{TITLE_EMBEDDINGS_FILE}: a parameter is not finite"
     ):
