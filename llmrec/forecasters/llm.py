@@ -47,7 +47,7 @@ class LLMForecaster:
     calibration
         Weight of the category scores; None: the prior is given alone, and the source records it.
     mode
-        "read": q = softmax(log prior + a z + b), z the category scores. "generate": the mean of
+        "score": q = softmax(log prior + a z + b), z the category scores. "generate": the mean of
         ``samples`` generated lines is mixed into the prior with ``generation_weight``.
     fallback_reason
         Why there is no calibration, for the source.
@@ -60,7 +60,7 @@ class LLMForecaster:
         prior: Forecaster,
         calibration: Calibration | None = None,
         *,
-        mode: Literal["read", "generate"] = "read",
+        mode: Literal["score", "generate"] = "score",
         generation_weight: float = 0.1,
         samples: int = 4,
         fallback_reason: str = "no calibration was fitted",

@@ -179,13 +179,13 @@ def _check_fields(values: Any) -> None:
     """Raise ValueError if these are not the fields of an adapter.json."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
-    known = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
+    is_required = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
     version = FIRST_VERSION
     if isinstance(values.get("versions"), dict):
         version = str(values["versions"].get("llmrec", version))
-    if unknown := unknown_keys(values, known, version):
+    if unknown := unknown_keys(values, is_required, version):
         raise ValueError(unknown)
-    if missing := [name for name, needed in known.items() if needed and name not in values]:
+    if missing := [name for name, needed in is_required.items() if needed and name not in values]:
         raise ValueError(f"field {missing[0]!r} is missing")
     for name, value in values.items():
         expected = _TYPES.get(name, str)

@@ -48,9 +48,7 @@ def load_template(name: str) -> Template:
 
 TITLE_LENGTH = 40
 MAX_ITEMS_PER_TICK = 40  # items of a tick that a prompt shows, the newest
-PERIOD_TEMPLATE = (
-    "forecast-v1"  # writes periods as text; later versions give each tick one position
-)
+PERIOD_TEMPLATE = "forecast-v1"  # periods as text; in later versions each tick is one position
 MAX_SHARES_SHOWN = 8  # categories whose shares so far are shown where a line is to follow
 
 
@@ -91,7 +89,7 @@ class Codec:
     line
         The format of forecast lines.
     labels
-        (n_categories,) how prompts and lines write the categories.
+        (n_categories,) names of the categories in prompts and lines.
     """
 
     def __init__(

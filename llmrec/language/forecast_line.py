@@ -47,7 +47,7 @@ class LineFormat:
     Attributes
     ----------
     labels
-        (n_categories,) how a line writes the categories, see `make_labels`.
+        (n_categories,) names of the categories in a line, see `make_labels`.
     """
 
     def __init__(self, categories: Sequence[str], *, top: int = 6) -> None:
@@ -56,7 +56,7 @@ class LineFormat:
         self._category_of_label = {label.casefold(): c for c, label in enumerate(self.labels)}
 
     def render(self, forecast: Forecast) -> str:
-        """Render a forecast as a line that `parse` reads, percents rounded to integers."""
+        """Render a forecast as a line for `parse`, percents rounded to integers."""
         text = forecast.description.translate(_BRACES_TO_PARENTHESES)
         description = clean_text(text, MAX_LINE_LENGTH // 2)
         return f"{self.render_shares(forecast.category_weights)}: {description}".rstrip(": ")
@@ -99,7 +99,7 @@ class LineFormat:
         other_weights
             (n_categories,) weights by which ``other`` is divided; uniform if None.
         concentration
-            Of the forecast that comes back; a line does not say how certain it is.
+            Of the forecast that is returned; a line holds none.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What can be loaded, and that everything else is refused by name."""
+"""Models and adapters that load, and errors that name what is wrong with others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(llama_folder: Path, tmp_path: Path) -> Path:
 
 
 def save_adapter(base: Path, folder: Path, **changes: Any) -> Path:
-    """Save a LoRA adapter that changes what its base model says."""
+    """Save a LoRA adapter that changes its base model's logits."""
     targets = {"target_modules": ["q_proj", "v_proj"], "r": 2, "init_lora_weights": False}
     torch.manual_seed(1)
     adapted = get_peft_model(load(base).model, LoraConfig(**{**targets, **changes}))
@@ -60,7 +60,7 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_a_missing_weight_is_refused_rather_than_made_up(folder: Path) -> None:
+def test_a_missing_weight_is_refused_rather_than_initialized(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -108,7 +108,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "/no/such/folder", "no-such-model"])
-def test_a_name_that_is_neither_here_nor_reachable_is_refused(name: str) -> None:
+def test_a_name_that_cannot_be_found_is_refused(name: str) -> None:
     with pytest.raises(ModelLoadError, match=f"model '{name}' cannot be loaded.*hub id"):
         load(name)
 
@@ -143,7 +143,7 @@ def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> 
     assert adapted.fingerprint != base.fingerprint
 
 
-def test_an_adapter_on_the_head_is_read_too(llama_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_the_head_is_used_too(llama_folder: Path, tmp_path: Path) -> None:
     adapter = save_adapter(llama_folder, tmp_path, target_modules=["lm_head"])
     adapted = load(llama_folder, adapter=adapter)
     with torch.inference_mode():
@@ -192,7 +192,7 @@ def test_a_soft_prompt_is_refused_rather_than_ignored(llama_folder: Path, tmp_pa
         load(llama_folder, adapter=tmp_path)
 
 
-def test_quantization_is_asked_of_bitsandbytes_in_4_or_8_bits() -> None:
+def test_quantization_is_configured_in_4_or_8_bits() -> None:
     if find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
     four = pretrained._make_quantization("4bit", torch.bfloat16)
@@ -217,7 +217,7 @@ def test_quantization_without_bitsandbytes_names_the_pip_command(
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
-def test_a_quantized_model_reads_the_same_alone_and_in_a_batch(
+def test_a_quantized_model_gives_the_same_logits_alone_and_in_a_batch(
     tmp_path: Path, quantize: Literal["4bit", "8bit"]
 ) -> None:
     # Blocks of 4 bits are 64 wide, and on some processors a matrix may not be less.

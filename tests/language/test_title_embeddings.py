@@ -21,6 +21,7 @@ from llmrec.language.heads import (
 )
 from llmrec.language.model import LanguageModel
 from llmrec.language.tokenization import pooled_position
+from llmrec.versions import renamed_parameter
 from tests.language.tiny_models import LABELS
 
 WIDTH, RANK = 32, 3
@@ -130,6 +131,16 @@ def test_the_newest_prompts_need_no_forward_pass_again(
     assert with_titles.title_probabilities([]).shape == (0, len(embeddings.keys))
 
 
+def test_title_rows_are_columns_of_the_probabilities_or_minus_one(model: LanguageModel) -> None:
+    with_titles = LanguageModel(
+        "tiny", model.model, model.tokenizer, "", None, make_embeddings(model)
+    )
+    assert with_titles.title_rows([TITLES[2], "unheard of", TITLES[0]]).tolist() == [2, -1, 0]
+    assert with_titles.title_rows([]).tolist() == []
+    with pytest.raises(ValueError, match="has no title embeddings"):
+        model.title_rows(TITLES)
+
+
 def test_a_model_with_title_embeddings_generates_lines(model: LanguageModel) -> None:
     with_titles = LanguageModel(
         "tiny", model.model, model.tokenizer, title_embeddings=make_embeddings(model)
@@ -151,6 +162,15 @@ def test_title_embeddings_are_loaded_as_they_were_saved(
     assert all(torch.equal(found.state_dict()[k], v) for k, v in embeddings.state_dict().items())
     position = model.positions([tick(TITLES[0], "Drama")])[0]
     assert torch.equal(found(position), embeddings(position))
+
+
+def test_parameters_keep_their_names_of_0_1_in_files(tmp_path: Path, model: LanguageModel) -> None:
+    embeddings = make_embeddings(model)
+    embeddings.save(tmp_path)
+    stored = {"vectors.weight", "into.weight", "asked.weight", "common"}
+    assert load_file(tmp_path / TITLE_EMBEDDINGS_FILE).keys() == stored | {"keys"}
+    names = {f"title_embeddings.{name}" for name, _ in embeddings.named_parameters()}
+    assert {renamed_parameter(f"memory.{key}") for key in stored} == names
 
 
 def test_saved_title_embeddings_hold_no_title(tmp_path: Path, model: LanguageModel) -> None:
