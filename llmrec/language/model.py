@@ -190,7 +190,7 @@ class LanguageModel:
         def logits(state: DecoderState) -> torch.Tensor:
             return state.next_logits(state.first_block)[:, columns]
 
-        rows = self._encode_prompts(prompts)
+        rows = self._checked_positions(prompts)
         found = run_in_batches(self._start, rows, len(token_ids), logits, batch_tokens)
         return np.asarray(found.numpy(), dtype=np.float64)
 
@@ -206,7 +206,7 @@ class LanguageModel:
             return state.hidden_states(state.first_block, depth)
 
         rows, width = (
-            self._encode_prompts(prompts),
+            self._checked_positions(prompts),
             self.model.get_input_embeddings().weight.shape[1],
         )
         return run_in_batches(self._start, rows, width, states, batch_tokens)
@@ -273,7 +273,7 @@ class LanguageModel:
         ValueError
             If a continuation is empty, or longer than what the prompt leaves of the context.
         """
-        (start,), rows = self._encode_prompts([prompt]), self.encode(continuations)
+        (start,), rows = self._checked_positions([prompt]), self.encode(continuations)
         limit = self._tokens_left(start)
         for text, row in zip(continuations, rows, strict=True):
             if not 1 <= len(row) <= limit:
@@ -311,7 +311,7 @@ class LanguageModel:
         ValueError
             If the grammar is not one, or asks for text that the tokenizer cannot write.
         """
-        rows = self._encode_prompts(prompts)
+        rows = self._checked_positions(prompts)
         lines = start_lines(
             self._plain,
             prompts,
@@ -330,7 +330,7 @@ class LanguageModel:
     def _tokens_left(self, row: Sequence[Position]) -> int:
         return self.context_length - (0 if self.is_encoder_decoder else len(row))
 
-    def _encode_prompts(self, prompts: Sequence[str]) -> list[list[Position]]:
+    def _checked_positions(self, prompts: Sequence[str]) -> list[list[Position]]:
         rows = self._plain.encode_prompts(prompts)
         check_prompt_lengths(rows, self.context_length, self.name)
         return rows
