@@ -31,7 +31,7 @@ def main() -> None:
     windows = sample_windows(split_windows(dataset)["validation"], arguments.prompts)
     prompts = [codec.prompt(window.history) for window in windows]
     rows = []
-    for way, grammar in (("constrained", codec.grammar()), ("free", None)):
+    for way, grammar in (("constrained", codec.line.grammar()), ("free", None)):
         lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
         reasons = Counter(read_or_why(codec, line.text) for line in lines)
         print(way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
@@ -49,7 +49,7 @@ def main() -> None:
 def read_or_why(codec: Codec, line: str) -> str:
     """Give "parsed", or the reason why a line does not parse."""
     try:
-        codec.parse(line)
+        codec.line.parse(line)
     except ForecastParseError as error:
         return error.reason
     return "parsed"

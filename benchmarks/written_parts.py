@@ -86,7 +86,7 @@ def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row
         asked = tuned.on("validation")
         codec = asked.forecaster(court.counting, windows).codec
         requests = [codec.completion_prompt(history) for history in histories(windows)]
-        grammar = codec.grammar() if way == "constrained" else None
+        grammar = codec.line.grammar() if way == "constrained" else None
         lines = asked.model.generate(requests, constrain=grammar, temperature=temperature)
         reasons = Counter(read_or_why(codec, line.text) for line in lines)
         print(tuned.name, way, dict(reasons), f"example: {lines[0].text!r}", flush=True)

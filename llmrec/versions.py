@@ -28,10 +28,20 @@ CONFIG_KEYS = {
 }
 # Fields of an ItemExplanation in JSON: there they keep their names of 0.1.
 EXPLANATION_KEYS = {"worded": "model_text", "refused": "rejection"}
+# Tensors of a titles.safetensors, which keep their names of 0.1, and the parameters they are.
+TITLE_EMBEDDINGS_KEYS = {
+    "into.weight": "input_projection.weight",
+    "asked.weight": "query_projection.weight",
+    "common": "bias",
+}
+# Prefixes of parameters in the checkpoint of a training run; the first that fits is replaced.
+PARAMETERS = {
+    "readout.": "category_head.",
+    **{f"memory.{old}": f"title_embeddings.{new}" for old, new in TITLE_EMBEDDINGS_KEYS.items()},
+    "memory.": "title_embeddings.",
+}
 # Flags of the command line.
 FLAGS = {"--wish": "--edit", "--receipt": "--store", "--in-model-words": "--model-words"}
-# Prefixes of parameters in the checkpoint of a training run.
-PARAMETERS = {"readout.": "category_head.", "memory.": "title_embeddings."}
 # Modules that held what `from llmrec import ...` gave in 0.1.
 MODULES = {
     "llmrec.contracts": "llmrec.forecast",

@@ -52,8 +52,8 @@ def target_line(codec: Codec, window: Window, prior: FloatArray, seed: int) -> s
     share = rng.uniform(MIN_OBSERVED_SHARE, 1.0)
     weights = (1 - share) * prior + share * came.category_weights
     ahead = replace(came, category_weights=weights / weights.sum())
-    words = codec.words(_claims(history, ahead, MAX_CLAIMS), rng)
-    return codec.render(replace(ahead, description=words))
+    words = codec.line.render_claims(_claims(history, ahead, MAX_CLAIMS), rng)
+    return codec.line.render(replace(ahead, description=words))
 
 
 def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[StatementKind, int]]:
@@ -83,18 +83,19 @@ def describe_with_model(
     grammars = {}
     for i, pair in enumerate(zip(histories, forecasts, strict=True)):
         if unconstrained:
-            grammars[i] = codec.words_grammar()
+            grammars[i] = codec.line.description_grammar()
         elif true := derive_statements(*pair):
-            grammars[i] = codec.claims_grammar((said.kind, said.category) for said in true)
+            grammars[i] = codec.line.claims_grammar((said.kind, said.category) for said in true)
     prompts = [
-        f"{codec.completion_prompt(histories[i])} {codec.mix(forecasts[i].category_weights)}:"
+        f"{codec.completion_prompt(histories[i])} "
+        f"{codec.line.render_shares(forecasts[i].category_weights)}:"
         for i in grammars
     ]
     lines = model.generate(prompts, constrain=list(grammars.values())) if prompts else []
     words = {i: line.text for i, line in zip(grammars, lines, strict=True)}
     found = []
     for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
-        said, unread = codec.claims(words.get(i, ""))
+        said, unread = codec.line.parse_claims(words.get(i, ""))
         found.append(describe_from_claims(history, forecast, said, len(unread)))
     return found
 

@@ -1,4 +1,4 @@
-"""The language model as a forecaster: by scores of categories, or by the titles it expects."""
+"""The language model as a forecaster: by category scores, generated lines or expected titles."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from llmrec.forecasters.calibration import (
 from llmrec.forecasters.precomputed import out_of_sample_weights
 from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import Codec
-from llmrec.language.heads import TitleEmbeddings, Verbalizer
+from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
 
 class LLMForecaster:
-    """Forecasts by reading (one forward pass) or by generating (the model writes the numbers).
+    """Forecasts by category scores (one forward pass) or by generated lines.
 
     Parameters
     ----------
     model, codec
-        The language model, and the text formats it reads and writes.
+        The language model, and the format of its prompts and lines.
     prior
-        The numeric forecaster that counts; the reading moves its weights.
+        The numeric forecaster whose weights are adjusted.
     calibration
-        How far to trust the reading; None: not at all, and the source says so.
+        Weight of the category scores; None: the prior is given alone, and the source records it.
     mode
-        "read": q = softmax(log prior + a z + b). "generate": the model writes ``samples`` lines,
-        their mean is mixed into the prior with weight ``pool``.
+        "score": q = softmax(log prior + a z + b), z the category scores. "generate": the mean of
+        ``samples`` generated lines is mixed into the prior with ``generation_weight``.
     fallback_reason
         Why there is no calibration, for the source.
     """
@@ -60,7 +60,7 @@ class LLMForecaster:
         prior: Forecaster,
         calibration: Calibration | None = None,
         *,
-        mode: Literal["read", "generate"] = "read",
+        mode: Literal["score", "generate"] = "score",
         generation_weight: float = 0.1,
         samples: int = 4,
         fallback_reason: str = "no calibration was fitted",
@@ -71,20 +71,20 @@ class LLMForecaster:
         self.generation_weight, self.samples, self.seed = generation_weight, samples, seed
         self.fallback_reason = fallback_reason
         self.fitted: TrainingSpan | None = None
-        self._readout = Verbalizer(codec.labels, model.encode)
-        described = model.adapter and AdapterMetadata.load_if_present(Path(model.adapter))
-        self._adapter_id = adapter_hash(Path(model.adapter)) if described else model.adapter
+        self._verbalizer = Verbalizer(codec.labels, model.encode)
+        metadata = model.adapter and AdapterMetadata.load_if_present(Path(model.adapter))
+        self._adapter_id = adapter_hash(Path(model.adapter)) if metadata else model.adapter
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 
     def category_scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories, n_categories) scores read in one forward pass, each row centred on 0."""
+        """(n_histories, n_categories) scores from one forward pass, each row centred on 0."""
         prompts = [self.codec.prompt(history) for history in histories]
-        return center_rows(self.model.score_categories(prompts, self._readout))
+        return center_rows(self.model.score_categories(prompts, self._verbalizer))
 
     def fit(self, windows: Sequence[Window], *, scores: FloatArray | None = None) -> Calibration:
-        """Fit the calibration on validation windows, adopt it, and give it back.
+        """Fit the calibration on validation windows, use it from now on, and return it.
 
-        ``scores`` are the readings of the windows' histories, where they are already at hand.
+        ``scores`` are the category scores of the windows' histories, if they are known already.
         """
         if len(windows) < MIN_WINDOWS:
             raise DataError(
@@ -111,9 +111,9 @@ class LLMForecaster:
             return []
         prior = self.prior.forecast(histories)
         generated = self.mode == "generate"
-        return (self._generated if generated else self._read)(histories, prior)
+        return (self._mix_generated if generated else self._calibrate)(histories, prior)
 
-    def _read(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
+    def _calibrate(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
         calibration = self.calibration
         if calibration is None:
             return [
@@ -134,38 +134,40 @@ class LLMForecaster:
                 f"event, lower bound {low:+.4f}",
             )
         found = make_forecasts(source, histories, updated, calibration.spread)
-        unread = self._source("fallback", "there is no event to read")
+        without_events = self._source("fallback", "there is no event to read")
         return [
-            combine_sources(forecast, counted.source)
+            combine_sources(forecast, expected.source)
             if history.n_events
-            else replace(counted, source=unread)
-            for history, forecast, counted in zip(histories, found, prior, strict=True)
+            else replace(expected, source=without_events)
+            for history, forecast, expected in zip(histories, found, prior, strict=True)
         ]
 
-    def _generated(self, histories: Sequence[History], prior: Sequence[Forecast]) -> list[Forecast]:
+    def _mix_generated(
+        self, histories: Sequence[History], prior: Sequence[Forecast]
+    ) -> list[Forecast]:
         prompts = [self.codec.completion_prompt(history) for history in histories]
-        written: list[list[FloatArray]] = [[] for _ in prompts]
+        generated: list[list[FloatArray]] = [[] for _ in prompts]
         for sample in range(self.samples):
             lines = self.model.generate(
                 prompts,
-                constrain=self.codec.grammar(),
+                constrain=self.codec.line.grammar(),
                 temperature=1.0,
                 seed=self.seed + sample,
             )
-            for line, rest, found in zip(lines, prior, written, strict=True):
-                parsed = self.codec.parse(line.text, rest=rest.category_weights)
-                found.append(parsed.category_weights)
+            for line, expected, weights in zip(lines, prior, generated, strict=True):
+                parsed = self.codec.line.parse(line.text, other_weights=expected.category_weights)
+                weights.append(parsed.category_weights)
         source = self._source(
             "llm", f"{self.samples} written lines, mixed in with {self.generation_weight:g}"
         )
         return [
             replace(
-                counted,
-                category_weights=(1 - self.generation_weight) * counted.category_weights
-                + self.generation_weight * np.mean(found, axis=0),
+                expected,
+                category_weights=(1 - self.generation_weight) * expected.category_weights
+                + self.generation_weight * np.mean(weights, axis=0),
                 source=source,
             )
-            for counted, found in zip(prior, written, strict=True)
+            for expected, weights in zip(prior, generated, strict=True)
         ]
 
     def _source(self, how: Literal["llm", "counting", "fallback"], why: str) -> Source:
@@ -180,7 +182,7 @@ class LLMForecaster:
 
 
 def combine_sources(forecast: Forecast, prior: Source) -> Forecast:
-    """Say of a forecast what moved its prior, where that was a language model too."""
+    """Add the source of a forecast's prior to its own, if a language model made that too."""
     if prior.how != "llm":
         return forecast
     why = f"{forecast.source.why}; {prior.why}"
@@ -192,24 +194,24 @@ def _short_hash(text: str) -> str:
 
 
 class TitleForecaster:
-    """Counting, and the categories of the titles that a language model expects next.
+    """Forecasts by the categories of the titles that a language model expects next.
 
     q = (1 - share) * prior + share * sum_i p(title i) * category shares of i. A person without an
-    event, and a catalog of which the model knows no title, get the prior alone.
+    event, and a catalog without a title that has an embedding, get the prior alone.
 
     Parameters
     ----------
     model, codec
-        A model with a memory of titles, and the prompts it reads.
+        A model with title embeddings, and the format of its prompts.
     prior
-        The forecaster mixed in.
+        The forecaster whose weights are mixed in, and whose concentration stays.
     share
-        How far the titles are trusted, see `fit`. How sure a forecast is, the prior says.
+        Weight of the titles, see `fit`.
 
     Raises
     ------
     DataError
-        If the model has no memory of titles.
+        If the model has no title embeddings.
     """
 
     def __init__(
@@ -220,58 +222,56 @@ class TitleForecaster:
         share: float = 0.0,
     ) -> None:
         if model.title_embeddings is None:
-            raise DataError(f"{model.name} has no memory of titles: fine-tune it with titles.rank")
+            raise DataError(f"{model.name} has no title embeddings: fine-tune it with titles.rank")
         self.model, self.codec, self.prior = model, codec, prior
-        self.memory: TitleEmbeddings = model.title_embeddings
         self.share = share
         self.fitted: TrainingSpan | None = None
-        self._of: tuple[Catalog, FloatArray] | None = None
+        self._n_titles = len(model.title_embeddings.keys)
+        self._cached: tuple[Catalog, FloatArray] | None = None
 
     def fit(self, windows: Sequence[Window]) -> TitleForecaster:
-        """Choose the share of least log-loss on validation windows; give itself back."""
+        """Choose the share of least log-loss on validation windows; return itself."""
         histories, targets = [window.history for window in windows], target_counts(windows)
-        counted, learned = (
-            out_of_sample_weights(self.prior, windows),
-            self.title_category_weights(histories),
-        )
-        self.share, _ = fit_interpolation(counted, learned, targets)
+        prior = out_of_sample_weights(self.prior, windows)
+        expected = self.title_category_weights(histories)
+        self.share, _ = fit_interpolation(prior, expected, targets)
         self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         return self
 
     def title_category_weights(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories, n_categories) what the titles alone say; all 0 where they say nothing."""
+        """(n_histories, n_categories) weights from the titles alone; all 0 without any."""
         found = np.zeros((len(histories), len(self.codec.labels)))
         known = [row for row, history in enumerate(histories) if history.n_events]
         if known:
             prompts = [self.codec.prompt(histories[row]) for row in known]
             weights = self.model.title_probabilities(prompts)
-            found[known] = row_shares(weights @ self._categories(histories[known[0]].catalog))
+            found[known] = row_shares(weights @ self._title_shares(histories[known[0]].catalog))
         return found
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
         if not histories:
             return []
-        counted = self.prior.forecast(histories)
+        prior = self.prior.forecast(histories)
         if not self.share:
-            return list(counted)
-        weights = np.stack([forecast.category_weights for forecast in counted])
+            return list(prior)
+        weights = np.stack([forecast.category_weights for forecast in prior])
         found = interpolate(weights, self.title_category_weights(histories), self.share)
         why = f"titles trusted with {self.share:g}"
         source = Source(f"TitleForecaster({self.model.name})", "llm", why)
         return [
             replace(forecast, category_weights=row, source=source) if history.n_events else forecast
-            for history, forecast, row in zip(histories, counted, found, strict=True)
+            for history, forecast, row in zip(histories, prior, found, strict=True)
         ]
 
-    def _categories(self, catalog: Catalog) -> FloatArray:
+    def _title_shares(self, catalog: Catalog) -> FloatArray:
         """(n_titles, n_categories) mean category shares of the items that have a title."""
-        if self._of is not None and self._of[0] is catalog:
-            return self._of[1]
-        texts = [f" {self.codec.title(catalog, item)}" for item in range(catalog.n_items)]
-        rows = np.array([self.memory.row_of(tuple(part)) for part in self.model.encode(texts)])
-        (items,) = np.nonzero(rows >= 0)
-        ones = (np.ones(len(items)), (rows[items], items))
-        of = sparse.coo_array(ones, shape=(len(self.memory.keys), catalog.n_items)).tocsr()
-        self._of = catalog, row_shares(np.asarray((of @ catalog.category_shares).todense()))
-        return self._of[1]
+        if self._cached is None or self._cached[0] is not catalog:
+            titles = [self.codec.title(catalog, item) for item in range(catalog.n_items)]
+            rows = self.model.title_rows(titles)
+            (items,) = np.nonzero(rows >= 0)
+            ones = (np.ones(len(items)), (rows[items], items))
+            is_title = sparse.coo_array(ones, shape=(self._n_titles, catalog.n_items)).tocsr()
+            shares = np.asarray((is_title @ catalog.category_shares).todense())
+            self._cached = catalog, row_shares(shares)
+        return self._cached[1]

@@ -1,4 +1,4 @@
-"""Adapters that describe themselves: what adapter.json says, and whom an adapter fits."""
+"""Adapters that describe themselves: adapter.json, hashes of weights, and compatibility checks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmrec.data.files import atomic_write_text
 from llmrec.errors import ModelLoadError
 from llmrec.versions import FIRST_VERSION, unknown_keys
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
 ADAPTER_FILE = "adapter.json"
-SEEN_METRICS = "on windows it learned from"  # group of metrics that say little
+SEEN_METRICS = "on windows it learned from"  # group of metrics that overstate its quality
 # What scales the product of LoRA's two matrices, and so belongs to the weights.
 _SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _TYPES: dict[str, type[Any]] = {"seed": int, "merged": bool, "labels": list, "categories": list}
@@ -23,23 +27,22 @@ _TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
 
 @dataclass(frozen=True)
 class AdapterMetadata:
-    """What an adapter's folder says of itself: the fields of its adapter.json.
+    """The fields of an adapter's adapter.json.
 
     Attributes
     ----------
     base_model, base_fingerprint
-        Name and `LanguageModel.base_fingerprint` of the model that the adapter goes into, or that
-        it is in.
+        Name and `base_fingerprint` of the model that the adapter goes into, or is merged into.
     labels, categories
-        (n_categories,) how categories are written, and what the catalog calls them.
+        (n_categories,) the labels of prompts and lines, and the catalog's names.
     prompt
         Prompt version: the name of a template.
     dataset, data_fingerprint, period
-        The log it was trained on, and how that was cut.
+        The log it was trained on, and the length of its periods.
     cutoff
         Nothing at or after this time was used.
     seed, config
-        What trains it again.
+        With these the training can be repeated.
     metrics
         Name to a number or to {"value", "low", "high"}; groups of them may be nested.
     versions
@@ -79,7 +82,7 @@ class AdapterMetadata:
         except (OSError, ValueError) as error:
             raise ModelLoadError(
                 f"{path} does not describe an adapter: {error}; give a folder that "
-                "finetune/lora.py or finetune/merge.py wrote"
+                "finetune/lora.py or finetune/merge_adapter.py wrote"
             ) from error
         texts = {name: tuple(values[name]) for name in ("labels", "categories")}
         return cls(**values | texts)
@@ -90,12 +93,12 @@ class AdapterMetadata:
         return cls.load(folder) if (folder / ADAPTER_FILE).is_file() else None
 
     def require_compatible(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
-        """Refuse to go with another base model, label set or prompt version.
+        """Check that the adapter was made for this base model, label set and prompt version.
 
         Raises
         ------
         ModelLoadError
-            With all that differs, and the way out of each.
+            With all differences, and the way out of each.
         """
         differences = []
         if base_fingerprint != self.base_fingerprint:
@@ -118,7 +121,7 @@ class AdapterMetadata:
 
 
 def adapter_hash(folder: Path) -> str:
-    """Hash whatever moves an adapter's answers: 16 hexadecimal digits.
+    """Hash everything that an adapter's output depends on: 16 hexadecimal digits.
 
     That is its weights and their scaling, base model, labels and prompt version; when, how and how
     well it was trained is not in it.
@@ -126,65 +129,95 @@ def adapter_hash(folder: Path) -> str:
     Raises
     ------
     ModelLoadError
-        If the folder holds no weights, or does not say what they are.
+        If the folder holds no weights or no adapter.json.
     """
-    about = AdapterMetadata.load(folder)
-    essential: list[Any] = [about.base_fingerprint, about.labels, about.prompt]
+    metadata = AdapterMetadata.load(folder)
+    content: list[Any] = [metadata.base_fingerprint, metadata.labels, metadata.prompt]
     weights = sorted(folder.glob("*.safetensors"))
-    if not any(folder.glob("*model*.safetensors")):  # a readout alone is not enough
+    if not any(folder.glob("*model*.safetensors")):  # a category head alone is not enough
         raise ModelLoadError(f"there are no weights in {folder}: give a whole adapter's folder")
-    if not about.merged:
-        essential += _scaling(folder / "adapter_config.json")
-    digest = hashlib.blake2b(json.dumps(essential).encode(), digest_size=8)
+    if not metadata.merged:
+        content += _load_scaling(folder / "adapter_config.json")
+    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8)
     for path in weights:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
 
 
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """Hash a model's config and 16 numbers of each weight tensor: 16 hexadecimal digits."""
+    config = model.config.to_dict()
+    ignored = ("_", "tr", "dtype", "torch_dtype", "quantization")
+    essential = {k: v for k, v in sorted(config.items()) if not k.startswith(ignored)}
+    digest = hashlib.sha256(json.dumps(essential, default=str).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        sample = tensor.flatten()[:: max(1, tensor.numel() // 16)][:16]
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(sample.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def base_fingerprint(model: PreTrainedModel) -> str:
+    """Hash what an adapter depends on in its base model: 16 hexadecimal digits.
+
+    Sizes, and numbers of the embeddings and of all norms in bfloat16: the same in any precision,
+    quantized or not, and with an adapter inside.
+    """
+    config, table = model.config, model.get_input_embeddings().weight
+    layers = getattr(config, "num_hidden_layers", None)
+    digest = hashlib.sha256(f"{config.model_type}{layers}{tuple(table.shape)}".encode())
+    norms = {name: value for name, value in model.named_parameters() if "norm.weight" in name}
+    for _, value in sorted({"": table, **norms}.items()):
+        numbers = value.detach().flatten()
+        sample = numbers[:: max(1, numbers.numel() // 1024)][:1024]
+        digest.update(sample.bfloat16().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _check_fields(values: Any) -> None:
-    """Raise ValueError for what is no adapter.json."""
+    """Raise ValueError if these are not the fields of an adapter.json."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, not an object")
-    known = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
+    is_required = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
     version = FIRST_VERSION
     if isinstance(values.get("versions"), dict):
         version = str(values["versions"].get("llmrec", version))
-    if unknown := unknown_keys(values, known, version):
+    if unknown := unknown_keys(values, is_required, version):
         raise ValueError(unknown)
-    if missing := [name for name, needed in known.items() if needed and name not in values]:
+    if missing := [name for name, needed in is_required.items() if needed and name not in values]:
         raise ValueError(f"field {missing[0]!r} is missing")
     for name, value in values.items():
-        wanted = _TYPES.get(name, str)
-        if type(value) is not wanted:
-            raise ValueError(f"field {name!r} is {str(value)[:40]!r}, not a {wanted.__name__}")
-        if wanted is list and not all(isinstance(text, str) for text in value):
+        expected = _TYPES.get(name, str)
+        if type(value) is not expected:
+            raise ValueError(f"field {name!r} is {str(value)[:40]!r}, not a {expected.__name__}")
+        if expected is list and not all(isinstance(text, str) for text in value):
             raise ValueError(f"field {name!r} holds something that is no text")
     if len(set(values["labels"])) != len(values["categories"]):
         raise ValueError("each of its categories needs a label of its own")
 
 
 def _label_difference(trained: Sequence[str], given: Sequence[str]) -> str:
-    """Say how the labels at hand differ from those trained with; nothing if they do not."""
+    """Describe how the given labels differ from those trained with; "" if they do not."""
     if tuple(trained) == tuple(given):
         return ""
-    missing = _some([label for label in trained if label not in set(given)])
-    extra = _some([label for label in given if label not in set(trained)])
+    missing = _join_first([label for label in trained if label not in set(given)])
+    extra = _join_first([label for label in given if label not in set(trained)])
     if missing or extra:
         parts = (missing and f"missing here: {missing}", extra and f"new here: {extra}")
-        return f"its labels are others ({', '.join(part for part in parts if part)})"
+        return f"its labels are different ({', '.join(part for part in parts if part)})"
     place, label = next(
         (i, own) for i, (own, other) in enumerate(zip(trained, given, strict=True)) if own != other
     )
     return f"its labels are in another order: {label!r} is not number {place} here"
 
 
-def _some(labels: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(map(repr, labels[:most]))
-    return f"{shown} and {len(labels) - most} more" if len(labels) > most else shown
+def _join_first(labels: Sequence[str], limit: int = 3) -> str:
+    shown = ", ".join(map(repr, labels[:limit]))
+    return f"{shown} and {len(labels) - limit} more" if len(labels) > limit else shown
 
 
-def _scaling(path: Path) -> list[Any]:
+def _load_scaling(path: Path) -> list[Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         return [config.get(name) for name in _SCALING]

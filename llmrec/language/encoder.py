@@ -1,4 +1,4 @@
-"""Texts as vectors: mean-pooled hidden states of an encoder such as all-MiniLM-L6-v2."""
+"""Texts to vectors: mean-pooled hidden states of an encoder such as all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS_PER_BATCH = 64
 
 
 class TextEncoder:
-    """Turns texts into unit vectors, so that a product of two is their cosine.
+    """An encoder of texts as unit vectors: the product of two is their cosine.
 
     Parameters
     ----------
@@ -48,19 +48,19 @@ class TextEncoder:
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """(n_texts, d) unit vectors: means of the last hidden states over a text's tokens.
 
-        Reimers and Gurevych 2019, arXiv 1908.10084. Texts of one length go together, so that a
-        text's vector does not hang on the others by padding.
+        Reimers and Gurevych 2019, arXiv 1908.10084. Texts of one length go together: without
+        padding a text's vector does not depend on the others.
         """
         rows = [self.tokenizer(text, truncation=True)["input_ids"] for text in texts]
         lengths = np.array([len(row) for row in rows])
         found = np.empty((len(rows), self.model.config.hidden_size))
         for length in np.unique(lengths):
-            (same,) = np.nonzero(lengths == length)
-            for start in range(0, len(same), TEXTS_PER_BATCH):
-                part = same[start : start + TEXTS_PER_BATCH]
-                ids = torch.tensor([rows[i] for i in part], device=self.model.device)
+            (equal,) = np.nonzero(lengths == length)
+            for start in range(0, len(equal), TEXTS_PER_BATCH):
+                batch = equal[start : start + TEXTS_PER_BATCH]
+                ids = torch.tensor([rows[i] for i in batch], device=self.model.device)
                 with torch.inference_mode():
                     states = self.model(input_ids=ids).last_hidden_state.mean(dim=1)
-                found[part] = states.float().cpu().numpy()
+                found[batch] = states.float().cpu().numpy()
         norms = np.linalg.norm(found, axis=1, keepdims=True)
         return np.asarray(found / np.maximum(norms, 1e-12))

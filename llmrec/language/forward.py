@@ -1,9 +1,9 @@
-"""Forward passes: positions embedded, the last state read, and a decoder's cache kept."""
+"""Forward passes: positions embedded, a decoder's state, and a cache of hidden states."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DecoderState:
-    """Rows of tokens inside a model: feeds it blocks of new tokens, gives the logits after each.
+    """A batch of token rows inside a model, which is fed blocks of new tokens.
 
     The tokens of a block are on the right and what is left of shorter ones is masked, so a row may
     get any number of tokens and its newest one is always in the last column. Positions are given
@@ -26,34 +26,34 @@ class DecoderState:
     Parameters
     ----------
     model
-        A decoder, or an encoder-decoder (its encoder reads the prompts here).
+        A decoder, or an encoder-decoder (its encoder gets the prompts here).
     prompts
         (n_rows,) positions of each prompt, none empty.
-    memory
-        Of an adapter, if it has one: what it knows of titles.
-    keep_cache
+    title_embeddings
+        Of an adapter, if it has them.
+    use_cache
         False if only one block will be fed.
 
     Attributes
     ----------
     first_block
-        (n_rows,) what `feed` must get first: a decoder's prompts, or the start token of a decoder
-        that has an encoder.
+        (n_rows,) what must be fed first: a decoder's prompts, or the start token of a decoder that
+        has an encoder.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         prompts: Sequence[list[Position]],
-        memory: TitleEmbeddings | None = None,
+        title_embeddings: TitleEmbeddings | None = None,
         *,
-        keep_cache: bool = True,
+        use_cache: bool = True,
     ) -> None:
-        self._model, self._memory = model, memory
-        self._keep_cache, self._cache = keep_cache, None
+        self._model, self._title_embeddings = model, title_embeddings
+        self._use_cache, self._cache = use_cache, None
         self._encoded: Any = None
         if model.config.is_encoder_decoder:
-            embedded, self._mask = embed_positions(model, prompts, memory)
+            embedded, self._mask = embed_positions(model, prompts, title_embeddings)
             self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
             start = token_positions([model.config.decoder_start_token_id])
             self.first_block: list[list[Position]] = [start] * len(prompts)
@@ -62,7 +62,7 @@ class DecoderState:
             self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=model.device)
 
     def max_block(self, block: Sequence[list[Position]]) -> int:
-        """Give the most tokens that a row may be fed at once when these are waiting.
+        """Give the most tokens that a row may be fed at once of those that a block holds.
 
         With an encoder the rows of a block must be equally long: relative positions are counted by
         column there, so a masked hole would shift them.
@@ -70,50 +70,80 @@ class DecoderState:
         return (max if self._encoded is None else min)(map(len, block))
 
     def next_logits(self, block: Sequence[list[Position]]) -> torch.Tensor:
-        """Give each row its new tokens and return the (n_rows, vocab) logits after them."""
-        embedded, seen = self._inputs(block)
+        """(n_rows, vocab) logits after each row's new tokens, which are fed here."""
+        embedded, context = self._inputs(block)
         if self._encoded is not None:
-            seen |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
-            output = self._model(decoder_inputs_embeds=embedded, **seen)
+            context |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
+            output = self._model(decoder_inputs_embeds=embedded, **context)
         else:
-            output = self._model(inputs_embeds=embedded, logits_to_keep=1, **seen)
+            output = self._model(inputs_embeds=embedded, logits_to_keep=1, **context)
         self._cache = output.past_key_values
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    def states(self, block: Sequence[list[Position]], depth: int | None = None) -> torch.Tensor:
-        """Give each row its new tokens and return the (n_rows, d) hidden states after them.
+    def hidden_states(
+        self, block: Sequence[list[Position]], depth: int | None = None
+    ) -> torch.Tensor:
+        """(n_rows, d) hidden states after each row's new tokens, which are fed here.
 
-        With a depth the states are those after so many layers; `feed` and this must then not take
-        turns on one session.
+        With a depth the states are those after so many layers; `next_logits` must then not be
+        called for the same rows.
         """
-        embedded, seen = self._inputs(block)
+        embedded, context = self._inputs(block)
         if self._encoded is not None:
-            seen |= {"encoder_hidden_states": self._encoded.last_hidden_state}
-            seen |= {"encoder_attention_mask": self._mask}
-        output = truncated_decoder(self._model, depth)(inputs_embeds=embedded, **seen)
+            context |= {"encoder_hidden_states": self._encoded.last_hidden_state}
+            context |= {"encoder_attention_mask": self._mask}
+        output = truncated_decoder(self._model, depth)(inputs_embeds=embedded, **context)
         self._cache = output.past_key_values
         states: torch.Tensor = output.last_hidden_state[:, -1]
         return states
 
     def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Embed a block; say what was seen before it."""
-        embedded, mask = embed_positions(self._model, block, self._memory)
-        seen: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._keep_cache}
+        """Give the embeddings of a block, and the model's arguments about what came before it."""
+        embedded, mask = embed_positions(self._model, block, self._title_embeddings)
+        context: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._use_cache}
         if self._encoded is None:
             self._mask = torch.cat([self._mask, mask], dim=1)
             positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -mask.shape[1] :]
-            seen |= {"attention_mask": self._mask, "position_ids": positions}
-        return embedded, seen
+            context |= {"attention_mask": self._mask, "position_ids": positions}
+        return embedded, context
 
     def select_rows(self, rows: Sequence[int]) -> None:
-        """Forget all rows but these."""
+        """Drop all rows but these."""
         index = torch.tensor(rows, device=self._model.device)
         self._mask = self._mask[index]
         if self._encoded is not None:
             self._encoded.last_hidden_state = self._encoded.last_hidden_state[index]
         if self._cache is not None:
             self._cache.batch_select_indices(index)
+
+
+class PromptCache:
+    """Hidden states of the newest prompts, each computed once.
+
+    What it holds is never changed in place: of threads that fill it at once the last one's stays.
+
+    Parameters
+    ----------
+    max_prompts
+        Prompts that it holds.
+    """
+
+    def __init__(self, max_prompts: int) -> None:
+        self.max_prompts = max_prompts
+        self._states: dict[str, torch.Tensor] = {}
+
+    def states(
+        self, prompts: Sequence[str], compute: Callable[[list[str]], torch.Tensor]
+    ) -> torch.Tensor:
+        """(n_prompts, d) states of prompts; ``compute`` gives those that are not stored."""
+        stored = self._states
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in stored]
+        computed = compute(missing)
+        rows = {prompt: row.clone() for prompt, row in zip(missing, computed, strict=True)}
+        stored = stored | rows
+        self._states = dict([*stored.items()][-self.max_prompts :])
+        return torch.stack([stored[prompt] for prompt in prompts]) if prompts else computed
 
 
 def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
@@ -133,7 +163,7 @@ def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
     layers = getattr(decoder, "layers", None)
     if model.config.is_encoder_decoder or layers is None or not 1 <= depth <= len(layers):
         n = "no" if layers is None else len(layers)
-        raise ValueError(f"depth {depth} cannot be read in a model of {n} decoder-only layers")
+        raise ValueError(f"depth {depth} does not exist in a model of {n} decoder-only layers")
     shallow = copy.copy(decoder)
     shallow._modules = decoder._modules | {"layers": layers[:depth]}
     return shallow
@@ -142,13 +172,13 @@ def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
 def embed_positions(
     model: PreTrainedModel,
     rows: Sequence[list[Position]],
-    memory: TitleEmbeddings | None = None,
+    title_embeddings: TitleEmbeddings | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
 
-    A bag of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding and m the
-    mean of all embeddings: about as far from m as one token is. One token is embedded as ever. A
-    memory adds what it knows of the titles in a bag.
+    A pooled position of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding
+    and m the mean of all embeddings: about as far from m as one token is. One token is embedded as
+    the model does it. Title embeddings are added to the positions that hold their titles.
     """
     width = max(len(row) for row in rows)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -171,8 +201,8 @@ def embed_positions(
         found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
     # Gemma's table scales what it gives.
     found = found * getattr(model.get_input_embeddings(), "embed_scale", 1.0)
-    if memory is not None:
-        found = found + memory(filled).to(found)
+    if title_embeddings is not None:
+        found = found + title_embeddings(filled).to(found)
     embedded = found.new_zeros((len(rows), width, found.shape[1]))
     mask = mask.to(model.device)
     embedded[mask.bool()] = found

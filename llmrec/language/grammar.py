@@ -1,7 +1,7 @@
-"""Which lines may be written: grammars in llguidance's Lark dialect, and the phrases of claims.
+"""Grammars of the lines a model may generate, in llguidance's Lark dialect; phrases of claims.
 
 Each grammar is one regular expression, so no lexer has to guess where a label ends: a label may
-start with another one, end in a digit or hold a dot, and still every line can be written. The
+start with another one, end in a digit or hold a dot, and still every line is possible. The
 numbers of entries and claims are bounded, so a constrained line always comes to its end.
 
 Every text starts with a space: a prompt ends right after a colon, and both byte-level BPE and
@@ -19,11 +19,11 @@ from llmrec.forecast import StatementKind
 def line_grammar(
     labels: Sequence[str], phrases: Sequence[str], *, max_entries: int = 8, max_claims: int = 4
 ) -> str:
-    """Write the grammar of whole forecast lines.
+    """Give the grammar of whole forecast lines.
 
     Such a line is `` Drama 31%, Comedy 22%, other 47%: Drama is rising, Comedy is fading.``: 1 to
     ``max_entries`` named entries, then ``other``, then 1 to ``max_claims`` claims. Named entries
-    have 1 to 100 percent, except that a line may say ``Drama 0%, other 100%``; so the percents of a
+    have 1 to 100 percent, except that a line may be ``Drama 0%, other 100%``; so the percents of a
     line are never all 0.
 
     Raises
@@ -38,71 +38,72 @@ NAMED: (LABEL " " POSITIVE "%, "){{1,{max_entries}}} "other " PERCENT "%"
 NOTHING_NAMED: LABEL " 0%, other 100%"
 PERCENT: /100|[1-9]?[0-9]/
 POSITIVE: /100|[1-9][0-9]?/
-{_words(labels, phrases, max_claims)}"""
+{_description_rules(labels, phrases, max_claims)}"""
 
 
-def words_grammar(labels: Sequence[str], phrases: Sequence[str], *, max_claims: int = 4) -> str:
-    """Write the grammar of what follows the colon: `` Drama is rising, Comedy is fading.``.
+def description_grammar(
+    labels: Sequence[str], phrases: Sequence[str], *, max_claims: int = 4
+) -> str:
+    """Give the grammar of what follows the colon: `` Drama is rising, Comedy is fading.``.
 
     Raises
     ------
     ValueError
         If there are no labels or no phrases, or ``max_claims`` is below 1.
     """
-    return "start: WORDS\n" + _words(labels, phrases, max_claims)
+    return "start: WORDS\n" + _description_rules(labels, phrases, max_claims)
 
 
-def claims_grammar(said: Sequence[Sequence[str]], *, max_claims: int = 4) -> str:
-    """Write the grammar of words that make given claims only.
+def claims_grammar(variants: Sequence[Sequence[str]], *, max_claims: int = 4) -> str:
+    """Give the grammar of a description that makes given claims only.
 
     Parameters
     ----------
-    said
-        The ways of putting each claim: 1 to ``max_claims`` claims are made, in this order, none
-        twice.
+    variants
+        The variants of each claim: 1 to ``max_claims`` claims are made, in this order, none twice.
 
     Raises
     ------
     ValueError
-        If there are no claims, or no ways of putting one, or ``max_claims`` is below 1.
+        If there are no claims, or a claim has no variant, or ``max_claims`` is below 1.
     """
     _check_bound("max_claims", max_claims)
-    if not said:
+    if not variants:
         raise ValueError("there are no claims to make")
     rules = ["start: WORDS", f'WORDS: " " FROM_0_{max_claims} "."']
-    for i, ways in enumerate(said):
-        rules.append(f"CLAIM_{i}: {_any_of('ways of putting a claim', ways)}")
-        last = i == len(said) - 1
+    for i, texts in enumerate(variants):
+        rules.append(f"CLAIM_{i}: {_any_of('variants of a claim', texts)}")
+        is_last = i == len(variants) - 1
         for left in range(1, max_claims + 1):
-            more = "" if last or left == 1 else f' (", " FROM_{i + 1}_{left - 1})?'
-            later = "" if last else f" | FROM_{i + 1}_{left}"
+            more = "" if is_last or left == 1 else f' (", " FROM_{i + 1}_{left - 1})?'
+            later = "" if is_last else f" | FROM_{i + 1}_{left}"
             rules.append(f"FROM_{i}_{left}: CLAIM_{i}{more}{later}")
     return "\n".join(rules)
 
 
-def sentences_grammar(needed: Sequence[Sequence[str]], more: Sequence[str] = ()) -> str:
-    """Write the grammar of a text of given sentences, in their order.
+def sentences_grammar(required: Sequence[Sequence[str]], optional: Sequence[str] = ()) -> str:
+    """Give the grammar of a text of given sentences, in their order.
 
     Parameters
     ----------
-    needed
-        The ways of putting each sentence that must be there.
-    more
-        Sentences that may follow, or not.
+    required
+        The variants of each sentence that must be there.
+    optional
+        Sentences that may follow.
 
     Raises
     ------
     ValueError
-        If no sentence is needed, or one has no way of putting it.
+        If no sentence is required, or one has no variant.
     """
-    if not needed:
+    if not required:
         raise ValueError("there are no sentences to write")
-    text = [f'" " ({_any_of("ways of putting a sentence", ways)})' for ways in needed]
-    text += [f'(" " {_any_of("sentences", [sentence])})?' for sentence in more]
+    text = [f'" " ({_any_of("variants of a sentence", variants)})' for variants in required]
+    text += [f'(" " {_any_of("sentences", [sentence])})?' for sentence in optional]
     return f"start: WORDS\nWORDS: {' '.join(text)}"
 
 
-def _words(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:
+def _description_rules(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:
     _check_bound("max_claims", max_claims)
     more = f'(", " CLAIM){{0,{max_claims - 1}}}' if max_claims > 1 else ""  # {0,0} is no range
     return f"""WORDS: " " CLAIM {more} "."
@@ -124,8 +125,8 @@ def _check_bound(name: str, bound: int) -> None:
         raise ValueError(f"{name} must be at least 1, not {bound}")
 
 
-# Whatever the name before it, singular or plural, a phrase reads well. None is the end of another
-# one: so the words of a claim divide into label and phrase in one way only.
+# A phrase fits after any label, singular or plural. None is the end of another one: so a claim
+# divides into label and phrase in one way only.
 PHRASES_BY_KIND: dict[StatementKind, tuple[str, ...]] = {
     "rising": (
         "is rising",

@@ -1,4 +1,4 @@
-"""Heads on a hidden state: category scores through the categories' names, and title embeddings."""
+"""Heads on hidden states: category scores from label embeddings, and title probabilities."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from llmrec.data.files import atomic_write_bytes
 from llmrec.errors import ModelLoadError
 from llmrec.language.tokenization import Position
 from llmrec.types import FloatArray, IntArray
+from llmrec.versions import TITLE_EMBEDDINGS_KEYS, renamed_keys
 
 
 class Verbalizer:
     """A fixed (n_categories, n_tokens) matrix that averages the logits of each label's tokens.
 
-    Nothing is trained, so it works for any number of categories, unseen ones included.
+    Nothing is trained, so it works for any categories.
 
     Parameters
     ----------
     labels
-        (n_categories,) labels, as they are written in prompts and lines.
+        (n_categories,) labels of prompts and lines.
     encode
-        Texts to token ids, without special tokens: `LanguageModel.encode`. Labels are given to it
-        with a space before them, as they stand in the middle of a sentence.
+        Texts to token ids, without special tokens: `LanguageModel.encode`. It gets labels with a
+        space before them, as they stand in the middle of a sentence.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Verbalizer:
         self, labels: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]
     ) -> None:
         if not labels:
-            raise ValueError("a readout needs at least one label")
+            raise ValueError("a verbalizer needs at least one label")
         rows = encode([f" {label}" for label in labels])
         lengths = np.array([len(row) for row in rows])
         if not lengths.all():
@@ -79,20 +80,20 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class CategoryHead(nn.Module):
-    """z_c = n_c . up(down(h)), with h the hidden state divided by its root mean square.
+    """Trained map from a hidden state to category scores.
 
-    n_c is the mean embedding of the tokens of category c's name, of length 1: there is no parameter
-    that belongs to a category, so any set of them can be read, unseen ones included. A new readout
-    gives 0 everywhere.
+    z_c = e_c . up(down(h)), with h the hidden state divided by its root mean square and e_c the
+    embedding of category c's label, see `label_embeddings`. No parameter belongs to a category, so
+    any of them can be scored. A new head gives 0 everywhere.
 
     Parameters
     ----------
     width
         Size d of a hidden state.
     rank
-        Of the map in between.
+        Size of the space between ``down`` and ``up``.
     depth
-        Layers of a decoder after which the state is read; None: all.
+        Layers of a decoder after which the state is taken; None: all.
     """
 
     def __init__(self, width: int, rank: int, depth: int | None = None) -> None:
@@ -102,21 +103,21 @@ class CategoryHead(nn.Module):
         self.up = nn.Linear(rank, width, bias=False)
         nn.init.zeros_(self.up.weight)
 
-    def forward(self, states: Tensor, names: Tensor) -> Tensor:
-        """(n, n_categories) scores of (n, d) states, from (n_categories, d) names."""
-        scores: Tensor = self.up(self.down(rms_normalize(states))) @ names.T
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """(n, n_categories) scores of (n, d) states, from (n_categories, d) label embeddings."""
+        scores: Tensor = self.up(self.down(rms_normalize(states))) @ labels.T
         return scores
 
     def save(self, folder: Path) -> None:
         """Write the parameters as float32."""
         content = {"down": self.down.weight, "up": self.up.weight}
         tensors = {name: value.detach().float().contiguous() for name, value in content.items()}
-        about = {} if self.depth is None else {"depth": str(self.depth)}
-        atomic_write_bytes(folder / CATEGORY_HEAD_FILE, save(tensors, about))
+        metadata = {} if self.depth is None else {"depth": str(self.depth)}
+        atomic_write_bytes(folder / CATEGORY_HEAD_FILE, save(tensors, metadata))
 
     @classmethod
     def load(cls, folder: Path, width: int) -> CategoryHead:
-        """Read what `save` wrote.
+        """Load the file that `save` wrote.
 
         Raises
         ------
@@ -124,33 +125,33 @@ class CategoryHead(nn.Module):
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
 
-        def made(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> CategoryHead:
-            depth = about.get("depth")
+        def build(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> CategoryHead:
+            depth = metadata.get("depth")
             if depth is not None and int(depth) < 1:
                 raise ValueError(f"its depth is {depth}")
             found = cls(width, len(tensors["down"]), None if depth is None else int(depth))
             found.load_state_dict({f"{name}.weight": v.float() for name, v in tensors.items()})
             return found
 
-        return load_module(folder / CATEGORY_HEAD_FILE, "readout", made)
+        return _load_module(folder / CATEGORY_HEAD_FILE, "category head", build)
 
 
-def load_module(
-    path: Path, what: str, made: Callable[[dict[str, Tensor], Mapping[str, str]], M]
+def _load_module(
+    path: Path, what: str, build: Callable[[dict[str, Tensor], Mapping[str, str]], M]
 ) -> M:
-    """Make a module in evaluation mode of a safetensors file's tensors and metadata.
+    """Load a module in evaluation mode from a safetensors file's tensors and metadata.
 
     Raises
     ------
     ModelLoadError
-        If the file is missing or damaged, ``made`` refuses it, or a parameter is not finite.
+        If the file is missing or damaged, ``build`` fails, or a parameter is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            found = made(tensors, file.metadata() or {})
+            found = build(tensors, file.metadata() or {})
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelLoadError(f"{path} is no {what} of this base model: {error}") from error
+        raise ModelLoadError(f"{path} holds no {what} of this base model: {error}") from error
     if not all(bool(torch.isfinite(value).all()) for value in found.parameters()):
         raise ModelLoadError(f"{path}: a parameter is not finite; train it again")
     found.eval()
@@ -163,11 +164,11 @@ def rms_normalize(states: Tensor) -> Tensor:
     return states / states.pow(2).mean(dim=-1, keepdim=True).add(1e-6).sqrt()
 
 
-def label_embeddings(readout: Verbalizer, table: Tensor) -> Tensor:
+def label_embeddings(verbalizer: Verbalizer, table: Tensor) -> Tensor:
     """(n_categories, d) mean embeddings of the labels' tokens, each of length 1, in float32."""
-    rows = table.detach()[torch.from_numpy(readout.token_ids).to(table.device)].float()
-    names: Tensor = torch.from_numpy(readout.matrix).float().to(table.device) @ rows
-    normed: Tensor = names / names.norm(dim=1, keepdim=True)
+    rows = table.detach()[torch.from_numpy(verbalizer.token_ids).to(table.device)].float()
+    means: Tensor = torch.from_numpy(verbalizer.matrix).float().to(table.device) @ rows
+    normed: Tensor = means / means.norm(dim=1, keepdim=True)
     return normed
 
 
@@ -175,21 +176,21 @@ TITLE_EMBEDDINGS_FILE = "titles.safetensors"
 
 
 class TitleEmbeddings(nn.Module):
-    """A vector v_i for each title i, beside the words that any title is read by.
+    """A trained vector v_i for each title i, beside the embeddings of its tokens.
 
-    A bag of n parts that holds title i is embedded with U v_i / sqrt(n) added, and what is taken
-    after a hidden state h has log-weights v_i . Q h + b_i over all titles (as in SASRec, Kang and
-    McAuley 2018, arXiv 1808.09781: the same vectors are read and foretold). A new memory adds
-    nothing to an embedding. A title that it does not know is read by its words alone.
+    A pooled position of n parts that holds title i gets U v_i / sqrt(n) added to its embedding, and
+    the title taken after a hidden state h has log-weights v_i . Q h + b_i over all titles (as in
+    SASRec, Kang and McAuley 2018, arXiv 1808.09781: inputs and outputs share their vectors). New
+    title embeddings add nothing. A title that has none is embedded by its tokens alone.
 
     Parameters
     ----------
     keys
-        (n_titles,) from `title_hashes`: titles are known by their hash, no text is kept.
+        (n_titles,) from `title_hashes`: titles are found by their hash, no text is stored.
     width, rank
         Sizes of an embedding and of a title's vector.
     dropout
-        Share of the known titles in a prompt that are read by their words alone in training.
+        Share of the titles in a prompt that are embedded by their tokens alone in training.
     """
 
     keys: Tensor
@@ -199,39 +200,40 @@ class TitleEmbeddings(nn.Module):
         self.dropout = dropout
         self.register_buffer("keys", torch.from_numpy(keys), persistent=False)
         self.vectors = nn.Embedding(len(keys), rank)
-        self.into = nn.Linear(rank, width, bias=False)
-        self.asked = nn.Linear(width, rank, bias=False)
-        self.common = nn.Parameter(torch.zeros(len(keys)))
+        self.input_projection = nn.Linear(rank, width, bias=False)
+        self.query_projection = nn.Linear(width, rank, bias=False)
+        self.bias = nn.Parameter(torch.zeros(len(keys)))
         nn.init.normal_(self.vectors.weight, std=0.02)
-        nn.init.zeros_(self.into.weight)
+        nn.init.zeros_(self.input_projection.weight)
         self._row_of_key = {key: row for row, key in enumerate(keys.tolist())}
         self._row_of_part: dict[tuple[int, ...], int] = {}
 
     def forward(self, positions: Sequence[Position]) -> Tensor:
-        """(n_positions, width) what is added to the embeddings of positions."""
+        """(n_positions, width) vectors to add to the embeddings of positions."""
         rows, places, shares = [], [], []
         for place, position in enumerate(positions):
             if len(position) > 1:  # one token of running text is no title
-                known = [row for part in position if (row := self.row_of(part)) >= 0]
-                rows += known
-                places += [place] * len(known)
-                shares += [len(position) ** -0.5] * len(known)
-        device, width = self.vectors.weight.device, self.into.out_features
+                titles = [row for part in position if (row := self.row_of(part)) >= 0]
+                rows += titles
+                places += [place] * len(titles)
+                shares += [len(position) ** -0.5] * len(titles)
+        device, width = self.vectors.weight.device, self.input_projection.out_features
         weights = torch.tensor(shares, device=device)
         if self.training and self.dropout:
             weights = weights * (torch.rand_like(weights) >= self.dropout)
         vectors = self.vectors(torch.tensor(rows, dtype=torch.long, device=device))
         found = vectors.new_zeros((len(positions), width))
         index = torch.tensor(places, dtype=torch.long, device=device)
-        return found.index_add(0, index, self.into(vectors) * weights[:, None])
+        return found.index_add(0, index, self.input_projection(vectors) * weights[:, None])
 
     def scores(self, states: Tensor) -> Tensor:
-        """(n, n_titles) log-weights, not normalised, of what is taken after (n, width) states."""
-        found: Tensor = self.asked(rms_normalize(states)) @ self.vectors.weight.T + self.common
+        """(n, n_titles) log-weights, not normalized, of the next title after (n, width) states."""
+        queries = self.query_projection(rms_normalize(states))
+        found: Tensor = queries @ self.vectors.weight.T + self.bias
         return found
 
     def row_of(self, part: tuple[int, ...]) -> int:
-        """Give the number of the title that has these tokens in a bag; -1 if none has."""
+        """Give the row of the title that has these tokens; -1 if none has."""
         if part not in self._row_of_part:
             self._row_of_part[part] = self._row_of_key.get(title_hash(part), -1)
         return self._row_of_part[part]
@@ -239,13 +241,14 @@ class TitleEmbeddings(nn.Module):
     def save(self, folder: Path) -> None:
         """Write keys and parameters, these as float32."""
         values = {name: value.detach().float() for name, value in self.named_parameters()}
-        tensors = {"keys": self.keys} | values
+        stored = {name: key for key, name in TITLE_EMBEDDINGS_KEYS.items()}
+        tensors = {"keys": self.keys} | renamed_keys(values, stored)
         content = {name: value.cpu().contiguous() for name, value in tensors.items()}
         atomic_write_bytes(folder / TITLE_EMBEDDINGS_FILE, save(content))
 
     @classmethod
     def load(cls, folder: Path, width: int) -> TitleEmbeddings:
-        """Read what `save` wrote.
+        """Load the file that `save` wrote.
 
         Raises
         ------
@@ -253,17 +256,34 @@ class TitleEmbeddings(nn.Module):
             If it is missing, damaged, of another width, or a parameter is not finite.
         """
 
-        def made(tensors: dict[str, Tensor], about: Mapping[str, str]) -> TitleEmbeddings:
+        def build(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> TitleEmbeddings:
             keys, (_, rank) = tensors.pop("keys"), tensors["vectors.weight"].shape
             found = cls(keys.numpy(), width, rank)
-            found.load_state_dict(tensors)
+            found.load_state_dict(renamed_keys(tensors, TITLE_EMBEDDINGS_KEYS))
             return found
 
-        return load_module(folder / TITLE_EMBEDDINGS_FILE, "memory", made)
+        return _load_module(folder / TITLE_EMBEDDINGS_FILE, "title embeddings", build)
+
+
+def load_heads(folder: Path, width: int) -> tuple[CategoryHead | None, TitleEmbeddings | None]:
+    """Load those of the two heads that a folder holds.
+
+    Raises
+    ------
+    ModelLoadError
+        If a file is damaged, of another width, or a parameter is not finite.
+    """
+    has_head, has_titles = (
+        (folder / name).exists() for name in (CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE)
+    )
+    return (
+        CategoryHead.load(folder, width) if has_head else None,
+        TitleEmbeddings.load(folder, width) if has_titles else None,
+    )
 
 
 def title_hash(tokens: Sequence[int]) -> int:
-    """Hash the tokens of a title as it stands in a bag."""
+    """Hash the tokens of a title as a part of a pooled position."""
     content = np.asarray(tokens, dtype="<i4").tobytes()
     digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)

@@ -1,7 +1,7 @@
-"""From a model's name to a model in memory; transformers and peft are imported here only.
+"""Loading and saving of models and adapters; transformers and peft are imported here only.
 
-A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. Whatever cannot be
-loaded whole is refused with a `ModelLoadError`: no weight is ever made up.
+A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. What cannot be loaded
+completely is a `ModelLoadError`: no missing weight is initialized at random.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-# peft imports bitsandbytes, which on some processors tells of a kernel that nobody here needs.
+# peft imports bitsandbytes, which on some processors logs a kernel that nobody here needs.
 getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "all-minilm-l6-v2"
@@ -67,17 +67,17 @@ def load_pretrained(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = _source(name)
-    with _explained(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
+    source = _resolve_source(name)
+    with _wrap_errors(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
         config = AutoConfig.from_pretrained(source)
-        loader = _loader(config)
-        precision = _precision(dtype, device, config)
-        tokenizer = _tokenizer(source)
+        loader = _choose_loader(config)
+        precision = _choose_precision(dtype, device, config)
+        tokenizer = _load_tokenizer(source)
         model, report = loader.from_pretrained(
             source,
             dtype=precision,
             device_map={"": device},
-            quantization_config=_quantization(quantize, precision),
+            quantization_config=_make_quantization(quantize, precision),
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -85,9 +85,11 @@ def load_pretrained(
             absent = sorted(report["missing_keys"])
             raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            raise ValueError(f"its tokenizer has {len(tokenizer)} tokens, more than it knows")
+            raise ValueError(
+                f"its tokenizer has {len(tokenizer)} tokens, more than it has embeddings"
+            )
     if adapter is not None:
-        model = _with_adapter(model, adapter)
+        model = _load_adapter(model, adapter)
     return model.eval(), tokenizer
 
 
@@ -106,7 +108,9 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
     else:
         folder = Path(name).expanduser()
         source = str(folder) if folder.is_dir() else name
-    with _explained(f"encoder {name!r}", f"give {DEFAULT_ENCODER}, a complete folder or a hub id"):
+    with _wrap_errors(
+        f"encoder {name!r}", f"give {DEFAULT_ENCODER}, a complete folder or a hub id"
+    ):
         config = AutoConfig.from_pretrained(source)
         if config.is_encoder_decoder or getattr(config, "is_decoder", False):
             raise ValueError(f"its kind is {config.model_type!r}, which is no encoder")
@@ -119,17 +123,17 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
         )
         if absent := sorted(key for key in report["missing_keys"] if "pooler" not in key):
             raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
-        return model.eval(), _tokenizer(source)
+        return model.eval(), _load_tokenizer(source)
 
 
 def _unzip_encoder(folder: Path) -> None:
-    """Write the files of the embedded encoder that transformers reads."""
+    """Unzip the files of the embedded encoder that transformers reads."""
     with ZipFile(embedded.encoder_archive(DEFAULT_ENCODER)) as archive:
         for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             (folder / name).write_bytes(archive.read(name))
 
 
-def _source(name: str) -> str:
+def _resolve_source(name: str) -> str:
     if name == DEFAULT_MODEL:
         return str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
     folder = Path(name).expanduser()
@@ -137,13 +141,13 @@ def _source(name: str) -> str:
 
 
 def _convert_gguf(folder: Path) -> None:
-    """Write the embedded GGUF file's model and tokenizer into a folder that loads in seconds."""
+    """Convert the embedded GGUF file to a folder that loads in seconds."""
     gguf = embedded.gguf_file(DEFAULT_MODEL)
-    with _explained(f"embedded model {gguf}", "install its distribution again"):
+    with _wrap_errors(f"embedded model {gguf}", "install its distribution again"):
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # Weights that came out of GGUF refuse to be saved as long as their config says so.
+    # transformers does not save weights from GGUF as long as their config is quantized.
     config = quantized.config
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -152,8 +156,8 @@ def _convert_gguf(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _loader(config: PreTrainedConfig) -> Any:
-    """Choose the loading class; refuse what cannot continue a text, such as an encoder alone."""
+def _choose_loader(config: PreTrainedConfig) -> Any:
+    """Choose the class that loads a model; an encoder alone is a ValueError."""
     kinds, loader = (
         (modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM)
         if config.is_encoder_decoder
@@ -168,7 +172,7 @@ def _loader(config: PreTrainedConfig) -> Any:
     return loader
 
 
-def _precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch.dtype:
+def _choose_precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch.dtype:
     if dtype == "float16" and config.model_type in ("t5", "mt5", "umt5", "longt5"):
         raise ValueError("T5 overflows in float16: use dtype='bfloat16' or 'float32'")
     if dtype == "auto":
@@ -178,7 +182,7 @@ def _precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch
     return precision
 
 
-def _quantization(
+def _make_quantization(
     quantize: Quantization | None, precision: torch.dtype
 ) -> BitsAndBytesConfig | None:
     if quantize is None:
@@ -188,17 +192,17 @@ def _quantization(
             f"quantize={quantize!r} needs bitsandbytes: pip install 'llmrec[quantized]'"
         )
     if quantize == "8bit":
-        # A threshold above 0 looks for outliers across the whole batch: a prompt's answer would
-        # then depend on the others.
+        # A threshold above 0 finds outliers in the whole batch: a prompt's answer would then depend
+        # on the others.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision
     )
 
 
-def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     folder = Path(source)
-    # Without its vocabulary file a T5 tokenizer would come up empty instead of failing.
+    # Without its vocabulary file a T5 tokenizer is empty instead of an error.
     if folder.is_dir() and not any((folder / file).exists() for file in _VOCABULARIES):
         raise ValueError(f"there is no tokenizer in it (none of {', '.join(_VOCABULARIES)})")
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -207,11 +211,13 @@ def _tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+def _load_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 
     weights = adapter / "adapter_model.safetensors"
-    with _explained(f"adapter {str(adapter)!r}", "give the folder of one made for this base model"):
+    with _wrap_errors(
+        f"adapter {str(adapter)!r}", "give the folder of one made for this base model"
+    ):
         if not weights.is_file():
             raise ValueError(f"there is no {weights.name} in it")
         if PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
@@ -220,9 +226,9 @@ def _with_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
         with safe_open(weights, framework="pt") as file:
             found = set(file.keys())
-        strange = expected - found or {key for key in found - expected if ".lora_" in key}
-        if strange:
-            raise ValueError(f"its layers are not this base model's, such as {min(strange)!r}")
+        unexpected = expected - found or {key for key in found - expected if ".lora_" in key}
+        if unexpected:
+            raise ValueError(f"its layers are not this base model's, such as {min(unexpected)!r}")
     # The adapter's layers are inside the base model, so the wrapper is not needed any more.
     base: PreTrainedModel = adapted.get_base_model()
     return base
@@ -237,12 +243,12 @@ def add_lora(
     targets: Sequence[str],
     layers: Sequence[int] | None = None,
 ) -> PeftModel:
-    """Put a new LoRA adapter into a model's layers; nothing else of it is trained from then on.
+    """Add a new LoRA adapter to a model's layers; nothing else of it is trained from then on.
 
     Returns
     -------
     PeftModel
-        The wrapper that `save_adapter` takes; the model itself now holds the adapter.
+        The wrapper for `save_adapter`; the model itself now holds the adapter.
 
     Raises
     ------
@@ -275,30 +281,30 @@ def add_lora(
 
 
 def add_lora_to_layers(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
-    """Put LoRA into more layers of an adapted model, of another rank and scaled as it is there.
+    """Add LoRA to more layers of an adapted model, of another rank and with the same scaling.
 
-    ``layers`` are none that have it already. Like peft's own, new matrices are float32 whatever the
+    ``layers`` must not have it already. Like peft's own, new matrices are float32 whatever the
     precision of the base model.
     """
     (config,) = adapted.peft_config.values()
-    below = list(config.layers_to_transform)
-    each = f"layers\\.({'|'.join(map(str, layers))})\\..*"
-    config.rank_pattern = {each: rank}
-    config.alpha_pattern = {each: config.lora_alpha * rank / config.r}
+    earlier = list(config.layers_to_transform)
+    pattern = f"layers\\.({'|'.join(map(str, layers))})\\..*"
+    config.rank_pattern = {pattern: rank}
+    config.alpha_pattern = {pattern: config.lora_alpha * rank / config.r}
     config.layers_to_transform = list(layers)
     torch.manual_seed(seed)
-    learned = set(dict(adapted.named_parameters()))
+    existing = set(dict(adapted.named_parameters()))
     adapted.base_model.inject_adapter(adapted.get_base_model(), "default")
     for name, values in adapted.named_parameters():
-        if name not in learned and ".lora_" in name:
+        if name not in existing and ".lora_" in name:
             values.data = values.data.float()
-    config.layers_to_transform = sorted({*below, *layers})
+    config.layers_to_transform = sorted({*earlier, *layers})
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights.
 
-    ``base_model`` is what the base model is called, wherever it lies on this machine.
+    ``base_model`` is the name of the base model, not its folder on this machine.
     """
     for config in adapted.peft_config.values():
         config.base_model_name_or_path = base_model
@@ -307,14 +313,14 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
 
 
 @contextmanager
-def _explained(what: str, way_out: str) -> Iterator[None]:
-    """Keep the libraries silent, and turn what they raise into an error that says the way out."""
+def _wrap_errors(what: str, way_out: str) -> Iterator[None]:
+    """Silence the libraries, and turn their errors into one that names the way out."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # peft asks transformers for a name that it is about to drop.
+            # peft uses a name that transformers is about to drop.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     except (ModelLoadError, MissingExtraError):

@@ -1,7 +1,7 @@
-"""Text to token ids that are never special, and lines back to text; grammars over both.
+"""Text to token ids that are never special, token ids to lines, and compiled grammars.
 
 A pooled position is one position of the model, however much text it holds: parts, each of which
-weighs the same (see `llmrec.language.forward.embed`). What marks it in a prompt are control
+weighs the same (see `llmrec.language.forward.embed_positions`). It is marked in a prompt by control
 characters, which cleaned text never holds: data cannot forge them.
 """
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 POOL_START, POOL_SEPARATOR, POOL_END = "\x02", "\x1f", "\x03"
-_BAGS = re.compile(f"{POOL_START}([^{POOL_END}]*){POOL_END}")
+_POOLED = re.compile(f"{POOL_START}([^{POOL_END}]*){POOL_END}")
 Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
 
 
 def pooled_position(parts: Sequence[str]) -> str:
-    """Mark texts as the parts of one position."""
+    """Join texts as the parts of one pooled position."""
     return f"{POOL_START}{POOL_SEPARATOR.join(parts)}{POOL_END}"
 
 
@@ -43,7 +43,7 @@ class PlainTokenizer:
     n_vocab
         Logits that the model gives, at least the tokenizer's size.
     end_ids
-        Tokens that end what the model writes.
+        Tokens that end a generated line.
     encoder
         Whether prompts go to an encoder: the tokenizer's own tokens then stand after a prompt
         (T5's end token), otherwise before it (a first token, if there is one).
@@ -62,26 +62,26 @@ class PlainTokenizer:
         self._frame: list[int] = list(tokenizer("")["input_ids"])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Turn texts into token ids, none of them special: "</s>" in a title is four letters."""
+        """Encode texts as token ids, none of them special: "</s>" in a title is four letters."""
         if not texts:
             return []
         rows: list[list[int]] = self._tokenizer(
             list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-        spelled = self._spelled
-        return [[piece for token in row for piece in spelled.get(token, [token])] for row in rows]
+        spelling = self._spelling
+        return [[piece for token in row for piece in spelling.get(token, [token])] for row in rows]
 
-    def prompts(self, texts: Sequence[str]) -> list[list[Position]]:
-        """Encode texts, bags as one position each, the tokenizer's own tokens around them.
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[Position]]:
+        """Encode texts as positions, the tokenizer's own tokens before or after them.
 
         Raises
         ------
         ValueError
-            If a part of a bag holds no token.
+            If a part of a pooled position holds no token.
         """
         frame = token_positions(self._frame)
         before, after = ([], frame) if self._encoder else (frame, [])
-        split = [_BAGS.split(text) for text in texts]  # text, bag, text, bag, ..., text
+        split = [_POOLED.split(text) for text in texts]  # text, pooled, text, pooled, ..., text
         pieces = [piece.split(POOL_SEPARATOR) for row in split for piece in row]
         encoded = iter(self.encode([part for piece in pieces for part in piece]))
         found = []
@@ -94,22 +94,22 @@ class PlainTokenizer:
                 elif all(parts):
                     positions.append(tuple(parts))
                 else:
-                    raise ValueError(f"a part of bag {piece!r} has no tokens: give it a text")
+                    raise ValueError(f"a part of {piece!r} has no tokens: give it a text")
             found.append([*positions, *after])
         return found
 
-    def line(self, tokens: Sequence[int]) -> str:
-        """Turn written tokens into the text before the first line break, spaces around it cut."""
+    def decode_line(self, tokens: Sequence[int]) -> str:
+        """Decode tokens to the text before the first line break, without spaces around it."""
         text: str = self._tokenizer.decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text.partition("\n")[0].strip()
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         """Whether a token ends a line: an end token or one with a line break."""
         return token in self._end_ids or "\n" in self._tokenizer.decode([token])
 
-    def matcher(self, grammar: str) -> LLMatcher:
+    def compile_grammar(self, grammar: str) -> LLMatcher:
         """Compile a grammar in llguidance's Lark dialect.
 
         Raises
@@ -125,7 +125,7 @@ class PlainTokenizer:
         return matcher
 
     @cached_property
-    def _spelled(self) -> dict[int, list[int]]:
+    def _spelling(self) -> dict[int, list[int]]:
         """Spell special tokens letter by letter, where the tokenizer's own switch does not reach.
 
         T5's vocabulary holds "</s>" as a piece like any other, and its normalizer makes it from
@@ -143,16 +143,28 @@ class PlainTokenizer:
     def _grammar_tokenizer(self) -> LLTokenizer:
         from llguidance import LLTokenizer
 
-        described = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        if described["decoder"] and described["decoder"]["type"] == "Metaspace":
-            described |= _SENTENCEPIECE
+        settings = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        if settings["decoder"] and settings["decoder"]["type"] == "Metaspace":
+            settings |= _SENTENCEPIECE
         return LLTokenizer(
-            json.dumps(described), n_vocab=self._n_vocab, eos_token=self._tokenizer.eos_token_id
+            json.dumps(settings), n_vocab=self._n_vocab, eos_token=self._tokenizer.eos_token_id
         )
 
 
-# What a byte-exact reading of SentencePiece pieces needs: every space is written as it is, none is
-# added in front and none is dropped.
+def check_prompt_lengths(rows: Sequence[Sequence[Position]], limit: int, model: str) -> None:
+    """Raise ValueError for a prompt that is empty or longer than a model's context."""
+    for i, row in enumerate(rows):
+        if not row:
+            raise ValueError(f"prompt {i} is empty: there is nothing to continue")
+        if len(row) > limit:
+            raise ValueError(
+                f"prompt {i} has {len(row)} tokens and {model} takes at most {limit}: give it a "
+                "smaller token budget"
+            )
+
+
+# Byte-exact SentencePiece pieces need this: every space stays as it is, none is added in front and
+# none is dropped.
 _SENTENCEPIECE = {
     "normalizer": None,
     "pre_tokenizer": {

@@ -180,7 +180,7 @@ def _new_memory(
     keys = title_hashes(model.encode([f" {title}" for title in manifest.titles]))
     memory = TitleEmbeddings(keys, table.shape[1], config.titles.rank, config.titles.dropout)
     counts = torch.tensor(list(manifest.titles.values()), dtype=torch.float32)
-    memory.common.data = counts.log() - counts.sum().log()
+    memory.bias.data = counts.log() - counts.sum().log()
     memory.to(table.device)
     return memory
 

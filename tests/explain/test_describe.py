@@ -93,7 +93,9 @@ def test_a_claim_said_again_is_shown_once_and_counted_as_rejected() -> None:
     codec = Codec(window.history.catalog.categories)
     true = derive_statements(window.history, forecast)[0]
     label, phrases = codec.labels[true.category], PHRASES_BY_KIND[true.kind]
-    found, unread = codec.claims(f"{label} {phrases[0]}, {label} {phrases[1]}, nothing else.")
+    found, unread = codec.line.parse_claims(
+        f"{label} {phrases[0]}, {label} {phrases[1]}, nothing else."
+    )
     told = describe_from_claims(window.history, forecast, found, len(unread))
     assert (told.source.proposed, told.source.rejected) == (1, 2)
     assert told.description.count(phrases[0]) == 1

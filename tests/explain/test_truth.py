@@ -72,15 +72,15 @@ def test_a_completion_lies_between_what_was_expected_and_what_came_and_its_words
 ) -> None:
     window = came(past, week)
     line = target_line(CODEC, window, PRIOR, seed)
-    parsed, truth = CODEC.parse(line), observed_forecast(window)
+    parsed, truth = CODEC.line.parse(line), observed_forecast(window)
     lowest = np.minimum(PRIOR, truth.category_weights)
     highest = np.maximum(PRIOR, truth.category_weights)
     assert (parsed.category_weights >= lowest - 0.0101).all()
     assert (parsed.category_weights <= highest + 0.0101).all()
-    found, unread = CODEC.claims(parsed.description)
+    found, unread = CODEC.line.parse_claims(parsed.description)
     assert not unread
     assume(found)
-    assert accepts(CODEC.grammar(), f" {line}")
+    assert accepts(CODEC.line.grammar(), f" {line}")
     said = replace(truth, category_weights=_between(window, seed))
     for kind, category in found:
         statement = make_statement(kind, category, window.history, said)

@@ -65,8 +65,10 @@ def test_a_model_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
     )
     assert scores.shape == (3, 5)
     assert np.abs(scores).max() > 0
-    (written,) = model.generate([codec.completion_prompt(histories[0])], constrain=codec.grammar())
-    assert codec.parse(written.text).category_weights.shape == (5,)
+    (written,) = model.generate(
+        [codec.completion_prompt(histories[0])], constrain=codec.line.grammar()
+    )
+    assert codec.line.parse(written.text).category_weights.shape == (5,)
 
     again = run(monkeypatch, *flags)  # nothing is left to do, and nothing changes
     assert again["history"] == first["history"]

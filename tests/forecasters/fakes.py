@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from llmrec.language.generation import Generation
 from llmrec.language.heads import Verbalizer
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 
 class FakeModel:
@@ -19,7 +20,7 @@ class FakeModel:
     fingerprint = "fake-1"
     precision = "float32"
     adapter = ""
-    title_embeddings = None
+    title_embeddings: Any = None
     is_encoder_decoder = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -36,6 +37,10 @@ class FakeModel:
             for prompt in prompts
         ]
         return readout.scores(np.stack(logits) / 2**32)
+
+    def title_rows(self, titles: Sequence[str]) -> IntArray:
+        parts = self.encode([f" {title}" for title in titles])
+        return np.array([self.title_embeddings.row_of(tuple(part)) for part in parts])
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
         digests = [hashlib.sha256(f"{prompt}{text}".encode()).digest() for text in continuations]

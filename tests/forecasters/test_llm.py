@@ -11,7 +11,7 @@ from tests.forecasters.fakes import FakeModel
 from tests.worlds import CATEGORIES, small_world
 
 
-def test_a_person_without_an_event_is_not_read_and_the_source_says_so() -> None:
+def test_a_person_without_an_event_gets_the_prior_and_the_source_names_it() -> None:
     known = small_world(n_users=2)[0].history
     first = known.log.timestamp.min()
     (unknown,) = make_histories(
@@ -20,10 +20,10 @@ def test_a_person_without_an_event_is_not_read_and_the_source_says_so() -> None:
     calibration = Calibration(0.3, np.zeros(5), np.zeros(5), n=100, categories=CATEGORIES)
     prior = DecayedDirichlet()
     forecaster = LLMForecaster(FakeModel(), Codec(CATEGORIES), prior, calibration)  # type: ignore[arg-type]
-    read, unread = forecaster.forecast([known, unknown])
-    counted, same = prior.forecast([known, unknown])
-    assert read.source.how == "llm"
-    assert not np.allclose(read.category_weights, counted.category_weights)
-    assert unread.source.how == "fallback"
-    assert "no event" in unread.source.why
-    np.testing.assert_array_equal(unread.category_weights, same.category_weights)
+    adjusted, unchanged = forecaster.forecast([known, unknown])
+    expected, same = prior.forecast([known, unknown])
+    assert adjusted.source.how == "llm"
+    assert not np.allclose(adjusted.category_weights, expected.category_weights)
+    assert unchanged.source.how == "fallback"
+    assert "no event" in unchanged.source.why
+    np.testing.assert_array_equal(unchanged.category_weights, same.category_weights)

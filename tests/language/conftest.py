@@ -1,4 +1,4 @@
-"""The tiny models, made once for all tests of this room."""
+"""The tiny models, made once for all tests of language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter says what it is for and is refused elsewhere; merged, it says the same or nothing."""
+"""Adapters describe themselves, are refused elsewhere, and merge without changing an answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROMPTS = [f"To 3 Jan 1998: {label} {n}%, other {100 - n}%." for label in LABELS
 
 
 def save_adapter(folder: Path, base: LanguageModel, base_folder: Path, **changes: Any) -> Path:
-    """Save an adapter of random matrices, with a readout, that says what it is."""
+    """Save an adapter of random matrices with a category head and an adapter.json."""
     targets = ["q", "v"] if base.is_encoder_decoder else ["q_proj", "v_proj", "down_proj"]
     options = {"target_modules": targets, "r": 2, "init_lora_weights": False}
     fresh = LanguageModel.load(str(base_folder), device="cpu").model
@@ -53,7 +53,7 @@ def llama_adapter(llama: LanguageModel, llama_folder: Path, tmp_path: Path) -> P
     return save_adapter(tmp_path / "adapter", llama, llama_folder)
 
 
-def test_what_an_adapter_says_of_itself_makes_the_round_trip(tmp_path: Path) -> None:
+def test_metadata_makes_the_round_trip(tmp_path: Path) -> None:
     ABOUT.save(tmp_path)
     assert AdapterMetadata.load(tmp_path) == ABOUT
     merged = replace(ABOUT, merged=True)
@@ -106,7 +106,7 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> No
         AdapterMetadata.load(tmp_path)
 
 
-def test_an_adapter_goes_with_its_own_model_labels_and_prompts() -> None:
+def test_an_adapter_fits_its_own_model_labels_and_prompts() -> None:
     ABOUT.require_compatible(ABOUT.base_fingerprint, list(LABELS), "forecast-v2")
 
 
@@ -117,13 +117,13 @@ def test_another_base_model_is_named_with_the_way_out() -> None:
 
 def test_other_labels_are_named() -> None:
     given = ["Drama", *LABELS[2:], "Western", "War", "Crime", "Horror"]
-    wanted = (
+    error = (
         r"\(missing here: 'Drama 5', new here: 'Western', 'War', 'Crime' and 1 more\): "
         r"use it on 'ml-100k', or train one"
     )
-    with pytest.raises(ModelLoadError, match=wanted):
+    with pytest.raises(ModelLoadError, match=error):
         ABOUT.require_compatible(ABOUT.base_fingerprint, given, "forecast-v2")
-    with pytest.raises(ModelLoadError, match=r"others \(new here: 'Western'\)"):
+    with pytest.raises(ModelLoadError, match=r"different \(new here: 'Western'\)"):
         ABOUT.require_compatible(ABOUT.base_fingerprint, [*LABELS, "Western"], "forecast-v2")
 
 
@@ -133,38 +133,38 @@ def test_labels_in_another_order_are_refused() -> None:
         ABOUT.require_compatible(ABOUT.base_fingerprint, given, "forecast-v2")
 
 
-def test_all_that_differs_is_said_at_once() -> None:
+def test_all_differences_are_in_one_error() -> None:
     with pytest.raises(
-        ModelLoadError, match=r"another model .* others .* set template='forecast-v2'"
+        ModelLoadError, match=r"another model .* different .* set template='forecast-v2'"
     ):
         ABOUT.require_compatible("other", ["Western"], "forecast-v1")
 
 
-def test_the_hash_is_of_what_moves_the_answers(
+def test_the_hash_depends_on_what_the_output_depends_on(
     llama: LanguageModel, llama_folder: Path, tmp_path: Path
 ) -> None:
     first = adapter_hash(save_adapter(tmp_path / "a", llama, llama_folder))
     assert len(first) == 16
     assert int(first, 16) >= 0
     again = save_adapter(tmp_path / "b", llama, llama_folder)
-    about = AdapterMetadata.load(again)
-    replace(about, metrics={}, versions={}, cutoff="1999-01-01").save(again)
+    metadata = AdapterMetadata.load(again)
+    replace(metadata, metrics={}, versions={}, cutoff="1999-01-01").save(again)
     assert adapter_hash(again) == first
     assert adapter_hash(shutil.copytree(again, tmp_path / "moved")) == first
 
 
-@pytest.mark.parametrize("changed", ["weights", "readout", "scaling", "labels", "prompt"])
+@pytest.mark.parametrize("changed", ["weights", "head", "scaling", "labels", "prompt"])
 def test_the_hash_changes_with_each_part(llama_adapter: Path, changed: str) -> None:
-    before, about = adapter_hash(llama_adapter), AdapterMetadata.load(llama_adapter)
+    before, metadata = adapter_hash(llama_adapter), AdapterMetadata.load(llama_adapter)
     if changed == "labels":
-        replace(about, labels=LABELS[::-1]).save(llama_adapter)
+        replace(metadata, labels=LABELS[::-1]).save(llama_adapter)
     elif changed == "prompt":
-        replace(about, prompt="forecast-v1").save(llama_adapter)
+        replace(metadata, prompt="forecast-v1").save(llama_adapter)
     elif changed == "scaling":
         path = llama_adapter / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 99}))
     else:
-        name = {"weights": "adapter_model.safetensors", "readout": "readout.safetensors"}[changed]
+        name = {"weights": "adapter_model.safetensors", "head": "readout.safetensors"}[changed]
         content = bytearray((llama_adapter / name).read_bytes())
         content[-1] ^= 1
         (llama_adapter / name).write_bytes(content)
@@ -178,7 +178,7 @@ def test_a_folder_that_is_not_whole_has_no_hash(llama_adapter: Path, lost: str) 
         adapter_hash(llama_adapter)
 
 
-def test_a_merged_model_says_what_base_and_adapter_say(
+def test_a_merged_model_gives_the_logits_of_base_and_adapter(
     model: LanguageModel, base_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
@@ -189,9 +189,9 @@ def test_a_merged_model_says_what_base_and_adapter_say(
     merged = LanguageModel.load(str(out))
     np.testing.assert_allclose(merged.final_logits(PROMPTS, tokens), expected, atol=1e-3)
     assert np.abs(model.final_logits(PROMPTS, tokens) - expected).max() > 0.1
-    about = AdapterMetadata.load(out)
-    assert about.merged
-    about.require_compatible(merged.base_fingerprint, LABELS, "forecast-v2")
+    metadata = AdapterMetadata.load(out)
+    assert metadata.merged
+    metadata.require_compatible(merged.base_fingerprint, LABELS, "forecast-v2")
     assert (out / "readout.safetensors").read_bytes() == (
         adapter / "readout.safetensors"
     ).read_bytes()
@@ -220,7 +220,7 @@ def test_a_logit_that_is_no_number_is_refused(
         merge_adapter(str(llama_folder), llama_adapter, tmp_path / "merged", PROMPTS)
 
 
-def test_an_adapter_on_a_tied_head_is_refused_since_it_would_move_the_embeddings_too(
+def test_an_adapter_on_a_tied_head_is_refused_since_it_would_change_the_embeddings_too(
     tmp_path: Path,
 ) -> None:
     folder = save_llama(tmp_path / "tied", tie_word_embeddings=True)
@@ -241,8 +241,8 @@ def test_merging_into_another_base_model_is_refused(llama_adapter: Path, tmp_pat
 def test_an_adapter_of_a_quantized_base_model_is_not_merged(
     llama_folder: Path, llama_adapter: Path, tmp_path: Path
 ) -> None:
-    about = AdapterMetadata.load(llama_adapter)
-    replace(about, config={"quantize": "4bit"}).save(llama_adapter)
+    metadata = AdapterMetadata.load(llama_adapter)
+    replace(metadata, config={"quantize": "4bit"}).save(llama_adapter)
     with pytest.raises(ModelLoadError, match="belongs to a quantized base model"):
         merge_adapter(str(llama_folder), llama_adapter, tmp_path / "merged", PROMPTS)
 
@@ -275,7 +275,7 @@ def test_a_merge_without_prompts_is_refused(
         merge_adapter(str(llama_folder), llama_adapter, tmp_path / "merged", [])
 
 
-def test_what_a_killed_merge_left_is_in_nobodys_way(
+def test_the_partial_folder_of_a_killed_merge_is_replaced(
     llama_folder: Path, llama_adapter: Path, tmp_path: Path
 ) -> None:
     left = tmp_path / ".merged.partial"

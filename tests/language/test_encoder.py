@@ -1,4 +1,4 @@
-"""Texts as vectors: pooled by hand, the same in any batch, and what is refused."""
+"""Texts to vectors: means of hidden states, the same in any batch; invalid models are refused."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def test_an_encoder_decoder_and_an_empty_folder_are_refused(tmp_path: Path) -> N
 def test_the_embedded_encoder_knows_what_words_mean() -> None:
     texts = ["a film about the sea", "an ocean movie", "taxes"]
     found = TextEncoder.load(device="cpu").embed(texts)
-    likeness = found @ found.T
-    assert likeness[0, 1] > 0.7
-    assert likeness[0, 2] < 0.3
+    similarity = found @ found.T
+    assert similarity[0, 1] > 0.7
+    assert similarity[0, 2] < 0.3

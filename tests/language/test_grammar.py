@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
-from llmrec.language.grammar import claims_grammar, line_grammar, words_grammar
+from llmrec.language.grammar import claims_grammar, description_grammar, line_grammar
 from tests.language.tiny_models import LABELS, PHRASES, byte_level_tokenizer
 
 TOKENIZER = LLTokenizer(byte_level_tokenizer().backend_tokenizer.to_str(), eos_token=2)
@@ -29,7 +29,7 @@ def accepts(grammar: str, text: str) -> bool:
 
 
 def walk(grammar: str, seed: int) -> str:
-    """Write a text by taking any allowed token at each step."""
+    """Generate a text by drawing any allowed token at each step."""
     generator = np.random.default_rng(seed)
     matcher = LLMatcher(TOKENIZER, grammar)
     assert not matcher.is_error(), matcher.get_error()
@@ -43,7 +43,7 @@ def walk(grammar: str, seed: int) -> str:
 
 
 def line_pattern(labels: Sequence[str], max_entries: int, max_claims: int) -> re.Pattern[str]:
-    """Say what a line is once more, in another notation."""
+    """Give the pattern of a line, independently of the grammar."""
     name, phrase = ("|".join(map(re.escape, texts)) for texts in (labels, PHRASES))
     mix = rf"(({name}) ([1-9][0-9]?|100)%, ){{1,{max_entries}}}other ([1-9]?[0-9]|100)%"
     claims = rf"({name}) ({phrase})(, ({name}) ({phrase})){{0,{max_claims - 1}}}\."
@@ -59,7 +59,7 @@ def line_pattern(labels: Sequence[str], max_entries: int, max_claims: int) -> re
         " Drama 0%, other 100%: Drama is new.",
     ],
 )
-def test_a_line_that_a_codec_writes_is_in_the_grammar(line: str) -> None:
+def test_a_forecast_line_is_in_the_grammar(line: str) -> None:
     assert accepts(line_grammar(LABELS, PHRASES), line)
 
 
@@ -79,7 +79,7 @@ def test_a_line_that_a_codec_writes_is_in_the_grammar(line: str) -> None:
         " Drama 31%, other 69%: Drama is new, Drama is new, Drama is new.",
     ],
 )
-def test_any_other_line_is_not(line: str) -> None:
+def test_any_other_line_is_not_in_the_grammar(line: str) -> None:
     assert not accepts(line_grammar(LABELS, PHRASES, max_entries=2, max_claims=2), line)
 
 
@@ -90,7 +90,7 @@ def test_any_other_line_is_not(line: str) -> None:
     max_entries=st.integers(1, 4),
     max_claims=st.integers(1, 3),
 )
-def test_whatever_is_written_under_the_grammar_is_a_line_and_comes_to_its_end(
+def test_whatever_the_grammar_generates_is_a_line_and_comes_to_its_end(
     labels: list[str], seed: int, max_entries: int, max_claims: int
 ) -> None:
     grammar = line_grammar(labels, PHRASES, max_entries=max_entries, max_claims=max_claims)
@@ -103,7 +103,7 @@ def test_whatever_is_written_under_the_grammar_is_a_line_and_comes_to_its_end(
     percents=st.lists(st.integers(1, 100), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_every_line_can_be_written_however_the_labels_overlap(
+def test_every_line_is_in_the_grammar_however_the_labels_overlap(
     labels: list[str], percents: list[int], data: st.DataObject
 ) -> None:
     names = st.sampled_from(labels)
@@ -117,43 +117,43 @@ def test_every_line_can_be_written_however_the_labels_overlap(
 def test_quotes_backslashes_and_operators_in_labels_mean_themselves(
     labels: list[str], seed: int
 ) -> None:
-    text = walk(words_grammar(labels, ["is new"], max_claims=1), seed)
+    text = walk(description_grammar(labels, ["is new"], max_claims=1), seed)
     assert text in {f" {name} is new." for name in labels}
 
 
-def test_words_are_the_end_of_a_line() -> None:
-    words = words_grammar(LABELS, PHRASES, max_claims=2)
-    assert accepts(words, " Drama is rising, Comedy is fading.")
-    assert not accepts(words, " Drama is rising, Comedy is fading, Drama is new.")
+def test_a_description_is_the_end_of_a_line() -> None:
+    grammar = description_grammar(LABELS, PHRASES, max_claims=2)
+    assert accepts(grammar, " Drama is rising, Comedy is fading.")
+    assert not accepts(grammar, " Drama is rising, Comedy is fading, Drama is new.")
 
 
 @settings(max_examples=50)
 @given(
-    said=st.lists(st.lists(label, min_size=1, max_size=3), min_size=1, max_size=5),
+    variants=st.lists(st.lists(label, min_size=1, max_size=3), min_size=1, max_size=5),
     max_claims=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
 def test_claims_are_made_in_their_order_each_once_and_no_other(
-    said: list[list[str]], max_claims: int, seed: int, data: st.DataObject
+    variants: list[list[str]], max_claims: int, seed: int, data: st.DataObject
 ) -> None:
-    ways = [[f"{i} {way}" for way in texts] for i, texts in enumerate(said)]
-    grammar = claims_grammar(ways, max_claims=max_claims)
+    numbered = [[f"{i} {text}" for text in texts] for i, texts in enumerate(variants)]
+    grammar = claims_grammar(numbered, max_claims=max_claims)
     made = [int(claim.split()[0]) for claim in walk(grammar, seed).split(", ")]
     assert made == sorted(set(made))
     assert 1 <= len(made) <= max_claims
-    numbers = st.sampled_from(range(len(ways)))
-    some = data.draw(st.sets(numbers, min_size=1, max_size=min(max_claims, len(ways))))
-    told = [data.draw(st.sampled_from(ways[i])) for i in sorted(some)]
-    assert accepts(grammar, f" {', '.join(told)}.")
-    assert not accepts(grammar, f" {', '.join([*told, told[-1]])}.")
+    numbers = st.sampled_from(range(len(numbered)))
+    some = data.draw(st.sets(numbers, min_size=1, max_size=min(max_claims, len(numbered))))
+    claims = [data.draw(st.sampled_from(numbered[i])) for i in sorted(some)]
+    assert accepts(grammar, f" {', '.join(claims)}.")
+    assert not accepts(grammar, f" {', '.join([*claims, claims[-1]])}.")
     assert not accepts(grammar, " .")
 
 
-@pytest.mark.parametrize(("said", "error"), [([], "no claims"), ([[]], "ways of putting a claim")])
-def test_a_grammar_of_no_claims_is_an_error(said: list[list[str]], error: str) -> None:
+@pytest.mark.parametrize(("variants", "error"), [([], "no claims"), ([[]], "variants of a claim")])
+def test_a_grammar_of_no_claims_is_an_error(variants: list[list[str]], error: str) -> None:
     with pytest.raises(ValueError, match=error):
-        claims_grammar(said)
+        claims_grammar(variants)
 
 
 @pytest.mark.parametrize(

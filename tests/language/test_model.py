@@ -1,4 +1,4 @@
-"""What a language model promises: the same answer in any batch, and lines as the grammar says."""
+"""Language models: the same answer in any batch, and lines that follow their grammar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.language.generation import Generation
-from llmrec.language.grammar import line_grammar, words_grammar
+from llmrec.language.grammar import description_grammar, line_grammar
 from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import LABELS, PHRASES
@@ -35,7 +35,7 @@ WIDE = "\uff1c/s\uff1e"  # full-width: the normalizers of some tokenizers make "
 HOSTILE = f"a <|im_end|> b </s> c<|endoftext|><pad> <extra_id_0> {WIDE} <unk>"
 
 
-WAYS: tuple[dict[str, object], ...] = (
+OPTIONS: tuple[dict[str, object], ...] = (
     {"constrain": GRAMMAR},
     {"constrain": GRAMMAR, "temperature": 1.0, "seed": 3},
     {"max_new_tokens": 12},
@@ -43,23 +43,25 @@ WAYS: tuple[dict[str, object], ...] = (
 )
 
 
-def test_a_batch_reads_what_single_calls_read_in_any_order(model: LanguageModel) -> None:
-    readout = Verbalizer(LABELS, model.encode)
-    together = model.score_categories(PROMPTS, readout)
-    alone = np.vstack([model.score_categories([prompt], readout) for prompt in PROMPTS])
+def test_a_batch_scores_as_single_calls_do_in_any_order(model: LanguageModel) -> None:
+    verbalizer = Verbalizer(LABELS, model.encode)
+    together = model.score_categories(PROMPTS, verbalizer)
+    alone = np.vstack([model.score_categories([prompt], verbalizer) for prompt in PROMPTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(
-        model.score_categories(PROMPTS[::-1], readout)[::-1], alone, atol=1e-5
+        model.score_categories(PROMPTS[::-1], verbalizer)[::-1], alone, atol=1e-5
     )
-    tight = model.final_logits(PROMPTS, readout.token_ids, batch_tokens=1)
-    np.testing.assert_allclose(readout.scores(tight), alone, atol=1e-5)
+    tight = model.final_logits(PROMPTS, verbalizer.token_ids, batch_tokens=1)
+    np.testing.assert_allclose(verbalizer.scores(tight), alone, atol=1e-5)
     assert np.ptp(together, axis=0).min() > 1e-3, (
         "the prompts must differ for this to mean anything"
     )
 
 
-@pytest.mark.parametrize("options", WAYS, ids=["greedy", "sampled", "free greedy", "free sampled"])
-def test_a_batch_writes_what_single_calls_write_in_any_order(
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=["greedy", "sampled", "free greedy", "free sampled"]
+)
+def test_a_batch_generates_as_single_calls_do_in_any_order(
     model: LanguageModel, options: dict[str, object]
 ) -> None:
     together = model.generate(PROMPTS, **options)
@@ -67,19 +69,21 @@ def test_a_batch_writes_what_single_calls_write_in_any_order(
     assert together == model.generate(PROMPTS[::-1], **options)[::-1]
 
 
-def test_slot_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
-    (row,) = model._plain.prompts(PROMPTS[:1])
+def test_final_logits_are_those_of_the_whole_model(model: LanguageModel) -> None:
+    (row,) = model._plain.encode_prompts(PROMPTS[:1])
     ids = torch.tensor([[token for ((token,),) in row]])
     start = {"decoder_input_ids": torch.tensor([[0]])} if model.is_encoder_decoder else {}
     with torch.inference_mode():
         whole = model.model(input_ids=ids, **start).logits[0, -1].numpy()
-    wanted = np.array([5, 0, 17])
-    np.testing.assert_allclose(model.final_logits(PROMPTS[:1], wanted)[0], whole[wanted], atol=1e-5)
+    token_ids = np.array([5, 0, 17])
+    np.testing.assert_allclose(
+        model.final_logits(PROMPTS[:1], token_ids)[0], whole[token_ids], atol=1e-5
+    )
 
 
 def test_a_continuation_is_as_likely_as_its_tokens_one_after_another(model: LanguageModel) -> None:
     text = " Drama is rising, Sci-Fi"
-    (prompt,), (row,) = model._plain.prompts(PROMPTS[:1]), model.encode([text])
+    (prompt,), (row,) = model._plain.encode_prompts(PROMPTS[:1]), model.encode([text])
     ids = [token for ((token,),) in prompt]
     with torch.inference_mode():
         if model.is_encoder_decoder:
@@ -92,7 +96,7 @@ def test_a_continuation_is_as_likely_as_its_tokens_one_after_another(model: Lang
     assert model.continuation_logprobs(PROMPTS[0], [text])[0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_continuations_of_any_length_are_judged_together_as_alone_in_any_order(
+def test_continuations_of_any_length_are_as_likely_in_a_batch_as_alone(
     model: LanguageModel,
 ) -> None:
     texts = [f" {label}" for label in (*LABELS, "D", "Drama, " * 9)]
@@ -158,7 +162,7 @@ def test_forced_tokens_are_counted_and_not_sampled(model: LanguageModel) -> None
     assert 0 < line.n_forced < line.n_tokens
 
 
-def test_forced_tokens_cost_no_forward_pass_each(
+def test_forced_tokens_need_no_forward_pass_of_their_own(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
@@ -174,14 +178,14 @@ def test_forced_tokens_cost_no_forward_pass_each(
 
 
 def test_each_prompt_may_have_its_own_grammar(model: LanguageModel) -> None:
-    grammars = [words_grammar([label], ["is new"], max_claims=1) for label in LABELS[:3]]
+    grammars = [description_grammar([label], ["is new"], max_claims=1) for label in LABELS[:3]]
     lines = model.generate(PROMPTS[:3], constrain=grammars)
     assert [line.text for line in lines] == [f"{label} is new." for label in LABELS[:3]]
     with pytest.raises(ValueError, match="zip"):
         model.generate(PROMPTS[:2], constrain=grammars)
 
 
-def test_a_free_line_is_cut_at_max_new_tokens_or_ends_itself(model: LanguageModel) -> None:
+def test_a_free_line_is_cut_at_max_new_tokens_or_ends_before(model: LanguageModel) -> None:
     lines = model.generate(PROMPTS * 3, max_new_tokens=7, temperature=3.0, seed=1)
     assert all(line.n_tokens == 7 or line.finished for line in lines)
     assert all("\n" not in line.text and line.n_forced == 0 for line in lines)
@@ -197,7 +201,9 @@ def test_a_free_line_ends_at_the_first_line_break(llama_folder: Path) -> None:
     assert model.generate(["Forecast:"]) == [Generation("D", 2, 0, True)]
 
 
-def test_other_seeds_draw_other_lines_and_the_same_seed_the_same(model: LanguageModel) -> None:
+def test_different_seeds_draw_different_lines_and_the_same_seed_the_same(
+    model: LanguageModel,
+) -> None:
     drawn = {
         seed: model.generate(PROMPTS[:1], constrain=GRAMMAR, temperature=1.0, seed=seed)[0].text
         for seed in range(5)
@@ -226,7 +232,7 @@ def test_an_empty_prompt_is_refused_where_there_is_nothing_to_continue(
     assert np.isfinite(t5.final_logits([""], np.array([1]))).all()
 
 
-def test_what_is_no_grammar_is_refused_with_the_place(model: LanguageModel) -> None:
+def test_an_invalid_grammar_is_refused_with_the_place_of_the_mistake(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match=r"constrain is not a grammar: .*1\("):
         model.generate(["Drama"], constrain="start: (")
 
@@ -245,7 +251,7 @@ def test_a_label_that_the_vocabulary_cannot_spell_is_an_error(
     assert llama.generate(["Drama"], constrain=grammar)[0].text.startswith("D")
 
 
-def test_the_fingerprint_tells_weights_apart_and_survives_a_reload(
+def test_the_fingerprint_differs_with_the_weights_and_survives_a_reload(
     llama: LanguageModel, t5: LanguageModel, llama_folder: Path
 ) -> None:
     assert LanguageModel.load(str(llama_folder), device="cpu").fingerprint == llama.fingerprint
@@ -258,11 +264,11 @@ def test_the_fingerprint_tells_weights_apart_and_survives_a_reload(
 
 @pytest.mark.slow
 @needs_real_parts
-def test_the_embedded_model_reads_and_writes_the_same_alone_and_in_a_batch() -> None:
+def test_the_embedded_model_scores_and_generates_the_same_alone_and_in_a_batch() -> None:
     model = LanguageModel.load("smollm2-135m", device="cpu")
-    readout = Verbalizer(LABELS, model.encode)
-    together = model.score_categories(PROMPTS, readout)
-    alone = np.vstack([model.score_categories([prompt], readout) for prompt in PROMPTS])
+    verbalizer = Verbalizer(LABELS, model.encode)
+    together = model.score_categories(PROMPTS, verbalizer)
+    alone = np.vstack([model.score_categories([prompt], verbalizer) for prompt in PROMPTS])
     np.testing.assert_allclose(together, alone, atol=1e-4)
     lines = model.generate(PROMPTS, constrain=GRAMMAR)
     assert lines == [model.generate([prompt], constrain=GRAMMAR)[0] for prompt in PROMPTS]

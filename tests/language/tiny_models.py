@@ -85,7 +85,7 @@ def save_llama(folder: Path, **changes: Any) -> Path:
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": None}
-    # Weights large enough that tokens differ: a model of tiny weights writes one token for ever.
+    # Weights large enough that tokens differ: a model of tiny weights repeats one token.
     weights = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
     config = LlamaConfig(**{**weights, **sizes, **heads, **ends, **changes})
     return _save(LlamaForCausalLM, config, tokenizer, folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.language.codec import Codec
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 from tests.worlds import CATEGORIES, catalog
 
 
@@ -33,11 +33,15 @@ class Foretelling:
     def __init__(self, titles: Sequence[str]) -> None:
         known = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
         self.title_embeddings: Any = SimpleNamespace(
-            keys=np.arange(len(titles)), row=lambda part: known.get(part, -1)
+            keys=np.arange(len(titles)), row_of=lambda part: known.get(part, -1)
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(char) for char in text] for text in texts]
+
+    def title_rows(self, titles: Sequence[str]) -> IntArray:
+        parts = self.encode([f" {title}" for title in titles])
+        return np.array([self.title_embeddings.row_of(tuple(part)) for part in parts])
 
     def title_probabilities(self, prompts: Sequence[str]) -> FloatArray:
         rows = [

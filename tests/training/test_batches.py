@@ -179,7 +179,7 @@ def test_a_written_line_can_be_written_under_its_grammar(model: LanguageModel) -
     codec = codec_of(dataset())
     line = " Drama 60%, Comedy 30%, other 10%: Drama is rising, Comedy is fading."
     (tokens,) = model.encode([line])
-    matcher = model._plain.matcher(codec.grammar())
+    matcher = model._plain.compile_grammar(codec.line.grammar())
     assert matcher.validate_tokens([*tokens, model.end]) == len(tokens) + 1
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmrec.data.catalog import clean_text
 from llmrec.data.readers import open_log
-from llmrec.language.grammar import words_grammar
+from llmrec.language.grammar import description_grammar
 from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
 from llmrec.language.tokenization import pooled_position
@@ -68,7 +68,7 @@ def test_the_name_of_a_byte_in_a_title_is_spelled_in_letters(model: LanguageMode
 
 def test_any_label_can_be_written(model: LanguageModel) -> None:
     for label in (*STRANGE, *LABELS):
-        grammar = words_grammar([label], ["is rising"], max_claims=1)
+        grammar = description_grammar([label], ["is rising"], max_claims=1)
         (written,) = model.generate(["What one takes:"], constrain=grammar)
         assert written.finished
         assert written.text == f"{label} is rising."

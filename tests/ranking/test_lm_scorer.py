@@ -31,7 +31,7 @@ def histories(rows: list[tuple[str, str, np.datetime64]]) -> list[History]:
     return make_histories(Interactions.from_frame(frame).align_to(ITEMS), ITEMS, "7D")
 
 
-def test_what_reads_like_the_newest_item_is_on_top() -> None:
+def test_the_item_most_similar_to_the_newest_is_on_top() -> None:
     rows = [("u", "c", START), ("u", "a", START + np.timedelta64(9, "D"))]
     events = Interactions.from_frame(
         pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
@@ -56,7 +56,7 @@ def test_parameters_out_of_bounds_are_refused(changes: dict[str, float]) -> None
         TextSimilarity(Letters(), **changes)  # type: ignore[arg-type]
 
 
-def test_a_titles_probability_is_divided_among_its_items() -> None:
+def test_the_probability_of_a_title_is_divided_among_its_items() -> None:
     model = Foretelling(["zzz", "aaa"])
     codec = Codec(ITEMS.categories, template="forecast-v3")
     rows = [("u", "a", START)]
@@ -65,22 +65,22 @@ def test_a_titles_probability_is_divided_among_its_items() -> None:
     )
     (history,) = make_histories(events.align_to(ITEMS), ITEMS, "7D")
     scorer = LMItemScorer(model, codec, floor=0.2)  # type: ignore[arg-type]
-    ((zzz, aaa),) = model.foretell([codec.prompt(history)])
+    ((zzz, aaa),) = model.title_probabilities([codec.prompt(history)])
     expected = 0.8 * np.array([aaa, 0, zzz / 2, zzz / 2]) + 0.2 / 4
     np.testing.assert_allclose(np.exp(scorer.scores([history])[0]), expected)
 
 
-def test_of_a_catalog_without_a_known_title_nothing_is_said() -> None:
+def test_a_catalog_without_a_known_title_gets_equal_scores() -> None:
     _, codec = oracle()
     scorer = LMItemScorer(Foretelling(["elsewhere"]), codec)  # type: ignore[arg-type]
     (history,) = make_histories(log(n_users=1), catalog(), "7D")
     np.testing.assert_allclose(scorer.scores([history]), np.log(1 / catalog().n_items))
 
 
-def test_a_model_without_a_memory_and_a_floor_out_of_bounds_are_refused() -> None:
+def test_a_model_without_title_embeddings_and_a_floor_out_of_bounds_are_refused() -> None:
     model, codec = oracle()
     with pytest.raises(ValueError, match="floor must lie"):
         LMItemScorer(model, codec, floor=1.0)
     model.title_embeddings = None
-    with pytest.raises(DataError, match="has no memory of titles"):
+    with pytest.raises(DataError, match="has no title embeddings"):
         LMItemScorer(model, codec)

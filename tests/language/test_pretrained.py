@@ -1,4 +1,4 @@
-"""What can be loaded, and that everything else is refused by name."""
+"""Models and adapters that load, and errors that name what is wrong with others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(llama_folder: Path, tmp_path: Path) -> Path:
 
 
 def save_adapter(base: Path, folder: Path, **changes: Any) -> Path:
-    """Save a LoRA adapter that changes what its base model says."""
+    """Save a LoRA adapter that changes its base model's logits."""
     targets = {"target_modules": ["q_proj", "v_proj"], "r": 2, "init_lora_weights": False}
     torch.manual_seed(1)
     adapted = get_peft_model(load(base).model, LoraConfig(**{**targets, **changes}))
@@ -60,7 +60,7 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_a_missing_weight_is_refused_rather_than_made_up(folder: Path) -> None:
+def test_a_missing_weight_is_refused_rather_than_initialized(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -90,7 +90,7 @@ def test_an_encoder_alone_is_refused(folder: Path) -> None:
 
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="its architecture is 'none'"):
-        pretrained._loader(PreTrainedConfig())
+        pretrained._choose_loader(PreTrainedConfig())
 
 
 @pytest.mark.parametrize("save", [save_llama, save_t5], ids=["llama", "t5"])
@@ -103,12 +103,12 @@ def test_a_folder_without_a_tokenizer_is_refused(save: Any, tmp_path: Path) -> N
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
     save_llama(tmp_path, vocab_size=100)
-    with pytest.raises(ModelLoadError, match="tokens, more than it knows"):
+    with pytest.raises(ModelLoadError, match="tokens, more than it has embeddings"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "/no/such/folder", "no-such-model"])
-def test_a_name_that_is_neither_here_nor_reachable_is_refused(name: str) -> None:
+def test_a_name_that_cannot_be_found_is_refused(name: str) -> None:
     with pytest.raises(ModelLoadError, match=f"model '{name}' cannot be loaded.*hub id"):
         load(name)
 
@@ -123,11 +123,11 @@ def test_the_dtype_is_float32_on_a_cpu_and_bfloat16_on_a_gpu_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = PreTrainedConfig()
-    assert pretrained._precision("auto", "cpu", config) == torch.float32
+    assert pretrained._choose_precision("auto", "cpu", config) == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert pretrained._precision("auto", "cuda:0", config) == torch.bfloat16
+    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert pretrained._precision("auto", "cuda:0", config) == torch.float32
+    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.float32
 
 
 def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> 
     assert adapted.fingerprint != base.fingerprint
 
 
-def test_an_adapter_on_the_head_is_read_too(llama_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_the_head_is_used_too(llama_folder: Path, tmp_path: Path) -> None:
     adapter = save_adapter(llama_folder, tmp_path, target_modules=["lm_head"])
     adapted = load(llama_folder, adapter=adapter)
     with torch.inference_mode():
@@ -192,18 +192,18 @@ def test_a_soft_prompt_is_refused_rather_than_ignored(llama_folder: Path, tmp_pa
         load(llama_folder, adapter=tmp_path)
 
 
-def test_quantization_is_asked_of_bitsandbytes_in_4_or_8_bits() -> None:
+def test_quantization_is_configured_in_4_or_8_bits() -> None:
     if find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    four = pretrained._quantization("4bit", torch.bfloat16)
+    four = pretrained._make_quantization("4bit", torch.bfloat16)
     assert four is not None
     assert (four.load_in_4bit, four.bnb_4bit_quant_type) == (True, "nf4")
     assert four.bnb_4bit_compute_dtype == torch.bfloat16
-    eight = pretrained._quantization("8bit", torch.float32)
+    eight = pretrained._make_quantization("8bit", torch.float32)
     assert eight is not None
     assert (eight.load_in_4bit, eight.load_in_8bit) == (False, True)
     assert eight.llm_int8_threshold == 0  # or answers would depend on the batch
-    assert pretrained._quantization(None, torch.float32) is None
+    assert pretrained._make_quantization(None, torch.float32) is None
 
 
 def test_quantization_without_bitsandbytes_names_the_pip_command(
@@ -217,7 +217,7 @@ def test_quantization_without_bitsandbytes_names_the_pip_command(
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
-def test_a_quantized_model_reads_the_same_alone_and_in_a_batch(
+def test_a_quantized_model_gives_the_same_logits_alone_and_in_a_batch(
     tmp_path: Path, quantize: Literal["4bit", "8bit"]
 ) -> None:
     # Blocks of 4 bits are 64 wide, and on some processors a matrix may not be less.

@@ -1,4 +1,4 @@
-"""Foretold titles as a forecast: summed over the categories of the items that have them."""
+"""Expected titles as a forecast: summed over the categories of the items that have them."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ HISTORIES = [window.history for window in WINDOWS]
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
-    """Give a tiny model that knows the titles of all items but the first."""
+    """Give a tiny model with title embeddings for all items but the first."""
     plain = LanguageModel.load(str(saved(request.param, tmp_path_factory.mktemp("m"))))
     codec, n_items = codec_of(DATA), DATA.catalog.n_items
     texts = [f" {codec.title(DATA.catalog, item)}" for item in range(1, n_items)]
     torch.manual_seed(3)
-    memory = TitleEmbeddings(title_hashes(plain.encode(texts)), 32, 4)
-    for values in memory.parameters():
+    embeddings = TitleEmbeddings(title_hashes(plain.encode(texts)), 32, 4)
+    for values in embeddings.parameters():
         torch.nn.init.normal_(values)
-    readout = CategoryHead(32, 4).eval()
-    return LanguageModel("tiny", plain.model, plain.tokenizer, "", readout, memory.eval())
+    head = CategoryHead(32, 4).eval()
+    return LanguageModel("tiny", plain.model, plain.tokenizer, "", head, embeddings.eval())
 
 
-def foretold(model: LanguageModel, share: float = 0.6) -> TitleForecaster:
+def title_forecaster(model: LanguageModel, share: float = 0.6) -> TitleForecaster:
     return TitleForecaster(model, codec_of(DATA, model), PRIOR, share)
 
 
-def test_what_is_learned_is_the_sum_over_titles_of_their_items_shares(model: LanguageModel) -> None:
+def test_title_category_weights_are_summed_over_the_titles_of_items(model: LanguageModel) -> None:
     codec = codec_of(DATA, model)
     weights = model.title_probabilities([codec.prompt(history) for history in HISTORIES])
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     shares = np.asarray(DATA.catalog.category_shares.todense())[1:]
     shares /= shares.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(
-        foretold(model).title_category_weights(HISTORIES), weights @ shares, atol=1e-6
+        title_forecaster(model).title_category_weights(HISTORIES), weights @ shares, atol=1e-6
     )
 
 
-def test_the_forecast_mixes_it_into_the_prior_with_the_share(model: LanguageModel) -> None:
-    forecaster = foretold(model)
+def test_the_forecast_mixes_titles_and_prior_by_the_share(model: LanguageModel) -> None:
+    forecaster = title_forecaster(model)
     expected = 0.4 * predict_weights(PRIOR, HISTORIES) + 0.6 * forecaster.title_category_weights(
         HISTORIES
     )
@@ -62,39 +62,40 @@ def test_the_forecast_mixes_it_into_the_prior_with_the_share(model: LanguageMode
     assert forecaster.forecast(HISTORIES)[0].source.how == "llm"
 
 
-def test_nobody_without_an_event_is_read(model: LanguageModel) -> None:
-    nobody = [window.history for window in truncate_histories(WINDOWS, 0)]
-    assert not foretold(model).title_category_weights(nobody).any()
-    found, counted = predict_weights(foretold(model), nobody), predict_weights(PRIOR, nobody)
-    np.testing.assert_allclose(found, counted, atol=1e-12)
+def test_a_person_without_an_event_gets_the_prior(model: LanguageModel) -> None:
+    empty = [window.history for window in truncate_histories(WINDOWS, 0)]
+    assert not title_forecaster(model).title_category_weights(empty).any()
+    found = predict_weights(title_forecaster(model), empty)
+    np.testing.assert_allclose(found, predict_weights(PRIOR, empty), atol=1e-12)
 
 
-def test_the_share_is_the_best_of_those_tried_on_the_windows(model: LanguageModel) -> None:
-    forecaster, targets = foretold(model, 0.0).fit(WINDOWS), target_counts(WINDOWS)
+def test_fit_chooses_the_share_of_least_log_loss(model: LanguageModel) -> None:
+    forecaster, targets = title_forecaster(model, 0.0).fit(WINDOWS), target_counts(WINDOWS)
     best = mean_log_loss(predict_weights(forecaster, HISTORIES), targets)
     for share in (0.0, 0.3, 0.98):
         assert (
             best
-            <= mean_log_loss(predict_weights(foretold(model, share), HISTORIES), targets) + 1e-12
+            <= mean_log_loss(predict_weights(title_forecaster(model, share), HISTORIES), targets)
+            + 1e-12
         )
     assert forecaster.fitted is not None
     assert all(map(forecaster.fitted.covers, WINDOWS))
 
 
-def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
+def test_a_model_without_title_embeddings_is_refused(model: LanguageModel) -> None:
     plain = LanguageModel("plain", model.model, model.tokenizer)
-    with pytest.raises(DataError, match=r"plain has no memory of titles: .*titles\.rank"):
-        foretold(plain)
-    with pytest.raises(ValueError, match="no memory"):
+    with pytest.raises(DataError, match=r"plain has no title embeddings: .*titles\.rank"):
+        title_forecaster(plain)
+    with pytest.raises(ValueError, match="no title embeddings"):
         plain.title_probabilities(["Drama"])
 
 
-def test_a_reading_beside_it_says_that_titles_are_trusted(model: LanguageModel) -> None:
-    reading = LLMForecaster(model, codec_of(DATA, model), foretold(model))
-    many = [window for window in WINDOWS for _ in range(20)]
-    reading.fit(many, scores=np.zeros((len(many), 5)))
-    nobody = truncate_histories(WINDOWS[:1], 0)[0].history
-    empty, *others = [found.source for found in reading.forecast([nobody, *HISTORIES])]
+def test_a_forecast_by_category_scores_names_its_titles_in_the_source(model: LanguageModel) -> None:
+    forecaster = LLMForecaster(model, codec_of(DATA, model), title_forecaster(model))
+    repeated = [window for window in WINDOWS for _ in range(20)]
+    forecaster.fit(repeated, scores=np.zeros((len(repeated), 5)))
+    no_events = truncate_histories(WINDOWS[:1], 0)[0].history
+    empty, *others = [found.source for found in forecaster.forecast([no_events, *HISTORIES])]
     assert (empty.how, empty.why) == ("fallback", "there is no event to read")
     for source in others:
         assert source.how == "llm"
