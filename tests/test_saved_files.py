@@ -22,7 +22,8 @@ import pytest
 import torch
 from torch import nn
 
-from llmrec import DataError, Dataset, Edit, Forecast, InterestEngine, load_dataset, make_windows
+from llmrec import DataError, Dataset, Edit, Forecast, InterestEngine, load_dataset
+from llmrec.data import make_windows
 from llmrec.data.periods import Window
 from llmrec.data.windows import holdout_cutoff
 from llmrec.errors import LlmrecError, ModelLoadError
