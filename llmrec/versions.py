@@ -29,7 +29,11 @@ CONFIG_KEYS = {
 # Fields of an ItemExplanation in JSON: there they keep their names of 0.1.
 EXPLANATION_KEYS = {"worded": "model_text", "refused": "rejection"}
 # Prefixes of parameters in the checkpoint of a training run.
-PARAMETERS = {"readout.": "category_head.", "memory.": "title_embeddings."}
+PARAMETERS = {
+    "readout.": "category_head.",
+    "memory.": "title_embeddings.",
+    "reader.": "timeline_model.",
+}
 # What `from llmrec import ...` gave in 0.1 and no longer does.
 TOP_LEVEL = {
     "Codec": "llmrec.language.Codec",

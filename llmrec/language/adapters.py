@@ -79,7 +79,7 @@ class AdapterMetadata:
         except (OSError, ValueError) as error:
             raise ModelLoadError(
                 f"{path} does not describe an adapter: {error}; give a folder that "
-                "finetune/lora.py or finetune/merge.py wrote"
+                "finetune/lora.py or finetune/merge_adapter.py wrote"
             ) from error
         texts = {name: tuple(values[name]) for name in ("labels", "categories")}
         return cls(**values | texts)

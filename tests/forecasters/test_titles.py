@@ -15,9 +15,9 @@ from llmrec.forecasters.precomputed import predict_weights
 from llmrec.language.heads import CategoryHead, TitleEmbeddings, title_hashes
 from llmrec.language.model import LanguageModel
 from llmrec.metrics import mean_log_loss
-from tests.training.small import PRIOR, codec_of, dataset, saved
+from tests.training.tiny_timelines import PRIOR, make_codec, make_dataset, save_model
 
-DATA = dataset()
+DATA = make_dataset()
 WINDOWS = split_windows(DATA)["validation"]
 HISTORIES = [window.history for window in WINDOWS]
 
@@ -27,8 +27,8 @@ def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
     """Give a tiny model that knows the titles of all items but the first."""
-    plain = LanguageModel.load(str(saved(request.param, tmp_path_factory.mktemp("m"))))
-    codec, n_items = codec_of(DATA), DATA.catalog.n_items
+    plain = LanguageModel.load(str(save_model(request.param, tmp_path_factory.mktemp("m"))))
+    codec, n_items = make_codec(DATA), DATA.catalog.n_items
     texts = [f" {codec.title(DATA.catalog, item)}" for item in range(1, n_items)]
     torch.manual_seed(3)
     memory = TitleEmbeddings(title_hashes(plain.encode(texts)), 32, 4)
@@ -39,11 +39,11 @@ def model(
 
 
 def foretold(model: LanguageModel, share: float = 0.6) -> TitleForecaster:
-    return TitleForecaster(model, codec_of(DATA, model), PRIOR, share)
+    return TitleForecaster(model, make_codec(DATA, model), PRIOR, share)
 
 
 def test_what_is_learned_is_the_sum_over_titles_of_their_items_shares(model: LanguageModel) -> None:
-    codec = codec_of(DATA, model)
+    codec = make_codec(DATA, model)
     weights = model.title_probabilities([codec.prompt(history) for history in HISTORIES])
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     shares = np.asarray(DATA.catalog.category_shares.todense())[1:]
@@ -90,7 +90,7 @@ def test_a_model_without_a_memory_is_refused(model: LanguageModel) -> None:
 
 
 def test_a_reading_beside_it_says_that_titles_are_trusted(model: LanguageModel) -> None:
-    reading = LLMForecaster(model, codec_of(DATA, model), foretold(model))
+    reading = LLMForecaster(model, make_codec(DATA, model), foretold(model))
     many = [window for window in WINDOWS for _ in range(20)]
     reading.fit(many, scores=np.zeros((len(many), 5)))
     nobody = truncate_histories(WINDOWS[:1], 0)[0].history
