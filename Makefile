@@ -42,7 +42,7 @@ notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 finetune-small: $(INSTALLED)  ## fine-tune the embedded model on 150 people of MovieLens, in minutes
-	$(BIN)/python finetune/pairs.py --data ml-100k --people 150 --out pairs/small
+	$(BIN)/python finetune/make_dataset.py --data ml-100k --people 150 --out examples/small
 	$(BIN)/python finetune/lora.py finetune/configs/small.yaml
 
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results

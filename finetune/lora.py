@@ -1,10 +1,10 @@
 """Fine-tune a decoder or a T5 on a log's timelines, and save an engine that uses the result.
 
-    python finetune/pairs.py --data ml-100k --out pairs/ml-100k
+    python finetune/make_dataset.py --data ml-100k --out examples/ml-100k
     python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml
 
-Every field of the config is also a flag: --rate 5e-4 --lora.rank 8. A run that was cut off goes on
-where its last checkpoint was. On several GPUs: accelerate launch finetune/lora.py CONFIG.
+Every field of the config is also a flag: --learning_rate 5e-4 --lora.rank 8. An interrupted run
+continues from its last checkpoint. On several GPUs: accelerate launch finetune/lora.py CONFIG.
 """
 
 from __future__ import annotations
@@ -44,35 +44,38 @@ manifest, parts = load_examples(Path(config.examples))
 dataset = load_dataset(config.data).without_categories(manifest.without)
 manifest.check(dataset)
 
-# 2. The base model with a new adapter inside, and a readout that gives the prior back as it is.
-model, adapted, reader = build_timeline_model(config, manifest)
+# 2. The base model with a new adapter inside, and a category head that changes nothing yet.
+model, adapted, timeline_model = build_timeline_model(config, manifest)
 
-# 3. Train; the parameters of least validation log-loss are kept, or with ``select: last`` the last.
+# 3. Train; the parameters of the lowest validation log-loss are kept, or the last ones with
+#    ``keep_checkpoint: last``.
 training, held_out = make_batches(config, manifest, parts, model)
-history = train(
-    reader, training, make_validation(reader, held_out), scoring_config(config), out / "run"
-)
-best = history.metrics
+validate = make_validation(timeline_model, held_out)
+history = train(timeline_model, training, validate, scoring_config(config), out / "run")
+metrics = history.metrics
 PartialState().print(
-    f"{history.stopped}; kept step {best['step']}: log-loss {best['log_loss']:.4f} on validation"
-    f"{' (learned from)' * manifest.validated}, counting {best['counting']:.4f}"
+    f"{history.stopped}; kept step {metrics['step']}: log-loss {metrics['log_loss']:.4f} on "
+    f"validation{' (trained on)' * manifest.validated}, counting {metrics['counting']:.4f}"
 )
 
-# 4. Lines, where the layers above those that are read learn them: no reading changes by it.
+# 4. Lines, if layers above those that score categories are trained for them: scores stay the same.
 if config.generation.epochs:
-    writer = add_line_layers(config, adapted, reader)
-    judged = line_validation(writer, LineDataset(held_out, VALIDATION_LINES))
-    taught = train(writer, LineDataset(training), judged, generation_config(config), out / "lines")
-    cast_to_float16(writer)
-    best |= {"lines": taught.metrics}
+    line_model = add_line_layers(config, adapted, timeline_model)
+    validate = line_validation(line_model, LineDataset(held_out, VALIDATION_LINES))
+    lines = LineDataset(training)
+    line_history = train(line_model, lines, validate, generation_config(config), out / "lines")
+    cast_to_float16(line_model)
+    metrics |= {"lines": line_history.metrics}
 
-# 5. The adapter, which says what it is.
+# 5. The adapter, with a description of itself.
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
     sys.exit()
-adapter = save_adapter_run(out / "adapter", config, manifest, model, adapted, reader, best)
+adapter = save_adapter_run(
+    out / "adapter", config, manifest, model, adapted, timeline_model, metrics
+)
 
 # 6. An engine with it: counting, ranking and calibration are fitted on the last period before the
-#    newest one, which the demo compares with; of people whose windows there were not learned from.
+#    newest one, which the demo compares with, and on people whose windows were not trained on.
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
@@ -83,6 +86,6 @@ engine.save_pretrained(out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
 gain, low, high = calibration.gain
-print(f"blend: {engine.settings.blend}, tilted with {engine.settings.strength:g}")
+print(f"blend: {engine.settings.blend}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {gain:.5f} nats an event, 95 % {low:.5f} to {high:.5f}")
 print(f"saved to {out}: InterestEngine.from_pretrained({str(out)!r})")

@@ -39,6 +39,7 @@ PARAMETERS = {
     "readout.": "category_head.",
     **{f"memory.{old}": f"title_embeddings.{new}" for old, new in TITLE_EMBEDDINGS_KEYS.items()},
     "memory.": "title_embeddings.",
+    "reader.": "timeline_model.",
 }
 # Flags of the command line.
 FLAGS = {"--wish": "--edit", "--receipt": "--store", "--in-model-words": "--model-words"}

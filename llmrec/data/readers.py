@@ -38,6 +38,7 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
     (("behaviors.tsv", "news.tsv"), formats.read_mind),
     (("meta_*.jsonl*",), formats.read_amazon),
 )
+SYNTHETIC, SYNTHETIC_PREFIX = "synthetic", "synthetic-"
 _EVENT, _ITEM = (USER_ID, ITEM_ID, TIMESTAMP, RATING), (ITEM_ID, TITLE, CATEGORIES)
 
 
@@ -48,20 +49,22 @@ def load_dataset(name: str | Path) -> Dataset:
     ----------
     name
         "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours).
-        "synthetic": the made-up log of `make_synthetic_world`, whose best forecast is known. A
-        folder of MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon
-        Reviews 2023. A .csv, .tsv or .parquet file with columns user_id, item_id, timestamp,
-        categories and, if there, title and rating.
+        "synthetic": the log of `make_synthetic_world`, whose best forecast is known; "synthetic-3":
+        another one, of seed 3 and with labels of its own. A folder of MovieLens (100K, 1M, 20M,
+        latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023. A .csv, .tsv or .parquet
+        file with columns user_id, item_id, timestamp, categories and, if there, title and rating.
 
     Raises
     ------
     DataError
         If it is none of these, or a file of it is broken; the message names file and line.
     """
-    if str(name) == "synthetic":
-        from llmrec.data.synthetic import make_synthetic_world
-
+    if str(name) == SYNTHETIC:
         return make_synthetic_world().dataset
+    seed = str(name).removeprefix(SYNTHETIC_PREFIX)
+    if seed != str(name) and seed.isdecimal():
+        dataset = make_synthetic_world(seed=int(seed)).dataset
+        return replace(relabel_categories(dataset, int(seed)), name=str(name))
     path = _find(name)
     try:
         if path.is_file():
@@ -147,16 +150,3 @@ def read_table(
 
 def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:
     return read_table_file(Path(table), ids) if isinstance(table, (str, Path)) else to_pandas(table)
-
-
-SYNTHETIC_PREFIX = "synthetic-"
-
-
-def open_log(name: str) -> Dataset:
-    """Load a log; ``synthetic-3`` is a made-up one of seed 3 with labels of its own."""
-    seed = name.removeprefix(SYNTHETIC_PREFIX)
-    if seed == name or not seed.isdecimal():
-        return load_dataset(name)
-    return replace(
-        relabel_categories(make_synthetic_world(seed=int(seed)).dataset, int(seed)), name=name
-    )

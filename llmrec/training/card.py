@@ -1,4 +1,4 @@
-"""The card of an adapter: a README.md made of what its adapter.json says, and nothing else."""
+"""The model card of an adapter: a README.md made from its adapter.json alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from llmrec.data.catalog import clean_text
 from llmrec.data.embedded import EMBEDDED_PARTS
 from llmrec.data.files import atomic_write_text
 from llmrec.language.adapters import ADAPTER_FILE, AdapterMetadata
+from llmrec.versions import CONFIG_KEYS, renamed_keys
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 CARD_FILE, TEMPLATE = "README.md", "card.md.jinja"
 MAX_LABELS, MAX_LETTERS = 30, 2_000
-# What Markdown could take for its own; an underscore inside a word is none.
+# What Markdown could read as markup; it does not with an underscore inside a word.
 _MARKUP = re.compile(r"[\\|`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def write_card(folder: Path) -> Path:
-    """Write README.md beside a folder's adapter.json, and give its path.
+    """Write README.md beside a folder's adapter.json; return its path.
 
     Raises
     ------
@@ -38,29 +39,29 @@ def write_card(folder: Path) -> Path:
 
 
 def render_card(about: AdapterMetadata) -> str:
-    """Write the card in GitHub's Markdown; text from data is text there, whatever is in it."""
-    terms = {part.name: part.licence for part in EMBEDDED_PARTS}
-    return _template().render(
+    """Give the card in GitHub's Markdown; whatever text from data holds, it is no markup there."""
+    licences = {part.name: part.licence for part in EMBEDDED_PARTS}
+    return _load_template().render(
         about=about,
         file=ADAPTER_FILE,
         labels=about.labels[:MAX_LABELS],
         n_more=max(0, len(about.labels) - MAX_LABELS),
-        terms=[(name, terms.get(name)) for name in (about.dataset, about.base_model)],
-        config=_rows(about.config),
-        metrics=[(name, *_measured(value)) for name, value in _rows(about.metrics)],
+        terms=[(name, licences.get(name)) for name in (about.dataset, about.base_model)],
+        config=_flatten(renamed_keys(about.config, CONFIG_KEYS)),
+        metrics=[(name, *_format_metric(value)) for name, value in _flatten(about.metrics)],
         versions=[f"{name} {version}" for name, version in about.versions.items()],
     )
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Each value that the template prints goes through `_plain`: none can be forgotten.
+    # Each value that the template prints goes through `_escape`: none can be forgotten.
     environment = Environment(
         loader=PackageLoader("llmrec.training", "."),
         undefined=StrictUndefined,
-        finalize=_plain,
+        finalize=_escape,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -68,33 +69,33 @@ def _template() -> Template:
     return environment.get_template(TEMPLATE)
 
 
-def _rows(values: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:
-    """Flatten nested mappings: ("lora.rank", 16); a measured value with its interval stays one."""
-    found: list[tuple[str, Any]] = []
+def _flatten(values: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:
+    """Flatten nested mappings: ("lora.rank", 16); a metric with its interval stays one value."""
+    rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Mapping) and "value" not in value:
-            found += _rows(value, f"{group}{name}.")
+            rows += _flatten(value, f"{group}{name}.")
         else:
-            found.append((f"{group}{name}", value))
-    return found
+            rows.append((f"{group}{name}", value))
+    return rows
 
 
-def _measured(value: Any) -> tuple[str, str]:
-    """Write a metric and its interval, the latter empty if none is given."""
+def _format_metric(value: Any) -> tuple[str, str]:
+    """Format a metric and its interval, which is "" if there is none."""
     if not isinstance(value, Mapping):
-        return _number(value), ""
+        return _format_number(value), ""
     low, high = value.get("low"), value.get("high")
-    interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
-    return _number(value["value"]), interval
+    bounds = [] if low is None or high is None else [_format_number(low), _format_number(high)]
+    return _format_number(value["value"]), " to ".join(bounds)
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> str:
-    """Make a value one line of text that neither Markdown nor HTML reads as markup."""
+def _escape(value: Any) -> str:
+    """Give a value as one line of text without markup in Markdown or HTML."""
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     text = html.escape(clean_text(str(value), MAX_LETTERS), quote=False)
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", text)
+    return _MARKUP.sub(lambda match: f"\\{match[0]}", text)

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: parameters, optimizer, and where the run stands.
+"""Checkpoints that are complete or not there: parameters, optimizer, and the state of the run.
 
 A checkpoint is the folder ``step-00000100``: safetensors and JSON, each synced, then
-``complete.json`` with their hashes, and only then the name. Whatever a killed program or a broken
+``complete.json`` with their hashes, and only then the name. Whatever a killed program or a full
 disk leaves is no checkpoint.
 """
 
@@ -29,13 +29,13 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole."""
+    """A complete checkpoint."""
 
     path: Path
 
     @property
     def step(self) -> int:
-        """Optimizer steps that were done."""
+        """Optimizer steps before it."""
         return int(self.path.name.removeprefix("step-"))
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -57,50 +57,50 @@ def save_checkpoint(
     Raises
     ------
     TrainingError
-        If it cannot be written, because the disk is full for instance. What there was before is
-        as it was.
+        If it cannot be written, because the disk is full for instance. Earlier checkpoints stay as
+        they are.
     """
-    path = _place(folder, step)
+    path = _checkpoint_path(folder, step)
     try:
         with atomic_folder(path) as partial:
             for name, group in tensors.items():
-                whole = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
-                atomic_write_bytes(partial / f"{name}.safetensors", save(whole))
+                copies = {key: tensor.detach().cpu().clone() for key, tensor in group.items()}
+                atomic_write_bytes(partial / f"{name}.safetensors", save(copies))
             atomic_write_text(partial / STATE_FILE, json.dumps(values))
-            atomic_write_text(partial / COMPLETE_FILE, json.dumps(_hashes(partial)))
+            atomic_write_text(partial / COMPLETE_FILE, json.dumps(_hash_files(partial)))
             shutil.rmtree(path, ignore_errors=True)  # a broken one of that step
     except OSError as error:
         raise TrainingError(
             f"the checkpoint of step {step} cannot be written to {folder}: {error.strerror}; "
-            f"{_what_is_left(folder)}"
+            f"{_describe_last(folder)}"
         ) from error
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Find the newest whole checkpoint; broken ones are named in a warning and passed over."""
+    """Find the newest complete checkpoint; a warning names broken ones, which are skipped."""
     for path in sorted(folder.glob("step-*"), reverse=True):
-        if not (fault := _fault(path)):
+        if not (fault := _find_fault(path)):
             return Checkpoint(path)
         warnings.warn(f"the checkpoint {path} is not used: {fault}", stacklevel=2)
     return None
 
 
 def checkpoint_at(folder: Path, step: int) -> Checkpoint:
-    """Open the checkpoint of a step; TrainingError if it is not whole."""
-    path = _place(folder, step)
-    if fault := _fault(path):
+    """Open the checkpoint of a step; TrainingError if it is not complete."""
+    path = _checkpoint_path(folder, step)
+    if fault := _find_fault(path):
         raise TrainingError(f"the checkpoint {path} cannot be used: {fault}")
     return Checkpoint(path)
 
 
 def pack_optimizer(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Take the state of an optimizer of named parameters apart: tensors, and values for JSON."""
+    """Split the state of an optimizer of named parameters: tensors, and values for JSON."""
     state = optimizer.state_dict()
     names = [name for group in state["param_groups"] for name in group["param_names"]]
     entries = {
         f"{names[index]}:{key}": value
-        for index, held in state["state"].items()
-        for key, value in held.items()
+        for index, entry in state["state"].items()
+        for key, value in entry.items()
     }
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     numbers = {key: value for key, value in entries.items() if key not in tensors}
@@ -108,7 +108,7 @@ def pack_optimizer(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack_optimizer(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
-    """Give an optimizer the state that `pack_optimizer` took apart."""
+    """Load into an optimizer the state that `pack_optimizer` gave."""
     groups = [
         group | {"param_names": list(map(renamed_parameter, group["param_names"]))}
         for group in values["groups"]
@@ -122,20 +122,20 @@ def unpack_optimizer(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]
 
 
 def prune_checkpoints(folder: Path, step: int, *, keep: int, best: int) -> None:
-    """Delete checkpoints older than the newest ``keep`` up to a step, all but the best."""
+    """Delete checkpoints up to a step, except the newest ``keep`` and the best."""
     for partial in folder.glob(".step-*.partial"):  # what a killed program left
         shutil.rmtree(partial, ignore_errors=True)
-    last = _place(folder, step).name
-    done = sorted(path for path in folder.glob("step-*") if path.name <= last)
-    for path in done[:-keep]:
-        if path != _place(folder, best):
+    last = _checkpoint_path(folder, step).name
+    paths = sorted(path for path in folder.glob("step-*") if path.name <= last)
+    for path in paths[:-keep]:
+        if path != _checkpoint_path(folder, best):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def lock_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the config of a run into its folder; TrainingError if another run's is there.
 
-    Where the run writes and who follows it (``out``, ``report_to``) may change.
+    The folder and the services that follow the run (``out``, ``report_to``) may change.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
@@ -146,58 +146,59 @@ def lock_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
         return
     try:
         stored = renamed_keys(json.loads(path.read_text(encoding="utf-8")), CONFIG_KEYS)
-        before: dict[str, Any] = dict(_flat(stored))
+        before: dict[str, Any] = dict(_flatten(stored))
     except (OSError, ValueError, AttributeError) as error:
         raise TrainingError(f"{path} is no config of a run: {error}") from error
-    now = dict(_flat(config))
+    now = dict(_flatten(config))
     for field in sorted((before.keys() | now.keys()) - {"out", "report_to"}):
         if before.get(field) != now.get(field):
             raise TrainingError(
                 f"the run in {folder} has {field} {before.get(field)!r}, not {now.get(field)!r}: "
-                "go on with its own config, delete it, or choose another folder"
+                "continue with its own config, delete it, or choose another folder"
             )
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def _place(folder: Path, step: int) -> Path:
+def _checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08}"
 
 
-def _fault(path: Path) -> str:
-    """Say why a folder is no whole checkpoint; nothing if it is one."""
+def _find_fault(path: Path) -> str:
+    """Say why a folder is no complete checkpoint; "" if it is one."""
     try:
-        marked = json.loads((path / COMPLETE_FILE).read_text(encoding="utf-8"))
-        found = _hashes(path)
+        recorded = json.loads((path / COMPLETE_FILE).read_text(encoding="utf-8"))
+        hashes = _hash_files(path)
     except OSError as error:
         return f"{COMPLETE_FILE} cannot be read ({error.strerror})"
     except ValueError:
         return f"{COMPLETE_FILE} is not JSON"
-    if not isinstance(marked, dict):
+    if not isinstance(recorded, dict):
         return f"{COMPLETE_FILE} is no table of files"
-    changed = sorted(name for name in found | marked if found.get(name) != marked.get(name))
+    names = hashes | recorded
+    changed = sorted(name for name in names if hashes.get(name) != recorded.get(name))
     return f"{', '.join(changed)} changed since it was written" if changed else ""
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    found = {}
+def _hash_files(folder: Path) -> dict[str, str]:
+    hashes = {}
     for path in sorted(folder.iterdir()):
         if path.name != COMPLETE_FILE:
             with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
-    return found
+                hashes[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return hashes
 
 
-def _what_is_left(folder: Path) -> str:
+def _describe_last(folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         last = latest_checkpoint(folder)
     if last is None:
         return "there is no earlier one. Make room and start again"
-    return f"the one of step {last.step} is intact. Make room and start again to go on from there"
+    return f"the one of step {last.step} is intact. Make room and start again to continue from it"

@@ -1,4 +1,4 @@
-"""A log as examples on disk: timelines with a target at the end of every tick, and a manifest."""
+"""Training examples on disk: timelines with a target at the end of every tick, and a manifest."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class DatasetManifest:
-    """What examples on disk were made of.
+    """The log, prompts and targets that examples on disk were made of.
 
     Attributes
     ----------
     dataset, data_fingerprint, period
-        The log, and how it was cut.
+        The log, and the length of its periods.
     cutoff
-        Latest end of a target: nothing at or after it is in an example to train on.
+        Latest end of a training target: nothing at or after it is in a training example.
     labels, categories, prompt, budget
-        How histories are written.
+        Category names in prompts and in the log, prompt version, and positions of a prompt.
     titles
-        How often targets to train on hold each, as it is written; none is a label, too.
+        How often training targets hold each title, as it stands in prompts; none is also a label.
     counting
-        Fields of the `DecayedDirichlet` that the readings are added to.
+        Fields of the `DecayedDirichlet` that category scores are added to.
     n_timelines, n_slots
-        People's timelines (long ones are several) and supervised read slots in them.
+        People's timelines (a long one is cut into several), and the read positions in them.
     seed
-        Of the wording of the lines to write.
+        Of the wording of the lines.
     fitted
         What of the log was seen, see `TrainingSpan.to_dict`; validation included.
     without
-        Categories left out, see `Dataset.without_categories`.
+        Excluded categories, see `Dataset.without_categories`.
     validated
-        Whether the windows to validate on are among those to train on.
+        Whether the training windows include the validation windows.
     """
 
     dataset: str
@@ -86,30 +86,30 @@ class DatasetManifest:
 
     @classmethod
     def load(cls, folder: Path) -> DatasetManifest:
-        """Read a folder's manifest; DataError if it is none."""
+        """Read a folder's manifest; DataError if it has none or a broken one."""
         path = folder / MANIFEST
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            listed = ("labels", "categories", "without")
-            return cls(**values | {name: tuple(values.get(name, ())) for name in listed})
+            lists = ("labels", "categories", "without")
+            return cls(**values | {name: tuple(values.get(name, ())) for name in lists})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no manifest of examples: {error}; make them with finetune/pairs.py"
+                f"{path} is no manifest of examples: {error}; run finetune/make_dataset.py"
             ) from error
 
     def check(self, dataset: Dataset) -> None:
         """Raise DataError if the log is not the one that the examples were made of."""
-        found = (dataset.name, dataset.period, dataset.log.fingerprint)
-        if found != (self.dataset, self.period, self.data_fingerprint):
+        now = (dataset.name, dataset.period, dataset.log.fingerprint)
+        if now != (self.dataset, self.period, self.data_fingerprint):
             raise DataError(
                 f"the examples were made of {self.dataset} ({self.period}, log "
                 f"{self.data_fingerprint}) and this is {dataset.name} ({dataset.period}, log "
-                f"{dataset.log.fingerprint}): the data changed; run finetune/pairs.py again"
+                f"{dataset.log.fingerprint}): the data changed; run finetune/make_dataset.py again"
             )
         if changed := sorted(set(dataset.catalog.categories) ^ set(self.categories)):
             raise DataError(
                 f"the examples were made of other categories ({changed[0]!r} is not in both): the "
-                "data changed; run finetune/pairs.py again"
+                "data changed; run finetune/make_dataset.py again"
             )
 
 
@@ -122,10 +122,10 @@ def save_examples(
     validation: Sequence[Window],
     *,
     seed: int = 0,
-    without: Sequence[str] = (),
-    validated: bool = False,
+    exclude_categories: Sequence[str] = (),
+    include_validation: bool = False,
 ) -> DatasetManifest:
-    """Write timelines to train on, windows to validate on and a manifest.
+    """Write training timelines, validation windows and a manifest.
 
     Parameters
     ----------
@@ -133,26 +133,29 @@ def save_examples(
         Examples in it are replaced, other files stay.
     people
         Each person's windows, oldest first: see `rolling_training_windows`.
+    exclude_categories, include_validation
+        What was chosen for the dataset and for the windows; the manifest records both.
 
     Raises
     ------
     DataError
         If there is nothing to train or to validate on.
     """
-    chunks = [chunk for windows in people for chunk in _chunks(windows, codec)]
+    chunks = [chunk for windows in people for chunk in _split(windows, codec)]
     if not chunks or not validation:
         raise DataError(
             f"{len(chunks)} timelines and {len(validation)} validation windows: both are needed. "
             "Choose shorter periods."
         )
-    chosen = {"seed": seed, "without": tuple(without), "validated": validated}
-    manifest = _manifest(dataset, codec, prior, chunks, validation, chosen)
-    shifts, alone = population_shifts(_windows(chunks), prior), [[window] for window in validation]
+    options = {"seed": seed, "without": tuple(exclude_categories), "validated": include_validation}
+    manifest = _make_manifest(dataset, codec, prior, chunks, validation, options)
+    shifts = population_shifts(_flatten(chunks), prior)
+    single_windows = [[window] for window in validation]
     parts = {
-        "train": _table(chunks, codec, prior, manifest, shifts),
-        "validation": _table(alone, codec, prior, manifest, {}),
+        "train": _make_table(chunks, codec, prior, manifest, shifts),
+        "validation": _make_table(single_windows, codec, prior, manifest, {}),
     }
-    _write(folder, parts, manifest)
+    _write_parts(folder, parts, manifest)
     return manifest
 
 
@@ -162,44 +165,48 @@ def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
     try:
         parts = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} holds no examples: {error}; run finetune/pairs.py") from error
+        raise DataError(
+            f"{folder} holds no examples: {error}; run finetune/make_dataset.py"
+        ) from error
     return manifest, parts.with_format("numpy")
 
 
-def _manifest(
+def _make_manifest(
     dataset: Dataset,
     codec: Codec,
     prior: DecayedDirichlet,
     chunks: Sequence[Sequence[Window]],
     validation: Sequence[Window],
-    chosen: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> DatasetManifest:
-    """Say what examples are made of; ``chosen`` is what the caller of `save_examples` chose."""
-    seen = _windows(chunks)
+    """Describe examples; ``options`` are those of `save_examples`, under the manifest's names."""
+    windows = _flatten(chunks)
     return DatasetManifest(
         dataset=dataset.name,
         data_fingerprint=dataset.log.fingerprint,
         period=dataset.period,
-        cutoff=str(max(window.target.period.end for window in seen)),
+        cutoff=str(max(window.target.period.end for window in windows)),
         labels=codec.labels,
         categories=codec.categories,
-        titles=_titles(seen, codec),
+        titles=_count_titles(windows, codec),
         prompt=codec.template,
         budget=codec.budget,
         counting=prior.to_dict(),
         n_timelines=len(chunks),
-        n_slots=len(seen),
-        fitted=TrainingSpan.of_windows(seen, validation).to_dict(),
-        **chosen,
+        n_slots=len(windows),
+        fitted=TrainingSpan.of_windows(windows, validation).to_dict(),
+        **options,
     )
 
 
-def _windows(chunks: Sequence[Sequence[Window]]) -> list[Window]:
+def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
     return [window for chunk in chunks for window in chunk]
 
 
-def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest) -> None:
-    """Replace the examples in a folder; without its manifest, written last, it is none."""
+def _write_parts(
+    folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
+) -> None:
+    """Replace the examples in a folder; its manifest is written last, when the rest is complete."""
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in parts:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -207,27 +214,27 @@ def _write(folder: Path, parts: Mapping[str, datasets.Dataset], manifest: Datase
     atomic_write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
 
 
-def _chunks(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
-    """Cut one person's windows, from the newest back, so that a prompt holds all of a part."""
+def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
+    """Split one person's windows, from the newest back, so that a prompt holds each part."""
     sizes = [len(ticks(window.history)[0]) for window in windows]
     stop = len(windows)
     while stop > 0:
         size = sizes[stop - 1]
-        held = codec.prompt(windows[stop - 1].history).count(POOL_START)
-        # A prompt that merges older ticks keeps some of the others as the past of its first slots.
-        first = 0 if held == size else bisect_left(sizes, size - held * 4 // 5, hi=stop - 1)
+        shown = codec.prompt(windows[stop - 1].history).count(POOL_START)
+        # Where a prompt merges older ticks, a fifth of the others is the past of its first target.
+        first = 0 if shown == size else bisect_left(sizes, size - shown * 4 // 5, hi=stop - 1)
         yield windows[first:stop]
         stop = first
 
 
-def _table(
+def _make_table(
     chunks: Sequence[Sequence[Window]],
     codec: Codec,
     prior: DecayedDirichlet,
     manifest: DatasetManifest,
     shifts: Mapping[np.datetime64, FloatArray],
 ) -> datasets.Dataset:
-    """Write timelines out as rows; titles become their places in the manifest."""
+    """Make a table with a row for each timeline; titles become their numbers in the manifest."""
     shape = datasets.Array2D((None, len(codec.labels)), "float32")
     features = datasets.Features(
         user=datasets.Value("string"),
@@ -240,12 +247,12 @@ def _table(
         shares=shape,
     )
     numbers = {title: number for number, title in enumerate(manifest.titles)}
-    found = [_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
-    columns = {name: [row[name] for row in found] for name in features}
+    rows = [_make_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
+    columns = {name: [row[name] for row in rows] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def _row(
+def _make_row(
     chunk: Sequence[Window],
     codec: Codec,
     prior: DecayedDirichlet,
@@ -263,26 +270,26 @@ def _row(
         "request": codec.completion_prompt(history),
         "line": target_line(codec, chunk[-1], expected, seed),
         "back": _ticks_after(chunk),
-        "taken": [[numbers[t] for t in _taken(w, codec) if t in numbers] for w in chunk],
+        "taken": [[numbers[t] for t in _target_titles(w, codec) if t in numbers] for w in chunk],
         "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),
         "shares": row_shares(target_counts(chunk)),
     }
 
 
-def _titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
-    """How often targets hold each title that is no label, sorted."""
-    counts = Counter(title for window in windows for title in _taken(window, codec))
+def _count_titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
+    """Count how often targets hold each title that is no label; sorted by title."""
+    counts = Counter(title for window in windows for title in _target_titles(window, codec))
     return {title: counts[title] for title in sorted(counts.keys() - set(codec.labels))}
 
 
-def _taken(window: Window, codec: Codec) -> list[str]:
+def _target_titles(window: Window, codec: Codec) -> list[str]:
     """Give the titles of a target's newest items, as they stand in prompts."""
     catalog = window.history.catalog
     return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_ITEMS_PER_TICK:]]
 
 
 def _ticks_after(chunk: Sequence[Window]) -> list[int]:
-    """How many ticks of the newest history lie after each one."""
+    """How many ticks of the newest history come after each window's history."""
     sizes = [len(ticks(window.history)[0]) for window in chunk]
     return [sizes[-1] - size for size in sizes]
 
@@ -290,21 +297,21 @@ def _ticks_after(chunk: Sequence[Window]) -> list[int]:
 def population_shifts(
     windows: Sequence[Window], prior: DecayedDirichlet
 ) -> dict[np.datetime64, FloatArray]:
-    """How the mix of all targets after a cutoff differs from the prior's, as (n_categories,) logs.
+    """(n_categories,) logs of the population's observed over its expected shares, by cutoff.
 
-    A year of data holds each season once: what everybody took in a period can only be learned by
-    heart. It is given to training, so that a reading learns what is personal. Periods of events
-    have no cutoff in common, and no shift.
+    A year of data holds each season once, so a model can only memorize what everybody took in a
+    period. Training adds these shifts to the prior, so that scores learn what is personal. Windows
+    of periods of events have no cutoff in common, and no shift.
     """
     if windows[0].history.period_length.unit == "events":
         return {}
-    together: dict[np.datetime64, list[Window]] = {}
+    by_cutoff: dict[np.datetime64, list[Window]] = {}
     for window in windows:
-        together.setdefault(window.history.cutoff, []).append(window)
-    found = {}
-    for cutoff, part in together.items():
-        counts = target_counts(part)
+        by_cutoff.setdefault(window.history.cutoff, []).append(window)
+    shifts = {}
+    for cutoff, part in by_cutoff.items():
+        observed = target_counts(part)
         expected = prior.category_weights([window.history for window in part])
-        expected *= counts.sum(axis=1, keepdims=True)
-        found[cutoff] = np.log((counts.sum(axis=0) + 0.5) / (expected.sum(axis=0) + 0.5))
-    return found
+        expected *= observed.sum(axis=1, keepdims=True)
+        shifts[cutoff] = np.log((observed.sum(axis=0) + 0.5) / (expected.sum(axis=0) + 0.5))
+    return shifts

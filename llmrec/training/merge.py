@@ -1,4 +1,4 @@
-"""An adapter merged into its base model, written only if the merged model says the same."""
+"""An adapter merged into its base model, written only if its logits stay the same."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def merge_adapter(
     *,
     tolerance: float = 1e-3,
 ) -> float:
-    """Write the base model with a LoRA adapter in its weights, if it says the same.
+    """Write the base model with a LoRA adapter in its weights, if its logits stay the same.
 
-    What is compared is what was written: the folder is loaded again before it gets its name. It
-    loads like any model, has the adapter's readout and memory of titles, and an adapter.json of its
-    own, and is in float32.
+    The written folder itself is loaded and compared, before it gets its name. It loads like any
+    model, in float32, and has the adapter's category head and title embeddings, and an adapter.json
+    of its own.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ def merge_adapter(
     adapter, out
         Folder to read, and folder to write, which must not be there yet.
     prompts
-        Texts to compare at.
+        Texts to compare the logits at.
     tolerance
-        Largest difference of a logit, of any token after any prompt, that is let pass.
+        Largest difference of a logit that is accepted, of any token after any prompt.
 
     Returns
     -------
     float
-        The largest difference found.
+        The largest difference.
 
     Raises
     ------
@@ -54,32 +54,32 @@ def merge_adapter(
         If the adapter does not fit, the base model is quantized, or a logit differs by more;
         nothing is written then.
     ValueError
-        If ``out`` is there already or there are no prompts.
+        If ``out`` exists or there are no prompts.
     """
     if out.exists():
         raise ValueError(f"{out} is there already: give a folder that is not")
     if not prompts:
         raise ValueError("there are no prompts to compare the merged model at: give some")
     about = AdapterMetadata.load(adapter)
-    adapted = _loaded(about, model, adapter)
+    adapted = _load_adapted(about, model, adapter)
     token_ids = np.arange(adapted.model.get_output_embeddings().out_features)
     before = adapted.final_logits(prompts, token_ids)
     _merge_layers(adapted.model)
     with atomic_folder(out) as folder:
         adapted.model.save_pretrained(folder)
         adapted.tokenizer.save_pretrained(folder)
-        for own in (CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE):
-            if (adapter / own).is_file():
-                shutil.copyfile(adapter / own, folder / own)
+        for file in (CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE):
+            if (adapter / file).is_file():
+                shutil.copyfile(adapter / file, folder / file)
         merged = LanguageModel.load(str(folder), dtype="float32")
-        change = np.abs(merged.final_logits(prompts, token_ids) - before)
-        _check_same(change, tolerance, merged)
+        changes = np.abs(merged.final_logits(prompts, token_ids) - before)
+        _check_changes(changes, tolerance, merged)
         replace(about, base_fingerprint=merged.base_fingerprint, merged=True).save(folder)
-    return float(change.max())
+    return float(changes.max())
 
 
-def _loaded(about: AdapterMetadata, model: str, adapter: Path) -> LanguageModel:
-    """Load the base model with its adapter, if the two can be merged at all."""
+def _load_adapted(about: AdapterMetadata, model: str, adapter: Path) -> LanguageModel:
+    """Load the base model with its adapter; ModelLoadError if the two cannot be merged."""
     if about.merged:
         raise ModelLoadError(f"{adapter} is merged already: load it as a model")
     if AdapterMetadata.load_if_present(Path(model).expanduser()):
@@ -95,7 +95,7 @@ def _loaded(about: AdapterMetadata, model: str, adapter: Path) -> LanguageModel:
 
 
 def _merge_layers(model: Any) -> None:
-    """Add each LoRA layer's product to the layer it wraps, and put that back in its place."""
+    """Add each LoRA layer's product to the layer that it wraps, which then replaces it."""
     for name, layer in list(model.named_modules()):
         if hasattr(layer, "base_layer"):
             layer.merge()
@@ -103,12 +103,12 @@ def _merge_layers(model: Any) -> None:
     del model.peft_config
 
 
-def _check_same(change: FloatArray, tolerance: float, model: LanguageModel) -> None:
+def _check_changes(changes: FloatArray, tolerance: float, model: LanguageModel) -> None:
     """Raise ModelLoadError unless all of the (n_prompts, n_tokens) changes are small."""
-    prompt, token = np.unravel_index(np.argmax(change), change.shape)
-    if not change[prompt, token] <= tolerance:
+    prompt, token = np.unravel_index(np.argmax(changes), changes.shape)
+    if not changes[prompt, token] <= tolerance:
         raise ModelLoadError(
-            f"merging moves a logit by {change[prompt, token]:.3g} (token "
+            f"merging moves a logit by {changes[prompt, token]:.3g} (token "
             f"{model.tokenizer.decode([int(token)])!r} after prompt {prompt}), more than "
             f"{tolerance:g}; nothing was written: use base model and adapter side by side"
         )

@@ -1,4 +1,4 @@
-"""A small T5 or decoder that starts from nothing, trained on one or several logs at once."""
+"""Small T5s and decoders with random parameters, and training on several logs at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from llmrec.data.readers import open_log
+from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, split_timelines
 from llmrec.errors import DataError
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 PAD, END, UNKNOWN = range(3)
-CONTEXT = 512  # positions; T5 knows distances only, so this is what a prompt may cost
-DECODER_CONTEXT = 1024  # a decoder writes its line behind the prompt
+CONTEXT = 512  # positions; T5 has no limit of its own, as it knows distances only
+DECODER_CONTEXT = 1024  # a decoder generates its line behind the prompt
 BYTE_LOGPROB = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
+VALIDATION_WINDOWS = 400  # validation windows of a log, drawn at random
 _ALPHABET = string.ascii_letters + string.digits + string.punctuation + "▁"
 _MARKS = re.compile(f"[{POOL_START}{POOL_END}{POOL_SEPARATOR}\n]")
 C = TypeVar("C", bound=PreTrainedConfig)
@@ -65,23 +66,23 @@ def build_t5(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Make an untrained encoder-decoder, and the tokenizer that its logs' texts ask for.
+    """Make an untrained encoder-decoder, and a tokenizer trained on the texts of its logs.
 
-    It has the gated feed-forward layers of T5 1.1 and the tied embeddings of T5. With
-    ``save_pretrained`` into one folder both load like any model.
+    It has the gated feed-forward layers of T5 1.1 and the tied embeddings of T5. Saved with
+    ``save_pretrained`` into one folder, both load like any model.
 
     Parameters
     ----------
     texts
-        Prompts, requests and lines that the vocabulary is learned from.
+        Prompts, requests and lines to train the tokenizer on.
     vocab_size
-        Most pieces it may have, bytes included (see `train_tokenizer`).
+        Maximal size of the vocabulary, bytes included (see `train_tokenizer`).
     d_model, layers, heads, d_ff
         Width, layers of the encoder and of the decoder, attention heads, inner width.
     dropout
-        While it is trained.
+        In training.
     seed
-        Of the first parameters.
+        Of the random parameters.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def build_t5(
         eos_token_id=END,
         decoder_start_token_id=PAD,
     )
-    return _untrained(T5ForConditionalGeneration, config, seed), tokenizer
+    return _build_untrained(T5ForConditionalGeneration, config, seed), tokenizer
 
 
 def build_decoder(
@@ -139,13 +140,11 @@ def build_decoder(
         bos_token_id=None,
         eos_token_id=END,
     )
-    return _untrained(LlamaForCausalLM, config, seed), tokenizer
+    return _build_untrained(LlamaForCausalLM, config, seed), tokenizer
 
 
-NEW_MODELS = {
-    "new": build_t5,
-    "new-decoder": build_decoder,
-}  # what a config may start from instead of a model
+# What a config may name instead of a model.
+NEW_MODELS = {"new": build_t5, "new-decoder": build_decoder}
 
 
 def _check_heads(d_model: int, heads: int) -> None:
@@ -153,10 +152,10 @@ def _check_heads(d_model: int, heads: int) -> None:
         raise ValueError(f"d_model {d_model} is not divisible by {heads} heads")
 
 
-def _untrained(kind: Callable[[C], M], config: C, seed: int) -> M:
+def _build_untrained(model_class: Callable[[C], M], config: C, seed: int) -> M:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind(config)
+        model = model_class(config)
     model.generation_config = GenerationConfig.from_model_config(config)
     return model
 
@@ -164,34 +163,34 @@ def _untrained(kind: Callable[[C], M], config: C, seed: int) -> M:
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, end: str = SPECIAL[END]
 ) -> PreTrainedTokenizerFast:
-    """Learn a Unigram vocabulary (Kudo 2018, arXiv 1804.10959) that can spell every text.
+    """Train a Unigram tokenizer (Kudo 2018, arXiv 1804.10959) that can encode every text.
 
-    What no piece covers is spelled in UTF-8 bytes. Spaces are kept as they are, so what is read is
-    what was written. ``end`` is the special token that stands after what is encoded, if any.
+    What no piece covers is encoded as UTF-8 bytes. Spaces stay as they are, so decoding gives the
+    encoded text. ``end`` is the special token after an encoded text, if there is one.
 
     Raises
     ------
     ValueError
         If ``vocab_size`` has no room for special tokens, letters and bytes.
     """
-    spelling = [f"<0x{byte:02X}>" for byte in range(256)]
-    room = vocab_size - len(spelling)
-    if room < len(SPECIAL) + 2 * len(_ALPHABET):
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    n_pieces = vocab_size - len(byte_pieces)
+    if n_pieces < len(SPECIAL) + 2 * len(_ALPHABET):
         raise ValueError(f"vocab_size {vocab_size} is too small for letters, bytes and some words")
-    learned = Tokenizer(models.Unigram())
-    learned.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     trainer = trainers.UnigramTrainer(
-        vocab_size=room,
+        vocab_size=n_pieces,
         special_tokens=list(SPECIAL),
         unk_token=SPECIAL[UNKNOWN],
         initial_alphabet=list(_ALPHABET),
         show_progress=False,
     )
-    learned.train_from_iterator((part for text in texts for part in _MARKS.split(text)), trainer)
-    pieces = [tuple(piece) for piece in json.loads(learned.to_str())["model"]["vocab"]]
-    pieces += [(byte, BYTE_LOGPROB) for byte in spelling]
+    unigram.train_from_iterator((part for text in texts for part in _MARKS.split(text)), trainer)
+    pieces = [tuple(piece) for piece in json.loads(unigram.to_str())["model"]["vocab"]]
+    pieces += [(byte, BYTE_LOGPROB) for byte in byte_pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=UNKNOWN, byte_fallback=True))
-    tokenizer.pre_tokenizer = learned.pre_tokenizer
+    tokenizer.pre_tokenizer = unigram.pre_tokenizer
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -208,13 +207,10 @@ def train_tokenizer(
     )
 
 
-VALIDATION_WINDOWS = 400  # validation windows of a log, drawn at random
-
-
 class MultiDatasetModel(nn.Module):
-    """A `TimelineModel` that looks at the labels of the log that a batch says it is of.
+    """A `TimelineModel` with the labels of the log that a batch comes from.
 
-    All of the model may be trained: labels are embedded as its table is at the moment.
+    All of the model may be trained: labels are embedded by its current table of embeddings.
 
     Parameters
     ----------
@@ -231,33 +227,33 @@ class MultiDatasetModel(nn.Module):
         line_weight: float,
     ) -> None:
         super().__init__()
-        # The first names that parameters have are those they are trained by.
+        # Set before `timeline_model`, so that checkpoints name parameters as those of one log do.
         self.model, self.category_head = model.model, category_head
-        self.names = {log: Verbalizer(texts, model.encode) for log, texts in labels.items()}
-        self.reader = TimelineModel(
+        self.verbalizers = {log: Verbalizer(texts, model.encode) for log, texts in labels.items()}
+        self.timeline_model = TimelineModel(
             model.model,
             category_head,
-            self._embedded(next(iter(labels))),
+            self._embed_labels(next(iter(labels))),
             end=model.end,
             line_weight=line_weight,
         )
 
-    def of(self, log: str) -> TimelineModel:
-        """Give the reader, turned to a log."""
-        self.reader.names = self._embedded(log)
-        return self.reader
+    def select(self, log: str) -> TimelineModel:
+        """Give the timeline model, with the labels of a log."""
+        self.timeline_model.label_embeddings = self._embed_labels(log)
+        return self.timeline_model
 
     def forward(self, log: str, **batch: Any) -> dict[str, Tensor]:
         """Give the loss of one log's batch, see `TimelineModel`."""
-        found: dict[str, Tensor] = self.of(log)(**batch)
-        return found
+        outputs: dict[str, Tensor] = self.select(log)(**batch)
+        return outputs
 
-    def _embedded(self, log: str) -> Tensor:
-        return label_embeddings(self.names[log], self.model.get_input_embeddings().weight)
+    def _embed_labels(self, log: str) -> Tensor:
+        return label_embeddings(self.verbalizers[log], self.model.get_input_embeddings().weight)
 
 
 class MultiDatasetBatches:
-    """The batches of several logs in one random order; each says which log it is of."""
+    """The batches of several logs in one random order; each holds the name of its log."""
 
     def __init__(self, logs: Mapping[str, TimelineBatches], seed: int = 0) -> None:
         self.logs, self.seed = logs, seed
@@ -265,77 +261,80 @@ class MultiDatasetBatches:
     def epoch(self, n: int) -> list[Callable[[], dict[str, Any]]]:
         """Give the batches of epoch n, each made when it is called."""
         batches = [
-            partial(_named, log, batch)
-            for log, examples in self.logs.items()
-            for batch in examples.epoch(n)
+            partial(_add_log_name, log, batch)
+            for log, timelines in self.logs.items()
+            for batch in timelines.epoch(n)
         ]
         order = np.random.default_rng((self.seed, n)).permutation(len(batches))
         return [batches[at] for at in order]
 
 
+def _add_log_name(log: str, batch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return {"log": log, **batch()}
+
+
 def multi_dataset_validation(
-    several: MultiDatasetModel, held_out: Mapping[str, TimelineBatches]
+    model: MultiDatasetModel, held_out: Mapping[str, TimelineBatches]
 ) -> Callable[[], dict[str, float]]:
     """Give a function that validates on each log (``log_loss ml-100k``) and takes the means."""
-    functions = {log: make_validation(several.reader, one) for log, one in held_out.items()}
+    functions = {log: make_validation(model.timeline_model, one) for log, one in held_out.items()}
 
     def validate() -> dict[str, float]:
-        found = {}
+        by_log = {}
         for log, function in functions.items():
-            several.of(log)
-            found[log] = function()
-        each = {f"{name} {log}": v for log, values in found.items() for name, v in values.items()}
-        names = next(iter(found.values()))
+            model.select(log)
+            by_log[log] = function()
+        each = {f"{name} {log}": v for log, values in by_log.items() for name, v in values.items()}
+        names = next(iter(by_log.values()))
         return each | {
-            name: float(np.mean([values[name] for values in found.values()])) for name in names
+            name: float(np.mean([values[name] for values in by_log.values()])) for name in names
         }
 
     return validate
 
 
 def examples_for(config: TrainingConfig, log: str) -> tuple[DatasetManifest, datasets.DatasetDict]:
-    """Read a log's examples from their folder in ``config.pairs``; write them first if it is new.
+    """Read a log's examples from their folder in ``config.examples``; write them if there are none.
 
-    They hold nothing of the newest stretch of the log, nor of the test targets. Prompts are cut by
-    letters, not by a model's tokens: its vocabulary may still have to be made of them.
+    They hold nothing of the newest part of the log, nor of the test targets. The budget of a prompt
+    is counted in letters, not in a model's tokens: the tokenizer may still have to be trained on
+    them.
 
     Raises
     ------
     DataError
-        If the folder holds examples for other prompts.
+        If the folder holds examples with other prompts.
     """
     folder = Path(config.examples) / re.sub(r"[^\w.-]+", "-", log)
     if not (folder / MANIFEST).exists():
-        dataset = open_log(log)
-        people, held_out = split_timelines(dataset)
-        codec = Codec(
-            dataset.catalog.categories,
-            person=dataset.person,
-            noun=dataset.noun,
-            template=config.template,
-            budget=config.budget,
-        )
-        prior, validation = (
-            DecayedDirichlet().fit(held_out),
-            sample_windows(held_out, VALIDATION_WINDOWS),
-        )
-        save_examples(folder, dataset, codec, prior, people, validation, seed=config.seed)
+        _write_examples(folder, config, log)
     manifest, parts = load_examples(folder)
-    found, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)
-    if found != wanted:
+    stored, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)
+    if stored != wanted:
         raise DataError(
-            f"{folder} holds examples for {found}, and the config says {wanted}: delete it, or "
-            "choose another folder"
+            f"the examples in {folder} have prompts of {stored}, and the config asks for {wanted}: "
+            "delete the folder, or choose another one"
         )
     return manifest, parts
 
 
+def _write_examples(folder: Path, config: TrainingConfig, log: str) -> None:
+    dataset = load_dataset(log)
+    people, held_out = split_timelines(dataset)
+    codec = Codec(
+        dataset.catalog.categories,
+        person=dataset.person,
+        noun=dataset.noun,
+        template=config.template,
+        budget=config.budget,
+    )
+    prior = DecayedDirichlet().fit(held_out)
+    validation = sample_windows(held_out, VALIDATION_WINDOWS)
+    save_examples(folder, dataset, codec, prior, people, validation, seed=config.seed)
+
+
 def training_texts(parts: datasets.DatasetDict) -> list[str]:
-    """Give all texts of one log's examples to train on: what a vocabulary is learned from."""
+    """Give the texts of one log's training examples, to train a tokenizer on."""
     table = parts["train"]
     lines = [f" {line}" for line in table["line"]]
     return [str(text) for text in [*table["request"], *lines]]
-
-
-def _named(log: str, batch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return {"log": log, **batch()}

@@ -1,4 +1,4 @@
-"""The parts of a fine-tuning run, put together from a config."""
+"""The parts of a fine-tuning run, made from a config, and the adapter that it saves."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from llmrec.language.pretrained import add_lora, add_lora_to_layers, save_adapte
 from llmrec.metrics import mean_log_loss
 from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.card import write_card
-from llmrec.training.config import ConfigError, TrainingConfig
+from llmrec.training.config import TrainingConfig
 from llmrec.training.dataset import DatasetManifest
 from llmrec.training.objective import LineModel, TimelineModel
+from llmrec.training.typed_config import ConfigError
 from llmrec.types import FloatArray
 from llmrec.versions import __version__
 
@@ -37,110 +38,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-VALIDATION_LINES = 60  # held-out lines that decide which parameters stay
-
-
-def check_layers(config: TrainingConfig, model: PreTrainedModel) -> None:
-    """Refuse a depth that a model has not, and layers to learn lines in that are read through.
-
-    Raises
-    ------
-    ConfigError
-        Naming the field.
-    """
-    if model.config.is_encoder_decoder:
-        if config.depth is not None or config.generation.epochs:
-            raise ConfigError(
-                "depth and lines.epochs are for decoders: an encoder-decoder is read where its "
-                "decoder starts, and learns lines while it learns to read (line_share)"
-            )
-        return
-    n_layers = int(model.config.num_hidden_layers)
-    if config.depth is not None and config.depth > n_layers:
-        raise ConfigError(f"depth is {config.depth}; the model has {n_layers} layers")
-    if not config.generation.epochs:
-        return
-    first = config.generation.chosen_layers(n_layers)[0]
-    if config.depth is None or first < config.depth:
-        raise ConfigError(
-            f"lines.layers begin with layer {first}, and depth is {config.depth}: lines are "
-            "learned above the layers that are read, or with them (line_share)"
-        )
-
-
-def add_line_layers(config: TrainingConfig, adapted: PeftModel, reader: TimelineModel) -> LineModel:
-    """Put LoRA into the layers of ``config.lines``, see `check_layers`, and freeze all else."""
-    layers = config.generation.chosen_layers(int(reader.model.config.num_hidden_layers))
-    learned = dict(reader.named_parameters())
-    add_lora_to_layers(adapted, layers, rank=config.generation.rank, seed=config.seed)
-    for values in learned.values():  # peft has let those of its adapter be trained again
-        values.requires_grad_(False)
-    return LineModel(reader)
-
-
-def cast_to_float16(writer: LineModel) -> None:
-    """Round what learned lines to float16: half of the bytes on disk, read as float32 again."""
-    for values in writer.parameters():
-        if values.requires_grad:
-            values.data = values.data.half()
-
-
-def line_validation(writer: LineModel, held_out: LineDataset) -> Callable[[], dict[str, float]]:
-    """Give a function that judges held-out lines: log_loss a token, and skill.
-
-    Skill is against ``untrained``: the writer must be a new one when this is called.
-    """
-    batches = [batch() for batch in held_out.epoch(0)]
-    sizes = [sum(len(line) + 1 for line in batch["lines"]) for batch in batches]
-
-    def judged() -> float:
-        losses = [float(writer(**batch)["loss"]) for batch in batches]
-        return float(np.average(losses, weights=sizes))
-
-    writer.eval()
-    with torch.no_grad():
-        untrained = judged()
-
-    def validate() -> dict[str, float]:
-        loss = judged()
-        return {"log_loss": loss, "untrained": untrained, "skill": 1 - loss / untrained}
-
-    return validate
-
-
-VERSIONS = ("torch", "transformers", "peft", "accelerate", "datasets")
+VALIDATION_LINES = 60  # held-out lines that choose which parameters of the second run are kept
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")  # named in adapter.json
 
 
 def build_timeline_model(
     config: TrainingConfig, manifest: DatasetManifest
 ) -> tuple[LanguageModel, PeftModel, TimelineModel]:
-    """Load the base model, put a new adapter into it, and read it through a new readout.
-
-    With ``config.titles`` there is a new memory of the titles to learn from, too.
+    """Load the base model, and add a new adapter, category head and title embeddings to it.
 
     Raises
     ------
     DataError
-        If the examples were written for other prompts than the config says, or hold what the
-        config selects by.
+        If the examples were written for other prompts than the config's, or hold the windows that
+        the config chooses by.
     ConfigError
-        If the model has not the layers that the config speaks of, see `check_layers`.
+        If the model lacks layers that the config names, see `check_layers`.
     TrainingError
         If LoRA's targets match nothing.
     """
-    found, asked = (manifest.prompt, manifest.budget), (config.template, config.budget)
-    if found != asked:
-        raise DataError(
-            f"the examples in {config.examples} have prompts of {found}, and the "
-            f"config says {asked}: "
-            "run finetune/pairs.py again"
-        )
-    if manifest.validated and config.keep_checkpoint == "best":
-        raise DataError(
-            f"the examples in {config.examples} hold the validation windows, which then "
-            f"cannot decide "
-            "when to stop: write select: last, or run finetune/pairs.py without --validated"
-        )
+    _check_examples(config, manifest)
     torch.manual_seed(config.seed)
     model = LanguageModel.load(
         config.model, device=config.device, dtype=config.dtype, quantize=config.quantize
@@ -153,36 +70,81 @@ def build_timeline_model(
         alpha=config.lora.alpha,
         dropout=config.lora.dropout,
         targets=config.lora.targets,
-        layers=config.lora.chosen_layers(config.depth or n_layers),
+        layers=config.lora.layer_numbers(config.depth or n_layers),
     )
     if config.gradient_checkpointing:
         adapted.gradient_checkpointing_enable()
         adapted.enable_input_require_grads()
     table = model.model.get_input_embeddings().weight
-    reader = TimelineModel(
+    timeline_model = TimelineModel(
         model.model,
         CategoryHead(table.shape[1], config.head_rank, config.depth).to(table.device),
         label_embeddings(Verbalizer(manifest.labels, model.encode), table),
         end=model.end,
         line_weight=config.line_weight,
-        title_embeddings=_new_memory(config, manifest, model),
+        title_embeddings=_build_title_embeddings(config, manifest, model),
         title_weight=config.titles.weight,
     )
-    return model, adapted, reader
+    return model, adapted, timeline_model
 
 
-def _new_memory(
+def _check_examples(config: TrainingConfig, manifest: DatasetManifest) -> None:
+    """Raise DataError unless a run of the config can use the examples."""
+    stored, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)
+    if stored != wanted:
+        raise DataError(
+            f"the examples in {config.examples} have prompts of {stored}, and the config asks for "
+            f"{wanted}: run finetune/make_dataset.py again"
+        )
+    if manifest.validated and config.keep_checkpoint == "best":
+        raise DataError(
+            f"the examples in {config.examples} hold the validation windows, which then cannot "
+            "choose when to stop: write keep_checkpoint: last, or run finetune/make_dataset.py "
+            "without --include-validation"
+        )
+
+
+def check_layers(config: TrainingConfig, model: PreTrainedModel) -> None:
+    """Refuse layers that a model lacks, and layers for lines below those that score categories.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    """
+    if model.config.is_encoder_decoder:
+        if config.depth is not None or config.generation.epochs:
+            raise ConfigError(
+                "depth and generation.epochs are for decoders: an encoder-decoder scores categories"
+                " at the start of its decoder, and learns lines in the same run (line_share)"
+            )
+        return
+    n_layers = int(model.config.num_hidden_layers)
+    if config.depth is not None and config.depth > n_layers:
+        raise ConfigError(f"depth is {config.depth}; the model has {n_layers} layers")
+    if not config.generation.epochs:
+        return
+    first = config.generation.layer_numbers(n_layers)[0]
+    if config.depth is None or first < config.depth:
+        raise ConfigError(
+            f"generation.layers begin with layer {first}, and depth is {config.depth}: lines are "
+            "learned above the layers that score categories, or in the same run (line_share)"
+        )
+
+
+def _build_title_embeddings(
     config: TrainingConfig, manifest: DatasetManifest, model: LanguageModel
 ) -> TitleEmbeddings | None:
+    """Make embeddings of the examples' titles that start with how often each was observed."""
     if not config.titles.rank or not manifest.titles:
         return None
     table = model.model.get_input_embeddings().weight
     keys = title_hashes(model.encode([f" {title}" for title in manifest.titles]))
-    memory = TitleEmbeddings(keys, table.shape[1], config.titles.rank, config.titles.dropout)
+    titles = TitleEmbeddings(keys, table.shape[1], config.titles.rank, config.titles.dropout)
     counts = torch.tensor(list(manifest.titles.values()), dtype=torch.float32)
-    memory.bias.data = counts.log() - counts.sum().log()
-    memory.to(table.device)
-    return memory
+    titles.bias.data = counts.log() - counts.sum().log()
+    titles.to(table.device)
+    return titles
 
 
 def make_batches(
@@ -191,14 +153,14 @@ def make_batches(
     parts: Mapping[str, datasets.Dataset],
     model: LanguageModel,
 ) -> tuple[TimelineBatches, TimelineBatches]:
-    """Give the batches to train on, and the windows to validate on."""
+    """Give the batches to train on, and those of the validation windows."""
     training = TimelineBatches(
         parts["train"],
         model,
         batch_positions=config.batch_positions,
         line_share=config.line_share,
         labels=manifest.labels,
-        renamed=config.label_renaming,
+        label_renaming=config.label_renaming,
         seed=config.seed,
     )
     windows = parts["validation"]
@@ -209,30 +171,72 @@ def make_batches(
 
 
 def make_validation(
-    reader: TimelineModel, held_out: TimelineBatches
+    timeline_model: TimelineModel, held_out: TimelineBatches
 ) -> Callable[[], dict[str, float]]:
-    """Give a function that reads the held-out windows: log_loss, and skill against counting."""
+    """Give a function that scores held-out windows: log_loss, and skill against counting."""
     log_prior, shares = np.concatenate(held_out.log_prior), np.concatenate(held_out.shares)
-    counted = normalize_rows(np.exp(log_prior))
+    prior = normalize_rows(np.exp(log_prior))
 
     def validate() -> dict[str, float]:
-        weights = normalize_rows(np.exp(log_prior + score_held_out(reader, held_out)))
-        loss, counting = mean_log_loss(weights, shares), mean_log_loss(counted, shares)
+        weights = normalize_rows(np.exp(log_prior + score_held_out(timeline_model, held_out)))
+        loss, counting = mean_log_loss(weights, shares), mean_log_loss(prior, shares)
         return {"log_loss": loss, "counting": counting, "skill": 1 - loss / counting}
 
     return validate
 
 
-def score_held_out(reader: TimelineModel, held_out: TimelineBatches) -> FloatArray:
+def score_held_out(timeline_model: TimelineModel, held_out: TimelineBatches) -> FloatArray:
     """(n_windows, n_categories) z of windows, in their order."""
-    training = reader.training
-    reader.eval()
-    found = np.empty((len(held_out.back), len(reader.names)))
+    was_training = timeline_model.training
+    timeline_model.eval()
+    scores = np.empty((len(held_out.back), len(timeline_model.label_embeddings)))
     with torch.inference_mode():
-        for rows, prompts, slots in held_out.validation_batches():
-            found[rows] = reader.scores(prompts, slots).float().cpu().numpy()
-    reader.train(training)
-    return found
+        for rows, prompts, read_positions in held_out.validation_batches():
+            scores[rows] = timeline_model.scores(prompts, read_positions).float().cpu().numpy()
+    timeline_model.train(was_training)
+    return scores
+
+
+def add_line_layers(
+    config: TrainingConfig, adapted: PeftModel, timeline_model: TimelineModel
+) -> LineModel:
+    """Add LoRA to the layers of ``config.generation``, see `check_layers`; freeze all else."""
+    layers = config.generation.layer_numbers(int(timeline_model.model.config.num_hidden_layers))
+    earlier = dict(timeline_model.named_parameters())
+    add_lora_to_layers(adapted, layers, rank=config.generation.rank, seed=config.seed)
+    for values in earlier.values():  # peft has made those of its adapter trainable again
+        values.requires_grad_(False)
+    return LineModel(timeline_model)
+
+
+def line_validation(line_model: LineModel, held_out: LineDataset) -> Callable[[], dict[str, float]]:
+    """Give a function that evaluates held-out lines: log_loss a token, and skill.
+
+    Skill is against ``untrained``: call this before the model is trained.
+    """
+    batches = [batch() for batch in held_out.epoch(0)]
+    sizes = [sum(len(line) + 1 for line in batch["lines"]) for batch in batches]
+
+    def mean_loss() -> float:
+        losses = [float(line_model(**batch)["loss"]) for batch in batches]
+        return float(np.average(losses, weights=sizes))
+
+    line_model.eval()
+    with torch.no_grad():
+        untrained = mean_loss()
+
+    def validate() -> dict[str, float]:
+        loss = mean_loss()
+        return {"log_loss": loss, "untrained": untrained, "skill": 1 - loss / untrained}
+
+    return validate
+
+
+def cast_to_float16(line_model: LineModel) -> None:
+    """Round the parameters trained for lines to float16: half of the bytes on disk."""
+    for values in line_model.parameters():
+        if values.requires_grad:
+            values.data = values.data.half()
 
 
 def save_adapter_run(
@@ -241,15 +245,15 @@ def save_adapter_run(
     manifest: DatasetManifest,
     model: LanguageModel,
     adapted: PeftModel,
-    reader: TimelineModel,
+    timeline_model: TimelineModel,
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Write adapter, readout, adapter.json and the card; give the folder back."""
+    """Write adapter, heads, adapter.json and the card into a folder; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(adapted, folder, config.model)
-    reader.category_head.save(folder)
-    if reader.title_embeddings is not None:
-        reader.title_embeddings.save(folder)
+    timeline_model.category_head.save(folder)
+    if timeline_model.title_embeddings is not None:
+        timeline_model.title_embeddings.save(folder)
     about = AdapterMetadata(
         base_model=config.model,
         base_fingerprint=model.base_fingerprint,
@@ -258,12 +262,12 @@ def save_adapter_run(
         prompt=manifest.prompt,
         dataset=manifest.dataset,
         data_fingerprint=manifest.data_fingerprint,
-        cutoff=manifest.fitted["before"],  # validation decided when to stop
+        cutoff=manifest.fitted["before"],  # validation chose when to stop
         period=manifest.period,
         seed=config.seed,
         config=config.model_dump(mode="json", exclude={"out", "examples"}),
         metrics={SEEN_METRICS: dict(metrics)} if manifest.validated else dict(metrics),
-        versions={"llmrec": __version__} | {name: metadata.version(name) for name in VERSIONS},
+        versions={"llmrec": __version__} | {name: metadata.version(name) for name in PACKAGES},
     )
     about.save(folder)
     write_card(folder)

@@ -274,6 +274,27 @@ def test_the_made_up_log_has_a_name_and_a_folder_of_that_name_is_still_reached(
     assert load_dataset("./synthetic").name == "ml-100k"
 
 
+def test_synthetic_logs_of_other_seeds_have_people_and_labels_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, again, two = (load_dataset(f"synthetic-{seed}") for seed in (1, 1, 2))
+    assert one.name == "synthetic-1"
+    assert one.catalog.categories == again.catalog.categories != two.catalog.categories
+    assert one.log.fingerprint == again.log.fingerprint != two.log.fingerprint
+    default = load_dataset("synthetic").catalog
+    for item in range(default.n_items):
+        (label,), (name,) = one.catalog.categories_of(item), default.categories_of(item)
+        assert label.endswith(f" {name}")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("synthetic-1", "synthetic-x"):
+        (tmp_path / folder).mkdir()
+        assert load_dataset(movielens_100k(tmp_path / folder)).name == "ml-100k"
+    assert load_dataset("synthetic-1").name == "synthetic-1"
+    assert load_dataset("synthetic-x").name == "ml-100k"
+    with pytest.raises(DataError, match=r"'synthetic-y'.*Nor is there such a folder"):
+        load_dataset("synthetic-y")
+
+
 def test_an_unknown_name_and_an_unknown_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"'netflix'.*ml-100k.*'synthetic'\. Nor is there such a folder"

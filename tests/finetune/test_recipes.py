@@ -1,7 +1,7 @@
 """The recipes are run whole, as a user would, on a log of sixty people and models of a few weights.
 
-Every config is a dry run of lora.py with a model of its own family; what is wrong is told by name;
-and a run that was killed ends as one that was not.
+Every config is a dry run of lora.py with a model of its own family; errors name what is wrong; and
+a run that was killed ends as one that was not.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.registry import LM_SCORER
-from llmrec.training.config import ConfigError, TrainingConfig, load_config
+from llmrec.training.config import TrainingConfig, load_config
 from llmrec.training.pretrain import NEW_MODELS
+from llmrec.training.typed_config import ConfigError
 from tests import worlds
 from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
 
 ROOT = Path(__file__).parents[2]
 FINETUNE, CONFIGS = ROOT / "finetune", ROOT / "finetune" / "configs"
 TINY, AGAIN = CONFIGS / "tiny-cpu.yaml", Path("again")
-# The configs of the other training recipe start with a model that is not there.
-OF_LORA = sorted(
+# The configs of the other training recipe name no base model, but a new one.
+LORA_CONFIGS = sorted(
     path for path in CONFIGS.glob("*.yaml") if load_config(path).model not in NEW_MODELS
 )
-# Base models by how their names start, and the tiny one that stands for each.
+# The tiny model that stands for base models whose names start so.
 FAMILIES = {"smollm2-135m": "llama", "Qwen/Qwen3-": "qwen3", "google/flan-t5-": "t5"}
-FAMILIES |= {"runs/t5-mini": "t5", "runs/decoder-mini": "llama"}  # what pretrain_t5.py writes
+FAMILIES |= {"runs/t5-mini": "t5", "runs/decoder-mini": "llama"}  # what pretrain.py writes
 
 
 def run(recipe: str, *flags: object) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def run(recipe: str, *flags: object) -> dict[str, Any]:
 
 
 def write_log(folder: Path, *, categories: tuple[str, ...] = worlds.CATEGORIES) -> None:
-    """Write films and who took them as RecBole does; periods are ten events."""
+    """Write a log in the format of RecBole; periods are ten events."""
     events = worlds.log(120, 6)
     seconds = events.timestamp.astype("datetime64[s]").astype("int64")
     folder.mkdir()
@@ -104,7 +105,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_qwen3(folder / "qwen3")
         save_t5(folder / "t5")
         for model in ("llama", "t5"):
-            run("pairs", "--data", "tiny", "--model", model, "--out", f"pairs/{model}")
+            run("make_dataset", "--data", "tiny", "--model", model, "--out", f"examples/{model}")
     return folder
 
 
@@ -115,14 +116,14 @@ def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lora(config: Path, out: str, *flags: object, model: str = "llama") -> dict[str, Any]:
     """Run lora.py; ``model`` is the tiny one to adapt."""
-    pairs = "pairs/t5" if model == "t5" else "pairs/llama"
-    fixed = ("--data", "tiny", "--model", model, "--pairs", pairs, "--out", out)
+    examples = "examples/t5" if model == "t5" else "examples/llama"
+    fixed = ("--data", "tiny", "--model", model, "--examples", examples, "--out", out)
     return run("lora", config, *fixed, *flags)
 
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Path:
-    """Run the config for any machine once, for the tests that only look at what it wrote."""
+    """Run the config for any machine once, for the tests that only read what it wrote."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         history = lora(TINY, "runs/tiny", "--epochs", 1)["history"]
@@ -138,7 +139,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_an_engine_that_was_trained_needs_nothing_but_its_folder(trained: Path) -> None:
+def test_a_trained_engine_needs_nothing_but_its_folder(trained: Path) -> None:
     engine = InterestEngine.from_pretrained("runs/tiny")
     assert engine.settings.template == "forecast-v3"
     assert Path(engine.forecaster.model.adapter) == Path("runs/tiny/adapter")
@@ -151,17 +152,17 @@ def test_an_engine_that_was_trained_needs_nothing_but_its_folder(trained: Path) 
 
 def test_an_engine_is_fitted_again_around_its_adapter(trained: Path) -> None:
     before = contents(trained)
-    run("calibrate", "--adapter", trained / "adapter", "--windows", 50, "--out", "again")
+    run("calibrate_engine", "--adapter", trained / "adapter", "--windows", 50, "--out", "again")
     assert contents(trained) == before
     first, again = (EngineSettings.load(folder / "engine.json") for folder in (trained, AGAIN))
     assert again == first
     assert LM_SCORER in again.blend
     assert contents(AGAIN / "adapter") == contents(trained / "adapter")
     with pytest.raises(SystemExit):
-        run("calibrate", "--data", "tiny")
+        run("calibrate_engine", "--data", "tiny")
 
 
-def test_the_adapter_says_all_that_it_is(trained: Path) -> None:
+def test_adapter_json_describes_the_adapter(trained: Path) -> None:
     about, dataset = AdapterMetadata.load(trained / "adapter"), load_dataset("tiny")
     base = LanguageModel.load("llama", adapter=trained / "adapter")
     assert (about.base_model, about.base_fingerprint) == ("llama", base.base_fingerprint)
@@ -171,23 +172,23 @@ def test_the_adapter_says_all_that_it_is(trained: Path) -> None:
     assert (about.prompt, about.seed) == ("forecast-v3", 0)
     assert {"log_loss", "counting", "skill"} <= about.metrics.keys()
     assert {"torch", "transformers", "peft"} <= about.versions.keys()
-    # What trains it again, but for where things lie.
+    # This config trains it again, but for the paths.
     config = TrainingConfig.model_validate_json(json.dumps({**about.config, "out": "again"}))
     assert (config.learning_rate, config.depth, config.lora.rank) == (1e-3, 6, 4)
     last = str(dataset.log.timestamp.max())
     assert about.cutoff < last
-    manifest = json.loads(Path("pairs/llama/manifest.json").read_text())
+    manifest = json.loads(Path("examples/llama/manifest.json").read_text())
     assert about.cutoff == manifest["fitted"]["before"] >= manifest["cutoff"]
 
 
-def test_the_card_tells_data_base_model_and_validation(trained: Path) -> None:
+def test_the_card_shows_data_base_model_and_validation(trained: Path) -> None:
     card = (trained / "adapter" / "README.md").read_text()
     about = AdapterMetadata.load(trained / "adapter")
     for words in ("tiny", "llama", "forecast-v3", *about.labels, f"{about.metrics['skill']:.4f}"):
         assert words in card
 
 
-def test_a_run_that_is_done_is_not_done_again(trained: Path) -> None:
+def test_a_finished_run_is_not_repeated(trained: Path) -> None:
     before = contents(trained)
     history = lora(TINY, "runs/tiny", "--epochs", 1)["history"]
     assert history.stopped
@@ -196,38 +197,42 @@ def test_a_run_that_is_done_is_not_done_again(trained: Path) -> None:
 
 def test_a_merged_model_loads_without_its_adapter(trained: Path) -> None:
     flags = ("--adapter", trained / "adapter", "--data", "tiny", "--prompts", 10)
-    found = run("merge", *flags, "--out", "merged")
-    assert found["largest"] <= 1e-3
+    variables = run("merge_adapter", *flags, "--out", "merged")
+    assert variables["largest"] <= 1e-3
     merged = LanguageModel.load("merged")
     assert not merged.adapter
     assert merged.category_head is not None
     assert AdapterMetadata.load(Path("merged")).merged
     assert "tiny" in Path("merged/README.md").read_text()
     side_by_side = LanguageModel.load("llama", adapter=trained / "adapter")
-    prompts = found["prompts"][:3]
+    prompts = variables["prompts"][:3]
     ours, theirs = (model.final_logits(prompts, [5, 6, 7]) for model in (merged, side_by_side))
     assert ours == pytest.approx(theirs, abs=1e-3)
     with pytest.raises(ValueError, match="merged is there already"):
-        run("merge", *flags, "--out", "merged")
+        run("merge_adapter", *flags, "--out", "merged")
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_is_valid_and_says_how_it_is_run(config: Path) -> None:
-    found, text = load_config(config), config.read_text()
-    assert found.out == f"runs/{config.stem.removeprefix('smollm2-135m-').removesuffix('-cpu')}"
-    if config in OF_LORA:
-        (command,) = [line for line in text.splitlines() if "python finetune/pairs.py" in line]
-        assert f"--data {found.data}" in command
-        assert f"--out {found.examples}" in command
+def test_every_config_is_valid_and_has_the_command_that_makes_its_examples(config: Path) -> None:
+    values, text = load_config(config), config.read_text()
+    assert values.out == f"runs/{config.stem.removeprefix('smollm2-135m-').removesuffix('-cpu')}"
+    if config in LORA_CONFIGS:
+        (command,) = [
+            line for line in text.splitlines() if "python finetune/make_dataset.py" in line
+        ]
+        assert f"--data {values.data}" in command
+        assert f"--out {values.examples}" in command
 
 
-@pytest.mark.parametrize("config", [c for c in OF_LORA if c != TINY], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", [c for c in LORA_CONFIGS if c != TINY], ids=lambda path: path.stem
+)
 def test_every_config_trains_a_model_of_its_family(config: Path, tmp_path: Path) -> None:
     name = load_config(config).model
     model = next(tiny for start, tiny in FAMILIES.items() if name.startswith(start))
     plain = ("--device", "cpu", "--dtype", "float32", "--quantize", "null", "--report_to", "[]")
     short = ("--batch_positions", 2400, "--epochs", 0.5, "--calibration_windows", 50)
-    short += ("--budget", 130, "--template", "forecast-v3", "--lines.layers", "upper 1")
+    short += ("--budget", 130, "--template", "forecast-v3", "--generation.layers", "upper 1")
     history = lora(config, str(tmp_path / "out"), *plain, *short, model=model)["history"]
     assert 1 <= history.steps <= 5
     assert history.metrics["log_loss"] > 0
@@ -235,78 +240,112 @@ def test_every_config_trains_a_model_of_its_family(config: Path, tmp_path: Path)
     assert engine.forecast("u001").category_weights.sum() == pytest.approx(1)
 
 
-def refused(kind: type[LlmrecError], told: str, *flags: object, config: Path = TINY) -> None:
-    """Expect lora.py to refuse before it has written an adapter."""
-    with pytest.raises(kind, match=told):
+def check_refused(
+    error: type[LlmrecError], message: str, *flags: object, config: Path = TINY
+) -> None:
+    """Check that lora.py raises an error before it has written an adapter."""
+    with pytest.raises(error, match=message):
         lora(config, "refused", *flags)
     assert not Path("refused/adapter").exists()
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--lora.rnk", 8), r"'--lora\.rnk' is unknown; is 'lora\.rank' meant"),
-        (("--rate", "fast"), "rate is 'fast'"),
+        (("--learning_rate", "fast"), "learning_rate is 'fast'"),
         (("--epochs", "[1]"), r"epochs is \[1\]"),
     ],
 )
-def test_a_field_that_is_unknown_or_of_a_wrong_type_is_named(flags: Any, told: str) -> None:
-    refused(ConfigError, told, *flags)
+def test_a_field_that_is_unknown_or_of_a_wrong_type_is_named(flags: Any, message: str) -> None:
+    check_refused(ConfigError, message, *flags)
 
 
-def test_targets_that_match_nothing_are_named_with_what_there_is() -> None:
-    refused(TrainingError, r"\['query'\].*match nothing.*'q_proj'", "--lora.targets", "[query]")
+def test_targets_that_match_nothing_are_named_with_those_that_would() -> None:
+    check_refused(
+        TrainingError, r"\['query'\].*match nothing.*'q_proj'", "--lora.targets", "[query]"
+    )
 
 
 def test_layers_that_the_model_lacks_are_named() -> None:
-    refused(ConfigError, "the model has 6 layers", "--lora.layers", "upper 7")
+    check_refused(ConfigError, "the model has 6 layers", "--lora.layers", "upper 7")
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--template", "forecast-v1"), "forecast-v1"),
         (("--budget", 131), "131"),
     ],
 )
-def test_examples_that_were_written_otherwise_are_refused(flags: Any, told: str) -> None:
-    refused(DataError, f"{told}.*run finetune/pairs.py again", *flags)
+def test_examples_with_other_prompts_are_refused(flags: Any, message: str) -> None:
+    check_refused(DataError, f"{message}.*run finetune/make_dataset.py again", *flags)
 
 
-def test_what_was_learned_from_cannot_decide_when_to_stop_and_is_marked_as_such() -> None:
-    run("pairs", "--data", "tiny", "--model", "llama", "--out", "pairs/validated", "--validated")
-    seen = ("--pairs", "pairs/validated")
-    refused(DataError, r"hold the validation windows.*select: last", *seen)
-    history = lora(TINY, "runs/validated", *seen, "--select", "last")["history"]
+def test_windows_that_were_trained_on_cannot_choose_when_to_stop_and_metrics_say_so() -> None:
+    folder = "examples/with-validation"
+    flags = ("--data", "tiny", "--model", "llama", "--out", folder)
+    run("make_dataset", *flags, "--include-validation")
+    seen = ("--examples", folder)
+    check_refused(DataError, r"hold the validation windows.*keep_checkpoint: last", *seen)
+    history = lora(TINY, "runs/with-validation", *seen, "--keep_checkpoint", "last")["history"]
     assert history.best_step == history.steps
-    about = AdapterMetadata.load(Path("runs/validated/adapter"))
+    about = AdapterMetadata.load(Path("runs/with-validation/adapter"))
     assert list(about.metrics) == [SEEN_METRICS]
-    assert about.cutoff <= json.loads(Path("pairs/validated/manifest.json").read_text())["cutoff"]
+    assert about.cutoff <= json.loads(Path(f"{folder}/manifest.json").read_text())["cutoff"]
 
 
-def test_examples_that_are_not_there_are_refused() -> None:
-    refused(DataError, r"nowhere/manifest\.json is no manifest", "--pairs", "nowhere")
+def test_make_dataset_and_lora_take_the_flags_of_0_1() -> None:
+    manifests = []
+    for flags in (
+        ("--without", "War|Drama", "--validated"),
+        ("--exclude-categories", "War|Drama", "--include-validation"),
+    ):
+        path = Path("examples/flags")
+        run("make_dataset", "--data", "tiny", "--model", "llama", "--out", path, *flags)
+        manifests.append(json.loads((path / "manifest.json").read_text()))
+    assert manifests[0] == manifests[1]
+    assert (manifests[0]["without"], manifests[0]["validated"]) == (["War", "Drama"], True)
+    assert "War" not in manifests[0]["categories"]
+    flags = ("--pairs", "nowhere", "--rate", "1e-3", "--lines.epochs", 0, "--select", "last")
+    check_refused(DataError, r"nowhere/manifest\.json is no manifest", *flags)
+
+
+def test_the_help_of_make_dataset_shows_the_flags_of_today_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run("make_dataset", "--help")
+    shown = capsys.readouterr().out
+    assert "--exclude-categories" in shown
+    assert "--include-validation" in shown
+    assert "--without" not in shown
+    assert "--validated" not in shown
+
+
+def test_missing_examples_are_refused() -> None:
+    check_refused(DataError, r"nowhere/manifest\.json is no manifest", "--examples", "nowhere")
 
 
 def test_a_log_that_changed_since_its_examples_were_made_is_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("tiny", "pairs", "llama"):
+    for name in ("tiny", "examples", "llama"):
         shutil.copytree(place / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     events = Path("tiny/tiny.inter")
     events.write_text(events.read_text() + "u000\ti000\t3\t1609459200\n")
-    refused(DataError, "the data changed")
+    check_refused(DataError, "the data changed")
 
 
 def test_a_log_whose_categories_were_renamed_since_is_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_log(tmp_path / "tiny", categories=("Action", "Comedy", "Drama", "Horror", "Peace"))
-    for name in ("pairs", "llama"):
+    for name in ("examples", "llama"):
         shutil.copytree(place / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    refused(DataError, "'Peace' is not in both")
+    check_refused(DataError, "'Peace' is not in both")
 
 
 def test_a_table_of_ones_own_is_trained_on(place: Path) -> None:
@@ -319,15 +358,16 @@ def test_a_table_of_ones_own_is_trained_on(place: Path) -> None:
             "categories": [worlds.CATEGORIES[item % 5] for item in events.item_idx],
         }
     ).to_csv("mine.csv", index=False)
-    run("pairs", "--data", "mine.csv", "--model", "llama", "--out", "pairs/mine")
-    lora(TINY, "runs/mine", "--data", "mine.csv", "--pairs", "pairs/mine", "--epochs", 0.5)
+    run("make_dataset", "--data", "mine.csv", "--model", "llama", "--out", "examples/mine")
+    flags = ("--data", "mine.csv", "--examples", "examples/mine", "--epochs", 0.5)
+    lora(TINY, "runs/mine", *flags)
     engine = InterestEngine.from_pretrained("runs/mine", data="mine.csv")
     assert engine.forecast("u001").description
 
 
 def test_a_config_for_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    refused(
+    check_refused(
         TrainingError, "device is 'cuda', which needs a GPU", config=CONFIGS / "qwen3-0.6b.yaml"
     )
 
@@ -355,7 +395,7 @@ def test_an_adapter_is_refused_by_an_engine_of_another_model(trained: Path) -> N
     with pytest.raises(ModelLoadError, match="it was made for 'llama'"):
         InterestEngine.from_pretrained("other", data="tiny", adapter=trained / "adapter")
     with pytest.raises(ModelLoadError, match="it was made for 'llama'"):
-        run("merge", "--adapter", trained / "adapter", "--model", "other", "--data", "tiny",
+        run("merge_adapter", "--adapter", trained / "adapter", "--model", "other", "--data", "tiny",
             "--out", "never")  # fmt: skip
     assert not Path("never").exists()
 
@@ -377,7 +417,7 @@ def test_an_adapter_is_refused_by_an_engine_of_another_prompt_version(
 
 
 @pytest.mark.parametrize("full_at", [ADAPTER_FILE, "readout.safetensors", "engine.json"])
-def test_a_full_disk_is_told_and_a_second_start_finishes(
+def test_a_full_disk_is_an_error_and_a_second_start_finishes(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
 ) -> None:
     out, replace = tmp_path / "out", os.replace
@@ -407,12 +447,12 @@ def killed() -> Path:
     """Start lora.py in a process of its own, and kill it once it has saved a checkpoint."""
     out, flags = Path("runs/killed"), ("--epochs", "3", "--save_every", "2")
     command = [sys.executable, str(FINETUNE / "lora.py"), str(TINY), "--data", "tiny"]
-    command += ["--model", "llama", "--pairs", "pairs/llama", "--out", str(out), *flags]
+    command += ["--model", "llama", "--examples", "examples/llama", "--out", str(out), *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             while len(list(out.glob("run/step-*/complete.json"))) < 2:
-                assert process.poll() is None, "it ended before it was to be killed"
+                assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.02)
         finally:
             process.kill()

@@ -15,9 +15,9 @@ from llmrec.forecasters.precomputed import predict_weights
 from llmrec.language.heads import CategoryHead, TitleEmbeddings, title_hashes
 from llmrec.language.model import LanguageModel
 from llmrec.metrics import mean_log_loss
-from tests.training.small import PRIOR, codec_of, dataset, saved
+from tests.training.tiny_timelines import PRIOR, make_codec, make_dataset, save_model
 
-DATA = dataset()
+DATA = make_dataset()
 WINDOWS = split_windows(DATA)["validation"]
 HISTORIES = [window.history for window in WINDOWS]
 
@@ -27,8 +27,8 @@ def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
     """Give a tiny model with title embeddings for all items but the first."""
-    plain = LanguageModel.load(str(saved(request.param, tmp_path_factory.mktemp("m"))))
-    codec, n_items = codec_of(DATA), DATA.catalog.n_items
+    plain = LanguageModel.load(str(save_model(request.param, tmp_path_factory.mktemp("m"))))
+    codec, n_items = make_codec(DATA), DATA.catalog.n_items
     texts = [f" {codec.title(DATA.catalog, item)}" for item in range(1, n_items)]
     torch.manual_seed(3)
     embeddings = TitleEmbeddings(title_hashes(plain.encode(texts)), 32, 4)
@@ -39,11 +39,11 @@ def model(
 
 
 def title_forecaster(model: LanguageModel, share: float = 0.6) -> TitleForecaster:
-    return TitleForecaster(model, codec_of(DATA, model), PRIOR, share)
+    return TitleForecaster(model, make_codec(DATA, model), PRIOR, share)
 
 
 def test_title_category_weights_are_summed_over_the_titles_of_items(model: LanguageModel) -> None:
-    codec = codec_of(DATA, model)
+    codec = make_codec(DATA, model)
     weights = model.title_probabilities([codec.prompt(history) for history in HISTORIES])
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     shares = np.asarray(DATA.catalog.category_shares.todense())[1:]
@@ -91,7 +91,7 @@ def test_a_model_without_title_embeddings_is_refused(model: LanguageModel) -> No
 
 
 def test_a_forecast_by_category_scores_names_its_titles_in_the_source(model: LanguageModel) -> None:
-    forecaster = LLMForecaster(model, codec_of(DATA, model), title_forecaster(model))
+    forecaster = LLMForecaster(model, make_codec(DATA, model), title_forecaster(model))
     repeated = [window for window in WINDOWS for _ in range(20)]
     forecaster.fit(repeated, scores=np.zeros((len(repeated), 5)))
     no_events = truncate_histories(WINDOWS[:1], 0)[0].history

@@ -1,4 +1,4 @@
-"""The card says what adapter.json says, and text from data stays text in it."""
+"""The card shows what is in adapter.json, and text from data is no markup in it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ ABOUT = replace(
     labels=("Drama", "Sci-Fi"),
     categories=("Drama", "Sci-Fi"),
     seed=3,
+    # Keys of version 0.1 beside one of today.
     config={"rate": 2e-4, "lora": {"rank": 16, "targets": ["q_proj", "v_proj"]}, "minutes": None},
     metrics={"validation": {"log_loss": {"value": 1.97534, "low": 1.9, "high": 2.05}, "n": 500}},
     versions={"torch": "2.13.0", "peft": "0.21.2"},
@@ -43,7 +44,7 @@ def cells(text: str) -> list[list[str]]:
 ROWS = cells(render_card(ABOUT))
 
 
-def test_the_card_says_what_the_adapter_is() -> None:
+def test_the_card_shows_what_the_adapter_is() -> None:
     for row in (
         ["base model", "smollm2-135m"],
         ["hash of the base model", "0123456789abcdef"],
@@ -52,15 +53,15 @@ def test_the_card_says_what_the_adapter_is() -> None:
         ["cutoff", "1998-03-01: nothing at or after it was used"],
         ["prompt version", "forecast-v2"],
         ["categories", "2: Drama, Sci-Fi"],
-        ["rate", "0.0002"],
+        ["learning_rate", "0.0002"],
         ["lora.rank", "16"],
         ["lora.targets", "q_proj, v_proj"],
-        ["minutes", "None"],
+        ["max_minutes", "None"],
     ):
         assert row in ROWS
     assert "With torch 2.13.0, peft 0.21.2." in render_card(ABOUT)
     assert "InterestEngine.from_pretrained(path)" in render_card(ABOUT)
-    assert "no judge of people" in render_card(ABOUT)
+    assert "says nothing about people" in render_card(ABOUT)
 
 
 def test_a_metric_is_shown_with_its_interval_if_it_has_one() -> None:
@@ -69,18 +70,18 @@ def test_a_metric_is_shown_with_its_interval_if_it_has_one() -> None:
     assert "Nothing was measured." in render_card(replace(ABOUT, metrics={}))
 
 
-def test_the_terms_of_an_embedded_log_are_in_the_card_and_of_others_it_says_where() -> None:
+def test_the_terms_of_an_embedded_log_are_in_the_card_and_for_others_where_to_look() -> None:
     assert "Terms of ml-100k: GroupLens terms" in render_card(ABOUT)
     assert "Terms of my log: those of its source" in render_card(replace(ABOUT, dataset="my log"))
 
 
-def test_a_merged_model_says_that_it_is_one() -> None:
+def test_the_card_of_a_merged_model_says_that_it_is_one() -> None:
     text = render_card(replace(ABOUT, merged=True))
     assert "A whole model: smollm2-135m with a LoRA adapter in its weights" in text
     assert ["hash of the merged model", "0123456789abcdef"] in cells(text)
 
 
-def test_of_many_categories_the_first_are_named() -> None:
+def test_of_many_categories_the_first_are_listed() -> None:
     labels = tuple(f"Category {i}" for i in range(298))
     (row,) = (
         row for row in cells(render_card(replace(ABOUT, labels=labels))) if "categories" in row
@@ -99,10 +100,10 @@ def test_of_many_categories_the_first_are_named() -> None:
 @example("{{ about }} {% raw %}")
 def test_text_from_data_is_the_same_text_in_the_table(text: str) -> None:
     shown = render_card(replace(ABOUT, dataset=f"x {text} y", labels=(f"x {text} y", "Drama")))
-    wanted = clean_text(f"x {text} y", 300)
+    expected = clean_text(f"x {text} y", 300)
     rows = cells(shown)
-    assert ["log", wanted] in rows
-    assert ["categories", f"2: {wanted}, Drama"] in rows
+    assert ["log", expected] in rows
+    assert ["categories", f"2: {expected}, Drama"] in rows
     assert len(rows) == len(ROWS)
     assert shown.count("\n") == render_card(ABOUT).count("\n")
     assert "<script" not in shown

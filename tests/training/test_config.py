@@ -1,7 +1,8 @@
-"""Configs of training runs: what is read, what flags change, and what a mistake is told."""
+"""Configs of training runs: YAML, flags, names of version 0.1, and the errors of mistakes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,54 +10,55 @@ import torch
 
 from llmrec.errors import TrainingError
 from llmrec.training.config import (
-    ConfigError,
-    LinesConfig,
+    LineTrainingConfig,
     LoraConfig,
     TitlesConfig,
     TrainingConfig,
-    argument_parser,
     load_config,
 )
 from llmrec.training.trainer import check_device
+from llmrec.training.typed_config import ConfigError, argument_parser
+from llmrec.versions import CONFIG_KEYS
 
 
-def written(folder: Path, text: str = "out: here\n") -> Path:
+def write_config(folder: Path, text: str = "out: here\n") -> Path:
     path = folder / "run.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def test_a_file_changes_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
-    text = "out: here\nrate: 1e-3\nepochs: 2\nlora:\n  rank: 8\n  layers: upper 4\n"
-    config = load_config(written(tmp_path, text))
+    text = "out: here\nlearning_rate: 1e-3\nepochs: 2\nlora:\n  rank: 8\n  layers: upper 4\n"
+    config = load_config(write_config(tmp_path, text))
     assert (config.out, config.learning_rate, config.epochs) == ("here", 0.001, 2.0)
     assert config.lora == LoraConfig(rank=8, layers="upper 4")
     assert config.budget == TrainingConfig(out="here").budget == 130
 
 
 def test_a_flag_wins_over_the_file_and_the_later_flag_over_the_earlier(tmp_path: Path) -> None:
-    path = written(tmp_path, "out: here\nrate: 0.5\nlora: {rank: 2, alpha: 4}\n")
-    flags = ["--rate", "2e-4", "--lora.rank=8", "--rate", "3e-4", "--model", "123", "--out", "1e3"]
-    config = load_config(path, [*flags, "--lora.layers", "[3, 1]", "--minutes", "null"])
+    path = write_config(tmp_path, "out: here\nlearning_rate: 0.5\nlora: {rank: 2, alpha: 4}\n")
+    flags = ["--learning_rate", "2e-4", "--lora.rank=8", "--learning_rate", "3e-4"]
+    flags += ["--model", "123", "--out", "1e3", "--lora.layers", "[3, 1]", "--max_minutes", "null"]
+    config = load_config(path, flags)
     assert (config.learning_rate, config.model, config.out) == (3e-4, "123", "1e3")
     assert config.lora == LoraConfig(rank=8, alpha=4, layers=(1, 3))
 
 
 def test_every_field_is_a_flag() -> None:
     flags = {action.dest for action in argument_parser(TrainingConfig)._actions} - {"help"}
-    parts = {"lora": LoraConfig, "titles": TitlesConfig, "lines": LinesConfig}
+    parts = {"lora": LoraConfig, "titles": TitlesConfig, "generation": LineTrainingConfig}
     groups = {f"{part}.{name}" for part, config in parts.items() for name in config.model_fields}
     assert flags == set(TrainingConfig.model_fields) - parts.keys() | groups
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("rank: 8", ["'rank'", "'lora.rank' meant"]),
         ("evalute_every: 8", ["'evalute_every'", "'evaluate_every' meant"]),
         ("lora: {layer: all}", ["'lora.layer'", "'lora.layers' meant"]),
-        ("rate: fast", ["rate is 'fast'", "number"]),
-        ("rate: .nan", ["rate is nan", "finite"]),
+        ("learning_rate: fast", ["learning_rate is 'fast'", "number"]),
+        ("learning_rate: .nan", ["learning_rate is nan", "finite"]),
         ("epochs: 0", ["epochs is 0", "greater than 0"]),
         ("seed: 1.0", ["seed is 1.0", "integer"]),
         ("seed: yes", ["seed is True", "integer"]),
@@ -66,43 +68,104 @@ def test_every_field_is_a_flag() -> None:
         ("lora: 8", ["lora is 8"]),
         ("report_to: [1]", ["report_to.0 is 1", "string"]),
         ("- 1", ["field: value"]),
-        ("rate: [1", ["no YAML"]),
+        ("learning_rate: [1", ["no YAML"]),
     ],
 )
-def test_a_mistake_is_told_with_file_field_value_and_what_is_allowed(
-    tmp_path: Path, text: str, told: list[str]
+def test_the_error_of_a_mistake_has_file_field_value_and_what_is_allowed(
+    tmp_path: Path, text: str, expected: list[str]
 ) -> None:
-    path = written(tmp_path, text)
+    path = write_config(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path, ["--out", "here"])
-    assert all(words in str(caught.value) for words in [str(path), *told]), str(caught.value)
+    assert all(words in str(caught.value) for words in [str(path), *expected]), str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
-        (["--rte", "1"], "'--rte' is unknown; is 'rate' meant?"),
-        (["--rate", "fast"], "flag --rate: rate is 'fast'"),
-        (["--rate"], "expected one argument"),
+        (["--learning_rte", "1"], "'--learning_rte' is unknown; is 'learning_rate' meant?"),
+        (["--learning_rate", "fast"], "flag --learning_rate: learning_rate is 'fast'"),
+        (["--learning_rate"], "expected one argument"),
         (["--lora.layers", "[1"], "no YAML value"),
         (["fast"], "'fast' is unknown"),
         (["--lora.rank", "0"], "flag --lora.rank: lora.rank is 0"),
     ],
 )
-def test_a_wrong_flag_is_told(tmp_path: Path, flags: list[str], told: str) -> None:
+def test_the_error_of_a_wrong_flag_names_it(
+    tmp_path: Path, flags: list[str], expected: str
+) -> None:
     with pytest.raises(ConfigError, match=r"flag") as caught:
-        load_config(written(tmp_path), flags)
-    assert told in str(caught.value)
+        load_config(write_config(tmp_path), flags)
+    assert expected in str(caught.value)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_one_error_lists_all_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(written(tmp_path, "rate: x\nkeep: 0\n"))
+        load_config(write_config(tmp_path, "learning_rate: x\nkeep: 0\n"))
     assert [line.split(": ")[1].split()[0] for line in str(caught.value).splitlines()] == [
         "out",
-        "rate",
+        "learning_rate",
         "keep",
     ]
+
+
+OLD_VALUES = {
+    "pairs": "pairs/mine",
+    "rate": 0.5,
+    "readout_rate": 0.25,
+    "readout_rank": 3,
+    "renamed": 0.75,
+    "lines": {"epochs": 2.0, "rank": 5},
+    "select": "last",
+    "minutes": 7.0,
+}
+
+
+def test_a_file_with_the_keys_of_0_1_gives_the_same_config_as_one_with_todays(
+    tmp_path: Path,
+) -> None:
+    assert OLD_VALUES.keys() == CONFIG_KEYS.keys()
+    new_values = {CONFIG_KEYS[old]: value for old, value in OLD_VALUES.items()}
+    configs = []
+    for values in (OLD_VALUES, new_values):
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
+        configs.append(load_config(write_config(tmp_path, f"out: here\n{text}")))
+    assert configs[0] == configs[1]
+    fields = {field for field in CONFIG_KEYS.values() if field != "generation"}
+    assert {field: getattr(configs[0], field) for field in fields} == {
+        field: new_values[field] for field in fields
+    }
+    assert configs[0].generation == LineTrainingConfig(epochs=2.0, rank=5)
+
+
+@pytest.mark.parametrize("old", CONFIG_KEYS)
+def test_a_key_of_0_1_beside_the_one_of_today_is_an_error(tmp_path: Path, old: str) -> None:
+    new, value = CONFIG_KEYS[old], json.dumps(OLD_VALUES[old])
+    path = write_config(tmp_path, f"out: here\n{old}: {value}\n{new}: {value}\n")
+    with pytest.raises(ConfigError, match=rf"run\.yaml: {old} is the name that {new} had in 0\.1"):
+        load_config(path)
+
+
+def test_a_flag_of_0_1_is_the_one_of_today_and_wins_over_the_file_by_either_name(
+    tmp_path: Path,
+) -> None:
+    flags = ["--pairs", "pairs/mine", "--rate=0.5", "--lines.epochs", "2", "--lines.layers=all"]
+    today = ["--examples", "pairs/mine", "--learning_rate=0.5", "--generation.epochs", "2"]
+    today += ["--generation.layers=all"]
+    for text in ("out: here\n", "out: here\nrate: 3\n", "out: here\nlearning_rate: 3\n"):
+        path = write_config(tmp_path, text)
+        assert load_config(path, flags) == load_config(path, today)
+        assert load_config(path, flags).learning_rate == 0.5
+    assert load_config(path, ["--rate", "1", "--learning_rate", "2"]).learning_rate == 2
+    assert load_config(path, flags).examples == "pairs/mine"
+    with pytest.raises(ConfigError, match=r"flag --learning_rate: learning_rate is 'fast'"):
+        load_config(path, ["--rate", "fast"])
+
+
+def test_a_key_of_0_1_is_no_field_inside_a_group(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "out: here\nlora: {minutes: 3}\n")
+    with pytest.raises(ConfigError, match=r"no field is called 'lora\.minutes'"):
+        load_config(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -112,7 +175,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_group_given_as_a_value_cannot_take_a_flag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lora is 8"):
-        load_config(written(tmp_path, "out: here\nlora: 8\n"), ["--lora.rank", "8"])
+        load_config(write_config(tmp_path, "out: here\nlora: 8\n"), ["--lora.rank", "8"])
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -127,24 +190,24 @@ def test_a_config_survives_json() -> None:
 
 
 def test_layers_are_counted_from_the_output() -> None:
-    assert LoraConfig().chosen_layers(3) == [0, 1, 2]
-    assert LoraConfig(layers="upper 2").chosen_layers(5) == [3, 4]
-    assert LoraConfig(layers=[4, 0]).chosen_layers(5) == [0, 4]
+    assert LoraConfig().layer_numbers(3) == [0, 1, 2]
+    assert LoraConfig(layers="upper 2").layer_numbers(5) == [3, 4]
+    assert LoraConfig(layers=[4, 0]).layer_numbers(5) == [0, 4]
     for layers in ("upper 6", [5]):
         with pytest.raises(ConfigError, match="has 5 layers"):
-            LoraConfig(layers=layers).chosen_layers(5)
+            LoraConfig(layers=layers).layer_numbers(5)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "values",
     [{"device": "cuda"}, {"quantize": "4bit"}, {"dtype": "bfloat16"}, {"dtype": "float16"}],
 )
-def test_a_gpu_that_is_asked_for_and_absent_is_told(
-    monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
+def test_a_config_that_needs_a_gpu_is_refused_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    config = TrainingConfig(out="here", **asked)
-    with pytest.raises(TrainingError, match=f"{next(iter(asked))} is .* needs a GPU"):
+    config = TrainingConfig(out="here", **values)
+    with pytest.raises(TrainingError, match=f"{next(iter(values))} is .* needs a GPU"):
         check_device(config)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_device(config)

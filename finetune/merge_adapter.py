@@ -1,8 +1,8 @@
-"""Merge an adapter into its base model, if the merged model says the same.
+"""Merge an adapter into its base model, if its logits stay the same.
 
-    python finetune/merge.py --adapter FOLDER --data ml-100k --out FOLDER
+    python finetune/merge_adapter.py --adapter FOLDER --data ml-100k --out FOLDER
 
-The two are compared at the prompts of people from the log: every logit at every read slot.
+The two are compared at the prompts of people from the log: every logit at the end of each prompt.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from llmrec.training.merge import merge_adapter
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--adapter", type=Path, required=True, help="adapter's folder")
 parser.add_argument("--data", default="ml-100k", help="what load_dataset takes")
-parser.add_argument("--model", help="base model (default: the one the adapter names)")
-parser.add_argument("--prompts", type=int, default=100, help="people to compare at")
+parser.add_argument("--model", help="base model (default: that of the adapter)")
+parser.add_argument("--prompts", type=int, default=100, help="people whose prompts to compare at")
 parser.add_argument("--tolerance", type=float, default=1e-3, help="largest change of a logit")
 parser.add_argument("--out", type=Path, required=True, help="model folder to write")
 arguments = parser.parse_args()
 
-# 1. What the adapter says of itself, and the log as it was when it was trained.
+# 1. The description of the adapter, and the log as it was when the adapter was trained.
 about = AdapterMetadata.load(arguments.adapter)
 name = arguments.model or about.base_model
 dataset = load_dataset(arguments.data)
@@ -45,7 +45,7 @@ histories = make_histories(log, dataset.catalog, dataset.period, about.cutoff, u
 prompts = [codec.prompt(history) for history in histories]
 del model
 
-# 3. Merge, and compare what was written with what was merged.
+# 3. Merge, and compare the written model with the adapter beside its base model.
 largest = merge_adapter(
     name,
     arguments.adapter,

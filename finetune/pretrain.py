@@ -1,11 +1,12 @@
-"""Train a small model on several logs at once: a base model for finetune/lora.py to adapt to one.
+"""Train a small model on several logs at once: a base model that finetune/lora.py adapts to one.
 
-    python finetune/pretrain_t5.py finetune/configs/t5-mini.yaml
+    python finetune/pretrain.py finetune/configs/t5-mini.yaml
 
-All of the model is trained, so ``lora`` and ``titles`` say nothing here. It starts from nothing, as
-a T5 (``model: new``) or a decoder (``model: new-decoder``), or from a model that is there: --model
-google/flan-t5-small, or a folder. ``data`` lists the logs; synthetic-3 is a made-up one of seed 3.
-Every field of the config is also a flag. A run that was cut off goes on where it was.
+All parameters are trained, so ``lora`` and ``titles`` have no effect here. It starts from random
+parameters, as a T5 (``model: new``) or a decoder (``model: new-decoder``), or from an existing
+model: --model google/flan-t5-small, or a folder. ``data`` lists the logs; synthetic-3 is a
+synthetic one of seed 3. Every field of the config is also a flag. An interrupted run continues from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -40,28 +41,28 @@ check_device(config)
 out = Path(config.out)
 
 # 1. Timelines of each log; those that are on disk already are read.
-pairs = {log: examples_for(config, log) for log in config.data.split()}
+examples = {log: examples_for(config, log) for log in config.data.split()}
 
-# 2. The model to start from: a new one has a vocabulary of the logs' own texts.
+# 2. The model to start from: the tokenizer of a new one is trained on the texts of the logs.
 start = config.model
-if new_model := NEW_MODELS.get(start):
+if build_model := NEW_MODELS.get(start):
     start = str(out / "start")
     if not (Path(start) / "model.safetensors").exists():
-        texts = [text for _, parts in pairs.values() for text in training_texts(parts)]
-        untrained, tokenizer = new_model(texts, seed=config.seed)
+        texts = [text for _, parts in examples.values() for text in training_texts(parts)]
+        untrained, tokenizer = build_model(texts, seed=config.seed)
         tokenizer.save_pretrained(start)
         untrained.save_pretrained(start)
 model = LanguageModel.load(start, device=config.device, dtype=config.dtype)
 check_layers(config, model.model)
-print(f"{model.model.num_parameters():,} parameters, {len(model.tokenizer):,} pieces")
+print(f"{model.model.num_parameters():,} parameters, {len(model.tokenizer):,} tokens")
 
-# 3. One readout for all logs, and examples of each.
+# 3. One category head for all logs, and batches of each.
 torch.manual_seed(config.seed)
 width = model.model.get_input_embeddings().weight.shape[1]
-several = MultiDatasetModel(
+multi_dataset_model = MultiDatasetModel(
     model,
     CategoryHead(width, config.head_rank).to(model.model.device),
-    {log: manifest.labels for log, (manifest, _) in pairs.items()},
+    {log: manifest.labels for log, (manifest, _) in examples.items()},
     line_weight=config.line_weight,
 )
 size, seed = config.batch_positions, config.seed
@@ -72,23 +73,24 @@ training = {
         batch_positions=size,
         line_share=config.line_share,
         labels=manifest.labels,
-        renamed=config.label_renaming,
+        label_renaming=config.label_renaming,
         seed=seed,
     )
-    for log, (manifest, parts) in pairs.items()
+    for log, (manifest, parts) in examples.items()
 }
 held_out = {
     log: TimelineBatches(parts["validation"], model, batch_positions=2 * size)
-    for log, (_, parts) in pairs.items()
+    for log, (_, parts) in examples.items()
 }
 
-# 4. Train; the parameters of least mean validation log-loss are kept.
-validate = multi_dataset_validation(several, held_out)
-history = train(several, MultiDatasetBatches(training, seed), validate, config, out / "run")
+# 4. Train; the parameters of the lowest mean validation log-loss are kept.
+validate = multi_dataset_validation(multi_dataset_model, held_out)
+batches = MultiDatasetBatches(training, seed)
+history = train(multi_dataset_model, batches, validate, config, out / "run")
 
-# 5. The base model, and its readout beside it.
+# 5. The base model, and its category head beside it.
 model.model.save_pretrained(out / "model")
 model.tokenizer.save_pretrained(out / "model")
-several.readout.save(out / "model")
+multi_dataset_model.category_head.save(out / "model")
 atomic_write_text(out / "model" / "pretraining.json", json.dumps(history.metrics, indent=1))
 print(f"{history.metrics}\nsaved to {out / 'model'}: finetune/lora.py --model {out / 'model'}")

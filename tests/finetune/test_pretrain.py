@@ -22,8 +22,8 @@ from tests.language.tiny_models import save_t5
 FINETUNE = Path(__file__).parents[2] / "finetune"
 
 
-def write_log(path: Path, seed: int, kind: str) -> str:
-    """Write a log of 28-day periods; ``kind`` stands before its categories."""
+def write_log(path: Path, seed: int, prefix: str) -> str:
+    """Write a log of 28-day periods; the names of its categories start with ``prefix``."""
     events = worlds.log(12, 7, seed=seed)
     frame = pd.DataFrame(
         {
@@ -31,7 +31,7 @@ def write_log(path: Path, seed: int, kind: str) -> str:
             "item_id": events.item_ids[events.item_idx],
             "timestamp": worlds.START + 4 * (events.timestamp - worlds.START),
             "title": [f"Title {item}" for item in events.item_idx],
-            "categories": [f"{kind} {worlds.CATEGORIES[item % 5]}" for item in events.item_idx],
+            "categories": [f"{prefix} {worlds.CATEGORIES[item % 5]}" for item in events.item_idx],
         }
     )
     frame.to_csv(path, index=False)
@@ -39,17 +39,19 @@ def write_log(path: Path, seed: int, kind: str) -> str:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, object]:
-    recipe = str(FINETUNE / "pretrain_t5.py")
+    recipe = str(FINETUNE / "pretrain.py")
     monkeypatch.setattr(sys, "argv", [recipe, str(FINETUNE / "configs/t5-tiny.yaml"), *flags])
     return runpy.run_path(recipe, run_name="__main__")
 
 
 @pytest.mark.parametrize(("new", "width"), [("new", 128), ("new-decoder", 192)])
-def test_a_model_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
+def test_a_new_model_is_trained_on_two_logs_and_scores_generates_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: str, width: int
 ) -> None:
-    logs = [write_log(tmp_path / f"log{n}.csv", n, kind) for n, kind in enumerate(("Old", "New"))]
-    flags = ["--data", " ".join(logs), "--pairs", str(tmp_path / "pairs")]
+    logs = [
+        write_log(tmp_path / f"log{n}.csv", n, prefix) for n, prefix in enumerate(("Old", "New"))
+    ]
+    flags = ["--data", " ".join(logs), "--examples", str(tmp_path / "examples")]
     flags += ["--out", str(tmp_path / "out"), "--model", new]
     first = run(monkeypatch, *flags)
     metrics = json.loads((tmp_path / "out/model/pretraining.json").read_text())
@@ -65,20 +67,27 @@ def test_a_model_is_made_and_trained_on_two_logs_and_reads_writes_and_resumes(
     )
     assert scores.shape == (3, 5)
     assert np.abs(scores).max() > 0
-    (written,) = model.generate(
+    (line,) = model.generate(
         [codec.completion_prompt(histories[0])], constrain=codec.line.grammar()
     )
-    assert codec.line.parse(written.text).category_weights.shape == (5,)
+    assert codec.line.parse(line.text).category_weights.shape == (5,)
 
-    again = run(monkeypatch, *flags)  # nothing is left to do, and nothing changes
+    again = run(monkeypatch, *flags)  # the run is finished, and nothing changes
     assert again["history"] == first["history"]
 
 
-def test_a_model_that_is_there_is_trained_further(
+def test_an_existing_model_is_trained_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, model = write_log(tmp_path / "log.csv", 0, "Old"), str(save_t5(tmp_path / "t5"))
-    flags = ["--data", log, "--pairs", str(tmp_path / "pairs"), "--out", str(tmp_path / "out")]
+    flags = [
+        "--data",
+        log,
+        "--examples",
+        str(tmp_path / "examples"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     run(monkeypatch, *flags, "--model", model, "--epochs", "1")
     before = LanguageModel.load(model, device="cpu")
     after = LanguageModel.load(str(tmp_path / "out/model"), device="cpu")

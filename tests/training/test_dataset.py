@@ -1,4 +1,4 @@
-"""Examples on disk: every slot with its own prior and target, and a manifest that is checked."""
+"""Examples on disk: prior and target of every read position, and a manifest that is checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llmrec.explain.describe import target_line
 from llmrec.language.codec import Codec
 from llmrec.language.tokenization import POOL_END, POOL_START
 from llmrec.training.dataset import MANIFEST, DatasetManifest, load_examples, save_examples
-from tests.training.small import PRIOR, codec_of, dataset
+from tests.training.tiny_timelines import PRIOR, make_codec, make_dataset
 from tests.worlds import catalog, log
 
 PERIODS = ("7D", "4 events")
@@ -37,72 +37,78 @@ def save(folder: Path, data: Dataset, codec: Codec) -> DatasetManifest:
 
 
 @pytest.fixture(scope="module", params=PERIODS)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+def saved_examples(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple:
     """Save examples once for the tests that only read them."""
-    data, folder = dataset(request.param), tmp_path_factory.mktemp("pairs") / "pairs"
-    codec = codec_of(data)
+    data, folder = make_dataset(request.param), tmp_path_factory.mktemp("examples") / "examples"
+    codec = make_codec(data)
     return data, codec, folder, save(folder, data, codec)
 
 
-def test_what_was_saved_is_read_back(made: tuple) -> None:
-    data, codec, folder, manifest = made
-    found, parts = load_examples(folder)
-    assert found == replace(manifest, fitted=found.fitted, counting=found.counting)
-    assert found.fitted == json.loads(json.dumps(manifest.fitted))
-    assert (found.labels, found.prompt, found.budget) == (codec.labels, "forecast-v3", 200)
-    assert len(parts["train"]) == found.n_timelines
-    assert sum(map(len, parts["train"]["back"])) == found.n_slots
-    assert type(PRIOR)(**found.counting) == PRIOR
-    found.check(data)
+def test_saved_examples_are_loaded_as_they_were(saved_examples: tuple) -> None:
+    data, codec, folder, manifest = saved_examples
+    loaded, parts = load_examples(folder)
+    assert loaded == replace(manifest, fitted=loaded.fitted, counting=loaded.counting)
+    assert loaded.fitted == json.loads(json.dumps(manifest.fitted))
+    assert (loaded.labels, loaded.prompt, loaded.budget) == (codec.labels, "forecast-v3", 200)
+    assert len(parts["train"]) == loaded.n_timelines
+    assert sum(map(len, parts["train"]["back"])) == loaded.n_slots
+    assert type(PRIOR)(**loaded.counting) == PRIOR
+    loaded.check(data)
 
 
-def taken_by_everybody(windows: list[Window]) -> dict[np.datetime64, np.ndarray]:
-    """Of each cutoff: what everybody took after it over what the prior expected of them."""
-    together: dict[np.datetime64, list[Window]] = {}
+def observed_over_expected(windows: list[Window]) -> dict[np.datetime64, np.ndarray]:
+    """Everybody's observed counts over those that the prior expected, by cutoff."""
+    by_cutoff: dict[np.datetime64, list[Window]] = {}
     for window in windows if windows[0].history.period_length.unit != "events" else []:
-        together.setdefault(window.history.cutoff, []).append(window)
-    found = {}
-    for cutoff, part in together.items():
-        taken = sum(window.target.category_counts for window in part)
+        by_cutoff.setdefault(window.history.cutoff, []).append(window)
+    ratios = {}
+    for cutoff, part in by_cutoff.items():
+        observed = sum(window.target.category_counts for window in part)
         expected = sum(
             PRIOR.category_weights([window.history])[0] * window.target.category_counts.sum()
             for window in part
         )
-        found[cutoff] = (taken + 0.5) / (expected + 0.5)
-    return found
+        ratios[cutoff] = (observed + 0.5) / (expected + 0.5)
+    return ratios
 
 
-def test_every_slot_has_the_prior_and_the_target_of_its_own_window(made: tuple) -> None:
-    data, codec, folder, manifest = made
-    table, known = load_examples(folder)[1]["train"], list(manifest.titles)
+def test_every_read_position_has_the_prior_and_the_target_of_its_own_window(
+    saved_examples: tuple,
+) -> None:
+    data, codec, folder, manifest = saved_examples
+    table, all_titles = load_examples(folder)[1]["train"], list(manifest.titles)
     windows = {timeline[0].history.user_id: timeline for timeline in rolling_training_windows(data)}
     left = {user: len(timeline) for user, timeline in windows.items()}
-    common = taken_by_everybody([window for timeline in windows.values() for window in timeline])
+    ratios = observed_over_expected(
+        [window for timeline in windows.values() for window in timeline]
+    )
     for row in table:  # the newest part of a person comes first
         user = str(row["user"])
         timeline = windows[user][left[user] - len(row["back"]) : left[user]]
         left[user] -= len(timeline)
         newest = timeline[-1].history
         assert row["prompt"] == codec.prompt(newest)
-        assert row["request"] == codec.request(newest)
+        assert row["request"] == codec.completion_prompt(newest)
         (expected,) = PRIOR.category_weights([newest])
         assert row["line"] == target_line(codec, timeline[-1], expected, 3)
-        for back, prior, shares, taken, window in zip(
+        for back, prior, shares, numbers, window in zip(
             row["back"], row["log_prior"], row["shares"], row["taken"], timeline, strict=True
         ):
             titles = [codec.title(data.catalog, item) for item in window.target.item_idx]
-            assert [known[number] for number in taken] == titles
+            assert [all_titles[number] for number in numbers] == titles
             assert len(ticks(newest)[0]) - back == len(ticks(window.history)[0])
             expected = PRIOR.category_weights([window.history])[0]
-            expected *= common.get(window.history.cutoff, 1.0)
+            expected *= ratios.get(window.history.cutoff, 1.0)
             np.testing.assert_allclose(np.exp(prior), expected / expected.sum(), rtol=1e-4)
             counts = window.target.category_counts
             np.testing.assert_allclose(shares, counts / counts.sum(), atol=1e-6)
     assert not any(left.values())
 
 
-def test_titles_are_counted_over_the_targets_to_train_on(made: tuple) -> None:
-    data, codec, _, manifest = made
+def test_titles_are_counted_over_the_training_targets(saved_examples: tuple) -> None:
+    data, codec, _, manifest = saved_examples
     windows = [window for timeline in rolling_training_windows(data) for window in timeline]
     counts = Counter(
         codec.title(data.catalog, item) for window in windows for item in window.target.item_idx
@@ -111,41 +117,43 @@ def test_titles_are_counted_over_the_targets_to_train_on(made: tuple) -> None:
     assert list(manifest.titles) == sorted(manifest.titles)
 
 
-def test_a_title_that_is_a_label_too_is_none(tmp_path: Path) -> None:
-    data = dataset()
-    titles = ["Drama" if place == 0 else title for place, title in enumerate(data.catalog.titles)]
+def test_a_title_that_is_also_a_label_is_left_out(tmp_path: Path) -> None:
+    data = make_dataset()
+    titles = ["Drama", *data.catalog.titles[1:]]
     data = replace(data, catalog=replace(data.catalog, titles=tuple(titles)))
-    manifest = save(tmp_path / "pairs", data, codec_of(data))
+    manifest = save(tmp_path / "examples", data, make_codec(data))
     assert "Drama" not in manifest.titles
     assert len(manifest.titles) > 3
 
 
-def test_validated_examples_hold_the_validation_targets_and_no_test_target(made: tuple) -> None:
-    data = made[0]
+def test_examples_that_include_validation_hold_its_targets_and_no_test_target(
+    saved_examples: tuple,
+) -> None:
+    data = saved_examples[0]
     people, held_out = split_timelines(data, validated=True)
     seen = {
         (window.history.user_idx, window.target.stop) for windows in people for window in windows
     }
     assert {(window.history.user_idx, window.target.stop) for window in held_out} <= seen
-    tests = [found for name, found in split_windows(data).items() if name != "validation"]
+    tests = [part for name, part in split_windows(data).items() if name != "validation"]
     for window in [window for windows in people for window in windows]:
         for test in [test for test in tests[0] if test.history.user_idx == window.history.user_idx]:
             assert window.target.stop <= test.target.start
 
 
-def test_what_was_learned_from_is_known_in_a_shorter_log_too(made: tuple) -> None:
-    data = made[0]
-    learned = was_trained_on(data)
+def test_a_window_that_was_trained_on_is_known_in_a_shorter_log_too(saved_examples: tuple) -> None:
+    data = saved_examples[0]
+    trained_on = was_trained_on(data)
     people, held_out = split_timelines(data)
-    assert all(learned(window) for windows in people for window in windows)
-    assert all(map(learned, held_out))
-    tests = [found for name, found in split_windows(data).items() if name != "validation"]
-    assert not any(map(learned, tests[-1]))
+    assert all(trained_on(window) for windows in people for window in windows)
+    assert all(map(trained_on, held_out))
+    tests = [part for name, part in split_windows(data).items() if name != "validation"]
+    assert not any(map(trained_on, tests[-1]))
     end = tests[-1][0].history.cutoff
     shorter = replace(data, log=truncate_log(data.log, end))
     newest = last_period_windows(shorter.log, shorter.catalog, shorter.period)
-    assert [learned(window) for window in newest] == [
-        learned(replace_log(window, data)) for window in newest
+    assert [trained_on(window) for window in newest] == [
+        trained_on(replace_log(window, data)) for window in newest
     ]
 
 
@@ -163,45 +171,47 @@ def replace_log(window: Window, data: Dataset) -> Window:
     return Window(whole, target)
 
 
-def test_validation_holds_one_slot_a_window_at_the_end_of_its_prompt(made: tuple) -> None:
-    data, codec, folder, _ = made
+def test_a_validation_window_has_one_read_position_at_the_end_of_its_prompt(
+    saved_examples: tuple,
+) -> None:
+    data, codec, folder, _ = saved_examples
     validation = split_windows(data)["validation"]
     table = load_examples(folder)[1]["validation"]
     assert [list(back) for back in table["back"]] == [[0]] * len(validation)
     assert list(table["prompt"]) == [codec.prompt(window.history) for window in validation]
 
 
-def test_the_manifest_says_what_of_the_log_was_seen(made: tuple) -> None:
-    data, _, folder, manifest = made
-    found = split_windows(data)
+def test_the_manifest_says_what_of_the_log_was_seen(saved_examples: tuple) -> None:
+    data, _, folder, manifest = saved_examples
+    parts = split_windows(data)
     seen = TrainingSpan.from_dict(load_examples(folder)[0].fitted)
-    assert all(map(seen.covers, found["validation"]))
-    assert not any(map(seen.covers, found["test 1" if "test 1" in found else "test"]))
+    assert all(map(seen.covers, parts["validation"]))
+    assert not any(map(seen.covers, parts["test 1" if "test 1" in parts else "test"]))
     if data.period == "7D":
-        assert np.datetime64(manifest.cutoff) <= found["validation"][0].history.cutoff
+        assert np.datetime64(manifest.cutoff) <= parts["validation"][0].history.cutoff
 
 
 @pytest.mark.parametrize("period", PERIODS)
 @pytest.mark.parametrize("budget", [28, 31, 40, 55])
-def test_no_slot_lies_outside_its_prompt_whatever_the_budget(
+def test_no_read_position_lies_outside_its_prompt_whatever_the_budget(
     tmp_path: Path, period: str, budget: int
 ) -> None:
-    data = dataset(period, n_users=2, n_periods=14)
-    codec = codec_of(data, budget=budget)
-    manifest = save(tmp_path / "pairs", data, codec)
-    slots = 0
-    for row in load_examples(tmp_path / "pairs")[1]["train"]:
-        bags = str(row["prompt"]).count(POOL_START)
+    data = make_dataset(period, n_users=2, n_periods=14)
+    codec = make_codec(data, budget=budget)
+    manifest = save(tmp_path / "examples", data, codec)
+    n_positions = 0
+    for row in load_examples(tmp_path / "examples")[1]["train"]:
+        pooled = str(row["prompt"]).count(POOL_START)
         merged = f"{POOL_START} before " in str(row["prompt"])
-        assert row["back"].max() <= bags - merged
+        assert row["back"].max() <= pooled - merged
         assert (np.diff(row["back"]) < 0).all()
         assert row["back"][-1] == 0
-        slots += len(row["back"])
-    assert slots == manifest.n_slots == sum(map(len, rolling_training_windows(data)))
+        n_positions += len(row["back"])
+    assert n_positions == manifest.n_slots == sum(map(len, rolling_training_windows(data)))
 
 
-def test_a_changed_log_or_another_one_is_refused(made: tuple) -> None:
-    data, _, _, manifest = made
+def test_a_changed_log_or_another_one_is_refused(saved_examples: tuple) -> None:
+    data, _, _, manifest = saved_examples
     others = (
         replace(data, log=log(4, 8, seed=1).align_to(catalog())),
         replace(data, period="3 events"),
@@ -223,46 +233,48 @@ def test_a_broken_manifest_is_refused_by_name(tmp_path: Path, content: str) -> N
 
 
 def test_broken_and_missing_files_are_refused_by_name(tmp_path: Path) -> None:
-    data, folder = dataset(), tmp_path / "pairs"
+    data, folder = make_dataset(), tmp_path / "examples"
     with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
         load_examples(folder)
-    codec = codec_of(data)
+    codec = make_codec(data)
     for name in ("arrow", "state.json", "dataset_info.json", "dataset_dict.json"):
         save(folder, data, codec)
         paths = [path for path in folder.rglob("*") if path.name.endswith(name)]
         for content in (b"", b"[", b"{}" * (name != "dataset_info.json")):
             for path in paths:
                 path.write_bytes(content)
-            with pytest.raises(DataError, match=r"pairs holds no examples.*run finetune/pairs"):
+            with pytest.raises(
+                DataError, match=r"examples holds no examples.*run finetune/make_data"
+            ):
                 load_examples(folder)
         paths[0].unlink()
-        with pytest.raises(DataError, match=r"pairs holds no examples"):
+        with pytest.raises(DataError, match=r"examples holds no examples"):
             load_examples(folder)
 
 
 def test_saving_again_replaces_examples_and_nothing_else_in_the_folder(tmp_path: Path) -> None:
-    data, folder = dataset(), tmp_path / "pairs"
+    data, folder = make_dataset(), tmp_path / "examples"
     folder.mkdir()
-    (folder / "mine.txt").write_text("kept", encoding="utf-8")
-    save(folder, data, codec_of(data))
-    few = dataset(n_users=2)
-    save(folder, few, codec_of(few))
+    (folder / "mine.txt").write_text("unchanged", encoding="utf-8")
+    save(folder, data, make_codec(data))
+    few = make_dataset(n_users=2)
+    save(folder, few, make_codec(few))
     assert len({str(user) for user in load_examples(folder)[1]["train"]["user"]}) == 2
-    assert (folder / "mine.txt").read_text(encoding="utf-8") == "kept"
+    assert (folder / "mine.txt").read_text(encoding="utf-8") == "unchanged"
 
 
 def test_nothing_to_train_or_to_validate_on_is_refused_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
-    data = dataset()
+    data = make_dataset()
     people, validation = rolling_training_windows(data), split_windows(data)["validation"]
-    for some, held_out in (([], validation), (people, [])):
+    for windows, held_out in (([], validation), (people, [])):
         with pytest.raises(DataError, match="both are needed"):
-            save_examples(tmp_path / "pairs", data, codec_of(data), PRIOR, some, held_out)
+            save_examples(tmp_path / "examples", data, make_codec(data), PRIOR, windows, held_out)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_prompt_on_disk_still_holds_its_bags(made: tuple) -> None:
-    for row in load_examples(made[2])[1]["train"]:
+def test_a_prompt_on_disk_keeps_its_pooled_positions(saved_examples: tuple) -> None:
+    for row in load_examples(saved_examples[2])[1]["train"]:
         text = str(row["prompt"])
         assert text.count(POOL_START) == text.count(POOL_END) > 0

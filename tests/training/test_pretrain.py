@@ -1,4 +1,4 @@
-"""A vocabulary that can spell anything, models made of it, and several logs for one model."""
+"""A tokenizer that can encode anything, models with its vocabulary, and several logs at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from llmrec.data.catalog import clean_text
-from llmrec.data.readers import open_log
 from llmrec.language.grammar import description_grammar
 from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
@@ -29,7 +28,7 @@ from tests.language.tiny_models import LABELS, SENTENCES
 TEXTS = [
     f"What one takes:{pooled_position([' Title', ' Drama'])}{sentence}" for sentence in SENTENCES
 ]
-STRANGE = ("日本語", "Ünïcode & Co", "Щи/борщ", "naïve  café")
+UNSEEN_LABELS = ("日本語", "Ünïcode & Co", "Щи/борщ", "naïve  café")
 
 
 @pytest.fixture(scope="module")
@@ -52,71 +51,73 @@ def model(
 @given(st.text(max_size=60).map(clean_text))
 @example("</s>")
 @example("a <pad> b")
-def test_what_is_encoded_decodes_to_what_was_written(model: LanguageModel, text: str) -> None:
+def test_an_encoded_text_decodes_to_the_same_text(model: LanguageModel, text: str) -> None:
     text = text.replace("▁", "")  # SentencePiece's own sign for a space
     (ids,) = model.encode([text])
     if "<unk>" not in text:
         assert model.tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_the_name_of_a_byte_in_a_title_is_spelled_in_letters(model: LanguageModel) -> None:
-    (spelled,) = model.encode([" <0x0A> </s>"])
-    assert "\n" not in model.tokenizer.decode(spelled)
-    assert model.end not in spelled
+def test_the_piece_of_a_byte_in_a_title_is_encoded_as_letters(model: LanguageModel) -> None:
+    (ids,) = model.encode([" <0x0A> </s>"])
+    assert "\n" not in model.tokenizer.decode(ids)
+    assert model.end not in ids
     assert BYTE_LOGPROB < -100
 
 
-def test_any_label_can_be_written(model: LanguageModel) -> None:
-    for label in (*STRANGE, *LABELS):
+def test_any_label_can_be_generated(model: LanguageModel) -> None:
+    for label in (*UNSEEN_LABELS, *LABELS):
         grammar = description_grammar([label], ["is rising"], max_claims=1)
-        (written,) = model.generate(["What one takes:"], constrain=grammar)
-        assert written.finished
-        assert written.text == f"{label} is rising."
+        (line,) = model.generate(["What one takes:"], constrain=grammar)
+        assert line.finished
+        assert line.text == f"{label} is rising."
 
 
-def test_a_vocabulary_without_room_for_letters_and_bytes_is_refused() -> None:
+def test_a_vocabulary_that_is_too_small_for_letters_and_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match="vocab_size 300 is too small"):
         train_tokenizer(TEXTS, 300)
 
 
-@pytest.mark.parametrize("new", NEW_MODELS.values())
-def test_heads_that_do_not_divide_the_width_are_refused(new: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("build", NEW_MODELS.values())
+def test_heads_that_do_not_divide_the_width_are_refused(build: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="32 is not divisible by 5"):
-        new(TEXTS, d_model=32, heads=5)
+        build(TEXTS, d_model=32, heads=5)
 
 
-@pytest.mark.parametrize("new", NEW_MODELS.values())
-def test_the_seed_decides_the_first_parameters_and_leaves_the_generator_alone(
-    new: Callable[..., Any],
+@pytest.mark.parametrize("build", NEW_MODELS.values())
+def test_parameters_depend_on_the_seed_and_the_global_generator_stays_as_it_is(
+    build: Callable[..., Any],
 ) -> None:
     sizes = {"vocab_size": 700, "d_model": 16, "layers": 1, "d_ff": 16}
     before = torch.random.get_rng_state()
-    made = [new(TEXTS, **sizes, seed=seed)[0].get_input_embeddings().weight for seed in (1, 1, 2)]
-    assert torch.equal(made[0], made[1])
-    assert not torch.equal(made[0], made[2])
+    models = [build(TEXTS, **sizes, seed=seed)[0] for seed in (1, 1, 2)]
+    tables = [model.get_input_embeddings().weight for model in models]
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_labels_are_those_of_the_log_as_the_table_embeds_them_now(model: LanguageModel) -> None:
+def test_labels_are_those_of_the_log_embedded_by_the_current_table(model: LanguageModel) -> None:
     several = MultiDatasetModel(
         model, CategoryHead(32, 4), {"a": ["Drama", "Comedy"], "b": ["War"]}, line_weight=0.1
     )
-    first, table = several.of("a").names.clone(), model.model.get_input_embeddings().weight
+    first = several.select("a").label_embeddings.clone()
+    table = model.model.get_input_embeddings().weight
     assert first.shape == (2, 32)
-    assert several.of("b").names.shape == (1, 32)
-    kept = table.detach().clone()
+    assert several.select("b").label_embeddings.shape == (1, 32)
+    before = table.detach().clone()
     with torch.no_grad():
         table.normal_()
-    assert not torch.allclose(several.of("a").names, first)
+    assert not torch.allclose(several.select("a").label_embeddings, first)
     with torch.no_grad():
-        table.copy_(kept)
-    assert torch.equal(several.of("a").names, first)
-    trained = [name for name, _ in several.named_parameters()]
-    assert {name.partition(".")[0] for name in trained} == {"model", "readout"}
+        table.copy_(before)
+    assert torch.equal(several.select("a").label_embeddings, first)
+    names = [name for name, _ in several.named_parameters()]
+    assert {name.partition(".")[0] for name in names} == {"model", "category_head"}
 
 
-class Counted:
-    """Batches that are their own number."""
+class NumberedBatches:
+    """Batches that hold their epoch and number."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -125,24 +126,14 @@ class Counted:
         return [lambda at=at: {"at": (n, at)} for at in range(self.n)]
 
 
-def test_each_batch_of_each_log_comes_once_an_epoch_in_an_order_of_its_seed() -> None:
+def test_each_batch_of_each_log_is_in_an_epoch_once_in_an_order_of_its_seed() -> None:
     def order(seed: int, epoch: int) -> list[tuple[str, tuple[int, int]]]:
-        pooled = MultiDatasetBatches({"a": Counted(5), "b": Counted(7)}, seed)  # type: ignore[dict-item]
-        return [(batch["log"], batch["at"]) for batch in (make() for make in pooled.epoch(epoch))]
+        logs = {"a": NumberedBatches(5), "b": NumberedBatches(7)}
+        batches = MultiDatasetBatches(logs, seed).epoch(epoch)  # type: ignore[arg-type]
+        return [(batch["log"], batch["at"]) for batch in (make() for make in batches)]
 
     assert order(0, 3) == order(0, 3) != order(1, 3)
     assert sorted(order(0, 3)) == [
         (log, (3, at)) for log, n in (("a", 5), ("b", 7)) for at in range(n)
     ]
     assert [log for log, _ in order(0, 3)] != [log for log, _ in order(0, 4)]
-
-
-def test_made_up_logs_have_people_and_labels_of_their_own() -> None:
-    one, again, two = (open_log(f"synthetic-{seed}") for seed in (1, 1, 2))
-    assert one.name == "synthetic-1"
-    assert one.catalog.categories == again.catalog.categories != two.catalog.categories
-    assert one.log.fingerprint == again.log.fingerprint != two.log.fingerprint
-    plain = open_log("synthetic").catalog
-    for item in range(plain.n_items):
-        (named,), (name,) = one.catalog.categories_of(item), plain.categories_of(item)
-        assert named.endswith(f" {name}")

@@ -1,10 +1,10 @@
 """Calibrate a base model, or one with an adapter, on a log and save the engine.
 
-    python finetune/calibrate.py --data completejourney --out engines/completejourney
-    python finetune/calibrate.py --adapter llmrec/engines/ml-100k/adapter
+    python finetune/calibrate_engine.py --data completejourney --out engines/completejourney
+    python finetune/calibrate_engine.py --adapter llmrec/engines/ml-100k/adapter
 
 The second one fits an engine again, around its adapter: the model, the log and its categories are
-those that the adapter was trained with, and windows that it learned from are left out.
+those that the adapter was trained with, and windows that it was trained on are left out.
 Everything is fitted on periods before the log's last one, so that the last one stays unseen: it is
 what `llmrec demo` compares its forecasts with.
 """
@@ -20,24 +20,24 @@ from llmrec.data.windows import holdout_cutoff
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", help="what load_dataset takes, if not the log of the adapter")
-parser.add_argument("--model", default="smollm2-135m", help="base model, where no adapter says it")
+parser.add_argument("--data", help="what load_dataset takes (default: the log of the adapter)")
+parser.add_argument("--model", default="smollm2-135m", help="base model, if there is no adapter")
 parser.add_argument("--adapter", type=Path, help="an adapter's folder inside an engine's")
-parser.add_argument("--windows", type=int, default=500, help="validation windows to read")
-parser.add_argument("--out", type=Path, help="engine folder to write, if not the adapter's own")
+parser.add_argument("--windows", type=int, default=500, help="validation windows to score")
+parser.add_argument("--out", type=Path, help="engine folder to write (default: the adapter's own)")
 arguments = parser.parse_args()
 if not (arguments.out or arguments.adapter):
     parser.error("give --out, or an --adapter whose engine is to be written again")
 
-# 1. The log, the time that nothing fitted may look beyond, and what an adapter learned from.
+# 1. The log, the end of what may be fitted on, and the windows that an adapter was trained on.
 about = AdapterMetadata.load(arguments.adapter) if arguments.adapter else None
 dataset = load_dataset(arguments.data or (about.dataset if about else "ml-100k"))
 model, leave_out = about.base_model if about else arguments.model, None
 if about:
-    without = sorted(set(dataset.catalog.categories) - set(about.categories))
-    dataset = dataset.without_categories(without)
+    excluded = sorted(set(dataset.catalog.categories) - set(about.categories))
+    dataset = dataset.without_categories(excluded)
     if dataset.log.fingerprint != about.data_fingerprint:
-        parser.error(f"{dataset.name} changed since the adapter learned from it: train it again")
+        parser.error(f"{dataset.name} changed since the adapter was trained on it: train it again")
     leave_out = was_trained_on(dataset, validated=SEEN_METRICS in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 
@@ -47,12 +47,12 @@ engine = InterestEngine.from_pretrained(
 )
 print(f"counting: {engine.settings.counting}\nblend: {engine.settings.blend}")
 
-# 3. The model reads the same windows; cross-validation decides how far it is trusted. Where it
-#    foretells titles, they join the blend.
+# 3. The model scores the same windows; cross-validation chooses the weight of its scores. Title
+#    probabilities, if it gives them, join the blend.
 engine.fit(arguments.windows, leave_out=leave_out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
-print(f"blend: {engine.settings.blend}, tilted with {engine.settings.strength:g}")
+print(f"blend: {engine.settings.blend}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {calibration.gain}, of the bias {calibration.bias_gain}")
 
 out = arguments.out or arguments.adapter.parent
