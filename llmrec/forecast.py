@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from llmrec.data.periods import History
 from llmrec.types import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from llmrec.data.periods import History
-
 
 StatementKind = Literal["rising", "fading", "steady", "new", "returning"]
 STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new", "returning")

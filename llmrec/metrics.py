@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import row_shares
 from llmrec.types import FloatArray, IntArray
 
 DRAWS_PER_BATCH = 64  # bootstrap draws that are counted together
@@ -21,6 +20,15 @@ def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(shares > 0, shares * np.log(category_weights), 0.0)
     return np.where(np.isnan(shares).any(axis=1), np.nan, -terms.sum(axis=1))
+
+
+def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
+    """Mean log-loss per event of positive (n, n_categories) weights, to choose among fits.
+
+    A target (of counts) without events adds 0; `log_loss` is NaN there.
+    """
+    shares = _shares(targets, without_events=0.0)
+    return float(-(shares * np.log(category_weights)).sum(axis=1).mean())
 
 
 def jsd(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
@@ -234,17 +242,9 @@ def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatA
     return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1), np.nan))
 
 
-def _shares(targets: FloatArray) -> FloatArray:
+def _shares(targets: FloatArray, without_events: float = np.nan) -> FloatArray:
+    """Divide each row of (n, n_categories) counts by its sum; rows of 0: without_events."""
     totals = targets.sum(axis=1, keepdims=True)
-    shares: FloatArray = np.full_like(targets, np.nan, dtype=np.float64)
+    shares: FloatArray = np.full_like(targets, without_events, dtype=np.float64)
     np.divide(targets, totals, out=shares, where=totals > 0)
     return shares
-
-
-def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
-    """Mean log-loss per event of positive (n, n_categories) weights, for choosing among fits.
-
-    A target (of counts) without events adds 0; `log_loss` is the judge's,
-    user by user.
-    """
-    return float(-(row_shares(targets) * np.log(category_weights)).sum(axis=1).mean())

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, Window
 from llmrec.types import FloatArray, IntArray, TimeArray
 
-if TYPE_CHECKING:
-    from llmrec.data.periods import History, Window
-
-
-HISTORIES_PER_BATCH = (
-    256  # histories counted at a time: their events then fit the processor's cache
-)
+HISTORIES_PER_BATCH = 256  # whose events fit the processor's cache
 _TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
 
 

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from llmrec.data.catalog import Catalog
 from llmrec.data.validation import (
     ITEM_ID,
     RATING,
@@ -28,10 +29,6 @@ from llmrec.data.validation import (
 )
 from llmrec.errors import DataError
 from llmrec.types import IntArray
-
-if TYPE_CHECKING:
-    from llmrec.data.catalog import Catalog
-
 
 BOT_EVENTS_PER_DAY = 1_000
 
