@@ -10,7 +10,7 @@ from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.ridge import MIN_RELATIVE_WEIGHT, RidgeAutoregression, _features
 from llmrec.metrics import log_loss
-from tests.forecasters.test_markov import week
+from tests.forecasters.test_collaborative_markov import week
 from tests.worlds import catalog, log, small_world
 
 
