@@ -22,6 +22,8 @@ from llmrec.forecasters.neural import (
     gated_log_mixture,
     period_features,
 )
+from tests.forecasters.patterns import N_PERIODS as FASHION_PERIODS
+from tests.forecasters.patterns import fashion, loss_of, successive, windows_by_target
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, log, small_world
 
@@ -255,3 +257,32 @@ def test_the_newest_periods_are_the_ones_seen() -> None:
         few, more = inputs([ann], shorter), inputs([ann], longer)
         np.testing.assert_array_equal(few.counts, more.counts[:, -shorter:])
         np.testing.assert_array_equal(few.population, more.population[:, -shorter:])
+
+
+FASHION_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=8, rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def by_target() -> list[list[Window]]:
+    return windows_by_target(fashion, n_users=4 * FASHION_PERIODS, n_periods=FASHION_PERIODS)
+
+
+def test_the_rrn_knows_from_everybody_what_a_newcomer_takes(by_target: list[list[Window]]) -> None:
+    *training, validation, test = by_target
+    assert all(window.history.n_events == 0 for window in test)
+    seen = [window for windows in training for window in windows]
+    rrn = NetworkForecaster(RRN, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    assert loss_of(rrn, test) < 0.1
+    # A net of the person alone knows no more than counting: one or the other.
+    gru = NetworkForecaster(GRU, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    assert loss_of(gru, test) > 0.5
+    assert loss_of(rrn.prior, test) > 0.5
+
+
+def test_the_vae_gives_the_next_period_and_not_the_one_it_was_shown() -> None:
+    (windows,) = windows_by_target(successive, n_users=40, n_periods=2)
+    training, validation, test = windows[:20], windows[20:30], windows[30:]
+    plan = TrainingPlan(epochs=20, patience=8, batch_size=8, rate=5e-3)
+    vae = NetworkForecaster(VAE, n_periods=2, plan=plan).fit(training, validation)
+    assert loss_of(vae, test) < 0.1
+    assert loss_of(vae.prior, test) > 1  # nobody has taken before what everybody takes next
