@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from llmrec.errors import DataError
 from llmrec.types import FloatArray, IntArray, TimeArray
 
 ABSENCE_PERIODS = 2  # one period without is chance, two are a pause
+TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
+Time = datetime | np.datetime64 | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +145,22 @@ class Window:
             )
 
 
-Time = datetime | np.datetime64 | str
-TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
+class HistoryKey(NamedTuple):
+    """What identifies a history, in its log and in any shorter or longer one of the same people.
+
+    ``n_events`` counts all of the person's events before the cutoff, also those that a shortened
+    history leaves out: with periods of events several may end at one time.
+    """
+
+    user_id: str
+    n_events: int
+    cutoff: np.datetime64
+
+
+def history_key(history: History) -> HistoryKey:
+    """Give what identifies a history: predictions are stored and looked up under it."""
+    first = int(history.log.user_offsets[history.user_idx])
+    return HistoryKey(history.user_id, history.event_ids.stop - first, history.cutoff)
 
 
 def make_histories(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import special
+from scipy.linalg import lapack
 
 from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
@@ -57,7 +58,7 @@ class CategoryEASE:
         squares = taken.T @ taken
         best, least = self, np.inf
         for penalty in PENALTIES:
-            item_item = solve_ease(squares, penalty)
+            item_item = solve_ease(squares.copy(), penalty)
             for power in POWERS:
                 learned = _distribution(_log_counts(histories) @ item_item, power)
                 share, loss = fit_interpolation(counted, learned, targets)
@@ -87,12 +88,26 @@ class CategoryEASE:
         return make_forecasts(Source("CategoryEASE", "counting"), histories, weights, self.spread)
 
 
-def solve_ease(squares: FloatArray, penalty: float) -> FloatArray:
-    """EASE's weights from X'X: least squares of each column on the others, diagonal 0."""
-    inverse = np.linalg.inv(squares + penalty * np.eye(len(squares)))
-    weights: FloatArray = -inverse / np.diag(inverse)
+def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
+    """(n, n) weights of EASE: least squares of each column of X on the others, diagonal 0.
+
+    B = I - P / diag(P) with P = (X'X + penalty I)^-1 (Steck 2019, arXiv 1905.03375, equation 8).
+    The inverse is made of the Cholesky factor, in place and in half the time.
+
+    Parameters
+    ----------
+    gram
+        (n, n) X'X; it is overwritten, since of many items there is no room for a second matrix.
+    penalty
+        > 0; the larger, the more only common pairs count.
+    """
+    gram[np.diag_indices(len(gram))] += penalty
+    factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
+    weights, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
+    weights += np.tril(weights, -1).T
+    weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0.0)
-    return weights
+    return np.asarray(weights)
 
 
 def _log_counts(histories: Sequence[History]) -> FloatArray:
