@@ -57,7 +57,7 @@ HISTORIES_PER_BATCH = 256  # histories scored at a time
 EMPTY_SPAN = TrainingSpan(
     None, item_ids=pd.Index([], dtype="str"), n_events=pd.Series(dtype=np.int64)
 )
-PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
+PARAMETERS_FILE, METADATA_FILE = "sequential.safetensors", "forecaster.json"
 
 
 class NextItemModel:
@@ -214,7 +214,7 @@ class NextItemModel:
         }
         parameters = {name: value.contiguous() for name, value in self._parameters().items()}
         atomic_write_bytes(folder / PARAMETERS_FILE, save(parameters))
-        atomic_write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+        atomic_write_text(folder / METADATA_FILE, json.dumps(about, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path) -> NextItemModel:
@@ -226,7 +226,7 @@ class NextItemModel:
             If the folder is no such checkpoint, or a parameter is not finite.
         """
         try:
-            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            about = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
             power, trend, spread = about["prior"]
             counting = DecayedDirichlet(**about["counting"])
             prior = GlobalDrift(counting, power, trend, Dispersion(*spread))

@@ -79,8 +79,8 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     assert everybody.held_out is not None
     np.testing.assert_allclose(few.held_out.weights, everybody.held_out.weights[:4], atol=1e-12)
     others = {
-        "theirs": everybody.neighbour_interests[:10],
-        "next_shares": everybody.neighbour_next_shares[:10],
+        "neighbour_interests": everybody.neighbour_interests[:10],
+        "neighbour_next_shares": everybody.neighbour_next_shares[:10],
     }
     of_training = replace(everybody, **others).category_weights(histories(validation))  # type: ignore[arg-type]
     np.testing.assert_allclose(everybody.held_out.weights, of_training, atol=1e-12)

@@ -132,7 +132,7 @@ def test_a_forecast_is_moved_by_what_is_new_in_the_coming_period() -> None:
     found = np.stack([f.category_weights for f in season.forecast(histories)])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     (source,) = {f.source for f in season.forecast(histories)}
-    assert (source.model, source.how) == ("SeasonReading(DecayedDirichlet)", "llm")
+    assert (source.model, source.how) == ("HolidayForecaster(DecayedDirichlet)", "llm")
     assert source.prompt == "season-v1"
 
 

@@ -50,7 +50,7 @@ def seq2seq(model: LanguageModel, **options: object) -> LLMForecaster:
     return LLMForecaster(model, codec, DecayedDirichlet(), calibration, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "generate", "samples": 1}])
+@pytest.mark.parametrize("options", [{}, {"mode": "generate", "samples": 1}])
 def test_it_reads_and_it_writes_forecasts(
     t5: LanguageModel, windows: list[Window], options: dict[str, object]
 ) -> None:

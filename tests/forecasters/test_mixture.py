@@ -144,7 +144,7 @@ def test_slices_change_nothing_that_can_be_seen(
     gated, _ = small
     fresh = histories(small_world(seed=2))
     whole = gated.category_weights(fresh)
-    monkeypatch.setattr(mixture, "SLICE", 3)
+    monkeypatch.setattr(mixture, "HISTORIES_PER_BATCH", 3)
     np.testing.assert_allclose(gated.category_weights(fresh), whole, atol=1e-12)
 
 

@@ -197,8 +197,8 @@ def test_category_states_of_the_rrn_are_the_same_whether_rows_repeat_or_not() ->
     rows = torch.from_numpy(rng.dirichlet(np.ones(5), (3, N_PERIODS)))
     order = [2, 0, 0, 1, 2, 0]
     with torch.inference_mode():
-        repeated = net._categories(rows[order])
-        alone = torch.cat([net._categories(rows[[row]]) for row in order])
+        repeated = net._category_states(rows[order])
+        alone = torch.cat([net._category_states(rows[[row]]) for row in order])
     assert repeated.shape == (6, 5, 8)
     np.testing.assert_allclose(repeated, alone, atol=1e-12)
     assert (repeated[0] - repeated[1]).abs().max() > 1e-3
