@@ -91,7 +91,7 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     assert len(everybody.neighbour_interests) == len(everybody.neighbour_next_shares) == 20
 
 
-def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = NeighbouringUsers().fit(at(1), at(2))
     monkeypatch.setattr("llmrec.forecasters.collaborative.HISTORIES_PER_BATCH", 5)
     sliced = NeighbouringUsers().fit(at(1), at(2))

@@ -91,7 +91,7 @@ def small() -> tuple[GatedMixture, list[Window]]:
     return GatedMixture(experts).fit(validation), validation
 
 
-def test_the_gate_believes_who_is_right_about_cold_and_about_warm_people(
+def test_the_gate_weighs_the_expert_that_is_right_about_cold_and_about_warm_people(
     two: GatedMixture,
 ) -> None:
     windows = at(3)
@@ -138,7 +138,7 @@ def test_the_order_of_the_experts_changes_no_byte(small: tuple[GatedMixture, lis
     assert backwards.category_weights(fresh).tobytes() == gated.category_weights(fresh).tobytes()
 
 
-def test_slices_change_nothing_that_can_be_seen(
+def test_batches_change_nothing_that_can_be_seen(
     small: tuple[GatedMixture, list[Window]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gated, _ = small
@@ -148,7 +148,7 @@ def test_slices_change_nothing_that_can_be_seen(
     np.testing.assert_allclose(gated.category_weights(fresh), whole, atol=1e-12)
 
 
-def test_an_expert_is_judged_by_what_it_said_before_it_saw_the_windows() -> None:
+def test_the_gate_is_fitted_on_held_out_predictions() -> None:
     windows = at(3)
     seen, right = TrainingSpan.of_windows(windows), targets(windows) / 3
     remembers = Keeps(
@@ -159,9 +159,9 @@ def test_an_expert_is_judged_by_what_it_said_before_it_saw_the_windows() -> None
     assert (gated.gate_weights(histories(windows))[:, 0] > 0.9).all()
 
 
-def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused() -> None:
+def test_an_expert_fitted_on_the_windows_without_held_out_weights_is_refused() -> None:
     expert = Keeps((0.9, 0.1), TrainingSpan.of_windows(at(3)))
-    with pytest.raises(DataError, match="kept no held-out weights"):
+    with pytest.raises(DataError, match="has no held-out weights"):
         GatedMixture({"a": expert, "b": B}).fit(at(3))
     few = Keeps(
         (0.9, 0.1),
