@@ -25,9 +25,11 @@ def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
 def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
     """Mean log-loss per event of positive (n, n_categories) weights, to choose among fits.
 
-    A target (of counts) without events adds 0; `log_loss` is NaN there.
+    A target (of counts) without events adds 0; `log_loss` is NaN there. Arrays of single precision
+    stay so.
     """
-    shares = _shares(targets, without_events=0.0)
+    totals = targets.sum(axis=1, keepdims=True)
+    shares = targets / np.where(totals > 0, totals, 1.0)
     return float(-(shares * np.log(category_weights)).sum(axis=1).mean())
 
 
@@ -242,9 +244,9 @@ def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatA
     return np.asarray(np.where(below > 0, above / np.where(below > 0, below, 1), np.nan))
 
 
-def _shares(targets: FloatArray, without_events: float = np.nan) -> FloatArray:
-    """Divide each row of (n, n_categories) counts by its sum; rows of 0: without_events."""
+def _shares(targets: FloatArray) -> FloatArray:
+    """Divide each row of (n, n_categories) counts by its sum; rows of 0 become NaN."""
     totals = targets.sum(axis=1, keepdims=True)
-    shares: FloatArray = np.full_like(targets, without_events, dtype=np.float64)
+    shares: FloatArray = np.full_like(targets, np.nan, dtype=np.float64)
     np.divide(targets, totals, out=shares, where=totals > 0)
     return shares

@@ -180,7 +180,7 @@ class SyntheticWorld:
         weights = np.empty((len(histories), self.dataset.catalog.n_categories))
         concentration = np.empty(len(histories))
         for period in np.unique(periods).tolist():
-            rows = np.flatnonzero(periods == period)
+            rows = np.flatnonzero(periods == period).tolist()
             part = [histories[row] for row in rows]
             weights[rows], concentration[rows] = self._expected_in(period, part)
         return weights, concentration

@@ -38,7 +38,7 @@ def world(seed: int, informative: float) -> tuple[np.ndarray, np.ndarray, np.nda
     return prior, scores - scores.mean(axis=1, keepdims=True), targets
 
 
-def test_a_reading_that_knows_something_is_trusted_and_lowers_the_loss_on_new_users() -> None:
+def test_informative_scores_get_a_weight_and_lower_the_loss_on_new_users() -> None:
     fitted = fit_calibration(*world(0, informative=1.0))
     prior, scores, targets = world(1, informative=1.0)
     assert fitted.is_trusted
@@ -47,7 +47,7 @@ def test_a_reading_that_knows_something_is_trusted_and_lowers_the_loss_on_new_us
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_reading_of_pure_noise_is_not_trusted(seed: int) -> None:
+def test_scores_of_pure_noise_get_no_weight(seed: int) -> None:
     prior, scores, targets = world(seed, informative=0.0)
     fitted = fit_calibration(prior, scores, targets)
     assert fitted.a <= 0.02
@@ -57,12 +57,12 @@ def test_a_reading_of_pure_noise_is_not_trusted(seed: int) -> None:
         )
 
 
-def test_a_reading_that_points_the_wrong_way_is_not_believed_backwards() -> None:
+def test_scores_that_point_the_wrong_way_get_no_negative_weight() -> None:
     prior, scores, targets = world(0, informative=1.0)
     assert fit_calibration(prior, -scores, targets).a == 0
 
 
-def test_a_useless_reading_and_a_right_prior_leave_the_prior_alone() -> None:
+def test_useless_scores_and_a_right_prior_give_the_prior() -> None:
     rng = np.random.default_rng(3)
     prior = rng.dirichlet(np.full(C, 2.0), size=N)
     targets = np.stack([rng.multinomial(40, row) for row in prior]).astype(float)
@@ -116,7 +116,7 @@ def test_shares_keep_the_proportions_and_nothing_stays_nothing(taken: np.ndarray
     np.testing.assert_allclose(shares.sum(axis=1), totals > 0, atol=1e-12)
 
 
-def test_counting_speaks_alone_where_nothing_was_learned() -> None:
+def test_the_prior_stands_alone_where_nothing_was_predicted() -> None:
     learned = LEARNED * [[1], [0]]
     found = interpolate(COUNTED, learned, 0.5)
     np.testing.assert_allclose(found, [[0.4, 0.15, 0.45], COUNTED[1]])
@@ -125,9 +125,11 @@ def test_counting_speaks_alone_where_nothing_was_learned() -> None:
 @pytest.mark.parametrize(
     ("targets", "share"),
     [(LEARNED * 10, max(INTERPOLATION_WEIGHTS)), (np.array([[9.0, 0, 0], [0, 0, 4]]), 0.0)],
-    ids=["what was learned came true", "the contrary came true"],
+    ids=["the prediction is right", "the prediction is wrong"],
 )
-def test_the_share_is_large_where_the_learned_came_true(targets: np.ndarray, share: float) -> None:
+def test_the_share_is_large_where_the_prediction_is_right(
+    targets: np.ndarray, share: float
+) -> None:
     found, loss = fit_interpolation(COUNTED, LEARNED, targets)
     assert found == share
     assert loss == pytest.approx(log_loss(interpolate(COUNTED, LEARNED, share), targets).mean())

@@ -101,7 +101,7 @@ def test_batches_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_a_person_without_an_event_gets_what_counting_says() -> None:
+def test_a_person_without_an_event_gets_the_weights_of_counting() -> None:
     fitted = replace(NeighbouringUsers().fit(small_world(), small_world(seed=1)), share=0.9)
     items, events = catalog(), log(n_users=4)
     empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])

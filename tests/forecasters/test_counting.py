@@ -23,14 +23,14 @@ def test_weights_are_decayed_counts_plus_strength_times_the_common_mix() -> None
     np.testing.assert_allclose(found, expected / expected.sum())
 
 
-def test_decay_zero_knows_only_the_last_period() -> None:
+def test_decay_zero_counts_only_the_last_period() -> None:
     (window,) = small_world(n_users=1, n_periods=4)
     newer = window.history.category_counts[-1]
     found = DecayedDirichlet(decay=0.0, strength=1e-9).category_weights([window.history])[0]
     np.testing.assert_allclose(found, newer / newer.sum(), atol=1e-6)
 
 
-def test_a_user_nobody_knows_gets_the_common_mix() -> None:
+def test_a_user_without_events_gets_the_population_mix() -> None:
     items, events = catalog(), log(n_users=6)
     cutoff = events.timestamp.min() + np.timedelta64(14, "D")
     late = log(n_users=6).align_to(items)
@@ -53,7 +53,7 @@ def test_fitting_never_loses_to_the_defaults_on_what_it_was_fitted_on() -> None:
     assert losses[0] <= losses[1]
 
 
-def test_drifting_users_are_fitted_with_a_shorter_memory_than_steady_ones() -> None:
+def test_drifting_users_are_fitted_with_a_smaller_decay_than_steady_ones() -> None:
     windows = small_world(n_users=60, n_periods=8)
     assert DecayedDirichlet().fit(windows).decay <= 0.8
 
@@ -108,14 +108,14 @@ def test_the_average_is_smoothed_toward_what_everybody_took_lately() -> None:
     np.testing.assert_allclose(weights, 0.8 * np.array([0.75, 0.25, 0, 0]) + 0.2 * common)
 
 
-def test_a_person_without_an_event_gets_the_common_mix() -> None:
+def test_a_person_without_an_event_gets_the_population_mix() -> None:
     items, events = catalog(), log(n_users=6)
     history = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
     weights = ExponentialDecay(smoothing=0.2).category_weights(history)
     np.testing.assert_allclose(weights, population_mix(history, "last period"))
 
 
-def test_many_people_are_counted_in_slices_to_the_same_weights(
+def test_many_people_are_averaged_in_batches_to_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     histories = [window.history for window in small_world(n_users=11)]
@@ -137,5 +137,5 @@ def test_fitting_never_loses_to_a_setting_of_its_grid_on_what_it_was_fitted_on()
     assert fitted.fitted.covers(windows[0])
 
 
-def test_drifting_people_are_fitted_with_a_short_memory() -> None:
+def test_drifting_people_are_fitted_with_a_small_decay() -> None:
     assert ExponentialDecay().fit(small_world(n_users=60, n_periods=8)).decay <= 0.7

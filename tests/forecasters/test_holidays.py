@@ -141,7 +141,7 @@ def test_a_forecast_is_moved_by_what_is_new_in_the_coming_period() -> None:
 @pytest.mark.parametrize(
     ("a", "period", "why"), [(0.0, "7D", "a = 0"), (0.3, "10 events", "no calendar")]
 )
-def test_without_trust_or_a_calendar_the_prior_comes_back_to_the_byte(
+def test_without_a_weight_or_a_calendar_the_prior_comes_back_to_the_byte(
     a: float, period: str, why: str
 ) -> None:
     histories = make_histories(log(n_users=6), catalog(), period)
@@ -210,7 +210,7 @@ def windows_at(events: Interactions, month: int) -> list[Window]:
     return make_windows(events, catalog(), "28D", FIRST + 28 * month * DAY)
 
 
-def test_where_the_model_is_right_it_is_trusted_and_the_next_period_is_forecast_better() -> None:
+def test_where_the_model_is_right_it_gets_a_weight_and_the_next_period_is_forecast_better() -> None:
     events, model = year()
     prior = DecayedDirichlet(strength=500.0)
     season = HolidayForecaster(prior, scorer_of(model)).fit(windows_at(events, 22))
@@ -260,7 +260,7 @@ def test_nothing_after_the_newest_target_is_used() -> None:
     assert not fits[0].fitted.covers(windows_at(events, 18)[0])
 
 
-def test_what_others_learn_on_validation_is_held_out_where_the_prior_kept_it() -> None:
+def test_held_out_weights_are_those_of_the_prior_adjusted() -> None:
     windows = small_world(n_users=8)
     season = HolidayForecaster(DecayedDirichlet().fit(windows), scorer_of(Knowing())).fit(windows)
     assert season.held_out is not None

@@ -104,7 +104,7 @@ def fresh() -> list[History]:
     return histories(small_world(n_users=5, seed=1))
 
 
-def test_the_epoch_of_least_validation_loss_is_kept() -> None:
+def test_the_epoch_of_least_validation_loss_is_chosen() -> None:
     forecaster = NetworkForecaster(Lift, OWN).fit(at(1), at(2), refit=False)
     curve, held_out = forecaster.curve, forecaster.held_out
     best = int(np.argmin(curve))
@@ -283,7 +283,7 @@ def test_a_person_without_an_event_gets_a_forecast(fitted: NetworkForecaster) ->
     assert fitted.forecast([]) == []
 
 
-def test_slices_change_nothing_that_can_be_seen(
+def test_batches_change_nothing_that_can_be_seen(
     fitted: NetworkForecaster, fresh: list[History], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fitted.category_weights(fresh)

@@ -93,7 +93,7 @@ def test_a_batch_gives_what_single_calls_give(network: type[Any], people: list[H
 
 
 @every_net
-def test_a_person_without_an_event_changes_nobody_and_gets_finite_weights(
+def test_a_person_without_an_event_changes_no_other_and_gets_finite_weights(
     network: type[Any], people: list[History]
 ) -> None:
     net = made(network)
@@ -267,7 +267,7 @@ def by_target() -> list[list[Window]]:
     return windows_by_target(fashion, n_users=4 * FASHION_PERIODS, n_periods=FASHION_PERIODS)
 
 
-def test_the_rrn_knows_from_everybody_what_a_newcomer_takes(by_target: list[list[Window]]) -> None:
+def test_the_rrn_learns_from_everybody_what_a_newcomer_takes(by_target: list[list[Window]]) -> None:
     *training, validation, test = by_target
     assert all(window.history.n_events == 0 for window in test)
     seen = [window for windows in training for window in windows]

@@ -175,7 +175,7 @@ def test_scores_in_batches_equal_what_cornac_scores(model: NextItemName) -> None
         np.testing.assert_allclose(row, theirs.score(0, items.tolist()), rtol=0, atol=1e-12)
 
 
-def test_later_items_do_not_change_what_sasrec_knows_earlier() -> None:
+def test_later_items_do_not_change_earlier_states_of_sasrec() -> None:
     torch.manual_seed(0)
     net = build_net("SASRec", 30).double().eval()
     rows = torch.arange(MAX_SEQUENCE)[None] % 30

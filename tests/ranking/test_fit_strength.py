@@ -61,7 +61,7 @@ def test_with_slack_the_tilt_is_the_largest_that_costs_no_more(slack: float) -> 
 
 
 @pytest.mark.parametrize("slack", [0.0, 0.05])
-def test_where_no_list_holds_what_was_taken_nothing_speaks_for_a_tilt(slack: float) -> None:
+def test_where_no_list_holds_a_target_item_there_is_no_tilt(slack: float) -> None:
     windows = small_world(n_users=10)
     avoided = np.zeros((windows[0].history.log.n_users, windows[0].history.catalog.n_items))
     for window in windows:
@@ -70,7 +70,7 @@ def test_where_no_list_holds_what_was_taken_nothing_speaks_for_a_tilt(slack: flo
     assert fit_strength(DecayedDirichlet(), blend, windows, k=1, tolerance=slack) == 0.0
 
 
-def test_repeat_and_explore_are_judged_apart() -> None:
+def test_repeat_and_explore_are_evaluated_apart() -> None:
     windows = small_world(n_users=10)
     histories = [window.history for window in windows]
     blend = Blend((RecentPopularity(),), (1.0,))
