@@ -27,6 +27,7 @@ from llmrec.data.splits import split_windows, training_windows
 from llmrec.data.synthetic import make_synthetic_world
 from llmrec.evaluation.comparison import PERSISTENCE, PRIORS, REFERENCE, LLMScores, summary_table
 from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters
+from llmrec.evaluation.references import OracleForecaster
 from llmrec.forecasters.calibration import Calibration
 from llmrec.forecasters.registry import (
     BUILDERS,
@@ -105,7 +106,7 @@ def main() -> None:
         )
         judgements = {split: judgements[split].merge(spoken[split]) for split in windows}
     if dataset.name == "synthetic":
-        optimum = {"Optimum": [make_synthetic_world()]}
+        optimum = {"Optimum": [OracleForecaster(make_synthetic_world())]}
         for split, found in windows.items():
             judged = evaluate_forecasters(optimum, found, dataset=dataset.name, split=split)
             judgements[split] = judgements[split].merge(judged)

@@ -47,7 +47,7 @@ def main() -> None:
     family = ForecasterRegistry(training_windows(dataset), validation)
     model = LanguageModel.load(arguments.model)
     categories, noun = dataset.catalog.categories, dataset.noun
-    reader = HolidayScorer(model, categories, noun, kept=arguments.kept)
+    reader = HolidayScorer(model, categories, noun, cache_file=arguments.kept)
     seasons = {name: HolidayForecaster(family[name], reader).fit(validation) for name in PRIORS}
     found = list(fitting_rows(seasons, validation))
     for split, part in windows.items():

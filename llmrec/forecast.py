@@ -1,19 +1,16 @@
-"""What a forecast is, and the two protocols: what forecasts a period, what scores items."""
+"""Forecasts with their statements and source; protocols of forecasters and of item scorers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from llmrec.data.periods import History
 from llmrec.types import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from llmrec.data.periods import History
-
 
 StatementKind = Literal["rising", "fading", "steady", "new", "returning"]
 STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new", "returning")
@@ -21,12 +18,12 @@ STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new
 
 @dataclass(frozen=True)
 class Statement:
-    """One checkable claim about how an interest moves into the next period.
+    """One checkable claim about how an interest changes in the next period.
 
     Attributes
     ----------
     kind
-        Which way the category moves.
+        How the category's share changes.
     category
         Category index, 0..n_categories-1.
     change
@@ -44,12 +41,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Source:
-    """Who made a forecast: enough to make it again.
+    """How a forecast was made: enough to make it again.
 
-    ``how`` is "llm" where the language model moved the numbers, "counting" where only the prior
-    spoke, and "fallback" where the model was asked and not trusted; ``why`` then says the reason.
+    ``how`` is "llm" where the language model changed the weights, "counting" where they are of
+    numbers alone, and "fallback" where the model's scores were not used; ``why`` gives the reason.
     ``proposed`` counts the statements of the description that the model proposed and the checker
-    let pass, ``rejected`` those it refused.
+    accepted, ``rejected`` those that it did not.
     """
 
     model: str
@@ -64,20 +61,20 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What a person will want in the next period, in numbers and in words.
+    """A person's interests in the next period, in numbers and in words.
 
     Attributes
     ----------
     category_weights
         (n_categories,) float64, >= 0, sums to 1.
     concentration
-        Dirichlet concentration (> 0): the larger, the surer.
+        Dirichlet concentration (> 0): the larger, the more certain.
     description
         The next period in words.
     statements
-        What the description claims, each tied to evidence.
+        The claims of the description, each with its evidence.
     source
-        The model, prompt and seed behind it, or the fallback and its reason.
+        Its model, prompt and seed, or the fallback and its reason.
     """
 
     category_weights: FloatArray
@@ -137,7 +134,7 @@ class Forecast:
 
 
 class Forecaster(Protocol):
-    """One verb for every model that forecasts. A batch gives what single calls give."""
+    """Forecasts category weights. A batch gives what single calls give."""
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -145,7 +142,7 @@ class Forecaster(Protocol):
 
 
 class ItemScorer(Protocol):
-    """One verb for every model that scores items, on the log-probability scale."""
+    """Scores items, on the log-probability scale."""
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """Score the whole catalog: (n_users, n_items), finite."""

@@ -1,11 +1,10 @@
-"""Metrics of forecasts and of rankings, one value a user; undefined is NaN, zero is 0."""
+"""Metrics of forecasts and rankings, one value a user (NaN: undefined), and bootstrap intervals."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import row_shares
 from llmrec.types import FloatArray, IntArray
 
 DRAWS_PER_BATCH = 64  # bootstrap draws that are counted together
@@ -21,6 +20,17 @@ def log_loss(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(shares > 0, shares * np.log(category_weights), 0.0)
     return np.where(np.isnan(shares).any(axis=1), np.nan, -terms.sum(axis=1))
+
+
+def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
+    """Mean log-loss per event of positive (n, n_categories) weights, to choose among fits.
+
+    A target (of counts) without events adds 0; `log_loss` is NaN there. Arrays of single precision
+    stay so.
+    """
+    totals = targets.sum(axis=1, keepdims=True)
+    shares = targets / np.where(totals > 0, totals, 1.0)
+    return float(-(shares * np.log(category_weights)).sum(axis=1).mean())
 
 
 def jsd(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
@@ -66,23 +76,23 @@ def coverage(
     above = special.betainc(a, b, np.clip(shares + half, 0, 1))
     inside = np.minimum(above, (1 + level) / 2) - np.maximum(below, (1 - level) / 2)
     width = above - below
-    part = np.clip(inside, 0.0, None) / np.maximum(width, 1e-12)
+    covered = np.clip(inside, 0.0, None) / np.maximum(width, 1e-12)
     # Far out in a tail the span has no width: it is outside.
-    return np.asarray(np.where(np.isnan(shares), np.nan, np.minimum(part, 1.0)).mean(axis=1))
+    return np.asarray(np.where(np.isnan(shares), np.nan, np.minimum(covered, 1.0)).mean(axis=1))
 
 
 def noise_jsd(
     category_weights: FloatArray, targets: FloatArray, *, draws: int = 5, seed: int = 0
 ) -> FloatArray:
-    """(n,) the divergence that the forecast would have if it were true: E JSD(q, counts / n).
+    """(n,) divergence that a true forecast would have by chance: E JSD(q, counts / n).
 
     Counts are multinomial(n, q), n the target's events (rounded, 1 at least), by simulation.
     """
     rng = np.random.default_rng(seed)
     n = np.maximum(np.rint(targets.sum(axis=1)), 1).astype(np.int64)
     q = category_weights / category_weights.sum(axis=1, keepdims=True)
-    found = [jsd(q, rng.multinomial(n, q).astype(np.float64)) for _ in range(draws)]
-    return np.where(targets.sum(axis=1) > 0, np.mean(found, axis=0), np.nan)
+    divergences = [jsd(q, rng.multinomial(n, q).astype(np.float64)) for _ in range(draws)]
+    return np.where(targets.sum(axis=1) > 0, np.mean(divergences, axis=0), np.nan)
 
 
 def emerging_recall(
@@ -95,23 +105,23 @@ def emerging_recall(
     new = np.where(past > 0, -1.0, category_weights)
     rank = np.argsort(np.argsort(-new, axis=1, kind="stable"), axis=1, kind="stable")
     emerged = (targets > 0) & (past == 0)
-    found = (emerged & (rank < k)).sum(axis=1)
-    return _ratio(found, emerged.sum(axis=1))
+    recalled = (emerged & (rank < k)).sum(axis=1)
+    return _ratio(recalled, emerged.sum(axis=1))
 
 
 def false_retention(
     category_weights: FloatArray, past: FloatArray, targets: FloatArray, k: int = 10
 ) -> FloatArray:
-    """(n,) what the forecast keeps of interests that went: forecast weight / share of the past.
+    """(n,) forecast weight of faded interests / their share of the past.
 
-    Over those of the k heaviest categories of the past that the target does not hold. 1: all kept,
-    0: all let go, NaN: none went.
+    Faded are those of the k heaviest categories of the past that the target does not hold. 1: the
+    forecast retains them all, 0: none of them, NaN: none faded.
     """
     shares = _shares(past)
     top = np.argsort(np.argsort(-past, axis=1, kind="stable"), axis=1, kind="stable") < k
     faded = top & (past > 0) & (targets == 0) & (targets.sum(axis=1, keepdims=True) > 0)
-    kept = np.where(faded, category_weights, 0.0).sum(axis=1)
-    return _ratio(kept, np.where(faded, shares, 0.0).sum(axis=1))
+    retained = np.where(faded, category_weights, 0.0).sum(axis=1)
+    return _ratio(retained, np.where(faded, shares, 0.0).sum(axis=1))
 
 
 def realized_drift(past: FloatArray, targets: FloatArray) -> FloatArray:
@@ -131,22 +141,22 @@ def calibration_bins(
         forecast weight in total, the smallest weights first. Users without a target are left out.
     """
     shares = _shares(targets)
-    seen = ~np.isnan(shares).any(axis=1)
-    q, observed = category_weights[seen].ravel(), shares[seen].ravel()
+    known = ~np.isnan(shares).any(axis=1)
+    q, observed = category_weights[known].ravel(), shares[known].ravel()
     order = np.argsort(q, kind="stable")
     mass = np.cumsum(q[order])
-    which = np.minimum((mass / mass[-1:] * n_bins).astype(np.int64), n_bins - 1)
-    cells = np.bincount(which, minlength=n_bins).astype(np.float64)
-    forecast = np.bincount(which, q[order], n_bins)
-    taken = np.bincount(which, observed[order], n_bins)
+    bins = np.minimum((mass / mass[-1:] * n_bins).astype(np.int64), n_bins - 1)
+    cells = np.bincount(bins, minlength=n_bins).astype(np.float64)
+    forecast = np.bincount(bins, q[order], n_bins)
+    taken = np.bincount(bins, observed[order], n_bins)
     return _ratio(forecast, cells), _ratio(taken, cells), cells
 
 
 def calibration_error(forecast: FloatArray, observed: FloatArray, cells: FloatArray) -> float:
     """Sum the |forecast - observed| mass of bins a user: expected calibration error, 0..2.
 
-    The arguments are those that `calibration_bins` gives; the mass of all forecasts is the number
-    of users.
+    The arguments are what `calibration_bins` returns; the mass of all forecasts is the number of
+    users.
     """
     total = np.nansum(forecast * cells)
     return float(np.nansum(np.abs(forecast - observed) * cells) / total)
@@ -155,7 +165,7 @@ def calibration_error(forecast: FloatArray, observed: FloatArray, cells: FloatAr
 def skill(loss: FloatArray, persistence: FloatArray) -> FloatArray:
     """1 - L / L(persistence), of mean losses over the same users (any shape).
 
-    NaN where persistence loses nothing.
+    NaN where the loss of persistence is 0.
     """
     return np.asarray(1 - _ratio(loss, persistence))
 
@@ -173,18 +183,18 @@ def ndcg_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
 
     NaN if nothing is relevant.
     """
-    wanted = np.unique(relevant)
-    if not len(wanted):
+    items = np.unique(relevant)
+    if not len(items):
         return float("nan")
     gains = 1 / np.log2(np.arange(2, k + 2))
-    hits = np.isin(ranked[:k], wanted)
-    return float((hits * gains[: len(hits)]).sum() / gains[: len(wanted)].sum())
+    hits = np.isin(ranked[:k], items)
+    return float((hits * gains[: len(hits)]).sum() / gains[: len(items)].sum())
 
 
 def recall_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     """Give the share of the relevant items among the first k; NaN if nothing is relevant."""
-    wanted = np.unique(relevant)
-    return float(np.isin(ranked[:k], wanted).sum() / len(wanted)) if len(wanted) else float("nan")
+    items = np.unique(relevant)
+    return float(np.isin(ranked[:k], items).sum() / len(items)) if len(items) else float("nan")
 
 
 def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> FloatArray:
@@ -235,16 +245,8 @@ def _ratio(above: FloatArray | IntArray, below: FloatArray | IntArray) -> FloatA
 
 
 def _shares(targets: FloatArray) -> FloatArray:
+    """Divide each row of (n, n_categories) counts by its sum; rows of 0 become NaN."""
     totals = targets.sum(axis=1, keepdims=True)
     shares: FloatArray = np.full_like(targets, np.nan, dtype=np.float64)
     np.divide(targets, totals, out=shares, where=totals > 0)
     return shares
-
-
-def mean_log_loss(category_weights: FloatArray, targets: FloatArray) -> float:
-    """Mean log-loss per event of positive (n, n_categories) weights, for choosing among fits.
-
-    A target (of counts) without events adds 0; `log_loss` is the judge's,
-    user by user.
-    """
-    return float(-(row_shares(targets) * np.log(category_weights)).sum(axis=1).mean())

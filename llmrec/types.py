@@ -1,4 +1,4 @@
-"""Types that every layer shares: arrays by element type, and the rules for items already taken."""
+"""Types that every layer shares: arrays by element type, and policies for items already taken."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-TimeArray = npt.NDArray[np.datetime64]
-
 BoolArray = npt.NDArray[np.bool_]
+TimeArray = npt.NDArray[np.datetime64]
 
 RepeatPolicy = Literal["allow", "exclude"]

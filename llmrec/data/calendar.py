@@ -1,4 +1,4 @@
-"""Lengths of periods, and the grids of boundaries they draw on time."""
+"""Lengths of periods, and their boundaries in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORE
 class PeriodLength:
     """How long a period is: days, calendar months, or a number of events.
 
-    Parse one with `parse`: "28D", "2W", "1M", "10 events", or the words that it says itself.
+    Parse one with `parse`: "28D", "2W", "1M", "10 events", or what ``str`` gives.
     """
 
     n: int
@@ -31,7 +31,7 @@ class PeriodLength:
 
     @classmethod
     def parse(cls, spec: str | PeriodLength) -> PeriodLength:
-        """Read a period length; DataError if it is none."""
+        """Parse a period length; DataError if it is none."""
         if isinstance(spec, PeriodLength):
             return spec
         found = _SPEC.fullmatch(str(spec))
@@ -66,7 +66,7 @@ class Period:
 
 
 def to_datetime64(value: date | np.datetime64 | str) -> np.datetime64:
-    """Give a datetime64[ms] in UTC; DataError if the value is no time, as a bare number is none."""
+    """Give a datetime64[ms] in UTC; DataError if the value is no time, such as a number."""
     wrong = DataError(f"{value!r} is not a time; write it as 2017-11-05.")
     try:
         time = pd.Timestamp(value)
@@ -81,7 +81,7 @@ def to_datetime64(value: date | np.datetime64 | str) -> np.datetime64:
 
 
 def period_boundaries(log: Interactions, period: str | PeriodLength) -> TimeArray:
-    """Boundaries of the calendar periods that lie whole inside the log, oldest first.
+    """Boundaries of the calendar periods that lie entirely inside the log, oldest first.
 
     The grid starts at the first event (months: at the first of its month). Each boundary but the
     last can be a cutoff with a complete period after it.

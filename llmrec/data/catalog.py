@@ -1,4 +1,4 @@
-"""Items with titles and categories, and the sparse matrix between them; clusters of titles."""
+"""Items with titles and categories: a sparse matrix between them; clusters of item texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
@@ -24,82 +23,18 @@ from llmrec.data.validation import (
     to_pandas,
 )
 from llmrec.errors import DataError, MissingExtraError
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import BoolArray, FloatArray, IntArray
 
-TERMS_PER_NAME = 3
-
-
-def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> list[str]:
-    """Give each text the name of its cluster.
-
-    TF-IDF, k-means with ``seed``, and the three terms of largest weight in a cluster's centre.
-
-    Raises
-    ------
-    DataError
-        If there are fewer distinct texts than clusters, or no words at all.
-    MissingExtraError
-        Without scikit-learn.
-    """
-    try:
-        from sklearn.cluster import KMeans
-        from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        raise MissingExtraError(
-            "clustered categories need: pip install 'llmrec[clusters]'"
-        ) from error
-
-    if len(set(texts)) < n_categories:
-        raise DataError(f"{len(set(texts))} distinct texts cannot make {n_categories} categories.")
-    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=20_000)
-    try:
-        weights = vectorizer.fit_transform(texts)
-    except ValueError as error:
-        raise DataError(f"the item texts hold no words to cluster by ({error}).") from error
-    clusters = KMeans(n_categories, n_init=3, random_state=seed).fit(weights)
-    terms = vectorizer.get_feature_names_out()
-    heaviest = np.argsort(-clusters.cluster_centers_, axis=1, kind="stable")[:, :TERMS_PER_NAME]
-    names = _distinct(["-".join(terms[row]) for row in heaviest])
-    return [names[label] for label in clusters.labels_]
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Give the names, the second and later uses of one numbered."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return result
-
-
-TITLE_LENGTH, CATEGORY_LENGTH = 200, 60
-_WHOLE_NAME = 1_000
+TITLE_LENGTH, CATEGORY_LENGTH = 200, 60  # characters of a cleaned title and category name
+TERMS_PER_NAME = 3  # of a cluster's name
+_MAX_NAME_LENGTH = 1_000  # of a category name before it is shortened
 # Control, format (bidirectional, zero-width), surrogate, private, unassigned.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
-def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
-    """Make text from data safe to print and to prompt with.
-
-    NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
-    ``limit`` characters, the last one an ellipsis if it was cut.
-    """
-    text = "" if _is_missing(value) else str(value)
-    text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
-    if not text.isprintable():
-        text = "".join(
-            " " if char.isspace() else char
-            for char in text
-            if char.isspace() or unicodedata.category(char) not in _INVISIBLE
-        )
-    text = " ".join(unicodedata.normalize("NFKC", text).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """The items that can be taken, and what each is about. Build one with `from_frame`.
+    """Items with their titles and categories. Build one with `from_frame`.
 
     Attributes
     ----------
@@ -155,8 +90,8 @@ class Catalog:
         if not len(frame):
             raise DataError(f"the catalog is empty.\n{report}")
         titles = frame.get(names[TITLE], ids)
-        per_item = [_split(value, separator) for value in frame[names[CATEGORIES]]]
-        categories, shares = _shares(per_item)
+        names_of_items = [_split_names(value, separator) for value in frame[names[CATEGORIES]]]
+        categories, shares = _category_shares(names_of_items)
         return cls(
             item_ids=pd.Index(ids.to_numpy(), dtype="str"),
             titles=tuple(
@@ -201,73 +136,28 @@ class Catalog:
         return len(self.categories)
 
     @cached_property
-    def has_category(self) -> npt.NDArray[np.bool_]:
+    def has_category(self) -> BoolArray:
         """(n_items,) whether the item has any category."""
-        found: npt.NDArray[np.bool_] = np.diff(self.category_shares.indptr) > 0
-        return found
+        return np.asarray(np.diff(self.category_shares.indptr) > 0)
 
     def item_index(self, item_id: object) -> int:
         """Look an item up by id, or by its whole title in any case; DataError if not just one."""
-        said = str(item_id)
-        if said not in self.item_ids:
-            same = [at for at, title in enumerate(self.titles) if title.lower() == said.lower()]
-            if len(same) > 1:
-                ids = ", ".join(map(repr, self.item_ids[same[:5]]))
-                raise DataError(f"{len(same)} items are called {said[:80]!r}: say which, {ids}.")
-            if same:
-                return same[0]
+        text = str(item_id)
+        if text not in self.item_ids:
+            items = [
+                item for item, title in enumerate(self.titles) if title.lower() == text.lower()
+            ]
+            if len(items) > 1:
+                ids = ", ".join(map(repr, self.item_ids[items[:5]]))
+                raise DataError(f"{len(items)} items are called {text[:80]!r}: say which, {ids}.")
+            if items:
+                return items[0]
         return lookup_id(self.item_ids, item_id, "item", self.titles)
 
     def categories_of(self, item_idx: int) -> tuple[str, ...]:
         """Names of an item's categories, in the catalog's order."""
         start, stop = self.category_shares.indptr[item_idx : item_idx + 2]
         return tuple(self.categories[c] for c in self.category_shares.indices[start:stop])
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NA or value != value  # NaN and NaT differ from themselves
-
-
-def _split(value: Any, separator: str) -> list[str]:
-    """Give the cleaned, distinct category names of one item, in order."""
-    if isinstance(value, str):
-        parts: Sequence[object] = value.split(separator)
-    elif pd.api.types.is_scalar(value):
-        parts = [] if _is_missing(value) else [format_id(value)]
-    else:
-        parts = list(value)
-    cleaned = (clean_text(part, _WHOLE_NAME) for part in parts)
-    return list(dict.fromkeys(name for name in cleaned if name))
-
-
-def _shares(per_item: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], sparse.csr_array]:
-    """Give the sorted categories, and how each item divides over them."""
-    names = sorted({name for found in per_item for name in found})
-    if not names:
-        raise DataError(
-            "no item has a category. Name the column (columns={'categories': ...}), or make "
-            "categories from item texts: Catalog.with_clustered_categories."
-        )
-    position = {name: index for index, name in enumerate(names)}
-    sizes = np.array([len(found) for found in per_item])
-    columns = np.array([position[name] for found in per_item for name in found], dtype=np.int64)
-    offsets = np.concatenate(([0], np.cumsum(sizes)))
-    values = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
-    shares = sparse.csr_array((values, columns, offsets), shape=(len(per_item), len(names)))
-    shares.sort_indices()
-    return tuple(_short(names)), shares
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """Cut long names; those that would then be equal end in a number."""
-    result: dict[str, None] = {}
-    for name in names:
-        short, n = clean_text(name, CATEGORY_LENGTH), 1
-        while short in result:
-            n += 1
-            short = f"{clean_text(name, CATEGORY_LENGTH - 6)} {n}"
-        result[short] = None
-    return list(result)
 
 
 def category_sums(
@@ -279,17 +169,127 @@ def category_sums(
 ) -> FloatArray:
     """(n_rows, n_categories) sums of the category shares of (n_events,) items, row by row."""
     shares, n_cells = catalog.category_shares, n_rows * catalog.n_categories
-    categories = np.diff(shares.indptr)  # of each item
-    if (categories == 1).all():  # there is nothing to spread, as in most shops
+    n_categories = np.diff(shares.indptr)  # of each item
+    if (n_categories == 1).all():  # nothing to divide, as in most shops
         cells = rows * catalog.n_categories + shares.indices[items]
         sums = np.bincount(cells, weights, minlength=n_cells)
         return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
-    found = categories[items]
-    start = np.cumsum(found) - found
-    entries = np.arange(found.sum()) + np.repeat(shares.indptr[items] - start, found)
+    sizes = n_categories[items]
+    start = np.cumsum(sizes) - sizes
+    entries = np.arange(sizes.sum()) + np.repeat(shares.indptr[items] - start, sizes)
     values = shares.data[entries]
     if weights is not None:
-        values = values * np.repeat(weights, found)
-    cells = np.repeat(rows * catalog.n_categories, found) + shares.indices[entries]
+        values = values * np.repeat(weights, sizes)
+    cells = np.repeat(rows * catalog.n_categories, sizes) + shares.indices[entries]
     sums = np.bincount(cells, values, minlength=n_cells)
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
+
+
+def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
+    """Make text from data safe to print and to prompt with.
+
+    NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
+    ``limit`` characters, the last one an ellipsis if it was cut.
+    """
+    text = "" if _is_missing(value) else str(value)
+    text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
+    if not text.isprintable():
+        text = "".join(
+            " " if char.isspace() else char
+            for char in text
+            if char.isspace() or unicodedata.category(char) not in _INVISIBLE
+        )
+    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> list[str]:
+    """Give each text the name of its cluster.
+
+    TF-IDF, k-means with ``seed``, and the three terms of largest weight in a cluster's centre.
+
+    Raises
+    ------
+    DataError
+        If there are fewer distinct texts than clusters, or no words at all.
+    MissingExtraError
+        Without scikit-learn.
+    """
+    try:
+        from sklearn.cluster import KMeans
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise MissingExtraError(
+            "clustered categories need: pip install 'llmrec[clusters]'"
+        ) from error
+
+    if len(set(texts)) < n_categories:
+        raise DataError(f"{len(set(texts))} distinct texts cannot make {n_categories} categories.")
+    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=20_000)
+    try:
+        weights = vectorizer.fit_transform(texts)
+    except ValueError as error:
+        raise DataError(f"the item texts hold no words to cluster by ({error}).") from error
+    clusters = KMeans(n_categories, n_init=3, random_state=seed).fit(weights)
+    terms = vectorizer.get_feature_names_out()
+    heaviest = np.argsort(-clusters.cluster_centers_, axis=1, kind="stable")[:, :TERMS_PER_NAME]
+    names = _number_repeated(["-".join(terms[row]) for row in heaviest])
+    return [names[label] for label in clusters.labels_]
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or value != value  # NaN and NaT differ from themselves
+
+
+def _split_names(value: Any, separator: str) -> list[str]:
+    """Give the cleaned, distinct category names of one item, in order."""
+    if isinstance(value, str):
+        parts: Sequence[object] = value.split(separator)
+    elif pd.api.types.is_scalar(value):
+        parts = [] if _is_missing(value) else [format_id(value)]
+    else:
+        parts = list(value)
+    cleaned = (clean_text(part, _MAX_NAME_LENGTH) for part in parts)
+    return list(dict.fromkeys(name for name in cleaned if name))
+
+
+def _category_shares(
+    names_of_items: Sequence[Sequence[str]],
+) -> tuple[tuple[str, ...], sparse.csr_array]:
+    """Give the sorted categories, and how each item divides over them."""
+    names = sorted({name for item in names_of_items for name in item})
+    if not names:
+        raise DataError(
+            "no item has a category. Name the column (columns={'categories': ...}), or make "
+            "categories from item texts: Catalog.with_clustered_categories."
+        )
+    position = {name: index for index, name in enumerate(names)}
+    sizes = np.array([len(item) for item in names_of_items])
+    columns = np.array([position[name] for item in names_of_items for name in item], dtype=np.int64)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    values = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+    shares = sparse.csr_array((values, columns, offsets), shape=(len(names_of_items), len(names)))
+    shares.sort_indices()
+    return tuple(_shorten(names)), shares
+
+
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Cut long names; those that would then be equal end in a number."""
+    result: dict[str, None] = {}
+    for name in names:
+        short, n = clean_text(name, CATEGORY_LENGTH), 1
+        while short in result:
+            n += 1
+            short = f"{clean_text(name, CATEGORY_LENGTH - 6)} {n}"
+        result[short] = None
+    return list(result)
+
+
+def _number_repeated(names: list[str]) -> list[str]:
+    """Give the names, the second and later uses of one with a number."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result

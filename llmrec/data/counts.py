@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, Window
 from llmrec.types import FloatArray, IntArray, TimeArray
 
-if TYPE_CHECKING:
-    from llmrec.data.periods import History, Window
-
-
-HISTORIES_PER_BATCH = (
-    256  # histories counted at a time: their events then fit the processor's cache
-)
-_TIMELINES: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
+HISTORIES_PER_BATCH = 256  # whose events fit the processor's cache
+_SORTED_LOGS: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
 
 
 def target_counts(windows: Sequence[Window]) -> FloatArray:
-    """(n_windows, n_categories) category counts of what was taken in each target period."""
+    """(n_windows, n_categories) category counts of each target."""
     return np.stack([window.target.category_counts for window in windows])
 
 
@@ -60,15 +54,15 @@ def period_counts(histories: Sequence[History], n: int) -> FloatArray:
 
 
 def population_counts(histories: Sequence[History], n: int) -> tuple[FloatArray, IntArray]:
-    """Category counts of everybody in the last n periods of each history.
+    """Count everybody's events by category in the last n periods of each history.
 
     Returns
     -------
     counts, which
-        (n_spans, n_categories) counts of the distinct spans of time, and (n_histories, n) which of
-        them is whose period, newest last. Periods before a history's first are an empty span.
+        (n_spans, n_categories) counts of the distinct spans of time, and (n_histories, n) the span
+        of each period, newest last. Periods before a history's first have an empty span.
     """
-    # People who are forecast at the same cutoff share their periods.
+    # People of one cutoff share their periods.
     rows: dict[bytes, int] = {}
     row = [rows.setdefault(history.bounds[-n - 1 :].tobytes(), len(rows)) for history in histories]
     spans = np.zeros((len(rows), n, 2), dtype="datetime64[ms]")
@@ -97,8 +91,8 @@ def _aged_events(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntA
 def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -> FloatArray:
     """(n_spans, n_items) events of all users with start <= time < end, by item.
 
-    Spans may repeat; one that ends before it starts is empty. The log is sorted by time once, and
-    that is kept as long as the log is.
+    Spans may repeat; one that ends before it starts is empty. The log is sorted by time once, which
+    is cached as long as the log exists.
     """
     spans = _Spans.of(log, starts, ends)
     n_items, n_edges = len(log.item_ids), spans.n_edges
@@ -109,14 +103,14 @@ def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -
 def category_counts_between(
     log: Interactions, catalog: Catalog, starts: TimeArray, ends: TimeArray
 ) -> FloatArray:
-    """(n_spans, n_categories) the same by category: no array is as wide as the catalog."""
+    """(n_spans, n_categories) the same by category, without an array as wide as the catalog."""
     spans = _Spans.of(log, starts, ends)
     return spans.differences(category_sums(catalog, spans.edge, spans.items, spans.n_edges))
 
 
 @dataclass(frozen=True, eq=False)
 class _Spans:
-    """Events between the first and the last edge of some spans, each with the edge after it."""
+    """Events between the first and last edge of some spans, each with the edge after it."""
 
     first: IntArray  # (n_spans,) edge where a span starts
     last: IntArray  # (n_spans,) edge where it ends
@@ -126,10 +120,10 @@ class _Spans:
 
     @classmethod
     def of(cls, log: Interactions, starts: TimeArray, ends: TimeArray) -> _Spans:
-        if log not in _TIMELINES:
+        if log not in _SORTED_LOGS:
             order = np.argsort(log.timestamp, kind="stable")
-            _TIMELINES[log] = (log.timestamp[order], log.item_idx[order])
-        times, items = _TIMELINES[log]
+            _SORTED_LOGS[log] = (log.timestamp[order], log.item_idx[order])
+        times, items = _SORTED_LOGS[log]
         edges, inverse = np.unique(np.stack((starts, ends)), return_inverse=True)
         first, last = inverse.reshape(2, -1)
         positions = np.searchsorted(times, edges, side="left")

@@ -1,21 +1,21 @@
-"""A log with its catalog, and the words and rules of its domain."""
+"""A log with its catalog, and the nouns and rules of its domain."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
+from llmrec.types import RepeatPolicy
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Everything the later stages need to know about a log.
+    """A log, its catalog, and what forecasts and rankings of it need to know.
 
     Attributes
     ----------
@@ -39,10 +39,10 @@ class Dataset:
     period: str
     noun: str
     person: str
-    repeat: Literal["allow", "exclude"]
+    repeat: RepeatPolicy
 
     def without_categories(self, names: Collection[str]) -> Dataset:
-        """Give the log and catalog as if some categories, and all their items, did not exist.
+        """Give the dataset without some categories and all their items.
 
         Raises
         ------
@@ -51,13 +51,13 @@ class Dataset:
         """
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
-        gone = np.isin(self.catalog.categories, list(names))
-        kept = self.catalog.category_shares @ gone == 0
+        dropped = np.isin(self.catalog.categories, list(names))
+        kept = self.catalog.category_shares @ dropped == 0
         catalog = replace(
             self.catalog,
             item_ids=self.catalog.item_ids[kept],
             titles=tuple(np.array(self.catalog.titles, dtype=object)[kept]),
-            categories=tuple(np.array(self.catalog.categories, dtype=object)[~gone]),
-            category_shares=self.catalog.category_shares[kept][:, ~gone],
+            categories=tuple(np.array(self.catalog.categories, dtype=object)[~dropped]),
+            category_shares=self.catalog.category_shares[kept][:, ~dropped],
         )
         return replace(self, catalog=catalog, log=self.log.align_to(catalog))

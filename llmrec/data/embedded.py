@@ -1,7 +1,7 @@
-"""The real parts that need no hub: two small models and two logs, in installed distributions.
+"""Models and logs that need no hub: they are files of installed distributions.
 
-They are found, never imported: their own dependencies are not installed. What is converted from
-them once (a checkpoint) is kept in a folder that proves itself whole each time it is opened.
+The distributions are located, never imported: their own dependencies are not installed. What is
+converted from them is cached in a folder whose files are verified each time it is opened.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from typing import Any, Literal
 from llmrec.data.files import atomic_folder, atomic_write_text
 from llmrec.errors import CacheError, DataError, MissingExtraError
 
+PartKind = Literal["log", "model", "encoder"]
 REQUIREMENTS = Path(__file__).with_name("embedded-requirements.txt")
 MANIFEST = "manifest.json"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NO_WAY_IN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-
-
-PartKind = Literal["log", "model", "encoder"]
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class EmbeddedPart:
     licence
         The terms of the content itself, in a sentence.
     relative
-        Where it lies inside the distribution.
+        Its path inside the distribution.
     """
 
     name: str
@@ -157,9 +155,9 @@ def distribution_file(distribution: str, relative: str) -> Path:
 
 
 def cached_folder(key: str, source: Path, build: Callable[[Path], None]) -> Path:
-    """Give the folder that ``build`` makes from ``source``, made once and whole whenever given.
+    """Give the folder that ``build`` makes from ``source``, cached and verified.
 
-    Every call checks the content of every file and of the source; what is broken is built again
+    Every call checks the content of every file and of the source; a damaged folder is built again
     with a warning. Of several programs that need the folder at once, one builds and the others
     wait. Building writes to a folder beside it, syncs it, writes the manifest and renames it.
 
@@ -177,11 +175,11 @@ def cached_folder(key: str, source: Path, build: Callable[[Path], None]) -> Path
     CacheError
         If the cache cannot be read or written, or its disk is full.
     """
-    made_from = _fingerprint(source)
+    source_hash = _fingerprint(source)
     folder = cache_root() / key
     try:
-        if _fault(folder, made_from):
-            _build_alone(folder, made_from, build)
+        if _fault(folder, source_hash):
+            _build_locked(folder, source_hash, build)
     except Exception as error:
         reason = _cache_trouble(error)
         if reason is None:
@@ -200,13 +198,13 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmrec"
 
 
-def _build_alone(folder: Path, made_from: dict[str, Any], build: Callable[[Path], None]) -> None:
-    """Build under a lock, unless whoever held it before has built meanwhile."""
+def _build_locked(folder: Path, source_hash: dict[str, Any], build: Callable[[Path], None]) -> None:
+    """Build under a lock, unless another program has built meanwhile."""
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        fault = _fault(folder, made_from)
+        fault = _fault(folder, source_hash)
         if not fault:
             return
         if folder.exists():
@@ -214,30 +212,30 @@ def _build_alone(folder: Path, made_from: dict[str, Any], build: Callable[[Path]
             shutil.rmtree(folder)
         with atomic_folder(folder) as partial:
             build(partial)
-            contents = json.dumps(_contents(partial, made_from), indent=1)
+            contents = json.dumps(_contents(partial, source_hash), indent=1)
             atomic_write_text(partial / MANIFEST, contents)
 
 
-def _fault(folder: Path, made_from: dict[str, Any]) -> str:
+def _fault(folder: Path, source_hash: dict[str, Any]) -> str:
     """Say what is wrong with a cached folder; nothing if it is whole."""
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError:
         return f"{MANIFEST} is missing"
     except ValueError:
         return f"{MANIFEST} is not JSON"
-    if not isinstance(written, dict):
+    if not isinstance(manifest, dict):
         return f"{MANIFEST} is no table of files"
-    found = _contents(folder, made_from)
-    changed = [name for name in found | written if found.get(name) != written.get(name)]
+    found = _contents(folder, source_hash)
+    changed = [name for name in found | manifest if found.get(name) != manifest.get(name)]
     return f"changed since it was built: {', '.join(sorted(changed))}" if changed else ""
 
 
-def _contents(folder: Path, made_from: dict[str, Any]) -> dict[str, Any]:
-    """List the fingerprints of the files in a folder and of the source they were made from."""
+def _contents(folder: Path, source_hash: dict[str, Any]) -> dict[str, Any]:
+    """List the fingerprints of the files in a folder and of their source."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
     files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in paths}
-    return {"(source)": made_from, **files}
+    return {"(source)": source_hash, **files}
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -251,9 +249,9 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _cache_trouble(error: Exception) -> str | None:
-    """Say in words that a disk is full or closed to us; None for any other error."""
+    """Say that the disk is full or not accessible; None for any other error."""
     number = error.errno if isinstance(error, OSError) else None
     # Writers that are not Python's (safetensors) raise errors of their own with the same words.
-    if number in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error):
+    if number in _DISK_FULL or os.strerror(errno.ENOSPC) in str(error):
         return "the disk is full"
-    return "the cache cannot be read or written" if number in _NO_WAY_IN else None
+    return "the cache cannot be read or written" if number in _NO_ACCESS else None

@@ -1,4 +1,4 @@
-"""Published layouts: MovieLens, Complete Journey, MIND, Amazon Reviews 2023."""
+"""Readers of published layouts: MovieLens, Complete Journey, MIND, Amazon Reviews 2023."""
 
 from __future__ import annotations
 
@@ -17,47 +17,95 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.validation import CATEGORIES, ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID
 from llmrec.types import IntArray
 
-_REVIEW = {
+# Amazon Reviews 2023
+_REVIEW_FIELDS = {
     USER_ID: pa.string(),
     "parent_asin": pa.string(),
     TIMESTAMP: pa.int64(),
     RATING: pa.float64(),
 }
-_META = {
+_PRODUCT_FIELDS = {
     "parent_asin": pa.string(),
     TITLE: pa.string(),
     "main_category": pa.string(),
     CATEGORIES: pa.list_(pa.string()),
 }
+# Complete Journey
+EXCLUDED_PRODUCTS = ("COUPON", "COUPON/MISC ITEMS", "COUPONS/STORE & MFG", "FUEL")
+_TRANSACTION_COLUMNS = ["household_id", "basket_id", "product_id", "transaction_timestamp"]
+_PRODUCT_COLUMNS = ["product_id", "product_category", "product_type"]
+# MIND
+_BEHAVIOR_COLUMNS = ("impression_id", USER_ID, TIMESTAMP, "history", "impressions")
+_NEWS_COLUMNS = (
+    *(ITEM_ID, CATEGORIES, "subcategory", TITLE, "abstract", "url", "entities", "mentions"),
+)
+# MovieLens
+_RATING_COLUMNS = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
+_MOVIE_COLUMNS = (ITEM_ID, TITLE, CATEGORIES)
+_NO_GENRE = ["unknown", "(no genres listed)"]
+_GENRE_FLAGS = (  # of u.item, in its order
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance"),
+    *("Sci-Fi", "Thriller", "War", "Western"),
+)
 
 
-def read_amazon(folder: Path) -> Dataset:
-    """Read every ``meta_NAME.jsonl`` or ``.jsonl.gz`` of a folder with its ``NAME.jsonl``.
-
-    An item's category is the second step of its path ``categories`` (the first is the same for a
-    whole file), or ``main_category`` where the path is shorter.
-    """
-    metas = sorted(folder.glob("meta_*.jsonl*"))
-    reviews = [path.with_name(path.name.removeprefix("meta_")) for path in metas]
-    items = pd.concat([read_json_lines(path, _META) for path in metas], ignore_index=True)
-    items = items.reindex(columns=list(dict.fromkeys([*items, CATEGORIES, "main_category"])))
-    items[CATEGORIES] = items[CATEGORIES].astype("object").str.get(1).fillna(items["main_category"])
-    items[CATEGORIES] = [[name] for name in items[CATEGORIES]]
-    catalog = Catalog.from_frame(items, {ITEM_ID: "parent_asin"})
-    log = Interactions.from_frame(
-        pd.concat([read_json_lines(path, _REVIEW) for path in reviews], ignore_index=True),
-        {ITEM_ID: "parent_asin"},
-        unit="ms",
+def read_movielens_100k(folder: Path) -> Dataset:
+    """Read GroupLens's MovieLens 100K: ``u.data`` and ``u.item``, whose genres are 0/1 flags."""
+    names = [ITEM_ID, TITLE, "released", "video released", "link", *_GENRE_FLAGS]
+    items = read_delimited(folder / "u.item", "|", names, encoding="latin-1")
+    genres = list(_GENRE_FLAGS[1:])
+    items[CATEGORIES] = [
+        [genre for genre, flag in zip(genres, row, strict=True) if flag == 1]
+        for row in items[genres].itertuples(index=False)
+    ]
+    return _movielens_dataset(
+        "ml-100k", read_delimited(folder / "u.data", "\t", _RATING_COLUMNS), items
     )
-    name = f"amazon-{'+'.join(path.name.partition('.')[0] for path in reviews)}"
-    return Dataset(
-        name, log.align_to(catalog), catalog, "10 events", "products", "shopper", "exclude"
+
+
+def read_movielens_1m(folder: Path) -> Dataset:
+    """Read MovieLens 1M: ``ratings.dat`` and ``movies.dat``, separated by two colons."""
+    ratings = read_delimited(folder / "ratings.dat", "::", _RATING_COLUMNS, encoding="latin-1")
+    movies = read_delimited(folder / "movies.dat", "::", _MOVIE_COLUMNS, encoding="latin-1")
+    return _movielens_dataset("ml-1m", ratings, movies)
+
+
+def read_movielens_csv(folder: Path) -> Dataset:
+    """Read MovieLens 20M and later: ``ratings.csv`` and ``movies.csv``."""
+    ratings = read_delimited(folder / "ratings.csv", ",", quoted=True)
+    movies = read_delimited(folder / "movies.csv", ",", quoted=True)
+    return _movielens_dataset(
+        folder.resolve().name,
+        ratings.rename(columns={"userId": USER_ID, "movieId": ITEM_ID}),
+        movies.rename(columns={"movieId": ITEM_ID, "genres": CATEGORIES}),
     )
 
 
-NO_PRODUCTS = ("COUPON", "COUPON/MISC ITEMS", "COUPONS/STORE & MFG", "FUEL")
-_LINES = ["household_id", "basket_id", "product_id", "transaction_timestamp"]
-_PRODUCTS = ["product_id", "product_category", "product_type"]
+def read_recbole(folder: Path) -> Dataset:
+    """Read RecBole's ``NAME.inter`` and ``NAME.item``: typed headers, genres apart by spaces."""
+    (inter, *_), (item, *_) = sorted(folder.glob("*.inter")), sorted(folder.glob("*.item"))
+    ratings, items = (
+        read_delimited(path, "\t").rename(columns=lambda name: name.partition(":")[0])
+        for path in (inter, item)
+    )
+    items = items.rename(columns={"class": CATEGORIES, "genre": CATEGORIES, "movie_title": TITLE})
+    if CATEGORIES in items:
+        items[CATEGORIES] = items[CATEGORIES].str.replace(" ", "|")
+    if TITLE in items and "release_year" in items:
+        year = items["release_year"].astype("str")
+        items[TITLE] = items[TITLE].where(
+            ~year.str.fullmatch(r"\d{4}").fillna(False), items[TITLE] + " (" + year + ")"
+        )
+    return _movielens_dataset(inter.stem, ratings, items)
+
+
+def _movielens_dataset(name: str, ratings: pd.DataFrame, items: pd.DataFrame) -> Dataset:
+    if CATEGORIES in items:
+        items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_NO_GENRE))
+    catalog = Catalog.from_frame(items)
+    log = Interactions.from_frame(ratings, unit="s").align_to(catalog)
+    return Dataset(name, log, catalog, "10 events", "films", "viewer", "exclude")
 
 
 def read_completejourney(folder: Path) -> Dataset:
@@ -67,13 +115,14 @@ def read_completejourney(folder: Path) -> Dataset:
     occurs under several categories), so each item has one category. Two products of one type in
     one basket are two events. Coupons, fuel and lines without a category are dropped and counted.
     """
-    lines = read_parquet(folder / "transactions.parquet", _LINES)
-    products = read_parquet(folder / "products.parquet", _PRODUCTS).drop_duplicates("product_id")
-    items, item_of_product = _items(products)
+    lines = read_parquet(folder / "transactions.parquet", _TRANSACTION_COLUMNS)
+    products = read_parquet(folder / "products.parquet", _PRODUCT_COLUMNS)
+    products = products.drop_duplicates("product_id")
+    items, item_of_product = _items_of_products(products)
     # Position -1, an unknown product, takes the last entry: no item, and not excluded either.
     product = pd.Index(products["product_id"]).get_indexer(pd.Index(lines["product_id"]))
     codes = np.append(item_of_product, -1)[product]
-    excluded = np.append(products["product_category"].isin(NO_PRODUCTS), False)[product]
+    excluded = np.append(products["product_category"].isin(EXCLUDED_PRODUCTS), False)[product]
     lines[ITEM_ID] = pd.Categorical.from_codes(codes, pd.Index(items[ITEM_ID]))
     log = Interactions.from_frame(
         lines,
@@ -87,7 +136,7 @@ def read_completejourney(folder: Path) -> Dataset:
     )
 
 
-def _items(products: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
+def _items_of_products(products: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     """Give the items, one a row, and (n_products,) each product's row among them, or -1."""
     category = products["product_category"]
     pairs = pd.DataFrame({CATEGORIES: category, TITLE: products["product_type"].fillna(category)})
@@ -112,10 +161,6 @@ def title_case(text: str) -> str:
     return re.sub(r"(?<![0-9A-Z'])[A-Z][A-Z']*", lambda word: word[0].capitalize(), text)
 
 
-_BEHAVIORS = ("impression_id", USER_ID, TIMESTAMP, "history", "impressions")
-_NEWS = (ITEM_ID, CATEGORIES, "subcategory", TITLE, "abstract", "url", "entities", "mentions")
-
-
 def read_mind(folder: Path) -> Dataset:
     """Read ``behaviors.tsv`` and ``news.tsv``.
 
@@ -123,8 +168,8 @@ def read_mind(folder: Path) -> Dataset:
     time; they are known to precede the user's first impression, and are put one millisecond before
     it, in their order. So periods are counted in events here: calendar periods would be wrong.
     """
-    news = read_delimited(folder / "news.tsv", "\t", _NEWS)
-    behaviors = read_delimited(folder / "behaviors.tsv", "\t", _BEHAVIORS)
+    news = read_delimited(folder / "news.tsv", "\t", _NEWS_COLUMNS)
+    behaviors = read_delimited(folder / "behaviors.tsv", "\t", _BEHAVIOR_COLUMNS)
     behaviors[TIMESTAMP] = pd.to_datetime(
         behaviors[TIMESTAMP], format="%m/%d/%Y %I:%M:%S %p", errors="coerce"
     )
@@ -144,68 +189,25 @@ def read_mind(folder: Path) -> Dataset:
     return Dataset("mind", log, catalog, "10 events", "articles", "reader", "exclude")
 
 
-_RATINGS = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
-_MOVIES = (ITEM_ID, TITLE, CATEGORIES)
-_NO_GENRE = ["unknown", "(no genres listed)"]
-# The flags of u.item, in its order.
-_FLAGS = (
-    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
-    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance"),
-    *("Sci-Fi", "Thriller", "War", "Western"),
-)
+def read_amazon(folder: Path) -> Dataset:
+    """Read every ``meta_NAME.jsonl`` or ``.jsonl.gz`` of a folder with its ``NAME.jsonl``.
 
-
-def read_movielens_100k(folder: Path) -> Dataset:
-    """Read GroupLens's MovieLens 100K: ``u.data`` and ``u.item``, whose genres are 0/1 flags."""
-    names = [ITEM_ID, TITLE, "released", "video released", "link", *_FLAGS]
-    items = read_delimited(folder / "u.item", "|", names, encoding="latin-1")
-    genres = list(_FLAGS[1:])
-    items[CATEGORIES] = [
-        [genre for genre, flag in zip(genres, row, strict=True) if flag == 1]
-        for row in items[genres].itertuples(index=False)
-    ]
-    return _dataset("ml-100k", read_delimited(folder / "u.data", "\t", _RATINGS), items)
-
-
-def read_movielens_1m(folder: Path) -> Dataset:
-    """Read MovieLens 1M: ``ratings.dat`` and ``movies.dat``, separated by two colons."""
-    ratings = read_delimited(folder / "ratings.dat", "::", _RATINGS, encoding="latin-1")
-    movies = read_delimited(folder / "movies.dat", "::", _MOVIES, encoding="latin-1")
-    return _dataset("ml-1m", ratings, movies)
-
-
-def read_movielens_csv(folder: Path) -> Dataset:
-    """Read MovieLens 20M and later: ``ratings.csv`` and ``movies.csv``."""
-    ratings = read_delimited(folder / "ratings.csv", ",", quoted=True)
-    movies = read_delimited(folder / "movies.csv", ",", quoted=True)
-    return _dataset(
-        folder.resolve().name,
-        ratings.rename(columns={"userId": USER_ID, "movieId": ITEM_ID}),
-        movies.rename(columns={"movieId": ITEM_ID, "genres": CATEGORIES}),
+    An item's category is the second step of its path ``categories`` (the first is the same for a
+    whole file), or ``main_category`` where the path is shorter.
+    """
+    metas = sorted(folder.glob("meta_*.jsonl*"))
+    reviews = [path.with_name(path.name.removeprefix("meta_")) for path in metas]
+    items = pd.concat([read_json_lines(path, _PRODUCT_FIELDS) for path in metas], ignore_index=True)
+    items = items.reindex(columns=list(dict.fromkeys([*items, CATEGORIES, "main_category"])))
+    items[CATEGORIES] = items[CATEGORIES].astype("object").str.get(1).fillna(items["main_category"])
+    items[CATEGORIES] = [[name] for name in items[CATEGORIES]]
+    catalog = Catalog.from_frame(items, {ITEM_ID: "parent_asin"})
+    log = Interactions.from_frame(
+        pd.concat([read_json_lines(path, _REVIEW_FIELDS) for path in reviews], ignore_index=True),
+        {ITEM_ID: "parent_asin"},
+        unit="ms",
     )
-
-
-def read_recbole(folder: Path) -> Dataset:
-    """Read RecBole's ``NAME.inter`` and ``NAME.item``: typed headers, genres apart by spaces."""
-    (inter, *_), (item, *_) = sorted(folder.glob("*.inter")), sorted(folder.glob("*.item"))
-    ratings, items = (
-        read_delimited(path, "\t").rename(columns=lambda name: name.partition(":")[0])
-        for path in (inter, item)
+    name = f"amazon-{'+'.join(path.name.partition('.')[0] for path in reviews)}"
+    return Dataset(
+        name, log.align_to(catalog), catalog, "10 events", "products", "shopper", "exclude"
     )
-    items = items.rename(columns={"class": CATEGORIES, "genre": CATEGORIES, "movie_title": TITLE})
-    if CATEGORIES in items:
-        items[CATEGORIES] = items[CATEGORIES].str.replace(" ", "|")
-    if TITLE in items and "release_year" in items:
-        year = items["release_year"].astype("str")
-        items[TITLE] = items[TITLE].where(
-            ~year.str.fullmatch(r"\d{4}").fillna(False), items[TITLE] + " (" + year + ")"
-        )
-    return _dataset(inter.stem, ratings, items)
-
-
-def _dataset(name: str, ratings: pd.DataFrame, items: pd.DataFrame) -> Dataset:
-    if CATEGORIES in items:
-        items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_NO_GENRE))
-    catalog = Catalog.from_frame(items)
-    log = Interactions.from_frame(ratings, unit="s").align_to(catalog)
-    return Dataset(name, log, catalog, "10 events", "films", "viewer", "exclude")

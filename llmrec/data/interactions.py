@@ -1,4 +1,4 @@
-"""A validated, sorted event log, and the report of what cleaning dropped and why."""
+"""A validated event log, sorted by user and time, with a report of what cleaning dropped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from llmrec.data.catalog import Catalog
 from llmrec.data.validation import (
     ITEM_ID,
     RATING,
@@ -27,11 +27,7 @@ from llmrec.data.validation import (
     to_pandas,
 )
 from llmrec.errors import DataError
-from llmrec.types import IntArray
-
-if TYPE_CHECKING:
-    from llmrec.data.catalog import Catalog
-
+from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
 BOT_EVENTS_PER_DAY = 1_000
 NEW_USER = "new user"
@@ -63,9 +59,9 @@ class Interactions:
     item_ids: pd.Index[str]
     user_offsets: IntArray
     item_idx: IntArray
-    timestamp: npt.NDArray[np.datetime64]
+    timestamp: TimeArray
     source_row: IntArray
-    rating: npt.NDArray[np.float64] | None
+    rating: FloatArray | None
     report: CleaningReport
 
     @classmethod
@@ -77,7 +73,7 @@ class Interactions:
         unit: str | None = None,
         latest: np.datetime64 | None = None,
         identity: Sequence[str] = (),
-        leave_out: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        leave_out: Mapping[str, BoolArray] | None = None,
         bot_events_per_day: int | None = BOT_EVENTS_PER_DAY,
     ) -> Interactions:
         """Validate, clean and sort a frame of interactions.
@@ -90,14 +86,14 @@ class Interactions:
             Our name to the frame's name, for those of user_id, item_id, timestamp, rating that
             differ: ``{"user_id": "household"}``.
         unit
-            Unit of numeric times ("s", "ms", "us", "ns"); found from their size if None.
+            Unit of numeric times ("s", "ms", "us", "ns"); None: inferred from their size.
         latest
             Times after this (default: tomorrow) are impossible.
         identity
             Further columns that tell two events of one user, item and time apart; without them
             the second such row is a duplicate.
         leave_out
-            Reason to (n_rows,) mask: rows that are no interactions, counted under their reason.
+            Reason to (n_rows,) mask of rows that are no interactions; they are counted under it.
         bot_events_per_day
             Users with more events than this on any one UTC day are dropped as bots; None keeps all.
 
@@ -107,22 +103,18 @@ class Interactions:
             If a column is missing, no row survives, or times mix units or time zones.
         """
         frame = to_pandas(frame)
-        names = {USER_ID: USER_ID, ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP, **(columns or {})}
-        require_columns(frame, {**names, **{name: name for name in identity}})
+        names = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)} | dict(columns or {})
+        require_columns(frame, names | {name: name for name in identity})
         if not len(frame):
             raise DataError("the log is empty: 0 rows. Give at least one interaction.")
-        rating = names.get(RATING, RATING)
         user_idx, user_ids = factorize_ids(frame[names[USER_ID]])
         item_idx, item_ids = factorize_ids(frame[names[ITEM_ID]])
-        table = pd.DataFrame(
-            {
-                USER_ID: user_idx,
-                ITEM_ID: item_idx,
-                TIMESTAMP: parse_timestamps(frame[names[TIMESTAMP]], unit, latest),
-                **({RATING: to_float(frame[rating])} if rating in frame else {}),
-                **{f"identity {name}": frame[name].array for name in identity},
-            }
-        )
+        times = parse_timestamps(frame[names[TIMESTAMP]], unit, latest)
+        table = pd.DataFrame({USER_ID: user_idx, ITEM_ID: item_idx, TIMESTAMP: times})
+        if (rating := names.get(RATING, RATING)) in frame:
+            table[RATING] = to_float(frame[rating])
+        for name in identity:
+            table[f"identity {name}"] = frame[name].array
         table, report = drop_invalid_rows(table, leave_out or {}, bot_events_per_day)
         if not len(table):
             raise DataError(f"no interaction survived cleaning.\n{report}")
@@ -136,8 +128,8 @@ class Interactions:
         item_ids: pd.Index[str],
         report: CleaningReport,
     ) -> Interactions:
-        user_idx, user_ids = _used(table[USER_ID].to_numpy(), user_ids)
-        item_idx, item_ids = _used(table[ITEM_ID].to_numpy(), item_ids)
+        user_idx, user_ids = _drop_unused(table[USER_ID].to_numpy(), user_ids)
+        item_idx, item_ids = _drop_unused(table[ITEM_ID].to_numpy(), item_ids)
         times, rows = table[TIMESTAMP].to_numpy(), table.index.to_numpy()
         order = np.lexsort((rows, times.view(np.int64), user_idx))
         return cls(
@@ -179,7 +171,7 @@ class Interactions:
         Raises
         ------
         DataError
-            If no event of this user is in the log; it names near ids.
+            If no event of this user is in the log; it names similar ids.
         """
         return lookup_id(self.user_ids, user_id, "user")
 
@@ -193,10 +185,10 @@ class Interactions:
             return self
         item_idx = catalog.item_ids.get_indexer(self.item_ids)[self.item_idx].astype(np.int64)
         unknown = item_idx < 0
-        bare = ~unknown & ~catalog.has_category[item_idx]
-        pointing = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
-        return pointing.drop_events(
-            {"item not in the catalog": unknown, "item without a category": bare}
+        uncategorized = ~unknown & ~catalog.has_category[item_idx]
+        aligned = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
+        return aligned.drop_events(
+            {"item not in the catalog": unknown, "item without a category": uncategorized}
         )
 
     def append_user(self, frame: Any, catalog: Catalog) -> Interactions:
@@ -237,7 +229,7 @@ class Interactions:
             rating=rating,
         )
 
-    def drop_events(self, leave_out: Mapping[str, npt.NDArray[np.bool_]]) -> Interactions:
+    def drop_events(self, leave_out: Mapping[str, BoolArray]) -> Interactions:
         """Give the log without some events, and without the users that then have none.
 
         Parameters
@@ -269,7 +261,7 @@ class Interactions:
         )
 
 
-def _used(positions: IntArray, ids: pd.Index[str]) -> tuple[IntArray, pd.Index[str]]:
-    """Leave out the ids that no event has; the order of the others stays."""
+def _drop_unused(positions: IntArray, ids: pd.Index[str]) -> tuple[IntArray, pd.Index[str]]:
+    """Drop the ids that no event has; the order of the others stays."""
     used = np.bincount(positions, minlength=len(ids)) > 0
     return (np.cumsum(used) - 1)[positions], ids[used]

@@ -1,4 +1,4 @@
-"""Histories and targets of one person; the only file that compares events' times with a cutoff."""
+"""Histories and targets of one person; this file alone compares times of events with a cutoff."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from llmrec.data.calendar import (
     DAY,
@@ -21,9 +21,11 @@ from llmrec.data.calendar import (
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
-from llmrec.types import FloatArray, IntArray, TimeArray
+from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
 ABSENCE_PERIODS = 2  # one period without is chance, two are a pause
+TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
+Time = datetime | np.datetime64 | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class History:
 
     @property
     def user_id(self) -> str:
-        """The id the log's owner uses."""
+        """Id of the person in the log."""
         return str(self.log.user_ids[self.user_idx])
 
     @property
@@ -93,15 +95,15 @@ class History:
         return category_sums(self.catalog, rows, self.item_idx, self.n_periods)
 
     @property
-    def recently_absent(self) -> npt.NDArray[np.bool_]:
-        """(n_categories,) which the newest `ABSENCE_PERIODS` non-empty periods do without."""
+    def recently_absent(self) -> BoolArray:
+        """(n_categories,) whether the newest `ABSENCE_PERIODS` non-empty periods lack it."""
         counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
         return np.asarray(~counts[-ABSENCE_PERIODS:].any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What really happened in the period after a cutoff: log positions ``start:stop``."""
+    """The events of the period after a cutoff: log positions ``start:stop``."""
 
     log: Interactions
     catalog: Catalog
@@ -129,7 +131,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A history and what came next; the two never overlap."""
+    """A history and the target that follows; the two never overlap."""
 
     history: History
     target: Target
@@ -142,8 +144,22 @@ class Window:
             )
 
 
-Time = datetime | np.datetime64 | str
-TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
+class HistoryKey(NamedTuple):
+    """What identifies a history, in its log and in any shorter or longer one of the same people.
+
+    ``n_events`` counts all of the person's events before the cutoff, also those that a shortened
+    history leaves out: with periods of events several may end at one time.
+    """
+
+    user_id: str
+    n_events: int
+    cutoff: np.datetime64
+
+
+def history_key(history: History) -> HistoryKey:
+    """Give what identifies a history: predictions are stored and looked up under it."""
+    first = int(history.log.user_offsets[history.user_idx])
+    return HistoryKey(history.user_id, history.event_ids.stop - first, history.cutoff)
 
 
 def make_histories(
@@ -153,29 +169,29 @@ def make_histories(
     cutoff: Time | None = None,
     users: Sequence[int] | None = None,
 ) -> list[History]:
-    """Cut users' whole past before a cutoff (default: just after the log's last event).
+    """Give users' whole past before a cutoff (default: just after the log's last event).
 
-    ``users`` are user indices into ``log.aligned(catalog)`` (default: all). A user without an
+    ``users`` are user indices into ``log.align_to(catalog)`` (default: all). A user without an
     event before the cutoff gets a history of empty periods.
     """
     log, length = log.align_to(catalog), PeriodLength.parse(period)
     end = log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
-    chosen = range(log.n_users) if users is None else [int(user) for user in users]
+    user_idx = range(log.n_users) if users is None else [int(user) for user in users]
     if length.unit == "events":
-        stops = [_position(log, user, end) for user in chosen]
+        stops = [event_position(log, user, end) for user in user_idx]
         return [
-            _event_history(log, catalog, length, user, stop, end)
-            for user, stop in zip(chosen, stops, strict=True)
+            make_event_history(log, catalog, length, user, stop, end)
+            for user, stop in zip(user_idx, stops, strict=True)
         ]
     bounds = boundaries_up_to(log, length, end)
     return [
         History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
-        for user in chosen
+        for user in user_idx
     ]
 
 
 def observed_windows(histories: Sequence[History]) -> list[Window | None]:
-    """Put to each history the period that follows it in its log; None if it has not fully passed.
+    """Give each history the period that follows it in its log; None if it has not fully passed.
 
     Calendar periods have passed when the log reaches their end, periods of n events when the person
     has taken n more. Histories are of one log.
@@ -184,19 +200,15 @@ def observed_windows(histories: Sequence[History]) -> list[Window | None]:
         return []
     end = histories[0].log.timestamp.max() + MILLISECOND
     return [
-        Window(history, target) if (target := _target_by(end, history)) else None
+        Window(history, target) if (target := _observed_target(history, end)) else None
         for history in histories
     ]
 
 
-def _target_by(end: np.datetime64, history: History) -> Target | None:
-    """Give what follows a history, if that has passed by ``end``."""
-    log, length, user, start = (
-        history.log,
-        history.period_length,
-        history.user_idx,
-        history.event_ids.stop,
-    )
+def _observed_target(history: History, end: np.datetime64) -> Target | None:
+    """Give the target after a history, if its period has passed by ``end``."""
+    log, length = history.log, history.period_length
+    user, start = history.user_idx, history.event_ids.stop
     if length.unit == "events":
         stop = start + length.n
         if stop > log.user_offsets[user + 1]:
@@ -206,15 +218,14 @@ def _target_by(end: np.datetime64, history: History) -> Target | None:
         span = Period(history.cutoff, length.shift(history.cutoff, 1))
         if span.end > end:
             return None
-        stop = _position(log, user, span.end)
+        stop = event_position(log, user, span.end)
     return Target(log, history.catalog, start, stop, span)
 
 
 def ticks(history: History) -> tuple[TimeArray, IntArray]:
-    """Cut a history finer than into periods, from the tick of its first event on.
+    """Cut a history into ticks, which are finer than periods, from that of its first event on.
 
-    Calendar periods have `TICKS_PER_PERIOD` equal parts; with periods of events every event is a
-    tick.
+    A calendar period has `TICKS_PER_PERIOD` equal ticks; with periods of events every event is one.
 
     Returns
     -------
@@ -245,11 +256,12 @@ def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:
     return np.asarray(first + found, dtype=np.int64)
 
 
-def _position(log: Interactions, user: int, time: np.datetime64) -> int:
+def event_position(log: Interactions, user: int, time: np.datetime64) -> int:
+    """Give the log position of the user's first event at or after a time."""
     return int(_positions(log, user, np.array([time]))[0])
 
 
-def _event_history(
+def make_event_history(
     log: Interactions,
     catalog: Catalog,
     length: PeriodLength,
@@ -257,7 +269,7 @@ def _event_history(
     stop: int,
     cutoff: np.datetime64,
 ) -> History:
-    """Periods of n events from the user's first to position ``stop``, the newest maybe shorter."""
+    """Give a history of periods of n events up to position ``stop``; the newest may be shorter."""
     first = int(log.user_offsets[user])
     offsets = np.append(np.arange(first, max(stop, first + 1), length.n), stop)
     # A user whose first event is not before the cutoff has one empty period, which ends there.

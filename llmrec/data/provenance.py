@@ -1,4 +1,4 @@
-"""What a fit has seen of a log, so that nothing is evaluated on the same events."""
+"""Which events something was fitted on, so that it is not evaluated on the same ones."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _WHOLE_PAST = PeriodLength(36_500, "days")
 
 @dataclass(frozen=True, eq=False)
 class TrainingSpan:
-    """The events that a fit has seen: of windows (`of_windows`) or of a whole log (`of_log`).
+    """The events of a fit: those of windows (`of_windows`) or of a whole log (`of_log`).
 
     Attributes
     ----------
     before
-        No event at or after this time was seen. None: a log was seen whole, and each person's
-        history must hold all ``n_events`` of it.
+        All events lie before this time. None: all events of a log, and each person's history must
+        hold all ``n_events`` of them.
     log
-        Fingerprint of the log; "" where ``item_ids`` and ``n_events`` tell.
+        Fingerprint of the log; "" where ``item_ids`` and ``n_events`` are given.
     stops
         (n_users,) with periods counted in events, people reach a period at different times: the log
-        position after the last event fitted on of each user (0: none). What others took later in
-        time may then have been seen, in their own windows and in the mix of everybody: "before"
-        holds person by person. With calendar periods None.
+        position after each user's last event in the fit (0: none). Events of others that are later
+        in time may be in the fit, in their own windows and in the population mix: "before" holds
+        person by person. With calendar periods None.
     item_ids
-        (n_items,) the catalog that was fitted on; None: any.
+        (n_items,) the catalog of the fit; None: any.
     n_events
-        (n_users,) events that were seen of each person, by user id; None: not counted.
+        (n_users,) events of each person in the fit, by user id; None: not counted.
     """
 
     before: np.datetime64 | None
@@ -50,7 +50,7 @@ class TrainingSpan:
 
     @classmethod
     def of_windows(cls, *windows: Sequence[Window]) -> TrainingSpan:
-        """Say what a fit on (several lists of) windows has seen; DataError if there is none."""
+        """Give the span of a fit on (several lists of) windows; DataError if there is none."""
         found = [window for part in windows for window in part]
         if not found:
             raise DataError("no window to fit on")
@@ -66,7 +66,7 @@ class TrainingSpan:
     def of_log(
         cls, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None
     ) -> tuple[TrainingSpan, list[History]]:
-        """Give what a fit on a log sees, and everybody's past before the cutoff (default: all).
+        """Give the span of a fit on a log, and everybody's past before the cutoff (default: all).
 
         Raises
         ------
@@ -81,10 +81,10 @@ class TrainingSpan:
         return cls(before, item_ids=catalog.item_ids, n_events=counts), histories
 
     def covers(self, window: Window) -> bool:
-        """Whether a window's target starts before the end of what the fit has seen.
+        """Whether a window's target starts before the end of the span.
 
-        Person by person only where the window was cut at the person's own event, and of this log;
-        at one time for everybody otherwise.
+        The end is the person's own where the window is of this log and was cut at one of their
+        events; otherwise one time for everybody.
         """
         history, target = window.history, window.target
         own = history.period_length.unit == "events" and history.cutoff == target.period.start
@@ -95,7 +95,7 @@ class TrainingSpan:
         return bool(self.before > history.cutoff)
 
     def require_unseen(self, name: str, histories: Sequence[History]) -> None:
-        """Refuse histories of another catalog, and those that end before what was seen.
+        """Refuse histories of another catalog, and those that end before the span does.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class TrainingSpan:
                 )
 
     def union(self, *others: TrainingSpan | None) -> TrainingSpan:
-        """Say what this and other fits on windows have seen; None is one that has seen nothing."""
+        """Give the span of this and other fits on windows together; None is an empty one."""
         found = self
         for other in others:
             if other is None:
@@ -165,7 +165,7 @@ class TrainingSpan:
 
 
 def require_fitted(span: TrainingSpan | None, name: str, histories: Sequence[History]) -> None:
-    """Refuse to score before a fit, and what `TrainingSpan.require_unseen` refuses."""
+    """Refuse to score without a fit, and what `TrainingSpan.require_unseen` refuses."""
     if span is None:
         raise ValueError(f"{name!r} is not fitted: call fit(log, catalog, cutoff) first.")
     span.require_unseen(name, histories)

@@ -1,11 +1,11 @@
-"""One door for every log: an embedded name, a folder in a known layout, or a table."""
+"""Loading of any log: by an embedded name, from a folder in a known layout, or from a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -27,7 +27,9 @@ from llmrec.data.validation import (
     to_pandas,
 )
 from llmrec.errors import DataError
+from llmrec.types import RepeatPolicy
 
+SYNTHETIC_PREFIX = "synthetic-"
 # The files that tell a layout, and its reader; the first that fits is taken.
 _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
     (("*.inter", "*.item"), formats.read_recbole),
@@ -38,8 +40,8 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
     (("behaviors.tsv", "news.tsv"), formats.read_mind),
     (("meta_*.jsonl*",), formats.read_amazon),
 )
-SYNTHETIC, SYNTHETIC_PREFIX = "synthetic", "synthetic-"
-_EVENT, _ITEM = (USER_ID, ITEM_ID, TIMESTAMP, RATING), (ITEM_ID, TITLE, CATEGORIES)
+_EVENT_COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP, RATING)
+_ITEM_COLUMNS = (ITEM_ID, TITLE, CATEGORIES)
 
 
 def load_dataset(name: str | Path) -> Dataset:
@@ -49,17 +51,18 @@ def load_dataset(name: str | Path) -> Dataset:
     ----------
     name
         "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours).
-        "synthetic": the log of `make_synthetic_world`, whose best forecast is known; "synthetic-3":
-        another one, of seed 3 and with labels of its own. A folder of MovieLens (100K, 1M, 20M,
-        latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023. A .csv, .tsv or .parquet
-        file with columns user_id, item_id, timestamp, categories and, if there, title and rating.
+        "synthetic": the made-up log of `make_synthetic_world`, whose best forecast is known;
+        "synthetic-3": another one, of seed 3 and with category names of its own. A folder of
+        MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023. A
+        .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories and, if
+        there, title and rating.
 
     Raises
     ------
     DataError
         If it is none of these, or a file of it is broken; the message names file and line.
     """
-    if str(name) == SYNTHETIC:
+    if str(name) == "synthetic":
         return make_synthetic_world().dataset
     seed = str(name).removeprefix(SYNTHETIC_PREFIX)
     if seed != str(name) and seed.isdecimal():
@@ -74,26 +77,6 @@ def load_dataset(name: str | Path) -> Dataset:
         raise DataError(f"{path}: {error}") from error
 
 
-def _find(name: str | Path) -> Path:
-    try:
-        return log_folder(str(name))
-    except DataError as error:
-        if not Path(name).exists():
-            raise DataError(
-                f"{error} A made-up one is called 'synthetic'. Nor is there such a folder or file."
-            ) from error
-    return Path(name)
-
-
-def _reader(folder: Path) -> Callable[[Path], Dataset]:
-    for files, reader in _LAYOUTS:
-        if all(any(folder.glob(file)) for file in files):
-            return reader
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    known = "; ".join(" + ".join(files) for files, _ in _LAYOUTS)
-    raise DataError(f"no known layout. Found {found}; known are {known}. Or use read_table.")
-
-
 def read_table(
     log: Any,
     catalog: Any = None,
@@ -103,7 +86,7 @@ def read_table(
     period: str = "28D",
     noun: str = "items",
     person: str = "person",
-    repeat: Literal["allow", "exclude"] = "allow",
+    repeat: RepeatPolicy = "allow",
 ) -> Dataset:
     """Make a dataset of any table of events and any table of items.
 
@@ -126,26 +109,46 @@ def read_table(
         If a column is missing, or nothing survives cleaning.
     """
     columns = dict(columns or {})
-    unknown = set(columns) - {*_EVENT, *_ITEM}
-    if unknown:
-        raise DataError(
-            f"columns: {min(unknown)!r} is none of our names ({', '.join({*_EVENT, *_ITEM})})."
-        )
+    known = dict.fromkeys((*_EVENT_COLUMNS, *_ITEM_COLUMNS))
+    if unknown := set(columns) - set(known):
+        raise DataError(f"columns: {min(unknown)!r} is none of our names ({', '.join(known)}).")
     user_id, item_id = columns.get(USER_ID, USER_ID), columns.get(ITEM_ID, ITEM_ID)
     events = _as_frame(log, (user_id, item_id))
     if isinstance(catalog, Catalog):
-        cleaned = catalog
+        items = catalog
     else:
         if catalog is None:
             require_columns(events, {ITEM_ID: item_id})
-            items = events.drop_duplicates(item_id)
+            item_frame = events.drop_duplicates(item_id)
         else:
-            items = _as_frame(catalog, (item_id,))
-        cleaned = Catalog.from_frame(items, {key: columns[key] for key in _ITEM if key in columns})
-    interactions = Interactions.from_frame(
-        events, {key: columns[key] for key in _EVENT if key in columns}
-    )
-    return Dataset(name, interactions.align_to(cleaned), cleaned, period, noun, person, repeat)
+            item_frame = _as_frame(catalog, (item_id,))
+        items = Catalog.from_frame(item_frame, _only(columns, _ITEM_COLUMNS))
+    interactions = Interactions.from_frame(events, _only(columns, _EVENT_COLUMNS))
+    return Dataset(name, interactions.align_to(items), items, period, noun, person, repeat)
+
+
+def _find(name: str | Path) -> Path:
+    try:
+        return log_folder(str(name))
+    except DataError as error:
+        if not Path(name).exists():
+            raise DataError(
+                f"{error} A made-up one is called 'synthetic'. Nor is there such a folder or file."
+            ) from error
+    return Path(name)
+
+
+def _reader(folder: Path) -> Callable[[Path], Dataset]:
+    for files, reader in _LAYOUTS:
+        if all(any(folder.glob(file)) for file in files):
+            return reader
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+    known = "; ".join(" + ".join(files) for files, _ in _LAYOUTS)
+    raise DataError(f"no known layout. Found {found}; known are {known}. Or use read_table.")
+
+
+def _only(columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: columns[name] for name in names if name in columns}
 
 
 def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which windows train, validate and test, and the log before them."""
+"""Windows to train, validate and test on, and the log before them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,7 @@ from llmrec.data.periods import Window, truncate_log
 from llmrec.data.windows import holdout_cutoff, make_windows, rolling_windows
 from llmrec.errors import DataError
 
-
-def training_log_for(windows: Sequence[Window]) -> Interactions:
-    """Give the log to fit something on that windows will judge: nothing of their targets is in it.
-
-    Where one time cuts all windows, nothing of anybody at or after it is. Where periods are counted
-    in events and each person is cut at their own one, "before" holds person by person, as in
-    `TrainingSpan`: what others took later in time stays.
-    """
-    log = windows[0].history.log
-    cutoff = min(window.history.cutoff for window in windows)
-    if cutoff == max(window.history.cutoff for window in windows):
-        return truncate_log(log, cutoff)
-    stops = log.user_offsets[1:].copy()
-    users = [window.history.user_idx for window in windows]
-    np.minimum.at(stops, users, [window.target.start for window in windows])
-    return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
-
-
-MIN_TARGET_EVENTS = 5
+MIN_TARGET_EVENTS = 5  # with calendar periods
 
 
 def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
@@ -70,18 +52,19 @@ def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
 def training_windows(dataset: Dataset) -> list[Window]:
     """Give every window whose target ends before the validation targets begin.
 
-    The same person gives one at each of their earlier periods; histories have two non-empty periods
-    (one with periods of events).
+    A person has one at each of their earlier periods; histories have two non-empty periods (one
+    with periods of events).
     """
-    log, catalog, found = dataset.log, dataset.catalog, []
+    log, catalog = dataset.log, dataset.catalog
+    training: list[Window] = []
     if PeriodLength.parse(dataset.period).unit == "events":
         back = 2
         while windows := make_windows(log, catalog, dataset.period, back=back):
-            found += windows
+            training += windows
             back += 1
-        return found
+        return training
     for cutoff in period_boundaries(log, dataset.period)[1:-4]:
-        found += make_windows(
+        training += make_windows(
             log,
             catalog,
             dataset.period,
@@ -89,28 +72,59 @@ def training_windows(dataset: Dataset) -> list[Window]:
             min_periods=2,
             min_target_events=MIN_TARGET_EVENTS,
         )
-    return found
+    return training
 
 
 def rolling_training_windows(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
-    """Give everybody's windows at the end of every tick (see `llmrec.data.periods.timelines`).
+    """Give everybody's windows at the end of every tick (see `rolling_windows`).
 
     Targets end before the validation targets begin: all of them with calendar periods, those of the
     same person with periods of events. ``validated``: before the test targets begin, for a model
-    that is fitted once more when validation has decided.
+    that is fitted again after validation.
     """
     log, catalog = dataset.log.align_to(dataset.catalog), dataset.catalog
-    found = split_windows(dataset)
+    splits = split_windows(dataset)
     if PeriodLength.parse(dataset.period).unit != "events":
         cutoff = period_boundaries(log, dataset.period)[-3 if validated else -4]
         return rolling_windows(
             log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS
         )
     ends = log.user_offsets[1:].copy()
-    for windows in [found["test"]] if validated else found.values():
+    for windows in [splits["test"]] if validated else splits.values():
         users = [window.history.user_idx for window in windows]
         np.minimum.at(ends, users, [window.target.start for window in windows])
     return rolling_windows(log, catalog, dataset.period, ends.tolist())
+
+
+def split_timelines(
+    dataset: Dataset, *, validated: bool = False
+) -> tuple[list[list[Window]], list[Window]]:
+    """Give everybody's windows to train on, at the end of every tick, and the validation windows.
+
+    Neither holds anything after `holdout_cutoff`, nor of the test targets of `split_windows`. With
+    ``validated`` the validation windows are among those to train on, too.
+    """
+    cutoff = holdout_cutoff(dataset.log, dataset.period)
+    people = [
+        [window for window in windows if window.target.period.end <= cutoff]
+        for windows in rolling_training_windows(dataset, validated=validated)
+    ]
+    held_out = [w for w in split_windows(dataset)["validation"] if w.target.period.end <= cutoff]
+    return [windows for windows in people if windows], held_out
+
+
+def was_trained_on(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
+    """Give a function that is true of windows whose target was trained or validated on.
+
+    It compares a person's id and number of events, so windows may be of a shorter log. ``dataset``
+    is whole, and ``validated`` as for `split_timelines`.
+    """
+    people, held_out = split_timelines(dataset, validated=validated)
+    stops: dict[str, int] = {}
+    for window in [*held_out, *(window for windows in people for window in windows)]:
+        user = window.history.user_id
+        stops[user] = max(stops.get(user, 0), _n_events_before(window) + window.target.n_events)
+    return lambda window: _n_events_before(window) < stops.get(window.history.user_id, 0)
 
 
 def sample_windows(windows: Sequence[Window], n: int | None, seed: int = 0) -> list[Window]:
@@ -123,38 +137,24 @@ def sample_windows(windows: Sequence[Window], n: int | None, seed: int = 0) -> l
     return [windows[row] for row in chosen]
 
 
-def split_timelines(
-    dataset: Dataset, *, validated: bool = False
-) -> tuple[list[list[Window]], list[Window]]:
-    """Give everybody's windows to train on, at the end of every tick, and those that decide.
+def training_log_for(windows: Sequence[Window]) -> Interactions:
+    """Give the log to fit on before an evaluation on windows: it holds nothing of their targets.
 
-    Neither holds anything of the log's newest stretch (`holdout_cutoff`), nor of the test targets
-    of `split_windows`. With ``validated`` the windows that decide are among those to train on, too.
+    Where all windows have one cutoff, it ends there. Where periods are counted in events and each
+    person has a cutoff of their own, "before" holds person by person, as in `TrainingSpan`: what
+    others took later in time stays.
     """
-    cutoff = holdout_cutoff(dataset.log, dataset.period)
-    people = [
-        [window for window in windows if window.target.period.end <= cutoff]
-        for windows in rolling_training_windows(dataset, validated=validated)
-    ]
-    held_out = [w for w in split_windows(dataset)["validation"] if w.target.period.end <= cutoff]
-    return [windows for windows in people if windows], held_out
+    log = windows[0].history.log
+    cutoff = min(window.history.cutoff for window in windows)
+    if cutoff == max(window.history.cutoff for window in windows):
+        return truncate_log(log, cutoff)
+    stops = log.user_offsets[1:].copy()
+    users = [window.history.user_idx for window in windows]
+    np.minimum.at(stops, users, [window.target.start for window in windows])
+    return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
 
 
-def was_trained_on(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
-    """Give a function that says whether a window's target was learned from, or decided.
-
-    It goes by a person's id and the number of the event, so windows may be of a shorter log.
-    ``dataset`` is whole, and ``validated`` as for `split_timelines`.
-    """
-    people, held_out = split_timelines(dataset, validated=validated)
-    stops: dict[str, int] = {}
-    for window in [*held_out, *(window for windows in people for window in windows)]:
-        user = window.history.user_id
-        stops[user] = max(stops.get(user, 0), _number(window) + window.target.n_events)
-    return lambda window: _number(window) < stops.get(window.history.user_id, 0)
-
-
-def _number(window: Window) -> int:
-    """How many events the person has before the target."""
+def _n_events_before(window: Window) -> int:
+    """Give the number of the person's events before the target."""
     history = window.history
     return window.target.start - int(history.log.user_offsets[history.user_idx])

@@ -19,103 +19,18 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
 from llmrec.errors import DataError
-from llmrec.forecast import Forecast, Source
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import FloatArray, IntArray, TimeArray
 
 DriftPattern = Literal["stable", "drifting", "abrupt", "seasonal"]
 DRIFT_PATTERNS: tuple[DriftPattern, ...] = get_args(DriftPattern)
-JUMP_PROBABILITY = 0.15  # probability that an abrupt person changes at a boundary
+JUMP_PROBABILITY = 0.15  # that an abrupt person changes at a boundary
 DRIFT_STEPS = 4  # steps, one a boundary, of a drifting person's way from one prototype to another
 SEASON_PERIODS = 2  # periods until a seasonal person changes over
-
-
-@dataclass(frozen=True, eq=False)
-class InterestHMM:
-    """The hidden states of a person, and the mix of categories that each takes from.
-
-    A person moves in one way for good, all ways being equally likely, and starts in each state of
-    that way with the same probability. Only "abrupt" changes state; the other states are whole
-    plans (which prototypes, and when), whose mix depends on the period.
-
-    Attributes
-    ----------
-    movements
-        The ways that occur.
-    prototypes
-        (n_prototypes, n_categories) mixes, all > 0; rows sum to 1.
-    n_periods
-        Length of the log; a drift begins at one of its inner boundaries.
-    """
-
-    movements: tuple[DriftPattern, ...]
-    prototypes: FloatArray
-    n_periods: int
-
-    def state_mixes(self, movement: DriftPattern, period: int) -> FloatArray:
-        """(n_states, n_categories) what is taken from in a period (0: the first), by state."""
-        if movement in ("stable", "abrupt"):
-            return self.prototypes
-        pairs = np.array(list(permutations(range(len(self.prototypes)), 2)))
-        first, second = self.prototypes[pairs[:, 0]], self.prototypes[pairs[:, 1]]
-        if movement == "seasonal":
-            return np.asarray(second if period // SEASON_PERIODS % 2 else first)
-        begins = np.arange(max(1, self.n_periods - 1))
-        gone = np.clip(period - begins, 0, DRIFT_STEPS)[:, None, None] / DRIFT_STEPS
-        mixes = (1 - gone) * first + gone * second
-        return np.asarray(mixes.reshape(-1, mixes.shape[-1]))
-
-    def all_state_mixes(self, period: int) -> FloatArray:
-        """(n_all_states, n_categories) the same for all movements, one after the other."""
-        return np.concatenate([self.state_mixes(movement, period) for movement in self.movements])
-
-    def sample_paths(self, movement: DriftPattern, n: int, rng: np.random.Generator) -> FloatArray:
-        """(n, n_periods, n_categories) draw the mixes that n people take from."""
-        state, found = rng.integers(len(self.state_mixes(movement, 0)), size=n), []
-        for period in range(self.n_periods):
-            found.append(self.state_mixes(movement, period)[state])
-            if movement == "abrupt":
-                n_states = len(self.prototypes)
-                other = (state + rng.integers(1, n_states, size=n)) % n_states
-                state = np.where(rng.random(n) < JUMP_PROBABILITY, other, state)
-        return np.stack(found, axis=1)
-
-    def posterior(self, counts: FloatArray) -> FloatArray:
-        """Filter forward: how likely each state is in the period after some counts.
-
-        Parameters
-        ----------
-        counts
-            (n, n_periods, n_categories) what was taken since the log's first period.
-
-        Returns
-        -------
-        FloatArray
-            (n, n_all_states), rows sum to 1. Rabiner 1989, equations 19 and 20, in logarithms.
-        """
-        sizes = [len(self.state_mixes(movement, 0)) for movement in self.movements]
-        log_joint = np.tile(np.repeat(-np.log(sizes), sizes), (len(counts), 1))
-        for period in range(counts.shape[1]):
-            log_joint = log_joint + counts[:, period] @ np.log(self.all_state_mixes(period)).T
-            log_joint -= log_joint.max(axis=1, keepdims=True)
-            if "abrupt" in self.movements:
-                first = sum(sizes[: self.movements.index("abrupt")])
-                abrupt = slice(first, first + len(self.prototypes))
-                log_joint[:, abrupt] = _jumped(log_joint[:, abrupt])
-        return np.asarray(special.softmax(log_joint, axis=1))
-
-
-def _jumped(log_joint: FloatArray) -> FloatArray:
-    """One boundary of the abrupt chain on (n, n_prototypes) logarithms."""
-    each = JUMP_PROBABILITY / (log_joint.shape[1] - 1)
-    total = special.logsumexp(log_joint, axis=1, keepdims=True)
-    return np.asarray(
-        np.logaddexp(np.log(1 - JUMP_PROBABILITY - each) + log_joint, np.log(each) + total)
-    )
-
-
 FIRST_TIME = np.datetime64("2020-01-01T00:00:00", "ms")
 PERIOD = PeriodLength(28, "days")
-N_PROTOTYPES, SPARSITY, FLOOR = 8, 0.4, 0.03
+N_PROTOTYPES = 8
+PROTOTYPE_CONCENTRATION = 0.4  # of the Dirichlet that prototypes are drawn from, a category
+UNIFORM_WEIGHT = 0.03  # of equal shares in each prototype, so that none has a share of 0
 # Category, what its items are like, what they are. In the catalog's own order: by name.
 _WORDS = (
     ("Aquarium", "Tropical Silent Freshwater Compact Glass", "Filter Pump Gravel Heater"),
@@ -139,49 +54,139 @@ CATEGORIES = tuple(name for name, _, _ in _WORDS)
 
 
 @dataclass(frozen=True, eq=False)
+class InterestHMM:
+    """Hidden Markov model of a person's interests: states, and the mix of categories in each.
+
+    A person follows one drift pattern for good, all patterns being equally likely, and starts in
+    each state of that pattern with the same probability. Only "abrupt" changes state; the other
+    states are whole plans (which prototypes, and when), whose mix depends on the period.
+
+    Attributes
+    ----------
+    patterns
+        The drift patterns that occur.
+    prototypes
+        (n_prototypes, n_categories) mixes, all > 0; rows sum to 1.
+    n_periods
+        Length of the log; a drift begins at one of its inner boundaries.
+    """
+
+    patterns: tuple[DriftPattern, ...]
+    prototypes: FloatArray
+    n_periods: int
+
+    def state_mixes(self, pattern: DriftPattern, period: int) -> FloatArray:
+        """(n_states, n_categories) mix of categories in a period (0: the first), by state."""
+        if pattern in ("stable", "abrupt"):
+            return self.prototypes
+        pairs = np.array(list(permutations(range(len(self.prototypes)), 2)))
+        first, second = self.prototypes[pairs[:, 0]], self.prototypes[pairs[:, 1]]
+        if pattern == "seasonal":
+            return np.asarray(second if period // SEASON_PERIODS % 2 else first)
+        begins = np.arange(max(1, self.n_periods - 1))
+        done = np.clip(period - begins, 0, DRIFT_STEPS)[:, None, None] / DRIFT_STEPS
+        mixes = (1 - done) * first + done * second
+        return np.asarray(mixes.reshape(-1, mixes.shape[-1]))
+
+    def all_state_mixes(self, period: int) -> FloatArray:
+        """(n_all_states, n_categories) the same for all patterns, one after the other."""
+        return np.concatenate([self.state_mixes(pattern, period) for pattern in self.patterns])
+
+    def sample_paths(self, pattern: DriftPattern, n: int, rng: np.random.Generator) -> FloatArray:
+        """(n, n_periods, n_categories) mixes by period of n people, drawn at random."""
+        state, mixes = rng.integers(len(self.state_mixes(pattern, 0)), size=n), []
+        for period in range(self.n_periods):
+            mixes.append(self.state_mixes(pattern, period)[state])
+            if pattern == "abrupt":
+                n_states = len(self.prototypes)
+                other = (state + rng.integers(1, n_states, size=n)) % n_states
+                state = np.where(rng.random(n) < JUMP_PROBABILITY, other, state)
+        return np.stack(mixes, axis=1)
+
+    def posterior(self, counts: FloatArray) -> FloatArray:
+        """(n, n_all_states) probability of each state in the period after some counts.
+
+        Parameters
+        ----------
+        counts
+            (n, n_periods, n_categories) events by category since the log's first period.
+
+        Returns
+        -------
+        FloatArray
+            Rows sum to 1. The forward filter of Rabiner 1989, equations 19 and 20, in logarithms.
+        """
+        sizes = [len(self.state_mixes(pattern, 0)) for pattern in self.patterns]
+        log_joint = np.tile(np.repeat(-np.log(sizes), sizes), (len(counts), 1))
+        for period in range(counts.shape[1]):
+            log_joint = log_joint + counts[:, period] @ np.log(self.all_state_mixes(period)).T
+            log_joint -= log_joint.max(axis=1, keepdims=True)
+            if "abrupt" in self.patterns:
+                first = sum(sizes[: self.patterns.index("abrupt")])
+                abrupt = slice(first, first + len(self.prototypes))
+                log_joint[:, abrupt] = _jump(log_joint[:, abrupt])
+        return np.asarray(special.softmax(log_joint, axis=1))
+
+
+def _jump(log_joint: FloatArray) -> FloatArray:
+    """(n, n_prototypes) log joint probabilities of abrupt people after one more boundary."""
+    each = JUMP_PROBABILITY / (log_joint.shape[1] - 1)
+    total = special.logsumexp(log_joint, axis=1, keepdims=True)
+    return np.asarray(
+        np.logaddexp(np.log(1 - JUMP_PROBABILITY - each) + log_joint, np.log(each) + total)
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class SyntheticWorld:
-    """A synthetic log, how each of its people moves, and the best forecast there is of them.
+    """A synthetic log, the drift pattern of each of its people, and the best forecast of them.
 
     The forecast, E[mix of the next period | own counts], knows the generator (prototypes, rates,
-    calendar) and neither a person's movement nor their state. It is the best on average over the
-    people of the world, not for those of one movement picked out afterwards.
+    calendar) and neither a person's pattern nor their state. It is the best on average over the
+    people of the world, not for those of one pattern picked out afterwards.
 
     Attributes
     ----------
     dataset
         The log, named "synthetic", of 28-day periods that start with the log's first event.
     patterns
-        (n_users,) movement of each of ``dataset.log.user_ids``.
-    chain
-        The states behind it.
+        (n_users,) drift pattern of each of ``dataset.log.user_ids``.
+    hmm
+        The hidden states that events were drawn from.
     events_per_period
         Mean number of events a person and period, before the empty ones get their one event.
     """
 
     dataset: Dataset
     patterns: npt.NDArray[np.str_]
-    chain: InterestHMM
+    hmm: InterestHMM
     events_per_period: float
 
-    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Forecast the period after each history's cutoff.
+    def expected_shares(self, histories: Sequence[History]) -> tuple[FloatArray, FloatArray]:
+        """Give expected shares of the period after each history, and how far they scatter.
+
+        Returns
+        -------
+        category_weights, concentration
+            (n_histories, n_categories) expected mixes, and (n_histories,) Dirichlet concentrations
+            of the shares that will be observed.
 
         Raises
         ------
         DataError
             If a history is not cut at a boundary of this world's periods.
         """
-        periods = np.array([self._period(history) for history in histories], dtype=np.int64)
-        forecasts: list[Forecast | None] = [None] * len(histories)
+        periods = np.array([self._period_after(history) for history in histories], dtype=np.int64)
+        weights = np.empty((len(histories), self.dataset.catalog.n_categories))
+        concentration = np.empty(len(histories))
         for period in np.unique(periods).tolist():
             rows = np.flatnonzero(periods == period).tolist()
-            weights, concentration = self._expected([histories[row] for row in rows], period)
-            for row, mix, sure in zip(rows, weights, concentration.tolist(), strict=True):
-                forecasts[row] = Forecast(mix, sure, "", (), Source("Optimum", "counting"))
-        return [forecast for forecast in forecasts if forecast is not None]
+            part = [histories[row] for row in rows]
+            weights[rows], concentration[rows] = self._expected_in(period, part)
+        return weights, concentration
 
-    def _period(self, history: History) -> int:
-        """Give the number of the period that a history is followed by."""
+    def _period_after(self, history: History) -> int:
+        """Give the number of the period that follows a history."""
         period = int((history.cutoff - FIRST_TIME) / np.timedelta64(PERIOD.n, "D"))
         if (
             history.period_length != PERIOD
@@ -193,21 +198,23 @@ class SyntheticWorld:
                 f"and is cut at {history.cutoff}; the optimum is known for periods of {PERIOD} "
                 f"since {FIRST_TIME}. Cut at one of period_boundaries(log, '{PERIOD.n}D')."
             )
-        if history.catalog.n_categories != self.chain.prototypes.shape[1]:
+        if history.catalog.n_categories != self.hmm.prototypes.shape[1]:
             raise DataError(
                 f"the catalog has {history.catalog.n_categories} categories, this world "
-                f"{self.chain.prototypes.shape[1]}. Forecast histories of the world's own dataset."
+                f"{self.hmm.prototypes.shape[1]}. Forecast histories of the world's own dataset."
             )
         return period
 
-    def _expected(self, histories: Sequence[History], period: int) -> tuple[FloatArray, FloatArray]:
-        """(n, n_categories) expected mixes, and (n,) concentrations of the shares to be seen.
+    def _expected_in(
+        self, period: int, histories: Sequence[History]
+    ) -> tuple[FloatArray, FloatArray]:
+        """(n, n_categories) expected mixes of one period, and (n,) concentrations.
 
         The concentration is the one whose summed variance of shares (see `Dispersion`) is the exact
         one: that of the mix, and that of so few events drawn from it.
         """
-        posterior = self.chain.posterior(period_counts(histories, period))
-        mixes = self.chain.all_state_mixes(period)
+        posterior = self.hmm.posterior(period_counts(histories, period))
+        mixes = self.hmm.all_state_mixes(period)
         mean = posterior @ mixes
         mean /= mean.sum(axis=1, keepdims=True)
         squared, of_mean = posterior @ (mixes**2).sum(axis=1), (mean**2).sum(axis=1)
@@ -219,7 +226,7 @@ def make_synthetic_world(
     n_users: int = 500,
     n_periods: int = 12,
     events_per_period: float = 20,
-    kinds: Sequence[DriftPattern] = DRIFT_PATTERNS,
+    patterns: Sequence[DriftPattern] = DRIFT_PATTERNS,
     seed: int = 0,
 ) -> SyntheticWorld:
     """Draw a world whose people keep their interests or change them in known ways.
@@ -230,102 +237,48 @@ def make_synthetic_world(
         Size of the log; everybody is there in every period.
     events_per_period
         Mean of a Poisson number of events a person and period, of which there is at least one.
-    kinds
-        "stable" people have one prototype for good. "drifting" ones glide from one to another in
-        `chain.GLIDE` steps from a random boundary. "abrupt" ones jump to another with probability
-        `chain.JUMP` at each boundary. "seasonal" ones have two that take turns every
-        `chain.SEASON` periods.
+    patterns
+        "stable" people have one prototype for good. "drifting" ones move from one to another in
+        `DRIFT_STEPS` steps from a random boundary. "abrupt" ones jump to another with probability
+        `JUMP_PROBABILITY` at each boundary. "seasonal" ones have two that take turns every
+        `SEASON_PERIODS` periods.
 
     Raises
     ------
     DataError
-        If a size is not positive, or a kind is unknown or there twice.
+        If a size is not positive, or a pattern is unknown or there twice.
     """
     if min(n_users, n_periods) < 1 or not events_per_period > 0:
         raise DataError(
             f"n_users={n_users}, n_periods={n_periods}, events_per_period={events_per_period}: "
             "a world needs at least one person, one period and a positive number of events."
         )
-    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(DRIFT_PATTERNS):
-        raise DataError(f"kinds {tuple(kinds)} must be some of {DRIFT_PATTERNS}, each once.")
+    known = set(DRIFT_PATTERNS)
+    if not patterns or len(set(patterns)) < len(patterns) or not set(patterns) <= known:
+        raise DataError(f"patterns {tuple(patterns)} must be some of {DRIFT_PATTERNS}, each once.")
     rng = np.random.default_rng(seed)
-    prototypes = rng.dirichlet(np.full(len(CATEGORIES), SPARSITY), size=N_PROTOTYPES)
-    prototypes = (1 - FLOOR) * prototypes + FLOOR / len(CATEGORIES)
-    chain = InterestHMM(tuple(kinds), prototypes, n_periods)
-    moving = np.array(kinds)[rng.permutation(np.arange(n_users) % len(kinds))]
+    concentrations = np.full(len(CATEGORIES), PROTOTYPE_CONCENTRATION)
+    prototypes = rng.dirichlet(concentrations, size=N_PROTOTYPES)
+    prototypes = (1 - UNIFORM_WEIGHT) * prototypes + UNIFORM_WEIGHT / len(CATEGORIES)
+    hmm = InterestHMM(tuple(patterns), prototypes, n_periods)
+    of_users = np.array(patterns)[rng.permutation(np.arange(n_users) % len(patterns))]
     mixes = np.empty((n_users, n_periods, len(CATEGORIES)))
-    for movement in chain.movements:
-        who = moving == movement
-        mixes[who] = chain.sample_paths(movement, int(who.sum()), rng)
+    for pattern in hmm.patterns:
+        rows = of_users == pattern
+        mixes[rows] = hmm.sample_paths(pattern, int(rows.sum()), rng)
     catalog = _catalog()
-    log = _log(mixes, catalog, events_per_period, rng)
+    log = _draw_log(mixes, catalog, events_per_period, rng)
     dataset = Dataset("synthetic", log, catalog, "28D", "products", "shopper", "allow")
-    return SyntheticWorld(dataset, moving, chain, events_per_period)
-
-
-def _catalog() -> Catalog:
-    """Twenty items a category, named by what they are like and what they are."""
-    rows = [
-        (f"{name[:3].lower()}{number:02d}", " ".join(words), [name])
-        for name, likes, things in _WORDS
-        for number, words in enumerate(product(likes.split(), things.split()))
-    ]
-    return Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
-
-
-def _log(
-    mixes: FloatArray, catalog: Catalog, events_per_period: float, rng: np.random.Generator
-) -> Interactions:
-    """Draw events from (n_users, n_periods, n_categories) mixes."""
-    n_users, n_periods, n_categories = mixes.shape
-    counts = np.maximum(1, rng.poisson(events_per_period, size=n_users * n_periods))
-    cell = np.repeat(np.arange(len(counts)), counts)
-    bounds = mixes.reshape(-1, n_categories).cumsum(axis=1)[:, :-1]  # the last one is 1
-    category = (rng.random((len(cell), 1)) > bounds[cell]).sum(axis=1)
-    per_category = catalog.n_items // n_categories
-    zipf = 1 / np.arange(1, per_category + 1)
-    rank = rng.choice(per_category, size=len(cell), p=zipf / zipf.sum())
-    frame = pd.DataFrame(
-        {
-            "user_id": np.char.mod("u%06d", cell // n_periods),
-            "item_id": catalog.item_ids.to_numpy()[category * per_category + rank],
-            "timestamp": _times(counts, cell % n_periods, n_periods, rng),
-        }
-    )
-    end = PERIOD.shift(FIRST_TIME, n_periods)
-    log = Interactions.from_frame(frame, latest=end, bot_events_per_day=None)
-    return log.align_to(catalog)
-
-
-def _times(
-    counts: IntArray, period: IntArray, n_periods: int, rng: np.random.Generator
-) -> npt.NDArray[np.datetime64]:
-    """(n_events,) times; a person's events of a period have a stretch of it each.
-
-    So no two coincide. The first and the last event of all fill the grid of periods to its ends.
-    """
-    span = int(PERIOD.n * DAY / MILLISECOND)
-    nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    stretch = np.repeat(span // counts, counts)
-    times = period * span + nth * stretch + rng.integers(stretch)
-    times[0], times[-1] = 0, n_periods * span - 1
-    return FIRST_TIME + times.astype("timedelta64[ms]")
-
-
-def _mean_inverse(rate: float) -> float:
-    """E[1 / max(1, N)] for a Poisson N: the noise that the number of events leaves."""
-    n = np.arange(int(rate + 10 * np.sqrt(rate) + 20))
-    chances = np.exp(n * np.log(rate) - rate - special.gammaln(n + 1))
-    return float((chances / np.maximum(n, 1)).sum())
+    return SyntheticWorld(dataset, of_users, hmm, events_per_period)
 
 
 def relabel_categories(dataset: Dataset, seed: int) -> Dataset:
-    """Name each category more closely, after one of its items: Yoga becomes Cork Yoga."""
+    """Give the dataset with each category named after one of its items: Yoga is Cork Yoga."""
     catalog, rng = dataset.catalog, np.random.default_rng(seed)
-    members = catalog.category_shares.tocsc()
+    items_of = catalog.category_shares.tocsc()
     names = {}
     for c, name in enumerate(catalog.categories):
-        item = int(rng.choice(members.indices[members.indptr[c] : members.indptr[c + 1]]))
+        item = int(rng.choice(items_of.indices[items_of.indptr[c] : items_of.indptr[c + 1]]))
         names[name] = f"{catalog.titles[item].split()[0]} {name}"
     frame = pd.DataFrame(
         {
@@ -338,3 +291,59 @@ def relabel_categories(dataset: Dataset, seed: int) -> Dataset:
         }
     )
     return replace(dataset, catalog=Catalog.from_frame(frame))
+
+
+def _catalog() -> Catalog:
+    """Make a catalog of twenty items a category, named by what they are like and what they are."""
+    rows = [
+        (f"{name[:3].lower()}{number:02d}", " ".join(words), [name])
+        for name, qualities, things in _WORDS
+        for number, words in enumerate(product(qualities.split(), things.split()))
+    ]
+    return Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
+
+
+def _draw_log(
+    mixes: FloatArray, catalog: Catalog, events_per_period: float, rng: np.random.Generator
+) -> Interactions:
+    """Draw a log of events from (n_users, n_periods, n_categories) mixes."""
+    n_users, n_periods, n_categories = mixes.shape
+    counts = np.maximum(1, rng.poisson(events_per_period, size=n_users * n_periods))
+    cell = np.repeat(np.arange(len(counts)), counts)
+    bounds = mixes.reshape(-1, n_categories).cumsum(axis=1)[:, :-1]  # the last one is 1
+    category = (rng.random((len(cell), 1)) > bounds[cell]).sum(axis=1)
+    per_category = catalog.n_items // n_categories
+    zipf = 1 / np.arange(1, per_category + 1)
+    rank = rng.choice(per_category, size=len(cell), p=zipf / zipf.sum())
+    frame = pd.DataFrame(
+        {
+            "user_id": np.char.mod("u%06d", cell // n_periods),
+            "item_id": catalog.item_ids.to_numpy()[category * per_category + rank],
+            "timestamp": _draw_times(counts, cell % n_periods, n_periods, rng),
+        }
+    )
+    end = PERIOD.shift(FIRST_TIME, n_periods)
+    log = Interactions.from_frame(frame, latest=end, bot_events_per_day=None)
+    return log.align_to(catalog)
+
+
+def _draw_times(
+    counts: IntArray, period: IntArray, n_periods: int, rng: np.random.Generator
+) -> TimeArray:
+    """(n_events,) times, no two of one person alike: each event has its own part of the period.
+
+    The first and the last event of all lie at the very ends of the grid of periods.
+    """
+    span = int(PERIOD.n * DAY / MILLISECOND)
+    nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    part = np.repeat(span // counts, counts)
+    times = period * span + nth * part + rng.integers(part)
+    times[0], times[-1] = 0, n_periods * span - 1
+    return FIRST_TIME + times.astype("timedelta64[ms]")
+
+
+def _mean_inverse(rate: float) -> float:
+    """E[1 / max(1, N)] for a Poisson N: the noise that the number of events leaves."""
+    n = np.arange(int(rate + 10 * np.sqrt(rate) + 20))
+    probabilities = np.exp(n * np.log(rate) - rate - special.gammaln(n + 1))
+    return float((probabilities / np.maximum(n, 1)).sum())

@@ -13,89 +13,17 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from llmrec.errors import DataError
-from llmrec.types import IntArray, TimeArray
+from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
 USER_ID, ITEM_ID, TIMESTAMP, RATING = "user_id", "item_id", "timestamp", "rating"
 TITLE, CATEGORIES = "title", "categories"
-
-
-def is_frame(value: object) -> bool:
-    """Whether something is a table: a pandas or polars frame, or a ``datasets.Dataset``."""
-    return isinstance(value, pd.DataFrame) or hasattr(value, "to_pandas")
-
-
-def to_pandas(frame: Any) -> pd.DataFrame:
-    """Give a pandas frame for a pandas or polars frame or a ``datasets.Dataset``."""
-    if isinstance(frame, pd.DataFrame):
-        return frame
-    if hasattr(frame, "to_pandas"):
-        return pd.DataFrame(frame.to_pandas())
-    raise DataError(f"expected a pandas or polars frame or a datasets.Dataset, not {type(frame)}")
-
-
-def require_columns(frame: pd.DataFrame, needed: Mapping[str, str]) -> None:
-    """Raise a DataError if a needed column is missing or there twice.
-
-    ``needed`` maps our name of a column to the frame's.
-    """
-    for ours, theirs in needed.items():
-        found = int((frame.columns == theirs).sum())
-        if found != 1:
-            have = ", ".join(map(str, frame.columns)) or "none"
-            raise DataError(
-                f"column {theirs!r} is {'missing' if not found else 'there more than once'} "
-                f"(columns found: {have[:500]}). Rename it, or map it: "
-                f"columns={{{ours!r}: 'its name'}}."
-            )
-
-
-def format_id(value: object) -> str:
-    """Write an id as text: whole numbers without a decimal point, so that 7, 7.0 and "7" agree."""
-    if isinstance(value, (float, np.floating)) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
-    """Look an id up; a DataError names near ids, and near ones of the titles."""
-    from difflib import get_close_matches
-
-    found = int(ids.get_indexer(pd.Index([str(wanted)]))[0])
-    if found < 0:
-        names = [*ids[:100_000], *titles[:100_000]]
-        near = get_close_matches(str(wanted), names, n=3, cutoff=0.5) or list(ids[:3])
-        raise DataError(
-            f"{what} {str(wanted)[:80]!r} is not known ({len(ids):,} {what}s; for example "
-            f"{', '.join(repr(str(one)[:80]) for one in near)})."
-        )
-    return found
-
-
-def to_float(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """(n_rows,) numbers, missing ones NaN; DataError names the first row that is none."""
-    found = pd.to_numeric(column, errors="coerce")
-    unread = (found.isna() & column.notna()).to_numpy()
-    if unread.any():
-        row = int(unread.argmax())
-        raise DataError(
-            f"column {column.name!r}, row {row}: {str(column.iloc[row])[:80]!r} is not a number. "
-            "Correct it, or drop the column."
-        )
-    return found.to_numpy(np.float64, na_value=np.nan)
-
-
-def factorize_ids(column: pd.Series[Any]) -> tuple[IntArray, pd.Index[str]]:
-    """Give (n_rows,) ids as numbers 0..n-1 in the order of their strings, and the strings.
-
-    So row order cannot matter. Missing and empty ids are -1.
-    """
-    try:
-        codes, uniques = pd.factorize(column)
-    except TypeError as error:
-        raise DataError(f"column {column.name!r} holds lists or objects, not ids.") from error
-    strings = pd.Index([format_id(value) for value in uniques], dtype="str")
-    again, labels = pd.factorize(strings.where(strings.str.strip() != ""), sort=True)
-    return np.append(again, -1)[codes].astype(np.int64), pd.Index(labels, dtype="str")
+# A number of this size or more is no longer in the unit before it (seconds reach year 5138).
+_UNIT_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": np.inf}
+_PER_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+# Neither pattern uses \s: with it, matching leaves Arrow for Python and takes ten times as long.
+_NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
+_ZONED = r".*:\d{2}(?:\.\d+)? ?(?:[AaPp][Mm])? ?(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"
+_MAX_FORMAT_TEXTS = 500  # texts that formats are inferred from
 
 
 @dataclass(frozen=True)
@@ -138,56 +66,83 @@ class CleaningReport:
         return "\n".join(lines)
 
 
-def drop_invalid_rows(
-    table: pd.DataFrame,
-    leave_out: Mapping[str, npt.NDArray[np.bool_]],
-    bot_events_per_day: int | None,
-) -> tuple[pd.DataFrame, CleaningReport]:
-    """Drop rows: those to leave out, without ids or time, duplicates, and bots.
+def is_frame(value: object) -> bool:
+    """Whether something is a table: a pandas or polars frame, or a ``datasets.Dataset``."""
+    return isinstance(value, pd.DataFrame) or hasattr(value, "to_pandas")
 
-    Parameters
-    ----------
-    table
-        user_id and item_id as numbers (-1: missing), timestamp, and what else tells events apart.
-    leave_out
-        Reason to (n_rows,) mask.
-    bot_events_per_day
-        Users with more events than this on any one UTC day are bots; None: nobody is.
+
+def to_pandas(frame: Any) -> pd.DataFrame:
+    """Give a pandas frame for a pandas or polars frame or a ``datasets.Dataset``."""
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    if hasattr(frame, "to_pandas"):
+        return pd.DataFrame(frame.to_pandas())
+    raise DataError(f"expected a pandas or polars frame or a datasets.Dataset, not {type(frame)}")
+
+
+def require_columns(frame: pd.DataFrame, needed: Mapping[str, str]) -> None:
+    """Raise a DataError if a needed column is missing or occurs twice.
+
+    ``needed`` maps our name of a column to the frame's.
     """
-    report = CleaningReport(len(table))
-    for reason, rows in leave_out.items():
-        table, report = _drop(table, report, rows[table.index], reason)
-    for name in (USER_ID, ITEM_ID):
-        table, report = _drop(table, report, table[name] < 0, f"missing {name}")
-    table, report = _drop(table, report, table[TIMESTAMP].isna(), "missing or impossible time")
-    again = table.duplicated([name for name in table if name != RATING])
-    table, report = _drop(table, report, again, "duplicate")
-    if bot_events_per_day is None:
-        return table, report
-    day = table[TIMESTAMP].to_numpy().astype("datetime64[D]")
-    per_day = table.groupby([table[USER_ID], day])[TIMESTAMP].transform("size")
-    bots = table[USER_ID].isin(table.loc[per_day > bot_events_per_day, USER_ID])
-    return _drop(table, report, bots, f"bot: more than {bot_events_per_day:,} events in one day")
+    for ours, theirs in needed.items():
+        found = int((frame.columns == theirs).sum())
+        if found != 1:
+            names = ", ".join(map(str, frame.columns)) or "none"
+            raise DataError(
+                f"column {theirs!r} is {'missing' if not found else 'there more than once'} "
+                f"(columns found: {names[:500]}). Rename it, or map it: "
+                f"columns={{{ours!r}: 'its name'}}."
+            )
 
 
-def _drop(
-    table: pd.DataFrame,
-    report: CleaningReport,
-    rows: pd.Series[bool] | npt.NDArray[np.bool_],
-    reason: str,
-) -> tuple[pd.DataFrame, CleaningReport]:
-    if not rows.any():
-        return table, report
-    return table[~rows], report.with_dropped(reason, table.index[rows].to_numpy())
+def format_id(value: object) -> str:
+    """Write an id as text: whole numbers without a decimal point, so that 7, 7.0 and "7" agree."""
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
-# A number of this size or more is no longer in the unit before it (seconds reach year 5138).
-_UNIT_LIMITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": np.inf}
-_PER_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-# Neither pattern uses \s: with it, matching leaves Arrow for Python and takes ten times as long.
-_NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
-_ZONED = r".*:\d{2}(?:\.\d+)? ?(?:[AaPp][Mm])? ?(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"
-_GUESSES = 500
+def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
+    """Look an id up; a DataError names near ids, and near ones of the titles."""
+    from difflib import get_close_matches
+
+    found = int(ids.get_indexer(pd.Index([str(wanted)]))[0])
+    if found < 0:
+        names = [*ids[:100_000], *titles[:100_000]]
+        near = get_close_matches(str(wanted), names, n=3, cutoff=0.5) or list(ids[:3])
+        raise DataError(
+            f"{what} {str(wanted)[:80]!r} is not known ({len(ids):,} {what}s; for example "
+            f"{', '.join(repr(str(one)[:80]) for one in near)})."
+        )
+    return found
+
+
+def factorize_ids(column: pd.Series[Any]) -> tuple[IntArray, pd.Index[str]]:
+    """Give (n_rows,) ids as numbers 0..n-1 in the order of their strings, and the strings.
+
+    So row order cannot matter. Missing and empty ids are -1.
+    """
+    try:
+        codes, uniques = pd.factorize(column)
+    except TypeError as error:
+        raise DataError(f"column {column.name!r} holds lists or objects, not ids.") from error
+    strings = pd.Index([format_id(value) for value in uniques], dtype="str")
+    again, labels = pd.factorize(strings.where(strings.str.strip() != ""), sort=True)
+    return np.append(again, -1)[codes].astype(np.int64), pd.Index(labels, dtype="str")
+
+
+def to_float(column: pd.Series[Any]) -> FloatArray:
+    """(n_rows,) numbers, missing ones NaN; DataError names the first row that is none."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    invalid = (numbers.isna() & column.notna()).to_numpy()
+    if invalid.any():
+        row = int(invalid.argmax())
+        raise DataError(
+            f"column {column.name!r}, row {row}: {str(column.iloc[row])[:80]!r} is not a number. "
+            "Correct it, or drop the column."
+        )
+    return numbers.to_numpy(np.float64, na_value=np.nan)
 
 
 def parse_timestamps(
@@ -221,6 +176,38 @@ def parse_timestamps(
     return np.where(impossible, np.datetime64("NaT", "ms"), times)
 
 
+def drop_invalid_rows(
+    table: pd.DataFrame,
+    leave_out: Mapping[str, BoolArray],
+    bot_events_per_day: int | None,
+) -> tuple[pd.DataFrame, CleaningReport]:
+    """Drop rows: those to leave out, without ids or time, duplicates, and bots.
+
+    Parameters
+    ----------
+    table
+        user_id and item_id as numbers (-1: missing), timestamp, and what else tells events apart.
+    leave_out
+        Reason to (n_rows,) mask.
+    bot_events_per_day
+        Users with more events than this on any one UTC day are bots; None: nobody is.
+    """
+    report = CleaningReport(len(table))
+    for reason, rows in leave_out.items():
+        table, report = _drop(table, report, rows[table.index], reason)
+    for name in (USER_ID, ITEM_ID):
+        table, report = _drop(table, report, table[name] < 0, f"missing {name}")
+    table, report = _drop(table, report, table[TIMESTAMP].isna(), "missing or impossible time")
+    again = table.duplicated([name for name in table if name != RATING])
+    table, report = _drop(table, report, again, "duplicate")
+    if bot_events_per_day is None:
+        return table, report
+    day = table[TIMESTAMP].to_numpy().astype("datetime64[D]")
+    per_day = table.groupby([table[USER_ID], day])[TIMESTAMP].transform("size")
+    bots = table[USER_ID].isin(table.loc[per_day > bot_events_per_day, USER_ID])
+    return _drop(table, report, bots, f"bot: more than {bot_events_per_day:,} events in one day")
+
+
 def _utc_milliseconds(column: pd.Series[Any]) -> TimeArray:
     times: TimeArray = column.dt.tz_localize(None).to_numpy("datetime64[ms]")
     return times
@@ -239,8 +226,8 @@ def _from_numbers(column: pd.Series[Any], unit: str | None, end: np.datetime64) 
 
 def _unit_of(
     column: pd.Series[Any],
-    values: npt.NDArray[np.float64],
-    possible: npt.NDArray[np.bool_],
+    values: FloatArray,
+    possible: BoolArray,
     end: np.datetime64,
 ) -> str:
     units = list(_UNIT_LIMITS)
@@ -285,11 +272,22 @@ def _from_texts(texts: pd.Series[str]) -> pd.Series[Any]:
     times = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
     others = texts[times.isna()]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # days first are fine here: the best reading wins
-        formats = sorted({guess_datetime_format(text) or "" for text in others[:_GUESSES]} - {""})
-    readings = [
-        pd.to_datetime(others, errors="coerce", utc=True, format=guess) for guess in formats
-    ]
-    if not readings:
+        warnings.simplefilter("ignore")  # days first are fine here: the best format wins
+        formats = sorted(
+            {guess_datetime_format(text) or "" for text in others[:_MAX_FORMAT_TEXTS]} - {""}
+        )
+    parsed = [pd.to_datetime(others, errors="coerce", utc=True, format=one) for one in formats]
+    if not parsed:
         return times
-    return times.fillna(max(readings, key=lambda reading: int(reading.notna().sum())))
+    return times.fillna(max(parsed, key=lambda column: int(column.notna().sum())))
+
+
+def _drop(
+    table: pd.DataFrame,
+    report: CleaningReport,
+    rows: pd.Series[bool] | BoolArray,
+    reason: str,
+) -> tuple[pd.DataFrame, CleaningReport]:
+    if not rows.any():
+        return table, report
+    return table[~rows], report.with_dropped(reason, table.index[rows].to_numpy())

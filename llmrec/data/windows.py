@@ -1,4 +1,4 @@
-"""Windows of many people at once: a history, and the period after it."""
+"""Windows of many people: a history, and the period after it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from llmrec.data.periods import (
     Target,
     Time,
     Window,
-    _event_history,
-    _position,
+    event_position,
+    make_event_history,
     make_histories,
 )
 from llmrec.errors import DataError
@@ -86,7 +86,7 @@ def make_windows(
 def last_period_windows(
     log: Interactions, catalog: Catalog, period: str | PeriodLength
 ) -> list[Window]:
-    """Cut windows whose target is the newest stretch of one period's length.
+    """Cut windows whose target is the last period of the log.
 
     Calendar: the period that ends with the log's last event. Events: each user's last complete one.
     """
@@ -97,7 +97,7 @@ def last_period_windows(
 
 
 def holdout_cutoff(log: Interactions, period: str | PeriodLength) -> np.datetime64:
-    """One time for everybody that leaves something to forecast after it.
+    """Give one cutoff for everybody that leaves events to forecast after it.
 
     Calendar: a period before the log's end; months of unequal length may leave a day or two of it
     out. Events: the time before which 90 % of all events lie.
@@ -151,12 +151,12 @@ def rolling_windows(
     Returns
     -------
     list[list[Window]]
-        Of everybody with a window. One with an empty history stands first at most.
+        Of everybody with a window. Only the first may have an empty history.
     """
     log, length = log.align_to(catalog), PeriodLength.parse(period)
     if length.unit == "events":
         ends = np.asarray(before, dtype=np.int64)
-        return [found for found in _event_timelines(log, catalog, length, ends) if found]
+        return [found for found in _rolling_event_windows(log, catalog, length, ends) if found]
     assert isinstance(before, np.datetime64)
     people: dict[int, list[Window]] = {}
     for cutoff in tick_cutoffs(log, length, before):
@@ -165,20 +165,21 @@ def rolling_windows(
                 continue
             found = people.setdefault(window.history.user_idx, [])
             if not window.history.n_events:
-                found.clear()  # only the newest without a past is kept
+                found.clear()  # of those without a past only the newest stays
             found.append(window)
     return list(people.values())
 
 
-def _event_timelines(
+def _rolling_event_windows(
     log: Interactions, catalog: Catalog, length: PeriodLength, ends: IntArray
 ) -> Iterator[list[Window]]:
+    """Cut each user's past at every event, user by user."""
     for user, end in enumerate(ends):
         found = []
         for start in range(int(log.user_offsets[user]), int(end) - length.n + 1):
             stop = start + length.n
             span = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
-            history = _event_history(log, catalog, length, user, start, span.start)
+            history = make_event_history(log, catalog, length, user, start, span.start)
             found.append(Window(history, Target(log, catalog, start, stop, span)))
         yield found
 
@@ -189,7 +190,7 @@ def _calendar_windows(
     following = Period(cutoff, length.shift(cutoff, 1))
     windows = []
     for history in make_histories(log, catalog, length, cutoff):
-        start, stop = history.event_ids.stop, _position(log, history.user_idx, following.end)
+        start, stop = history.event_ids.stop, event_position(log, history.user_idx, following.end)
         windows.append(Window(history, Target(log, catalog, start, stop, following)))
     return windows
 
@@ -207,12 +208,12 @@ def _event_windows(
         if cutoff is None:
             start = first + length.n * ((last - first) // length.n - 1 - back)
         else:
-            start = _position(log, user, cutoff)
+            start = event_position(log, user, cutoff)
         stop = start + length.n
         if start <= first or stop > last:
             continue
         period = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
         end = period.start if cutoff is None else cutoff
-        history = _event_history(log, catalog, length, user, start, end)
+        history = make_event_history(log, catalog, length, user, start, end)
         windows.append(Window(history, Target(log, catalog, start, stop, period)))
     return windows

@@ -1,27 +1,52 @@
-"""Reference forecasts: from half of the target, and the exact one of a synthetic world."""
+"""Reference forecasts: updated by half of the target, and the best one of a synthetic world."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from llmrec.data.catalog import category_sums
-from llmrec.data.periods import Window
+from llmrec.data.periods import History, Window
+from llmrec.data.synthetic import SyntheticWorld
+from llmrec.forecast import Forecast, Source
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
 
-INFORMED_PRIORS = tuple(float(value) for value in np.geomspace(5, 5_000, 25))
+INFORMED_PRIORS = tuple(float(value) for value in np.geomspace(5, 5_000, 25))  # in events
+
+
+@dataclass(frozen=True)
+class OracleForecaster:
+    """The best forecaster of a synthetic world: it knows how the log was made."""
+
+    world: SyntheticWorld
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        """Forecast the period after each history's cutoff.
+
+        Raises
+        ------
+        DataError
+            If a history is not cut at a boundary of the world's periods.
+        """
+        source = Source("Optimum", "counting")
+        weights, concentrations = self.world.expected_shares(histories)
+        return [
+            Forecast(row, concentration, "", (), source)
+            for row, concentration in zip(weights, concentrations.tolist(), strict=True)
+        ]
 
 
 def split_targets(windows: Sequence[Window], seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Split each target in two at random.
+    """Split each target in two halves at random.
 
     Returns
     -------
     shown, hidden
-        (n_windows, n_categories) counts. What a person took at one time stays together; a target of
-        one time only is left out (both 0).
+        (n_windows, n_categories) counts. Events of one time stay together; a target of one time is
+        left out (both 0).
     """
     events, sides = [], []
     for window in windows:
@@ -46,11 +71,11 @@ def informed_losses(
 ) -> FloatArray:
     """(n,) log-loss on the hidden half of the forecast updated by the shown half.
 
-    q' = (k q + shown) / (k + n_shown). k is the best of a grid on these very windows: the reference
-    is to be as strong as it can be.
+    q' = (n q + shown) / (n + n_shown). The prior's n is the best of a grid on these very windows:
+    the reference is to be as strong as it can be.
     """
     totals = shown.sum(axis=1, keepdims=True)
-    tried = [
-        log_loss((k * category_weights + shown) / (k + totals), hidden) for k in INFORMED_PRIORS
+    by_prior = [
+        log_loss((n * category_weights + shown) / (n + totals), hidden) for n in INFORMED_PRIORS
     ]
-    return min(tried, key=lambda losses: float(np.nansum(losses)))
+    return min(by_prior, key=lambda losses: float(np.nansum(losses)))

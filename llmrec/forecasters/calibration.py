@@ -1,4 +1,4 @@
-"""How far to trust a prediction, fitted on validation windows; how far targets scatter around."""
+"""Calibration of predictions on validation windows: dispersion, interpolation, softmax update."""
 
 from __future__ import annotations
 
@@ -20,35 +20,18 @@ from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, IntArray
 
 INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
-
-
-def interpolate(counted: FloatArray, learned: FloatArray, share: float) -> FloatArray:
-    """(1 - share) * counted + share * learned by row; counted alone where learned is all 0."""
-    believed = share * learned.sum(axis=1, keepdims=True)
-    return np.asarray((1 - believed) * counted + share * learned)
-
-
-def fit_interpolation(
-    counted: FloatArray, learned: FloatArray, targets: FloatArray
-) -> tuple[float, float]:
-    """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
-    losses = {
-        share: mean_log_loss(interpolate(counted, learned, share), targets)
-        for share in INTERPOLATION_WEIGHTS
-    }
-    best = min(losses, key=lambda share: losses[share])
-    return best, losses[best]
-
-
-# Bounds of the variance: concentrations of 1e6 and 0.5.
-MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3
+MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3  # of concentrations of 1e6 and 0.5
+FOLDS = 5
+SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
+MIN_WINDOWS = 50
 
 
 class Dispersion(NamedTuple):
     """Variance of an observed share around its forecast w: w (1 - w) (latent + sampling / m).
 
-    ``latent`` is what nobody could know, ``sampling`` the noise of a period's few events: m is the
-    mean number of events in the non-empty periods of the person's history (1 for an empty one).
+    ``latent`` is the variance that more events would not reduce, ``sampling`` the noise of a
+    period's few events: m is the mean number of events in the non-empty periods of the person's
+    history (1 for an empty one).
     """
 
     latent: float = 0.02
@@ -56,7 +39,7 @@ class Dispersion(NamedTuple):
 
     def concentration(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories,) Dirichlet concentrations with that variance, in 0.5..1e6."""
-        variance = self.latent + self.sampling / _events_a_period(histories)
+        variance = self.latent + self.sampling / _events_per_period(histories)
         return np.asarray(1 / np.clip(variance, MIN_VARIANCE, MAX_VARIANCE) - 1)
 
 
@@ -66,27 +49,28 @@ DEFAULT_DISPERSION = Dispersion()
 def fit_dispersion(
     histories: Sequence[History], category_weights: FloatArray, targets: FloatArray
 ) -> Dispersion:
-    """Fit a spread by moments to what was observed.
+    """Fit the dispersion by moments to observed targets.
 
     With a Dirichlet, E sum_c (share_c - w_c)^2 = (1 - sum_c w_c^2) / (concentration + 1); both
     parts of the variance are found by non-negative least squares over users. ``category_weights``
     and ``targets`` (counts) are (n_histories, n_categories); targets without events are left out.
     """
     totals = targets.sum(axis=1)
-    seen = totals > 0
-    shares = targets[seen] / totals[seen, None]
-    weights = category_weights[seen]
+    known = totals > 0
+    shares = targets[known] / totals[known, None]
+    weights = category_weights[known]
     largest = np.maximum(1 - (weights**2).sum(axis=1), 1e-9)
-    found = ((shares - weights) ** 2).sum(axis=1) / largest
-    causes = np.stack((np.ones(len(found)), 1 / _events_a_period(histories)[seen]), axis=1)
-    (latent, sampling), _ = optimize.nnls(causes, found)
+    variances = ((shares - weights) ** 2).sum(axis=1) / largest
+    noise = 1 / _events_per_period(histories)[known]
+    features = np.stack((np.ones(len(variances)), noise), axis=1)
+    (latent, sampling), _ = optimize.nnls(features, variances)
     return Dispersion(float(latent), float(sampling))
 
 
 def make_forecasts(
     source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Dispersion
 ) -> list[Forecast]:
-    """Dress (n_histories, n_categories) weights as forecasts without words."""
+    """Make forecasts without words of (n_histories, n_categories) weights."""
     return [
         Forecast(weights, concentration, "", (), source)
         for weights, concentration in zip(
@@ -95,7 +79,8 @@ def make_forecasts(
     ]
 
 
-def _events_a_period(histories: Sequence[History]) -> FloatArray:
+def _events_per_period(histories: Sequence[History]) -> FloatArray:
+    """(n_histories,) mean number of events in non-empty periods, 1 at least."""
     n_periods = np.array([history.n_periods for history in histories])
     last = (n_periods + 1).cumsum()
     sizes = np.diff(np.concatenate([history.offsets for history in histories]))
@@ -105,25 +90,38 @@ def _events_a_period(histories: Sequence[History]) -> FloatArray:
     return np.asarray(np.maximum(np.add.reduceat(sizes, starts) / np.maximum(periods, 1), 1.0))
 
 
-FOLDS = 5
-SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
-MIN_WINDOWS = 50
+def interpolate(prior: FloatArray, predicted: FloatArray, share: float) -> FloatArray:
+    """(1 - share) * prior + share * predicted by row; the prior alone where predicted is all 0."""
+    weight = share * predicted.sum(axis=1, keepdims=True)
+    return np.asarray((1 - weight) * prior + share * predicted)
+
+
+def fit_interpolation(
+    prior: FloatArray, predicted: FloatArray, targets: FloatArray
+) -> tuple[float, float]:
+    """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
+    losses = {
+        share: mean_log_loss(interpolate(prior, predicted, share), targets)
+        for share in INTERPOLATION_WEIGHTS
+    }
+    best = min(losses, key=lambda share: losses[share])
+    return best, losses[best]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """q = softmax(log prior + a * (z - center) + bias), z the centred scores the model read.
+    """q = softmax(log prior + a * (z - center) + bias), z the model's centred category scores.
 
     Attributes
     ----------
     a
-        How far the reading is trusted (>= 0). 0: the model is asked and not believed, because on
-        held-out validation users it did not lower the loss (the never-worse fallback).
+        Calibration weight of the scores (>= 0). 0: they are not used, because on held-out
+        validation users they did not lower the loss (the never-worse fallback).
     center, bias
         (n_categories,) mean score and correction of each category.
     gain
-        What reading adds on held-out validation users over the prior with bias, nats per event, as
-        (mean, low, high) with a 95 % interval.
+        What the scores take off the loss of held-out validation users, over the prior with bias,
+        in nats per event: (mean, low, high) of a 95 % interval.
     bias_gain
         The same for the bias alone over the bare prior.
     n
@@ -131,7 +129,7 @@ class Calibration:
     spread
         How far observed shares scatter around the calibrated forecasts.
     model
-        Fingerprint of the base model whose readings these are.
+        Fingerprint of the base model that gave the scores.
     """
 
     a: float
@@ -146,7 +144,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.a == 0 and self.bias.any():
-            raise ValueError("where the reading is not trusted (a = 0) the bias must be 0")
+            raise ValueError("where the scores are not used (a = 0) the bias must be 0")
 
     def apply(self, prior: FloatArray, scores: FloatArray) -> FloatArray:
         """Give (n, n_categories) calibrated weights from a prior and centred scores."""
@@ -154,7 +152,7 @@ class Calibration:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the reading moves the numbers."""
+        """Whether the scores change the forecast."""
         return self.a > 0
 
     def save(self, path: Path) -> None:
@@ -197,12 +195,12 @@ def softmax_update(
 def fit_calibration(
     prior: FloatArray, scores: FloatArray, targets: FloatArray, *, seed: int = 0
 ) -> Calibration:
-    """Fit a and the bias; nothing is changed unless the reading helps users it was not fitted on.
+    """Fit a and the bias; both are 0 unless the scores help users that they were not fitted on.
 
     Five-fold cross-validation over users compares the bare prior, the prior with a bias, and both
-    with the reading. Where the 95 % interval of what reading adds reaches below 0, a and the bias
-    are 0 and the forecast is the prior itself: a bias alone is the season of one period, not
-    anything the model read.
+    with the scores. Where the 95 % interval of the gain reaches below 0, a and the bias are 0 and
+    the forecast is the prior itself: a bias alone is the season of one period, nothing that the
+    model knows.
 
     Parameters
     ----------
@@ -213,67 +211,70 @@ def fit_calibration(
     n = len(prior)
     if n < MIN_WINDOWS:
         raise DataError(f"{n} validation windows are too few to calibrate on; give {MIN_WINDOWS}.")
-    shares = row_shares(targets)  # a target without events adds no loss, whatever is fitted
+    shares = row_shares(targets)  # a target without events adds no loss under any parameters
     center = scores.mean(axis=0)
     z = scores - center
     folds = np.random.default_rng(seed).permutation(n) % FOLDS
-    bare = _losses(prior, shares)
-    shrinkage, with_bias = _best_shrinkage(prior, z, shares, folds, reading=False)
-    bias_gain = _interval(bare - with_bias)
-    keep_bias = bias_gain[1] > 0
-    if not keep_bias:
-        shrinkage, with_bias = np.inf, bare
-    read = _held_out(prior, z, shares, folds, shrinkage, reading=True)
-    gain = _interval(with_bias - read)
+    without = _losses(prior, shares)
+    shrinkage, with_bias = _best_shrinkage(prior, z, shares, folds)
+    bias_gain = _interval(without - with_bias)
+    if bias_gain[1] <= 0:
+        shrinkage, with_bias = np.inf, without
+    with_scores = _held_out_losses(prior, z, shares, folds, shrinkage, use_scores=True)
+    gain = _interval(with_bias - with_scores)
     if gain[1] <= 0:
         return Calibration(0.0, center, np.zeros_like(center), gain, bias_gain, n)
-    a, bias = _fit(prior, z, shares, shrinkage, reading=True)
+    a, bias = _fit(prior, z, shares, shrinkage, use_scores=True)
     return Calibration(a, center, bias, gain, bias_gain, n)
 
 
 def _best_shrinkage(
-    prior: FloatArray, z: FloatArray, shares: FloatArray, folds: IntArray, *, reading: bool
+    prior: FloatArray, z: FloatArray, shares: FloatArray, folds: IntArray
 ) -> tuple[float, FloatArray]:
-    tried = {s: _held_out(prior, z, shares, folds, s, reading=reading) for s in SHRINKAGES}
-    best = min(tried, key=lambda s: float(tried[s].mean()))
-    return best, tried[best]
+    """Give the shrinkage of a bias of least held-out loss, and its (n,) losses."""
+    losses = {
+        shrinkage: _held_out_losses(prior, z, shares, folds, shrinkage, use_scores=False)
+        for shrinkage in SHRINKAGES
+    }
+    best = min(losses, key=lambda shrinkage: float(losses[shrinkage].mean()))
+    return best, losses[best]
 
 
-def _held_out(
+def _held_out_losses(
     prior: FloatArray,
     z: FloatArray,
     shares: FloatArray,
     folds: IntArray,
     shrinkage: float,
     *,
-    reading: bool,
+    use_scores: bool,
 ) -> FloatArray:
-    """(n,) loss of each window under a fit that did not see it."""
+    """(n,) loss of each window under a fit without it."""
     losses = np.empty(len(prior))
     for fold in range(FOLDS):
         out = folds == fold
-        a, bias = _fit(prior[~out], z[~out], shares[~out], shrinkage, reading=reading)
+        a, bias = _fit(prior[~out], z[~out], shares[~out], shrinkage, use_scores=use_scores)
         losses[out] = _losses(softmax_update(prior[out], z[out], a, bias), shares[out])
     return losses
 
 
 def _fit(
-    prior: FloatArray, z: FloatArray, shares: FloatArray, shrinkage: float, *, reading: bool
+    prior: FloatArray, z: FloatArray, shares: FloatArray, shrinkage: float, *, use_scores: bool
 ) -> tuple[float, FloatArray]:
-    """Give a (0 unless reading) and the bias (0 if shrinkage is infinite) of least loss; convex."""
+    """Give a (0 without scores) and the bias (0 if shrinkage is infinite) of least loss; convex."""
     n, n_categories = prior.shape
-    bias_free = np.isfinite(shrinkage)
+    has_bias = np.isfinite(shrinkage)
 
     def loss(x: FloatArray) -> tuple[float, FloatArray]:
         q = softmax_update(prior, z, x[0], x[1:])
         residual = q - shares
-        penalty = shrinkage if bias_free else 0.0
+        penalty = shrinkage if has_bias else 0.0
         value = float(_losses(q, shares).mean() + penalty * (x[1:] ** 2).sum() / 2)
         slope_a = (residual * z).sum() / n
         return value, np.append(slope_a, residual.mean(axis=0) + penalty * x[1:])
 
-    bounds = [(0.0, None if reading else 0.0)] + [
-        (None, None) if bias_free else (0.0, 0.0)
+    bounds = [(0.0, None if use_scores else 0.0)] + [
+        (None, None) if has_bias else (0.0, 0.0)
     ] * n_categories
     found = optimize.minimize(
         loss, np.zeros(n_categories + 1), jac=True, bounds=bounds, method="L-BFGS-B"

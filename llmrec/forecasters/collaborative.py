@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import special
+from scipy.linalg import lapack
 
 from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
@@ -27,17 +28,20 @@ from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.types import FloatArray
 
 RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
-PENALTIES = (10.0, 100.0, 1e3, 1e4)
+PENALTIES = (10.0, 100.0, 1e3, 1e4)  # of CategoryEASE
 POWERS = (1.0, 1.5, 2.0)
+RECENCY_DECAYS = (0.0, 0.5, 0.8)  # of CategoryMarkov
+PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
+SHARPNESSES = (10.0, 20.0, 40.0, 80.0)  # of NeighbouringUsers
+HISTORIES_PER_BATCH = 256  # histories compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
 class CategoryEASE:
     """q = (1 - share) * counting + share * normalised max(x @ item_item, 0)^power.
 
-    x are a person's log(1 + decayed counts). ``item_item`` (n_categories, n_categories) has a
-    diagonal of 0: -P_ij / P_jj with P = (X'X + penalty I)^-1 (Steck 2019, eq. 8), over the training
-    histories.
+    x are a person's log(1 + decayed counts), and ``item_item`` (n_categories, n_categories) are the
+    weights of EASE over the training histories (`solve_ease`).
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
@@ -53,14 +57,14 @@ class CategoryEASE:
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         counted = prior.category_weights(histories)
-        taken = _log_counts([window.history for window in training])
-        squares = taken.T @ taken
+        x = _log_counts([window.history for window in training])
+        gram = x.T @ x
         best, least = self, np.inf
         for penalty in PENALTIES:
-            item_item = solve_ease(squares, penalty)
+            item_item = solve_ease(gram.copy(), penalty)
             for power in POWERS:
-                learned = _distribution(_log_counts(histories) @ item_item, power)
-                share, loss = fit_interpolation(counted, learned, targets)
+                predicted = _distribution(_log_counts(histories) @ item_item, power)
+                share, loss = fit_interpolation(counted, predicted, targets)
                 if loss < least:
                     best = replace(self, power=power, share=share, item_item=item_item)
                     least = loss
@@ -76,8 +80,8 @@ class CategoryEASE:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         if not len(self.item_item):
             raise TrainingError("CategoryEASE has no weights yet: fit it")
-        learned = _distribution(_log_counts(histories) @ self.item_item, self.power)
-        return interpolate(self.prior.category_weights(histories), learned, self.share)
+        predicted = _distribution(_log_counts(histories) @ self.item_item, self.power)
+        return interpolate(self.prior.category_weights(histories), predicted, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -85,26 +89,6 @@ class CategoryEASE:
             return []
         weights = self.category_weights(histories)
         return make_forecasts(Source("CategoryEASE", "counting"), histories, weights, self.spread)
-
-
-def solve_ease(squares: FloatArray, penalty: float) -> FloatArray:
-    """EASE's weights from X'X: least squares of each column on the others, diagonal 0."""
-    inverse = np.linalg.inv(squares + penalty * np.eye(len(squares)))
-    weights: FloatArray = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    return weights
-
-
-def _log_counts(histories: Sequence[History]) -> FloatArray:
-    return np.log1p(age_weighted_counts(histories, age_weights(RECENCY_DECAY)))
-
-
-def _distribution(scores: FloatArray, power: float) -> FloatArray:
-    return row_shares(np.maximum(scores, 0.0) ** power)
-
-
-RECENCY_DECAYS = (0.0, 0.5, 0.8)
-PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +116,13 @@ class CategoryMarkov:
         best, least = self, np.inf
         for recency in RECENCY_DECAYS:
             transition = _transition(training, recency)
-            tried = replace(
+            candidate = replace(
                 self, prior=prior, recency=recency, transition=transition, fitted=fitted
             )
-            counted, followed = prior.category_weights(histories), tried._followed(histories)
-            share, loss = fit_interpolation(counted, followed, targets)
+            counted, predicted = prior.category_weights(histories), candidate._predict(histories)
+            share, loss = fit_interpolation(counted, predicted, targets)
             if loss < least:
-                best, least = replace(tried, share=share), loss
+                best, least = replace(candidate, share=share), loss
         weights = best.category_weights(histories)
         return replace(best, spread=fit_dispersion(histories, weights, targets))
 
@@ -147,7 +131,7 @@ class CategoryMarkov:
         if not len(self.transition):
             raise TrainingError("CategoryMarkov has no transition yet: fit it")
         return interpolate(
-            self.prior.category_weights(histories), self._followed(histories), self.share
+            self.prior.category_weights(histories), self._predict(histories), self.share
         )
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -157,23 +141,10 @@ class CategoryMarkov:
         weights = self.category_weights(histories)
         return make_forecasts(Source("CategoryMarkov", "counting"), histories, weights, self.spread)
 
-    def _followed(self, histories: Sequence[History]) -> FloatArray:
-        """(n, n_categories) what follows recent interests; 0 where there are none."""
-        return (
-            row_shares(age_weighted_counts(histories, age_weights(self.recency))) @ self.transition
-        )
-
-
-def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
-    recent = row_shares(age_weighted_counts([w.history for w in windows], age_weights(recency)))
-    targets = target_counts(windows)
-    moves = recent.T @ targets
-    overall = normalize_rows(targets.sum(axis=0, keepdims=True) + 0.5)
-    return normalize_rows(moves + PSEUDO_EVENTS * overall)
-
-
-SHARPNESSES = (10.0, 20.0, 40.0, 80.0)
-HISTORIES_PER_BATCH = 256  # histories compared with all others at a time
+    def _predict(self, histories: Sequence[History]) -> FloatArray:
+        """(n, n_categories) recent interests @ transition; 0 where there are none."""
+        recent = row_shares(age_weighted_counts(histories, age_weights(self.recency)))
+        return np.asarray(recent @ self.transition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +152,8 @@ class NeighbouringUsers:
     """q = (1 - share) * counting + share * weighted mean of what others took next.
 
     Others are histories of the training windows; their weights are the softmax of ``sharpness``
-    times the likeness of the interest vectors (Bhattacharyya coefficient, 0..1). All of them count,
-    the near ones most, so that no rounding decides who is a neighbour.
+    times the similarity of the interest vectors (Bhattacharyya coefficient, 0..1). All of them
+    count, the most similar ones most, so that no rounding decides who is a neighbour.
 
     Attributes
     ----------
@@ -202,29 +173,30 @@ class NeighbouringUsers:
     held_out: HeldOutPredictions | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> NeighbouringUsers:
-        """Remember the training windows; sharpness and share are those of least validation loss.
+        """Store the training windows; sharpness and share are those of least validation loss.
 
-        Afterwards the validation windows are remembered as well. ``held_out`` are the weights that
-        they got before.
+        Afterwards the validation windows are stored as well. ``held_out`` are their weights from
+        before.
         """
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         targets = target_counts(validation)
         histories = [window.history for window in validation]
         counted = prior.category_weights(histories)
-        own, theirs = _roots(histories), _roots([window.history for window in training])
-        taken = row_shares(target_counts(training))
+        own = _interest_vectors(histories)
+        others = _interest_vectors([window.history for window in training])
+        next_shares = row_shares(target_counts(training))
         best, least, weights = self, np.inf, counted
         for sharpness in SHARPNESSES:
-            near = _neighbours_took(own, theirs, taken, sharpness)
-            share, loss = fit_interpolation(counted, near, targets)
+            predicted = _neighbour_means(own, others, next_shares, sharpness)
+            share, loss = fit_interpolation(counted, predicted, targets)
             if loss < least:
                 best, least = replace(self, sharpness=sharpness, share=share), loss
-                weights = interpolate(counted, near, share)
+                weights = interpolate(counted, predicted, share)
         return replace(
             best,
             prior=prior,
-            neighbour_interests=np.concatenate((theirs, own)),
-            neighbour_next_shares=np.concatenate((taken, row_shares(targets))),
+            neighbour_interests=np.concatenate((others, own)),
+            neighbour_next_shares=np.concatenate((next_shares, row_shares(targets))),
             spread=fit_dispersion(histories, weights, targets),
             fitted=TrainingSpan.of_windows(training, validation).union(prior.fitted),
             held_out=HeldOutPredictions.of(validation, weights),
@@ -233,12 +205,12 @@ class NeighbouringUsers:
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         if not len(self.neighbour_interests):
-            raise TrainingError("NeighbouringUsers knows nobody yet: fit it")
-        own = _roots(histories)
-        near = _neighbours_took(
+            raise TrainingError("NeighbouringUsers has no neighbours yet: fit it")
+        own = _interest_vectors(histories)
+        predicted = _neighbour_means(
             own, self.neighbour_interests, self.neighbour_next_shares, self.sharpness
         )
-        return interpolate(self.prior.category_weights(histories), near, self.share)
+        return interpolate(self.prior.category_weights(histories), predicted, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -248,19 +220,60 @@ class NeighbouringUsers:
         return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
 
-def _roots(histories: Sequence[History]) -> FloatArray:
+def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
+    """(n, n) weights of EASE: least squares of each column of X on the others, diagonal 0.
+
+    B = I - P / diag(P) with P = (X'X + penalty I)^-1 (Steck 2019, arXiv 1905.03375, equation 8).
+    The inverse is made of the Cholesky factor, in place and in half the time.
+
+    Parameters
+    ----------
+    gram
+        (n, n) X'X; it is overwritten, since of many items there is no room for a second matrix.
+    penalty
+        > 0; the larger, the more only common pairs count.
+    """
+    gram[np.diag_indices(len(gram))] += penalty
+    factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
+    weights, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
+    weights += np.tril(weights, -1).T
+    weights /= -np.diag(weights)
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(weights)
+
+
+def _log_counts(histories: Sequence[History]) -> FloatArray:
+    """(n, n_categories) log(1 + decayed counts)."""
+    return np.log1p(age_weighted_counts(histories, age_weights(RECENCY_DECAY)))
+
+
+def _distribution(scores: FloatArray, power: float) -> FloatArray:
+    """(n, n_categories) positive scores to a power, as shares; 0 where none is positive."""
+    return row_shares(np.maximum(scores, 0.0) ** power)
+
+
+def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
+    """(n_categories, n_categories) mix taken after each recent category; rows sum to 1."""
+    recent = row_shares(age_weighted_counts([w.history for w in windows], age_weights(recency)))
+    targets = target_counts(windows)
+    moves = recent.T @ targets
+    overall = normalize_rows(targets.sum(axis=0, keepdims=True) + 0.5)
+    return normalize_rows(moves + PSEUDO_EVENTS * overall)
+
+
+def _interest_vectors(histories: Sequence[History]) -> FloatArray:
     """(n, n_categories) square roots of decayed shares: of length 1, or 0 without events."""
     return np.sqrt(row_shares(age_weighted_counts(histories, age_weights(RECENCY_DECAY))))
 
 
-def _neighbours_took(
-    own: FloatArray, theirs: FloatArray, taken: FloatArray, sharpness: float
+def _neighbour_means(
+    own: FloatArray, others: FloatArray, next_shares: FloatArray, sharpness: float
 ) -> FloatArray:
-    """(n, n_categories) weighted mean of what others took; 0 for a person without events."""
-    found = [
-        special.softmax(sharpness * (own[start : start + HISTORIES_PER_BATCH] @ theirs.T), axis=1)
-        @ taken
+    """(n, n_categories) weighted means of others' next shares; 0 for a person without events."""
+    means = [
+        special.softmax(sharpness * (own[start : start + HISTORIES_PER_BATCH] @ others.T), axis=1)
+        @ next_shares
         for start in range(0, len(own), HISTORIES_PER_BATCH)
     ]
     known = own.sum(axis=1, keepdims=True) > 0
-    return np.asarray(np.concatenate(found) * known)
+    return np.asarray(np.concatenate(means) * known)

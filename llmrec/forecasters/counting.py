@@ -28,10 +28,13 @@ from llmrec.forecasters.calibration import (
 from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, TimeArray
 
-DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-STRENGTHS = (5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 180.0, 270.0)
-MAX_PERIODS = 512
 PopulationMix = Literal["last period", "all"]
+MAX_PERIODS = 512
+DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # of DecayedDirichlet
+STRENGTHS = (5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 180.0, 270.0)
+AVERAGE_DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of ExponentialDecay
+SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+HISTORIES_PER_BATCH = 256  # histories averaged at a time
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,16 @@ class DecayedDirichlet:
     decay
         Weight of a period relative to the next newer one, in [0, 1].
     strength
-        Pseudo-events that the common mix is worth (> 0).
+        Pseudo-events that the population mix counts as (> 0).
     mix
-        The common mix is what everybody took in the "last period" before the cutoff, or "all" that
-        they took before it (the choice for periods counted in events).
+        The population mix is what everybody took in the "last period" before the cutoff, or "all"
+        that they took before it (the choice for periods counted in events).
     spread
         How far observed shares scatter around the forecasts.
     name
         What tables call it.
     fitted
-        What the fit has seen; None if nothing was fitted.
+        Which events it was fitted on; None if it was not.
     """
 
     decay: float = 0.9
@@ -73,8 +76,8 @@ class DecayedDirichlet:
     def fit(self, windows: Sequence[Window], decays: Sequence[float] = DECAYS) -> DecayedDirichlet:
         """Give the setting with the least log-loss on windows, by grid search.
 
-        With the one decay 0 that is the smoothed last period, with 1 the smoothed mean of all that
-        was taken. The spread of the targets around the forecasts is fitted after it.
+        The one decay 0 gives the smoothed last period, the one decay 1 the smoothed mean of all
+        periods. The spread of the targets around the forecasts is fitted last.
         """
         fitted = TrainingSpan.of_windows(windows)
         histories = [window.history for window in windows]
@@ -103,43 +106,6 @@ class DecayedDirichlet:
         return make_forecasts(Source(self.name, "counting"), histories, weights, self.spread)
 
 
-def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
-    """Give the common mixes worth trying: periods of events have no last one that all share."""
-    return ("all",) if histories[0].period_length.unit == "events" else ("last period", "all")
-
-
-def population_mix(histories: Sequence[History], mix: PopulationMix) -> FloatArray:
-    """(n_histories, n_categories) what all users took before each cutoff; rows sum to 1."""
-    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
-    starts = np.full_like(ends, histories[0].log.timestamp.min())
-    if mix == "last period":
-        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
-    return population_mix_between(histories, starts, ends)
-
-
-def population_mix_between(
-    histories: Sequence[History], starts: TimeArray, ends: TimeArray
-) -> FloatArray:
-    """(n_histories, n_categories) what all users took in a span of time a history.
-
-    Half an event is added to each category, so that a category nobody took stays possible.
-    """
-    log, catalog = histories[0].log, histories[0].catalog
-    spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
-    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
-    return normalize_rows(counts + 0.5)[inverse]
-
-
-def age_weights(decay: float) -> FloatArray:
-    """(MAX_PERIODS,) weights of a period by its age, the newest first; an age of 0 weighs 1."""
-    return np.power(decay, np.arange(MAX_PERIODS), dtype=np.float64)
-
-
-AVERAGE_DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-HISTORIES_PER_BATCH = 256
-
-
 @dataclass(frozen=True)
 class ExponentialDecay:
     """(1 - smoothing) * decayed mean of the period shares + smoothing * what everybody took.
@@ -152,9 +118,9 @@ class ExponentialDecay:
     decay
         Weight of a period relative to the next newer non-empty one, in (0, 1].
     smoothing
-        Weight of the common mix, in (0, 1).
+        Weight of the population mix, in (0, 1).
     mix
-        Where the common mix is from, as with `DecayedDirichlet`.
+        The population mix, as of `DecayedDirichlet`.
     """
 
     decay: float = 0.9
@@ -171,7 +137,7 @@ class ExponentialDecay:
         for mix, decay in itertools.product(candidate_mixes(histories), AVERAGE_DECAYS):
             own, common = _averages(histories, decay), population_mix(histories, mix)
             for smoothing in SMOOTHINGS:
-                loss = mean_log_loss(_smoothed(own, common, smoothing), targets)
+                loss = mean_log_loss(_smooth(own, common, smoothing), targets)
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss
@@ -181,7 +147,7 @@ class ExponentialDecay:
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         own = _averages(histories, self.decay)
-        return _smoothed(own, population_mix(histories, self.mix), self.smoothing)
+        return _smooth(own, population_mix(histories, self.mix), self.smoothing)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -193,13 +159,45 @@ class ExponentialDecay:
         )
 
 
+def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
+    """Give the mixes worth trying: with periods of events people share no last period."""
+    return ("all",) if histories[0].period_length.unit == "events" else ("last period", "all")
+
+
+def population_mix(histories: Sequence[History], mix: PopulationMix) -> FloatArray:
+    """(n_histories, n_categories) mix that all users took before each cutoff; rows sum to 1."""
+    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
+    starts = np.full_like(ends, histories[0].log.timestamp.min())
+    if mix == "last period":
+        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
+    return population_mix_between(histories, starts, ends)
+
+
+def population_mix_between(
+    histories: Sequence[History], starts: TimeArray, ends: TimeArray
+) -> FloatArray:
+    """(n_histories, n_categories) mix that all users took in a span of time a history.
+
+    Half an event is added to each category, so that a category nobody took stays possible.
+    """
+    log, catalog = histories[0].log, histories[0].catalog
+    spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
+    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
+    return normalize_rows(counts + 0.5)[inverse]
+
+
+def age_weights(decay: float) -> FloatArray:
+    """(MAX_PERIODS,) weights of a period by its age, the newest first; an age of 0 weighs 1."""
+    return np.power(decay, np.arange(MAX_PERIODS), dtype=np.float64)
+
+
 def _averages(histories: Sequence[History], decay: float) -> FloatArray:
     """(n, n_categories) decayed means of the shares of non-empty periods; 0 where there is none."""
-    slices = (
+    batches = (
         histories[start : start + HISTORIES_PER_BATCH]
         for start in range(0, len(histories), HISTORIES_PER_BATCH)
     )
-    return np.concatenate([_averages_of(part, decay) for part in slices])
+    return np.concatenate([_averages_of(part, decay) for part in batches])
 
 
 def _averages_of(histories: Sequence[History], decay: float) -> FloatArray:
@@ -214,6 +212,7 @@ def _averages_of(histories: Sequence[History], decay: float) -> FloatArray:
     return category_sums(histories[0].catalog, rows, items, len(histories), weights)
 
 
-def _smoothed(own: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:
+def _smooth(own: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:
+    """(n, n_categories) own averages mixed with the population mix."""
     known = own.sum(axis=1, keepdims=True)  # 0 for a person without events, else 1
     return np.asarray((1 - smoothing) * own + (1 - (1 - smoothing) * known) * common)

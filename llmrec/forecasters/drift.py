@@ -1,4 +1,4 @@
-"""Counting times what everybody's interests do: the drift since a history, and the season."""
+"""Counting adjusted by the population: its drift since a history, and the season."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llmrec.types import BoolArray, FloatArray, TimeArray
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRENDS = (0.0, 0.25, 0.5)
-MAX_PERIODS_BACK = 24  # periods a history's own mix is followed back
+MAX_PERIODS_BACK = 24  # periods of a history that the drift is measured over
 YEAR, SEASON_LENGTH = np.timedelta64(365, "D"), np.timedelta64(28, "D")
 
 
@@ -38,9 +38,9 @@ YEAR, SEASON_LENGTH = np.timedelta64(365, "D"), np.timedelta64(28, "D")
 class GlobalDrift:
     """q ~ counting * (now / then)^power * (now / before)^trend.
 
-    *Now* is what everybody took in the last period, *before* in the one before it. *Then* is what
-    counting would say of a person with as many events in each period who took what everybody took:
-    each period weighs as its decayed events do, and the common mix as its pseudo-events.
+    *Now* is the population mix of the last period, *before* that of the one before it. *Then* is
+    the forecast of counting for a person with as many events in each period who took what everybody
+    took: each period weighs as its decayed events do, and the population mix as its pseudo-events.
     """
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
@@ -55,14 +55,14 @@ class GlobalDrift:
         targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights = prior.category_weights(histories)
-        since, lately = _shifts(histories, prior)
+        since, lately = _drifts(histories, prior)
         losses = {
-            (power, trend): mean_log_loss(_moved(weights, power * since + trend * lately), targets)
+            (power, trend): mean_log_loss(_adjust(weights, power * since + trend * lately), targets)
             for power, trend in itertools.product(POWERS, TRENDS)
         }
         power, trend = min(losses, key=lambda pair: losses[pair])
-        moved = _moved(weights, power * since + trend * lately)
-        spread = fit_dispersion(histories, moved, targets)
+        adjusted = _adjust(weights, power * since + trend * lately)
+        spread = fit_dispersion(histories, adjusted, targets)
         return replace(
             self,
             prior=prior,
@@ -74,9 +74,9 @@ class GlobalDrift:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        since, lately = _shifts(histories, self.prior)
+        since, lately = _drifts(histories, self.prior)
         weights = self.prior.category_weights(histories)
-        return _moved(weights, self.power * since + self.trend * lately)
+        return _adjust(weights, self.power * since + self.trend * lately)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -90,9 +90,9 @@ class GlobalDrift:
 class SameSeason:
     """q ~ counting * (a year before the period to forecast / the year until now)^power.
 
-    Of periods counted in events the length in time is not known: the season is the 28 days that
-    start a year before the cutoff. Where the log does not reach back a year before the cutoff, it
-    is counting itself, and the source says so.
+    With periods of events the length in time is unknown: the season is the 28 days that start a
+    year before the cutoff. Where the log does not reach back a year before the cutoff, the forecast
+    is that of counting, and the source says so.
     """
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
@@ -101,15 +101,15 @@ class SameSeason:
     fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> SameSeason:
-        """Give the power with the least log-loss on windows; 0 where no year is known."""
+        """Give the power with the least log-loss on windows; 0 in a log of less than a year."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
-        weights, season = prior.category_weights(histories), _seasons(histories)
+        weights, season = prior.category_weights(histories), _season_shifts(histories)
         power = min(
-            POWERS, key=lambda power: mean_log_loss(_moved(weights, power * season), targets)
+            POWERS, key=lambda power: mean_log_loss(_adjust(weights, power * season), targets)
         )
-        spread = fit_dispersion(histories, _moved(weights, power * season), targets)
+        spread = fit_dispersion(histories, _adjust(weights, power * season), targets)
         return replace(
             self, prior=prior, power=power, spread=spread, fitted=fitted.union(prior.fitted)
         )
@@ -117,7 +117,7 @@ class SameSeason:
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         weights = self.prior.category_weights(histories)
-        return _moved(weights, self.power * _seasons(histories))
+        return _adjust(weights, self.power * _season_shifts(histories))
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -127,18 +127,17 @@ class SameSeason:
         forecasts = make_forecasts(
             Source("SameSeason", "counting"), histories, weights, self.spread
         )
-        unknown = Source(
+        fallback = Source(
             "SameSeason", "fallback", "the log does not reach back a year before the cutoff"
         )
-        known = _year_known(histories)
         return [
-            forecast if seen else replace(forecast, source=unknown)
-            for forecast, seen in zip(forecasts, known, strict=True)
+            forecast if known else replace(forecast, source=fallback)
+            for forecast, known in zip(forecasts, _has_year(histories), strict=True)
         ]
 
 
-def _shifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[FloatArray, FloatArray]:
-    """(n, n_categories) twice: log now / then, and log now / before."""
+def _drifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[FloatArray, FloatArray]:
+    """Two (n, n_categories) arrays: log now / then, and log now / before."""
     spans, which = population_counts(histories, MAX_PERIODS_BACK)
     mixes, known = normalize_rows(spans + 0.5), spans.sum(axis=1) > 0
     own = np.zeros(which.shape)
@@ -149,37 +148,39 @@ def _shifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[Floa
     starts = np.arange(len(histories) + 1) * MAX_PERIODS_BACK
     taken = sparse.csr_array((own.ravel(), which.ravel(), starts), (len(histories), len(spans)))
     then = normalize_rows(taken @ mixes + prior.strength * population_mix(histories, prior.mix))
-    now = np.where(known[which[:, -1], None], mixes[which[:, -1]], then)  # nobody took anything
+    now = np.where(known[which[:, -1], None], mixes[which[:, -1]], then)  # else without events
     before = np.where(known[which[:, -2], None], mixes[which[:, -2]], now)
     return np.log(now / then), np.log(now / before)
 
 
-def _seasons(histories: Sequence[History]) -> FloatArray:
+def _season_shifts(histories: Sequence[History]) -> FloatArray:
     """(n, n_categories) log of the coming season's mix a year ago / the last year's mix."""
     cutoffs = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
-    ends = np.array([_a_period_after(history) for history in histories], dtype="datetime64[ms]")
+    ends = np.array([_next_boundary(history) for history in histories], dtype="datetime64[ms]")
     # A period longer than a year would end, a year earlier, after the cutoff.
     season = population_mix_between(
         histories, _year_before(cutoffs), np.minimum(_year_before(ends), cutoffs)
     )
     past = population_mix_between(histories, _year_before(cutoffs), cutoffs)
-    return np.where(_year_known(histories)[:, None], np.log(season / past), 0.0)
+    return np.where(_has_year(histories)[:, None], np.log(season / past), 0.0)
 
 
 def _year_before(times: TimeArray) -> TimeArray:
     return np.asarray(times - YEAR, dtype="datetime64[ms]")
 
 
-def _a_period_after(history: History) -> np.datetime64:
+def _next_boundary(history: History) -> np.datetime64:
     if history.period_length.unit == "events":
         return history.cutoff + SEASON_LENGTH
     return history.period_length.shift(history.cutoff, 1)
 
 
-def _year_known(histories: Sequence[History]) -> BoolArray:
+def _has_year(histories: Sequence[History]) -> BoolArray:
+    """(n,) whether the log reaches back a year before the cutoff."""
     first = histories[0].log.timestamp.min() + YEAR
     return np.array([history.cutoff >= first for history in histories])
 
 
-def _moved(weights: FloatArray, shift: FloatArray) -> FloatArray:
+def _adjust(weights: FloatArray, shift: FloatArray) -> FloatArray:
+    """(n, n_categories) weights * exp(shift), rows summing to 1."""
     return normalize_rows(weights * np.exp(shift))

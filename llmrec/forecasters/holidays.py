@@ -1,8 +1,8 @@
-"""What the calendar brings, as a language model knows it: no log that is young can.
+"""Forecasts adjusted for holidays, as a language model knows them and a young log does not.
 
-The model is asked how much likelier a category's name is after "Popular groceries for Halloween
-include" than after "Popular groceries include". What that says of the period to forecast, less what
-it says of the periods that the prior counted, moves the prior.
+The model gives how much likelier a category's name is after "Popular groceries for Halloween
+include" than after "Popular groceries include". That difference for the period to forecast, less
+the one for the periods that the prior counted, adjusts the prior.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 
 COUNTRY = "US"
 SEASONS = ("winter", "spring", "summer", "autumn")
+HOLIDAY_DECAYS = (0.0, 0.5, 0.8)
+MAX_WEIGHT = 1.0  # of the scores in the forecast
+MIN_PERIODS = 3  # to fit on, so that two remain when one is left out
 
 
 def holidays_in(period: Period) -> tuple[str, ...]:
-    """Name what a period of the calendar is known for.
+    """Names of the holidays whose eve lies in a period, by date, or of its season without any.
 
-    These are the holidays whose eve lies in it, by date, since what a day needs is bought before
-    it; the season of its middle if there is none.
+    The eve counts, since what a day needs is bought before it. The season is that of the middle.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def holidays_in(period: Period) -> tuple[str, ...]:
     try:
         from holidays import country_holidays
     except ImportError as error:
-        raise MissingExtraError("occasions need: pip install 'llmrec[seasons]'") from error
+        raise MissingExtraError("holidays need: pip install 'llmrec[seasons]'") from error
     start, end = (pd.Timestamp(time) for time in (period.start, period.end))
     first, last = (time.date() + timedelta(days=1) for time in (start, end))
     calendar = country_holidays(
@@ -71,18 +73,18 @@ def holidays_in(period: Period) -> tuple[str, ...]:
 
 
 class HolidayScorer:
-    """How much likelier a language model names each category once it has read an occasion's name.
+    """Scores how much likelier a language model names each category after a holiday's name.
 
     Parameters
     ----------
     model
-        Asked once for each prompt.
+        Scores each prompt once.
     categories, noun
         (n_categories,) names in the catalog's order, and what items are called: "groceries".
     template
         Name of a file in ``prompts/`` without its ending.
-    kept
-        JSON file that keeps what the model said, by its fingerprint and the labels.
+    cache_file
+        JSON file that stores the scores, by the model's fingerprint and the labels.
 
     Raises
     ------
@@ -97,35 +99,36 @@ class HolidayScorer:
         noun: str,
         *,
         template: str = "season-v1",
-        kept: Path | None = None,
+        cache_file: Path | None = None,
     ) -> None:
         self.model, self.noun, self.template = model, noun, template
         self._names = [f" {label.lower()}" for label in make_labels(categories)]
-        self._kept = kept
+        self._cache_file = cache_file
         digest = hashlib.sha256("".join(self._names).encode()).hexdigest()[:8]
         self._key = f"{model.fingerprint} {digest}"
-        self._known = {} if kept is None else _stored(kept).get(self._key, {})
+        self._known = {} if cache_file is None else _load_cache(cache_file).get(self._key, {})
 
     def scores(self, spans: Sequence[Period]) -> FloatArray:
-        """(n_spans, n_categories) nats that a period's occasions add, on average, rows centred."""
-        plain = self._logprobs("")
-        read = [
+        """(n_spans, n_categories) nats that a period's holidays add, on average, rows centred."""
+        without = self._logprobs("")
+        with_holidays = [
             np.mean([self._logprobs(name) for name in holidays_in(span)], axis=0) for span in spans
         ]
-        return center_rows(np.stack(read) - plain)
+        return center_rows(np.stack(with_holidays) - without)
 
-    def _logprobs(self, occasion: str) -> FloatArray:
-        prompt = load_template(self.template).render(noun=self.noun, occasion=occasion)
+    def _logprobs(self, holiday: str) -> FloatArray:
+        """(n_categories,) log-probabilities of the categories' names after a holiday's, or ""."""
+        prompt = load_template(self.template).render(noun=self.noun, occasion=holiday)
         if prompt not in self._known:
-            found = self.model.continuation_logprobs(prompt, self._names)
-            self._known[prompt] = np.round(found, 5).tolist()
-            if self._kept is not None:
-                content = _stored(self._kept) | {self._key: self._known}
-                atomic_write_text(self._kept, json.dumps(content, ensure_ascii=False))
+            logprobs = self.model.continuation_logprobs(prompt, self._names)
+            self._known[prompt] = np.round(logprobs, 5).tolist()
+            if self._cache_file is not None:
+                content = _load_cache(self._cache_file) | {self._key: self._known}
+                atomic_write_text(self._cache_file, json.dumps(content, ensure_ascii=False))
         return np.array(self._known[prompt])
 
 
-def _stored(path: Path) -> dict[str, dict[str, list[float]]]:
+def _load_cache(path: Path) -> dict[str, dict[str, list[float]]]:
     if not path.exists():
         return {}
     try:
@@ -133,36 +136,32 @@ def _stored(path: Path) -> dict[str, dict[str, list[float]]]:
         return {key: dict(prompts) for key, prompts in content.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(
-            f"{path} holds no readings of occasions: {error}. Delete it to read them again."
+            f"{path} holds no scores of holidays: {error}. Delete it to score them again."
         ) from error
-
-
-HOLIDAY_DECAYS = (0.0, 0.5, 0.8)
-MAX_TRUST = 1.0  # of the trust in a reading
-MIN_PERIODS = 3  # to fit on, so that two remain when one is left out
 
 
 @dataclass(frozen=True, eq=False)
 class HolidayForecaster:
     """q ~ prior * exp(a * (z of the period to forecast - decayed mean of z over the past ones)).
 
-    Periods counted in events have no calendar: there, and where reading did not help, q is the
+    Periods counted in events have no calendar: there, and where the scores did not help, q is the
     prior itself, and the source says so.
 
     Attributes
     ----------
     a
-        How far the reading is trusted (>= 0).
+        Calibration weight of the scores (>= 0).
     decay
         Weight of a past period relative to the next newer one, in [0, 1]; 0: the last one alone.
     gain
-        What the reading took off the loss of everybody's mix in periods left out of the fit, nats.
+        What the scores took off the loss of the population mix in periods left out of the fit, in
+        nats.
     n
         Periods that a was fitted on.
     """
 
     prior: Forecaster
-    reader: HolidayScorer
+    scorer: HolidayScorer
     a: float = 0.0
     decay: float = 0.0
     gain: float = 0.0
@@ -171,39 +170,33 @@ class HolidayForecaster:
     held_out: HeldOutPredictions | None = field(default=None, repr=False)
 
     def fit(self, windows: Sequence[Window]) -> HolidayForecaster:
-        """Fit a and the decay on how everybody's mix moved until the newest target's end.
+        """Fit a and the decay on the population mixes until the newest target's end.
 
         A period's mix is forecast from the decayed mean of those before it, with and without the
-        reading. Each period is left out once; if reading gains nothing on those left out, a is 0.
+        scores. Each period is left out once; if the scores gain nothing on those left out, a is 0.
         """
-        first, fitted = windows[0].history, TrainingSpan.of_windows(windows)
-        assert fitted.before is not None
+        first, span = windows[0].history, TrainingSpan.of_windows(windows)
+        assert span.before is not None
         a, decay, gain, n = 0.0, 0.0, 0.0, 0
         if first.period_length.unit != "events":
-            bounds = boundaries_up_to(first.log, first.period_length, fitted.before)
+            bounds = boundaries_up_to(first.log, first.period_length, span.before)
             counts = category_counts_between(first.log, first.catalog, bounds[:-1], bounds[1:])
-            z = self.reader.scores(_spans(bounds))
+            z = self.scorer.scores(_spans(bounds))
             a, decay, gain, n = _fit(normalize_rows(counts + 0.5), z)
-        found = replace(
-            self,
-            a=a,
-            decay=decay,
-            gain=gain,
-            n=n,
-            fitted=fitted.union(getattr(self.prior, "fitted", None)),
-        )
-        moved = found.adjust(
+        seen = span.union(getattr(self.prior, "fitted", None))
+        fitted = replace(self, a=a, decay=decay, gain=gain, n=n, fitted=seen)
+        weights = fitted.adjust(
             [window.history for window in windows], out_of_sample_weights(self.prior, windows)
         )
-        return replace(found, held_out=HeldOutPredictions.of(windows, moved))
+        return replace(fitted, held_out=HeldOutPredictions.of(windows, weights))
 
     def adjust(self, histories: Sequence[History], category_weights: FloatArray) -> FloatArray:
-        """Move (n_histories, n_categories) weights by what the calendar brings."""
+        """Adjust (n_histories, n_categories) weights for the holidays of the period to forecast."""
         if self.a == 0 or histories[0].period_length.unit == "events":
             return category_weights
         shifts: dict[np.datetime64, FloatArray] = {}
         for history in histories:
-            if history.cutoff not in shifts:  # those who share it share their periods
+            if history.cutoff not in shifts:  # people of one cutoff share their periods
                 shifts[history.cutoff] = self._shift(history)
         shift = np.stack([shifts[history.cutoff] for history in histories])
         return normalize_rows(category_weights * np.exp(self.a * shift))
@@ -222,8 +215,8 @@ class HolidayForecaster:
     def _shift(self, history: History) -> FloatArray:
         """(n_categories,) z of the period to forecast less that of the history's periods."""
         bounds = np.append(history.bounds, history.period_length.shift(history.cutoff, 1))
-        newest: FloatArray = _contrasts(self.reader.scores(_spans(bounds)), self.decay)[-1]
-        return newest
+        last: FloatArray = _contrasts(self.scorer.scores(_spans(bounds)), self.decay)[-1]
+        return last
 
     def _source(self, history: History, prior: Source) -> Source:
         how: Literal["llm", "fallback"] = "fallback"
@@ -234,7 +227,7 @@ class HolidayForecaster:
         else:
             how, why = "llm", f"the calendar trusted with a = {self.a:.3g}"
         name = f"HolidayForecaster({prior.model})"
-        return replace(prior, model=name, how=how, why=why, prompt=self.reader.template)
+        return replace(prior, model=name, how=how, why=why, prompt=self.scorer.template)
 
 
 def _spans(bounds: TimeArray) -> list[Period]:
@@ -249,26 +242,26 @@ def _recent(values: FloatArray, decay: float) -> FloatArray:
 
 
 def _contrasts(z: FloatArray, decay: float) -> FloatArray:
-    """(n_periods - 1, n_categories) what a period's occasions say beyond those before it."""
+    """(n_periods - 1, n_categories) z of each period but the first less that of those before."""
     return np.asarray(z[1:] - _recent(z, decay))
 
 
 def _fit(mixes: FloatArray, z: FloatArray) -> tuple[float, float, float, int]:
-    """Give a, decay, gain and n from (n_periods, n_categories) mixes and readings."""
+    """Give a, decay, gain and n from (n_periods, n_categories) mixes and scores."""
     n = len(mixes) - 1
     if n < MIN_PERIODS:
         return 0.0, 0.0, 0.0, 0
-    found = []
+    fits = []
     for decay in HOLIDAY_DECAYS:
         parts = _recent(mixes, decay), _contrasts(z, decay), mixes[1:]
         gains = np.empty(n)
         for out in range(n):
             kept = np.arange(n) != out
-            a = _least(*(part[kept] for part in parts))
-            left = [part[[out]] for part in parts]
-            gains[out] = _loss(0.0, *left) - _loss(a, *left)
-        found.append((float(gains.mean()), _least(*parts), decay))
-    gain, a, decay = max(found)
+            a = _best_weight(*(part[kept] for part in parts))
+            left_out = [part[[out]] for part in parts]
+            gains[out] = _loss(0.0, *left_out) - _loss(a, *left_out)
+        fits.append((float(gains.mean()), _best_weight(*parts), decay))
+    gain, a, decay = max(fits)
     return (a if gain > 0 else 0.0), decay, gain, n
 
 
@@ -278,13 +271,13 @@ def _loss(a: float, counted: FloatArray, contrasts: FloatArray, mixes: FloatArra
     return float(-(mixes * forecast).sum(axis=1).mean())
 
 
-def _least(counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
-    """Give the trust of least loss, which is convex in it."""
-    found = optimize.minimize_scalar(
+def _best_weight(counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
+    """Give the a of least loss, which is convex in it."""
+    solution = optimize.minimize_scalar(
         _loss,
         args=(counted, contrasts, mixes),
-        bounds=(0.0, MAX_TRUST),
+        bounds=(0.0, MAX_WEIGHT),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    return float(found.x)
+    return float(solution.x)

@@ -1,4 +1,4 @@
-"""A gated mixture: which forecaster to believe, person by person."""
+"""A gated mixture of forecasters: how much each one counts, person by person."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ HISTORIES_PER_BATCH = 1_024
 class GatedMixture:
     """q = sum_e gate_e(history) q_e, the gate a softmax of linear functions of the history.
 
-    The gate sees how many events and periods there are, how long ago the last was, how wide the
-    interests are, and how much the experts disagree.
+    Its features are the numbers of events and periods, how long ago the last event was, the entropy
+    of the interests, and how much the experts disagree.
 
     Parameters
     ----------
     experts
-        Fitted forecasters by name. The gate is fitted on what they said of the validation windows
-        before they learned from them (`out_of_sample_weights`).
+        Fitted forecasters by name. The gate is fitted on their held-out predictions of the
+        validation windows (`out_of_sample_weights`).
     """
 
     def __init__(self, experts: Mapping[str, Forecaster]) -> None:
@@ -62,7 +62,7 @@ class GatedMixture:
         The shrinkage is that of least loss in five-fold cross-validation over users, which also
         gives the ``held_out`` weights of the mixture itself.
         """
-        fitted = _seen(validation, self.experts)
+        fitted = _training_span(validation, self.experts)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         weights = np.stack(
@@ -72,27 +72,28 @@ class GatedMixture:
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
         x = self._scaled(features)
         folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
-        tried = {s: _cross_validated(x, weights, targets, folds, s) for s in SHRINKAGES}
-        losses = {s: mean_log_loss(q, targets) for s, q in tried.items()}
+        held_out = {s: _cross_validate(x, weights, targets, folds, s) for s in SHRINKAGES}
+        losses = {s: mean_log_loss(mixed, targets) for s, mixed in held_out.items()}
         best = min(losses, key=lambda s: losses[s])
-        self.held_out = HeldOutPredictions.of(validation, tried[best])
+        self.held_out = HeldOutPredictions.of(validation, held_out[best])
         self.parameters = _fit_gate(x, weights, targets, best)
-        self.spread = fit_dispersion(histories, tried[best], targets)
+        self.spread = fit_dispersion(histories, held_out[best], targets)
         self.fitted = fitted
         return self
 
     def gate_weights(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories, n_experts) how far each expert is believed; rows sum to 1."""
-        return self._gates(histories, self._asked(histories))
+        """(n_histories, n_experts) weight of each expert; rows sum to 1."""
+        return self._gate_weights(histories, self._predict(histories))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1."""
-        found = []
+        batches = []
         for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
-            weights = self._asked(part)
-            found.append(np.einsum("ne,nec->nc", self._gates(part, weights), weights))
-        return np.concatenate(found)
+            weights = self._predict(part)
+            gates = self._gate_weights(part, weights)
+            batches.append(np.einsum("ne,nec->nc", gates, weights))
+        return np.concatenate(batches)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -101,10 +102,11 @@ class GatedMixture:
         source = Source("GatedMixture", "counting", f"of {', '.join(self.experts)}")
         return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
-    def _asked(self, histories: Sequence[History]) -> FloatArray:
+    def _predict(self, histories: Sequence[History]) -> FloatArray:
+        """(n_histories, n_experts, n_categories) weights of each expert."""
         return np.stack([predict_weights(e, histories) for e in self.experts.values()], axis=1)
 
-    def _gates(self, histories: Sequence[History], weights: FloatArray) -> FloatArray:
+    def _gate_weights(self, histories: Sequence[History], weights: FloatArray) -> FloatArray:
         if not len(self.parameters):
             raise TrainingError("GatedMixture has no gate yet: fit it")
         if not np.isfinite(self.parameters).all():
@@ -117,14 +119,14 @@ class GatedMixture:
         return np.concatenate((constant, np.clip((features - mean) / deviation, -3, 3)), axis=1)
 
 
-def _seen(validation: Sequence[Window], experts: Mapping[str, Any]) -> TrainingSpan:
-    """Say what was seen; the gate's windows must be the newest that anybody was fitted on."""
+def _training_span(validation: Sequence[Window], experts: Mapping[str, Any]) -> TrainingSpan:
+    """Give what gate and experts were fitted on; the gate's windows must be the newest."""
     fitted = TrainingSpan.of_windows(validation)
-    found = {name: getattr(expert, "fitted", None) for name, expert in experts.items()}
-    for name, seen in found.items():
-        if seen is not None and seen.before > fitted.before:
+    spans = {name: getattr(expert, "fitted", None) for name, expert in experts.items()}
+    for name, span in spans.items():
+        if span is not None and span.before > fitted.before:
             raise DataError(f"expert {name} was fitted on events after the gate's windows")
-    return fitted.union(*found.values())
+    return fitted.union(*spans.values())
 
 
 def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
@@ -132,7 +134,9 @@ def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
     events = np.array([history.n_events for history in histories], dtype=np.float64)
     sizes = [np.diff(history.offsets) for history in histories]
     periods = np.array([np.count_nonzero(size) for size in sizes], dtype=np.float64)
-    empty_since = [float(np.argmax(size[::-1] > 0)) if size.any() else len(size) for size in sizes]
+    periods_since = [
+        float(np.argmax(size[::-1] > 0)) if size.any() else len(size) for size in sizes
+    ]
     recent = row_shares(age_weighted_counts(histories, age_weights(0.9)))
     mean = weights.mean(axis=1, keepdims=True)
     disagreement = np.abs(weights - mean).sum(axis=2)
@@ -140,7 +144,7 @@ def _features(histories: Sequence[History], weights: FloatArray) -> FloatArray:
         np.log1p(events),
         np.log1p(periods),
         np.log1p(np.array([size[-1] for size in sizes], dtype=np.float64)),
-        np.log1p(np.array(empty_since)),
+        np.log1p(np.array(periods_since)),
         special.entr(recent).sum(axis=1),
     ]
     return np.concatenate((np.stack(columns, axis=1), disagreement), axis=1)
@@ -177,10 +181,10 @@ def _fit_gate(
     return np.asarray(found.x.reshape(shape))
 
 
-def _cross_validated(
+def _cross_validate(
     x: FloatArray, weights: FloatArray, targets: FloatArray, folds: IntArray, shrinkage: float
 ) -> FloatArray:
-    """(n, n_categories) weights of each window under a gate that did not see it."""
+    """(n, n_categories) weights of each window under a gate fitted without it."""
     result = np.empty(targets.shape)
     for fold in range(FOLDS):
         out = folds == fold

@@ -1,4 +1,4 @@
-"""Small nets as forecasters: their inputs as tensors, their training and their files."""
+"""Small neural networks as forecasters: their inputs, their training and their files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ try:
     from torch import Tensor, nn
     from tqdm import tqdm
 except ImportError as error:
-    raise MissingExtraError("trained nets need torch: pip install 'llmrec[llm]'") from error
+    raise MissingExtraError("neural forecasters need torch: pip install 'llmrec[llm]'") from error
 
 from llmrec.data.counts import (
     normalize_rows,
@@ -45,14 +45,15 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.types import FloatArray, IntArray
 
+PARAMETERS_FILE, METADATA_FILE = "network.safetensors", "forecaster.json"
 HISTORIES_PER_BATCH = 512  # histories counted at a time
 
 
 class PeriodInputs(NamedTuple):
-    """What a net sees of n histories.
+    """What a network gets of n histories.
 
     ``counts`` (n, n_periods, n_categories) are the person's events by period, newest last, zeros
-    before their first; ``everyone`` of the same shape are the shares of all users in the same
+    before their first; ``population`` of the same shape are the shares of all users in the same
     periods; ``prior`` (n, n_categories) are the log weights of counting.
     """
 
@@ -63,41 +64,35 @@ class PeriodInputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PeriodArrays:
-    """Inputs of many histories, in memory once; `inputs` gives rows as tensors."""
+    """Inputs of many histories as arrays; `inputs` gives rows of them as tensors."""
 
     counts: Any  # (n, n_periods, n_categories)
-    everyone: Any  # (n_spans, n_categories) shares
-    which: IntArray  # (n, n_periods) span of each period
+    span_shares: Any  # (n_spans, n_categories) shares of all users in a span of time
+    span_of_period: IntArray  # (n, n_periods) row of ``span_shares``
     prior: Any  # (n, n_categories) log weights
 
     @classmethod
     def of(
         cls, histories: Sequence[History], prior: DecayedDirichlet, n_periods: int, dtype: Any
     ) -> PeriodArrays:
-        """Count the last periods of histories and of everybody, in the precision asked for."""
-        catalog = histories[0].catalog
-        counts = np.empty((len(histories), n_periods, catalog.n_categories), dtype=dtype)
+        """Count the last periods of histories and of everybody, in the precision ``dtype``."""
+        n_categories = histories[0].catalog.n_categories
+        counts = np.empty((len(histories), n_periods, n_categories), dtype=dtype)
         for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
             counts[start : start + HISTORIES_PER_BATCH] = period_counts(part, n_periods)
-        spans, which = population_counts(histories, n_periods)
-        everyone = normalize_rows(spans + 0.5).astype(dtype)
+        spans, span_of_period = population_counts(histories, n_periods)
+        span_shares = normalize_rows(spans + 0.5).astype(dtype)
         weights = np.log(prior.category_weights(histories)).astype(dtype)
-        return cls(counts, everyone, which, weights)
+        return cls(counts, span_shares, span_of_period, weights)
 
     def inputs(self, rows: IntArray | slice = slice(None)) -> PeriodInputs:
         """Give the inputs of some rows."""
         return PeriodInputs(
             torch.from_numpy(self.counts[rows]),
-            torch.from_numpy(self.everyone[self.which[rows]]),
+            torch.from_numpy(self.span_shares[self.span_of_period[rows]]),
             torch.from_numpy(self.prior[rows]),
         )
-
-
-def target_shares(windows: Sequence[Window]) -> Tensor:
-    """(n_windows, n_categories) float32 shares of each target; 0 if no item had a category."""
-    counts = target_counts(windows)
-    return torch.from_numpy(row_shares(counts).astype(np.float32))
 
 
 def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
@@ -105,12 +100,9 @@ def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
     return -(shares * log_weights).sum(dim=1).mean()
 
 
-PARAMETERS_FILE, ABOUT_FILE = "network.safetensors", "forecaster.json"
-
-
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how fast a net learns; the state of least validation loss is kept."""
+    """How long and how fast a network is trained; the epoch of least validation loss counts."""
 
     epochs: int = 30
     patience: int = 4
@@ -123,7 +115,7 @@ class Network(Protocol):
     """A torch module built as ``Network(n_categories, n_periods)``.
 
     Called in evaluation mode it is deterministic. ``loss`` is what training lowers; it may draw
-    random numbers and add terms of its own. ``plan`` is how this kind of net learns best.
+    random numbers and add terms of its own. ``training_plan`` is how this class is trained best.
     """
 
     training_plan: ClassVar[TrainingPlan]
@@ -138,18 +130,18 @@ class Network(Protocol):
 
 
 class NetworkForecaster:
-    """A net that forecasts.
+    """Forecasts with a small neural network.
 
     Parameters
     ----------
     network
-        Class of the net: `CellMLP`, `GRU`, `Transformer`, `VAE` or `RRN`.
+        Class of the network: `CellMLP`, `GRU`, `Transformer`, `VAE` or `RRN`.
     prior
-        The counting that the net is given; fitted on the validation windows if it is not yet.
+        The counting among its inputs; fitted on the validation windows if it is not yet.
     n_periods
-        How many periods of a history the net sees, the newest.
+        How many periods of a history are inputs, the newest.
     plan
-        How it learns; None: as the net's class says.
+        How it is trained; None: by the ``training_plan`` of its class.
     """
 
     def __init__(
@@ -161,19 +153,15 @@ class NetworkForecaster:
         plan: TrainingPlan | None = None,
     ) -> None:
         self.network, self.n_periods = network, n_periods
+        self.name: str = network.__name__  # what tables call it
         self.prior = prior or DecayedDirichlet()
-        self.plan: TrainingPlan = plan or network.plan
+        self.plan: TrainingPlan = plan or network.training_plan
         self.categories: tuple[str, ...] = ()
         self.spread, self.seed = DEFAULT_DISPERSION, 0
         self.fitted: TrainingSpan | None = None
         self.curve: list[float] = []
         self.held_out: HeldOutPredictions | None = None
         self._net: Any = None
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return str(self.network.__name__)
 
     def fit(
         self,
@@ -183,12 +171,12 @@ class NetworkForecaster:
         seed: int = 0,
         refit: bool = True,
     ) -> NetworkForecaster:
-        """Train, and give itself back.
+        """Train the network; returns itself.
 
         The number of epochs is that of least loss on the validation windows; ``curve`` holds this
-        loss after each, ``held_out`` the weights then given to the validation windows, and the
-        spread is fitted to those. With ``refit`` the net is then trained afresh on all windows for
-        as many epochs, over which its rate falls to 0: the newest period is worth most.
+        loss after each, ``held_out`` the weights then predicted for the validation windows, to
+        which the spread is fitted. With ``refit`` the network is then trained anew on all windows
+        for as many epochs: the newest period is worth most.
 
         Raises
         ------
@@ -198,10 +186,8 @@ class NetworkForecaster:
             If a loss is not finite.
         """
         if not training or not validation:
-            raise DataError(
-                f"no window to fit on: {len(training)} for training, {len(validation)} for "
-                "validation; both are needed"
-            )
+            found = f"{len(training)} for training, {len(validation)} for validation"
+            raise DataError(f"no window to fit on: {found}; both are needed")
         if self.prior.fitted is None:
             self.prior = self.prior.fit(validation)
         self.fitted = TrainingSpan.of_windows(training, validation).union(self.prior.fitted)
@@ -210,7 +196,7 @@ class NetworkForecaster:
         windows = [*training, *validation]
         histories = [window.history for window in windows]
         arrays = PeriodArrays.of(histories, self.prior, self.n_periods, np.float32)
-        shares = target_shares(windows)
+        shares = torch.from_numpy(row_shares(target_counts(windows)).astype(np.float32))
         rows, held_out = np.split(np.arange(len(windows)), [len(training)])
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
@@ -225,22 +211,22 @@ class NetworkForecaster:
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0.
 
-        Computed in float64: what else is in the batch then changes nothing that can be seen.
+        Computed in float64, so that the other rows of a batch change nothing that can be seen.
         """
         if self._net is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it, or load a checkpoint")
         if histories and histories[0].catalog.categories != self.categories:
             raise DataError(
-                f"{self.name} learned other categories, or another order of them, than the "
+                f"{self.name} was fitted on other categories, or another order of them, than the "
                 f"{histories[0].catalog.n_categories} of this catalog: fit it on this log"
             )
-        found = []
+        weights = []
         for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
             arrays = PeriodArrays.of(part, self.prior, self.n_periods, np.float64)
             with torch.inference_mode():
-                found.append(torch.softmax(self._net(arrays.inputs()), dim=1).numpy())
-        return np.concatenate(found)
+                weights.append(torch.softmax(self._net(arrays.inputs()), dim=1).numpy())
+        return np.concatenate(weights)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -253,8 +239,8 @@ class NetworkForecaster:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
-        atomic_write_bytes(folder / PARAMETERS_FILE, save(self._state()))
-        about = {
+        atomic_write_bytes(folder / PARAMETERS_FILE, save(self._net.state_dict()))
+        values = {
             "network": self.name,
             "n_periods": self.n_periods,
             "prior": self.prior.to_dict(),
@@ -264,7 +250,7 @@ class NetworkForecaster:
             "fitted": self.fitted.to_dict(),
             "curve": self.curve,
         }
-        atomic_write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+        atomic_write_text(folder / METADATA_FILE, json.dumps(values, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path, network: type[Any]) -> NetworkForecaster:
@@ -273,35 +259,31 @@ class NetworkForecaster:
         Raises
         ------
         ModelLoadError
-            If the folder is no such checkpoint, of another net, or a parameter is not finite.
+            If the folder is no such checkpoint, of another network, or a parameter is not finite.
         """
         try:
-            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
-            if about["network"] != network.__name__:
-                raise ValueError(f"it is a {about['network']}, not a {network.__name__}")
-            prior = DecayedDirichlet(**about["prior"])
-            found = cls(network, prior, n_periods=about["n_periods"])
-            found.categories, found.seed = tuple(about["categories"]), about["seed"]
-            found.spread, found.curve = Dispersion(*about["spread"]), about["curve"]
-            found.fitted = TrainingSpan.from_dict(about["fitted"])
+            values = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+            if values["network"] != network.__name__:
+                raise ValueError(f"it is a {values['network']}, not a {network.__name__}")
+            prior = DecayedDirichlet(**values["prior"])
+            loaded = cls(network, prior, n_periods=values["n_periods"])
+            loaded.categories, loaded.seed = tuple(values["categories"]), values["seed"]
+            loaded.spread, loaded.curve = Dispersion(*values["spread"]), values["curve"]
+            loaded.fitted = TrainingSpan.from_dict(values["fitted"])
             with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
-                found._net = network(len(found.categories), found.n_periods).double().eval()
-            found._net.load_state_dict(load_file(folder / PARAMETERS_FILE))
+                loaded._net = network(len(loaded.categories), loaded.n_periods).double().eval()
+            parameters = load_file(folder / PARAMETERS_FILE)
+            if bad := [name for name, value in parameters.items() if not value.isfinite().all()]:
+                raise ValueError(f"parameter {bad[0]!r} is not finite; train it again")
+            loaded._net.load_state_dict(parameters)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no {network.__name__}: {error}") from error
-        for name, value in found._state().items():
-            if not bool(torch.isfinite(value).all()):
-                raise ModelLoadError(f"{folder}: parameter {name!r} is not finite; train it again")
-        return found
-
-    def _state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self._net.state_dict()
-        return state
+        return loaded
 
     def _train(
         self, arrays: PeriodArrays, shares: Tensor, rows: IntArray, held_out: IntArray, epochs: int
     ) -> int:
-        """Train a new net on rows; with held-out rows, keep and give the epoch of least loss."""
+        """Train a new network on rows; returns the epoch of least loss on the held-out ones."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
         self._net = self.network(len(self.categories), self.n_periods)
@@ -328,7 +310,8 @@ class NetworkForecaster:
             self._check(curve[-1], 0.0, epoch)
             bar.set_postfix(validation=f"{curve[-1]:.4f}")
             if curve[-1] == min(curve):
-                best, state = epoch, {key: value.clone() for key, value in self._state().items()}
+                best = epoch
+                state = {key: value.clone() for key, value in self._net.state_dict().items()}
             if epoch - best >= self.plan.patience:
                 break
         if state:
@@ -339,7 +322,7 @@ class NetworkForecaster:
 
     def _check(self, loss: float, gradient: float, epoch: int) -> None:
         if not (math.isfinite(loss) and math.isfinite(gradient)):
-            self._net = None  # nobody may ask what failed to learn
+            self._net = None  # a failed fit must not forecast
             raise TrainingError(
                 f"{self.name}: loss {loss:g} and gradient {gradient:g} in epoch {epoch}; "
                 f"lower the rate ({self.plan.rate:g}) or look for odd values in the windows"

@@ -1,4 +1,4 @@
-"""Architectures of small nets: cell MLP, GRU, Transformer, VAE, recurrent recommender network."""
+"""Small neural networks: CellMLP, GRU, Transformer, recurrent recommender network, VAE."""
 
 from __future__ import annotations
 
@@ -10,39 +10,23 @@ from torch.nn.functional import logsigmoid
 
 from llmrec.forecasters.network import PeriodInputs, TrainingPlan, cross_entropy
 
-
-def period_features(inputs: PeriodInputs) -> Tensor:
-    """(n, n_periods, n_categories + 1) roots of the person's shares by period, and log events."""
-    events = inputs.counts.sum(dim=2, keepdim=True)
-    return torch.cat(((inputs.counts / events.clamp(min=1)).sqrt(), events.log1p()), dim=2)
-
-
-def decayed_log_counts(counts: Tensor, rate: float) -> Tensor:
-    """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
-    ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
-    return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
-
-
-def gated_log_mixture(prior: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
-    """Log of (1 - g) prior + g softmax(scores), where g = sigmoid(gate), gate (n, 1)."""
-    believed = logsigmoid(gate) + torch.log_softmax(scores, dim=1)
-    return torch.logaddexp(logsigmoid(-gate) + prior, believed)
-
-
-RECENT_PERIODS = 6  # periods whose counts are features one by one
-AFFINITY_WIDTH = 32  # width of the map from all that a person took
+RECENT_PERIODS = 6  # periods whose counts are features of a category one by one
+RECENCY = 0.8  # weight of a period relative to the next newer one, in what a person took
+AFFINITY_WIDTH = 32  # hidden width of CellMLP's map from all categories to all categories
+LATENT_DRAWS = 16  # fixed draws of the VAE's z, whose mean is the forecast
+KL_WEIGHT = 1e-3  # of the VAE, per event; below 1 as in Liang et al. 2018, section 2.2.2
 
 
 class CellMLP(nn.Module):
-    """q = softmax(log prior + net(features of the cell) + taste): hard to beat.
+    """q = softmax(log prior + mlp(features of the person and category) + affinity).
 
-    Every category is judged by the same net from what the person took of it (how much, how often,
-    how lately), what everybody took of it and how that moves, and what kind of person it is. A
-    narrow map from all categories to all categories adds what goes with what. There is no
-    parameter that lifts a category for everybody: that would be the season of the training.
+    One network scores every category by what the person took of it (how much, how often, how
+    lately), what everybody took of it and how that changes, and the person's activity. A narrow map
+    from all categories to all categories adds which go together. No parameter raises a category for
+    everybody: it would learn the season of the training periods.
     """
 
-    plan: ClassVar[TrainingPlan] = TrainingPlan(
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(
         epochs=10, patience=4, batch_size=64, rate=3e-3, weight_decay=1e-2
     )
 
@@ -67,66 +51,9 @@ class CellMLP(nn.Module):
 
     def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights."""
-        taken = decayed_log_counts(inputs.counts, 0.8)
-        taken = taken / taken.norm(dim=1, keepdim=True).clamp(min=1)
+        taken = _unit(decayed_log_counts(inputs.counts, RECENCY))
         scores = self.cell(cell_features(inputs)).squeeze(2) + self.taste(taken)
         return torch.log_softmax(inputs.prior + scores, dim=1)
-
-    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
-        """Mean cross-entropy."""
-        return cross_entropy(self(inputs), shares)
-
-
-def cell_features(inputs: PeriodInputs) -> Tensor:
-    """(n, n_categories, n_features) what is known of each category for each person."""
-    counts, everyone = inputs.counts, inputs.population.log()
-    n, length, n_categories = counts.shape
-    recent = min(RECENT_PERIODS, length)
-    ordinal = torch.arange(1, length + 1, dtype=counts.dtype)  # the newest period has the largest
-    taken = (counts > 0).to(counts.dtype)
-    active = (counts.sum(dim=2) > 0).to(counts.dtype)  # (n, length)
-    periods = active.sum(dim=1, keepdim=True).clamp(min=1)
-    total = counts.sum(dim=(1, 2))[:, None]
-    share = counts.sum(dim=1) / total.clamp(min=1)
-    now = everyone[:, -1]
-    of_category = [
-        *counts[:, -recent:].log1p().unbind(dim=1),
-        *(everyone[:, -recent:] - now[:, None]).unbind(dim=1),
-        *(decayed_log_counts(counts, rate) for rate in (0.5, 0.8, 1.0)),
-        taken.sum(dim=1) / periods,
-        (taken * ordinal[:, None]).amax(dim=1) / length,  # how lately
-        share.sqrt(),
-        now,
-        now - (everyone * active[:, :, None]).sum(dim=1) / periods,
-        inputs.prior,
-    ]
-    of_person = [
-        total.log1p(),
-        counts[:, -1].sum(dim=1, keepdim=True).log1p(),
-        periods.log(),
-        -(share * share.clamp(min=1e-9).log()).sum(dim=1, keepdim=True),  # entropy
-    ]
-    features = [*of_category, *(value.expand(n, n_categories) for value in of_person)]
-    return torch.stack(features, dim=2)
-
-
-class GRU(nn.Module):
-    """Mixes softmax(log prior + change) with a free forecast, both linear in the last state."""
-
-    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
-
-    def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
-        super().__init__()
-        del n_periods
-        self.enter = nn.Sequential(nn.Linear(n_categories + 1, hidden), nn.Tanh(), nn.Dropout(0.2))
-        self.walk = nn.GRU(hidden, hidden, batch_first=True)
-        self.leave = GatedHead(hidden, n_categories)
-
-    def forward(self, inputs: PeriodInputs) -> Tensor:
-        """(n, n_categories) log weights."""
-        states, _ = self.walk(self.enter(period_features(inputs)))
-        log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
-        return log_weights
 
     def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
@@ -136,7 +63,7 @@ class GRU(nn.Module):
 class GatedHead(nn.Module):
     """(1 - g) softmax(log prior + change) + g softmax(scores), all linear in a state.
 
-    Without biases: one would learn the season of the training periods.
+    Without biases, which would learn the season of the training periods.
     """
 
     def __init__(self, hidden: int, n_categories: int) -> None:
@@ -156,17 +83,71 @@ class GatedHead(nn.Module):
         return gated_log_mixture(moved, self.scores(state), self.gate(state))
 
 
+class GRU(nn.Module):
+    """A GRU over a person's periods, with a `GatedHead` on its last state."""
+
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
+
+    def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
+        super().__init__()
+        del n_periods
+        self.enter = nn.Sequential(nn.Linear(n_categories + 1, hidden), nn.Tanh(), nn.Dropout(0.2))
+        self.walk = nn.GRU(hidden, hidden, batch_first=True)
+        self.leave = GatedHead(hidden, n_categories)
+
+    def forward(self, inputs: PeriodInputs) -> Tensor:
+        """(n, n_categories) log weights."""
+        states, _ = self.walk(self.enter(period_features(inputs)))
+        log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
+        return log_weights
+
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
+        """Mean cross-entropy."""
+        return cross_entropy(self(inputs), shares)
+
+
+class Transformer(nn.Module):
+    """Self-attention over the periods since the first event, with a `GatedHead` on the newest."""
+
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(
+        epochs=16, patience=4, batch_size=128, rate=1e-3
+    )
+
+    def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.enter = nn.Linear(n_categories + 1, hidden)
+        self.age = nn.Parameter(0.1 * torch.randn(n_periods, hidden))
+        block = nn.TransformerEncoderLayer(
+            hidden, 4, 2 * hidden, dropout=0.2, batch_first=True, norm_first=True
+        )
+        self.walk = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.leave = GatedHead(hidden, n_categories)
+
+    def forward(self, inputs: PeriodInputs) -> Tensor:
+        """(n, n_categories) log weights."""
+        before = inputs.counts.sum(dim=2).cumsum(dim=1) == 0
+        before[:, -1] = False  # attention needs one period where there is no event
+        states = self.walk(
+            self.enter(period_features(inputs)) + self.age, src_key_padding_mask=before
+        )
+        log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
+        return log_weights
+
+    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
+        """Mean cross-entropy."""
+        return cross_entropy(self(inputs), shares)
+
+
 class RRN(nn.Module):
     """softmax(log prior + <person's state, category's state> + <state and taste, factors>).
 
     After Wu et al. 2017 (Recurrent Recommender Networks, eq. 5), with categories as items: a GRU
     over the person's periods, one over what everybody took of each category in the same periods,
-    and a linear term of the person's state and taste. All of it lies before the cutoff: the
-    forecast is strictly forward in time. Taste comes from what a person took and not from an id,
-    so that people never seen in training have one.
+    and a linear term of the person's state and taste. All inputs lie before the cutoff. Taste comes
+    from what a person took and not from an id, so that people unseen in training have one.
     """
 
-    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
 
     def __init__(
         self, n_categories: int, n_periods: int, hidden: int = 48, of_category: int = 8
@@ -187,20 +168,21 @@ class RRN(nn.Module):
         """(n, n_categories) log weights."""
         states, _ = self.person(self.enter(period_features(inputs)))
         person = states[:, -1]
-        taken = decayed_log_counts(inputs.counts, 0.8)
-        taste = self.taste(taken / taken.norm(dim=1, keepdim=True).clamp(min=1))
-        moving = torch.einsum("nd,ncd->nc", self.meet(person), self._categories(inputs.population))
+        taste = self.taste(_unit(decayed_log_counts(inputs.counts, RECENCY)))
+        changing = torch.einsum(
+            "nd,ncd->nc", self.meet(person), self._category_states(inputs.population)
+        )
         lasting: Tensor = self.factors(torch.cat((person, taste), dim=1))
-        return torch.log_softmax(inputs.prior + moving + lasting, dim=1)
+        return torch.log_softmax(inputs.prior + changing + lasting, dim=1)
 
     def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy."""
         return cross_entropy(self(inputs), shares)
 
-    def _categories(self, everyone: Tensor) -> Tensor:
-        """(n, n_categories, of_category) states; people of one calendar share theirs."""
-        n, n_periods, n_categories = everyone.shape
-        flat, which = torch.unique(everyone.reshape(n, -1), dim=0, return_inverse=True)
+    def _category_states(self, population: Tensor) -> Tensor:
+        """(n, n_categories, of_category) states; people of the same periods share theirs."""
+        n, n_periods, n_categories = population.shape
+        flat, which = torch.unique(population.reshape(n, -1), dim=0, return_inverse=True)
         level = flat.reshape(-1, n_periods, n_categories).log()
         moves = torch.diff(level, dim=1, prepend=level[:, :1])
         series = torch.stack((level - level.mean(dim=1, keepdim=True), moves), dim=3)
@@ -209,49 +191,14 @@ class RRN(nn.Module):
         return last[0].reshape(len(flat), n_categories, -1)[which]
 
 
-class Transformer(nn.Module):
-    """The newest period attends to all since the first event; forecasts as `GRU` does."""
-
-    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128, rate=1e-3)
-
-    def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.enter = nn.Linear(n_categories + 1, hidden)
-        self.age = nn.Parameter(0.1 * torch.randn(n_periods, hidden))
-        block = nn.TransformerEncoderLayer(
-            hidden, 4, 2 * hidden, dropout=0.2, batch_first=True, norm_first=True
-        )
-        self.walk = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
-        self.leave = GatedHead(hidden, n_categories)
-
-    def forward(self, inputs: PeriodInputs) -> Tensor:
-        """(n, n_categories) log weights."""
-        before = inputs.counts.sum(dim=2).cumsum(dim=1) == 0
-        before[:, -1] = False  # somebody must be looked at where there is no event
-        states = self.walk(
-            self.enter(period_features(inputs)) + self.age, src_key_padding_mask=before
-        )
-        log_weights: Tensor = self.leave(states[:, -1], inputs.prior)
-        return log_weights
-
-    def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
-        """Mean cross-entropy."""
-        return cross_entropy(self(inputs), shares)
-
-
-LATENT_DRAWS = 16  # of z, fixed, whose mean is the forecast
-RECENCY = 0.8  # weight of a period relative to the next newer one
-KL_WEIGHT = 1e-3  # per event; below 1 as in Liang et al. 2018, section 2.2.2
-
-
 class VAE(nn.Module):
     """z = mu + sigma * eps, decoded to the next period's interests (Mult-VAE, Liang et al. 2018).
 
-    It is trained to give the next period and not the one it was shown. The forecast is the mean of
-    its predictive distribution; `sample` draws from it.
+    It is trained to predict the next period, not to reconstruct its input. The forecast is the mean
+    of its predictive distribution; `sample` draws from it.
     """
 
-    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=24, patience=4, batch_size=128)
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=24, patience=4, batch_size=128)
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
         super().__init__()
@@ -268,34 +215,89 @@ class VAE(nn.Module):
 
     def forward(self, inputs: PeriodInputs) -> Tensor:
         """(n, n_categories) log weights, of the mean over the fixed draws of z."""
-        mu, log_sigma = self._z(inputs)
-        drawn = [self._given(mu + log_sigma.exp() * eps, inputs.prior) for eps in self.eps]
-        return torch.logsumexp(torch.stack(drawn), dim=0) - torch.log(
+        mu, log_sigma = self._encode(inputs)
+        draws = [self._decode(mu + log_sigma.exp() * eps, inputs.prior) for eps in self.eps]
+        return torch.logsumexp(torch.stack(draws), dim=0) - torch.log(
             mu.new_tensor(float(LATENT_DRAWS))
         )
 
     def loss(self, inputs: PeriodInputs, shares: Tensor) -> Tensor:
         """Mean cross-entropy of one draw, plus the weighted KL divergence of z from N(0, 1)."""
-        mu, log_sigma = self._z(inputs)
+        mu, log_sigma = self._encode(inputs)
         z = mu + log_sigma.exp() * torch.randn_like(mu)
         kl = (mu**2 + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(dim=1).mean() / 2
-        return cross_entropy(self._given(z, inputs.prior), shares) + KL_WEIGHT * kl
+        return cross_entropy(self._decode(z, inputs.prior), shares) + KL_WEIGHT * kl
 
     def sample(self, inputs: PeriodInputs, n: int, seed: int = 0) -> Tensor:
         """Draw (n, n_histories, n_categories) interest vectors of the next period."""
-        mu, log_sigma = self._z(inputs)
+        mu, log_sigma = self._encode(inputs)
         random = torch.Generator().manual_seed(seed)
         eps = torch.randn((n, *mu.shape), generator=random, dtype=mu.dtype)
         return torch.stack(
-            [self._given(mu + log_sigma.exp() * one, inputs.prior).exp() for one in eps]
+            [self._decode(mu + log_sigma.exp() * draw, inputs.prior).exp() for draw in eps]
         )
 
-    def _z(self, inputs: PeriodInputs) -> tuple[Tensor, Tensor]:
-        taken = decayed_log_counts(inputs.counts, RECENCY)
-        taken = taken / taken.norm(dim=1, keepdim=True).clamp(min=1)
+    def _encode(self, inputs: PeriodInputs) -> tuple[Tensor, Tensor]:
+        taken = _unit(decayed_log_counts(inputs.counts, RECENCY))
         mu, log_sigma = self.encode(taken).chunk(2, dim=1)
         return mu, log_sigma.clamp(-5, 2) - 1
 
-    def _given(self, z: Tensor, prior: Tensor) -> Tensor:
+    def _decode(self, z: Tensor, prior: Tensor) -> Tensor:
         log_weights: Tensor = self.decode(z, prior)
         return log_weights
+
+
+def cell_features(inputs: PeriodInputs) -> Tensor:
+    """(n, n_categories, n_features) features of each person and category."""
+    counts, population = inputs.counts, inputs.population.log()
+    n, length, n_categories = counts.shape
+    recent = min(RECENT_PERIODS, length)
+    ordinal = torch.arange(1, length + 1, dtype=counts.dtype)  # the newest period has the largest
+    taken = (counts > 0).to(counts.dtype)
+    active = (counts.sum(dim=2) > 0).to(counts.dtype)  # (n, length)
+    periods = active.sum(dim=1, keepdim=True).clamp(min=1)
+    total = counts.sum(dim=(1, 2))[:, None]
+    share = counts.sum(dim=1) / total.clamp(min=1)
+    now = population[:, -1]
+    of_category = [
+        *counts[:, -recent:].log1p().unbind(dim=1),
+        *(population[:, -recent:] - now[:, None]).unbind(dim=1),
+        *(decayed_log_counts(counts, rate) for rate in (0.5, 0.8, 1.0)),
+        taken.sum(dim=1) / periods,
+        (taken * ordinal[:, None]).amax(dim=1) / length,  # how lately
+        share.sqrt(),
+        now,
+        now - (population * active[:, :, None]).sum(dim=1) / periods,
+        inputs.prior,
+    ]
+    of_person = [
+        total.log1p(),
+        counts[:, -1].sum(dim=1, keepdim=True).log1p(),
+        periods.log(),
+        -(share * share.clamp(min=1e-9).log()).sum(dim=1, keepdim=True),  # entropy
+    ]
+    features = [*of_category, *(value.expand(n, n_categories) for value in of_person)]
+    return torch.stack(features, dim=2)
+
+
+def period_features(inputs: PeriodInputs) -> Tensor:
+    """(n, n_periods, n_categories + 1) roots of the person's shares by period, and log events."""
+    events = inputs.counts.sum(dim=2, keepdim=True)
+    return torch.cat(((inputs.counts / events.clamp(min=1)).sqrt(), events.log1p()), dim=2)
+
+
+def decayed_log_counts(counts: Tensor, rate: float) -> Tensor:
+    """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
+    ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
+    return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
+
+
+def _unit(counts: Tensor) -> Tensor:
+    """Divide rows longer than 1 by their Euclidean norm."""
+    return counts / counts.norm(dim=1, keepdim=True).clamp(min=1)
+
+
+def gated_log_mixture(prior: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
+    """Log of (1 - g) prior + g softmax(scores), where g = sigmoid(gate), gate (n, 1)."""
+    gated = logsigmoid(gate) + torch.log_softmax(scores, dim=1)
+    return torch.logaddexp(logsigmoid(-gate) + prior, gated)

@@ -1,9 +1,8 @@
-"""Every numeric forecaster by its name, fitted on the same windows."""
+"""Numeric forecasters by name, each fitted when first used, all on the same windows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 from llmrec.data.periods import Window
@@ -26,11 +25,13 @@ MIXTURE_EXPERTS = (
 )
 SEED_DEPENDENT = (*NEURAL_FORECASTERS, *NEXT_ITEM_MODELS, "GatedMixture")
 
+Builder = Callable[["ForecasterRegistry"], Forecaster]
+
 
 class ForecasterRegistry:
-    """Fits forecasters on training and validation windows when they are asked for, each once.
+    """Fits forecasters on training and validation windows when they are first used.
 
-    Those in `SEED_DEPENDENT` depend on the seed; nobody else does.
+    Only those in `SEED_DEPENDENT` depend on the seed.
     """
 
     def __init__(
@@ -54,70 +55,71 @@ class ForecasterRegistry:
         return fitted
 
     def with_seed(self, seed: int) -> ForecasterRegistry:
-        """Give a family of another seed that shares what no seed changes."""
+        """Give a registry of another seed that shares the forecasters which no seed changes."""
         other = ForecasterRegistry(self.training, self.validation, seed)
         other._fitted = {name: f for name, f in self._fitted.items() if name not in SEED_DEPENDENT}
         return other
 
 
-def _counting(name: str, *decays: float) -> Callable[[ForecasterRegistry], Forecaster]:
-    chosen = {"decays": decays} if decays else {}
-    return lambda family: DecayedDirichlet(name=name).fit(family.validation, **chosen)
+def _counting(name: str, *decays: float) -> Builder:
+    options = {"decays": decays} if decays else {}
+    return lambda registry: DecayedDirichlet(name=name).fit(registry.validation, **options)
 
 
-def _on_counting(kind: Any) -> Callable[[ForecasterRegistry], Forecaster]:
-    """Build a model that moves what counting says."""
+def _on_counting(model: Any) -> Builder:
+    """Build a model that adjusts the weights of counting."""
 
-    def build(family: ForecasterRegistry) -> Forecaster:
-        fitted: Forecaster = kind(prior=family["DecayedDirichlet"]).fit(family.validation)
+    def build(registry: ForecasterRegistry) -> Forecaster:
+        prior = registry["DecayedDirichlet"]
+        fitted: Forecaster = model(prior=prior).fit(registry.validation)
         return fitted
 
     return build
 
 
-def _on_drift(kind: Any) -> Callable[[ForecasterRegistry], Forecaster]:
-    """Build a model that is mixed into the counting with drift."""
+def _on_drift(model: Any) -> Builder:
+    """Build a model that is mixed into counting with drift."""
 
-    def build(family: ForecasterRegistry) -> Forecaster:
-        fitted: Forecaster = kind(prior=family["GlobalDrift"]).fit(
-            family.training, family.validation
-        )
+    def build(registry: ForecasterRegistry) -> Forecaster:
+        prior = registry["GlobalDrift"]
+        fitted: Forecaster = model(prior=prior).fit(registry.training, registry.validation)
         return fitted
 
     return build
 
 
-def _net(name: str) -> Callable[[ForecasterRegistry], Forecaster]:
-    def build(family: ForecasterRegistry) -> Forecaster:
+def _neural(name: str) -> Builder:
+    def build(registry: ForecasterRegistry) -> Forecaster:
+        from llmrec.forecasters import neural
         from llmrec.forecasters.network import NetworkForecaster
 
-        network = getattr(import_module("llmrec.forecasters.neural"), name)
-        prior: Any = family["DecayedDirichlet"]
-        forecaster = NetworkForecaster(network, prior)
-        return forecaster.fit(family.training, family.validation, seed=family.seed)
+        prior: Any = registry["DecayedDirichlet"]
+        forecaster = NetworkForecaster(getattr(neural, name), prior)
+        return forecaster.fit(registry.training, registry.validation, seed=registry.seed)
 
     return build
 
 
-def _next_item(name: Any) -> Callable[[ForecasterRegistry], Forecaster]:
-    def build(family: ForecasterRegistry) -> Forecaster:
+def _next_item(name: Any) -> Builder:
+    def build(registry: ForecasterRegistry) -> Forecaster:
         from llmrec.forecasters.sequential import NextItemModel
 
-        prior: Any = family["GlobalDrift"]
+        prior: Any = registry["GlobalDrift"]
         forecaster = NextItemModel(name, prior)
-        return forecaster.fit(family.training, family.validation, seed=family.seed)
+        return forecaster.fit(registry.training, registry.validation, seed=registry.seed)
 
     return build
 
 
-def _mixture(family: ForecasterRegistry) -> Forecaster:
-    return GatedMixture({name: family[name] for name in MIXTURE_EXPERTS}).fit(family.validation)
+def _mixture(registry: ForecasterRegistry) -> Forecaster:
+    experts = {name: registry[name] for name in MIXTURE_EXPERTS}
+    return GatedMixture(experts).fit(registry.validation)
 
 
-BUILDERS: dict[str, Callable[[ForecasterRegistry], Forecaster]] = {
+BUILDERS: dict[str, Builder] = {
     "LastPeriod": _counting("LastPeriod", 0.0),
     "Mean": _counting("Mean", 1.0),
-    "ExponentialDecay": lambda family: ExponentialDecay().fit(family.validation),
+    "ExponentialDecay": lambda registry: ExponentialDecay().fit(registry.validation),
     "DecayedDirichlet": _counting("DecayedDirichlet"),
     "GlobalDrift": _on_counting(GlobalDrift),
     "SameSeason": _on_counting(SameSeason),
@@ -125,7 +127,7 @@ BUILDERS: dict[str, Callable[[ForecasterRegistry], Forecaster]] = {
     "RidgeAutoregression": _on_drift(RidgeAutoregression),
     "NeighbouringUsers": _on_drift(NeighbouringUsers),
     "CategoryEASE": _on_drift(CategoryEASE),
-    **{name: _net(name) for name in NEURAL_FORECASTERS},
+    **{name: _neural(name) for name in NEURAL_FORECASTERS},
     **{name: _next_item(name) for name in NEXT_ITEM_MODELS},
     "GatedMixture": _mixture,
 }

@@ -27,7 +27,7 @@ from llmrec.types import FloatArray
 
 FEATURE_DECAYS = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
 PENALTIES = tuple(float(10 ** (power / 2)) for power in range(13))  # 1 to 1e6
-MIN_RELATIVE_WEIGHT = 0.1  # least weight of a category, as a part of what counting gives it
+MIN_RELATIVE_WEIGHT = 0.1  # least weight of a category relative to that of counting
 WINDOWS_PER_BATCH = 2_048
 
 
@@ -50,8 +50,8 @@ class RidgeAutoregression:
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> RidgeAutoregression:
         """Solve for the map in closed form; the penalty is that of least validation loss.
 
-        With that penalty the map is solved for once more on all windows. ``held_out`` are the
-        weights that the validation windows got before.
+        With that penalty the map is solved for again on all windows. ``held_out`` are the weights
+        of the validation windows from before.
         """
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
@@ -61,12 +61,12 @@ class RidgeAutoregression:
         features, counted = _features(histories, prior)
         losses = {}
         for penalty in PENALTIES:
-            weights = _cut(counted, features @ _solve(squares, products, penalty))
+            weights = _apply_change(counted, features @ _solve(squares, products, penalty))
             losses[penalty] = mean_log_loss(weights, targets)
         best = min(losses, key=lambda penalty: losses[penalty])
-        held_out = _cut(counted, features @ _solve(squares, products, best))
-        more = _normal_equations(validation, prior)
-        solved = _solve(squares + more[0], products + more[1], best)
+        held_out = _apply_change(counted, features @ _solve(squares, products, best))
+        of_validation = _normal_equations(validation, prior)
+        solved = _solve(squares + of_validation[0], products + of_validation[1], best)
         spread = fit_dispersion(histories, held_out, targets)
         return replace(
             self,
@@ -82,7 +82,7 @@ class RidgeAutoregression:
         if not len(self.map):
             raise TrainingError("RidgeAutoregression has no map yet: fit it")
         features, counted = _features(histories, self.prior)
-        return _cut(counted, features @ self.map)
+        return _apply_change(counted, features @ self.map)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -93,18 +93,18 @@ class RidgeAutoregression:
 
 
 def _features(histories: Sequence[History], prior: GlobalDrift) -> tuple[FloatArray, FloatArray]:
-    """(n, n_features) of a batch, and its (n, n_categories) counting."""
+    """(n, n_features) features of histories, and their (n, n_categories) weights of counting."""
     counted = prior.category_weights(histories)
-    taken = [
-        row_shares(age_weighted_counts(histories, age_weights(rate))) for rate in FEATURE_DECAYS
+    shares = [
+        row_shares(age_weighted_counts(histories, age_weights(decay))) for decay in FEATURE_DECAYS
     ]
-    return np.sqrt(np.concatenate([*taken, counted], axis=1)), counted
+    return np.sqrt(np.concatenate([*shares, counted], axis=1)), counted
 
 
 def _normal_equations(
     windows: Sequence[Window], prior: GlobalDrift
 ) -> tuple[FloatArray, FloatArray]:
-    """X'X and X'Y, summed over slices of the windows."""
+    """X'X and X'Y, summed over batches of the windows."""
     squares, products = np.zeros(()), np.zeros(())
     for start in range(0, len(windows), WINDOWS_PER_BATCH):
         part = windows[start : start + WINDOWS_PER_BATCH]
@@ -120,7 +120,8 @@ def _solve(squares: FloatArray, products: FloatArray, penalty: float) -> FloatAr
     return np.asarray(linalg.solve(penalised, products, assume_a="pos"))
 
 
-def _cut(counted: FloatArray, change: FloatArray) -> FloatArray:
+def _apply_change(counted: FloatArray, change: FloatArray) -> FloatArray:
+    """(n, n_categories) counting + sqrt(counting) * change, limited below; rows sum to 1."""
     return normalize_rows(
         np.maximum(counted + np.sqrt(counted) * change, MIN_RELATIVE_WEIGHT * counted)
     )

@@ -1,4 +1,4 @@
-"""SASRec, BERT4Rec, GRU4Rec: what a person takes next, item by item, and a forecast made of it."""
+"""SASRec, BERT4Rec and GRU4Rec: they score the next item, and forecast by its categories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 from tqdm import tqdm
 
 from llmrec.data.calendar import MILLISECOND
@@ -46,39 +45,36 @@ from llmrec.forecasters.sequential_nets import (
 )
 from llmrec.types import FloatArray, IntArray
 
-SEQUENCES_PER_USER = 6  # sequences of a person to learn from, the newest
-DEFAULT_STEPS = {
-    "SASRec": 900,
-    "BERT4Rec": 1600,
-    "GRU4Rec": 1800,
-}  # BERT4Rec guesses fewer items a step
+PARAMETERS_FILE, METADATA_FILE = "sequential.safetensors", "forecaster.json"
+SEQUENCES_PER_USER = 6  # training sequences of a person, the newest
+# BERT4Rec predicts fewer items a step than the others.
+DEFAULT_STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 1800}
 DEFAULT_RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2}
 HISTORIES_PER_BATCH = 256  # histories scored at a time
 EMPTY_SPAN = TrainingSpan(
     None, item_ids=pd.Index([], dtype="str"), n_events=pd.Series(dtype=np.int64)
 )
-PARAMETERS_FILE, ABOUT_FILE = "sequential.safetensors", "forecaster.json"
 
 
 class NextItemModel:
-    """The next item by SASRec, BERT4Rec or GRU4Rec; as a forecast, summed over categories.
+    """Scores the next item with SASRec, BERT4Rec or GRU4Rec; forecasts by summing over categories.
 
     q = (1 - share) * counting + share * sum_i p(next item is i) * category shares of i. The first
-    two nets are cornac's; all learn here by cross-entropy over the whole catalog: cornac's own loop
-    draws negatives by popularity, after which a softmax of the scores is no probability.
+    two networks are cornac's; all are trained here by cross-entropy over the whole catalog, since
+    after cornac's own loop, which draws negatives, a softmax of the scores is no probability.
 
     Parameters
     ----------
     model
-        "SASRec" (Kang & McAuley 2018) and "GRU4Rec" (Hidasi et al. 2016) learn at every place of a
-        sequence, "BERT4Rec" (Sun et al. 2019) to guess masked items: the newest, as when it is
-        asked, and a fifth of the others.
+        "SASRec" (Kang & McAuley 2018) and "GRU4Rec" (Hidasi et al. 2016) are trained to predict the
+        item after every position of a sequence, "BERT4Rec" (Sun et al. 2019) to predict masked
+        items: the newest, as when it scores, and a fifth of the others.
     prior
         The counting mixed in; fitted on the validation windows if it is not yet.
     steps
         Training steps of `BATCH_SIZE` sequences; None: as `DEFAULT_STEPS` says.
     rate
-        What the learning rate falls from, > 0; None: as `RATES` says.
+        Learning rate of the first step, > 0, falling to 0; None: as `DEFAULT_RATES` says.
     """
 
     def __init__(
@@ -107,10 +103,10 @@ class NextItemModel:
     def fit(
         self, training: Sequence[Window], validation: Sequence[Window], *, seed: int = 0
     ) -> NextItemModel:
-        """Train on what lies before the validation targets, and give itself back.
+        """Train on what lies before the validation targets; returns itself.
 
-        The share and the spread are fitted on the validation windows, whose targets the net has not
-        seen.
+        The share and the spread are fitted on the validation windows, whose targets the network has
+        not seen.
 
         Raises
         ------
@@ -120,14 +116,14 @@ class NextItemModel:
             If nobody took two items, or a loss is not finite.
         """
         fitted, self.seed = TrainingSpan.of_windows(training, validation), seed
-        self._net = self.fitted = None  # nobody may ask what failed to learn
+        self._net = self.fitted = None  # a failed fit must not forecast
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         catalog = validation[0].history.catalog
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         counted = self.prior.category_weights(histories)
-        self.learned = _learned(training, validation)
-        taken = _newest_taken(self.learned, histories[0].log)
+        self.learned = _training_span(training, validation)
+        taken = _last_items_taken(self.learned, histories[0].log)
         rows = training_sequences(taken, catalog.n_items)
         if not len(rows):
             raise TrainingError(
@@ -136,36 +132,37 @@ class NextItemModel:
         counts = np.bincount(np.concatenate(taken), minlength=catalog.n_items) + 0.5
         self._popularity = torch.from_numpy(np.log(counts / counts.sum()))
         with torch.random.fork_rng(devices=[]):
-            self._net = self._trained(rows)
+            self._net = self._train(rows)
         self.fitted = fitted
-        learned = self._category_shares(histories)
-        self.share, _ = fit_interpolation(counted, learned, targets)
-        self.spread = fit_dispersion(histories, interpolate(counted, learned, self.share), targets)
+        predicted = self._category_shares(histories)
+        self.share, _ = fit_interpolation(counted, predicted, targets)
+        weights = interpolate(counted, predicted, self.share)
+        self.spread = fit_dispersion(histories, weights, targets)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item to be the next, in float64.
 
-        A person without events gets what is popular in the events learned from.
+        A person without events gets the popularity in the training events.
 
         Raises
         ------
         TrainingError
             If not fitted.
         DataError
-            If a history is of another catalog, or ends before what was learned, see `TrainingSpan`.
+            If a history is of another catalog, or ends before the training events (`TrainingSpan`).
         """
         if self._net is not None:
             self.learned.require_unseen(self.name, histories)
-        return self._next(histories)
+        return self._log_probabilities(histories)
 
-    def _next(self, histories: Sequence[History]) -> FloatArray:
-        """Give what `scores` gives, of any history of the catalog."""
+    def _log_probabilities(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) the same of any history of the catalog."""
         if self._net is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it, or load a checkpoint")
         if any(not history.catalog.item_ids.equals(self._item_ids) for history in histories):
             raise DataError(f"{self.model} was fitted on another catalog: fit it on this one")
-        found = [np.empty((0, len(self._item_ids)))]
+        batches = [np.empty((0, len(self._item_ids)))]
         for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
             rows = last_items(
@@ -176,13 +173,13 @@ class NextItemModel:
                 scores = torch.log_softmax(
                     next_item_logits(self._net, torch.from_numpy(rows)), dim=1
                 )
-            found.append(torch.where(empty, self._popularity, scores).double().numpy())
-        return np.concatenate(found)
+            batches.append(torch.where(empty, self._popularity, scores).double().numpy())
+        return np.concatenate(batches)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        learned = self._category_shares(histories)
-        return interpolate(self.prior.category_weights(histories), learned, self.share)
+        predicted = self._category_shares(histories)
+        return interpolate(self.prior.category_weights(histories), predicted, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -200,7 +197,7 @@ class NextItemModel:
         """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it before saving")
-        about = {
+        values = {
             "model": self.model,
             "steps": self.steps,
             "rate": self.rate,
@@ -212,9 +209,10 @@ class NextItemModel:
             "prior": [self.prior.power, self.prior.trend, self.prior.spread],
             "counting": self.prior.prior.to_dict(),
         }
-        parameters = {name: value.contiguous() for name, value in self._parameters().items()}
+        state = {"popularity": self._popularity, **self._net.state_dict()}
+        parameters = {name: value.contiguous() for name, value in state.items()}
         atomic_write_bytes(folder / PARAMETERS_FILE, save(parameters))
-        atomic_write_text(folder / ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False))
+        atomic_write_text(folder / METADATA_FILE, json.dumps(values, indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path) -> NextItemModel:
@@ -226,44 +224,40 @@ class NextItemModel:
             If the folder is no such checkpoint, or a parameter is not finite.
         """
         try:
-            about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
-            power, trend, spread = about["prior"]
-            counting = DecayedDirichlet(**about["counting"])
+            values = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+            power, trend, spread = values["prior"]
+            counting = DecayedDirichlet(**values["counting"])
             prior = GlobalDrift(counting, power, trend, Dispersion(*spread))
-            found = cls(about["model"], prior, steps=about["steps"], rate=about["rate"])
-            found.learned = TrainingSpan.from_dict(about["learned"])
-            found.share, found.seed = about["share"], about["seed"]
-            found.spread = Dispersion(*about["spread"])
-            found.fitted = TrainingSpan.from_dict(about["fitted"])
+            loaded = cls(values["model"], prior, steps=values["steps"], rate=values["rate"])
+            loaded.learned = TrainingSpan.from_dict(values["learned"])
+            loaded.share, loaded.seed = values["share"], values["seed"]
+            loaded.spread = Dispersion(*values["spread"])
+            loaded.fitted = TrainingSpan.from_dict(values["fitted"])
             state = load_file(folder / PARAMETERS_FILE)
-            found._popularity = state.pop("popularity")
             with torch.random.fork_rng(devices=[]):
-                found._net = build_net(found.model, len(found._item_ids)).double().eval()
-            found._net.load_state_dict(state)
-            if not 0 <= found.share <= 1 or not np.isfinite((*found.spread, *spread)).all():
-                raise ValueError(f"share {found.share} or spread {found.spread} cannot be")
+                loaded._net = build_net(loaded.model, len(loaded._item_ids)).double().eval()
+            if bad := [name for name, value in state.items() if not value.isfinite().all()]:
+                raise ValueError(f"parameter {bad[0]!r} is not finite; train it again")
+            loaded._popularity = state.pop("popularity")
+            loaded._net.load_state_dict(state)
+            if not 0 <= loaded.share <= 1 or not np.isfinite((*loaded.spread, *spread)).all():
+                raise ValueError(f"share {loaded.share} or spread {loaded.spread} cannot be")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no next-item model: {error}") from error
-        for name, value in found._parameters().items():
-            if not bool(torch.isfinite(value).all()):
-                raise ModelLoadError(f"{folder}: parameter {name!r} is not finite; train it again")
-        return found
+        return loaded
 
     def _category_shares(self, histories: Sequence[History]) -> FloatArray:
-        """(n, n_categories) what the net alone says; rows sum to 1."""
-        found = []
-        for start in range(
-            0, len(histories), HISTORIES_PER_BATCH
-        ):  # not all items of all people at a time
+        """(n, n_categories) probabilities of the next item's category; rows sum to 1."""
+        batches = []
+        # Not all items of all people at a time: that would take too much memory.
+        for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
-            found.append(row_shares(np.exp(self._next(part)) @ part[0].catalog.category_shares))
-        return np.concatenate(found)
+            probabilities = np.exp(self._log_probabilities(part))
+            batches.append(row_shares(probabilities @ part[0].catalog.category_shares))
+        return np.concatenate(batches)
 
-    def _parameters(self) -> dict[str, Tensor]:
-        return {"popularity": self._popularity, **self._net.state_dict()}
-
-    def _trained(self, rows: IntArray) -> Any:
-        """Train a new net on (n, LENGTH + 1) rows, the learning rate falling to 0."""
+    def _train(self, rows: IntArray) -> Any:
+        """Train a new network on (n, MAX_SEQUENCE + 1) rows, the learning rate falling to 0."""
         torch.manual_seed(self.seed)
         rng = np.random.default_rng(self.seed)
         net = build_net(self.model, len(self._item_ids)).train()
@@ -285,10 +279,10 @@ class NextItemModel:
         return net.double().eval()
 
 
-def _learned(training: Sequence[Window], validation: Sequence[Window]) -> TrainingSpan:
-    """Say which events of each person may be learned from.
+def _training_span(training: Sequence[Window], validation: Sequence[Window]) -> TrainingSpan:
+    """Give the events of each person to train on.
 
-    They reach to where their validation history ends, else their newest training target.
+    They reach to where the person's validation history ends, else the newest training target.
     """
     log = validation[0].history.log
     logs = {id(window.history.log): window.history.log for window in (*training, *validation)}
@@ -307,9 +301,9 @@ def _learned(training: Sequence[Window], validation: Sequence[Window]) -> Traini
     return TrainingSpan(until, item_ids=validation[0].history.catalog.item_ids, n_events=n_events)
 
 
-def _newest_taken(learned: TrainingSpan, log: Interactions) -> list[IntArray]:
-    """Items of each person who took any, oldest first, the newest of those learned from."""
-    starts, n_events = log.user_offsets[:-1], learned.n_events
+def _last_items_taken(span: TrainingSpan, log: Interactions) -> list[IntArray]:
+    """Give the last items of each person who took any, oldest first, of the training events."""
+    starts, n_events = log.user_offsets[:-1], span.n_events
     assert n_events is not None
     return [
         log.item_idx[max(start, start + n - SEQUENCES_PER_USER * MAX_SEQUENCE) : start + n]

@@ -1,4 +1,4 @@
-"""SASRec and BERT4Rec as cornac has them, and GRU4Rec: items in, scores of the next one out."""
+"""SASRec and BERT4Rec of cornac, and GRU4Rec: from item sequences to scores of the next item."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ except ImportError as error:
 from llmrec.types import IntArray
 
 NextItemName = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
-MAX_SEQUENCE = 50  # items that a net sees
+BATCH_SIZE = 32
+MAX_SEQUENCE = 50  # items that a network gets
 FACTORS, BLOCKS, HEADS = 64, 2, 2
 DROPOUT = {"SASRec": 0.5, "BERT4Rec": 0.2, "GRU4Rec": 0.5}
-INIT_STD = 0.05  # of the first parameters; with cornac's 0.02 a mere cycle takes far longer
-MASK_RATE = 0.2  # of the items before the newest that BERT4Rec has to guess
+INIT_STD = 0.05  # of initial parameters; with cornac's 0.02 even a cycle is learned far slower
+MASK_RATE = 0.2  # of the items before the newest that BERT4Rec is trained to predict
 
 
 class GRU4Rec(nn.Module):
-    """A gated recurrent net over items (Hidasi et al. 2016, arXiv 1511.06939).
+    """A gated recurrent network over items (Hidasi et al. 2016, arXiv 1511.06939).
 
-    The items are foretold through the vectors that they are read by.
+    Input and output share the item embeddings.
     """
 
     def __init__(self, n_items: int, dropout: float) -> None:
@@ -45,14 +46,14 @@ class GRU4Rec(nn.Module):
         self.net = nn.GRU(FACTORS, FACTORS, batch_first=True)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, LENGTH, FACTORS) states after each item of (n, LENGTH) rows; padding reads as 0."""
-        read = self.item_emb(rows) * (rows != self.pad_idx)[:, :, None]
-        states: Tensor = self.dropout(self.net(self.dropout(read))[0])
+        """(n, MAX_SEQUENCE, FACTORS) states after each item of (n, MAX_SEQUENCE) rows."""
+        embedded = self.item_emb(rows) * (rows != self.pad_idx)[:, :, None]  # padding is 0
+        states: Tensor = self.dropout(self.net(self.dropout(embedded))[0])
         return states
 
 
 def build_net(model: NextItemName, n_items: int) -> Any:
-    """Build the net of this name.
+    """Build the network of this name.
 
     The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
     """
@@ -75,17 +76,17 @@ def build_net(model: NextItemName, n_items: int) -> Any:
 
 
 def hidden_states(net: Any, rows: Tensor) -> Tensor:
-    """(n, LENGTH, FACTORS) what a net knows at each place of (n, LENGTH) rows."""
+    """(n, MAX_SEQUENCE, FACTORS) states at each position of (n, MAX_SEQUENCE) rows."""
     if isinstance(net, GRU4Rec):
         states: Tensor = net(rows)
         return states
     if isinstance(net, TransformerRecModel):
         return net.encode(rows)
-    found: list[Tensor] = []  # SASRec computes all places and gives the last alone
-    hook = net.last_layernorm.register_forward_hook(lambda _net, _in, out: found.append(out))
+    outputs: list[Tensor] = []  # SASRec computes all positions and returns the last alone
+    hook = net.last_layernorm.register_forward_hook(lambda _net, _in, out: outputs.append(out))
     net(None, rows, rows[:, -1], return_hidden=True)
     hook.remove()
-    return found[0]
+    return outputs[0]
 
 
 def _item_scores(net: Any, states: Tensor) -> Tensor:
@@ -97,21 +98,23 @@ def _item_scores(net: Any, states: Tensor) -> Tensor:
 
 
 def next_item_logits(net: Any, rows: Tensor) -> Tensor:
-    """(n, n_items) unnormalised log-probabilities of the item after (n, LENGTH) rows."""
+    """(n, n_items) unnormalised log-probabilities of the item after (n, MAX_SEQUENCE) rows."""
     if isinstance(net, TransformerRecModel):
         rows = pad(rows[:, 1:], (0, 1), value=net.mask_idx)
     return _item_scores(net, hidden_states(net, rows)[:, -1])
 
 
 def next_item_loss(net: Any, rows: Tensor) -> Tensor:
-    """Cross-entropy over the catalog, of (n, LENGTH + 1) rows."""
-    inputs, wanted = rows[:, :-1], rows[:, 1:]
-    known = inputs != net.pad_idx
+    """Cross-entropy over the catalog, of (n, MAX_SEQUENCE + 1) rows."""
+    inputs, labels = rows[:, :-1], rows[:, 1:]
+    predicted = inputs != net.pad_idx
     if isinstance(net, TransformerRecModel):
-        known = (torch.rand(wanted.shape) < MASK_RATE) & (wanted != net.pad_idx)
-        known[:, -1] = True
-        inputs = wanted.masked_fill(known, net.mask_idx)
-    return cross_entropy(_item_scores(net, hidden_states(net, inputs)[known]), wanted[known])
+        predicted = (torch.rand(labels.shape) < MASK_RATE) & (labels != net.pad_idx)
+        predicted[:, -1] = True
+        inputs = labels.masked_fill(predicted, net.mask_idx)
+    return cross_entropy(
+        _item_scores(net, hidden_states(net, inputs)[predicted]), labels[predicted]
+    )
 
 
 def last_items(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
@@ -123,9 +126,6 @@ def last_items(taken: Sequence[IntArray], length: int, padding: int) -> IntArray
 
 
 def training_sequences(taken: Sequence[IntArray], padding: int) -> IntArray:
-    """(n, LENGTH + 1) long sequences cut from their end; neighbours share an item."""
+    """(n, MAX_SEQUENCE + 1) sequences cut from a person's last items on; they overlap by one."""
     parts = [items[:stop] for items in taken for stop in range(len(items), 1, -MAX_SEQUENCE)]
     return last_items(parts, MAX_SEQUENCE + 1, padding)
-
-
-BATCH_SIZE = 32

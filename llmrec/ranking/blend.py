@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import History, HistoryKey, Window, history_key
+from llmrec.errors import DataError
 from llmrec.forecast import ItemScorer
 from llmrec.types import BoolArray, FloatArray, RepeatPolicy
 
@@ -67,7 +68,7 @@ class Blend:
         return parts
 
     def precompute(self, histories: Sequence[History]) -> Blend:
-        """Give the same blend for these histories only: it does not ask its scorers again."""
+        """Give the same blend for these histories only, with their scores computed once."""
         return Blend(
             [PrecomputedScorer.of(scorer, histories) for scorer in self.scorers], self.weights
         )
@@ -79,24 +80,24 @@ class Blend:
 
 @dataclass(frozen=True, eq=False)
 class PrecomputedScorer:
-    """A scorer's scores of some histories, asked for once and looked up from then on.
+    """Gives back a scorer's scores of some histories, computed once.
 
     Parameters
     ----------
     name
         What explanations call it.
     rows
-        (n_items,) scores of each history, see `of`. Histories are of one log.
+        (n_items,) scores of each history, see `of`.
     """
 
     name: str
-    rows: Mapping[tuple[int, int, np.datetime64], FloatArray]
+    rows: Mapping[HistoryKey, FloatArray]
 
     @classmethod
     def of(
         cls, scorer: ItemScorer, histories: Sequence[History], name: str = ""
     ) -> PrecomputedScorer:
-        """Ask a scorer about all of them; ``name`` is another one than its own.
+        """Score all histories now, in one batch; ``name`` is another one than the scorer's own.
 
         Raises
         ------
@@ -105,15 +106,14 @@ class PrecomputedScorer:
         """
         name = name or Blend((scorer,), (1.0,)).names[0]
         rows = _checked_scores(scorer, name, histories) if histories else ()
-        return cls(name, {_place(h): row for h, row in zip(histories, rows, strict=True)})
+        return cls(name, dict(zip(map(history_key, histories), rows, strict=True)))
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) what the scorer said; KeyError if it was not asked."""
-        return np.stack([self.rows[_place(history)] for history in histories])
-
-
-def _place(history: History) -> tuple[int, int, np.datetime64]:
-    return history.user_idx, history.event_ids.stop, history.cutoff
+        """(n_users, n_items) the stored scores; DataError for a history without some."""
+        for history in histories:
+            if history_key(history) not in self.rows:
+                raise DataError(f"{self.name}: no scores of {history.user_id!r} were stored")
+        return np.stack([self.rows[history_key(history)] for history in histories])
 
 
 def fit_blend(

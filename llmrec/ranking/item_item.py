@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import lapack
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
 from llmrec.data.provenance import TrainingSpan, require_fitted
+from llmrec.forecasters.collaborative import solve_ease
 from llmrec.ranking.scorers import item_counts, require_positive
 from llmrec.types import FloatArray
 
@@ -72,11 +72,7 @@ class Ease:
             )
         taken = scale_counts(item_counts(histories), self.counts)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
-        gram[np.diag_indices(n_items)] += self.regularization
-        found = _inverse(gram)
-        found /= -np.diag(found)
-        np.fill_diagonal(found, 0.0)
-        return np.asarray(found, dtype=np.float32)
+        return np.asarray(solve_ease(gram, self.regularization), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -236,14 +232,6 @@ class ItemToItem:
         found *= 1 - floor
         found += floor * self._popular
         return np.asarray(np.log(found, out=found), dtype=np.float64)
-
-
-def _inverse(gram: FloatArray) -> FloatArray:
-    """Invert a positive definite matrix by its Cholesky factor, in place and in half the time."""
-    factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
-    found, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
-    found += np.tril(found, -1).T
-    return np.asarray(found)
 
 
 def recency_weighted(

@@ -130,7 +130,7 @@ def empty_the_folder(folder: Path) -> None:
         (empty_the_folder, "manifest.json is missing"),
     ],
 )
-def test_a_damaged_folder_is_built_again_and_the_warning_says_why(
+def test_a_damaged_folder_is_built_again_and_the_warning_names_the_reason(
     source: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     damage(cached_folder("small", source, build))
@@ -205,7 +205,7 @@ def test_an_error_of_the_conversion_itself_is_passed_on_unchanged(source: Path) 
         cached_folder("small", source, broken)
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_environment_puts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMREC_CACHE", "~/models")
     assert embedded.cache_root() == Path.home() / "models"
     monkeypatch.delenv("LLMREC_CACHE")
@@ -227,12 +227,12 @@ def test_a_distribution_that_lost_its_file_is_to_be_installed_again() -> None:
 
 
 @pytest.mark.parametrize("name", ["ml-1m", "smollm2-135m", ""])
-def test_an_unknown_log_is_told_which_there_are(name: str) -> None:
+def test_the_error_of_an_unknown_log_names_those_there_are(name: str) -> None:
     with pytest.raises(DataError, match="there is ml-100k and completejourney"):
         embedded.log_folder(name)
 
 
-def test_every_part_is_pinned_with_a_hash_at_the_version_the_table_says() -> None:
+def test_every_part_is_pinned_with_a_hash_at_the_version_of_the_table() -> None:
     pinned = REQUIREMENTS.read_text().replace("\\\n", "")
     for part in EMBEDDED_PARTS:
         assert f"{part.distribution}=={part.version}     --hash=sha256:" in pinned

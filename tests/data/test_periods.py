@@ -55,7 +55,7 @@ def hours(*times: int, user: str = "a") -> list[tuple[str, str, object]]:
         ("1event", "1 event"),
     ],
 )
-def test_period_lengths_are_read_and_said_in_words(spec: str, words: str) -> None:
+def test_period_lengths_are_parsed_and_written_in_words(spec: str, words: str) -> None:
     length = PeriodLength.parse(spec)
     assert str(length) == words
     assert PeriodLength.parse(length) is length

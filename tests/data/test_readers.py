@@ -166,7 +166,7 @@ def test_complete_journey_keeps_two_products_of_one_type_and_counts_what_it_drop
     assert dataset.log.report.rows_read == 9
 
 
-def test_words_in_capitals_become_readable_and_stay_apart() -> None:
+def test_words_in_capitals_get_title_case_and_stay_different() -> None:
     names = ["CHILDREN'S 12/18&15PK", "BREAD:ITALIAN/FRENCH", "MISC. DAIRY", "CHIPS&SNACKS"]
     words = [title_case(name) for name in names]
     assert words == ["Children's 12/18&15PK", "Bread:Italian/French", "Misc. Dairy", "Chips&Snacks"]

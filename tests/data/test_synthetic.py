@@ -23,17 +23,18 @@ from llmrec.data.synthetic import (
 )
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
+from llmrec.evaluation.references import OracleForecaster
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
 
-every_movement = pytest.mark.parametrize("movement", DRIFT_PATTERNS)
+every_pattern = pytest.mark.parametrize("pattern", DRIFT_PATTERNS)
 
 
 @cache
-def world_of(*kinds: DriftPattern, n_users: int = 200, events: float = 20) -> SyntheticWorld:
-    return make_synthetic_world(n_users, 12, events, kinds, seed=3)
+def world_of(*patterns: DriftPattern, n_users: int = 200, events: float = 20) -> SyntheticWorld:
+    return make_synthetic_world(n_users, 12, events, patterns, seed=3)
 
 
 def histories_at(world: SyntheticWorld, period: int) -> list[History]:
@@ -58,26 +59,28 @@ def persistence_lag(world: SyntheticWorld) -> tuple[float, float]:
     """Mean loss of persistence above the optimum, and its standard error."""
     split = split_windows(world.dataset)
     persistence = DecayedDirichlet().fit(split["validation"], (1.0,))
-    judged = split["test 1"] + split["test 2"]
-    lag = losses(persistence, judged) - losses(world, judged)
+    windows = split["test 1"] + split["test 2"]
+    lag = losses(persistence, windows) - losses(OracleForecaster(world), windows)
     return float(lag.mean()), float(lag.std() / np.sqrt(len(lag)))
 
 
-def test_the_forecast_is_what_the_chain_expects_after_ones_own_counts() -> None:
+def test_the_forecast_is_what_the_states_lead_to_after_ones_own_counts() -> None:
     world = make_synthetic_world(8, 4, 4, seed=5)
     histories = histories_at(world, 3)
     counts = np.stack([history.category_counts for history in histories])
-    expected = world.chain.posterior(counts) @ world.chain.all_state_mixes(3)
-    np.testing.assert_allclose(weights_of(world, histories), expected, rtol=0, atol=1e-12)
+    expected = world.hmm.posterior(counts) @ world.hmm.all_state_mixes(3)
+    np.testing.assert_allclose(
+        weights_of(OracleForecaster(world), histories), expected, rtol=0, atol=1e-12
+    )
 
 
-@every_movement
-def test_counting_never_beats_the_optimum(movement: DriftPattern) -> None:
-    world = world_of(movement)
+@every_pattern
+def test_counting_never_beats_the_optimum(pattern: DriftPattern) -> None:
+    world = world_of(pattern)
     split = split_windows(world.dataset)
     counting = DecayedDirichlet().fit(split["validation"])
     for name in ("test 1", "test 2"):
-        behind = losses(counting, split[name]) - losses(world, split[name])
+        behind = losses(counting, split[name]) - losses(OracleForecaster(world), split[name])
         assert behind.mean() > -2 * behind.std() / np.sqrt(len(behind))
 
 
@@ -85,8 +88,8 @@ def test_not_knowing_how_people_move_the_optimum_still_wins() -> None:
     world = world_of(*DRIFT_PATTERNS)
     split = split_windows(world.dataset)
     counting = DecayedDirichlet().fit(split["validation"])
-    judged = split["test 1"] + split["test 2"]
-    behind = losses(counting, judged) - losses(world, judged)
+    windows = split["test 1"] + split["test 2"]
+    behind = losses(counting, windows) - losses(OracleForecaster(world), windows)
     assert behind.mean() > 5 * behind.std() / np.sqrt(len(behind))
 
 
@@ -96,19 +99,19 @@ def test_where_nothing_drifts_persistence_nears_the_optimum_as_events_grow() -> 
     assert some < 0.05
 
 
-@pytest.mark.parametrize("movement", ["drifting", "abrupt", "seasonal"])
-def test_where_interests_move_persistence_is_far_from_the_optimum(movement: DriftPattern) -> None:
-    lag, error = persistence_lag(world_of(movement))
+@pytest.mark.parametrize("pattern", ["drifting", "abrupt", "seasonal"])
+def test_where_interests_move_persistence_is_far_from_the_optimum(pattern: DriftPattern) -> None:
+    lag, error = persistence_lag(world_of(pattern))
     assert lag > 0.15
     assert lag > 5 * error
 
 
-@every_movement
-def test_the_forecast_is_on_average_what_happens(movement: DriftPattern) -> None:
-    world = world_of(movement, n_users=600)
+@every_pattern
+def test_the_forecast_is_on_average_what_happens(pattern: DriftPattern) -> None:
+    world = world_of(pattern, n_users=600)
     windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
     targets = targets_of(windows)
-    weights = weights_of(world, [window.history for window in windows])
+    weights = weights_of(OracleForecaster(world), [window.history for window in windows])
     surprise = targets / targets.sum(axis=1, keepdims=True) - weights
     for sure in (weights < 0.1, (weights >= 0.1) & (weights < 0.3), weights >= 0.3):
         # People are independent, a person's categories are not: so the error is over people.
@@ -119,7 +122,7 @@ def test_the_forecast_is_on_average_what_happens(movement: DriftPattern) -> None
 def test_concentrations_have_the_variance_that_is_found() -> None:
     world = world_of(*DRIFT_PATTERNS, n_users=600)
     windows = make_windows(world.dataset.log, world.dataset.catalog, "28D")
-    forecasts = world.forecast([window.history for window in windows])
+    forecasts = OracleForecaster(world).forecast([window.history for window in windows])
     concentration = np.array([forecast.concentration for forecast in forecasts])
     weights = np.stack([forecast.category_weights for forecast in forecasts])
     targets = targets_of(windows)
@@ -139,28 +142,28 @@ def test_period_boundaries_are_the_generators() -> None:
     assert not world.dataset.log.report.dropped
 
 
-def test_people_are_of_the_kinds_asked_for_in_equal_numbers() -> None:
+def test_people_have_the_given_patterns_in_equal_numbers() -> None:
     world = make_synthetic_world(40, 3, 2)
     assert len(world.patterns) == world.dataset.log.n_users == 40
-    assert all((world.patterns == movement).sum() == 10 for movement in DRIFT_PATTERNS)
+    assert all((world.patterns == pattern).sum() == 10 for pattern in DRIFT_PATTERNS)
     assert set(make_synthetic_world(5, 3, 2, ("abrupt",)).patterns) == {"abrupt"}
 
 
-def test_peoples_events_are_those_of_their_kind() -> None:
+def test_peoples_events_follow_their_pattern() -> None:
     world = world_of(*DRIFT_PATTERNS)
     counts = np.stack([history.category_counts for history in histories_at(world, 12)])
-    sizes = [len(world.chain.state_mixes(movement, 0)) for movement in DRIFT_PATTERNS]
+    sizes = [len(world.hmm.state_mixes(pattern, 0)) for pattern in DRIFT_PATTERNS]
     starts = np.cumsum([0, *sizes[:-1]])
-    belief = np.add.reduceat(world.chain.posterior(counts), starts, axis=1)
-    own = (belief * (world.patterns[:, None] == np.array(DRIFT_PATTERNS))).sum(axis=1)
-    # A calibrated belief b holds the truth with probability b: on average that is sum b^2.
-    surprise = own - (belief**2).sum(axis=1)
+    posterior = np.add.reduceat(world.hmm.posterior(counts), starts, axis=1)
+    own = (posterior * (world.patterns[:, None] == np.array(DRIFT_PATTERNS))).sum(axis=1)
+    # A calibrated probability b holds the truth with probability b: on average that is sum b^2.
+    surprise = own - (posterior**2).sum(axis=1)
     assert abs(surprise.mean()) < 4 * surprise.std() / np.sqrt(len(surprise))
     assert own.mean() > 0.8
 
 
-def test_abrupt_people_change_as_often_as_the_optimum_believes() -> None:
-    mixes = world_of("abrupt").chain.sample_paths("abrupt", 4_000, np.random.default_rng(0))
+def test_abrupt_people_change_as_often_as_the_optimum_expects() -> None:
+    mixes = world_of("abrupt").hmm.sample_paths("abrupt", 4_000, np.random.default_rng(0))
     changes = (mixes[:, 1:] != mixes[:, :-1]).any(axis=2)
     assert abs(changes.mean() - JUMP_PROBABILITY) < 4 * np.sqrt(
         JUMP_PROBABILITY * (1 - JUMP_PROBABILITY) / changes.size
@@ -181,7 +184,7 @@ def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert one.dataset.log.fingerprint != other.dataset.log.fingerprint
     assert one.patterns.tolist() == same.patterns.tolist()
     histories = (histories_at(world, 3) for world in (one, same))
-    once, again = (weights_of(one, found) for found in histories)
+    once, again = (weights_of(OracleForecaster(one), found) for found in histories)
     assert once.tobytes() == again.tobytes()
 
 
@@ -191,19 +194,23 @@ def test_what_happens_after_the_cutoff_changes_nothing() -> None:
     cutoff = whole[0].cutoff
     before = truncate_log(world.dataset.log, cutoff)
     cut = make_histories(before, world.dataset.catalog, "28D", cutoff)
-    np.testing.assert_allclose(weights_of(world, whole), weights_of(world, cut), atol=1e-12)
+    np.testing.assert_allclose(
+        weights_of(OracleForecaster(world), whole),
+        weights_of(OracleForecaster(world), cut),
+        atol=1e-12,
+    )
 
 
 def test_a_batch_of_several_cutoffs_gives_what_single_calls_give() -> None:
     world = world_of(*DRIFT_PATTERNS)
     batch = [*histories_at(world, 7)[:3], *histories_at(world, 0)[:2], *histories_at(world, 12)[:3]]
-    together = world.forecast(batch)
+    together = OracleForecaster(world).forecast(batch)
     for history, forecast in zip(batch, together, strict=True):
-        (alone,) = world.forecast([history])
+        (alone,) = OracleForecaster(world).forecast([history])
         np.testing.assert_allclose(alone.category_weights, forecast.category_weights, atol=1e-12)
         assert alone.concentration == pytest.approx(forecast.concentration)
         assert alone.source == forecast.source
-    assert world.forecast([]) == []
+    assert OracleForecaster(world).forecast([]) == []
 
 
 @pytest.mark.parametrize("period", [0, 6])
@@ -211,8 +218,8 @@ def test_a_user_without_events_gets_the_prior_mean(period: int) -> None:
     world = world_of(*DRIFT_PATTERNS)
     history = histories_at(world, period)[0]
     empty = replace(history, offsets=np.full_like(history.offsets, history.offsets[0]))
-    prior = world.chain.prototypes.mean(axis=0)
-    np.testing.assert_allclose(weights_of(world, [empty])[0], prior, atol=1e-12)
+    prior = world.hmm.prototypes.mean(axis=0)
+    np.testing.assert_allclose(weights_of(OracleForecaster(world), [empty])[0], prior, atol=1e-12)
 
 
 @pytest.mark.parametrize("period", ["14D", "10 events"])
@@ -220,11 +227,11 @@ def test_other_periods_than_the_worlds_are_refused(period: str) -> None:
     world = make_synthetic_world(3, 4, 5)
     log, catalog = world.dataset.log, world.dataset.catalog
     histories = make_histories(log, catalog, period, PERIOD.shift(FIRST_TIME, 2))
-    with pytest.raises(DataError, match=r"Cut at one of cutoffs\(log, '28D'\)"):
-        world.forecast(histories)
+    with pytest.raises(DataError, match=r"Cut at one of period_boundaries\(log, '28D'\)"):
+        OracleForecaster(world).forecast(histories)
     aside = PERIOD.shift(FIRST_TIME, 2) + np.timedelta64(1, "D")
     with pytest.raises(DataError, match="is cut at 2020-02-27"):
-        world.forecast(make_histories(log, catalog, "28D", aside))
+        OracleForecaster(world).forecast(make_histories(log, catalog, "28D", aside))
 
 
 @pytest.mark.parametrize(
@@ -232,8 +239,8 @@ def test_other_periods_than_the_worlds_are_refused(period: str) -> None:
     [
         ({"n_users": 0}, "n_users=0"),
         ({"events_per_period": 0}, "events_per_period=0"),
-        ({"kinds": ("fickle",)}, "fickle"),
-        ({"kinds": ("stable", "stable")}, "each once"),
+        ({"patterns": ("fickle",)}, "fickle"),
+        ({"patterns": ("stable", "stable")}, "each once"),
     ],
 )
 def test_worlds_that_cannot_be_are_refused(wrong: dict[str, object], said: str) -> None:

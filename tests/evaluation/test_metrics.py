@@ -14,6 +14,7 @@ from llmrec.metrics import (
     false_retention,
     jsd,
     log_loss,
+    mean_log_loss,
     ndcg_at,
     noise_jsd,
     realized_drift,
@@ -51,7 +52,7 @@ def test_ndcg_and_recall_by_hand() -> None:
     assert recall_at(3, ranked, relevant) == pytest.approx(0.5)
 
 
-def test_a_list_shorter_than_k_is_judged_by_what_it_holds() -> None:
+def test_a_list_shorter_than_k_is_scored_by_its_items() -> None:
     assert ndcg_at(10, np.array([1]), np.array([1])) == 1.0
 
 
@@ -203,3 +204,15 @@ def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
     assert low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / 30, rel=0.15)
     assert all(np.isnan(bootstrap_interval(np.array([np.nan]))))
+
+
+def test_the_mean_log_loss_is_the_mean_of_losses_and_keeps_single_precision() -> None:
+    rng = np.random.default_rng(0)
+    weights, targets = rng.dirichlet(np.ones(4), size=6), rng.poisson(3.0, (6, 4)) + np.eye(6, 4)
+    assert mean_log_loss(weights, targets) == pytest.approx(log_loss(weights, targets).mean())
+    empty = np.concatenate((targets, np.zeros((6, 4))))
+    assert mean_log_loss(np.tile(weights, (2, 1)), empty) == pytest.approx(
+        mean_log_loss(weights, targets) / 2
+    )
+    single = mean_log_loss(weights.astype(np.float32), targets.astype(np.float32))
+    assert single == np.float32(single)

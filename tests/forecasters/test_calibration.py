@@ -4,10 +4,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from llmrec.data.counts import row_shares
+from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
-from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
+from llmrec.forecasters.calibration import (
+    INTERPOLATION_WEIGHTS,
+    Calibration,
+    Dispersion,
+    fit_calibration,
+    fit_dispersion,
+    fit_interpolation,
+    interpolate,
+    softmax_update,
+)
 from llmrec.metrics import log_loss
+from tests.worlds import catalog, log, small_world
 
 N, C = 400, 12
 
@@ -23,7 +38,7 @@ def world(seed: int, informative: float) -> tuple[np.ndarray, np.ndarray, np.nda
     return prior, scores - scores.mean(axis=1, keepdims=True), targets
 
 
-def test_a_reading_that_knows_something_is_trusted_and_lowers_the_loss_on_new_users() -> None:
+def test_informative_scores_get_a_weight_and_lower_the_loss_on_new_users() -> None:
     fitted = fit_calibration(*world(0, informative=1.0))
     prior, scores, targets = world(1, informative=1.0)
     assert fitted.is_trusted
@@ -32,7 +47,7 @@ def test_a_reading_that_knows_something_is_trusted_and_lowers_the_loss_on_new_us
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_reading_of_pure_noise_is_not_trusted(seed: int) -> None:
+def test_scores_of_pure_noise_get_no_weight(seed: int) -> None:
     prior, scores, targets = world(seed, informative=0.0)
     fitted = fit_calibration(prior, scores, targets)
     assert fitted.a <= 0.02
@@ -42,12 +57,12 @@ def test_a_reading_of_pure_noise_is_not_trusted(seed: int) -> None:
         )
 
 
-def test_a_reading_that_points_the_wrong_way_is_not_believed_backwards() -> None:
+def test_scores_that_point_the_wrong_way_get_no_negative_weight() -> None:
     prior, scores, targets = world(0, informative=1.0)
     assert fit_calibration(prior, -scores, targets).a == 0
 
 
-def test_a_useless_reading_and_a_right_prior_leave_the_prior_alone() -> None:
+def test_useless_scores_and_a_right_prior_give_the_prior() -> None:
     rng = np.random.default_rng(3)
     prior = rng.dirichlet(np.full(C, 2.0), size=N)
     targets = np.stack([rng.multinomial(40, row) for row in prior]).astype(float)
@@ -78,3 +93,101 @@ def test_too_few_windows_to_calibrate_on_are_refused() -> None:
     prior, scores, targets = (array[:20] for array in world(0, 1.0))
     with pytest.raises(DataError, match="too few"):
         fit_calibration(prior, scores, targets)
+
+
+TAKEN = arrays(np.float64, (3, 4), elements=st.integers(0, 9).map(float))
+COUNTED = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]])
+LEARNED = np.array([[0.1, 0.1, 0.8], [0.0, 1.0, 0.0]])
+
+
+@given(TAKEN, TAKEN, st.floats(0, 1, exclude_max=True))
+def test_a_mix_is_a_distribution_whatever_the_share(
+    own: np.ndarray, learned: np.ndarray, share: float
+) -> None:
+    found = interpolate(row_shares(own + 0.5), row_shares(learned), share)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    assert (found > 0).all()
+
+
+@given(TAKEN)
+def test_shares_keep_the_proportions_and_nothing_stays_nothing(taken: np.ndarray) -> None:
+    shares, totals = row_shares(taken), taken.sum(axis=1)
+    np.testing.assert_allclose(shares * totals[:, None], taken, atol=1e-12)
+    np.testing.assert_allclose(shares.sum(axis=1), totals > 0, atol=1e-12)
+
+
+def test_the_prior_stands_alone_where_nothing_was_predicted() -> None:
+    learned = LEARNED * [[1], [0]]
+    found = interpolate(COUNTED, learned, 0.5)
+    np.testing.assert_allclose(found, [[0.4, 0.15, 0.45], COUNTED[1]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "share"),
+    [(LEARNED * 10, max(INTERPOLATION_WEIGHTS)), (np.array([[9.0, 0, 0], [0, 0, 4]]), 0.0)],
+    ids=["the prediction is right", "the prediction is wrong"],
+)
+def test_the_share_is_large_where_the_prediction_is_right(
+    targets: np.ndarray, share: float
+) -> None:
+    found, loss = fit_interpolation(COUNTED, LEARNED, targets)
+    assert found == share
+    assert loss == pytest.approx(log_loss(interpolate(COUNTED, LEARNED, share), targets).mean())
+
+
+def test_no_share_of_the_grid_has_a_smaller_loss() -> None:
+    targets = np.array([[3.0, 1, 4], [1, 5, 9]])
+    _, loss = fit_interpolation(COUNTED, LEARNED, targets)
+    every = [
+        log_loss(interpolate(COUNTED, LEARNED, share), targets).mean()
+        for share in INTERPOLATION_WEIGHTS
+    ]
+    assert loss == pytest.approx(min(every))
+
+
+def test_a_target_of_items_without_a_category_does_not_spoil_the_others() -> None:
+    targets = np.array([[0.0, 0, 4], [0, 0, 0]])
+    share, loss = fit_interpolation(COUNTED, LEARNED, targets)
+    assert share == max(INTERPOLATION_WEIGHTS)
+    assert np.isfinite(loss)
+
+
+def test_the_concentration_of_dirichlet_samples_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    histories = [window.history for window in small_world(n_users=4)] * 1_000
+    weights = rng.dirichlet(np.ones(8), size=4_000)
+    samples = np.stack([rng.dirichlet(30 * row) for row in np.maximum(weights, 1e-6)])
+    found = fit_dispersion(histories, weights, samples).concentration(histories)
+    assert found.mean() == pytest.approx(30, rel=0.05)
+
+
+def test_both_parts_of_the_variance_are_found_again() -> None:
+    rng = np.random.default_rng(1)
+    items = catalog()
+    histories = [
+        history
+        for n in (2, 4, 8, 20)
+        for history in make_histories(log(n_users=5), items, f"{n} events") * 200
+    ]
+    truth = Dispersion(latent=0.02, sampling=0.8)
+    weights = rng.dirichlet(np.ones(8), size=len(histories))
+    alpha = truth.concentration(histories)[:, None] * np.maximum(weights, 1e-6)
+    samples = np.stack([rng.dirichlet(row) for row in alpha])
+    found = fit_dispersion(histories, weights, samples)
+    assert found.latent == pytest.approx(0.02, abs=0.01)
+    assert found.sampling == pytest.approx(0.8, abs=0.1)
+
+
+def test_few_events_make_a_forecast_less_sure() -> None:
+    items, events = catalog(), log(n_users=1)
+    (few,) = make_histories(events, items, "2 events")
+    (many,) = make_histories(events, items, "20 events")
+    less, more = Dispersion(0.01, 0.9).concentration([few, many])
+    assert less < more
+
+
+def test_targets_without_events_are_left_out() -> None:
+    histories = [window.history for window in small_world(n_users=3)]
+    weights = np.full((3, 5), 0.2)
+    targets = np.array([[1.0, 1, 1, 1, 1], [0, 0, 0, 0, 0], [2, 2, 2, 2, 2]])
+    assert fit_dispersion(histories, weights, targets) == Dispersion(0.0, 0.0)

@@ -104,7 +104,7 @@ FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "SeasonReading": season(0.3),
     "SeasonReading, not trusted": season(0.0),
     "llm, read": llm,
-    "llm, generate": lambda: llm(weights="generate", samples=2),
+    "llm, generate": lambda: llm(mode="generate", samples=2),
 }
 every_forecaster = pytest.mark.parametrize("make", FORECASTERS.values(), ids=FORECASTERS.keys())
 

@@ -6,8 +6,9 @@ import pytest
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import Dispersion
-from llmrec.forecasters.counting import DecayedDirichlet, population_mix
+from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay, population_mix
 from llmrec.metrics import log_loss
+from tests.explain.people import person
 from tests.worlds import catalog, log, small_world
 
 
@@ -22,14 +23,14 @@ def test_weights_are_decayed_counts_plus_strength_times_the_common_mix() -> None
     np.testing.assert_allclose(found, expected / expected.sum())
 
 
-def test_decay_zero_knows_only_the_last_period() -> None:
+def test_decay_zero_counts_only_the_last_period() -> None:
     (window,) = small_world(n_users=1, n_periods=4)
     newer = window.history.category_counts[-1]
     found = DecayedDirichlet(decay=0.0, strength=1e-9).category_weights([window.history])[0]
     np.testing.assert_allclose(found, newer / newer.sum(), atol=1e-6)
 
 
-def test_a_user_nobody_knows_gets_the_common_mix() -> None:
+def test_a_user_without_events_gets_the_population_mix() -> None:
     items, events = catalog(), log(n_users=6)
     cutoff = events.timestamp.min() + np.timedelta64(14, "D")
     late = log(n_users=6).align_to(items)
@@ -52,7 +53,7 @@ def test_fitting_never_loses_to_the_defaults_on_what_it_was_fitted_on() -> None:
     assert losses[0] <= losses[1]
 
 
-def test_drifting_users_are_fitted_with_a_shorter_memory_than_steady_ones() -> None:
+def test_drifting_users_are_fitted_with_a_smaller_decay_than_steady_ones() -> None:
     windows = small_world(n_users=60, n_periods=8)
     assert DecayedDirichlet().fit(windows).decay <= 0.8
 
@@ -78,3 +79,63 @@ def test_samples_scatter_around_the_weights() -> None:
     (forecast,) = DecayedDirichlet().forecast([window.history])
     samples = forecast.sample(20_000, seed=1)
     np.testing.assert_allclose(samples.mean(axis=0), forecast.category_weights, atol=0.005)
+
+
+def test_every_period_counts_the_same_however_many_events_it_holds() -> None:
+    history = person(["a", "bbbbbbbb"])
+    weights = ExponentialDecay(decay=1.0, smoothing=1e-9).category_weights([history])[0]
+    np.testing.assert_allclose(weights, [0.5, 0.5, 0, 0], atol=1e-8)
+
+
+def test_a_period_weighs_decay_times_the_next_newer_one() -> None:
+    history = person(["aab", "bc", "d"])
+    weights = ExponentialDecay(decay=0.5, smoothing=1e-9).category_weights([history])[0]
+    # Weights 1/4, 1/2 and 1 of 7/4, times the shares of each week.
+    np.testing.assert_allclose(weights, [2 / 21, 1 / 21 + 1 / 7, 1 / 7, 4 / 7], atol=1e-8)
+
+
+def test_weeks_without_an_event_count_for_nothing() -> None:
+    model = ExponentialDecay(decay=0.5, smoothing=1e-9)
+    pauses = model.category_weights([person(["aab", "", "", "cd", ""])])
+    np.testing.assert_allclose(pauses, model.category_weights([person(["aab", "cd"])]), atol=1e-8)
+
+
+def test_the_average_is_smoothed_toward_what_everybody_took_lately() -> None:
+    history = person(["aa", "ab"])
+    # Last week: one of each by zoe, an Apple and a Bread by ann; half an event is added to each.
+    common = np.array([2.5, 2.5, 1.5, 1.5]) / 8
+    weights = ExponentialDecay(decay=1.0, smoothing=0.2).category_weights([history])[0]
+    np.testing.assert_allclose(weights, 0.8 * np.array([0.75, 0.25, 0, 0]) + 0.2 * common)
+
+
+def test_a_person_without_an_event_gets_the_population_mix() -> None:
+    items, events = catalog(), log(n_users=6)
+    history = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
+    weights = ExponentialDecay(smoothing=0.2).category_weights(history)
+    np.testing.assert_allclose(weights, population_mix(history, "last period"))
+
+
+def test_many_people_are_averaged_in_batches_to_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    histories = [window.history for window in small_world(n_users=11)]
+    whole = ExponentialDecay().category_weights(histories)
+    monkeypatch.setattr("llmrec.forecasters.counting.HISTORIES_PER_BATCH", 3)
+    np.testing.assert_array_equal(ExponentialDecay().category_weights(histories), whole)
+
+
+def test_fitting_never_loses_to_a_setting_of_its_grid_on_what_it_was_fitted_on() -> None:
+    windows = small_world(n_users=40)
+    histories = [window.history for window in windows]
+    targets = np.stack([window.target.category_counts for window in windows])
+    fitted = ExponentialDecay().fit(windows)
+    least = log_loss(fitted.category_weights(histories), targets).mean()
+    for decay, smoothing in ((0.5, 0.05), (0.9, 0.5), (0.95, 0.9)):
+        weights = ExponentialDecay(decay, smoothing).category_weights(histories)
+        assert least <= log_loss(weights, targets).mean()
+    assert fitted.fitted is not None
+    assert fitted.fitted.covers(windows[0])
+
+
+def test_drifting_people_are_fitted_with_a_small_decay() -> None:
+    assert ExponentialDecay().fit(small_world(n_users=60, n_periods=8)).decay <= 0.7

@@ -57,7 +57,7 @@ def test_the_power_is_of_the_last_period_over_the_mix_while_the_person_was_there
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-5)
 
 
-def test_a_person_who_came_in_the_last_period_has_not_missed_any_drift() -> None:
+def test_a_person_of_the_last_period_alone_has_not_missed_any_drift() -> None:
     history = seen(town(ann=["", "aab"], bob=["aaab", "abbb"]), "ann", 2)
     prior = DecayedDirichlet()
     found = GlobalDrift(prior, power=1.0, trend=0.0).category_weights([history])
@@ -117,7 +117,7 @@ def test_what_was_taken_in_the_same_season_is_raised() -> None:
     assert SameSeason(PURE, power=1.0).category_weights([history])[0, 1] > 2 * counted[1]
 
 
-def test_without_a_year_of_log_same_season_is_counting_and_says_so() -> None:
+def test_without_a_year_of_log_same_season_is_counting_and_its_source_says_so() -> None:
     history = seen(YEARLY, "ann", 13, days=28)
     (forecast,) = SameSeason(PURE, power=1.0).forecast([history])
     expected = PURE.category_weights([history])[0]

@@ -40,27 +40,27 @@ COLD_AND_WARM = town(
 
 
 @dataclass
-class Says:
-    """Says the same of everybody."""
+class Constant:
+    """Forecasts the same for everybody."""
 
     category_weights: tuple[float, ...]
     fitted: TrainingSpan | None = None
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         weights = np.tile(self.category_weights, (len(histories), 1))
-        return PrecomputedForecaster.of("says", histories, weights, DEFAULT_DISPERSION).forecast(
-            histories
-        )
+        return PrecomputedForecaster.of(
+            "constant", histories, weights, DEFAULT_DISPERSION
+        ).forecast(histories)
 
 
 @dataclass
-class Keeps(Says):
-    """Says the same of everybody, and said something else before it saw the validation windows."""
+class ConstantWithHeldOut(Constant):
+    """Forecasts the same for everybody, and had other held-out predictions."""
 
     held_out: HeldOutPredictions | None = None
 
 
-A, B = Says((0.9, 0.1)), Says((0.1, 0.9))
+A, B = Constant((0.9, 0.1)), Constant((0.1, 0.9))
 
 
 def at(week: int) -> list[Window]:
@@ -91,7 +91,7 @@ def small() -> tuple[GatedMixture, list[Window]]:
     return GatedMixture(experts).fit(validation), validation
 
 
-def test_the_gate_believes_who_is_right_about_cold_and_about_warm_people(
+def test_the_gate_weighs_the_expert_that_is_right_about_cold_and_about_warm_people(
     two: GatedMixture,
 ) -> None:
     windows = at(3)
@@ -138,32 +138,34 @@ def test_the_order_of_the_experts_changes_no_byte(small: tuple[GatedMixture, lis
     assert backwards.category_weights(fresh).tobytes() == gated.category_weights(fresh).tobytes()
 
 
-def test_slices_change_nothing_that_can_be_seen(
+def test_batches_change_nothing_that_can_be_seen(
     small: tuple[GatedMixture, list[Window]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gated, _ = small
     fresh = histories(small_world(seed=2))
     whole = gated.category_weights(fresh)
-    monkeypatch.setattr(mixture, "SLICE", 3)
+    monkeypatch.setattr(mixture, "HISTORIES_PER_BATCH", 3)
     np.testing.assert_allclose(gated.category_weights(fresh), whole, atol=1e-12)
 
 
-def test_an_expert_is_judged_by_what_it_said_before_it_saw_the_windows() -> None:
+def test_the_gate_is_fitted_on_held_out_predictions() -> None:
     windows = at(3)
     seen, right = TrainingSpan.of_windows(windows), targets(windows) / 3
-    remembers = Keeps(
+    remembers = ConstantWithHeldOut(
         (0.5, 0.5), seen, HeldOutPredictions.of(windows, 0.98 * right[:, ::-1] + 0.01)
     )
-    knows = Keeps((0.5, 0.5), seen, HeldOutPredictions.of(windows, 0.98 * right + 0.01))
+    knows = ConstantWithHeldOut(
+        (0.5, 0.5), seen, HeldOutPredictions.of(windows, 0.98 * right + 0.01)
+    )
     gated = GatedMixture({"knows": knows, "remembers": remembers}).fit(windows)
     assert (gated.gate_weights(histories(windows))[:, 0] > 0.9).all()
 
 
-def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused() -> None:
-    expert = Keeps((0.9, 0.1), TrainingSpan.of_windows(at(3)))
-    with pytest.raises(DataError, match="kept no held-out weights"):
+def test_an_expert_fitted_on_the_windows_without_held_out_weights_is_refused() -> None:
+    expert = ConstantWithHeldOut((0.9, 0.1), TrainingSpan.of_windows(at(3)))
+    with pytest.raises(DataError, match="has no held-out weights"):
         GatedMixture({"a": expert, "b": B}).fit(at(3))
-    few = Keeps(
+    few = ConstantWithHeldOut(
         (0.9, 0.1),
         TrainingSpan.of_windows(at(3)),
         HeldOutPredictions.of(at(3)[:3], np.full((3, 2), 0.5)),
@@ -175,8 +177,8 @@ def test_an_expert_that_saw_the_windows_and_kept_no_word_of_before_is_refused() 
 def test_the_order_of_the_windows_does_not_mix_people_up() -> None:
     windows = at(3)
     right = HeldOutPredictions.of(windows, 0.98 * targets(windows) / 3 + 0.01)
-    knows = Keeps((0.5, 0.5), TrainingSpan.of_windows(windows), right)
-    gated = GatedMixture({"knows": knows, "says": A}).fit(windows[::-1])
+    knows = ConstantWithHeldOut((0.5, 0.5), TrainingSpan.of_windows(windows), right)
+    gated = GatedMixture({"knows": knows, "other": A}).fit(windows[::-1])
     assert (gated.gate_weights(histories(windows))[:, 0] > 0.9).all()
 
 
@@ -189,16 +191,16 @@ def test_what_the_experts_have_seen_the_mixture_has_seen() -> None:
     assert all(map(gated.fitted.covers, events))
 
 
-def test_an_expert_of_earlier_windows_is_asked_about_the_gate_s_own() -> None:
+def test_an_expert_of_earlier_windows_forecasts_the_windows_of_the_gate() -> None:
     windows = at(3)
     wrong = np.full((len(windows), 2), 0.5)
     early = [
-        Keeps(
-            says.category_weights,
+        ConstantWithHeldOut(
+            constant.category_weights,
             TrainingSpan.of_windows(at(2)),
             HeldOutPredictions.of(windows, wrong),
         )
-        for says in (A, B)
+        for constant in (A, B)
     ]
     gated = GatedMixture({"a": early[0], "b": early[1]}).fit(windows)
     expected = GatedMixture({"a": A, "b": B}).fit(windows).parameters
@@ -206,13 +208,13 @@ def test_an_expert_of_earlier_windows_is_asked_about_the_gate_s_own() -> None:
 
 
 def test_an_expert_fitted_on_later_events_is_refused() -> None:
-    later = Says((0.9, 0.1), TrainingSpan.of_windows(at(3)))
+    later = Constant((0.9, 0.1), TrainingSpan.of_windows(at(3)))
     with pytest.raises(DataError, match="expert late was fitted on events after"):
         GatedMixture({"late": later, "b": B}).fit(at(2))
 
 
 @pytest.mark.parametrize("experts", [{}, {"a": A}])
-def test_fewer_than_two_experts_are_refused(experts: dict[str, Says]) -> None:
+def test_fewer_than_two_experts_are_refused(experts: dict[str, Constant]) -> None:
     with pytest.raises(DataError, match="two experts at least"):
         GatedMixture(experts)
 

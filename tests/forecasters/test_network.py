@@ -19,7 +19,7 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecasters.network import (
-    ABOUT_FILE,
+    METADATA_FILE,
     PARAMETERS_FILE,
     NetworkForecaster,
     PeriodInputs,
@@ -40,7 +40,9 @@ QUICK = TrainingPlan(epochs=3, patience=4, batch_size=8, rate=1e-2)
 class Lift(nn.Module):
     """Lifts categories for everybody; remembers how many windows each of its steps saw."""
 
-    plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=40, patience=3, batch_size=4, rate=0.05)
+    training_plan: ClassVar[TrainingPlan] = TrainingPlan(
+        epochs=40, patience=3, batch_size=4, rate=0.05
+    )
     steps: ClassVar[list[int]] = []
 
     def __init__(self, n_categories: int, n_periods: int) -> None:
@@ -102,12 +104,12 @@ def fresh() -> list[History]:
     return histories(small_world(n_users=5, seed=1))
 
 
-def test_the_epoch_of_least_validation_loss_is_kept() -> None:
+def test_the_epoch_of_least_validation_loss_is_chosen() -> None:
     forecaster = NetworkForecaster(Lift, OWN).fit(at(1), at(2), refit=False)
     curve, held_out = forecaster.curve, forecaster.held_out
     best = int(np.argmin(curve))
     assert 0 < best < 20  # a is lifted until it is lifted too far
-    assert len(curve) == best + 1 + Lift.plan.patience
+    assert len(curve) == best + 1 + Lift.training_plan.patience
     assert held_out is not None
     assert log_loss(held_out.weights, targets(at(2))).mean() == pytest.approx(min(curve), abs=1e-5)
     np.testing.assert_array_equal(forecaster.category_weights(histories(at(2))), held_out.weights)
@@ -149,7 +151,7 @@ def test_what_is_saved_and_loaded_forecasts_the_same_bytes(
     assert loaded.fitted.covers(small_world(n_users=12)[0])
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {
         PARAMETERS_FILE,
-        ABOUT_FILE,
+        METADATA_FILE,
     }
 
 
@@ -165,7 +167,7 @@ def test_the_folder_of_another_net_is_refused(
         NetworkForecaster.load(tmp_path, network)
 
 
-@pytest.mark.parametrize("name", [PARAMETERS_FILE, ABOUT_FILE])
+@pytest.mark.parametrize("name", [PARAMETERS_FILE, METADATA_FILE])
 @pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99, None], ids=str)
 def test_a_truncated_or_missing_file_is_refused(
     fitted: NetworkForecaster, tmp_path: Path, name: str, kept: float | None
@@ -186,9 +188,9 @@ def test_an_account_that_lacks_something_is_refused(
     fitted: NetworkForecaster, tmp_path: Path, key: str
 ) -> None:
     fitted.save(tmp_path)
-    about = json.loads((tmp_path / ABOUT_FILE).read_text())
+    about = json.loads((tmp_path / METADATA_FILE).read_text())
     del about[key]
-    (tmp_path / ABOUT_FILE).write_text(json.dumps(about))
+    (tmp_path / METADATA_FILE).write_text(json.dumps(about))
     with pytest.raises(ModelLoadError, match=key):
         NetworkForecaster.load(tmp_path, GRU)
 
@@ -235,7 +237,9 @@ def test_asking_or_saving_before_fitting_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_catalog_of_other_categories_is_refused(fitted: NetworkForecaster) -> None:
-    with pytest.raises(DataError, match=r"GRU learned other categories.*the 2 of this catalog"):
+    with pytest.raises(
+        DataError, match=r"GRU was fitted on other categories.*the 2 of this catalog"
+    ):
         fitted.forecast(histories(at(1)))
 
 
@@ -279,7 +283,7 @@ def test_a_person_without_an_event_gets_a_forecast(fitted: NetworkForecaster) ->
     assert fitted.forecast([]) == []
 
 
-def test_slices_change_nothing_that_can_be_seen(
+def test_batches_change_nothing_that_can_be_seen(
     fitted: NetworkForecaster, fresh: list[History], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fitted.category_weights(fresh)

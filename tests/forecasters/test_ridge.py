@@ -10,7 +10,7 @@ from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.ridge import MIN_RELATIVE_WEIGHT, RidgeAutoregression, _features
 from llmrec.metrics import log_loss
-from tests.forecasters.test_markov import week
+from tests.forecasters.test_collaborative_markov import week
 from tests.worlds import catalog, log, small_world
 
 
@@ -77,7 +77,7 @@ def test_held_out_weights_know_nothing_of_the_other_validation_windows(
     np.testing.assert_allclose(few.weights, all_of_them.weights[:4], atol=1e-12)
 
 
-def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = small_world(n_users=10), small_world(seed=1)
     whole = RidgeAutoregression().fit(training, validation)
     monkeypatch.setattr("llmrec.forecasters.ridge.WINDOWS_PER_BATCH", 3)

@@ -24,7 +24,7 @@ from llmrec.data.periods import Window, make_histories, truncate_log
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecast import ItemScorer
-from llmrec.forecasters.sequential import ABOUT_FILE, PARAMETERS_FILE, NextItemModel
+from llmrec.forecasters.sequential import METADATA_FILE, PARAMETERS_FILE, NextItemModel
 from llmrec.forecasters.sequential_nets import (
     MAX_SEQUENCE,
     NextItemName,
@@ -175,7 +175,7 @@ def test_scores_in_batches_equal_what_cornac_scores(model: NextItemName) -> None
         np.testing.assert_allclose(row, theirs.score(0, items.tolist()), rtol=0, atol=1e-12)
 
 
-def test_later_items_do_not_change_what_sasrec_knows_earlier() -> None:
+def test_later_items_do_not_change_earlier_states_of_sasrec() -> None:
     torch.manual_seed(0)
     net = build_net("SASRec", 30).double().eval()
     rows = torch.arange(MAX_SEQUENCE)[None] % 30
@@ -246,8 +246,8 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="is no next-item model"):
         NextItemModel.load(tmp_path)
     tiny("SASRec").save(tmp_path)
-    about = json.loads((tmp_path / ABOUT_FILE).read_text())
-    (tmp_path / ABOUT_FILE).write_text(json.dumps({**about, "model": "BERT4Rec"}))
+    about = json.loads((tmp_path / METADATA_FILE).read_text())
+    (tmp_path / METADATA_FILE).write_text(json.dumps({**about, "model": "BERT4Rec"}))
     with pytest.raises(ModelLoadError, match="is no next-item model"):
         NextItemModel.load(tmp_path)
     (tmp_path / PARAMETERS_FILE).write_bytes(b"half a file")
@@ -290,8 +290,8 @@ def test_windows_of_two_logs_are_refused() -> None:
 @pytest.mark.parametrize(("key", "value"), [("share", 5.0), ("spread", [float("nan"), 0.0])])
 def test_a_setting_that_cannot_be_is_refused(tmp_path: Path, key: str, value: object) -> None:
     tiny("SASRec").save(tmp_path)
-    about = json.loads((tmp_path / ABOUT_FILE).read_text())
-    (tmp_path / ABOUT_FILE).write_text(json.dumps({**about, key: value}))
+    about = json.loads((tmp_path / METADATA_FILE).read_text())
+    (tmp_path / METADATA_FILE).write_text(json.dumps({**about, key: value}))
     with pytest.raises(ModelLoadError, match="cannot be"):
         NextItemModel.load(tmp_path)
 

@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
+from llmrec.errors import DataError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
@@ -209,7 +210,7 @@ def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
         asked.weighted_scores(histories[:9]).tobytes()
         == blend.weighted_scores(histories[:9]).tobytes()
     )
-    with pytest.raises(KeyError):
+    with pytest.raises(DataError, match="no scores of"):
         asked.weighted_scores(histories[9:])
 
 

@@ -14,8 +14,8 @@ from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.collaborative import CategoryEASE, solve_ease
 from llmrec.metrics import log_loss
+from tests.forecasters.test_collaborative_neighbours import LETTERS
 from tests.forecasters.test_drift import START, town
-from tests.forecasters.test_neighbours import LETTERS
 from tests.worlds import catalog, log, small_world
 
 # Those who were there before took a with c, or b with d. Later people have a or b alone and then
@@ -104,7 +104,7 @@ def test_fitting_never_loses_to_counting_on_the_validation_windows() -> None:
     assert learned <= counted + 1e-12
 
 
-def test_a_person_without_an_event_gets_what_counting_says() -> None:
+def test_a_person_without_an_event_gets_the_weights_of_counting() -> None:
     fitted = replace(CategoryEASE().fit(small_world(), small_world(seed=1)), share=0.9)
     items, events = catalog(), log(n_users=4)
     empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])
@@ -129,3 +129,13 @@ def test_asking_before_fitting_and_fitting_on_nothing_are_refused() -> None:
         CategoryEASE().forecast(histories(at(1)))
     with pytest.raises(DataError, match="no window"):
         CategoryEASE().fit([], [])
+
+
+def test_the_gram_matrix_is_overwritten_and_not_copied() -> None:
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    gram = x.T @ x
+    inverse = np.linalg.inv(gram + 3.0 * np.eye(4))
+    expected = np.where(np.eye(4, dtype=bool), 0.0, -inverse / np.diag(inverse))
+    found = solve_ease(gram, 3.0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.shares_memory(found, gram)

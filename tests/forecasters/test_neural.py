@@ -22,6 +22,8 @@ from llmrec.forecasters.neural import (
     gated_log_mixture,
     period_features,
 )
+from tests.forecasters.patterns import N_PERIODS as FASHION_PERIODS
+from tests.forecasters.patterns import fashion, loss_of, successive, windows_by_target
 from tests.forecasters.test_drift import ITEMS, START, town
 from tests.worlds import catalog, log, small_world
 
@@ -91,7 +93,7 @@ def test_a_batch_gives_what_single_calls_give(network: type[Any], people: list[H
 
 
 @every_net
-def test_a_person_without_an_event_changes_nobody_and_gets_finite_weights(
+def test_a_person_without_an_event_changes_no_other_and_gets_finite_weights(
     network: type[Any], people: list[History]
 ) -> None:
     net = made(network)
@@ -195,8 +197,8 @@ def test_category_states_of_the_rrn_are_the_same_whether_rows_repeat_or_not() ->
     rows = torch.from_numpy(rng.dirichlet(np.ones(5), (3, N_PERIODS)))
     order = [2, 0, 0, 1, 2, 0]
     with torch.inference_mode():
-        repeated = net._categories(rows[order])
-        alone = torch.cat([net._categories(rows[[row]]) for row in order])
+        repeated = net._category_states(rows[order])
+        alone = torch.cat([net._category_states(rows[[row]]) for row in order])
     assert repeated.shape == (6, 5, 8)
     np.testing.assert_allclose(repeated, alone, atol=1e-12)
     assert (repeated[0] - repeated[1]).abs().max() > 1e-3
@@ -255,3 +257,32 @@ def test_the_newest_periods_are_the_ones_seen() -> None:
         few, more = inputs([ann], shorter), inputs([ann], longer)
         np.testing.assert_array_equal(few.counts, more.counts[:, -shorter:])
         np.testing.assert_array_equal(few.population, more.population[:, -shorter:])
+
+
+FASHION_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=8, rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def by_target() -> list[list[Window]]:
+    return windows_by_target(fashion, n_users=4 * FASHION_PERIODS, n_periods=FASHION_PERIODS)
+
+
+def test_the_rrn_learns_from_everybody_what_a_newcomer_takes(by_target: list[list[Window]]) -> None:
+    *training, validation, test = by_target
+    assert all(window.history.n_events == 0 for window in test)
+    seen = [window for windows in training for window in windows]
+    rrn = NetworkForecaster(RRN, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    assert loss_of(rrn, test) < 0.1
+    # A net of the person alone knows no more than counting: one or the other.
+    gru = NetworkForecaster(GRU, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    assert loss_of(gru, test) > 0.5
+    assert loss_of(rrn.prior, test) > 0.5
+
+
+def test_the_vae_gives_the_next_period_and_not_the_one_it_was_shown() -> None:
+    (windows,) = windows_by_target(successive, n_users=40, n_periods=2)
+    training, validation, test = windows[:20], windows[20:30], windows[30:]
+    plan = TrainingPlan(epochs=20, patience=8, batch_size=8, rate=5e-3)
+    vae = NetworkForecaster(VAE, n_periods=2, plan=plan).fit(training, validation)
+    assert loss_of(vae, test) < 0.1
+    assert loss_of(vae.prior, test) > 1  # nobody has taken before what everybody takes next

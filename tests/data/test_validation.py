@@ -76,7 +76,7 @@ def test_mixed_units_are_refused_with_the_row() -> None:
         parsed([NOON_SECONDS, NOON_SECONDS, NOON_SECONDS * 1000])
 
 
-def test_a_given_unit_is_taken_at_its_word() -> None:
+def test_a_given_unit_is_used_whatever_the_numbers_look_like() -> None:
     assert parsed([NOON_SECONDS], unit="ms")[0] == np.datetime64("1970-01-19T06:18:00", "ms")
     with pytest.raises(DataError, match="unit 'hours' is not one of 's'"):
         parsed([1], unit="hours")

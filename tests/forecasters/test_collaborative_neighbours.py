@@ -79,8 +79,8 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     assert everybody.held_out is not None
     np.testing.assert_allclose(few.held_out.weights, everybody.held_out.weights[:4], atol=1e-12)
     others = {
-        "theirs": everybody.neighbour_interests[:10],
-        "next_shares": everybody.neighbour_next_shares[:10],
+        "neighbour_interests": everybody.neighbour_interests[:10],
+        "neighbour_next_shares": everybody.neighbour_next_shares[:10],
     }
     of_training = replace(everybody, **others).category_weights(histories(validation))  # type: ignore[arg-type]
     np.testing.assert_allclose(everybody.held_out.weights, of_training, atol=1e-12)
@@ -91,7 +91,7 @@ def test_held_out_weights_know_nothing_of_the_validation_windows(
     assert len(everybody.neighbour_interests) == len(everybody.neighbour_next_shares) == 20
 
 
-def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = NeighbouringUsers().fit(at(1), at(2))
     monkeypatch.setattr("llmrec.forecasters.collaborative.HISTORIES_PER_BATCH", 5)
     sliced = NeighbouringUsers().fit(at(1), at(2))
@@ -101,7 +101,7 @@ def test_slices_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-def test_a_person_without_an_event_gets_what_counting_says() -> None:
+def test_a_person_without_an_event_gets_the_weights_of_counting() -> None:
     fitted = replace(NeighbouringUsers().fit(small_world(), small_world(seed=1)), share=0.9)
     items, events = catalog(), log(n_users=4)
     empty = make_histories(events.align_to(items), items, "7D", events.timestamp.min(), [0])

@@ -46,8 +46,8 @@ class Knowing:
         return found
 
 
-def reader(model: Knowing, kept: Path | None = None) -> HolidayScorer:
-    return HolidayScorer(model, CATEGORIES, "films", kept=kept)  # type: ignore[arg-type]
+def scorer_of(model: Knowing, cache_file: Path | None = None) -> HolidayScorer:
+    return HolidayScorer(model, CATEGORIES, "films", cache_file=cache_file)  # type: ignore[arg-type]
 
 
 # Weeks from the first of January 2020, as in `small_world`: the third has Martin Luther King's day
@@ -100,7 +100,7 @@ def test_wherever_periods_are_cut_each_holiday_belongs_to_one(
 
 
 def test_a_category_scores_what_an_occasion_adds_to_its_name() -> None:
-    read = reader(Knowing(winter=WINTRY, Groundhog=MARMOTS))
+    read = scorer_of(Knowing(winter=WINTRY, Groundhog=MARMOTS))
     winter, marmots = read.scores(
         [span("2020-01-01", "2020-01-08"), span("2020-01-29", "2020-02-05")]
     )
@@ -109,20 +109,22 @@ def test_a_category_scores_what_an_occasion_adds_to_its_name() -> None:
 
 
 def test_several_occasions_of_a_period_are_averaged() -> None:
-    (found,) = reader(Knowing(Thanksgiving=MARMOTS)).scores([span("2017-11-05", "2017-12-03")])
+    (found,) = scorer_of(Knowing(Thanksgiving=MARMOTS)).scores([span("2017-11-05", "2017-12-03")])
     np.testing.assert_allclose(found, [-0.5, 2, -0.5, -0.5, -0.5])
 
 
 def test_the_prompts_are_the_published_text() -> None:
     model = Knowing()
-    reader(model).scores([span("2020-01-29", "2020-02-05")])
+    scorer_of(model).scores([span("2020-01-29", "2020-02-05")])
     assert model.asked == ["Popular films include", "Popular films for Groundhog Day include"]
 
 
 def test_a_forecast_is_moved_by_what_is_new_in_the_coming_period() -> None:
     windows = small_world(n_users=4, n_periods=5)
     prior = DecayedDirichlet()
-    season = HolidayForecaster(prior, reader(Knowing(winter=WINTRY, Groundhog=MARMOTS)), 0.1, 0.5)
+    season = HolidayForecaster(
+        prior, scorer_of(Knowing(winter=WINTRY, Groundhog=MARMOTS)), 0.1, 0.5
+    )
     histories = [window.history for window in windows]
     # The last four weeks weigh 1/8, 1/4, 1/2 and 1; in the third was Martin Luther King's day.
     past = (1 / 8 + 1 / 4 + 1) / (15 / 8) * np.array([1, 0, 0, 0, -1])
@@ -132,19 +134,19 @@ def test_a_forecast_is_moved_by_what_is_new_in_the_coming_period() -> None:
     found = np.stack([f.category_weights for f in season.forecast(histories)])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     (source,) = {f.source for f in season.forecast(histories)}
-    assert (source.model, source.how) == ("SeasonReading(DecayedDirichlet)", "llm")
+    assert (source.model, source.how) == ("HolidayForecaster(DecayedDirichlet)", "llm")
     assert source.prompt == "season-v1"
 
 
 @pytest.mark.parametrize(
     ("a", "period", "why"), [(0.0, "7D", "a = 0"), (0.3, "10 events", "no calendar")]
 )
-def test_without_trust_or_a_calendar_the_prior_comes_back_to_the_byte(
+def test_without_a_weight_or_a_calendar_the_prior_comes_back_to_the_byte(
     a: float, period: str, why: str
 ) -> None:
     histories = make_histories(log(n_users=6), catalog(), period)
     prior, model = DecayedDirichlet(), Knowing(winter=WINTRY)
-    found = HolidayForecaster(prior, reader(model), a).forecast(histories)
+    found = HolidayForecaster(prior, scorer_of(model), a).forecast(histories)
     for ours, theirs in zip(found, prior.forecast(histories), strict=True):
         assert ours.category_weights.tobytes() == theirs.category_weights.tobytes()
         assert ours.concentration == theirs.concentration
@@ -162,7 +164,7 @@ def test_people_of_different_cutoffs_are_forecast_together_as_alone_in_any_order
         for history in make_histories(events, items, "7D", first + 7 * weeks * DAY)
     ]
     model = Knowing(winter=WINTRY, Groundhog=MARMOTS, Valentine={" drama": 2.0})
-    season = HolidayForecaster(DecayedDirichlet(), reader(model), 0.2, 0.8)
+    season = HolidayForecaster(DecayedDirichlet(), scorer_of(model), 0.2, 0.8)
     together = season.forecast(histories)
     for order in (histories, histories[::-1]):
         for history in order:
@@ -185,7 +187,9 @@ def year(gain: float = 3.0) -> tuple[Interactions, Knowing]:
     bounds = FIRST + 28 * np.arange(25) * DAY
     parts = []
     for start, z in zip(
-        bounds[:-1], reader(model).scores(list(map(Period, bounds[:-1], bounds[1:]))), strict=True
+        bounds[:-1],
+        scorer_of(model).scores(list(map(Period, bounds[:-1], bounds[1:]))),
+        strict=True,
     ):
         shares = np.exp(gain * z) / np.exp(gain * z).sum()
         items = rng.choice(5, size=300, p=shares) + 5 * rng.integers(5, size=300)
@@ -206,10 +210,10 @@ def windows_at(events: Interactions, month: int) -> list[Window]:
     return make_windows(events, catalog(), "28D", FIRST + 28 * month * DAY)
 
 
-def test_where_the_model_is_right_it_is_trusted_and_the_next_period_is_forecast_better() -> None:
+def test_where_the_model_is_right_it_gets_a_weight_and_the_next_period_is_forecast_better() -> None:
     events, model = year()
     prior = DecayedDirichlet(strength=500.0)
-    season = HolidayForecaster(prior, reader(model)).fit(windows_at(events, 22))
+    season = HolidayForecaster(prior, scorer_of(model)).fit(windows_at(events, 22))
     assert season.a > 0.3
     assert season.gain > 0.01
     tests = windows_at(events, 23)
@@ -227,7 +231,7 @@ def test_where_the_model_is_wrong_nothing_is_changed() -> None:
     events, model = year(gain=-3.0)
     windows = windows_at(events, 22)
     prior = DecayedDirichlet()
-    season = HolidayForecaster(prior, reader(model)).fit(windows)
+    season = HolidayForecaster(prior, scorer_of(model)).fit(windows)
     assert season.a == 0
     assert season.gain < 0
     histories = [window.history for window in windows]
@@ -236,7 +240,7 @@ def test_where_the_model_is_wrong_nothing_is_changed() -> None:
 
 
 def test_a_log_too_short_to_leave_a_period_out_is_not_fitted_on() -> None:
-    season = HolidayForecaster(DecayedDirichlet(), reader(Knowing(winter=WINTRY)))
+    season = HolidayForecaster(DecayedDirichlet(), scorer_of(Knowing(winter=WINTRY)))
     assert season.fit(small_world(n_periods=3)).a == 0
 
 
@@ -246,7 +250,7 @@ def test_nothing_after_the_newest_target_is_used() -> None:
     assert (events.timestamp >= end).any()
     prior = DecayedDirichlet()
     fits = [
-        HolidayForecaster(prior, reader(model)).fit(windows_at(found, 17))
+        HolidayForecaster(prior, scorer_of(model)).fit(windows_at(found, 17))
         for found in (events, events.drop_events({"late": events.timestamp >= end}))
     ]
     assert (fits[0].a, fits[0].decay) == (fits[1].a, fits[1].decay)
@@ -256,22 +260,22 @@ def test_nothing_after_the_newest_target_is_used() -> None:
     assert not fits[0].fitted.covers(windows_at(events, 18)[0])
 
 
-def test_what_others_learn_on_validation_is_held_out_where_the_prior_kept_it() -> None:
+def test_held_out_weights_are_those_of_the_prior_adjusted() -> None:
     windows = small_world(n_users=8)
-    season = HolidayForecaster(DecayedDirichlet().fit(windows), reader(Knowing())).fit(windows)
+    season = HolidayForecaster(DecayedDirichlet().fit(windows), scorer_of(Knowing())).fit(windows)
     assert season.held_out is not None
     assert season.held_out.lookup(windows).shape == (8, 5)
 
 
-def test_readings_are_kept_and_not_asked_for_again(tmp_path: Path) -> None:
+def test_scores_are_stored_and_not_computed_again(tmp_path: Path) -> None:
     kept, spans = tmp_path / "scores.json", [span("2020-01-29", "2020-02-05")]
     first, second = Knowing(Groundhog=MARMOTS), Knowing()
-    found = reader(first, kept).scores(spans)
-    np.testing.assert_array_equal(reader(second, kept).scores(spans), found)
+    found = scorer_of(first, kept).scores(spans)
+    np.testing.assert_array_equal(scorer_of(second, kept).scores(spans), found)
     assert first.asked
     assert not second.asked
     another = Knowing("knowing-2")
-    reader(another, kept).scores(spans)
+    scorer_of(another, kept).scores(spans)
     assert another.asked
     assert len(json.loads(kept.read_text())) == 2  # the first model's are still there
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
@@ -281,5 +285,5 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     kept = tmp_path / "scores.json"
     for content in ("[1, 2", "[1, 2]", '{"a": 3}'):
         kept.write_text(content)
-        with pytest.raises(DataError, match=r"scores.json holds no readings .* Delete it"):
-            reader(Knowing(), kept)
+        with pytest.raises(DataError, match=r"scores.json holds no scores .* Delete it"):
+            scorer_of(Knowing(), kept)

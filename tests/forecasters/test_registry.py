@@ -30,11 +30,11 @@ def at(week: int) -> list[Window]:
     return make_windows(WORLD, catalog(), "7D", START + np.timedelta64(7 * week, "D"))
 
 
-def family(seed: int = 0) -> ForecasterRegistry:
+def registry_of(seed: int = 0) -> ForecasterRegistry:
     return ForecasterRegistry([*at(2), *at(3)], at(4), seed)
 
 
-def ask(some: ForecasterRegistry, name: str) -> Any:
+def fitted(some: ForecasterRegistry, name: str) -> Any:
     if name in NEURAL_FORECASTERS:
         pytest.importorskip("llmrec.forecasters.neural")
     return some[name]
@@ -42,22 +42,22 @@ def ask(some: ForecasterRegistry, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def shared() -> ForecasterRegistry:
-    return family()
+    return registry_of()
 
 
 @pytest.mark.parametrize("name", NUMERIC)
 def test_each_is_fitted_on_the_windows_and_only_once(shared: ForecasterRegistry, name: str) -> None:
-    forecaster = ask(shared, name)
+    forecaster = fitted(shared, name)
     assert shared[name] is forecaster
     assert forecaster.fitted.covers(at(4)[0])
     assert not forecaster.fitted.covers(at(5)[0])
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-def test_a_forecast_says_by_what_name_it_was_asked_for(
+def test_the_source_of_a_forecast_has_the_name_of_the_forecaster(
     shared: ForecasterRegistry, name: str
 ) -> None:
-    (forecast,) = ask(shared, name).forecast([at(5)[0].history])
+    (forecast,) = fitted(shared, name).forecast([at(5)[0].history])
     assert forecast.source.model == name
 
 
@@ -69,7 +69,7 @@ def test_a_builder_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return DecayedDirichlet()
 
     monkeypatch.setitem(registry.BUILDERS, "DecayedDirichlet", build)
-    some = family()
+    some = registry_of()
     assert not calls  # nothing is fitted before it is asked for
     for name in ("DecayedDirichlet", "GlobalDrift", "SameSeason", "DecayedDirichlet"):
         some[name]
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_refused_and_the_choices_are_named(
 
 
 @pytest.mark.parametrize(("training", "validation"), [(0, 1), (1, 0), (0, 0)])
-def test_a_family_without_windows_is_refused(training: int, validation: int) -> None:
+def test_a_registry_without_windows_is_refused(training: int, validation: int) -> None:
     with pytest.raises(DataError, match=f"{training} training and {validation} validation"):
         ForecasterRegistry(at(2)[:training], at(3)[:validation])
 
@@ -94,25 +94,25 @@ def test_a_family_without_windows_is_refused(training: int, validation: int) -> 
 def test_models_on_counting_share_one_prior(shared: ForecasterRegistry) -> None:
     counting, drift = shared["DecayedDirichlet"], shared["GlobalDrift"]
     for name in ("GlobalDrift", "SameSeason"):
-        assert ask(shared, name).prior is counting
+        assert fitted(shared, name).prior is counting
     for name in ("CategoryMarkov", "RidgeAutoregression", "NeighbouringUsers", "CategoryEASE"):
-        assert ask(shared, name).prior is drift
+        assert fitted(shared, name).prior is drift
     for name in NEURAL_FORECASTERS:
-        assert ask(shared, name).prior is counting
+        assert fitted(shared, name).prior is counting
     # As if each had fitted its own.
     assert drift == GlobalDrift().fit(at(4))
     assert shared["SameSeason"] == SameSeason().fit(at(4))
 
 
-def test_the_mixture_is_of_the_family_s_own_experts(shared: ForecasterRegistry) -> None:
-    mixture = ask(shared, "GatedMixture")
+def test_the_mixture_is_of_the_registry_s_own_experts(shared: ForecasterRegistry) -> None:
+    mixture = fitted(shared, "GatedMixture")
     assert set(mixture.experts) == set(MIXTURE_EXPERTS)
     assert all(mixture.experts[name] is shared[name] for name in MIXTURE_EXPERTS)
 
 
 def test_another_seed_shares_what_no_seed_changes(shared: ForecasterRegistry) -> None:
     asked = ("Mean", "GlobalDrift", "NeighbouringUsers", "CellMLP", "GatedMixture")
-    before = {name: ask(shared, name) for name in asked}
+    before = {name: fitted(shared, name) for name in asked}
     other = shared.with_seed(7)
     assert other.seed == 7
     histories = [window.history for window in at(5)]

@@ -61,7 +61,7 @@ def test_what_was_seen_together_is_the_most_of_both() -> None:
     assert weeks[0].union(weeks[1]).before == weeks[1].union(weeks[0]).before == weeks[1].before
 
 
-def test_a_window_cut_at_one_time_for_all_is_judged_by_time() -> None:
+def test_a_window_cut_at_one_time_for_all_is_compared_by_time() -> None:
     fitted = TrainingSpan.of_windows(make_windows(LOG, ITEMS, "10 events")[:3])
     for window in make_windows(LOG, ITEMS, "10 events", START + 3 * WEEK):
         if window.history.cutoff != window.target.period.start:

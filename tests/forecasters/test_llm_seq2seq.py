@@ -50,7 +50,7 @@ def seq2seq(model: LanguageModel, **options: object) -> LLMForecaster:
     return LLMForecaster(model, codec, DecayedDirichlet(), calibration, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "generate", "samples": 1}])
+@pytest.mark.parametrize("options", [{}, {"mode": "generate", "samples": 1}])
 def test_it_reads_and_it_writes_forecasts(
     t5: LanguageModel, windows: list[Window], options: dict[str, object]
 ) -> None:
@@ -74,7 +74,7 @@ def test_a_batch_reads_what_single_calls_read(t5: LanguageModel, windows: list[W
         np.testing.assert_allclose(alone.category_weights, forecast.category_weights, atol=1e-5)
 
 
-def test_random_parameters_are_not_trusted_and_stand_in_the_table(
+def test_random_parameters_get_no_weight_and_stand_in_the_table(
     t5: LanguageModel, windows: list[Window]
 ) -> None:
     forecaster = seq2seq(t5)

@@ -31,7 +31,7 @@ def oracle(windows: Sequence[Window]) -> PrecomputedForecaster:
     )
 
 
-def test_what_was_shown_is_believed_as_far_as_it_helps() -> None:
+def test_the_shown_half_gets_the_weight_that_helps_most() -> None:
     weights, shown = np.array([[0.5, 0.5]]), np.array([[4.0, 0.0]])
     repeated = informed_losses(weights, shown, np.array([[3.0, 0.0]]))
     least, most = INFORMED_PRIORS[0], INFORMED_PRIORS[-1]
@@ -40,7 +40,7 @@ def test_what_was_shown_is_believed_as_far_as_it_helps() -> None:
     assert reversed_[0] == pytest.approx(-np.log((most / 2) / (most + 4)))
 
 
-def test_a_model_asked_about_some_users_is_not_the_informed_reference_of_all() -> None:
+def test_a_model_of_some_users_is_not_the_informed_reference_of_all() -> None:
     windows = small_world(n_users=60)
     found = evaluate_forecasters(MODELS, windows)
     few = evaluate_forecasters({"oracle": [oracle(windows[:15])]}, windows[:15])
