@@ -13,9 +13,9 @@ from llmrec.ranking.edits import Edit
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.rank import Ranking
 from llmrec.types import FloatArray
-from tests.ranking.test_tilt import HISTORY, forecast, ranked
+from tests.ranking.test_rank import HISTORY, forecast, ranked
 
-# Items of X (i0, i5), Y (i1), Z (i2), XY (i3), XYZ (i4) and nothing (i6); see test_tilt.
+# Items of X (i0, i5), Y (i1), Z (i2), XY (i3), XYZ (i4) and nothing (i6); see test_rank.
 SCORES = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, -0.1])
 
 
