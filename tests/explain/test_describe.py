@@ -145,7 +145,7 @@ def test_what_the_model_claims_freely_is_checked(model: LanguageModel) -> None:
 def test_where_nothing_is_true_the_model_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     people = [window.history for window in small_world(n_users=2)]
     codec = Codec(people[0].catalog.categories, template="forecast-v3")
-    monkeypatch.setattr(describe, "derive", lambda *_, **__: ())
+    monkeypatch.setattr(describe, "derive_statements", lambda *_, **__: ())
     forecasts = DecayedDirichlet().forecast(people)
     told = describe_with_model(None, codec, people, forecasts)  # type: ignore[arg-type]
     assert [one.source.proposed for one in told] == [0, 0]

@@ -151,7 +151,7 @@ def test_ease_says_what_to_use_for_a_catalog_too_large_to_invert(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llmrec.ranking.item_item.MAX_DENSE_ITEMS", 10)
-    with pytest.raises(ValueError, match="use Cosine or Successors"):
+    with pytest.raises(ValueError, match="use Cosine or SequentialRules"):
         ItemToItem(Ease()).fit(log(n_users=6), catalog(11))
 
 

@@ -66,7 +66,7 @@ def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> Non
 
 
 def test_a_name_of_no_scorer_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(DataError, match=r"'Eese'.*Ease.*ForetoldItems"):
+    with pytest.raises(DataError, match=r"'Eese'.*Ease.*LMItemScorer"):
         build_scorer("Eese", EVENTS, ITEMS)
     with pytest.raises(DataError, match="memory of titles"):
         build_scorer(LM_SCORER, EVENTS, ITEMS)
