@@ -164,7 +164,7 @@ def test_where_nothing_that_came_is_contested_the_likeliest_weights_stay() -> No
 
 @pytest.mark.parametrize("contested", [-1, 1])
 def test_one_contested_item_is_no_contest(windows: list[Window], contested: int) -> None:
-    with pytest.raises(ValueError, match="contested is 0, or at least 2 items"):
+    with pytest.raises(ValueError, match="top_n must be 0, or at least 2 items"):
         fit_blend([PersonalRepeat()], windows, top_n=contested)
 
 
@@ -220,7 +220,7 @@ def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
         ([RecentPopularity()], [1.0, 2.0], "one weight a scorer"),
         ([RecentPopularity()], [-1.0], "popular in the last 28 days' must be finite and >= 0"),
         ([RecentPopularity()], [float("nan")], "must be finite"),
-        ([RecentPopularity(), RecentPopularity()], [1.0, 1.0], "could not be told apart"),
+        ([RecentPopularity(), RecentPopularity()], [1.0, 1.0], "could not be distinguished"),
     ],
 )
 def test_an_impossible_blend_is_refused(

@@ -207,7 +207,7 @@ def test_a_category_that_is_no_name_is_refused() -> None:
 @pytest.mark.parametrize("edits", ["more comedy", ["more comedy"], Edit("War", 2), [None]])
 def test_what_is_no_list_of_edits_is_refused_and_told_what_is(edits: Any) -> None:
     forecast = Forecast(np.full(5, 0.2), 10.0, "", (), Source("test", "counting"))
-    with pytest.raises(EditError, match=r"edits are a list, .*parse_wishes\(.* reads words"):
+    with pytest.raises(EditError, match=r"edits are a list, .*parse_edits\(.* parses text"):
         apply_edits(forecast, edits, ITEMS)
 
 

@@ -326,7 +326,7 @@ def test_rankings_are_the_same_however_few_people_are_scored_at_once(
     forecasts = [forecast(np.full(5, 0.2))] * len(histories)
     blend = Blend((RecentPopularity(), PersonalRepeat()), (0.3, 0.7))
     at_once = rank(forecasts, histories, blend, k=10)
-    monkeypatch.setattr("llmrec.ranking.rank._SCORES_AT_ONCE", 2 * 25)
+    monkeypatch.setattr("llmrec.ranking.rank._SCORES_PER_BATCH", 2 * 25)
     by_twos = rank(forecasts, histories, blend, k=10)
     for one, other in zip(at_once, by_twos, strict=True):
         assert one.item_idx.tobytes() == other.item_idx.tobytes()
@@ -334,7 +334,7 @@ def test_rankings_are_the_same_however_few_people_are_scored_at_once(
 
 
 def test_memory_does_not_grow_with_the_people_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.ranking.rank._SCORES_AT_ONCE", 5_000)
+    monkeypatch.setattr("llmrec.ranking.rank._SCORES_PER_BATCH", 5_000)
     items = catalog(5_000)
     # Periods of events: each has a cutoff, and so a popularity, of their own.
     windows = make_windows(log(60), items, "10 events")
