@@ -1,4 +1,4 @@
-"""An encoder and a language model without weights, for scorers that ask them."""
+"""An encoder and a language model without weights, for scorers that need them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Letters:
 
 
 class Foretelling:
-    """Knows some titles, and foretells them by the prompt's hash."""
+    """Has embeddings of some titles, and probabilities of them by the prompt's hash."""
 
     name = "fake"
     is_encoder_decoder = False
 
     def __init__(self, titles: Sequence[str]) -> None:
-        known = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
+        rows = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
         self.title_embeddings: Any = SimpleNamespace(
-            keys=np.arange(len(titles)), row_of=lambda part: known.get(part, -1)
+            keys=np.arange(len(titles)), row_of=lambda part: rows.get(part, -1)
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
