@@ -31,9 +31,9 @@ class Foretelling:
     is_encoder_decoder = False
 
     def __init__(self, titles: Sequence[str]) -> None:
-        rows = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
+        known = {tuple(self.encode([f" {title}"])[0]): row for row, title in enumerate(titles)}
         self.title_embeddings: Any = SimpleNamespace(
-            keys=np.arange(len(titles)), row_of=lambda part: rows.get(part, -1)
+            keys=np.arange(len(titles)), row_of=lambda part: known.get(part, -1)
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
