@@ -282,7 +282,7 @@ def test_forecasts_are_selected_by_user_and_by_part_of_a_models_name(
     assert len(filter_forecasts(found)) == 2 * len(histories)
     assert {one.user_id for one in filter_forecasts(found, "u003")} == {"u003"}
     assert {one.model for one in filter_forecasts(found, model="Dirichlet")} == {"DecayedDirichlet"}
-    with pytest.raises(DataError, match=r"user 'u03' is not shortened .*'u003'"):
+    with pytest.raises(DataError, match=r"user 'u03' is not known .*'u003'"):
         filter_forecasts(found, "u03")
     with pytest.raises(DataError, match=r"like 'T5'; there is 'DecayedDirichlet', 'by hand \+ cd"):
         filter_forecasts(found, model="T5")
