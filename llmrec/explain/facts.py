@@ -234,7 +234,7 @@ def observed_forecast(window: Window) -> Forecast:
     if not counts.any():
         raise DataError(
             f"user {window.history.user_id!r}: no event of the period from "
-            f"{window.target.period.start} has a category, so nothing can be said of it; leave the "
+            f"{window.target.period.start} has a category, so no claim is supported; leave the "
             "window out."
         )
     source = Source("what came", "counting")

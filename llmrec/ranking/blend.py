@@ -128,7 +128,7 @@ def fit_blend(
 
     Maximises the mean over users of the mean log-likelihood of a user's target events under
     softmax(sum_s w_s score_s), less l2 |w|^2 / 2, subject to w >= 0: a concave problem, solved by
-    L-BFGS-B. All scores are held at once: 8 * n_scorers * n_windows * n_items bytes.
+    L-BFGS-B. All scores are in memory: 8 * n_scorers * n_windows * n_items bytes.
 
     Parameters
     ----------

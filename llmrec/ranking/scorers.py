@@ -209,10 +209,10 @@ def item_counts(
     times = np.concatenate(
         [h.log.timestamp[span] for h, span in zip(histories, spans, strict=True)]
     )
-    kept = ~_is_repeated(rows, times, items)
+    last = ~_is_repeated(rows, times, items)
     values = np.ones(len(items)) if weights is None else weights
     shape = (len(histories), histories[0].catalog.n_items)
-    return sparse.csr_matrix((values[kept], (rows[kept], items[kept])), shape=shape)
+    return sparse.csr_matrix((values[last], (rows[last], items[last])), shape=shape)
 
 
 def dedupe_moments(log: Interactions) -> Interactions:
