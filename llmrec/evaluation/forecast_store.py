@@ -185,7 +185,7 @@ def load_forecasts(folder: Path) -> list[StoredForecast]:
         If there is no folder or no forecast in it, or a file or a row is not as it was stored.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; `llmrec forecast --receipt` makes one.")
+        raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
         for row in _verify_hashes(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
@@ -194,7 +194,7 @@ def load_forecasts(folder: Path) -> list[StoredForecast]:
                 rows.get(content, row), row, key=lambda one: (one["made"], one[HASH_COLUMN])
             )
     if not rows:
-        raise DataError(f"{folder} has no stored forecast; `llmrec forecast --receipt` stores one.")
+        raise DataError(f"{folder} has no stored forecast; `llmrec forecast --store` stores one.")
     order = ("cutoff", "user_id", "model", HASH_COLUMN)
     ordered = sorted(rows.values(), key=lambda row: tuple(row[name] for name in order))
     return [StoredForecast.from_row(row) for row in ordered]

@@ -203,9 +203,9 @@ def test_a_file_cut_short_or_of_other_columns_is_named(
 
 
 def test_the_error_of_an_empty_folder_says_how_to_store_a_forecast(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no stored forecast; `llmrec forecast --receipt`"):
+    with pytest.raises(DataError, match="has no stored forecast; `llmrec forecast --store`"):
         load_forecasts(tmp_path)
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere; `llmrec forecast --recei"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere; `llmrec forecast --stor"):
         load_forecasts(tmp_path / "nowhere")
 
 
