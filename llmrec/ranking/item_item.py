@@ -237,6 +237,14 @@ class ItemToItem:
         return np.asarray(np.log(found, out=found), dtype=np.float64)
 
 
+def _inverse(gram: FloatArray) -> FloatArray:
+    """Invert a positive definite matrix by its Cholesky factor, in place and in half the time."""
+    factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
+    found, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
+    found += np.tril(found, -1).T
+    return np.asarray(found)
+
+
 def recency_weighted(
     histories: Sequence[History],
     half_life: float,
@@ -262,14 +270,6 @@ def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
     elif counts == "log":
         found.data = np.log1p(found.data)
     return found
-
-
-def _inverse(gram: FloatArray) -> FloatArray:
-    """Invert a positive definite matrix by its Cholesky factor, in place and in half the time."""
-    factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
-    found, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
-    found += np.tril(found, -1).T
-    return np.asarray(found)
 
 
 def _newest_weights(histories: Sequence[History], weights: FloatArray) -> sparse.csr_matrix:
