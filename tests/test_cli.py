@@ -160,7 +160,7 @@ def test_an_edit_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
         (["--until", "2031-01-01"], "--until 2031-01-01 ends nothing"),
         (["--edit", "no war until 2030", "--until", "2031-01-01"], "2031-01-01 ends nothing"),
         (["--edit", "no war for 0 days"], "“for 0 days” is no time at all"),
-        (["--calibrate", "2"], "a dial in 0..1"),
+        (["--calibrate", "2"], "a weight in 0..1"),
         (["--why-not", "Titel 4"], "item 'Titel 4' is not known (25 items; for example 'Title 4'"),
         (["--edit", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
     ],

@@ -130,7 +130,7 @@ def test_what_is_no_list_of_edits_opens_no_session(dataset: Dataset, edits: Any)
 @pytest.mark.parametrize("dial", [-0.1, 1.1, float("nan")])
 def test_a_dial_out_of_bounds_is_refused(dataset: Dataset, dial: float) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    with pytest.raises(EditError, match=r"a dial in 0\.\.1"):
+    with pytest.raises(EditError, match=r"a weight in 0\.\.1"):
         engine.recommend("u001", calibrate=dial)
 
 

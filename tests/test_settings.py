@@ -150,7 +150,7 @@ def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> No
     assert weights[LM_SCORER] > 2 * max(w for name, w in weights.items() if name != LM_SCORER)
     end = dataset.log.timestamp.max() + MILLISECOND
     assert "knows" in build_blend(dataset, end, weights, given).names
-    with pytest.raises(DataError, match="memory of titles"):
+    with pytest.raises(DataError, match="title embeddings"):
         build_blend(dataset, end, weights)
 
 

@@ -1,4 +1,4 @@
-"""The comparison behind ``llmrec evaluate``: fit on the past, evaluate everybody on the tests."""
+"""Comparison of forecasters on a log: fit on the past, evaluate on test splits, in one table."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
 
 
 REFERENCE, PERSISTENCE = "DecayedDirichlet", "Mean"
-PRIORS = (REFERENCE, "GatedMixture")  # that a reading is added to, where they take part
+PRIORS = (REFERENCE, "GatedMixture")  # that category scores are added to, where they are fitted
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Forecasters judged on the test splits of a log.
+    """Forecasters evaluated on the test splits of a log.
 
     Attributes
     ----------
     dataset
         The log.
     windows, results
-        Split to its windows, and to what was found there.
+        Split to its windows, and to the result on them.
     forecasters
         Split to the forecasters by name, those of several seeds one after the other.
     table
         Tidy means and intervals of all splits, see `summarize`.
     calibrations
-        What the language model's readings were trusted with, by the prior they were added to.
+        Calibrations of the language model's category scores, by the prior they are added to.
     """
 
     dataset: Dataset
@@ -78,7 +78,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     readings: LLMScores | None = None,
 ) -> Comparison:
-    """Fit forecasters on all that precedes the tests, and judge them there.
+    """Fit forecasters on all that precedes the test splits, and evaluate them there.
 
     Counting and the mean are always among them: gains are on the one, skill is against the other.
 
@@ -89,61 +89,41 @@ def compare(
     seeds
         Those that depend on a seed are fitted once for each; scores are the means.
     readings
-        What a language model read, if one takes part; it is judged on the users it was read for.
+        Category scores of a language model, if it takes part; it is evaluated on their users.
     """
-    found = split_windows(dataset)
-    validation = found.pop("validation")
-    family = ForecasterRegistry(training_windows(dataset), validation, seeds[0])
-    fitted = _fitted(family, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
-    judgements = {
-        split: evaluate_forecasters(fitted, windows, dataset=dataset.name, split=split)
-        for split, windows in found.items()
+    windows = split_windows(dataset)
+    validation = windows.pop("validation")
+    registry = ForecasterRegistry(training_windows(dataset), validation, seeds[0])
+    fitted = _fit(registry, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
+    results = {
+        split: evaluate_forecasters(fitted, found, dataset=dataset.name, split=split)
+        for split, found in windows.items()
     }
-    asked = {split: dict(fitted) for split in found}
+    forecasters = {split: dict(fitted) for split in windows}
     calibrations: dict[str, Calibration] = {}
     if readings is not None:
-        spoken, calibrations = readings.to_forecasters(fitted, seeds[0])
-        for split, believed in spoken.items():
-            more = evaluate_forecasters(
-                believed, readings.windows[split], dataset=dataset.name, split=split
+        of_llm, calibrations = readings.to_forecasters(fitted, seeds[0])
+        for split, found in of_llm.items():
+            result = evaluate_forecasters(
+                found, readings.windows[split], dataset=dataset.name, split=split
             )
-            judgements[split] = judgements[split].merge(more)
-            asked[split] |= believed
-    table = pd.concat(
-        [summary_table(judgement) for judgement in judgements.values()], ignore_index=True
-    )
-    return Comparison(dataset, found, judgements, asked, table, calibrations)
+            results[split] = results[split].merge(result)
+            forecasters[split] |= found
+    table = pd.concat([summary_table(result) for result in results.values()], ignore_index=True)
+    return Comparison(dataset, windows, results, forecasters, table, calibrations)
 
 
-def summary_table(judgement: EvaluationResult) -> pd.DataFrame:
-    """Summarise against counting (gains) and against the mean (skill)."""
-    return summarize(judgement, reference=REFERENCE, persistence=PERSISTENCE)
-
-
-def _fitted(
-    family: ForecasterRegistry, names: Iterable[str], seeds: Sequence[int]
-) -> dict[str, list[Forecaster]]:
-    """Fit by name, showing how far it is on a terminal."""
-    from tqdm import tqdm
-
-    families, found = [family], {}
-    bar = tqdm(list(names), desc="fitting", disable=not sys.stderr.isatty())
-    for name in bar:
-        bar.set_postfix_str(name)
-        if name in SEED_DEPENDENT:
-            families += [family.with_seed(seed) for seed in seeds[len(families) :]]
-            found[name] = [one[name] for one in families]
-        else:
-            found[name] = [family[name]]
-    return found
+def summary_table(result: EvaluationResult) -> pd.DataFrame:
+    """Summarise a result against counting (gains) and against the mean (skill)."""
+    return summarize(result, reference=REFERENCE, persistence=PERSISTENCE)
 
 
 @dataclass(frozen=True, eq=False)
 class LLMScores:
-    """What a language model read of windows drawn from each split.
+    """A language model's category scores of windows sampled from each split.
 
     ``scores`` are (n_windows, n_categories) centred scores, by split like the ``windows``; none
-    until `read`.
+    before `score`.
     """
 
     windows: dict[str, list[Window]]
@@ -151,20 +131,20 @@ class LLMScores:
 
     @classmethod
     def sample(cls, dataset: Dataset, n: int | None = None, seed: int = 0) -> LLMScores:
-        """Draw n windows of each split (all if None)."""
+        """Sample n windows of each split (all if None)."""
         windows = {
             split: sample_windows(found, n, seed) for split, found in split_windows(dataset).items()
         }
         return cls(windows, {})
 
     def score(self, model: LanguageModel, dataset: Dataset) -> LLMScores:
-        """Let a model read them all."""
+        """Score the windows of all splits by a model."""
         from llmrec.forecasters.counting import DecayedDirichlet
         from llmrec.forecasters.llm import LLMForecaster
 
-        reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
+        forecaster = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
         scores = {
-            split: reader.category_scores([window.history for window in found])
+            split: forecaster.category_scores([window.history for window in found])
             for split, found in self.windows.items()
         }
         return LLMScores(self.windows, scores)
@@ -172,13 +152,13 @@ class LLMScores:
     def to_forecasters(
         self, fitted: Mapping[str, Sequence[Forecaster]], seed: int = 0
     ) -> tuple[dict[str, dict[str, list[Forecaster]]], dict[str, Calibration]]:
-        """Turn the readings into forecasters.
+        """Make forecasters of the scores.
 
         Returns
         -------
         forecasters, calibrations
-            By test split: the reading believed alone, in full beside counting, and as far as
-            validation says beside each of `PRIORS` that is ``fitted``; and by prior what that is.
+            By test split: the scores alone, added in full to counting, and calibrated on validation
+            windows for each of `PRIORS` that is ``fitted``; and those calibrations, by prior.
         """
         targets = target_counts(self.windows["validation"])
         calibrations = {}
@@ -188,9 +168,11 @@ class LLMScores:
                 prior, self.scores["validation"], targets, seed=seed
             )
         tests = [split for split in self.windows if split != "validation"]
-        return {split: self._on(split, fitted, calibrations) for split in tests}, calibrations
+        return {
+            split: self._forecasters_of(split, fitted, calibrations) for split in tests
+        }, calibrations
 
-    def _on(
+    def _forecasters_of(
         self,
         split: str,
         fitted: Mapping[str, Sequence[Forecaster]],
@@ -198,9 +180,9 @@ class LLMScores:
     ) -> dict[str, list[Forecaster]]:
         histories = [window.history for window in self.windows[split]]
         priors = {name: predict_weights(fitted[name][0], histories) for name in calibrations}
-        z, counted = self.scores[split], priors[REFERENCE]
-        full = softmax_update(counted, z - calibrations[REFERENCE].center, 1.0, 0.0)
-        alone = softmax_update(np.ones_like(counted), z, 1.0, 0.0)
+        z, counting = self.scores[split], priors[REFERENCE]
+        full = softmax_update(counting, z - calibrations[REFERENCE].center, 1.0, 0.0)
+        alone = softmax_update(np.ones_like(counting), z, 1.0, 0.0)
         found = {
             "LLM alone (zero-shot)": (REFERENCE, alone),
             "LLM x counting (a = 1)": (REFERENCE, full),
@@ -208,11 +190,31 @@ class LLMScores:
         for name, calibration in calibrations.items():
             found[f"LLM on {name}"] = (name, calibration.apply(priors[name], z))
         return {
-            name: [PrecomputedForecaster.of(name, histories, weights, _spread(fitted[beside][0]))]
-            for name, (beside, weights) in found.items()
+            name: [
+                PrecomputedForecaster.of(name, histories, weights, _dispersion(fitted[prior][0]))
+            ]
+            for name, (prior, weights) in found.items()
         }
 
 
-def _spread(forecaster: Any) -> Dispersion:
-    spread: Dispersion = getattr(forecaster, "spread", DEFAULT_DISPERSION)
-    return spread
+def _fit(
+    registry: ForecasterRegistry, names: Iterable[str], seeds: Sequence[int]
+) -> dict[str, list[Forecaster]]:
+    """Fit forecasters by name, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    registries, found = [registry], {}
+    bar = tqdm(list(names), desc="fitting", disable=not sys.stderr.isatty())
+    for name in bar:
+        bar.set_postfix_str(name)
+        if name in SEED_DEPENDENT:
+            registries += [registry.with_seed(seed) for seed in seeds[len(registries) :]]
+            found[name] = [one[name] for one in registries]
+        else:
+            found[name] = [registry[name]]
+    return found
+
+
+def _dispersion(forecaster: Any) -> Dispersion:
+    found: Dispersion = getattr(forecaster, "spread", DEFAULT_DISPERSION)
+    return found

@@ -1,4 +1,4 @@
-"""Stored forecasts: rows of Parquet, kept until their period has passed."""
+"""The store of forecasts: Parquet files with a hash of each row, to be scored later."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ SCHEMA = pa.schema(
     ]
 )
 HASH_COLUMN = "receipt"
-OCCASION_COLUMNS = ("made", "log_end")  # the same forecast may be stored on several
+OCCASION_COLUMNS = ("made", "log_end")  # they may differ where the same forecast is stored again
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class StoredForecast:
-    """A forecast, of whom and when, and all that is needed to score it.
+    """A forecast with its user and time, and all that is needed to score it.
 
     Attributes
     ----------
     receipt
-        Hash of all the rest.
+        Hash of all other fields.
     log
         Name of the log.
     seen
         Fingerprint of the events before the cutoff, see `past_fingerprint`.
     log_end
-        Just after the newest event of the whole log at hand when the forecast was stored.
+        Just after the newest event of the whole log, when the forecast was stored.
     made
-        When it was stored, by the clock of the machine, in UTC.
+        Time when it was stored, in UTC.
     categories
         (n_categories,) names, in the order of the forecast's weights.
     forecast
-        As it was stored. Event ids are positions in the log that the forecaster saw.
+        As it was stored. Event ids are positions in the log of its history.
     """
 
     receipt: str
@@ -90,7 +90,7 @@ class StoredForecast:
 
     @property
     def in_advance(self) -> bool:
-        """Whether the log at hand ended before the period began: nothing of it could be known."""
+        """Whether the log ended before the period began, so that nothing of it could be known."""
         return bool(self.log_end <= self.cutoff)
 
     @property
@@ -102,13 +102,13 @@ class StoredForecast:
 
     @classmethod
     def from_row(cls, row: Row) -> StoredForecast:
-        """Read a row of a file."""
-        said = (one | {"event_ids": tuple(one["event_ids"])} for one in row["statements"])
+        """Make it from a row of a file."""
+        statements = (one | {"event_ids": tuple(one["event_ids"])} for one in row["statements"])
         forecast = Forecast(
             np.array(row["category_weights"], dtype=np.float64),
             row["concentration"],
             row["description"],
-            tuple(Statement(**one) for one in said),
+            tuple(Statement(**one) for one in statements),
             Source(**{field.name: row[field.name] for field in fields(Source)}),
         )
         return cls(
@@ -132,17 +132,17 @@ def save_forecasts(
     forecasts: Sequence[Forecast],
     made: np.datetime64 | None = None,
 ) -> Path:
-    """Add a file with a row a forecast to a folder; what is there is not touched.
+    """Add a file with a row a forecast to a folder; files in it stay as they are.
 
     Parameters
     ----------
     dataset
-        The whole log at hand. If it reaches beyond a cutoff, the forecast counts as made in
-        hindsight, whatever the forecaster was shown of it.
+        The whole log. If it has events after a cutoff, the forecast is not in advance, even if the
+        forecaster was not given them.
     histories, forecasts
-        What the forecasts were made from, cut at a time, and the forecasts.
+        The histories, cut at a time, and their forecasts.
     made
-        Default: now.
+        Time to store; default: now.
 
     Raises
     ------
@@ -152,11 +152,11 @@ def save_forecasts(
     made = to_datetime64(pd.Timestamp.now("UTC")) if made is None else made
     logs = {dataset.log, *(history.log for history in histories)}
     log_end = max(log.timestamp.max() for log in logs) + MILLISECOND
-    about = {"log": dataset.name, "made": made.item(), "log_end": log_end.item()}
+    occasion = {"log": dataset.name, "made": made.item(), "log_end": log_end.item()}
     pasts = {(history.log, history.cutoff) for history in histories}
     seen = {past: past_fingerprint(*past) for past in pasts}
     rows = [
-        about | {"seen": seen[history.log, history.cutoff]} | _row(history, forecast)
+        occasion | {"seen": seen[history.log, history.cutoff]} | _row(history, forecast)
         for history, forecast in zip(histories, forecasts, strict=True)
     ]
     table = pa.Table.from_pylist(rows, SCHEMA)
@@ -168,65 +168,66 @@ def save_forecasts(
         atomic_write_bytes(path, content.getvalue().to_pybytes())
     except OSError as error:
         raise DataError(
-            f"no receipt was stored: {error.filename}: {error.strerror}. Choose a folder that you "
+            f"no forecast was stored: {error.filename}: {error.strerror}. Choose a folder that you "
             "may write to, on a disk with room."
         ) from error
     return path
 
 
 def load_forecasts(folder: Path) -> list[StoredForecast]:
-    """Read all receipts of a folder, by cutoff, user and model, however they were stored.
+    """Read all stored forecasts of a folder, sorted by cutoff, user and model.
 
-    Of the same forecast, stored several times, the first counts.
+    Of a forecast stored several times, the first counts.
 
     Raises
     ------
     DataError
-        If there is no folder or none in it, or a file or a row is not what was stored.
+        If there is no folder or no forecast in it, or a file or a row is not as it was stored.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; `llmrec forecast --receipt` makes one.")
+        raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
-        for row in _whole(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
-            same = _hash(row, OCCASION_COLUMNS)
-            rows[same] = min(
-                rows.get(same, row), row, key=lambda one: (one["made"], one[HASH_COLUMN])
+        for row in _verify_hashes(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
+            content = _hash(row, OCCASION_COLUMNS)
+            rows[content] = min(
+                rows.get(content, row), row, key=lambda one: (one["made"], one[HASH_COLUMN])
             )
     if not rows:
-        raise DataError(f"{folder} holds no receipt; `llmrec forecast --receipt` stores one.")
+        raise DataError(f"{folder} has no stored forecast; `llmrec forecast --store` stores one.")
     order = ("cutoff", "user_id", "model", HASH_COLUMN)
     ordered = sorted(rows.values(), key=lambda row: tuple(row[name] for name in order))
     return [StoredForecast.from_row(row) for row in ordered]
 
 
 def filter_forecasts(
-    receipts: Sequence[StoredForecast], user_id: str | None = None, model: str | None = None
+    forecasts: Sequence[StoredForecast], user_id: str | None = None, model: str | None = None
 ) -> list[StoredForecast]:
-    """Choose the receipts of one user, and of the models with some text in their names.
+    """Select the forecasts of one user, and of models whose names contain a text.
 
     Raises
     ------
     DataError
-        If there is none; it names users, or models, that have one.
+        If there is none; the message names users, or models, that have one.
     """
     if user_id is not None:
-        lookup_id(pd.Index(sorted({one.user_id for one in receipts}), dtype="str"), user_id, "user")
-        receipts = [one for one in receipts if one.user_id == user_id]
+        users = pd.Index(sorted({one.user_id for one in forecasts}), dtype="str")
+        lookup_id(users, user_id, "user")
+        forecasts = [one for one in forecasts if one.user_id == user_id]
     if model is None:
-        return list(receipts)
-    found = [one for one in receipts if model in one.model]
+        return list(forecasts)
+    found = [one for one in forecasts if model in one.model]
     if not found:
-        models = ", ".join(sorted({repr(one.model) for one in receipts}))
-        raise DataError(f"no receipt is of a model like {model!r}; there is {models}.")
+        models = ", ".join(sorted({repr(one.model) for one in forecasts}))
+        raise DataError(f"no forecast is of a model like {model!r}; there is {models}.")
     return found
 
 
 def past_fingerprint(log: Interactions, cutoff: np.datetime64) -> str:
-    """Fingerprint of the events before a cutoff: who took what, when.
+    """Give a fingerprint of the events before a cutoff: who took what, and when.
 
-    Unlike `Interactions.fingerprint` it stays the same when the catalog grows, so that a log that
-    has grown can be told from one whose past has changed. DataError if nothing precedes the cutoff.
+    Unlike `Interactions.fingerprint` it stays the same when the catalog grows: it differs only if
+    the past has changed. DataError if no event precedes the cutoff.
     """
     past = truncate_log(log, cutoff)
     taken, codes = np.unique(past.item_idx, return_inverse=True)
@@ -239,7 +240,7 @@ def past_fingerprint(log: Interactions, cutoff: np.datetime64) -> str:
 
 
 def _row(history: History, forecast: Forecast) -> dict[str, Any]:
-    """Write a history and its forecast as plain values."""
+    """Give a history and its forecast as plain values."""
     categories, weights = history.catalog.categories, forecast.category_weights
     if len(weights) != len(categories):
         raise DataError(
@@ -248,7 +249,7 @@ def _row(history: History, forecast: Forecast) -> dict[str, Any]:
         )
     if history.n_events and history.log.timestamp[history.event_ids[-1]] >= history.cutoff:
         raise DataError(
-            f"user {history.user_id!r}: the history holds events at its cutoff {history.cutoff}, "
+            f"user {history.user_id!r}: the history has events at its cutoff {history.cutoff}, "
             "so the period cannot be found again by time. Cut it with make_histories."
         )
     return {
@@ -265,17 +266,17 @@ def _row(history: History, forecast: Forecast) -> dict[str, Any]:
 
 
 def _hash(row: Row, without: Iterable[str] = ()) -> str:
-    """Hash the content of a row, but for its own hash."""
+    """Hash the values of a row, without its own hash."""
     content = {name: value for name, value in row.items() if name not in {HASH_COLUMN, *without}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _whole(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
-    """Give the rows; DataError names the first whose content has another hash than it says."""
+def _verify_hashes(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
+    """Give the rows; DataError names the first whose values have another hash than it stores."""
     for number, row in enumerate(rows):
         if _hash(row) != row[HASH_COLUMN]:
             raise DataError(
-                f"{path}, row {number}: the receipt of user {row['user_id']!r} at {row['cutoff']} "
-                f"by {row['model']!r} is not what was stored. Restore the file, or remove it."
+                f"{path}, row {number}: the forecast of user {row['user_id']!r} at {row['cutoff']} "
+                f"by {row['model']!r} is not as it was stored. Restore the file, or remove it."
             )
     return rows

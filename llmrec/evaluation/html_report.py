@@ -1,8 +1,8 @@
-"""The report: one HTML page that stands alone, and the tidy tables behind it."""
+"""The report of a comparison: one self-contained HTML page, and the tidy tables behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import Window
 from llmrec.evaluation import report_figures
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
+from llmrec.forecast import Forecaster
 
 TEMPLATE = "report.html.jinja"
 REPORT_METRICS = (
@@ -34,7 +35,7 @@ N_PEOPLE = 5
 def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
     """Write report.html, scores.parquet (one row a model and user) and table.parquet.
 
-    Five people of the last split are drawn with the seed. Gives the page's path.
+    The page shows five people of the last split, sampled by the seed. Returns its path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (("scores", comparison.scores), ("table", comparison.table)):
@@ -45,7 +46,7 @@ def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
 
 
 def render_report(comparison: Comparison, seed: int = 0) -> str:
-    """Write the page: drawings first, then the numbers they are of, then five people."""
+    """Render the page: figures first, then the numbers in them, then five people."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -62,7 +63,7 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
         n_categories=dataset.catalog.n_categories,
         reference=REFERENCE,
         persistence=PERSISTENCE,
-        verdicts=[_verdict(table, split) for split in comparison.windows],
+        winners=[_winner(table, split) for split in comparison.windows],
         gains=report_figures.plot_gains(table),
         drift=report_figures.plot_skill_by_drift(table, models),
         calibration=report_figures.plot_calibration(bins, models),
@@ -83,11 +84,11 @@ def _ranked(table: pd.DataFrame) -> list[str]:
     return [str(model) for model in order.index]
 
 
-def _verdict(table: pd.DataFrame, split: str) -> dict[str, Any]:
-    """Say which model is best on a split, and by how much."""
+def _winner(table: pd.DataFrame, split: str) -> dict[str, Any]:
+    """Give the best model of a split, and by how much it is."""
     chosen = (table["slice"] == "all") & (table["split"] == split)
     loss = table[chosen & (table["metric"] == "log_loss")]
-    whole = loss[loss["n"] == loss["n"].max()]  # models asked for everybody
+    whole = loss[loss["n"] == loss["n"].max()]  # models that forecast everybody
     best = whole.sort_values("value").iloc[0]
     gain = table[chosen & (table["metric"] == "log_loss_gain") & (table["model"] == best["model"])]
     return {
@@ -143,30 +144,31 @@ def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
 
 def _people(comparison: Comparison, models: Sequence[str], seed: int) -> list[dict[str, Any]]:
     split = list(comparison.windows)[-1]
-    asked = comparison.forecasters[split]
+    forecasters = comparison.forecasters[split]
     scores = comparison.results[split].scores
-    known = scores.groupby("user_id")["model"].count()
-    candidates = set(known[known == known.max()].index)  # people that every model was asked about
+    n_models = scores.groupby("user_id")["model"].count()
+    candidates = set(n_models[n_models == n_models.max()].index)  # people that all models forecast
     windows = [w for w in comparison.windows[split] if w.history.user_id in candidates]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:N_PEOPLE])
-    drawn = [REFERENCE, *[model for model in models if model != REFERENCE][:3]]
-    drawn += [model for model in asked if model.startswith("LLM alone")]
-    return [
-        _person(windows[row], {name: asked[name][0] for name in drawn}, scores) for row in chosen
-    ]
+    names = [REFERENCE, *[model for model in models if model != REFERENCE][:3]]
+    names += [model for model in forecasters if model.startswith("LLM alone")]
+    first = {name: forecasters[name][0] for name in names}
+    return [_person(windows[row], first, scores) for row in chosen]
 
 
-def _person(window: Window, asked: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+def _person(
+    window: Window, forecasters: Mapping[str, Forecaster], scores: pd.DataFrame
+) -> dict[str, Any]:
     history, target = window.history, window.target
     forecasts = {
         name: forecaster.forecast([history])[0].category_weights
-        for name, forecaster in asked.items()
+        for name, forecaster in forecasters.items()
     }
     own = scores[scores["user_id"] == history.user_id].set_index("model")["log_loss"]
     return {
         "user_id": clean_text(history.user_id, 40),
         "events": history.n_events,
-        "happened": target.n_events,
+        "observed": target.n_events,
         "losses": [(name, float(own[name])) for name in forecasts],
         "svg": report_figures.plot_person(
             history.catalog.categories, history.category_counts, target.category_counts, forecasts

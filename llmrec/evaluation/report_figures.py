@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import clean_text
-from llmrec.errors import MissingExtraError
+from llmrec.explain.plots import COLORS, INK, new_figure, to_svg
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's palette, told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, FAINT, RULE = "#333333", "#9a9a9a", "#e4e1da"
+GREY, RULE = "#9a9a9a", "#e4e1da"
 MAX_COLORED_MODELS = 6  # models drawn in colour in a figure of lines; the others are grey
 
 
@@ -30,18 +27,18 @@ def plot_gains(table: pd.DataFrame) -> str:
     found = table[(table["slice"] == "all") & (table["metric"] == "log_loss_gain")]
     order = found.groupby("model")["value"].mean().sort_values().index
     panels = list(dict.fromkeys(found["split"]))
-    drawn, axes = _figure(len(panels), height=0.27 * len(order) + 0.9, sharey=True)
+    figure, axes = _make_panels(len(panels), height=0.27 * len(order) + 0.9, sharey=True)
     for axis, split in zip(axes, panels, strict=True):
         part = found[found["split"] == split].set_index("model").reindex(order)
         at = np.arange(len(order))
-        axis.axvline(0, color=FAINT, linewidth=1)
+        axis.axvline(0, color=GREY, linewidth=1)
         right = 1.1 * max(float(part["high"].max()), 1e-4)
         left = min(-0.3 * right, max(1.1 * float(part["low"].min()), -1.2 * right))
         axis.set_xlim(left, right)
         for y, (model, row) in zip(at, part.iterrows(), strict=True):
-            colour = COLOURS[0] if row["low"] > 0 else COLOURS[1] if row["high"] < 0 else FAINT
+            color = COLORS[0] if row["low"] > 0 else COLORS[1] if row["high"] < 0 else GREY
             if row["value"] < left:  # far off: an arrow at the edge, and its value
-                marks = axis.plot(left, y, "<", color=colour, markersize=5, clip_on=False)
+                marks = axis.plot(left, y, "<", color=color, markersize=5, clip_on=False)
                 axis.annotate(
                     f"{row['value']:.3f}",
                     (left, y),
@@ -51,27 +48,27 @@ def plot_gains(table: pd.DataFrame) -> str:
                     fontsize=8,
                 )
             else:
-                marks = axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2)
-                marks += axis.plot(row["value"], y, "o", color=colour, markersize=5)
+                marks = axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+                marks += axis.plot(row["value"], y, "o", color=color, markersize=5)
             for mark in marks:
                 mark.set_gid(_gid(str(model)))
         axis.set_yticks(at, order)
         axis.set_title(split, loc="left", fontsize=10, color=INK)
         axis.set_xlabel("nats per event gained on counting")
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
 def plot_skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
     """Draw skill against the decile of realised drift, one panel a split."""
     found = table[(table["metric"] == "skill") & table["slice"].str.startswith("drift ")]
     panels = list(dict.fromkeys(found["split"]))
-    drawn, axes = _figure(len(panels), height=3.4, sharey=True)
+    figure, axes = _make_panels(len(panels), height=3.4, sharey=True)
     for axis, split in zip(axes, panels, strict=True):
         part = found[found["split"] == split]
         wide = part.pivot(index="slice", columns="model", values="value")
         wide = wide.reindex([f"drift {decile}" for decile in range(1, 11)])
-        axis.axhline(0, color=FAINT, linewidth=1)
-        _lines(axis, {m: (np.arange(1, 11), wide[m].to_numpy()) for m in wide}, models)
+        axis.axhline(0, color=GREY, linewidth=1)
+        _draw_lines(axis, {m: (np.arange(1, 11), wide[m].to_numpy()) for m in wide}, models)
         axis.set_xticks(range(1, 11))
         axis.set_xlabel("decile of realised drift (10: moved most)")
         axis.set_title(split, loc="left", fontsize=10, color=INK)
@@ -79,51 +76,51 @@ def plot_skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
         axis.set_ylim(min(-0.01, 1.3 * float(best.min())), max(0.01, 1.15 * float(best.max())))
     axes[0].set_ylabel("skill against the mean")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
 def plot_calibration(bins: Mapping[str, pd.DataFrame], models: Sequence[str]) -> str:
     """Draw observed against forecast shares on logarithmic axes, one panel a split."""
-    drawn, axes = _figure(len(bins), height=3.6, sharey=True)
+    figure, axes = _make_panels(len(bins), height=3.6, sharey=True)
     for axis, (split, found) in zip(axes, bins.items(), strict=True):
         found = found[(found["forecast"] > 0) & (found["observed"] > 0)]
         ends = [float(found["forecast"].min()), float(found["forecast"].max())]
-        axis.plot(ends, ends, color=FAINT, linewidth=1)
+        axis.plot(ends, ends, color=GREY, linewidth=1)
         series = {
             str(model): (part["forecast"].to_numpy(), part["observed"].to_numpy())
             for model, part in found.groupby("model", sort=False)
         }
-        _lines(axis, series, models)
+        _draw_lines(axis, series, models)
         axis.set(xscale="log", yscale="log", xlabel="forecast share of a category")
         axis.set_title(split, loc="left", fontsize=10, color=INK)
     axes[0].set_ylabel("observed share")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
 def plot_coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
-    """Draw how often 50, 80 and 90 % intervals held what was observed, one panel a split."""
+    """Draw how often 50, 80 and 90 % intervals hold what was observed, one panel a split."""
     found = table[(table["slice"] == "all") & table["metric"].str.startswith("coverage")]
     panels, order = list(dict.fromkeys(found["split"])), list(models)[::-1]
-    drawn, axes = _figure(len(panels), height=0.24 * len(order) + 0.9, sharey=True)
+    figure, axes = _make_panels(len(panels), height=0.24 * len(order) + 0.9, sharey=True)
     for axis, split in zip(axes, panels, strict=True):
         for place, level in enumerate((50, 80, 90)):
             part = found[(found["split"] == split) & (found["metric"] == f"coverage{level}")]
             values = part.set_index("model")["value"].reindex(order)
-            axis.axvline(level / 100, color=COLOURS[place], linewidth=1, alpha=0.6)
-            (marks,) = axis.plot(values, np.arange(len(order)), "o", color=COLOURS[place], ms=5)
+            axis.axvline(level / 100, color=COLORS[place], linewidth=1, alpha=0.6)
+            (marks,) = axis.plot(values, np.arange(len(order)), "o", color=COLORS[place], ms=5)
             marks.set_label(f"{level} %")
         axis.set_yticks(np.arange(len(order)), order)
         axis.set_xlabel("share of observations inside")
         axis.set_title(split, loc="left", fontsize=10, color=INK)
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
 def plot_wins(scores: pd.DataFrame) -> str:
     """Draw for how many people each model had the least log-loss, by third of realised drift."""
     whole = scores.groupby("model")["user_id"].count()
-    scores = scores[scores["model"].isin(whole[whole == whole.max()].index)]  # asked for all
+    scores = scores[scores["model"].isin(whole[whole == whole.max()].index)]  # that forecast all
     scores = scores[scores["log_loss"].notna()]
     best = scores.loc[scores.groupby(["split", "user_id"])["log_loss"].idxmin()]
     third = best.groupby("split")["drift"].rank(pct=True)
@@ -134,36 +131,36 @@ def plot_wins(scores: pd.DataFrame) -> str:
     )
     counts = best.groupby(["model", "third"], observed=False).size().unstack() / len(best)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
-    drawn, (axis,) = _figure(1, height=0.27 * len(counts) + 0.9)
+    figure, (axis,) = _make_panels(1, height=0.27 * len(counts) + 0.9)
     left = np.zeros(len(counts))
     for place, third_name in enumerate(counts):
         values = counts[third_name].to_numpy()
         axis.barh(
-            counts.index, values, left=left, color=COLOURS[place], alpha=0.8, label=str(third_name)
+            counts.index, values, left=left, color=COLORS[place], alpha=0.8, label=str(third_name)
         )
         left += values
     axis.set_xlabel("share of people forecast best by this model")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend(frameon=False, fontsize=8, loc="lower right")
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
 def plot_person(
     names: Sequence[str],
     past: FloatArray,
-    happened: FloatArray,
+    observed: FloatArray,
     forecasts: Mapping[str, FloatArray],
 ) -> str:
-    """Draw one person: history by period, each forecast, and what happened, by category.
+    """Draw one person: history by period, each forecast, and the observed period, by category.
 
-    ``past`` is (n_periods, n_categories) counts, ``happened`` (n_categories,) counts and each
+    ``past`` is (n_periods, n_categories) counts, ``observed`` (n_categories,) counts and each
     forecast (n_categories,) weights. The eight categories of most weight anywhere are shown.
     """
     shares = past / np.maximum(past.sum(axis=1, keepdims=True), 1)
-    target = happened / max(happened.sum(), 1)
+    target = observed / max(observed.sum(), 1)
     weight = np.max([target, *forecasts.values(), past.sum(axis=0) / max(past.sum(), 1)], axis=0)
     top = np.argsort(-weight, kind="stable")[:8][::-1]
-    drawn, (left, right) = _figure(2, height=3.0, sharey=True, widths=(1, 1.5))
+    figure, (left, right) = _make_panels(2, height=3.0, sharey=True, widths=(1, 1.5))
     left.imshow(shares[-12:, top].T, aspect="auto", cmap="Blues", vmin=0, origin="lower")
     labels = [clean_text(names[c], 28) for c in top]
     left.set_yticks(range(len(top)), labels, parse_math=False)  # a dollar sign is a dollar sign
@@ -172,56 +169,45 @@ def plot_person(
     for place, (model, weights) in enumerate(forecasts.items()):
         shift = 0.12 * (place - (len(forecasts) - 1) / 2)
         (marks,) = right.plot(weights[top], np.arange(len(top)) + shift, "o", ms=5, label=model)
-        marks.set(color=COLOURS[place % len(COLOURS)], gid=_gid(model))
+        marks.set(color=COLORS[place % len(COLORS)], gid=_gid(model))
     right.plot(target[top], np.arange(len(top)), "D", color=INK, ms=8, mfc="none", label="happened")
     right.set_xlabel("share of the next period")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _svg(drawn)
+    return _to_svg(figure)
 
 
-def _lines(axis: Axes, series: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
+def _draw_lines(axis: Axes, series: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
     """Draw the first models in colour and with a label, the others in grey beneath them."""
-    coloured = [model for model in models if model in series][:MAX_COLORED_MODELS]
+    colored = [model for model in models if model in series][:MAX_COLORED_MODELS]
     for model, (x, y) in series.items():
-        if model not in coloured:
-            (line,) = axis.plot(x, y, color=FAINT, linewidth=0.7, alpha=0.5, zorder=1)
+        if model not in colored:
+            (line,) = axis.plot(x, y, color=GREY, linewidth=0.7, alpha=0.5, zorder=1)
             line.set_gid(_gid(model))
-    for place, model in enumerate(coloured):
-        (line,) = axis.plot(*series[model], "o-", color=COLOURS[place], ms=3, linewidth=1.5)
+    for place, model in enumerate(colored):
+        (line,) = axis.plot(*series[model], "o-", color=COLORS[place], ms=3, linewidth=1.5)
         line.set(gid=_gid(model), label=model, zorder=3)
 
 
-def _figure(
+def _make_panels(
     n: int, *, height: float, sharey: bool = False, widths: Sequence[float] | None = None
 ) -> tuple[Figure, Sequence[Axes]]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("reports need matplotlib: pip install 'llmrec[charts]'") from error
-    drawn = Figure(figsize=(10.5, height), layout="constrained")
-    grid: Any = drawn.subplots(1, n, squeeze=False, sharey=sharey, width_ratios=widths)
+    """Make a figure of n panels in a row, without frames."""
+    figure = new_figure(figsize=(10.5, height), layout="constrained")
+    grid: Any = figure.subplots(1, n, squeeze=False, sharey=sharey, width_ratios=widths)
     for axis in grid[0]:
         axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.spines["bottom"].set_color(FAINT)
+        axis.spines["bottom"].set_color(GREY)
         axis.tick_params(colors=INK, labelsize=8.5, length=0)
         axis.xaxis.label.set(fontsize=9, color=INK)
         axis.yaxis.label.set(fontsize=9, color=INK)
         axis.grid(axis="x", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
-    return drawn, list(grid[0])
+    return figure, list(grid[0])
 
 
-def _svg(drawn: Figure) -> str:
-    import matplotlib
-
-    written = io.StringIO()
-    # Text stays text: it can be searched, and read aloud. The salt makes the same bytes each time.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmrec"}):
-        drawn.savefig(written, format="svg", metadata={"Date": None})
-    text = written.getvalue()
-    text = re.sub("<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text[text.index("<svg") :]
+def _to_svg(figure: Figure) -> str:
+    return re.sub("<metadata>.*?</metadata>", "", to_svg(figure), flags=re.DOTALL)
 
 
 def _gid(model: str) -> str:

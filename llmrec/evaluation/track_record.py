@@ -1,4 +1,4 @@
-"""Stored forecasts scored once their period has passed, and the precision of their statements."""
+"""Track records: stored forecasts scored once their period has passed; precision of statements."""
 
 from __future__ import annotations
 
@@ -25,67 +25,6 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import bootstrap_interval
 from llmrec.types import FloatArray
 
-
-@dataclass(frozen=True)
-class StatementPrecision:
-    """Shares in [0, 1]; NaN where there was nothing to judge.
-
-    Attributes
-    ----------
-    proposed
-        Of the ``n_claims`` that the model wrote, repeats and unreadable ones included: those that
-        the checker let pass.
-    shown
-        Of the ``n_statements`` shown after rejection: those that the checker lets pass, which must
-        be all.
-    came_true
-        Of the statements shown: those that the true next period bears out.
-    """
-
-    n_claims: int
-    n_statements: int
-    proposed: float
-    shown: float
-    came_true: float
-
-
-def statement_precision(
-    windows: Sequence[Window], forecasts: Sequence[Forecast]
-) -> StatementPrecision:
-    """Judge the words of described forecasts, one a window.
-
-    Raises
-    ------
-    DataError
-        If no event of a target has a category.
-    """
-    passed, came = [], []
-    for window, forecast in zip(windows, forecasts, strict=True):
-        passed += [
-            check_statement(said, window.history, forecast) is None for said in forecast.statements
-        ]
-        came += realized_claims(window, [(s.kind, s.category) for s in forecast.statements])
-    accepted = sum(forecast.source.proposed for forecast in forecasts)
-    n_claims = accepted + sum(forecast.source.rejected for forecast in forecasts)
-    return StatementPrecision(
-        n_claims=n_claims,
-        n_statements=len(passed),
-        proposed=accepted / n_claims if n_claims else np.nan,
-        shown=_mean(passed),
-        came_true=_mean(came),
-    )
-
-
-def realized_claims(window: Window, claims: Iterable[tuple[StatementKind, int]]) -> list[bool]:
-    """Say of each (kind, category) whether the true next period meets the kind's conditions."""
-    facts = ClaimFacts.of(window.history, observed_forecast(window))
-    return [bool(facts.supported(kind)[category]) for kind, category in claims]
-
-
-def _mean(found: Sequence[bool]) -> float:
-    return float(np.mean(found)) if found else np.nan
-
-
 MIN_FOR_FIT = 10  # windows; with fewer the references are counting's defaults
 MIN_FOR_INTERVAL = 10  # values; a bootstrap of fewer is too narrow to be shown
 SCORED, PENDING, NO_EVENTS = "scored", "pending", "nothing taken"
@@ -111,35 +50,91 @@ ID_COLUMNS = (
 )
 
 
-def score_forecasts(receipts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
-    """Score receipts against a log that may have grown since.
+@dataclass(frozen=True)
+class StatementPrecision:
+    """Precision of a model's claims and of the statements shown, in [0, 1]; NaN without any.
+
+    Attributes
+    ----------
+    proposed
+        Share of the model's ``n_claims``, repeated and unparsed ones included, that the checker
+        accepts.
+    shown
+        Share of the ``n_statements`` shown that the checker accepts; it has to be 1.
+    came_true
+        Share of the statements shown that the observed period supports.
+    """
+
+    n_claims: int
+    n_statements: int
+    proposed: float
+    shown: float
+    came_true: float
+
+
+def statement_precision(
+    windows: Sequence[Window], forecasts: Sequence[Forecast]
+) -> StatementPrecision:
+    """Evaluate the statements of described forecasts, one a window.
+
+    Raises
+    ------
+    DataError
+        If no event of a target has a category.
+    """
+    accepted, realized = [], []
+    for window, forecast in zip(windows, forecasts, strict=True):
+        accepted += [
+            check_statement(statement, window.history, forecast) is None
+            for statement in forecast.statements
+        ]
+        realized += realized_claims(window, _claims(forecast))
+    n_proposed = sum(forecast.source.proposed for forecast in forecasts)
+    n_claims = n_proposed + sum(forecast.source.rejected for forecast in forecasts)
+    return StatementPrecision(
+        n_claims=n_claims,
+        n_statements=len(accepted),
+        proposed=n_proposed / n_claims if n_claims else np.nan,
+        shown=_mean(accepted),
+        came_true=_mean(realized),
+    )
+
+
+def realized_claims(window: Window, claims: Iterable[tuple[StatementKind, int]]) -> list[bool]:
+    """Whether the observed period meets the conditions of each (kind, category)."""
+    facts = ClaimFacts.of(window.history, observed_forecast(window))
+    return [bool(facts.supported(kind)[category]) for kind, category in claims]
+
+
+def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
+    """Score stored forecasts by a log that may have grown since.
 
     Returns
     -------
     pd.DataFrame
-        One row a receipt, by cutoff, user and model: `ID_COLUMNS`, `METRICS`, receipt. The status
+        One row a forecast, by cutoff, user and model: `ID_COLUMNS`, `METRICS`, receipt. The status
         is "scored", "pending" (the period has not fully passed), "nothing taken" (in it), or why it
         cannot be scored: "unknown user", "other log", "other categories"; ``why`` says more.
-        Metrics are NaN unless scored. ``same_past``: the log before the cutoff is what the
-        forecaster saw. Gains are in nats per event, on the mean of the person's history
-        ("nothing changes") and on counting, both fitted on what precedes the cutoff; came_true is
-        the share of the forecast's statements that the period bore out, NaN if there are none.
+        Metrics are NaN unless scored. ``same_past``: the log before the cutoff is that of the
+        forecast. Gains are in nats per event, on the mean of the person's history and on counting,
+        both fitted on what precedes the cutoff; came_true is the share of the forecast's statements
+        that the observed period supports, NaN if there are none.
     """
-    occasions: dict[tuple[PeriodLength, np.datetime64], list[StoredForecast]] = {}
-    for receipt in receipts:
-        occasions.setdefault((receipt.period, receipt.cutoff), []).append(receipt)
-    rows = [row for occasion in occasions.items() for row in _judged(dataset, *occasion)]
+    groups: dict[tuple[PeriodLength, np.datetime64], list[StoredForecast]] = {}
+    for one in forecasts:
+        groups.setdefault((one.period, one.cutoff), []).append(one)
+    rows = [row for group in groups.items() for row in _score_group(dataset, *group)]
     table = pd.DataFrame(rows, columns=[*ID_COLUMNS, *METRICS, "receipt"])
     return table.sort_values(["cutoff", "user_id", "model", "receipt"], ignore_index=True)
 
 
 def summarize_track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd.DataFrame:
-    """Sum scores up in a tidy table: (user_id,) model, period, in_advance, metric, value, ...
+    """Average scores in a tidy table: (user_id,) model, period, in_advance, metric, value, ...
 
-    A model's value is the mean over people, each the mean of their receipts; a user's that over
-    their receipts. ``low`` and ``high`` bound 95 % of bootstrap means of the ``n`` people
-    (receipts); NaN where n is below 10 or a loss is infinite. ``receipts`` counts those behind it.
-    What was made in hindsight has rows of its own: it is no forecast.
+    A model's value is the mean over people of the mean over their forecasts; a user's is the mean
+    over their forecasts. ``low`` and ``high`` bound 95 % of bootstrap means of the ``n`` people
+    (forecasts); NaN where n is below 10 or a loss is infinite. ``receipts`` is the number of
+    forecasts. Those not made in advance have rows of their own: they are no forecasts.
     """
     keys, unit = ["model", "period", "in_advance"], "user_id"
     if by_user:
@@ -155,69 +150,69 @@ def summarize_track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd
 
 
 def _estimate(values: FloatArray) -> tuple[float, float, float, int]:
-    """Mean, 95 % interval where there are enough values for one, and their number."""
+    """Give mean, 95 % interval if there are enough values for one, and number of values."""
     if len(values) < MIN_FOR_INTERVAL or not np.isfinite(values).all():
         return float(values.mean()) if len(values) else np.nan, np.nan, np.nan, len(values)
     return *bootstrap_interval(values), len(values)
 
 
-def _judged(
+def _score_group(
     dataset: Dataset,
-    occasion: tuple[PeriodLength, np.datetime64],
-    receipts: Sequence[StoredForecast],
+    group: tuple[PeriodLength, np.datetime64],
+    forecasts: Sequence[StoredForecast],
 ) -> list[dict[str, Any]]:
-    """Rows of receipts of one period length and cutoff."""
-    period, cutoff = occasion
+    """Give the rows of forecasts of one period length and cutoff."""
+    period, cutoff = group
     log, catalog = dataset.log, dataset.catalog
     try:
         seen = past_fingerprint(log, cutoff)
     except DataError:  # nothing precedes the cutoff
         seen = ""
-    rows = {receipt.receipt: _about(receipt, dataset, seen) for receipt in receipts}
-    judged = [receipt for receipt in receipts if not rows[receipt.receipt]["why"]]
-    users = [log.user_index(receipt.user_id) for receipt in judged]
+    rows = {one.receipt: _id_row(one, dataset, seen) for one in forecasts}
+    scorable = [one for one in forecasts if not rows[one.receipt]["why"]]
+    users = [log.user_index(one.user_id) for one in scorable]
     windows = observed_windows(make_histories(log, catalog, period, cutoff, users))
     scored = []
-    for receipt, window in zip(judged, windows, strict=True):
+    for one, window in zip(scorable, windows, strict=True):
         if window is None:
             continue
         n_events = window.target.n_events
-        rows[receipt.receipt] |= {"status": SCORED if n_events else NO_EVENTS, "events": n_events}
+        rows[one.receipt] |= {"status": SCORED if n_events else NO_EVENTS, "events": n_events}
         if n_events:
-            scored.append((receipt, window))
+            scored.append((one, window))
     if scored:
-        values = _values(scored, _references(dataset, period, cutoff))
-        for (receipt, _), row in zip(scored, values.to_dict("records"), strict=True):
-            rows[receipt.receipt] |= {str(name): value for name, value in row.items()}
+        values = _metric_values(scored, _references(dataset, period, cutoff))
+        for (one, _), row in zip(scored, values.to_dict("records"), strict=True):
+            rows[one.receipt] |= {str(name): value for name, value in row.items()}
     return list(rows.values())
 
 
-def _about(receipt: StoredForecast, dataset: Dataset, seen: str) -> dict[str, Any]:
-    """Say of whom and when a receipt is, and what keeps it from being scored, if anything does."""
+def _id_row(stored: StoredForecast, dataset: Dataset, seen: str) -> dict[str, Any]:
+    """Give the `ID_COLUMNS` of a forecast before it is scored: pending, or why it cannot be."""
     status, why = PENDING, ""
-    if not seen or (receipt.log != dataset.name and receipt.seen != seen):
+    if not seen or (stored.log != dataset.name and stored.seen != seen):
         status = "other log"
         why = (
-            f"it was made from {receipt.log!r}; this is {dataset.name!r} with another past. Score "
+            f"it was made from {stored.log!r}; this is {dataset.name!r} with another past. Score "
             "it with the log it was made from: --data"
         )
-    elif receipt.categories != dataset.catalog.categories:
+    elif stored.categories != dataset.catalog.categories:
         status = "other categories"
-        names, known = set(receipt.categories), set(dataset.catalog.categories)
+        names, known = set(stored.categories), set(dataset.catalog.categories)
         why = f"in one and not in the other: {', '.join(sorted(names ^ known)[:5]) or 'the order'}"
-    elif receipt.user_id not in dataset.log.user_ids:
-        status, why = "unknown user", f"no event of {receipt.user_id!r} is in {dataset.name!r}"
+    elif stored.user_id not in dataset.log.user_ids:
+        status, why = "unknown user", f"no event of {stored.user_id!r} is in {dataset.name!r}"
     return {
-        "user_id": receipt.user_id,
-        "model": receipt.model,
-        "period": str(receipt.period),
-        "cutoff": receipt.cutoff,
-        "in_advance": receipt.in_advance,
-        "same_past": receipt.seen == seen,
+        "user_id": stored.user_id,
+        "model": stored.model,
+        "period": str(stored.period),
+        "cutoff": stored.cutoff,
+        "in_advance": stored.in_advance,
+        "same_past": stored.seen == seen,
         "status": status,
         "why": why,
-        "statements": len(receipt.forecast.statements),
-        "receipt": receipt.receipt,
+        "statements": len(stored.forecast.statements),
+        "receipt": stored.receipt,
     }
 
 
@@ -234,11 +229,11 @@ def _references(
     return {"gain_on_mean": mean, "gain_on_counting": counting}
 
 
-def _values(
+def _metric_values(
     scored: Sequence[tuple[StoredForecast, Window]], references: dict[str, DecayedDirichlet]
 ) -> pd.DataFrame:
-    """(n_scored, n_metrics) metrics of forecasts in the windows that came of their periods."""
-    forecasts, windows = [receipt.forecast for receipt, _ in scored], [pair[1] for pair in scored]
+    """(n_scored, n_metrics) metrics of forecasts on the observed windows of their periods."""
+    forecasts, windows = [one.forecast for one, _ in scored], [window for _, window in scored]
     q = np.stack([forecast.category_weights for forecast in forecasts])
     concentration = np.array([forecast.concentration for forecast in forecasts])
     targets, histories = target_counts(windows), [window.history for window in windows]
@@ -248,11 +243,15 @@ def _values(
         found[name] = metrics.log_loss(reference.category_weights(histories), targets) - loss
     for level in LEVELS:
         found[f"coverage{level * 100:.0f}"] = metrics.coverage(q, concentration, targets, level)
-    found["came_true"] = np.array([_share_come_true(*pair) for pair in scored])
+    found["came_true"] = np.array(
+        [_mean(realized_claims(window, _claims(one.forecast))) for one, window in scored]
+    )
     return pd.DataFrame(found)
 
 
-def _share_come_true(receipt: StoredForecast, window: Window) -> float:
-    """Share of the statements that came true; NaN if there are none."""
-    claims = [(said.kind, said.category) for said in receipt.forecast.statements]
-    return float(np.mean(realized_claims(window, claims))) if claims else np.nan
+def _claims(forecast: Forecast) -> list[tuple[StatementKind, int]]:
+    return [(statement.kind, statement.category) for statement in forecast.statements]
+
+
+def _mean(found: Sequence[bool]) -> float:
+    return float(np.mean(found)) if found else np.nan

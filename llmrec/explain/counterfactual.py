@@ -1,10 +1,12 @@
-"""What puts an item on the list and what takes it off: always by ranking again."""
+"""Counterfactuals: the edits that put an item on a list, or take it off, by ranking again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+
+import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
@@ -18,13 +20,13 @@ MAX_LOSSES_NAMED = 3
 
 @dataclass(frozen=True)
 class WhyNot:
-    """Why an item is not among the first k, and what would bring it there.
+    """Why an item is not among the first k, and the edits that would bring it there.
 
     Attributes
     ----------
     rank
-        1-based, among all items that may be listed; None if this one may not, and ``reason`` says
-        why.
+        1-based, among all items that may be listed; None if it may not be listed, and ``reason``
+        says why.
     gap
         Score of the k-th item minus its own: positive off the list, 0 or less on it.
     losses
@@ -32,13 +34,13 @@ class WhyNot:
         "forecast of" a category, or "edited forecast of" it, for its part of the tilt.
     factor
         The smallest factor on all its categories, to 1 %, that brings it into the first k, on top
-        of the edits that rank already; None if no factor up to ``most`` does. ``rank_after`` is the
-        rank that ranking again gave with it.
+        of the given edits; None if no factor up to ``most`` does. ``rank_after`` is its rank when
+        ranked again with the factor.
     most
-        The largest factor that can be applied: 100, or less where edits leave no room for more.
+        The largest factor that can be applied: 100, or less where edits allow no more.
     edits
-        All edits together that bring it into the first k, ready to rank with: those that rank
-        already, with the factor on top. () where nothing does, or it is on the list.
+        All edits that bring it into the first k: the given ones, with the factor on top. () where
+        nothing does, or it is on the list.
     """
 
     title: str
@@ -63,21 +65,21 @@ class WhyNot:
         behind = ", ".join(
             f"{name} (by {loss:.2g})" for name, loss in self.losses[:MAX_LOSSES_NAMED]
         )
-        where = f"{self.title} is at rank {self.rank}, {self.gap:.2g} in score below rank {self.k}"
-        lost = f", behind most in: {behind}" if behind else ""
-        return f"{where}{lost}. {self._remedy()}"
+        place = f"{self.title} is at rank {self.rank}, {self.gap:.2g} in score below rank {self.k}"
+        losses = f", behind most in: {behind}" if behind else ""
+        return f"{place}{losses}. {self._remedy()}"
 
     def _remedy(self) -> str:
         if not self.categories:
             return "It has no category, so the forecast of none can lift it."
-        named = " and ".join(self.categories)
+        names = " and ".join(self.categories)
         if self.factor is None and self.most <= 1:
-            return f"The edits leave no room for more of {named}."
+            return f"The edits leave no room for more of {names}."
         if self.factor is None:
             limit = ", all that the edits leave room for," * (self.most < MAX_FACTOR)
-            found = f"No factor up to {self.most:g} on {named}{limit}"
-            return f"{found} brings it into the first {self.k}."
-        return f"{self.factor:.2f} times as much {named} would bring it to rank {self.rank_after}."
+            factors = f"No factor up to {self.most:g} on {names}{limit}"
+            return f"{factors} brings it into the first {self.k}."
+        return f"{self.factor:.2f} times as much {names} would bring it to rank {self.rank_after}."
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,11 @@ class RemovalCounterfactual:
         1-based; None if the item may not be listed.
     categories, factor
         The category that needs the least change, alone: times ``factor`` (below 1, to 0.01; 0 mutes
-        it, and what is muted is not listed, whatever its rank), on top of the edits that rank
-        already. None if nothing takes it off, and ``reason`` says why. ``rank_after`` is the rank
-        that ranking again gave.
+        it, and a muted item is not listed, whatever its rank), on top of the given edits. None if
+        nothing takes it off, and ``reason`` says why. ``rank_after`` is its rank when ranked again.
     edits
-        All edits together that take it off, ready to rank with: those that rank already, with the
-        factor on top. () where nothing does, or it is not on the list.
+        All edits that take it off: the given ones, with the factor on top. () where nothing does,
+        or it is not on the list.
     """
 
     title: str
@@ -117,8 +118,10 @@ class RemovalCounterfactual:
         (name,) = self.categories
         if self.factor == 0:
             return f"With {name} muted, {self.title} is not listed."
-        edited = self.edits != (Edit(name, self.factor),)
-        less = f"With {name} at {format_percent(self.factor)} of its {'edited ' * edited}forecast"
+        is_edited = self.edits != (Edit(name, self.factor),)
+        less = (
+            f"With {name} at {format_percent(self.factor)} of its {'edited ' * is_edited}forecast"
+        )
         return f"{less}, {self.title} drops to rank {self.rank_after}."
 
 
@@ -130,19 +133,19 @@ def why_not(
     history: History | None = None,
     edits: Sequence[Edit] = (),
 ) -> WhyNot:
-    """Say why an item is not among the first k, by ranking again with edits of its categories.
+    """Explain why an item is not among the first k, by ranking again with edits of its categories.
 
     Parameters
     ----------
     rerank
-        Ranks the items that may be ranked, under the given edits.
+        Ranks the items that may be ranked, under edits.
     k
-        How long the list is, >= 1.
+        Length of the list, >= 1.
     history
-        Tells an item that was left out because it was taken from one left out otherwise, and edits
-        that ended before its cutoff from those that count (None: all count).
+        Decides whether an item is left out because it was taken, and which edits have ended before
+        its cutoff (None: none has).
     edits
-        They rank already; what would list the item comes on top of them.
+        Those of the ranking; the factor comes on top of them.
 
     Raises
     ------
@@ -160,25 +163,10 @@ def why_not(
     if rank <= k:
         return WhyNot(title, names, k, rank, gap=gap)
     at = history.cutoff if history else None
-    said = "edited forecast" if active_edits(edits, catalog, at) else "forecast"
-    losses = _losses(now, last, position, catalog, said)
-    unhelped = WhyNot(title, names, k, rank, "", gap, losses)
-    if not names:
-        return unhelped
-
-    def changed(factor: float) -> tuple[Edit, ...]:
-        return compose_edits(edits, names, factor, at)
-
-    def lists(factor: float) -> bool:
-        return rank_of(rerank(changed(factor), k), item_idx) is not None
-
-    most = _largest_factor(lists)
-    mixed = len(names) > 1 and any(edit.lock for edit in edits)
-    factor = _smallest_factor(lists, most, mixed)
-    if factor is None:
-        return replace(unhelped, most=most)
-    after = rank_of(rerank(changed(factor)), item_idx)
-    return replace(unhelped, factor=factor, rank_after=after, most=most, edits=changed(factor))
+    label = "edited forecast" if active_edits(edits, catalog, at) else "forecast"
+    losses = _losses(now, last, position, catalog, label)
+    found = WhyNot(title, names, k, rank, "", gap, losses)
+    return _with_factor(found, item_idx, rerank, edits, at) if names else found
 
 
 def find_removal(
@@ -189,7 +177,7 @@ def find_removal(
     history: History | None = None,
     edits: Sequence[Edit] = (),
 ) -> RemovalCounterfactual:
-    """Find the least change of a category of an item that takes it off the first k.
+    """Find the smallest change of one of an item's categories that takes it off the first k.
 
     Parameters and errors are those of `why_not`.
     """
@@ -202,16 +190,16 @@ def find_removal(
         return RemovalCounterfactual(title, k, rank, reason="it has none")
     at = history.cutoff if history else None
 
-    def changed(name: str, hundredths: int) -> tuple[Edit, ...]:
+    def with_change(name: str, hundredths: int) -> tuple[Edit, ...]:
         return compose_edits(edits, (name,), hundredths / 100, at)
 
     def removes(name: str, hundredths: int) -> bool:
         try:
-            return listed_rank(rerank(changed(name, hundredths), k), item_idx) is None
-        except EditError:  # no other category may take what it would give up
+            return listed_rank(rerank(with_change(name, hundredths), k), item_idx) is None
+        except EditError:  # no other category may take the share that it loses
             return False
 
-    found = _least_change(names, removes)
+    found = _smallest_change(names, removes)
     if found is None:
         locked = any(edit.lock for edit in edits)
         reason = (
@@ -219,9 +207,30 @@ def find_removal(
         )
         return RemovalCounterfactual(title, k, rank, reason=reason)
     name, hundredths = found
-    together = changed(*found)
-    after = rank_of(rerank(together), item_idx)
-    return RemovalCounterfactual(title, k, rank, (name,), hundredths / 100, after, edits=together)
+    composed = with_change(*found)
+    after = rank_of(rerank(composed), item_idx)
+    return RemovalCounterfactual(title, k, rank, (name,), hundredths / 100, after, edits=composed)
+
+
+def _with_factor(
+    why: WhyNot, item_idx: int, rerank: Reranker, edits: Sequence[Edit], at: np.datetime64 | None
+) -> WhyNot:
+    """Add the smallest factor on the item's categories that lists it, if there is one."""
+
+    def with_factor(factor: float) -> tuple[Edit, ...]:
+        return compose_edits(edits, why.categories, factor, at)
+
+    def lists(factor: float) -> bool:
+        return rank_of(rerank(with_factor(factor), why.k), item_idx) is not None
+
+    most = _largest_factor(lists)
+    is_mixed = len(why.categories) > 1 and any(edit.lock for edit in edits)
+    factor = _smallest_factor(lists, most, is_mixed)
+    if factor is None:
+        return replace(why, most=most)
+    composed = with_factor(factor)
+    after = rank_of(rerank(composed), item_idx)
+    return replace(why, factor=factor, rank_after=after, most=most, edits=composed)
 
 
 def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
@@ -237,9 +246,10 @@ def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
 
 
 def _losses(
-    ranking: Ranking, ahead: int, behind: int, catalog: Catalog, forecast: str
+    ranking: Ranking, ahead: int, behind: int, catalog: Catalog, label: str
 ) -> tuple[tuple[str, float], ...]:
-    names = (*ranking.scorer_names, *(f"{forecast} of {name}" for name in catalog.categories))
+    """Give the parts of the score in which one position is ahead of another, largest first."""
+    names = (*ranking.scorer_names, *(f"{label} of {name}" for name in catalog.categories))
     scorers = ranking.scorer_parts[ahead] - ranking.scorer_parts[behind]
     tilts = (ranking.category_parts[[ahead]] - ranking.category_parts[[behind]]).toarray()[0]
     parts = zip(names, [*scorers.tolist(), *tilts.tolist()], strict=True)
@@ -265,14 +275,14 @@ def _largest_factor(lists: Callable[[float], bool]) -> float:
     return on / 100
 
 
-def _smallest_factor(lists: Callable[[float], bool], most: float, mixed: bool) -> float | None:
-    """Bisect the logarithm of the factor on a grid of 0.01: the text's factor is one that ran.
+def _smallest_factor(lists: Callable[[float], bool], most: float, is_mixed: bool) -> float | None:
+    """Bisect the logarithm of the factor on a grid of 0.01: the factor in the text was ranked with.
 
-    ``mixed``: some of several categories may be locked. More of them may then put an item further
-    back as well as forward, so all steps of 1 % are tried.
+    ``is_mixed``: some of several categories may be locked. A larger factor may then lower the item
+    as well as raise it, so all steps of 1 % are tried.
     """
-    if mixed:
-        return next((step for step in _steps(most) if lists(step)), None)
+    if is_mixed:
+        return next((step for step in _factor_steps(most) if lists(step)), None)
     low, high = 1.0, most
     if not lists(high):
         return None
@@ -282,7 +292,7 @@ def _smallest_factor(lists: Callable[[float], bool], most: float, mixed: bool) -
     return high
 
 
-def _steps(most: float) -> Iterator[float]:
+def _factor_steps(most: float) -> Iterator[float]:
     """Give factors above 1, on a grid of 0.01, each 1 % more than the one before."""
     hundredths = 101
     while hundredths <= round(100 * most):
@@ -290,13 +300,13 @@ def _steps(most: float) -> Iterator[float]:
         hundredths = max(hundredths + 1, round(1.01 * hundredths))
 
 
-def _least_change(
+def _smallest_change(
     names: tuple[str, ...], removes: Callable[[str, int], bool]
 ) -> tuple[str, int] | None:
-    """Give the category, and the most hundredths of it, that remove the item."""
+    """Give the category, and the most hundredths of it, that take the item off."""
     if len(names) > 1:
-        # What has more of a category falls faster than the item: a rank may rise as well as fall
-        # with one of several, so all hundredths are tried.
+        # Items with more of the category fall faster: with one of several categories a rank may
+        # rise as well as fall, so all hundredths are tried.
         tried = ((name, hundredths) for hundredths in range(99, -1, -1) for name in names)
         return next((change for change in tried if removes(*change)), None)
     (name,) = names

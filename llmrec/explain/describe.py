@@ -1,4 +1,4 @@
-"""The description of a forecast: what the model chooses to say, checked, in true sentences."""
+"""Descriptions of forecasts in checked sentences, and target lines to train a model on."""
 
 from __future__ import annotations
 
@@ -21,31 +21,30 @@ from llmrec.language.grammar import PHRASES_BY_KIND
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
-MIN_OBSERVED_SHARE = 0.2  # how much of what came is in a line to learn from, at least
+MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
+NOTHING_TO_SAY = "Nothing in this history points up or down."
 
 
 def supported_claims(window: Window, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
-    """Give what changed from a history to what really came, the largest changes first.
+    """Give the claims that the observed target supports, the largest changes first.
 
-    The conditions are those that a forecast's claims must meet; one claim a category, the kinds in
-    turn. None if nothing meets them.
+    The conditions are those of a forecast's claims; one claim a category, the kinds in turn.
     """
     return _claims(window.history, observed_forecast(window), limit)
 
 
 def target_line(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
-    """Write a forecast line between what was expected and what came: what a model learns to write.
+    """Render a forecast line between prior and observed shares: the target of a model's training.
 
-    A forecast lies between what was to be expected and what came. So does this line, at a share
-    drawn from its facts: q = (1 - share) * prior + share * what came, and the words are true of q.
-    Without true claims there are no words.
+    A good forecast is between the two, so this line is, too: q = (1 - share) * prior + share *
+    observed, with a sampled share. Its claims are true of q; without true claims it has none.
 
     Parameters
     ----------
     prior
-        (n_categories,) what was to be expected.
+        (n_categories,) expected shares.
     seed
-        With user and cutoff it decides share and phrases.
+        Decides share and phrases, with user and cutoff.
     """
     history, came = window.history, observed_forecast(window)
     rng = seeded_rng(seed, history.user_id, history.cutoff)
@@ -62,9 +61,6 @@ def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[Stateme
     return facts.top_claims(np.abs(facts.change), limit)
 
 
-NOTHING_TO_SAY = "Nothing in this history points up or down."
-
-
 def describe_with_model(
     model: LanguageModel,
     codec: Codec,
@@ -73,12 +69,12 @@ def describe_with_model(
     *,
     unconstrained: bool = False,
 ) -> list[Forecast]:
-    """Give the forecasts with descriptions in the model's words.
+    """Give the forecasts with descriptions that the model generates.
 
-    It writes them after its request and the forecast in numbers, under a grammar of what
-    `derive_statements` finds true of history and forecast; where nothing is, it is not asked.
-    ``freely`` lets it claim anything of any category, and what the checker does not support is
-    rejected afterwards: see `describe_from_claims`.
+    It generates claims after the prompt and the forecast in numbers, under a grammar of what
+    `derive_statements` finds true of history and forecast; where nothing is, it is not called. If
+    ``unconstrained`` it may claim anything of any category, and unsupported claims are rejected
+    afterwards: see `describe_from_claims`.
     """
     grammars = {}
     for i, pair in enumerate(zip(histories, forecasts, strict=True)):
@@ -106,54 +102,46 @@ def describe_from_claims(
     claims: Mapping[tuple[StatementKind, int], str],
     unread: int = 0,
 ) -> Forecast:
-    """Give the forecast with checked statements and a description made of them.
+    """Give the forecast with checked statements and a description of their sentences.
 
-    ``claims`` are what the model said: (kind, category) and the phrase it chose, which is kept
-    (``unread``: pieces it wrote that say nothing checkable, or nothing more). Those that history
-    and forecast support come first; the rejected ones are counted in the source; what counting
-    derives fills up to four statements.
+    ``claims`` are the model's: (kind, category) to the phrase that the sentence takes over.
+    ``unread`` is how many other pieces it generated: without a claim, or with one again. Claims
+    that history and forecast support come first; the rejected ones are counted in the source;
+    derived statements follow, up to `MAX_CLAIMS`.
     """
     accepted, rejected = check_claims(claims, history, forecast)
     accepted = accepted[:MAX_CLAIMS]
-    spoken = {statement.category for statement in accepted}
-    derived = [
-        s
-        for s in derive_statements(history, forecast, limit=MAX_CLAIMS)
-        if s.category not in spoken
-    ]
-    statements = (*accepted, *derived[: MAX_CLAIMS - len(accepted)])
-    source = replace(
-        forecast.source,
-        proposed=len(accepted),
-        rejected=len(rejected) + unread,
-    )
+    claimed = {statement.category for statement in accepted}
+    derived = derive_statements(history, forecast, limit=MAX_CLAIMS)
+    others = [statement for statement in derived if statement.category not in claimed]
+    statements = (*accepted, *others[: MAX_CLAIMS - len(accepted)])
+    phrases = [claims.get((statement.kind, statement.category), "") for statement in statements]
     sentences = [
-        statement_sentence(
-            statement, history, forecast, claims.get((statement.kind, statement.category), "")
-        )
-        for statement in statements
+        statement_sentence(statement, history, forecast, phrase)
+        for statement, phrase in zip(statements, phrases, strict=True)
     ]
     return replace(
         forecast,
         description=" ".join(sentences) or NOTHING_TO_SAY,
         statements=statements,
-        source=source,
+        source=replace(forecast.source, proposed=len(accepted), rejected=len(rejected) + unread),
     )
 
 
 def check_description(history: History, forecast: Forecast) -> str | None:
-    """Say what of a description history and forecast do not support; None if they support it all.
+    """Describe the first part of a description that is not supported; None if there is none.
 
-    It has to be its statements' sentences in their order, each in drawn words or in a phrase of its
-    kind.
+    It has to consist of its statements' sentences in their order, each in sampled words or with a
+    phrase of its kind.
     """
     rest = forecast.description
     for statement in forecast.statements:
-        if lie := check_statement(statement, history, forecast):
-            return lie
+        if error := check_statement(statement, history, forecast):
+            return error
         phrases = ("", *PHRASES_BY_KIND[statement.kind])
-        ways = (statement_sentence(statement, history, forecast, phrase) for phrase in phrases)
-        rest = rest.removeprefix(next((way for way in ways if rest.startswith(way)), "")).lstrip()
+        variants = (statement_sentence(statement, history, forecast, one) for one in phrases)
+        sentence = next((one for one in variants if rest.startswith(one)), "")
+        rest = rest.removeprefix(sentence).lstrip()
     if rest != ("" if forecast.statements else NOTHING_TO_SAY):
         return f"{rest[:80]!r} is none of its statements"
     return None

@@ -1,4 +1,4 @@
-"""The events that claims cite, numbers and dates as text, and claims that a history supports."""
+"""Facts behind claims: cited events, numbers and dates as text, conditions of each kind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ from llmrec.types import BoolArray, FloatArray, IntArray
 
 TITLE_IN_SENTENCE = 60  # a sentence stays readable with two titles of this length
 EVENTS_SHOWN = 3
+MIN_CHANGE = 0.01  # one percentage point; or one category's even share where that is less
+MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
+MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
+MIN_PRESENCE = 0.5  # share of the periods that a steady category is in, at least
+MAX_CLAIMS = 4  # of a forecast line, and statements of a description
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One event of the history that a claim points at; ``event_id`` is its log position."""
+    """An event of the history that a claim cites; ``event_id`` is its log position."""
 
     event_id: int
     item_id: str
@@ -39,7 +44,7 @@ class Evidence:
 def category_evidence(
     category: int, history: History, limit: int = EVENTS_SHOWN
 ) -> tuple[Evidence, ...]:
-    """Events of a category, newest first; further events of the same item come after all items."""
+    """Cite events of a category, newest first; further events of an item come after all items."""
     events = events_of(category, history)
     _, first = np.unique(history.log.item_idx[events], return_index=True)
     repeats = np.ones(len(events), dtype=np.bool_)
@@ -50,15 +55,23 @@ def category_evidence(
 
 def cite_events(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
     """Cite the events at these log positions."""
-    return tuple(_evidence(event, history) for event in event_ids)
+    return tuple(_cite_event(event, history) for event in event_ids)
 
 
 def distinct_evidence(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
     """Cite the first event of each distinct item among these log positions, in their order."""
     by_item: dict[int, Evidence] = {}
     for event in event_ids:
-        by_item.setdefault(int(history.log.item_idx[event]), _evidence(event, history))
+        by_item.setdefault(int(history.log.item_idx[event]), _cite_event(event, history))
     return tuple(by_item.values())
+
+
+def join_evidence(events: Sequence[Evidence]) -> str:
+    """Join events to text; a day they share is written once: "Cola and Soda on 12 Nov 2017"."""
+    if len({event.date for event in events}) > 1:
+        return " and ".join(map(str, events))
+    titles = [clean_text(event.title, TITLE_IN_SENTENCE) for event in events[:-1]]
+    return " and ".join([*titles, str(events[-1])])
 
 
 def events_of(category: int, history: History) -> IntArray:
@@ -73,16 +86,8 @@ def history_shares(history: History) -> FloatArray:
     return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
 
 
-def join_evidence(events: Sequence[Evidence]) -> str:
-    """Write events in words; a day they share is said once: "Cola and Soda on 12 Nov 2017"."""
-    if len({event.date for event in events}) > 1:
-        return " and ".join(map(str, events))
-    titles = [clean_text(event.title, TITLE_IN_SENTENCE) for event in events[:-1]]
-    return " and ".join([*titles, str(events[-1])])
-
-
 def format_percent(share: float) -> str:
-    """Write a share as a percentage of two significant digits: "9.1%"."""
+    """Format a share as a percentage of two significant digits: "9.1%"."""
     value = 100 * share
     if 0 < value < 0.01:
         return "under 0.01%"
@@ -90,7 +95,7 @@ def format_percent(share: float) -> str:
 
 
 def format_day(date: datetime.date) -> str:
-    """Write a date in words: "12 Nov 2017"."""
+    """Format a date: "12 Nov 2017"."""
     return f"{date.day} {date:%b %Y}"
 
 
@@ -101,81 +106,64 @@ def to_date(time: np.datetime64) -> datetime.date:
 
 
 def format_horizon(length: PeriodLength) -> str:
-    """Write a period length as it follows "the next": "28 days", "month"."""
+    """Format a period length as it follows "the next": "28 days", "month"."""
     return str(length) if length.n > 1 else str(length).removeprefix("1 ")
-
-
-def _evidence(event: int, history: History) -> Evidence:
-    item = int(history.log.item_idx[event])
-    return Evidence(
-        event_id=event,
-        item_id=str(history.catalog.item_ids[item]),
-        title=history.catalog.titles[item],
-        date=to_date(history.log.timestamp[event]),
-    )
-
-
-MIN_CHANGE = 0.01  # one point of a hundred; or one category's even share where that is less
-MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is a wobble, 5% to 6% is not
-MIN_SHARE = 0.01  # a forecast arrival must be more than a rounding error of a smoothed forecast
-MIN_PRESENCE = 0.5  # what holds steady was there in every other period at least
-MAX_CLAIMS = 4  # that a line makes at most, and statements of a description
 
 
 @dataclass(frozen=True, eq=False)
 class ClaimFacts:
-    """All that statements are judged by; arrays are (n_categories,) unless said otherwise."""
+    """The numbers that statements are checked against; arrays are (n_categories,)."""
 
-    past: FloatArray
-    ahead: FloatArray
+    past: FloatArray  # share of all events
+    expected: FloatArray  # share in the forecast
     trend: FloatArray  # share in the recent half of the non-empty periods minus in the earlier
-    periods_with: npt.NDArray[np.int64]
-    absent_lately: BoolArray
+    periods_with: npt.NDArray[np.int64]  # number of periods that it is in
+    recently_absent: BoolArray
     n_periods: int  # non-empty ones
-    noise: FloatArray  # standard deviation of (ahead - past)
+    noise: FloatArray  # standard deviation of (expected - past)
 
     @classmethod
     def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
         """Compare a history with a forecast, or with `observed_forecast`."""
         counts = history.category_counts
         counts = counts[counts.sum(axis=1) > 0]
-        past, ahead = history_shares(history), forecast.category_weights
+        past, expected = history_shares(history), forecast.category_weights
         earlier, recent = np.split(counts, [len(counts) // 2])
         variance = past * (1 - past) / max(history.n_events, 1)
-        variance = variance + ahead * (1 - ahead) / (forecast.concentration + 1)
+        variance = variance + expected * (1 - expected) / (forecast.concentration + 1)
         return cls(
             past=past,
-            ahead=ahead,
-            trend=_shares(recent) - _shares(earlier),
+            expected=expected,
+            trend=_period_shares(recent) - _period_shares(earlier),
             periods_with=np.count_nonzero(counts, axis=0),
-            absent_lately=history.recently_absent,
+            recently_absent=history.recently_absent,
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
         )
 
     @property
     def change(self) -> FloatArray:
-        """Share ahead minus share so far."""
-        return self.ahead - self.past
+        """Expected share minus past share."""
+        return self.expected - self.past
 
     @property
     def min_change(self) -> FloatArray:
-        """Give the smallest change that is no wobble."""
+        """Smallest change that is more than noise."""
         smallest = min(MIN_CHANGE, 1 / len(self.past))
         return np.maximum(smallest, MIN_RELATIVE_CHANGE * self.past)
 
     def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
-        """Each a (n_categories,) mask of where it holds, and what is wrong where it does not."""
+        """Conditions of a kind: (n_categories,) where each holds, and the reason if not."""
         size = len(self.past)
         taken = (self.periods_with > 0, "it was never taken")
         compared = (np.full(size, self.n_periods >= 2), "two non-empty periods are needed")
         arrives = max(MIN_SHARE, 1 / size) if kind == "new" else MIN_SHARE
-        forecast = (self.ahead >= arrives, f"less than {format_percent(arrives)} is forecast")
+        forecast = (self.expected >= arrives, f"less than {format_percent(arrives)} is forecast")
         rules: dict[StatementKind, tuple[tuple[BoolArray, str], ...]] = {
             "rising": (
                 (self.change >= self.min_change, "the forecast is not clearly above the past"),
                 (self.trend >= 0, "its share fell within the history"),
-                (~self.absent_lately, "it was not taken in the last two non-empty periods"),
+                (~self.recently_absent, "it was not taken in the last two non-empty periods"),
                 taken,
                 compared,
             ),
@@ -194,7 +182,7 @@ class ClaimFacts:
             "new": ((~taken[0], "it was taken before"), forecast),
             "returning": (
                 taken,
-                (self.absent_lately, "it was taken in the last two non-empty periods"),
+                (self.recently_absent, "it was taken in the last two non-empty periods"),
                 compared,
                 forecast,
             ),
@@ -209,33 +197,33 @@ class ClaimFacts:
     def top_claims(self, weight: FloatArray, limit: int) -> list[tuple[StatementKind, int]]:
         """Choose true (kind, category) claims: one a category, the kinds in turn.
 
-        Rising and fading take their turns first, then whatever has the largest ``weight``
-        (n_categories,); the claims come in that order too. Steady ones are last, by share.
+        Each kind gives its claim of largest ``weight`` (n_categories,) in turn, rising and fading
+        first, up to the limit. The claims are sorted by weight; steady ones are last, by share.
         """
 
         def order(claim: tuple[StatementKind, int]) -> tuple[float, float, int]:
             kind, category = claim
             size = 0.0 if kind == "steady" else float(weight[category])
-            return -size, -float(self.ahead[category]), -STATEMENT_KINDS.index(kind)
+            return -size, -float(self.expected[category]), -STATEMENT_KINDS.index(kind)
 
         true = [
             (kind, int(c)) for kind in STATEMENT_KINDS for c in np.flatnonzero(self.supported(kind))
         ]
         true.sort(key=order)
-        turn: dict[tuple[StatementKind, int], tuple[int, bool]] = {}
-        of_kind: Counter[StatementKind] = Counter()
+        turns: dict[tuple[StatementKind, int], tuple[int, bool]] = {}
+        n_of_kind: Counter[StatementKind] = Counter()
         for kind, category in true:
-            turn[kind, category] = (of_kind[kind], kind not in ("rising", "fading"))
-            of_kind[kind] += 1
+            turns[kind, category] = (n_of_kind[kind], kind not in ("rising", "fading"))
+            n_of_kind[kind] += 1
         chosen: dict[int, StatementKind] = {}
-        for kind, category in sorted(true, key=turn.__getitem__):
+        for kind, category in sorted(true, key=turns.__getitem__):
             if len(chosen) < limit:
                 chosen.setdefault(category, kind)
         return sorted(((kind, category) for category, kind in chosen.items()), key=order)
 
 
 def observed_forecast(window: Window) -> Forecast:
-    """Write what really came as a forecast: the target's shares, as sure as it has events.
+    """Give the observed shares of the target as a forecast, as concentrated as it has events.
 
     Raises
     ------
@@ -246,19 +234,29 @@ def observed_forecast(window: Window) -> Forecast:
     if not counts.any():
         raise DataError(
             f"user {window.history.user_id!r}: no event of the period from "
-            f"{window.target.period.start} has a category, so nothing can be said of it; leave the "
+            f"{window.target.period.start} has a category, so no claim is supported; leave the "
             "window out."
         )
     source = Source("what came", "counting")
     return Forecast(counts / counts.sum(), float(window.target.n_events), "", (), source)
 
 
-def seeded_rng(*facts: object) -> np.random.Generator:
-    """Give a generator that these facts alone decide, whatever was drawn before."""
-    return np.random.default_rng(crc32(repr([str(fact) for fact in facts]).encode()))
+def seeded_rng(*values: object) -> np.random.Generator:
+    """Give a random generator seeded by these values alone."""
+    return np.random.default_rng(crc32(repr([str(value) for value in values]).encode()))
 
 
-def _shares(counts: FloatArray) -> FloatArray:
+def _cite_event(event: int, history: History) -> Evidence:
+    item = int(history.log.item_idx[event])
+    return Evidence(
+        event_id=event,
+        item_id=str(history.catalog.item_ids[item]),
+        title=history.catalog.titles[item],
+        date=to_date(history.log.timestamp[event]),
+    )
+
+
+def _period_shares(counts: FloatArray) -> FloatArray:
     """(n_categories,) shares of (n_periods, n_categories) counts; zeros if there are none."""
     totals = counts.sum(axis=0)
     return np.asarray(totals / (totals.sum() or 1.0), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Why an item has its rank: its score, its forecast, its evidence; in plain or in model words.
+"""The reasons for an item's rank: score, forecast and evidence; in plain or in model words.
 
 A language model that rewords an explanation chooses among true sentences, and is checked.
 """
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 
 CATEGORIES_IN_SENTENCE = 2
-MIN_SHOWN_TILT = 0.005  # less than this would be written as 0.00
+MIN_SHOWN_TILT = 0.005  # less would be written as 0.00
 
 
 @dataclass(frozen=True)
 class StatementText:
-    """A statement about one of an item's categories, with names for numbers: fit to be kept.
+    """A statement about one of an item's categories, with names for indices: it can be stored.
 
-    ``evidence`` are the statement's events: they are found again by item and day in a log where
-    they stand elsewhere, and missed by name in one that has lost them.
+    Its ``evidence`` is found by item and day, so it can be checked in a log where its events are at
+    other positions, or gone.
     """
 
     kind: StatementKind
@@ -57,7 +57,7 @@ class StatementText:
 
 @dataclass(frozen=True)
 class ItemExplanation:
-    """Everything behind one position of a ranking.
+    """The reasons for one position of a ranking.
 
     Attributes
     ----------
@@ -70,28 +70,26 @@ class ItemExplanation:
     category_parts
         Category name to the part that the forecast's tilt adds.
     forecast_shares, past_shares
-        Share of each of the item's categories: forecast, and over the whole history; largest
-        forecast first.
+        Share of each of its categories: forecast, and in the history; largest forecast first.
     category_events
-        How many events of the history are of each of the item's categories.
+        Number of events of the history in each of its categories.
     statements
-        What is true of the forecast of its categories, one each at most: what the forecast's
-        description says, else what counting derives.
+        True statements about its categories, one each at most: the forecast's own, else derived.
     times_taken, last_taken
-        How often the history holds this very item, and the day of the last time.
+        How often the item is in the history, and the day of the last time.
     evidence
         Events of the item, newest first; if there are none, events of the first of its categories
         that has any.
     horizon
-        What the forecast is about: "28 days".
+        Length of the forecast period: "28 days".
     edited_shares
-        Share of each of the item's categories with the edits ranked by; empty if none counts.
+        Share of each of its categories with the edits of the ranking; empty if none is active.
     edit_factors
-        Factor of the edit of each of the item's categories that is edited itself.
+        Factor of the edit of each of its categories that is edited itself.
     model_text
-        The text as the language model put it, checked; "" where it was not asked or did not hold.
+        The checked text of the language model; "" without one, or where it is rejected.
     rejection
-        Why the model's text is not shown; "" if there is nothing to refuse.
+        Why the model's text is rejected; "" if it is not.
     """
 
     item_id: str
@@ -116,32 +114,32 @@ class ItemExplanation:
     @property
     def text(self) -> str:
         """One to three sentences that say only what is in the numbers (plain text, no markup)."""
-        return self.model_text or " ".join(ways[0] for ways in self.sentence_variants)
+        return self.model_text or " ".join(variants[0] for variants in self.sentence_variants)
 
     @property
     def sentence_variants(self) -> tuple[tuple[str, ...], ...]:
-        """Each fact of the text as one sentence, in the ways it may be put; the plainest first."""
+        """Variants of each sentence of the text, the plainest first."""
         found = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
-        return tuple(ways for ways in found if ways)
+        return tuple(variants for variants in found if variants)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
         stored = {new: old for old, new in EXPLANATION_KEYS.items()}
-        return {**renamed_keys(_plain(asdict(self)), stored), "text": self.text}
+        return {**renamed_keys(_to_json(asdict(self)), stored), "text": self.text}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
-        """Read what `to_dict` gave; a text that is not that of the fields stays, to be checked."""
-        given, last = renamed_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
-        text = given.pop("text")
-        given["last_taken"] = last and datetime.date.fromisoformat(last)
-        given["evidence"] = _events(fields["evidence"])
-        given["statements"] = tuple(
-            StatementText(**{**told, "evidence": _events(told["evidence"])})
-            for told in fields["statements"]
+        """Make it from the dict of `to_dict`; a text not of its fields stays, to be checked."""
+        values, last = renamed_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
+        text = values.pop("text")
+        values["last_taken"] = last and datetime.date.fromisoformat(last)
+        values["evidence"] = _parse_evidence(fields["evidence"])
+        values["statements"] = tuple(
+            StatementText(**{**statement, "evidence": _parse_evidence(statement["evidence"])})
+            for statement in fields["statements"]
         )
-        made = cls(**given)
-        return made if made.text == text else replace(made, model_text=text)
+        found = cls(**values)
+        return found if found.text == text else replace(found, model_text=text)
 
     def _past_sentences(self) -> tuple[str, ...]:
         if self.last_taken is not None:
@@ -153,7 +151,7 @@ class ItemExplanation:
                 f"It was taken before, {self.times_taken} times, most recently on {last}.",
             )
         if not self.evidence:
-            # The log keeps no event of an item without a category: there is nothing to say of it.
+            # A log has no event of an item without a category: it is not known who took it.
             never = ("Neither it nor anything of its categories was taken before.",)
             return never if self.forecast_shares else ()
         category, n = next(entry for entry in self.category_events.items() if entry[1])
@@ -179,21 +177,21 @@ class ItemExplanation:
 
     def _shares_clause(self, name: str) -> str:
         ahead, past = self.forecast_shares[name], self.past_shares[name]
-        said = f"{format_percent(ahead)} ({format_percent(past)} so far"
+        shares = f"{format_percent(ahead)} ({format_percent(past)} so far"
         if name not in self.edited_shares:
-            return f"{said})"
+            return f"{shares})"
         factor = self.edit_factors.get(name, 1.0)
         times = {0.0: ", muted", 1.0: ""}.get(factor, f", {factor:.4g} times as much")
-        return f"{said}; with your edits {format_percent(self.edited_shares[name])}{times})"
+        return f"{shares}; with your edits {format_percent(self.edited_shares[name])}{times})"
 
     def _tilt_clause(self) -> str:
         tilt = sum(self.category_parts.values())
         if not any(self.category_parts.values()):
             return ""
-        lifts = "edited forecast" if self.edited_shares else "forecast"
+        subject = "edited forecast" if self.edited_shares else "forecast"
         if abs(tilt) < MIN_SHOWN_TILT:
-            return f"; the {lifts} moves its score by less than 0.01"
-        return f"; the {lifts} {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
+            return f"; the {subject} moves its score by less than 0.01"
+        return f"; the {subject} {'lifts' if tilt > 0 else 'lowers'} its score by {abs(tilt):.2f}"
 
     def _scorers_sentences(self) -> tuple[str, ...]:
         if any(self.category_parts.values()):
@@ -215,9 +213,9 @@ def explain_item(
     Parameters
     ----------
     forecast
-        What the statements are about: the forecast before any edit.
+        The forecast before any edit: statements are about it.
     edits
-        Those that the ranking was made with: what they make of the forecast is told beside it.
+        Those of the ranking; edited shares are given beside the forecast ones.
 
     Raises
     ------
@@ -228,40 +226,37 @@ def explain_item(
         raise ValueError(f"position {position} is outside a ranking of {len(ranking.item_idx)}")
     catalog, item = history.catalog, int(ranking.item_idx[position])
     names, past, ahead = catalog.categories, history_shares(history), forecast.category_weights
-    tilts = _row(ranking.category_parts, position)
-    about = sorted(_row(catalog.category_shares, item), key=lambda category: -ahead[category])
+    tilts = _sparse_row(ranking.category_parts, position)
+    own = sorted(_sparse_row(catalog.category_shares, item), key=lambda category: -ahead[category])
     active = active_edits(edits, catalog, history.cutoff)
     edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
     same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
     evidence = cite_events(same[:EVENTS_SHOWN].tolist(), history)
-    nearest = (category_evidence(category, history) for category in about)
+    nearest = (category_evidence(category, history) for category in own)
+    statements = statements_for(own, history, forecast)
+    scorer_parts = ranking.scorer_parts[position].tolist()
     return ItemExplanation(
         item_id=str(catalog.item_ids[item]),
         title=catalog.titles[item],
         rank=position + 1,
         score=float(ranking.scores[position]),
-        scorer_parts=dict(
-            zip(ranking.scorer_names, ranking.scorer_parts[position].tolist(), strict=True)
-        ),
+        scorer_parts=dict(zip(ranking.scorer_names, scorer_parts, strict=True)),
         category_parts={names[category]: part for category, part in tilts.items()},
-        forecast_shares={names[category]: float(ahead[category]) for category in about},
-        past_shares={names[category]: float(past[category]) for category in about},
-        category_events={names[category]: len(events_of(category, history)) for category in about},
-        statements=tuple(
-            render_statement(statement, history, forecast)
-            for statement in statements_for(about, history, forecast)
-        ),
+        forecast_shares={names[category]: float(ahead[category]) for category in own},
+        past_shares={names[category]: float(past[category]) for category in own},
+        category_events={names[category]: len(events_of(category, history)) for category in own},
+        statements=tuple(render_statement(one, history, forecast) for one in statements),
         times_taken=len(same),
         last_taken=evidence[0].date if evidence else None,
         evidence=evidence or next((events for events in nearest if events), ()),
         horizon=format_horizon(history.period_length),
-        edited_shares={names[c]: float(edited[c]) for c in about if active},
-        edit_factors={names[c]: active[c].factor for c in about if c in active},
+        edited_shares={names[c]: float(edited[c]) for c in own if active},
+        edit_factors={names[c]: active[c].factor for c in own if c in active},
     )
 
 
 def render_statement(statement: Statement, history: History, forecast: Forecast) -> StatementText:
-    """Write a statement out: the category's name, the titles of its events, its sentence."""
+    """Give a statement with the category's name, the titles of its events, and its sentence."""
     return StatementText(
         kind=statement.kind,
         category=history.catalog.categories[statement.category],
@@ -271,7 +266,51 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
     )
 
 
-def _row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
+def reword(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
+    """Give the explanations with texts that the model composes of true sentences.
+
+    It chooses a variant of each sentence of the text, and statements of the forecast to follow. If
+    a text has anything else, it is rejected: the plain text stays, and ``rejection`` says why.
+    """
+    grammars = [
+        sentences_grammar(one.sentence_variants, _statement_sentences(one)) for one in explanations
+    ]
+    prompts = [_prompt(one) for one in explanations]
+    lines = model.generate(prompts, constrain=grammars) if prompts else []
+    found = []
+    for explanation, line in zip(explanations, lines, strict=True):
+        rejection = unsupported_text(line.text, explanation)
+        text = "" if rejection else line.text.strip()
+        found.append(replace(explanation, model_text=text, rejection=rejection))
+    return found
+
+
+def wording_note(explanations: Sequence[ItemExplanation]) -> str:
+    """Give a line on how many texts are the model's, and how many were rejected; "" if none is."""
+    n_reworded = sum(bool(one.model_text) for one in explanations)
+    n_rejected = sum(bool(one.rejection) for one in explanations)
+    if not n_reworded + n_rejected:
+        return ""
+    reworded = f"{n_reworded} of {len(explanations)} reasons are in the model's words"
+    return f"{reworded}; {n_rejected} did not hold and are not shown."
+
+
+def unsupported_text(text: str, explanation: ItemExplanation) -> str:
+    """Describe the part of a text that is none of an explanation's sentences, each once; or "".
+
+    The explanation's own numbers are assumed to be true: `check_item` checks them.
+    """
+    rest = text.strip()
+    if not rest:
+        return "nothing is said"
+    statements = ((sentence,) for sentence in _statement_sentences(explanation))
+    for variants in (*explanation.sentence_variants, *statements):
+        sentence = max((one for one in variants if rest.startswith(one)), key=len, default="")
+        rest = rest.removeprefix(sentence).lstrip()
+    return f"{rest[:80]!r} is no true sentence here" if rest else ""
+
+
+def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     """Give the stored entries of one row, by column."""
     start, stop = matrix.indptr[row : row + 2]
     return dict(
@@ -279,72 +318,26 @@ def _row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     )
 
 
-def _events(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
+def _parse_evidence(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
     return tuple(
         Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
     )
 
 
-def _plain(value: Any) -> Any:
-    """Write days as ISO strings, wherever they stand."""
+def _to_json(value: Any) -> Any:
+    """Make lists of tuples and ISO strings of days, at any depth."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _to_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_to_json(inner) for inner in value]
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def reword(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
-    """Give the explanations with texts that the model made of what is true of each.
-
-    It chooses how each fact of the text is put, and which statements of the forecast follow. Where
-    what it wrote does not hold, the text stays the plain one and ``refused`` says why.
-    """
-    grammars = [
-        sentences_grammar(made.sentence_variants, _statements(made)) for made in explanations
-    ]
-    prompts = [_prompt(made) for made in explanations]
-    lines = model.generate(prompts, constrain=grammars) if prompts else []
-    return [
-        replace(made, model_text="", rejection=lie)
-        if (lie := unsupported_text(line.text, made))
-        else replace(made, model_text=line.text.strip(), rejection="")
-        for made, line in zip(explanations, lines, strict=True)
-    ]
-
-
-def wording_note(explanations: Sequence[ItemExplanation]) -> str:
-    """Say how many texts of a list are the model's, and how many did not hold; "" if none is asked.
-
-    One short line (plain text, no markup).
-    """
-    said = sum(bool(made.model_text) for made in explanations)
-    refused = sum(bool(made.rejection) for made in explanations)
-    if not said + refused:
-        return ""
-    kept = f"{said} of {len(explanations)} reasons are in the model's words"
-    return f"{kept}; {refused} did not hold and are not shown."
-
-
-def unsupported_text(text: str, explanation: ItemExplanation) -> str:
-    """Say what of a text is none of the true sentences of an explanation, each once; "" if all is.
-
-    The explanation's own numbers are taken for true: `check_item` checks them.
-    """
-    rest = text.strip()
-    if not rest:
-        return "nothing is said"
-    for ways in (*explanation.sentence_variants, *((each,) for each in _statements(explanation))):
-        said = max((way for way in ways if rest.startswith(way)), key=len, default="")
-        rest = rest.removeprefix(said).lstrip()
-    return f"{rest[:80]!r} is no true sentence here" if rest else ""
-
-
-def _statements(explanation: ItemExplanation) -> list[str]:
-    return [told.text for told in explanation.statements]
+def _statement_sentences(explanation: ItemExplanation) -> list[str]:
+    return [statement.text for statement in explanation.statements]
 
 
 def _prompt(explanation: ItemExplanation) -> str:
-    plain = [ways[0] for ways in explanation.sentence_variants]
-    facts = "\n".join(f"- {sentence}" for sentence in [*plain, *_statements(explanation)])
+    plain = [variants[0] for variants in explanation.sentence_variants]
+    facts = "\n".join(f"- {one}" for one in [*plain, *_statement_sentences(explanation)])
     return f"What is known of {explanation.title}:\n{facts}\nWhy it is on the list:"

@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 MAX_POINTS = 24  # more periods than this are merged, from the newest back
 USER_ID_LENGTH = 26
 
+TEMPLATE = "person.html.jinja"
+# Okabe and Ito's palette, distinct with any colour vision; yellow is left out: too pale on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, FAINT, SHADE = "#333333", "#767676", "#f3f1ec"
+MAX_DATES = 5
+LABEL_GAP = 0.062  # of the height of the axes: one line of text
+NAME_LENGTH = 26  # what fits at the right of the axes
+
+SPARKS = "▁▂▃▄▅▆▇█"
+EIGHTHS = " ▏▎▍▌▋▊▉"
+BAR_CELLS = 10
+MAX_WIDTH = 96  # further apart, the eye loses the row
+ARROWS = {1: ("↑", "bold cyan"), 0: ("→", "dim"), -1: ("↓", "yellow")}
+
 
 @dataclass(frozen=True, eq=False)
 class ShareSeries:
@@ -62,36 +76,44 @@ class ShareSeries:
         pooled[1:] += merged[:-1]
         pooled[:-1] += merged[1:]
         length = replace(history.period_length, n=history.period_length.n * step)
-        return cls(length, history.bounds[begins], _shares(merged), _shares(pooled))
+        return cls(length, history.bounds[begins], _row_shares(merged), _row_shares(pooled))
 
 
-def top_categories(past: FloatArray, ahead: FloatArray, top: int) -> IntArray:
-    """Give the categories that are or will be largest, by forecast."""
-    largest = np.argsort(-np.maximum(past, ahead), kind="stable")[:top]
-    return largest[np.argsort(-ahead[largest], kind="stable")]
+def top_categories(past: FloatArray, expected: FloatArray, top: int) -> IntArray:
+    """Give the categories of the largest share, past or expected, ordered by expected share."""
+    largest = np.argsort(-np.maximum(past, expected), kind="stable")[:top]
+    return largest[np.argsort(-expected[largest], kind="stable")]
 
 
-def heading(history: History) -> str:
-    """Say whose picture it is, and of what; plain text."""
-    user_id = clean_text(history.user_id, USER_ID_LENGTH)
-    return (
-        f"User {user_id} · {history.n_events:,} events before "
-        f"{format_day(to_date(history.cutoff))} · "
-        f"forecast of the next {format_horizon(history.period_length)}"
+def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> RenderableType:
+    """Draw the leading categories as text, one row each, for a terminal of 80 columns or more.
+
+    Each row has its own sparkline scale; the bars share one. Names are never parsed as markup.
+    """
+    series, past, expected = (
+        ShareSeries.of(history),
+        history_shares(history),
+        forecast.category_weights,
     )
-
-
-def _shares(counts: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
-MAX_DATES = 5
-# Okabe and Ito's palette, told apart with any colour vision; yellow is left out: too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, FAINT, SHADE = "#333333", "#767676", "#f3f1ec"
-LABEL_GAP = 0.062  # of the height of the axes: one line of text
-NAME_LENGTH = 26  # what fits at the right of the axes
+    leading, direction = top_categories(past, expected, top), change_direction(history, forecast)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim", expand=True)
+    table.add_column("category", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(_time_span(history, series), no_wrap=True)
+    table.add_column("so far", justify="right", no_wrap=True)
+    table.add_column("forecast", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for category in leading:
+        arrow, style = ARROWS[int(direction[category])]
+        table.add_row(
+            Text(clean_text(history.catalog.categories[category], CATEGORY_LENGTH)),
+            Text(_sparkline(series.shares[:, category]), style="blue"),
+            format_percent(past[category]),
+            Text(format_percent(expected[category]), style="bold"),
+            Text(arrow, style=style),
+            Text(_bar(expected[category] / expected[leading].max()), style=style),
+        )
+    return Group(Text(_heading(history), style="bold"), Constrain(table, MAX_WIDTH))
 
 
 def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
@@ -102,147 +124,49 @@ def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Fi
     MissingExtraError
         If matplotlib is not installed.
     ValueError
-        If ``top`` is not in 1..7: there are no more colours that everybody can tell apart.
+        If ``top`` is not in 1..7: there are no more colours that everybody can distinguish.
     """
-    if not 1 <= top <= len(COLOURS):
-        raise ValueError(f"top must lie in 1..{len(COLOURS)} (one colour each), not {top}")
+    if not 1 <= top <= len(COLORS):
+        raise ValueError(f"top must lie in 1..{len(COLORS)} (one colour each), not {top}")
+    figure = new_figure(figsize=(9.6, 5.0), dpi=150, facecolor="white")
+    series, expected = ShareSeries.of(history), forecast.category_weights
+    leading = top_categories(history_shares(history), expected, top)
+    axes = figure.add_axes((0.055, 0.08, 0.67, 0.75))
+    intervals = forecast.intervals(0.8)
+    _draw_axes(axes, history, series)
+    for rank, category in enumerate(leading):
+        _draw_category(axes, series, expected, intervals, int(category), rank, len(leading))
+    highest = np.nanmax([*series.shares[:, leading].ravel(), *intervals[leading].ravel()])
+    axes.set_ylim(0, 1.04 * float(highest))
+    _draw_labels(axes, history, expected, leading)
+    _draw_caption(figure, history, series.length)
+    return figure
+
+
+def new_figure(**options: Any) -> Figure:
+    """Make an empty matplotlib figure; MissingExtraError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("charts need matplotlib: pip install 'llmrec[charts]'") from error
-    timeline, ahead = ShareSeries.of(history), forecast.category_weights
-    leading = top_categories(history_shares(history), ahead, top)
-    drawn = Figure(figsize=(9.6, 5.0), dpi=150, facecolor="white")
-    axes = drawn.add_axes((0.055, 0.08, 0.67, 0.75))
-    intervals = forecast.intervals(0.8)
-    _dress(axes, history, timeline)
-    for rank, category in enumerate(leading):
-        _line(axes, timeline, ahead, intervals, int(category), rank, len(leading))
-    highest = np.nanmax([*timeline.shares[:, leading].ravel(), *intervals[leading].ravel()])
-    axes.set_ylim(0, 1.04 * float(highest))
-    _label(axes, history, ahead, leading)
-    _caption(drawn, history, timeline.length)
-    return drawn
+    return Figure(**options)
 
 
-def to_svg(drawn: Figure) -> str:
+def to_svg(figure: Figure) -> str:
     """Give the figure as an SVG element; the texts in it are escaped."""
     import matplotlib
 
     content = io.StringIO()
-    # Text stays text (found, read aloud, no glyph missing), ids do not depend on the day.
+    # Text stays text: it can be searched and read aloud, and no glyph is missing. The salt keeps
+    # the bytes the same each time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmrec"}):
-        drawn.savefig(content, format="svg", metadata={"Date": None})
+        figure.savefig(content, format="svg", metadata={"Date": None})
     text = content.getvalue()
     return text[text.index("<svg") :]
 
 
-def _dress(axes: Axes, history: History, timeline: ShareSeries) -> None:
-    """Axis, dates and the shaded forecast period: a period is 1 wide, the forecast at n."""
-    n = len(timeline.starts)
-    axes.set_xlim(-0.5, n + 0.5)
-    axes.axvspan(n - 0.5, n + 0.5, color=SHADE, linewidth=0, zorder=0)
-    starts = [*timeline.starts, history.cutoff]
-    ticks = np.unique(np.linspace(0, n, MAX_DATES).round().astype(int))
-    days = [format_day(to_date(starts[tick])) for tick in ticks]
-    once = [label * (label != before) for label, before in zip(days, ["", *days], strict=False)]
-    axes.set_xticks(ticks - 0.5, once, ha="left")
-    axes.yaxis.set_major_formatter(lambda share, _: format_percent(share))
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=FAINT, labelsize=8.5)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#cccccc")
-
-
-def _line(
-    axes: Axes,
-    timeline: ShareSeries,
-    ahead: FloatArray,
-    intervals: FloatArray,
-    category: int,
-    rank: int,
-    n_lines: int,
-) -> None:
-    n, colour, shares = len(timeline.starts), COLOURS[rank], timeline.shares[:, category]
-    filled = np.flatnonzero(~np.isnan(shares))
-    line = timeline.smooth[filled, category]
-    # Side by side inside the shade, so that no interval hides another.
-    at = n + 0.7 * ((rank + 0.5) / n_lines - 0.5)
-    axes.plot(range(n), shares, "o", color=colour, markersize=3.5, markeredgewidth=0, alpha=0.4)
-    axes.plot(filled, line, color=colour, linewidth=2, solid_capstyle="round")
-    if n:
-        axes.plot([filled[-1], at], [line[-1], ahead[category]], color=colour, lw=1, ls=":")
-    axes.vlines(at, *intervals[category], color=colour, linewidth=2.2, alpha=0.45)
-    axes.plot(at, ahead[category], "o", color=colour, markersize=6, markeredgecolor="white")
-
-
-def _label(axes: Axes, history: History, ahead: FloatArray, leading: IntArray) -> None:
-    """Names and shares at the right end, moved apart as little as it takes."""
-    from scipy.optimize import isotonic_regression
-
-    heights = ahead[leading][::-1] / axes.get_ylim()[1]
-    steps = LABEL_GAP * np.arange(len(leading))
-    apart = isotonic_regression(heights - steps).x.clip(0, 1 - steps[-1]) + steps
-    for rank, (category, height) in enumerate(zip(leading, apart[::-1], strict=True)):
-        name = clean_text(history.catalog.categories[category], NAME_LENGTH)
-        place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
-        axes.text(1.012, height, "●", color=COLOURS[rank], **place)
-        axes.text(1.115, height, format_percent(ahead[category]), color=INK, ha="right", **place)
-        axes.text(1.125, height, name, color=INK, parse_math=False, **place)
-
-
-def _caption(drawn: Figure, history: History, length: PeriodLength) -> None:
-    x = 0.012
-    drawn.text(x, 0.94, heading(history), fontsize=12, color=INK, weight="bold", parse_math=False)
-    note = (
-        f"Dots: shares in each period of {length}; lines: pooled with the periods before and "
-        "after. Shaded: the forecast, with 80% intervals."
-    )
-    drawn.text(x, 0.885, note, fontsize=9, color=FAINT)
-
-
-SPARKS = "▁▂▃▄▅▆▇█"
-EIGHTHS = " ▏▎▍▌▋▊▉"
-BAR_CELLS = 10
-MAX_WIDTH = 96  # further apart, the eye loses the row
-ARROWS = {1: ("↑", "bold cyan"), 0: ("→", "dim"), -1: ("↓", "yellow")}
-
-
-def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> RenderableType:
-    """Draw the leading categories as text, one row each, for a terminal of 80 columns or more.
-
-    Each row has its own sparkline scale; the bars share one. Names are never read as markup.
-    """
-    timeline, past, ahead = (
-        ShareSeries.of(history),
-        history_shares(history),
-        forecast.category_weights,
-    )
-    leading, direction = top_categories(past, ahead, top), change_direction(history, forecast)
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim", expand=True)
-    table.add_column("category", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column(_span(history, timeline), no_wrap=True)
-    table.add_column("so far", justify="right", no_wrap=True)
-    table.add_column("forecast", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for category in leading:
-        arrow, style = ARROWS[int(direction[category])]
-        table.add_row(
-            Text(clean_text(history.catalog.categories[category], CATEGORY_LENGTH)),
-            Text(_sparkline(timeline.shares[:, category]), style="blue"),
-            format_percent(past[category]),
-            Text(format_percent(ahead[category]), style="bold"),
-            Text(arrow, style=style),
-            Text(_bar(ahead[category] / ahead[leading].max()), style=style),
-        )
-    return Group(Text(heading(history), style="bold"), Constrain(table, MAX_WIDTH))
-
-
 def save_png(history: History, forecast: Forecast, path: Path | str) -> None:
-    """Write the figure as PNG; a reader never sees half a file."""
+    """Write the figure as PNG; nobody ever sees half a file."""
     content = io.BytesIO()
     interest_figure(history, forecast).savefig(content, format="png", metadata={"Software": None})
     atomic_write_bytes(Path(path), content.getvalue())
@@ -254,7 +178,7 @@ def save_html(
     explanations: Sequence[ItemExplanation],
     path: Path | str,
 ) -> None:
-    """Write the page as UTF-8; a reader never sees half a file."""
+    """Write the page as UTF-8; nobody ever sees half a file."""
     atomic_write_text(Path(path), render_html(history, forecast, explanations))
 
 
@@ -262,11 +186,13 @@ def render_html(
     history: History, forecast: Forecast, explanations: Sequence[ItemExplanation]
 ) -> str:
     """Give one self-contained page: the description, the figure, the list with its reasons."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
-    return page.render(
+    environment = Environment(
+        loader=PackageLoader("llmrec.explain", "."), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template(TEMPLATE).render(
         user_id=clean_text(history.user_id, USER_ID_LENGTH),
         description=forecast.description,
         figure=Markup(to_svg(interest_figure(history, forecast))),
@@ -277,10 +203,25 @@ def render_html(
     )
 
 
-def _span(history: History, timeline: ShareSeries) -> Text:
-    if not len(timeline.starts):
+def _row_shares(counts: FloatArray) -> FloatArray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _heading(history: History) -> str:
+    """Say whose picture it is, and of what; plain text."""
+    user_id = clean_text(history.user_id, USER_ID_LENGTH)
+    return (
+        f"User {user_id} · {history.n_events:,} events before "
+        f"{format_day(to_date(history.cutoff))} · "
+        f"forecast of the next {format_horizon(history.period_length)}"
+    )
+
+
+def _time_span(history: History, series: ShareSeries) -> Text:
+    if not len(series.starts):
         return Text("no period")
-    first, last = format_day(to_date(timeline.starts[0])), format_day(to_date(history.cutoff))
+    first, last = format_day(to_date(series.starts[0])), format_day(to_date(history.cutoff))
     return Text(first if first == last else f"{first} to {last}")
 
 
@@ -300,46 +241,68 @@ def _bar(part: float) -> str:
     return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The next {{ horizon }} of user {{ user_id }}</title>
-<style>
-body { margin: 2.5rem auto; max-width: 58rem; padding: 0 1.25rem; color: #333;
-       font: 16px/1.55 system-ui, sans-serif }
-h1 { font-size: 1.5rem; margin: 0 0 .75rem }
-h2 { font-size: 1.1rem; margin: 0 0 .5rem }
-p { max-width: 46rem; margin: .4rem 0 }
-figure { margin: 1.5rem 0 }
-svg { width: 100%; height: auto; display: block }
-ol { list-style: none; padding: 0; margin: 0 }
-li { display: grid; grid-template-columns: 2rem 15rem 1fr; gap: 1rem; padding: .6rem 0;
-     border-top: 1px solid #e6e6e6; overflow-wrap: anywhere }
-li span:first-child, footer { color: #767676 }
-li span:last-child { font-size: .9rem }
-footer { margin-top: 2rem; font-size: .85rem }
-@media (max-width: 40rem) {
-  li { grid-template-columns: 2rem 1fr; row-gap: 0 }
-  li span:last-child { grid-column: 2 }
-}
-</style>
-</head>
-<body>
-<h1>The next {{ horizon }} of user {{ user_id }}</h1>
-<p>{{ description }}</p>
-<figure role="img" aria-label="Shares of categories by period, and their forecast">
-{{ figure }}</figure>
-{% if explanations %}<h2>The list, and why</h2>
-<ol>
-{% for item in explanations %}<li><span>{{ item.rank }}</span><strong>{{ item.title }}</strong>\
-<span>{{ item.text }}</span></li>
-{% endfor %}</ol>
-{% endif %}<footer>Forecast: {{ source.model }}, {{ source.how }}{% if source.why %} \
-({{ source.why }}){% endif %}. Statements in the model's words: {{ source.proposed }}; \
-claims of it the checker rejected: {{ source.rejected }}.\
-{% if wording %} {{ wording }}{% endif %}</footer>
-</body>
-</html>
-"""
+def _draw_axes(axes: Axes, history: History, series: ShareSeries) -> None:
+    """Axis, dates and the shaded forecast period: a period is 1 wide, the forecast at n."""
+    n = len(series.starts)
+    axes.set_xlim(-0.5, n + 0.5)
+    axes.axvspan(n - 0.5, n + 0.5, color=SHADE, linewidth=0, zorder=0)
+    starts = [*series.starts, history.cutoff]
+    ticks = np.unique(np.linspace(0, n, MAX_DATES).round().astype(int))
+    days = [format_day(to_date(starts[tick])) for tick in ticks]
+    once = [label * (label != before) for label, before in zip(days, ["", *days], strict=False)]
+    axes.set_xticks(ticks - 0.5, once, ha="left")
+    axes.yaxis.set_major_formatter(lambda share, _: format_percent(share))
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=FAINT, labelsize=8.5)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#cccccc")
+
+
+def _draw_category(
+    axes: Axes,
+    series: ShareSeries,
+    expected: FloatArray,
+    intervals: FloatArray,
+    category: int,
+    rank: int,
+    n_lines: int,
+) -> None:
+    n, color, shares = len(series.starts), COLORS[rank], series.shares[:, category]
+    filled = np.flatnonzero(~np.isnan(shares))
+    line = series.smooth[filled, category]
+    # Side by side inside the shade, so that no interval hides another.
+    x = n + 0.7 * ((rank + 0.5) / n_lines - 0.5)
+    axes.plot(range(n), shares, "o", color=color, markersize=3.5, markeredgewidth=0, alpha=0.4)
+    axes.plot(filled, line, color=color, linewidth=2, solid_capstyle="round")
+    if n:
+        axes.plot([filled[-1], x], [line[-1], expected[category]], color=color, lw=1, ls=":")
+    axes.vlines(x, *intervals[category], color=color, linewidth=2.2, alpha=0.45)
+    axes.plot(x, expected[category], "o", color=color, markersize=6, markeredgecolor="white")
+
+
+def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: IntArray) -> None:
+    """Names and shares at the right end, moved apart as little as it takes."""
+    from scipy.optimize import isotonic_regression
+
+    heights = expected[leading][::-1] / axes.get_ylim()[1]
+    steps = LABEL_GAP * np.arange(len(leading))
+    apart = isotonic_regression(heights - steps).x.clip(0, 1 - steps[-1]) + steps
+    for rank, (category, height) in enumerate(zip(leading, apart[::-1], strict=True)):
+        name = clean_text(history.catalog.categories[category], NAME_LENGTH)
+        percent = format_percent(expected[category])
+        place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
+        axes.text(1.012, height, "●", color=COLORS[rank], **place)
+        axes.text(1.115, height, percent, color=INK, ha="right", **place)
+        axes.text(1.125, height, name, color=INK, parse_math=False, **place)
+
+
+def _draw_caption(figure: Figure, history: History, length: PeriodLength) -> None:
+    x = 0.012
+    figure.text(x, 0.94, _heading(history), fontsize=12, color=INK, weight="bold", parse_math=False)
+    note = (
+        f"Dots: shares in each period of {length}; lines: pooled with the periods before and "
+        "after. Shaded: the forecast, with 80% intervals."
+    )
+    figure.text(x, 0.885, note, fontsize=9, color=FAINT)

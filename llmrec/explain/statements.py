@@ -1,4 +1,4 @@
-"""What a forecast claims in words, and the deterministic checker that every claim must pass."""
+"""Statements about a forecast: their sentences, and the deterministic checker of each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
 TOLERANCE = 1e-9  # numbers no further apart are the same
 EVENTS_CITED = 5
 TITLES_IN_SENTENCE = 2
-_MOVED = (
+_CHANGE_TEMPLATES = (
     ": {ahead} forecast against {past} so far",
     ", from {past} so far to a forecast {ahead}",
     ": {past} so far, {ahead} forecast",
 )
-# A sentence is an opening, its numbers and its evidence; any of a kind go together.
+# A sentence is an opening, its numbers and its evidence; any three of a kind can be combined.
 SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
     "rising": (
         (
@@ -37,7 +37,7 @@ SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
             "A larger share for {name}",
             "{name} should gain ground",
         ),
-        _MOVED,
+        _CHANGE_TEMPLATES,
     ),
     "fading": (
         (
@@ -46,7 +46,7 @@ SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
             "A smaller share for {name}",
             "{name} should lose ground",
         ),
-        _MOVED,
+        _CHANGE_TEMPLATES,
     ),
     "steady": (
         (
@@ -100,14 +100,14 @@ def change_direction(history: History, forecast: Forecast) -> npt.NDArray[np.int
 
 
 def check_statement(statement: Statement, history: History, forecast: Forecast) -> str | None:
-    """Say in words what history and forecast do not support; None if they support all of it."""
+    """Describe the first part that history and forecast do not support; None if there is none."""
     return _check(statement, history, ClaimFacts.of(history, forecast))
 
 
 def make_statement(
     kind: StatementKind, category: int, history: History, forecast: Forecast
 ) -> Statement:
-    """Make a statement with its true change and newest events; `check_statement` checks it."""
+    """Make a statement with its true change and newest events; its kind is not checked."""
     change = float(forecast.category_weights[category] - history_shares(history)[category])
     events = events_of(category, history)[:EVENTS_CITED]
     return Statement(kind, category, change, tuple(events.tolist()))
@@ -116,11 +116,10 @@ def make_statement(
 def derive_statements(
     history: History, forecast: Forecast, *, limit: int = MAX_CLAIMS
 ) -> tuple[Statement, ...]:
-    """Give the most telling true statements, one a category at most.
+    """Derive the most significant true statements, one a category at most.
 
     They are ordered by change relative to its noise (steady ones last, by share); the kinds take
-    turns, so that the first rising and the first fading one are in, if there are such and the limit
-    allows.
+    turns, so that the first rising and the first fading one are included, if the limit allows.
     """
     facts = ClaimFacts.of(history, forecast)
     chosen = facts.top_claims(np.abs(facts.change) / facts.noise, limit)
@@ -130,16 +129,16 @@ def derive_statements(
 def statements_for(
     categories: Iterable[int], history: History, forecast: Forecast
 ) -> tuple[Statement, ...]:
-    """Give one true statement of each of these categories of which there is any, in their order.
+    """Give a true statement about each of these categories, if there is any, in their order.
 
-    It is the forecast's own where that holds.
+    It is the forecast's own statement where that is supported.
     """
     facts = ClaimFacts.of(history, forecast)
-    supports = {kind: facts.supported(kind) for kind in STATEMENT_KINDS}
+    supported = {kind: facts.supported(kind) for kind in STATEMENT_KINDS}
     own = {statement.category: statement for statement in forecast.statements}
     found = []
     for category in categories:
-        kinds = [kind for kind in STATEMENT_KINDS if supports[kind][category]]
+        kinds = [kind for kind in STATEMENT_KINDS if supported[kind][category]]
         if category in own and _check(own[category], history, facts) is None:
             found.append(own[category])
         elif kinds:
@@ -150,7 +149,7 @@ def statements_for(
 def check_claims(
     claims: Iterable[tuple[StatementKind, int]], history: History, forecast: Forecast
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
-    """Check what a model wrote: the accepted statements, and a reason for each rejected claim."""
+    """Check a model's claims: the accepted statements, and a reason for each rejected claim."""
     facts = ClaimFacts.of(history, forecast)
     accepted: dict[int, Statement] = {}
     rejected = []
@@ -173,21 +172,21 @@ def statement_sentence(
 ) -> str:
     """Write a statement as one plain-text sentence with its numbers and its newest evidence.
 
-    It begins with the category and the ``phrase``, if there is one; the other words are drawn by
-    user, category and kind.
+    It begins with the category and the ``phrase``, if there is one; the rest is sampled by user,
+    category and kind.
     """
     facts, kind, category = ClaimFacts.of(history, forecast), statement.kind, statement.category
     name = history.catalog.categories[category]
     rng = seeded_rng(history.user_id, name, kind)
     opening, numbers, latest = (
-        _drawn(texts, rng) for texts in (*SENTENCE_TEMPLATES[kind], EVIDENCE_TEMPLATES)
+        _sample(texts, rng) for texts in (*SENTENCE_TEMPLATES[kind], EVIDENCE_TEMPLATES)
     )
     cited = distinct_evidence(statement.event_ids, history)[:TITLES_IN_SENTENCE]
-    said = "{name} {phrase}" if phrase else opening
-    return f"{said}{numbers}{latest if cited else ''}.".format(
+    opening = "{name} {phrase}" if phrase else opening
+    return f"{opening}{numbers}{latest if cited else ''}.".format(
         name=name,
         phrase=phrase,
-        ahead=format_percent(facts.ahead[category]),
+        ahead=format_percent(facts.expected[category]),
         past=format_percent(facts.past[category]),
         periods=f"{facts.periods_with[category]} of {facts.n_periods} active periods",
         absent=f"{ABSENCE_PERIODS} active periods",
@@ -195,7 +194,7 @@ def statement_sentence(
     )
 
 
-def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
+def _sample(texts: Sequence[str], rng: np.random.Generator) -> str:
     return texts[int(rng.integers(len(texts)))]
 
 
@@ -205,11 +204,11 @@ def _check(statement: Statement, history: History, facts: ClaimFacts) -> str | N
         return f"category {category} is not one of the catalog's {len(names)}"
     if kind not in STATEMENT_KINDS:
         return f"{names[category]}: {kind!r} is no kind of statement ({', '.join(STATEMENT_KINDS)})"
-    ahead, past = format_percent(facts.ahead[category]), format_percent(facts.past[category])
-    shares = f"{ahead} forecast, {past} so far"
-    for holds, otherwise in facts.conditions(kind):
-        if not holds[category]:
-            return f"{names[category]} is not {kind}: {otherwise} ({shares})"
+    expected, past = format_percent(facts.expected[category]), format_percent(facts.past[category])
+    shares = f"{expected} forecast, {past} so far"
+    for mask, reason in facts.conditions(kind):
+        if not mask[category]:
+            return f"{names[category]} is not {kind}: {reason} ({shares})"
     if not abs(statement.change - facts.change[category]) <= TOLERANCE:
         true = f"{facts.change[category]:+.4f}"
         return f"{names[category]}: the change is {true}, not {statement.change:+.4f} ({shares})"

@@ -1,4 +1,4 @@
-"""The checker of whole explanations: log, forecast and ranking say again what each claims."""
+"""The checker of explanations: everything is recomputed from log, forecast and ranking."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ def check_item(
     forecast: Forecast,
     edits: Sequence[Edit] = (),
 ) -> tuple[str, ...]:
-    """Say all that an explanation claims and log, forecast and ranking do not support; () if none.
+    """Describe all errors of an explanation: what log, forecast and ranking do not support.
 
-    Each number is counted anew, from the log's arrays and not by the code that explains. The
-    parameters are those of `explain_item`.
+    Each number is recomputed from the log's arrays, not by the code that explains. The parameters
+    are those of `explain_item`.
     """
     catalog, title = history.catalog, explanation.title
-    item = _item(explanation.item_id, catalog)
+    item = _item_index(explanation.item_id, catalog)
     rank = rank_of(ranking, item)
     if item < 0 or rank is None:
         return (f"{title}: item {explanation.item_id!r} is not in the ranking",)
     true = {
         "title": catalog.titles[item],
         "horizon": format_horizon(history.period_length),
-        **_position(ranking, rank - 1, history),
-        **_counted(item, history, forecast),
-        **_edited(item, history, forecast, edits),
+        **_ranking_fields(ranking, rank - 1, history),
+        **_history_fields(item, history, forecast),
+        **_edit_fields(item, history, forecast, edits),
     }
-    wrong = [
+    errors = [
         f"{title}: {field} is {value!r}, not {getattr(explanation, field)!r}"
         for field, value in true.items()
-        if not _same(getattr(explanation, field), value)
+        if not _equal(getattr(explanation, field), value)
     ]
-    wrong += check_evidence(explanation, history)
-    wrong += _wrong_evidence(explanation, item, history)
-    for told in explanation.statements:
-        wrong += _check_statement_text(told, explanation, history, forecast)
-    if explanation.model_text and (lie := unsupported_text(explanation.model_text, explanation)):
-        wrong.append(f"{title}: {lie}")
+    errors += check_evidence(explanation, history)
+    errors += _wrong_evidence(explanation, item, history)
+    for statement in explanation.statements:
+        errors += _check_statement_text(statement, explanation, history, forecast)
+    if explanation.model_text and (error := unsupported_text(explanation.model_text, explanation)):
+        errors.append(f"{title}: {error}")
     if explanation.model_text and explanation.rejection:
-        wrong.append(f"{title}: the model's text is shown and refused")
-    return tuple(wrong)
+        errors.append(f"{title}: the model's text is both shown and rejected")
+    return tuple(errors)
 
 
 def check_evidence(explanation: ItemExplanation, history: History) -> tuple[str, ...]:
-    """Say which events that an explanation cites the history does not hold: forgotten ones, say.
+    """Describe the events that an explanation cites and the history does not have.
 
-    An event is known by its item and day, so an explanation that was kept can be checked against
-    the log of another day; an event that only stands elsewhere in the log is named too.
+    An event is found by its item and day, so a stored explanation can be checked against a later
+    log; an event at another position of the log is an error too.
     """
-    told = (statement.evidence for statement in explanation.statements)
-    events = dict.fromkeys([*explanation.evidence, *(event for cited in told for event in cited)])
-    return tuple(lie for event in events if (lie := _check_event(event, history)))
+    of_statements = (event for one in explanation.statements for event in one.evidence)
+    events = dict.fromkeys([*explanation.evidence, *of_statements])
+    return tuple(error for event in events if (error := _check_event(event, history)))
 
 
 def check_change(
@@ -78,18 +78,21 @@ def check_change(
     history: History,
     edits: Sequence[Edit] = (),
 ) -> str | None:
-    """Search again, by ranking again, for what puts an item on or off; say what that gives else."""
+    """Search a counterfactual again, by ranking again, and describe what differs; None if nothing.
+
+    The parameters are those of `why_not`.
+    """
     k, catalog = change.k, history.catalog
     again: WhyNot | RemovalCounterfactual
     if isinstance(change, WhyNot):
         again = why_not(item_idx, rerank, k, catalog, history, edits)
     else:
         again = find_removal(item_idx, rerank, k, catalog, history, edits)
-    wrong = [name for name, true in vars(again).items() if not _same(getattr(change, name), true)]
-    return f"{', '.join(wrong)} differ when ranked again: {again.text}" if wrong else None
+    fields = [name for name, true in vars(again).items() if not _equal(getattr(change, name), true)]
+    return f"{', '.join(fields)} differ when ranked again: {again.text}" if fields else None
 
 
-def _position(ranking: Ranking, position: int, history: History) -> dict[str, Any]:
+def _ranking_fields(ranking: Ranking, position: int, history: History) -> dict[str, Any]:
     tilts = ranking.category_parts[[position]].toarray()[0]
     item = int(ranking.item_idx[position])
     names = history.catalog.categories_of(item)
@@ -102,38 +105,38 @@ def _position(ranking: Ranking, position: int, history: History) -> dict[str, An
     }
 
 
-def _counted(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
+def _history_fields(item: int, history: History, forecast: Forecast) -> dict[str, Any]:
     names, shares = history.catalog.categories, history.catalog.category_shares
     taken = shares[history.item_idx]
     past = taken.sum(axis=0) / max(taken.sum(), 1)
     events = np.bincount(taken.indices, minlength=len(names))
-    about = np.flatnonzero(shares[[item]].toarray()[0])
-    own = _events_of(item, history)
+    own = np.flatnonzero(shares[[item]].toarray()[0])
+    item_events = _events_of(item, history)
     return {
-        "forecast_shares": {names[c]: float(forecast.category_weights[c]) for c in about},
-        "past_shares": {names[c]: float(past[c]) for c in about},
-        "category_events": {names[c]: int(events[c]) for c in about},
-        "times_taken": len(own),
-        "last_taken": to_date(history.log.timestamp[own[-1]]) if len(own) else None,
+        "forecast_shares": {names[c]: float(forecast.category_weights[c]) for c in own},
+        "past_shares": {names[c]: float(past[c]) for c in own},
+        "category_events": {names[c]: int(events[c]) for c in own},
+        "times_taken": len(item_events),
+        "last_taken": to_date(history.log.timestamp[item_events[-1]]) if len(item_events) else None,
     }
 
 
-def _edited(
+def _edit_fields(
     item: int, history: History, forecast: Forecast, edits: Sequence[Edit]
 ) -> dict[str, Any]:
     catalog, at = history.catalog, history.cutoff
     weights = apply_edits(forecast, edits, catalog, at).category_weights
     shares = dict(zip(catalog.categories, weights.tolist(), strict=True))
     factors = {edit.category: edit.factor for edit in edits if edit.is_active(at)}
-    about = catalog.categories_of(item)
+    own = catalog.categories_of(item)
     return {
-        "edited_shares": {name: shares[name] for name in about} if factors else {},
-        "edit_factors": {name: factors[name] for name in about if name in factors},
+        "edited_shares": {name: shares[name] for name in own} if factors else {},
+        "edit_factors": {name: factors[name] for name in own if name in factors},
     }
 
 
-def _item(item_id: str, catalog: Catalog) -> int:
-    """Look an item up; -1 if it is not in the catalog."""
+def _item_index(item_id: str, catalog: Catalog) -> int:
+    """Give the index of an item; -1 if it is not in the catalog."""
     return catalog.item_index(item_id) if item_id in catalog.item_ids else -1
 
 
@@ -144,7 +147,7 @@ def _events_of(item: int, history: History) -> IntArray:
 
 def _check_event(event: Evidence, history: History) -> str | None:
     log, catalog = history.log, history.catalog
-    item = _item(event.item_id, catalog)
+    item = _item_index(event.item_id, catalog)
     days = {int(at): to_date(log.timestamp[at]) for at in _events_of(item, history)}
     same_day = [at for at, date in days.items() if date == event.date]
     if not same_day:
@@ -160,7 +163,7 @@ def _check_event(event: Evidence, history: History) -> str | None:
 
 
 def _wrong_evidence(explanation: ItemExplanation, item: int, history: History) -> Iterator[str]:
-    """Find evidence that is in the log and is none for this: not the newest, or of others."""
+    """Describe evidence that is in the log and does not fit: not the newest, or of other items."""
     cited = [event.event_id for event in explanation.evidence]
     possible = _events_of(item, history)
     if not len(possible):
@@ -174,28 +177,29 @@ def _wrong_evidence(explanation: ItemExplanation, item: int, history: History) -
         yield f"{explanation.title}: the latest event behind it is not the one that is cited"
     if len(set(cited)) < len(cited):
         yield f"{explanation.title}: an event is cited twice"
-    if wrong := set(cited) - set(possible.tolist()):
-        yield f"{explanation.title}: event {min(wrong)} is not one of it, or of its category"
+    if others := set(cited) - set(possible.tolist()):
+        yield f"{explanation.title}: event {min(others)} is not one of it, or of its category"
 
 
 def _check_statement_text(
-    told: StatementText, explanation: ItemExplanation, history: History, forecast: Forecast
+    text: StatementText, explanation: ItemExplanation, history: History, forecast: Forecast
 ) -> Iterator[str]:
     names = history.catalog.categories
-    if told.category not in explanation.forecast_shares or told.category not in names:
-        yield f"{explanation.title}: {told.category} is none of its categories"
+    if text.category not in explanation.forecast_shares or text.category not in names:
+        yield f"{explanation.title}: {text.category} is none of its categories"
         return
-    events = tuple(event.event_id for event in told.evidence)
-    statement = Statement(told.kind, names.index(told.category), told.change, events)
-    if lie := check_statement(statement, history, forecast):
-        yield f"{explanation.title}: {lie}"
-    elif told.text != statement_sentence(statement, history, forecast):
-        yield f"{explanation.title}: {told.text!r} is not what is true of {told.category}"
+    events = tuple(event.event_id for event in text.evidence)
+    statement = Statement(text.kind, names.index(text.category), text.change, events)
+    if error := check_statement(statement, history, forecast):
+        yield f"{explanation.title}: {error}"
+    elif text.text != statement_sentence(statement, history, forecast):
+        yield f"{explanation.title}: {text.text!r} is not the sentence of its statement"
 
 
-def _same(told: Any, true: Any) -> bool:
+def _equal(value: Any, true: Any) -> bool:
+    """Whether two values are equal, numbers to `TOLERANCE`."""
     if isinstance(true, Mapping):
-        return set(told) == set(true) and all(_same(told[key], true[key]) for key in true)
+        return set(value) == set(true) and all(_equal(value[key], true[key]) for key in true)
     if isinstance(true, float):
-        return told is not None and math.isclose(told, true, rel_tol=0, abs_tol=TOLERANCE)
-    return bool(told == true)
+        return value is not None and math.isclose(value, true, rel_tol=0, abs_tol=TOLERANCE)
+    return bool(value == true)

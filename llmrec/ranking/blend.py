@@ -16,7 +16,7 @@ from llmrec.types import BoolArray, FloatArray, RepeatPolicy
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted sum of log-probabilities; itself an item scorer, up to normalisation.
+    """A weighted sum of the log-probabilities of scorers; itself one, up to normalisation.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Blend:
                 f"a blend needs one weight a scorer and at least one scorer, not "
                 f"{len(self.weights)} weights for {len(self.scorers)} scorers"
             )
-        twice = {name for name in self.names if self.names.count(name) > 1}
-        if twice:
+        duplicates = {name for name in self.names if self.names.count(name) > 1}
+        if duplicates:
             raise ValueError(
-                f"two scorers are called {min(twice)!r}, so their contributions could not be told "
-                "apart: give one of them another `name`"
+                f"two scorers are called {min(duplicates)!r}, so their contributions could not be "
+                "distinguished: give one of them another `name`"
             )
         for name, weight in zip(self.names, self.weights, strict=True):
             if not (np.isfinite(weight) and weight >= 0):
@@ -47,7 +47,7 @@ class Blend:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What explanations call each scorer: its ``name``, or else its class."""
+        """Name of each scorer in explanations: its ``name``, or else its class."""
         return tuple(getattr(scorer, "name", type(scorer).__name__) for scorer in self.scorers)
 
     def weighted_scores(self, histories: Sequence[History]) -> FloatArray:
@@ -56,7 +56,7 @@ class Blend:
         Raises
         ------
         ValueError
-            If a scorer gives another shape, NaN or infinity; it names the scorer.
+            If a scorer gives another shape, NaN or infinity; the message names the scorer.
         """
         if not histories:
             return np.empty((len(self.scorers), 0, 0))
@@ -128,7 +128,7 @@ def fit_blend(
 
     Maximises the mean over users of the mean log-likelihood of a user's target events under
     softmax(sum_s w_s score_s), less l2 |w|^2 / 2, subject to w >= 0: a concave problem, solved by
-    L-BFGS-B. All scores are held at once: 8 * n_scorers * n_windows * n_items bytes.
+    L-BFGS-B. All scores are in memory: 8 * n_scorers * n_windows * n_items bytes.
 
     Parameters
     ----------
@@ -139,40 +139,40 @@ def fit_blend(
     repeat
         "exclude": the softmax runs over unseen items, and only unseen targets count.
     top_n
-        If not 0: twice more, fit the weights among the items that a list could hold, each person's
-        so many best. An item that came often counts as one that came once, as it does in a list.
+        If not 0: twice more, fit the weights among the items that a list could hold, the top_n
+        best of each person. An item taken often then counts as one taken once, as in a list.
 
     Raises
     ------
     ValueError
-        If no window has a target event that counts, ``contested`` is 1 or negative, or a scorer
+        If no window has a target event that counts, ``top_n`` is 1 or negative, or a scorer
         misbehaves (see `Blend.weighted_scores`).
     """
     if top_n < 0 or top_n == 1:
-        raise ValueError(f"contested is 0, or at least 2 items, not {top_n}")
+        raise ValueError(f"top_n must be 0, or at least 2 items, not {top_n}")
     shares = [_target_shares(window, repeat) for window in windows]
-    kept = [index for index, share in enumerate(shares) if share.any()]
-    if not kept:
+    usable = [index for index, share in enumerate(shares) if share.any()]
+    if not usable:
         raise ValueError(
             f"none of {len(windows)} windows has a target event to learn from (repeat={repeat!r}): "
             "give windows with targets."
         )
-    histories = [windows[index].history for index in kept]
+    histories = [windows[index].history for index in usable]
     scores = Blend(scorers, (1.0,) * len(scorers)).weighted_scores(histories)
     possible = np.stack([rankable_items(history, repeat) for history in histories])
-    came = np.stack([shares[index] for index in kept])
-    weights = _most_likely_weights(scores, came, possible, l2)
+    taken = np.stack([shares[index] for index in usable])
+    weights = _most_likely_weights(scores, taken, possible, l2)
     for _ in range(2 if top_n else 0):
-        among = _contested(scores, came, possible, weights, top_n)
-        weights = _most_likely_weights(*among, l2) if among[1].size else weights
+        top = _top_items(scores, taken, possible, weights, top_n)
+        weights = _most_likely_weights(*top, l2) if top[1].size else weights
     return Blend(tuple(scorers), tuple(float(weight) for weight in weights))
 
 
 def rankable_items(history: History, repeat: RepeatPolicy) -> BoolArray:
     """(n_items,) the items that may be ranked for this history: all of them, or the unseen.
 
-    Of an item without a category a log keeps no event (`Interactions.align_to`), so that nobody
-    knows who has seen it: where seen items are left out, it is left out too.
+    A log has no event of an item without a category (`Interactions.align_to`), so it is not known
+    who has seen it: where seen items are left out, it is left out too.
     """
     if repeat not in ("allow", "exclude"):
         raise ValueError(f"repeat must be 'allow' or 'exclude', not {repeat!r}")
@@ -184,7 +184,7 @@ def rankable_items(history: History, repeat: RepeatPolicy) -> BoolArray:
 
 
 def _target_shares(window: Window, repeat: RepeatPolicy) -> FloatArray:
-    """(n_items,) how the target events that count divide over the items; zeros if none counts."""
+    """(n_items,) shares of the target events that count by item; zeros if none counts."""
     counts = np.bincount(window.target.item_idx, minlength=window.history.catalog.n_items)
     counts = counts * rankable_items(window.history, repeat)
     return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
@@ -193,7 +193,7 @@ def _target_shares(window: Window, repeat: RepeatPolicy) -> FloatArray:
 def _most_likely_weights(
     scores: FloatArray, shares: FloatArray, possible: BoolArray, l2: float
 ) -> FloatArray:
-    """Weights (n_scorers,) for scores (n_scorers, n_users, n_items) and target shares."""
+    """(n_scorers,) weights for (n_scorers, n_users, n_items) scores and target shares."""
     n_scorers, n_users, _ = scores.shape
     flat = scores.reshape(n_scorers, -1)
     observed = flat @ shares.ravel() / n_users
@@ -213,14 +213,14 @@ def _most_likely_weights(
     return np.asarray(found.x, dtype=np.float64)
 
 
-def _contested(
-    scores: FloatArray, came: FloatArray, possible: BoolArray, weights: FloatArray, n: int
+def _top_items(
+    scores: FloatArray, taken: FloatArray, possible: BoolArray, weights: FloatArray, n: int
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Keep each person's n best items under the weights, and those for whom some of them came."""
+    """Select each person's n best items under the weights, and the people who took one of them."""
     blended = np.where(possible, np.tensordot(weights, scores, 1), -np.inf)
     best = np.argsort(-blended, axis=1, kind="stable")[:, :n]
     rows = np.arange(len(best))[:, None]
-    found = (came[rows, best] > 0).astype(np.float64)
+    found = (taken[rows, best] > 0).astype(np.float64)
     some = found.any(axis=1)
     shares = found[some] / found[some].sum(axis=1, keepdims=True)
     return scores[:, rows, best][:, some], shares, possible[rows, best][some]

@@ -1,4 +1,4 @@
-"""Edits: what a person changes in their own forecast, as data."""
+"""Edits of a forecast as data: more, less or nothing of a category."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Edit:
     factor
         Multiplies the category's weight, in [0, 100]; 0 mutes it: its items come after all others.
     until
-        From this time on the edit does nothing: "2018-03-01", a date or a datetime, kept as
+        From this time on the edit does nothing: "2018-03-01", a date or a datetime, stored as
         datetime64[ms]; None: it never ends.
     lock
         The category's share becomes exactly its forecast weight times the factor; otherwise the
-        share also gives and takes when weights are made to sum to 1 again.
+        share also changes when the weights are rescaled to sum to 1.
 
     Raises
     ------
     EditError
-        If the category is not a name, the factor is no number or out of bounds, or ``until`` is not
-        a time.
+        If the category is no name, the factor is no number or out of bounds, or ``until`` is no
+        time.
     """
 
     category: str
@@ -67,7 +67,7 @@ class Edit:
                 raise EditError(f"edit of {self.category!r}: until {error}") from error
 
     def is_active(self, at: np.datetime64 | None) -> bool:
-        """Whether the edit still counts at a time; None: at any."""
+        """Whether the edit is in force at a time; None: at any."""
         return self.until is None or at is None or bool(at < to_datetime64(self.until))
 
 
@@ -77,10 +77,10 @@ def apply_edits(
     catalog: Catalog,
     at: np.datetime64 | None = None,
 ) -> Forecast:
-    """Multiply category weights by the edits' factors and make them sum to 1 again.
+    """Multiply category weights by the edits' factors and rescale them to sum to 1.
 
     Locked categories get exactly their weight times the factor; the others share the rest in
-    proportion. The words of the forecast stay what they were.
+    proportion. The forecast's description and statements stay as they are.
 
     Parameters
     ----------
@@ -102,49 +102,45 @@ def apply_edits(
     if not active:
         return forecast
     weights = forecast.category_weights.copy()
-    whole = weights.sum()  # 1 but for rounding: to share out just as much keeps the rest as it is
+    whole = weights.sum()  # 1 but for rounding: dividing just as much leaves the rest as it is
     locked = np.zeros(len(weights), dtype=np.bool_)
     for category, edit in active.items():
         weights[category] *= edit.factor
         locked[category] = edit.lock
     rest, free = whole - weights[locked].sum(), weights[~locked].sum()
     if rest < -1e-12:
-        named = _named(edit for edit in active.values() if edit.lock)
-        raise EditError(f"locked shares sum to {whole - rest:.6g} > 1: lower a factor of {named}.")
+        names = _quote_names(edit for edit in active.values() if edit.lock)
+        raise EditError(f"locked shares sum to {whole - rest:.6g} > 1: lower a factor of {names}.")
     if free > 0:
         weights[~locked] = weights[~locked] / free * max(rest, 0)
     elif rest > 1e-6:
         raise EditError(
             f"no category is left to share {rest:.3g} of the forecast: unmute or unlock one of "
-            f"{_named(active.values())}."
+            f"{_quote_names(active.values())}."
         )
     return forecast.with_weights(weights)
-
-
-def _named(edits: Iterable[Edit]) -> str:
-    return ", ".join(repr(edit.category) for edit in edits)
 
 
 def active_edits(
     edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
 ) -> dict[int, Edit]:
-    """Give the edits that count at a time (None: any), by category index.
+    """Give the edits that are in force at a time (None: any), by category index.
 
     Raises
     ------
     EditError
-        If what is given are no edits, a category is unknown (near names are named), or two active
-        edits of one differ.
+        If the argument is no list of edits, a category is unknown (the message has near names), or
+        two active edits of a category differ.
     """
     if isinstance(edits, str | Edit) or not all(isinstance(edit, Edit) for edit in edits):
         raise EditError(
             f"edits are a list, such as [Edit('{catalog.categories[0]}', 2)], not "
-            f"{str(edits)[:80]!r}; parse_wishes(text, catalog, cutoff).edits reads words."
+            f"{str(edits)[:80]!r}; parse_edits(text, catalog, cutoff).edits parses text."
         )
-    position = {name: index for index, name in enumerate(catalog.categories)}
+    index_of = {name: index for index, name in enumerate(catalog.categories)}
     active: dict[int, Edit] = {}
     for edit in edits:
-        if edit.category not in position:
+        if edit.category not in index_of:
             near = get_close_matches(edit.category, catalog.categories, n=3, cutoff=0.5)
             raise EditError(
                 f"edit of an unknown category {edit.category[:80]!r}; near names: "
@@ -152,12 +148,11 @@ def active_edits(
             )
         if not edit.is_active(at):
             continue
-        other = active.setdefault(position[edit.category], edit)
+        other = active.setdefault(index_of[edit.category], edit)
         if (other.factor, other.lock) != (edit.factor, edit.lock):
             raise EditError(
                 f"two edits of {edit.category!r} contradict each other: "
-                f"“{edit_sentence(other)}” and "
-                f"“{edit_sentence(edit)}” Keep one."
+                f"“{edit_sentence(other)}” and “{edit_sentence(edit)}” Keep one."
             )
     return active
 
@@ -168,25 +163,25 @@ def compose_edits(
     factor: float,
     at: np.datetime64 | None = None,
 ) -> tuple[Edit, ...]:
-    """Put a factor on categories on top of edits: one list, no category of which is edited twice.
+    """Multiply categories by a factor on top of edits: one list that edits no category twice.
 
-    An edit that counts at the time (None: any) is multiplied, and keeps its lock and its end.
-    EditError if a product lies beyond 100.
+    An edit in force at the time (None: any) is multiplied, and keeps its lock and its end.
+    EditError if a product is above 100.
     """
     edited = {edit.category for edit in edits if edit.is_active(at)}
-    kept = (
+    composed = (
         replace(edit, factor=edit.factor * factor)
         if edit.category in names and edit.is_active(at)
         else edit
         for edit in edits
     )
-    return (*kept, *(Edit(name, factor) for name in names if name not in edited))
+    return (*composed, *(Edit(name, factor) for name in names if name not in edited))
 
 
 def muted_item_mask(
     edits: Sequence[Edit], catalog: Catalog, at: np.datetime64 | None = None
 ) -> npt.NDArray[np.bool_]:
-    """(n_items,) whether an item has any share of a category that is muted at a time."""
+    """(n_items,) whether each item has any share of a category that is muted at a time."""
     active = active_edits(edits, catalog, at) if edits else {}
     muted = [category for category, edit in active.items() if edit.factor == 0]
     if not muted:
@@ -194,34 +189,38 @@ def muted_item_mask(
     return np.asarray(catalog.category_shares[:, muted].sum(axis=1) > 0)
 
 
-def edit_sentence(edit: Edit, kept: Sequence[str] = (), quoted: bool = False) -> str:
-    """Say an edit in a plain sentence.
+def edit_sentence(edit: Edit, unmuted: Sequence[str] = (), quoted: bool = False) -> str:
+    """Write an edit as a plain sentence.
 
     Parameters
     ----------
-    kept
-        Say that these categories are the only ones not muted, instead.
+    unmuted
+        If any: the sentence is instead that only these categories are not muted.
     quoted
         Put names in quotes.
     """
-    names = [
-        '"' + name.replace('"', '""') + '"' if quoted else name for name in kept or (edit.category,)
-    ]
-    listed = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
-    end = "" if edit.until is None else f" until {_day(to_datetime64(edit.until))}"
-    if kept:
-        return f"Only {listed}{end}."
+    names = list(unmuted or (edit.category,))
+    if quoted:
+        names = ['"' + name.replace('"', '""') + '"' for name in names]
+    joined = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+    end = "" if edit.until is None else f" until {_format_time(to_datetime64(edit.until))}"
+    if unmuted:
+        return f"Only {joined}{end}."
     if edit.lock and edit.factor == 1:
-        return f"Keep {listed} as it is{end}."
+        return f"Keep {joined} as it is{end}."
     if edit.factor == 0 and not edit.lock:
-        return f"No {listed}{end}."
+        return f"No {joined}{end}."
     times = repr(float(edit.factor)).removesuffix(".0") + " times"
     amount = {2.0: "twice", 0.5: "half"}.get(edit.factor, times)
-    words = f"{'exactly ' * edit.lock}{amount} as much {listed}{end}."
-    return words[0].upper() + words[1:]
+    sentence = f"{'exactly ' * edit.lock}{amount} as much {joined}{end}."
+    return sentence[0].upper() + sentence[1:]
 
 
-def _day(time: np.datetime64) -> str:
+def _quote_names(edits: Iterable[Edit]) -> str:
+    return ", ".join(repr(edit.category) for edit in edits)
+
+
+def _format_time(time: np.datetime64) -> str:
     """Write a time in words if it is the start of a day."""
     date, _, clock = str(time.astype("datetime64[ms]")).partition("T")
     if clock != "00:00:00.000":

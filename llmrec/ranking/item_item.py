@@ -1,4 +1,4 @@
-"""What goes with what a person took: a matrix over pairs of items, applied to a fading history."""
+"""Item-to-item scorers: a matrix of item similarities applied to a recency-weighted history."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from llmrec.types import FloatArray
 # at 6,000 items (measured); memory grows with their square, time with their cube: 10 GB and five
 # minutes here.
 MAX_DENSE_ITEMS = 20_000
-_PAIRS_AT_ONCE = 1_000_000  # of a person's items: bounds the likeness that is held at once
+_PAIRS_PER_BATCH = 1_000_000  # of a person's items: bounds the similarities held in memory
 Matrix = Any  # a dense array, or a sparse one of scipy's
 
 
 class ItemSimilarity(Protocol):
-    """A way of learning how much an item speaks for another one."""
+    """A way to learn how strongly one item predicts another."""
 
     @property
     def name(self) -> str:
-        """What explanations call it."""
+        """Its name in explanations."""
         ...
 
     def matrix(self, histories: Sequence[History]) -> Matrix:
@@ -41,7 +41,7 @@ class ItemSimilarity(Protocol):
 
 @dataclass(frozen=True)
 class Ease:
-    """Embarrassingly shallow autoencoder (Steck 2019, arXiv 1905.03375, equation 8).
+    """EASE, the shallow autoencoder of Steck (2019, arXiv 1905.03375), equation 8.
 
     B = I - P / diag(P) with P the inverse of X'X + regularization * I: the linear map of a person's
     items to themselves that may not use an item for itself.
@@ -49,7 +49,7 @@ class Ease:
     Parameters
     ----------
     regularization
-        > 0; the larger, the more only common pairs count.
+        > 0; the larger, the more frequent pairs dominate.
     counts
         X holds 1 for what was taken ("binary"), or log(1 + how often) ("log").
     """
@@ -66,9 +66,8 @@ class Ease:
         n_items = histories[0].catalog.n_items
         if n_items > MAX_DENSE_ITEMS:
             raise ValueError(
-                f"Ease inverts a matrix of {n_items} x {n_items} items, and at most "
-                f"{MAX_DENSE_ITEMS} are sensible: use Cosine or SequentialRules, which keep a few "
-                "pairs an item."
+                f"Ease inverts a matrix of {n_items} x {n_items} items; it can take at most "
+                f"{MAX_DENSE_ITEMS}: use Cosine or SequentialRules, which store few pairs an item."
             )
         taken = scale_counts(item_counts(histories), self.counts)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
@@ -77,12 +76,12 @@ class Ease:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Items taken by the same people: cosine of their columns (Sarwar et al. 2001).
+    """Cosine similarity of the people who took two items (Sarwar et al. 2001).
 
     Parameters
     ----------
     neighbours
-        Items that one speaks for, those most like it.
+        Nearest items that each item is scored by.
     counts
         As for `Ease`.
     """
@@ -103,28 +102,28 @@ class Cosine:
         return sparse.csr_array(sparse.vstack(list(nearest)).T)
 
     def _nearest(self, unit: sparse.csr_array) -> Iterator[sparse.csr_array]:
-        """Give, part by part, the rows of the items most like each; all likeness is too much."""
+        """Give the nearest items of each as rows, batch by batch: all pairs would not fit."""
         across = sparse.csr_array(unit.T)
-        for start, stop in _parts_of_pairs(unit):
-            likeness = across[start:stop] @ unit
-            likeness.setdiag(0.0, k=start)
-            likeness.eliminate_zeros()
-            yield _heaviest(likeness, self.neighbours)
+        for start, stop in _batches_of_pairs(unit):
+            similarity = across[start:stop] @ unit
+            similarity.setdiag(0.0, k=start)
+            similarity.eliminate_zeros()
+            yield _largest_entries(similarity, self.neighbours)
 
 
 @dataclass(frozen=True)
 class SequentialRules:
-    """What people took soon after: counts of ordered pairs, a Markov chain with a long memory.
+    """Counts of ordered pairs of items taken one soon after the other, like a long Markov chain.
 
-    N[i, j] = sum over events of j at most ``window`` places after one of i of fade^(places - 1),
-    over (1 + how often i was taken) ^ power.
+    N[i, j] = sum over events of j at most ``window`` positions after one of i of
+    fade^(positions - 1), over (1 + number of events of i) ^ power.
 
     Parameters
     ----------
     window, fade
-        Places that a pair may be apart, and the worth of each place more, in (0, 1].
+        Positions that a pair may be apart, and the factor of each position more, in (0, 1].
     power
-        0 lets frequent items speak louder, 1 lets each item speak alike.
+        0 weighs items by their frequency, 1 weighs all items alike.
     """
 
     window: int = 10
@@ -143,10 +142,10 @@ class SequentialRules:
         items = np.concatenate([history.item_idx for history in histories]).astype(np.int32)
         users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
         found = sparse.csr_array((n_items, n_items))
-        for apart in range(1, self.window + 1):
-            same = users[:-apart] == users[apart:]
-            pairs = (items[:-apart][same], items[apart:][same])
-            values = np.full(len(pairs[0]), self.fade ** (apart - 1))
+        for gap in range(1, self.window + 1):
+            same = users[:-gap] == users[gap:]
+            pairs = (items[:-gap][same], items[gap:][same])
+            values = np.full(len(pairs[0]), self.fade ** (gap - 1))
             found = found + sparse.csr_array((values, pairs), shape=found.shape)
         taken = 1.0 + np.bincount(items, minlength=n_items)
         found.data *= np.repeat(taken**-self.power, np.diff(found.indptr))
@@ -155,10 +154,10 @@ class SequentialRules:
 
 @dataclass
 class ItemToItem:
-    """Scores the items that go with a person's items, of which the newer ones count more.
+    """Scores items by their similarity to a person's items, of which the newer ones count more.
 
     p_i = (1 - floor) * s_i / sum(s) + floor * share of all events, with s = max(0, w B), w the
-    fading history and B the matrix of ``pairs``.
+    recency-weighted history and B the matrix of ``similarity``.
 
     Parameters
     ----------
@@ -167,10 +166,10 @@ class ItemToItem:
     half_life, per
         Events, or days, after which an item counts half; infinite: never.
     counts
-        w holds 1 - the newest event's worth - for each item ("binary"), the sum over its events
-        ("count"), or log(1 + that) ("log").
+        w holds for each item the weight of its newest event ("binary"), the sum over its events
+        ("count"), or log(1 + that sum) ("log").
     floor
-        In (0, 1): what popularity is worth, so that no item is impossible.
+        In (0, 1): weight of popularity, so that no item is impossible.
     """
 
     similarity: ItemSimilarity = field(default_factory=Ease)
@@ -180,7 +179,7 @@ class ItemToItem:
     floor: float = 1e-3
     _matrix: Matrix | None = field(default=None, init=False, repr=False)
     _popular: FloatArray | None = field(default=None, init=False, repr=False)
-    _learned: TrainingSpan | None = field(default=None, init=False, repr=False)
+    _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(floor=self.floor)
@@ -189,7 +188,7 @@ class ItemToItem:
 
     @property
     def name(self) -> str:
-        """What explanations call it: two that fade differently may be in one blend."""
+        """Its name in explanations; it differs by half-life, as one blend may have both."""
         return (
             self.similarity.name if np.isinf(self.half_life) else f"{self.similarity.name} lately"
         )
@@ -197,14 +196,14 @@ class ItemToItem:
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
     ) -> ItemToItem:
-        """Learn the pairs from all users' events before the cutoff (default: all events).
+        """Fit the similarities on all users' events before the cutoff (default: all events).
 
         Raises
         ------
         ValueError
-            If no event lies before the cutoff, or the catalog is too large for the pairs.
+            If no event lies before the cutoff, or the catalog is too large.
         """
-        self._learned, histories = TrainingSpan.of_log(log, catalog, cutoff)
+        self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         self._matrix = self.similarity.matrix(histories)
         taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
         self._popular = taken / taken.sum()
@@ -216,14 +215,14 @@ class ItemToItem:
         Raises
         ------
         ValueError
-            If not fitted, fitted on another catalog, or on events that a history does not hold.
+            If not fitted, fitted on another catalog, or on events that are not in a history.
         """
-        require_fitted(self._learned, self.name, histories)
+        require_fitted(self._fitted, self.name, histories)
         assert self._popular is not None
         if not histories:
             return np.empty((0, 0))
-        faded = sparse.csr_array(recency_weighted(histories, self.half_life, self.per, self.counts))
-        product = faded @ self._matrix
+        weights = recency_weighted(histories, self.half_life, self.per, self.counts)
+        product = sparse.csr_array(weights) @ self._matrix
         dense = product.toarray() if sparse.issparse(product) else product
         found = np.maximum(np.asarray(dense, dtype=np.float64), 0.0)
         totals = found.sum(axis=1, keepdims=True)
@@ -240,19 +239,19 @@ def recency_weighted(
     per: Literal["events", "days"],
     counts: Literal["binary", "count", "log"] = "count",
 ) -> sparse.csr_matrix:
-    """(n_users, n_items) each event worth 2^(-age / half_life), its age in events or days."""
+    """(n_users, n_items) events weighted by 2^(-age / half_life), their age in events or days."""
     ages = [
         history.days_ago if per == "days" else np.arange(history.n_events - 1, -1, -1.0)
         for history in histories
     ]
-    worth = np.exp2(-np.concatenate([np.empty(0), *ages]) / half_life)
+    weights = np.exp2(-np.concatenate([np.empty(0), *ages]) / half_life)
     if counts == "binary":
-        return _newest(histories, worth)
-    return scale_counts(item_counts(histories, worth), counts)
+        return _newest_weights(histories, weights)
+    return scale_counts(item_counts(histories, weights), counts)
 
 
 def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
-    """Turn counts into what ``counts`` says: 1, the count, or log(1 + count)."""
+    """Scale counts: "binary" to 1, "count" not at all, "log" to log(1 + count)."""
     found = taken.copy()
     if counts == "binary":
         found.data = np.ones_like(found.data)
@@ -261,39 +260,37 @@ def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
     return found
 
 
-def _newest(histories: Sequence[History], worth: FloatArray) -> sparse.csr_matrix:
-    """(n_users, n_items) the worth of a person's newest event of each item."""
+def _newest_weights(histories: Sequence[History], weights: FloatArray) -> sparse.csr_matrix:
+    """(n_users, n_items) the weight of a person's newest event of each item."""
     found = item_counts(histories).astype(np.float64)
     found.sort_indices()
     users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
     items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
-    order = np.lexsort((-worth, items, users))
+    order = np.lexsort((-weights, items, users))
     first = np.ones(len(order), dtype=bool)
     first[1:] = (np.diff(users[order]) != 0) | (np.diff(items[order]) != 0)
-    found.data = worth[order][first]
+    found.data = weights[order][first]
     return found
 
 
-def _parts_of_pairs(taken: sparse.csr_array) -> Iterator[tuple[int, int]]:
-    """Give spans of items that make `_PAIRS_AT_ONCE` pairs with all items, or one item's more."""
-    of_a_person = np.diff(taken.indptr)
-    pairs = np.bincount(
-        taken.indices, np.repeat(of_a_person, of_a_person), minlength=taken.shape[1]
-    )
-    part = pairs.cumsum() // _PAIRS_AT_ONCE
-    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(part)]
+def _batches_of_pairs(taken: sparse.csr_array) -> Iterator[tuple[int, int]]:
+    """Give spans of items with `_PAIRS_PER_BATCH` pairs each, or one item's more."""
+    sizes = np.diff(taken.indptr)  # items of each person
+    pairs = np.bincount(taken.indices, np.repeat(sizes, sizes), minlength=taken.shape[1])
+    batch = pairs.cumsum() // _PAIRS_PER_BATCH
+    edges = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
     yield from pairwise(edges)
 
 
-def _heaviest(likeness: sparse.csr_array, n: int) -> sparse.csr_array:
-    """Keep the n largest entries of each row; of equal ones those of smaller index."""
-    sizes = np.diff(likeness.indptr)
+def _largest_entries(similarity: sparse.csr_array, n: int) -> sparse.csr_array:
+    """Select the n largest entries of each row; of equal ones those of smaller index."""
+    sizes = np.diff(similarity.indptr)
     rows = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((likeness.indices, -likeness.data, rows))
-    place = np.arange(len(order)) - np.repeat(likeness.indptr[:-1], sizes)
-    kept = order[place < n]
-    offsets = np.append(0, np.minimum(sizes, n).cumsum()).astype(likeness.indptr.dtype)
-    entries = (likeness.data[kept], likeness.indices[kept], offsets)
-    heaviest = sparse.csr_array(entries, shape=likeness.shape)
-    heaviest.sort_indices()
-    return heaviest
+    order = np.lexsort((similarity.indices, -similarity.data, rows))
+    position = np.arange(len(order)) - np.repeat(similarity.indptr[:-1], sizes)
+    selected = order[position < n]
+    offsets = np.append(0, np.minimum(sizes, n).cumsum()).astype(similarity.indptr.dtype)
+    entries = (similarity.data[selected], similarity.indices[selected], offsets)
+    found = sparse.csr_array(entries, shape=similarity.shape)
+    found.sort_indices()
+    return found

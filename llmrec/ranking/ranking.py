@@ -1,4 +1,4 @@
-"""Ranking: item scores tilted toward the forecast, as contributions that add up."""
+"""Rankings: item scores tilted toward the forecast, as contributions that sum to each score."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy, TimeArra
 # strength * log(1 / EPSILON), so that a share of 0 costs much, yet something finite.
 EPSILON = 1e-9
 MAX_STRENGTH = 100.0
-_SCORES_AT_ONCE = 1_000_000  # users times items: keeps the parts of a batch small
-_POPULARITIES = 4  # cutoffs whose item counts are kept, each as wide as the catalog
+_SCORES_PER_BATCH = 1_000_000  # users times items: keeps the parts of a batch small
+_CACHED_CUTOFFS = 4  # whose item counts are cached, each as wide as the catalog
 
 Popularity = Callable[[Interactions, np.datetime64], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The best items for one person, and what each score is made of.
+    """The best items for one person, and the contributions to each score.
 
     ``scores == scorer_parts.sum(1) + category_parts.sum(1)`` to 1e-9.
 
@@ -45,13 +45,13 @@ class Ranking:
     scores
         (n,) log scale, comparable inside this ranking only.
     scorer_names
-        (n_scorers,) what explanations call the scorers.
+        (n_scorers,) names of the scorers in explanations.
     scorer_parts
         (n, n_scorers) each scorer's contribution: its weight times its log-probability.
     category_parts
         (n, n_categories) sparse: each category's contribution from the tilt.
     muted
-        (n,) items with any share of a muted category: they are ranked, and listed nowhere.
+        (n,) whether items have any share of a muted category: they are ranked, and never listed.
     """
 
     item_idx: IntArray
@@ -91,7 +91,7 @@ def rank(
     candidates
         (n,) the only items that may be ranked; None: the whole catalog.
     edits
-        Applied to every forecast first, as they stand at the history's cutoff.
+        Applied to every forecast first, those in force at the history's cutoff.
 
     Raises
     ------
@@ -103,29 +103,29 @@ def rank(
         raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
     validate_k(k)
     validate_strength(strength)
-    popularity = lru_cache(_POPULARITIES)(_popularity)
-    rankings, each = [], _parts_by_user(blend, histories)
+    popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
+    rankings, each = [], _scores_by_user(blend, histories)
     for forecast, history, parts in zip(forecasts, histories, each, strict=True):
         catalog, cutoff = history.catalog, history.cutoff
         edited = apply_edits(forecast, edits, catalog, cutoff)
-        possible = rankable_items(history, repeat) & _listed(candidates, catalog)
+        possible = rankable_items(history, repeat) & _candidate_mask(candidates, catalog)
         muted = muted_item_mask(edits, catalog, cutoff)
         blended = parts.sum(axis=0)
         pull = strength * _log_ratio(edited, blended, possible, catalog)
         scores = blended + catalog.category_shares @ pull
-        best = _muted_last(scores, possible, muted, k, history, popularity)
-        rankings.append(_ranking(best, muted, scores, blend.names, parts, pull, catalog))
+        best = _best_muted_last(scores, possible, muted, k, history, popularity)
+        rankings.append(_make_ranking(best, muted, scores, blend.names, parts, pull, catalog))
     return rankings
 
 
 def validate_k(k: int) -> None:
-    """Refuse a list of no item with a ValueError."""
+    """Raise ValueError unless a list has at least one item."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
 
 
 def validate_strength(strength: float) -> None:
-    """Refuse a strength outside of 0..100 with an EditError."""
+    """Raise EditError unless a strength is in 0..100."""
     if not (isinstance(strength, Real) and 0 <= strength <= MAX_STRENGTH):
         raise EditError(
             f"strength must be finite and >= 0, at most {MAX_STRENGTH:g}, not {strength!r} "
@@ -133,11 +133,60 @@ def validate_strength(strength: float) -> None:
         )
 
 
-def _parts_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:
-    """Give each user's (n_scorers, n_items) parts; those of few users are held at once."""
-    at_once = max(1, _SCORES_AT_ONCE // histories[0].catalog.n_items) if histories else 1
-    for start in range(0, len(histories), at_once):
-        yield from blend.weighted_scores(histories[start : start + at_once]).swapaxes(0, 1)
+class Reranker(Protocol):
+    """A function that ranks one person's items under edits."""
+
+    def __call__(
+        self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
+        """Rank the k best (None: all that may be ranked), at the given strength (None: its own)."""
+        ...
+
+
+def make_reranker(
+    history: History,
+    forecast: Forecast,
+    blend: Blend,
+    *,
+    strength: float,
+    repeat: RepeatPolicy,
+) -> Reranker:
+    """Make a function that ranks one person's items under edits; they are scored once.
+
+    The parameters are those of `rank`, with the forecast as it was before any edit.
+    """
+    scored_blend, n_items = blend.precompute([history]), history.catalog.n_items
+    default_strength = strength
+
+    def rerank(
+        edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+    ) -> Ranking:
+        size = n_items if k is None else k
+        tilt = default_strength if strength is None else strength
+        return rank(
+            [forecast], [history], scored_blend, k=size, strength=tilt, repeat=repeat, edits=edits
+        )[0]
+
+    return rerank
+
+
+def listed_rank(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if it may not be listed: not ranked, or muted."""
+    rank = rank_of(ranking, item_idx)
+    return None if rank is None or ranking.muted[rank - 1] else rank
+
+
+def rank_of(ranking: Ranking, item_idx: int) -> int | None:
+    """Give an item's rank (1-based), or None if it is not in the ranking."""
+    found = np.flatnonzero(ranking.item_idx == item_idx)
+    return int(found[0]) + 1 if len(found) else None
+
+
+def _scores_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:
+    """Give each user's (n_scorers, n_items) parts; few users are scored in a batch."""
+    size = max(1, _SCORES_PER_BATCH // histories[0].catalog.n_items) if histories else 1
+    for start in range(0, len(histories), size):
+        yield from blend.weighted_scores(histories[start : start + size]).swapaxes(0, 1)
 
 
 def _log_ratio(
@@ -155,7 +204,7 @@ def _log_ratio(
     return np.asarray(np.log(ratio), dtype=np.float64)
 
 
-def _muted_last(
+def _best_muted_last(
     scores: FloatArray,
     possible: BoolArray,
     muted: BoolArray,
@@ -180,14 +229,14 @@ def _best(
         found = scores[items]
         items = items[found >= np.partition(found, -k)[-k]]
     items = items[np.argsort(-scores[items])]
-    if (np.diff(scores[items]) == 0).any():  # counting the log is dear, so only where items tie
+    if (np.diff(scores[items]) == 0).any():  # counting the log is slow, so only where items tie
         items = items[history.catalog.item_ids[items].argsort()]
         popular = popularity(history.log, history.cutoff)[items]
-        items = items[np.lexsort((-popular, -scores[items]))]  # stable: equal ones stay by id
+        items = items[np.lexsort((-popular, -scores[items]))]  # stable: the rest stay by id
     return items[:k]
 
 
-def _ranking(
+def _make_ranking(
     best: IntArray,
     muted: BoolArray,
     scores: FloatArray,
@@ -196,7 +245,7 @@ def _ranking(
     pull: FloatArray,
     catalog: Catalog,
 ) -> Ranking:
-    """Put the best items together with what their scores are made of."""
+    """Join the best items with the contributions to their scores."""
     category_parts = catalog.category_shares[best]
     category_parts.data *= pull[category_parts.indices]
     scorer_parts = np.ascontiguousarray(parts[:, best].T)
@@ -210,7 +259,7 @@ def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:
     return np.asarray(counts[0], dtype=np.float64)
 
 
-def _listed(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
+def _candidate_mask(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
     mask = np.full(catalog.n_items, candidates is None)
     if candidates is None:
         return mask
@@ -225,52 +274,3 @@ def _listed(candidates: IntArray | None, catalog: Catalog) -> BoolArray:
         )
     mask[chosen.astype(np.int64)] = True
     return mask
-
-
-class Reranker(Protocol):
-    """Ranks one person's items again, under edits."""
-
-    def __call__(
-        self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
-    ) -> Ranking:
-        """Rank the k best (None: all that may be ranked), at another strength if one is given."""
-        ...
-
-
-def make_reranker(
-    history: History,
-    forecast: Forecast,
-    blend: Blend,
-    *,
-    strength: float,
-    repeat: RepeatPolicy,
-) -> Reranker:
-    """Rank all items of one person under edits as often as asked; they are scored once.
-
-    The parameters are those of `rank`, with the forecast as it was before any edit.
-    """
-    scored, n_items = blend.precompute([history]), history.catalog.n_items
-    default_strength = strength
-
-    def rerank(
-        edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
-    ) -> Ranking:
-        size = n_items if k is None else k
-        tilt = default_strength if strength is None else strength
-        return rank(
-            [forecast], [history], scored, k=size, strength=tilt, repeat=repeat, edits=edits
-        )[0]
-
-    return rerank
-
-
-def listed_rank(ranking: Ranking, item_idx: int) -> int | None:
-    """Give an item's rank (1-based), or None if no list can show it: left out, or muted."""
-    rank = rank_of(ranking, item_idx)
-    return None if rank is None or ranking.muted[rank - 1] else rank
-
-
-def rank_of(ranking: Ranking, item_idx: int) -> int | None:
-    """Give an item's rank (1-based), or None if it is not in the ranking."""
-    found = np.flatnonzero(ranking.item_idx == item_idx)
-    return int(found[0]) + 1 if len(found) else None

@@ -1,4 +1,4 @@
-"""Item scorers by name, as an engine's settings keep them, and which of them suit a log."""
+"""Item scorers by name, as the settings of an engine store them, and the default ones of a log."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
 from llmrec.types import RepeatPolicy
 
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
-SIMILARITY_FLOOR = (
-    0.01  # of pairs' scores: in a blend the logarithm of almost nothing outshouts the others
-)
+# Of item-to-item scores: in a blend the logarithm of almost 0 would dominate the other scorers.
+SIMILARITY_FLOOR = 0.01
 # An engine fits its scorers whenever it is loaded. Each EASE takes 9 s and .9 GB at so many items,
 # and grows with their cube and square.
 MAX_EASE_ITEMS = 6_000
-# Names are kept in files: what one means must not change. All but Cosine were chosen on validation,
-# Successors on periods of events (LOG.md). Cosine, and Successors on calendar periods, stand in for
-# EASE where a catalog is too large for it: on no such log have they been validated.
+# Names are stored in files: their meaning must not change. All but Cosine were chosen on
+# validation, Successors on periods of events (LOG.md). Cosine, and Successors on calendar periods,
+# replace EASE where a catalog is too large for it: on no such log have they been validated.
 SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
     "RecentPopularity": RecentPopularity,
     "PersonalRepeat": PersonalRepeat,
@@ -47,52 +46,51 @@ class FittableScorer(Protocol):
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | None = None
     ) -> ItemScorer:
-        """Learn from all users' events before the cutoff (default: all events)."""
+        """Fit on all users' events before the cutoff (default: all events)."""
         ...
 
 
 def build_scorer(
     name: str, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | None = None
 ) -> ItemScorer:
-    """Make the scorer of a name, fitted on a log's events before the cutoff (default: all).
+    """Build the scorer of a name, fitted on a log's events before the cutoff (default: all).
 
     Raises
     ------
     DataError
-        If no scorer is called that; it names those that there are.
+        If no scorer has the name; the message lists the names.
     """
     if name not in SCORERS:
         raise DataError(
             f"no scorer is called {name!r}: choose from {', '.join(SCORERS)}, and {LM_SCORER} with "
-            "a model that has a memory of titles"
+            "a model that has title embeddings"
         )
     scorer = SCORERS[name]()
     return scorer.fit(log, catalog, cutoff) if isinstance(scorer, FittableScorer) else scorer
 
 
 def registered_name(scorer: ItemScorer) -> str | None:
-    """Find the name under which the same scorer is made; None if it is set like none of them."""
+    """Give the name that `build_scorer` builds an equal scorer from; None if there is none."""
     if type(scorer).__name__ == LM_SCORER:
         return LM_SCORER
     return next((name for name, make in SCORERS.items() if repr(make()) == repr(scorer)), None)
 
 
 def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[str, ...]:
-    """Name the scorers to blend for a log, by its nature.
+    """Give the names of the scorers to blend for a log.
 
-    What was taken before counts where it may be listed again. What goes with it comes from a
-    regression up to `MAX_EASE_ITEMS`, from counts beyond. Periods of events order what a person
-    takes, days do not.
+    `PersonalRepeat` where items may be listed again; item similarities by EASE up to
+    `MAX_EASE_ITEMS`, by counts beyond; sequential rules where periods are counted in events.
     """
     by_events = PeriodLength.parse(period).unit == "events"
-    small = n_items <= MAX_EASE_ITEMS
+    is_small = n_items <= MAX_EASE_ITEMS
     names = ["RecentPopularity"]
     if repeat == "allow":
         names.append("PersonalRepeat")
-    if small:
+    if is_small:
         names += ["Ease", "EaseByEvents"] if by_events else ["EaseByDays"]
     else:
         names.append("Cosine")
-    if by_events or not small:
+    if by_events or not is_small:
         names.append("Successors")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Item scorers: what a person is likely to take next, before any forecast is asked."""
+"""Item scorers: popularity, repeats and matrix factorisation, without any forecast."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from llmrec.data.provenance import TrainingSpan, require_fitted
 from llmrec.errors import MissingExtraError
 from llmrec.types import FloatArray, IntArray, TimeArray
 
+# None stands for the log itself: a value that is its key would keep it alive for ever.
+_DEDUPED: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+_FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+
 
 @dataclass(frozen=True)
 class RecentPopularity:
-    """What everybody took in the last days before the cutoff.
+    """Scores items by what everybody took in the last days before the cutoff.
 
-    What a person takes of one item at one moment counts once: three packs on a receipt are one
+    What a person takes of one item at one moment counts once: three packs in a basket are one
     purchase.
 
     Parameters
@@ -35,7 +39,7 @@ class RecentPopularity:
     days
         Length of the span, > 0: events with cutoff - days <= time < cutoff count.
     pseudo_count
-        Events that every item gets for free, > 0, so that no item is impossible.
+        Added to the events of every item, > 0, so that no item is impossible.
     """
 
     days: float = 28.0
@@ -46,7 +50,7 @@ class RecentPopularity:
 
     @property
     def name(self) -> str:
-        """What explanations call it."""
+        """Its name in explanations."""
         return f"popular in the last {self.days:g} days"
 
     def item_shares(self, histories: Sequence[History]) -> FloatArray:
@@ -70,7 +74,7 @@ class RecentPopularity:
 
 @dataclass(frozen=True)
 class PersonalRepeat:
-    """What the person took before, the recent more than the old, on top of what is popular.
+    """Scores items by what the person took before, recent events more, and by what is popular.
 
     An item's probability is proportional to its decayed count in the history plus ``strength``
     times its popularity. What is taken of it at one moment counts once.
@@ -82,7 +86,7 @@ class PersonalRepeat:
     strength
         Events that popularity is worth, > 0.
     popularity
-        The distribution that fills the gaps.
+        The distribution of what the person never took.
     """
 
     half_life_days: float = 84.0
@@ -94,16 +98,16 @@ class PersonalRepeat:
 
     @property
     def name(self) -> str:
-        """What explanations call it."""
+        """Its name in explanations."""
         return "taken before or popular"
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the logs differ."""
-        mixed = self.popularity.item_shares(histories)
-        mixed *= self.strength
-        mixed += self._decayed_counts(histories).toarray()
-        mixed /= mixed.sum(axis=1, keepdims=True)
-        return np.asarray(np.log(mixed, out=mixed), dtype=np.float64)
+        shares = self.popularity.item_shares(histories)
+        shares *= self.strength
+        shares += self._decayed_counts(histories).toarray()
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
         ages = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
@@ -112,10 +116,10 @@ class PersonalRepeat:
 
 @dataclass
 class ImplicitALS:
-    """Matrix factorisation of who took what, with the person folded in from their history.
+    """Implicit-feedback matrix factorisation, with the person's factors from their history.
 
     Hu, Koren & Volinsky (2008), with confidence ``alpha * log2(1 + count)``. A person's factors
-    are solved anew from the history that is scored (equation 4), so new people work too.
+    are solved from the history that is scored (equation 4), so new people are scored too.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ class ImplicitALS:
         regularization suits logs of a thousand people or more; choose less for a handful.
     temperature
         The factorisation predicts preferences in about [0, 1]; they are divided by this (> 0)
-        before the softmax, since undivided they would make all items nearly equally likely.
+        before the softmax: undivided they would make all items nearly equally likely.
     """
 
     factors: int = 64
@@ -135,7 +139,7 @@ class ImplicitALS:
     temperature: float = 0.1
     name: str = field(default="people with similar taste", init=False)
     _model: Any = field(default=None, init=False, repr=False)
-    _learned: TrainingSpan | None = field(default=None, init=False, repr=False)
+    _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(temperature=self.temperature)
@@ -156,7 +160,7 @@ class ImplicitALS:
             If no event lies before the cutoff.
         """
         als, threadpoolctl = _import_als()
-        learned, histories = TrainingSpan.of_log(log, catalog, cutoff)
+        fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         counts = item_counts(histories)
         with threadpoolctl.threadpool_limits(1, "blas"):
             model = als.AlternatingLeastSquares(
@@ -168,7 +172,7 @@ class ImplicitALS:
                 random_state=self.seed,
             )
             model.fit(_confidence(counts), show_progress=False)
-        self._model, self._learned = model, learned
+        self._model, self._fitted = model, fitted
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -179,13 +183,13 @@ class ImplicitALS:
         ValueError
             If not fitted, fitted on another catalog, or fitted on events at or after a cutoff.
         """
-        require_fitted(self._learned, self.name, histories)
+        require_fitted(self._fitted, self.name, histories)
         if not histories:
             return np.empty((0, 0))
         counts = _confidence(item_counts(histories))
-        persons = self._model.recalculate_user(np.arange(len(histories)), counts)
+        users = self._model.recalculate_user(np.arange(len(histories)), counts)
         # One product a person: a batched product would round differently with the batch size.
-        preferences = np.stack([self._model.item_factors @ person for person in persons])
+        preferences = np.stack([self._model.item_factors @ user for user in users])
         logits = preferences.astype(np.float64) / self.temperature
         return np.asarray(log_softmax(logits, axis=1), dtype=np.float64)
 
@@ -193,9 +197,9 @@ class ImplicitALS:
 def item_counts(
     histories: Sequence[History], weights: FloatArray | None = None
 ) -> sparse.csr_matrix:
-    """(n_users, n_items) moments at which each item was taken, each counting its weight.
+    """(n_users, n_items) weighted number of moments at which each item was taken.
 
-    ``weights`` (default 1) are of the events of all histories; the last of a moment counts.
+    ``weights`` (default 1) are of the events of all histories; the last event of a moment counts.
     """
     if not histories:
         return sparse.csr_matrix((0, 0))
@@ -205,69 +209,65 @@ def item_counts(
     times = np.concatenate(
         [h.log.timestamp[span] for h, span in zip(histories, spans, strict=True)]
     )
-    kept = ~_said_again(rows, times, items)
+    last = ~_is_repeated(rows, times, items)
     values = np.ones(len(items)) if weights is None else weights
     shape = (len(histories), histories[0].catalog.n_items)
-    return sparse.csr_matrix((values[kept], (rows[kept], items[kept])), shape=shape)
-
-
-def _said_again(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArray[np.bool_]:
-    """(n_events,) which events another one of the same user, moment and item follows."""
-    order = np.lexsort((items, times, users))  # stable: of equal ones the later event is later
-    differs = np.zeros(len(order), dtype=np.bool_)
-    for values in (users, times, items):
-        differs[:-1] |= values[order][1:] != values[order][:-1]
-    again = np.zeros(len(order), dtype=np.bool_)
-    again[order[:-1]] = ~differs[:-1]
-    return again
-
-
-# None stands for the log itself: a value that is its key would keep it alive for ever.
-_ONCE: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
-_FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+    return sparse.csr_matrix((values[last], (rows[last], items[last])), shape=shape)
 
 
 def dedupe_moments(log: Interactions) -> Interactions:
     """Give a log without events that another one of the same moment and item follows."""
-    if log not in _ONCE:
-        again = _said_again(log.user_idx, log.timestamp, log.item_idx)
-        _ONCE[log] = log.drop_events({"taken again at that moment": again}) if again.any() else None
-    return _ONCE[log] or log
-
-
-def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Damp counts, so that a daily habit does not drown the rest; one event counts 1."""
-    damped = counts.astype(np.float32)
-    damped.data = np.log2(1 + damped.data)
-    return damped
+    if log not in _DEDUPED:
+        repeated = _is_repeated(log.user_idx, log.timestamp, log.item_idx)
+        dropped = {"taken again at that moment": repeated}
+        _DEDUPED[log] = log.drop_events(dropped) if repeated.any() else None
+    return _DEDUPED[log] or log
 
 
 def first_interactions(log: Interactions) -> Interactions:
     """Give a log of the events in which somebody took an item for the first time."""
     if log not in _FIRST:
         pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
-        again = np.ones(len(pairs), dtype=np.bool_)
-        again[np.unique(pairs, return_index=True)[1]] = False  # a person's events lie in order
-        _FIRST[log] = log.drop_events({"taken before": again}) if again.any() else None
+        repeated = np.ones(len(pairs), dtype=np.bool_)
+        repeated[np.unique(pairs, return_index=True)[1]] = False  # a person's events are in order
+        _FIRST[log] = log.drop_events({"taken before": repeated}) if repeated.any() else None
     return _FIRST[log] or log
 
 
 def shared_log(histories: Sequence[History]) -> Interactions:
-    """Give the log of all of them; ValueError if there are several."""
+    """Give the log that all histories share; ValueError if there are several."""
     log = histories[0].log
     if any(history.log is not log for history in histories):
         raise ValueError(
             "the histories come from different logs: align the log once "
-            "(log = log.aligned(catalog)) and make all histories from it."
+            "(log = log.align_to(catalog)) and make all histories from it."
         )
     return log
 
 
 def require_positive(**values: float) -> None:
-    """Refuse a parameter that is not finite and > 0, by name."""
+    """Raise ValueError, with its name, for a parameter that is not finite and > 0."""
     for name, value in values.items():
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be finite and > 0, not {value}")
+
+
+def _is_repeated(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDArray[np.bool_]:
+    """(n_events,) which events another one of the same user, moment and item follows."""
+    order = np.lexsort((items, times, users))  # stable: of equal ones the later event is later
+    differs = np.zeros(len(order), dtype=np.bool_)
+    for values in (users, times, items):
+        differs[:-1] |= values[order][1:] != values[order][:-1]
+    repeated = np.zeros(len(order), dtype=np.bool_)
+    repeated[order[:-1]] = ~differs[:-1]
+    return repeated
+
+
+def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Scale counts to log2(1 + count), so that frequent items do not dominate."""
+    found = counts.astype(np.float32)
+    found.data = np.log2(1 + found.data)
+    return found
 
 
 def _import_als() -> tuple[Any, Any]:

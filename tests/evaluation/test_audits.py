@@ -1,4 +1,4 @@
-"""Audits: what is altered, what is left alone, and what the loss then says."""
+"""Audits: what is altered, what stays, and how the loss changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet
 
 COUNTING: Mapping[str, Forecaster] = {
-    "lately": DecayedDirichlet(0.5, 10.0),
+    "decayed": DecayedDirichlet(0.5, 10.0),
     "mean": DecayedDirichlet(1.0, 10.0, "all"),
 }
 
@@ -42,8 +42,8 @@ def counting(_: Catalog) -> Mapping[str, Forecaster]:
 
 
 @cache
-def world_of(movement: DriftPattern, period: str = "28D") -> list[Window]:
-    dataset = make_synthetic_world(80, 8, 12, (movement,), seed=1).dataset
+def world_of(pattern: DriftPattern, period: str = "28D") -> list[Window]:
+    dataset = make_synthetic_world(80, 8, 12, (pattern,), seed=1).dataset
     return make_windows(dataset.log, dataset.catalog, period)
 
 
@@ -57,57 +57,59 @@ def column(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[table["metric"] == metric].set_index("model")
 
 
-class Remembering:
-    """Knows by heart how popular a category of this name is, and reads no history."""
+class ByCategoryName:
+    """Forecasts fixed shares by category name, whatever the history."""
 
     def __init__(self, catalog: Catalog, shares: Mapping[str, float]) -> None:
-        known = np.array([shares.get(category, 1.0) for category in catalog.categories])
-        self.weights = known / known.sum()
+        found = np.array([shares.get(category, 1.0) for category in catalog.categories])
+        self.weights = found / found.sum()
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        source = Source("Remembering", "counting")
+        source = Source("ByCategoryName", "counting")
         return [Forecast(self.weights, 10.0, "", (), source) for _ in histories]
 
 
 @pytest.mark.parametrize("period", ["28D", "10 events"])
-def test_a_shuffled_history_holds_the_same_events_and_as_many_in_each_period(period: str) -> None:
+def test_a_shuffled_history_has_the_same_items_and_as_many_events_in_each_period(
+    period: str,
+) -> None:
     windows = world_of("drifting", period)
     log = windows[0].history.log
     items, fingerprint = log.item_idx.copy(), log.fingerprint
-    mixed = shuffle_events(windows, seed=3)
-    for old, new in zip(windows, mixed, strict=True):
+    shuffled = shuffle_events(windows, seed=3)
+    for old, new in zip(windows, shuffled, strict=True):
         assert (new.history.item_idx != old.history.item_idx).mean() > 0.3
         assert Counter(new.history.item_idx.tolist()) == Counter(old.history.item_idx.tolist())
         assert new.history.offsets.tolist() == old.history.offsets.tolist()
         assert new.history.bounds.tolist() == old.history.bounds.tolist()
         assert new.target.item_idx.tolist() == old.target.item_idx.tolist()
     np.testing.assert_array_equal(log.item_idx, items)
-    new = mixed[0].history.log
+    new = shuffled[0].history.log
     assert new.fingerprint != fingerprint == log.fingerprint
     assert (new.timestamp == log.timestamp).all()
     assert (new.user_offsets == log.user_offsets).all()
 
 
-def test_a_rating_goes_with_its_item() -> None:
+def test_a_rating_stays_with_its_item() -> None:
     windows = world_of("stable")
     rated = replace(windows[0].history.log, rating=windows[0].history.log.item_idx.astype(float))
-    (mixed, *_) = shuffle_events(
+    (shuffled, *_) = shuffle_events(
         [replace(w, history=replace(w.history, log=rated)) for w in windows]
     )
-    assert (mixed.history.log.rating == mixed.history.log.item_idx).all()
+    assert (shuffled.history.log.rating == shuffled.history.log.item_idx).all()
 
 
-def test_what_follows_the_cutoffs_is_not_shuffled() -> None:
+def test_events_after_the_cutoffs_are_not_shuffled() -> None:
     dataset = make_synthetic_world(20, 8, 12, seed=1).dataset
     cutoff = period_boundaries(dataset.log, "28D")[-4]
     windows = make_windows(dataset.log, dataset.catalog, "28D", cutoff)
     later = dataset.log.timestamp >= cutoff
-    mixed = shuffle_events(windows)[0].history.log
-    assert (mixed.item_idx[later] == dataset.log.item_idx[later]).all()
-    assert (mixed.item_idx[~later] != dataset.log.item_idx[~later]).any()
+    shuffled = shuffle_events(windows)[0].history.log
+    assert (shuffled.item_idx[later] == dataset.log.item_idx[later]).all()
+    assert (shuffled.item_idx[~later] != dataset.log.item_idx[~later]).any()
 
 
-def test_who_else_is_shuffled_does_not_change_a_users_shuffle() -> None:
+def test_other_users_do_not_change_a_users_shuffle() -> None:
     windows = world_of("stable")
     alone = shuffle_events(windows[5:6], seed=2)[0].history.item_idx
     assert (alone == shuffle_events(windows[::-1], seed=2)[-6].history.item_idx).all()
@@ -120,23 +122,23 @@ def test_two_windows_of_a_user_cannot_be_shuffled_together() -> None:
         shuffle_events([*windows, windows[0]])
 
 
-def test_order_changes_nothing_for_the_mean_and_something_for_who_looks_at_the_newest() -> None:
+def test_order_changes_nothing_for_the_mean_and_something_for_decayed_counts() -> None:
     change = column(audit("order", counting, world_of("drifting")), "log_loss_change")
     assert abs(change.loc["mean", ["value", "low", "high"]]).max() < 1e-12
-    assert change.loc["lately", "low"] > 0
+    assert change.loc["decayed", "low"] > 0
 
 
 @pytest.mark.parametrize("kind", ["names", "titles"])
-def test_words_change_nothing_for_who_counts(kind: str) -> None:
+def test_names_and_titles_change_nothing_for_counting(kind: str) -> None:
     change = column(audit(kind, counting, world_of("drifting")), "log_loss_change")
     assert (change[["value", "low", "high"]] == 0).all(axis=None)
 
 
-def test_who_lives_on_a_name_is_found_out() -> None:
+def test_a_forecaster_that_depends_on_names_is_found() -> None:
     windows = world_of("stable")
     taken = np.sum([window.target.category_counts + 1 for window in windows], axis=0)
     shares = dict(zip(windows[0].history.catalog.categories, taken.tolist(), strict=True))
-    table = audit("names", lambda catalog: {"it": Remembering(catalog, shares)}, windows)
+    table = audit("names", lambda catalog: {"it": ByCategoryName(catalog, shares)}, windows)
     assert column(table, "log_loss_change").loc["it", "low"] > 0
     assert column(table, "log_loss_after").loc["it", "value"] == pytest.approx(np.log(16))
     before, after = (column(table, f"log_loss_{when}")["value"] for when in ("before", "after"))
@@ -160,15 +162,15 @@ def test_new_names_leave_the_order_of_categories_and_the_original_alone() -> Non
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         ({"Tea": "Coffee"}, "'Tea' is no category"),
         ({"Yoga": "Coffee"}, "'Coffee' is not one"),
         ({"Yoga": " \u200b"}, "'' is not one"),
     ],
 )
-def test_names_that_cannot_be_are_refused(names: dict[str, str], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_invalid_names_are_refused(names: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         rename_categories(world_of("stable"), names)
 
 
@@ -182,8 +184,8 @@ def test_anonymous_items_have_a_number_each() -> None:
 def test_truncation_keeps_the_newest_events_and_their_periods(n: int, period: str) -> None:
     windows = world_of("drifting", period)[:5]
     for old, new in zip(windows, truncate_histories(windows, n), strict=True):
-        kept = min(n, old.history.n_events)
-        assert new.history.event_ids == old.history.event_ids[old.history.n_events - kept :]
+        n_left = min(n, old.history.n_events)
+        assert new.history.event_ids == old.history.event_ids[old.history.n_events - n_left :]
         assert len(new.history.bounds) == len(new.history.offsets)
         ages = range(1, min(old.history.n_periods, new.history.n_periods) + 1)
         most = np.array([np.diff(old.history.offsets)[-age] for age in ages])
@@ -221,7 +223,7 @@ def test_truncation_to_nothing_is_a_user_without_events(period: str) -> None:
         np.testing.assert_array_equal(*(model.category_weights([h]) for h in (new, cold.history)))
 
 
-def test_fewer_than_no_events_are_refused() -> None:
+def test_a_negative_number_of_events_is_refused() -> None:
     with pytest.raises(DataError, match="n=-1"):
         truncate_histories(world_of("stable"), -1)
 

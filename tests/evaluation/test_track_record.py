@@ -32,15 +32,20 @@ def day(world: Dataset, n: int) -> np.datetime64:
     return world.log.timestamp.min() + np.timedelta64(n, "D")
 
 
-def kept(
-    folder: Path, world: Dataset, cutoff: np.datetime64, *, period: str = "", at_hand: bool = False
+def store(
+    folder: Path,
+    world: Dataset,
+    cutoff: np.datetime64,
+    *,
+    period: str = "",
+    whole_log: bool = False,
 ) -> list[StoredForecast]:
-    """Store counting's described forecasts of everybody; ``at_hand``: the log's end is known."""
-    known = world if at_hand else replace(world, log=truncate_log(world.log, cutoff))
-    histories = make_histories(known.log, known.catalog, period or world.period, cutoff)
+    """Store counting's described forecasts of everybody, with or without later events."""
+    shortened = world if whole_log else replace(world, log=truncate_log(world.log, cutoff))
+    histories = make_histories(shortened.log, shortened.catalog, period or world.period, cutoff)
     forecasts = DecayedDirichlet(mix="all").forecast(histories)
-    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
-    save_forecasts(folder, known, histories, told, MADE)
+    described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    save_forecasts(folder, shortened, histories, described, MADE)
     return load_forecasts(folder)
 
 
@@ -49,15 +54,15 @@ def test_scores_are_what_evaluate_finds_on_the_same_windows(
     tmp_path: Path, world: Dataset, period: str
 ) -> None:
     cutoff = day(world, 42)
-    scores = score_forecasts(kept(tmp_path, world, cutoff, period=period), world)
+    scores = score_forecasts(store(tmp_path, world, cutoff, period=period), world)
     windows = make_windows(world.log, world.catalog, period, cutoff)
     model = DecayedDirichlet(mix="all")
-    judged = evaluate_forecasters({"counting": [model]}, windows).scores.set_index("user_id")
+    evaluated = evaluate_forecasters({"counting": [model]}, windows).scores.set_index("user_id")
     found = scores[scores["status"] == "scored"].set_index("user_id")
-    assert sorted(found.index) == sorted(judged.index)
+    assert sorted(found.index) == sorted(evaluated.index)
     assert len(found) > 10
     for metric in ("log_loss", "jsd", "coverage50", "coverage80", "coverage90"):
-        np.testing.assert_array_equal(found[metric], judged.loc[found.index, metric])
+        np.testing.assert_array_equal(found[metric], evaluated.loc[found.index, metric])
     table = evaluate({"counting": model}, windows, reference="counting")
     whole = table[table["slice"] == "all"].set_index("metric").loc["log_loss"]
     record = summarize_track_record(scores).set_index("metric").loc["log_loss"]
@@ -72,10 +77,10 @@ def test_a_forecast_that_is_the_reference_gains_nothing_on_it(tmp_path: Path) ->
     drifting = Dataset("drifting", events, items, "7D", "films", "viewer", "allow")
     cutoff = day(drifting, 49)
     past = truncate_log(events, cutoff)
-    fitted_on = last_period_windows(past, items, "7D")
+    windows = last_period_windows(past, items, "7D")
     histories = make_histories(events, items, "7D", cutoff)
     for decays, gain in (((1.0,), "gain_on_mean"), (DECAYS, "gain_on_counting")):
-        model = DecayedDirichlet(name=gain).fit(fitted_on, decays)
+        model = DecayedDirichlet(name=gain).fit(windows, decays)
         save_forecasts(tmp_path, drifting, histories, model.forecast(histories), MADE)
     scores = score_forecasts(load_forecasts(tmp_path), drifting).set_index(["model", "user_id"])
     mean, counting = (scores.loc[f"gain_on_{name}"] for name in ("mean", "counting"))
@@ -87,21 +92,21 @@ def test_a_forecast_that_is_the_reference_gains_nothing_on_it(tmp_path: Path) ->
     np.testing.assert_allclose(mean["gain_on_counting"], -gained, atol=1e-12)
 
 
-def test_statements_came_true_where_the_period_bears_them_out(
+def test_statements_came_true_where_the_period_supports_them(
     tmp_path: Path, world: Dataset
 ) -> None:
     cutoff = day(world, 42)
-    receipts = kept(tmp_path, world, cutoff)
-    scores = score_forecasts(receipts, world).set_index("receipt")
+    stored = store(tmp_path, world, cutoff)
+    scores = score_forecasts(stored, world).set_index("receipt")
     histories = make_histories(world.log, world.catalog, "7D", cutoff)
     windows = {w.history.user_id: w for w in observed_windows(histories) if w is not None}
     shares = []
-    for receipt in receipts:
-        claims = [(said.kind, said.category) for said in receipt.forecast.statements]
-        row = scores.loc[receipt.receipt]
+    for one in stored:
+        claims = [(s.kind, s.category) for s in one.forecast.statements]
+        row = scores.loc[one.receipt]
         assert row["statements"] == len(claims)
         if claims and row["status"] == "scored":
-            shares.append(np.mean(realized_claims(windows[receipt.user_id], claims)))
+            shares.append(np.mean(realized_claims(windows[one.user_id], claims)))
             assert row["came_true"] == shares[-1]
         else:
             assert np.isnan(row["came_true"])
@@ -110,17 +115,17 @@ def test_statements_came_true_where_the_period_bears_them_out(
 
 def test_a_period_is_pending_until_the_log_reaches_its_end(tmp_path: Path, world: Dataset) -> None:
     cutoff = day(world, 42)
-    receipts = kept(tmp_path, world, cutoff)
+    stored = store(tmp_path, world, cutoff)
     end = cutoff + np.timedelta64(7, "D")
     short = replace(world, log=truncate_log(world.log, end))
     times = short.log.timestamp.copy()
     times[times.argmax()] = end - np.timedelta64(2, "ms")
-    pending = score_forecasts(receipts, replace(short, log=replace(short.log, timestamp=times)))
+    pending = score_forecasts(stored, replace(short, log=replace(short.log, timestamp=times)))
     assert set(pending["status"]) == {"pending"}
     assert pending["log_loss"].isna().all()
     assert summarize_track_record(pending).empty
     times[times.argmax()] = end - np.timedelta64(1, "ms")
-    passed = score_forecasts(receipts, replace(short, log=replace(short.log, timestamp=times)))
+    passed = score_forecasts(stored, replace(short, log=replace(short.log, timestamp=times)))
     assert set(passed["status"]) <= {"scored", "nothing taken"}
 
 
@@ -128,7 +133,7 @@ def test_a_period_of_events_is_pending_until_the_person_has_taken_as_many(
     tmp_path: Path, world: Dataset
 ) -> None:
     cutoff = day(world, 60)
-    scores = score_forecasts(kept(tmp_path, world, cutoff, period="6 events"), world)
+    scores = score_forecasts(store(tmp_path, world, cutoff, period="6 events"), world)
     events = np.array(
         [
             (world.log.timestamp[world.log.user_idx == world.log.user_index(user)] >= cutoff).sum()
@@ -142,11 +147,11 @@ def test_a_period_of_events_is_pending_until_the_person_has_taken_as_many(
 
 def test_nothing_taken_is_not_a_loss_of_zero(tmp_path: Path, world: Dataset) -> None:
     cutoff = day(world, 42)
-    receipts = kept(tmp_path, world, cutoff)
+    stored = store(tmp_path, world, cutoff)
     idle = world.log.user_index("u003")
     resting = (world.log.user_idx == idle) & (world.log.timestamp >= cutoff)
     scores = score_forecasts(
-        receipts, replace(world, log=world.log.drop_events({"resting": resting}))
+        stored, replace(world, log=world.log.drop_events({"resting": resting}))
     )
     row = scores.set_index("user_id").loc["u003"]
     assert row["status"] == "nothing taken"
@@ -156,54 +161,56 @@ def test_nothing_taken_is_not_a_loss_of_zero(tmp_path: Path, world: Dataset) -> 
     assert record.loc["log_loss", "receipts"] == (scores["status"] == "scored").sum()
 
 
-def test_what_cannot_be_scored_says_why_and_hides_nobody(tmp_path: Path, world: Dataset) -> None:
-    receipts = kept(tmp_path, world, day(world, 42))
+def test_forecasts_that_cannot_be_scored_are_listed_with_the_reason(
+    tmp_path: Path, world: Dataset
+) -> None:
+    stored = store(tmp_path, world, day(world, 42))
     forgotten = world.log.user_idx == world.log.user_index("u004")
     gone = replace(world, log=world.log.drop_events({"forgotten": forgotten}))
-    scores = score_forecasts(receipts, gone).set_index("user_id")
-    assert len(scores) == len(receipts)
+    scores = score_forecasts(stored, gone).set_index("user_id")
+    assert len(scores) == len(stored)
     assert scores.loc["u004", "status"] == "unknown user"
     assert "no event of 'u004' is in 'small'" in scores.loc["u004", "why"]
     assert not scores["same_past"].any()
-    fewer = score_forecasts(receipts, world.without_categories(["War"]))
+    fewer = score_forecasts(stored, world.without_categories(["War"]))
     assert set(fewer["status"]) == {"other categories"}
     assert "in one and not in the other: War" in fewer["why"].iloc[0]
     later = world.log.timestamp + np.timedelta64(1, "h")
     other = replace(world, name="other", log=replace(world.log, timestamp=later))
-    found = score_forecasts(receipts, other)
+    found = score_forecasts(stored, other)
     assert set(found["status"]) == {"other log"}
     assert "made from 'small'; this is 'other'" in found["why"].iloc[0]
     future = replace(world, log=replace(world.log, timestamp=later + np.timedelta64(400, "D")))
-    assert set(score_forecasts(receipts, future)["status"]) == {"other log"}
+    assert set(score_forecasts(stored, future)["status"]) == {"other log"}
 
 
 def test_a_log_that_has_grown_under_another_name_is_still_the_same_log(
     tmp_path: Path, world: Dataset
 ) -> None:
     scores = score_forecasts(
-        kept(tmp_path, world, day(world, 42)), replace(world, name="small-2021")
+        store(tmp_path, world, day(world, 42)), replace(world, name="small-2021")
     )
     assert scores["same_past"].all()
     assert "scored" in set(scores["status"])
 
 
-def test_the_order_of_receipts_does_not_matter(tmp_path: Path, world: Dataset) -> None:
+def test_the_order_of_forecasts_does_not_matter(tmp_path: Path, world: Dataset) -> None:
     for days in (42, 49):
-        receipts = kept(tmp_path, world, day(world, days))
-    backwards = score_forecasts(receipts[::-1], world)
-    pd.testing.assert_frame_equal(backwards, score_forecasts(receipts, world))
+        stored = store(tmp_path, world, day(world, days))
+    backwards = score_forecasts(stored[::-1], world)
+    pd.testing.assert_frame_equal(backwards, score_forecasts(stored, world))
     pd.testing.assert_frame_equal(
         summarize_track_record(backwards),
         summarize_track_record(backwards.sample(frac=1, random_state=0)),
     )
 
 
-def test_a_persons_many_receipts_count_as_one_person_in_a_models_record(
+def test_many_forecasts_of_a_person_count_as_one_person_in_a_models_record(
     tmp_path: Path, world: Dataset
 ) -> None:
     for days in (28, 35, 42, 49, 56):
-        receipts = kept(tmp_path, world, day(world, days))
-    scores = score_forecasts(receipts, world)
+        stored = store(tmp_path, world, day(world, days))
+    scores = score_forecasts(stored, world)
     scored = scores[scores["status"] == "scored"]
     row = summarize_track_record(scores).set_index("metric").loc["log_loss"]
     assert row["n"] == scored["user_id"].nunique()
@@ -218,9 +225,9 @@ def test_a_persons_many_receipts_count_as_one_person_in_a_models_record(
 
 
 def test_hindsight_is_never_mixed_with_forecasts(tmp_path: Path, world: Dataset) -> None:
-    kept(tmp_path, world, day(world, 42))
-    receipts = kept(tmp_path, world, day(world, 49), at_hand=True)
-    scores = score_forecasts(receipts, world)
+    store(tmp_path, world, day(world, 42))
+    stored = store(tmp_path, world, day(world, 49), whole_log=True)
+    scores = score_forecasts(stored, world)
     record = summarize_track_record(scores)
     losses = record[record["metric"] == "log_loss"].set_index("in_advance")
     for in_advance, cutoff in ((True, day(world, 42)), (False, day(world, 49))):
@@ -246,20 +253,20 @@ def test_a_certainty_that_failed_is_an_infinite_loss_without_an_interval(
 
 
 @needs_real_parts
-def test_counting_keeps_its_record_on_a_real_log(tmp_path: Path) -> None:
+def test_the_track_record_of_counting_on_a_real_log(tmp_path: Path) -> None:
     films = load_dataset("ml-100k")
     cutoff = np.datetime64("1998-03-20", "ms")
-    scores = score_forecasts(kept(tmp_path, films, cutoff), films)
+    scores = score_forecasts(store(tmp_path, films, cutoff), films)
     assert len(scores) == truncate_log(films.log, cutoff).n_users
     assert set(scores["status"]) == {"scored", "pending"}
     assert scores["in_advance"].all()
     assert scores["same_past"].all()
     windows = make_windows(films.log, films.catalog, films.period, cutoff)
-    judged = evaluate_forecasters({"counting": [DecayedDirichlet(mix="all")]}, windows).scores
+    evaluated = evaluate_forecasters({"counting": [DecayedDirichlet(mix="all")]}, windows).scores
     found = scores[scores["status"] == "scored"].set_index("user_id")
-    judged = judged.set_index("user_id").loc[found.index]
-    np.testing.assert_array_equal(found["log_loss"], judged["log_loss"])
+    evaluated = evaluated.set_index("user_id").loc[found.index]
+    np.testing.assert_array_equal(found["log_loss"], evaluated["log_loss"])
     record = summarize_track_record(scores).set_index("metric")
-    assert record.loc["log_loss", "n"] == len(judged) > 30
+    assert record.loc["log_loss", "n"] == len(evaluated) > 30
     assert 0.5 < record.loc["coverage80", "value"] < 1
     assert abs(record.loc["gain_on_mean", "value"]) < 0.05

@@ -1,4 +1,4 @@
-"""People whose history is written as letters, one string a week: "aab" is two Apples, one Bread."""
+"""Histories written as letters, one string a week: "aab" is two Apples, one Bread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def catalog(categories: tuple[str, ...] = CATEGORIES, titles: str = "{} no. {}")
 
 
 def person(weeks: Sequence[str], items: Catalog | None = None, user_id: str = "ann") -> History:
-    """Give the person's history; "zoe", who is in the same log, takes one of each every week.
+    """Make a person's history; "zoe", who is in the same log, takes one of each every week.
 
     The n-th event of a week is n hours after its start; a letter's items take turns.
     """
@@ -52,8 +52,8 @@ def person(weeks: Sequence[str], items: Catalog | None = None, user_id: str = "a
     return next(history for history in histories if history.user_id in (user_id, "zoe"))
 
 
-def foresee(*category_weights: float, concentration: float = 50.0) -> Forecast:
-    """Give a forecast of these weights and no words."""
+def make_forecast(*category_weights: float, concentration: float = 50.0) -> Forecast:
+    """Make a forecast of these weights, without statements."""
     weights = np.array(category_weights)
     return Forecast(weights / weights.sum(), concentration, "", (), Source("by hand", "counting"))
 

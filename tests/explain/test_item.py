@@ -13,9 +13,9 @@ from llmrec.explain.statements import make_statement, statement_sentence
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Ranking, rank
-from tests.explain.people import BREAD, CATEGORIES, FixedScorer, catalog, foresee, person
+from tests.explain.people import BREAD, CATEGORIES, FixedScorer, catalog, make_forecast, person
 
-AHEAD = foresee(0.4, 0.3, 0.2, 0.1)
+AHEAD = make_forecast(0.4, 0.3, 0.2, 0.1)
 TASTES = Blend((FixedScorer("taste", 1.0), FixedScorer("habit", 2.0)), (0.7, 0.3))
 
 
@@ -51,7 +51,7 @@ def test_an_item_taken_before_cites_itself_with_count_and_last_day() -> None:
     )
 
 
-def test_an_item_taken_once_says_so() -> None:
+def test_the_text_of_an_item_taken_once_is_that_it_was() -> None:
     ranked = ranking(["ab"])
     explained = explain_item(ranked, position_of("a0", ranked), person(["ab"]), AHEAD)
     assert explained.text.startswith("Taken once before, on 1 Jan 2020.")
@@ -72,14 +72,14 @@ def test_an_item_not_taken_cites_the_latest_of_its_category() -> None:
     )
 
 
-def test_an_item_whose_categories_were_never_taken_says_that_there_is_no_evidence() -> None:
+def test_an_item_whose_categories_were_never_taken_has_no_evidence() -> None:
     ranked = ranking(["ab"])
     explained = explain_item(ranked, position_of("d0", ranked), person(["ab"]), AHEAD)
     assert explained.evidence == ()
     assert explained.text.startswith("Neither it nor anything of its categories was taken before.")
 
 
-def test_where_the_tilt_adds_nothing_the_rank_is_said_to_rest_on_the_scorers() -> None:
+def test_where_the_tilt_adds_nothing_the_rank_rests_on_the_scorers() -> None:
     ranked = ranking(["ab"], strength=0)
     explained = explain_item(ranked, 0, person(["ab"]), AHEAD)
     assert "its rank rests on the scorers (taste, habit)" in explained.text
@@ -109,32 +109,34 @@ def test_past_share_and_forecast_share_are_those_of_history_and_forecast() -> No
     assert explained.forecast_shares == {"Bread": AHEAD.category_weights[BREAD]}
 
 
-def test_the_forecasts_own_statement_is_behind_an_item_and_else_what_counting_derives() -> None:
+def test_an_item_has_the_forecasts_own_statement_or_else_a_derived_one() -> None:
     weeks = ["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]
-    ann, ahead = person(weeks), foresee(0.45, 0.15, 0.1, 0.3)
+    ann, ahead = person(weeks), make_forecast(0.45, 0.15, 0.1, 0.3)
     own = make_statement("rising", 0, ann, ahead)
     ahead = replace(ahead, statements=(own,))
     (ranked,) = rank([ahead], [ann], TASTES, k=12)
     for position in range(12):
         explained = explain_item(ranked, position, ann, ahead)
-        (said,) = explained.statements
-        assert said.category in explained.forecast_shares
-        assert said.text == statement_sentence(
-            make_statement(said.kind, CATEGORIES.index(said.category), ann, ahead), ann, ahead
+        (statement,) = explained.statements
+        assert statement.category in explained.forecast_shares
+        assert statement.text == statement_sentence(
+            make_statement(statement.kind, CATEGORIES.index(statement.category), ann, ahead),
+            ann,
+            ahead,
         )
-        assert (said.kind == "rising") == (said.category == "Apples")
+        assert (statement.kind == "rising") == (statement.category == "Apples")
 
 
-def test_an_edit_is_told_as_an_edit_and_never_passed_off_as_the_forecast() -> None:
+def test_an_edit_is_explained_as_an_edit_and_not_as_the_forecast() -> None:
     ann, edits = person(["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]), [Edit("Apples", 0.1)]
-    ahead = foresee(0.45, 0.15, 0.1, 0.3)
+    ahead = make_forecast(0.45, 0.15, 0.1, 0.3)
     ahead = replace(ahead, statements=(make_statement("rising", 0, ann, ahead),))
     (ranked,) = rank([ahead], [ann], TASTES, k=12, edits=edits)
     explained = explain_item(ranked, position_of("a0", ranked), ann, ahead, edits)
     assert explained.forecast_shares == {"Apples": 0.45}
     assert explained.edited_shares == {"Apples": pytest.approx(0.045 / 0.595)}
     assert explained.edit_factors == {"Apples": 0.1}
-    assert [said.kind for said in explained.statements] == ["rising"]
+    assert [statement.kind for statement in explained.statements] == ["rising"]
     assert (
         "Its category Apples is forecast at 45% (35% so far; with your edits 7.6%, 0.1 times as "
         "much) for the next 7 days; the edited forecast lowers its score by"
@@ -142,7 +144,7 @@ def test_an_edit_is_told_as_an_edit_and_never_passed_off_as_the_forecast() -> No
     assert "edited_shares" in explained.to_dict()
 
 
-def test_a_category_that_only_gives_way_to_an_edit_says_its_share_with_the_edits() -> None:
+def test_a_category_that_is_not_edited_itself_has_its_share_with_the_edits() -> None:
     ann, edits = person(["aab", "c"]), [Edit("Apples", 4.0)]
     (ranked,) = rank([AHEAD], [ann], TASTES, k=12, edits=edits)
     explained = explain_item(ranked, position_of("b0", ranked), ann, AHEAD, edits)
@@ -150,7 +152,7 @@ def test_a_category_that_only_gives_way_to_an_edit_says_its_share_with_the_edits
     assert "forecast at 30% (25% so far; with your edits 14%)" in explained.text
 
 
-def test_an_edit_that_has_ended_is_not_told() -> None:
+def test_an_edit_that_has_ended_is_not_explained() -> None:
     ann = person(["aab", "c"])
     edits = [Edit("Apples", 4.0, until=ann.cutoff)]
     (ranked,) = rank([AHEAD], [ann], TASTES, k=12, edits=edits)

@@ -20,7 +20,16 @@ from llmrec.explain.statements import (
     statement_sentence,
 )
 from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
-from tests.explain.people import APPLES, BREAD, CATEGORIES, COLA, DIPS, catalog, foresee, person
+from tests.explain.people import (
+    APPLES,
+    BREAD,
+    CATEGORIES,
+    COLA,
+    DIPS,
+    catalog,
+    make_forecast,
+    person,
+)
 
 # Apples rise, Bread fades, Cola returns after two weeks' pause, Dips were never taken.
 WEEKS = ["bbbbcca", "bbbbcca", "bbbaaa", "bbaaaa"]
@@ -44,7 +53,7 @@ def ann() -> History:
 
 @pytest.fixture
 def ahead() -> Forecast:
-    return foresee(*AHEAD)
+    return make_forecast(*AHEAD)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +67,12 @@ def test_what_history_and_forecast_show_is_supported(
 
 
 def test_a_share_that_stays_is_steady() -> None:
-    ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
+    ann, ahead = person(["aab", "aab", "aba"]), make_forecast(0.67, 0.33, 0, 0)
     assert check_statement(make_statement("steady", APPLES, ann, ahead), ann, ahead) is None
 
 
 @pytest.mark.parametrize(
-    ("lie", "reason"),
+    ("corruption", "reason"),
     [
         ({"kind": "fading"}, "is not fading: the forecast is not clearly below the past"),
         ({"kind": "steady"}, "is not steady: the forecast clearly leaves the past"),
@@ -83,24 +92,24 @@ def test_a_share_that_stays_is_steady() -> None:
         ({"event_ids": (-1,)}, "not in the history of user 'ann'"),
     ],
 )
-def test_a_planted_lie_is_caught_and_named(
-    lie: dict[str, object], reason: str, ann: History, ahead: Forecast
+def test_a_planted_error_is_found_and_described(
+    corruption: dict[str, object], reason: str, ann: History, ahead: Forecast
 ) -> None:
     true = make_statement("rising", APPLES, ann, ahead)
-    found = check_statement(replace(true, **lie), ann, ahead)  # type: ignore[arg-type]
+    found = check_statement(replace(true, **corruption), ann, ahead)  # type: ignore[arg-type]
     assert found is not None
     assert reason in found
 
 
 @pytest.mark.parametrize("by", [0.001, -0.001, 1e-6])
-def test_a_change_that_is_a_little_off_is_caught(by: float, ann: History, ahead: Forecast) -> None:
+def test_a_change_that_is_a_little_off_is_found(by: float, ann: History, ahead: Forecast) -> None:
     true = make_statement("rising", APPLES, ann, ahead)
     found = check_statement(replace(true, change=true.change + by), ann, ahead)
     assert "the change is" in (found or "")
 
 
-def test_a_change_of_less_than_half_a_point_with_its_sign_turned_is_caught() -> None:
-    ann, ahead = person(["aab", "aab", "aba"]), foresee(0.67, 0.33, 0, 0)
+def test_a_change_of_less_than_half_a_point_with_the_wrong_sign_is_found() -> None:
+    ann, ahead = person(["aab", "aab", "aba"]), make_forecast(0.67, 0.33, 0, 0)
     true = make_statement("steady", APPLES, ann, ahead)
     assert 0 < true.change < 0.005
     assert "the change is" in (
@@ -124,7 +133,7 @@ def test_an_absence_has_no_evidence_to_cite(ann: History, ahead: Forecast) -> No
 
 
 def test_a_forecast_direction_against_that_of_the_history_is_not_supported() -> None:
-    ann, ahead = person(["aaab", "aaab", "abbb", "abbb"]), foresee(0.9, 0.1, 0, 0)
+    ann, ahead = person(["aaab", "aaab", "abbb", "abbb"]), make_forecast(0.9, 0.1, 0, 0)
     assert "fell within the history" in (
         check_statement(make_statement("rising", APPLES, ann, ahead), ann, ahead) or ""
     )
@@ -135,7 +144,7 @@ def test_a_forecast_direction_against_that_of_the_history_is_not_supported() -> 
 
 def test_the_middle_period_belongs_to_the_recent_half() -> None:
     # Earlier half: week 1 (1/4 Apples). Recent half: weeks 2 and 3 (4/8), though week 3 has 1/4.
-    ann, ahead = person(["abbb", "aaab", "abbb"]), foresee(0.7, 0.3, 0, 0)
+    ann, ahead = person(["abbb", "aaab", "abbb"]), make_forecast(0.7, 0.3, 0, 0)
     assert check_statement(make_statement("rising", APPLES, ann, ahead), ann, ahead) is None
 
 
@@ -143,21 +152,21 @@ def test_the_middle_period_belongs_to_the_recent_half() -> None:
 @pytest.mark.parametrize("taken", [["aab"], ["", "aab", ""]])
 def test_one_non_empty_period_shows_no_direction(kind: StatementKind, taken: list[str]) -> None:
     ann = person(taken)
-    for ahead in (foresee(0.9, 0.1, 0, 0), foresee(0.1, 0.9, 0, 0)):
+    for ahead in (make_forecast(0.9, 0.1, 0, 0), make_forecast(0.1, 0.9, 0, 0)):
         assert check_statement(make_statement(kind, APPLES, ann, ahead), ann, ahead) is not None
 
 
 def test_empty_periods_count_for_nothing() -> None:
-    ahead = foresee(*AHEAD)
+    ahead = make_forecast(*AHEAD)
     with_gaps = person([WEEKS[0], "", WEEKS[1], "", "", *WEEKS[2:], ""])
     assert [(s.kind, s.category) for s in derive_statements(with_gaps, ahead)] == [
         (s.kind, s.category) for s in derive_statements(person(WEEKS), ahead)
     ]
 
 
-def test_a_wobble_of_a_large_share_is_no_move_but_a_leap_of_a_small_one_is() -> None:
+def test_a_small_relative_change_is_none_but_a_large_one_is() -> None:
     ann = person(["aaaaaaaaab"] * 4)  # 90 % Apples, 10 % Bread
-    ahead = foresee(0.88, 0.12, 0, 0)
+    ahead = make_forecast(0.88, 0.12, 0, 0)
     assert change_direction(ann, ahead).tolist() == [0, 1, 0, 0]
 
 
@@ -167,11 +176,11 @@ def test_among_hundreds_of_categories_a_third_of_a_point_counts() -> None:
     category_weights = np.full(300, 0.1 / 299)
     category_weights[0] = 0.9
     category_weights[5] += 0.004
-    assert change_direction(ann, foresee(*category_weights))[5] == 1
+    assert change_direction(ann, make_forecast(*category_weights))[5] == 1
 
 
 def test_without_any_event_only_arrivals_can_be_stated() -> None:
-    ann, ahead = person(["", ""]), foresee(*AHEAD)
+    ann, ahead = person(["", ""]), make_forecast(*AHEAD)
     assert ann.user_id == "zoe"  # no event, no place in the log: take zoe before her first
     empty = History(
         ann.log,
@@ -190,7 +199,7 @@ def test_without_any_event_only_arrivals_can_be_stated() -> None:
 def test_every_derived_statement_passes_the_checker(
     taken: list[str], category_weights: list[float], limit: int
 ) -> None:
-    ann, ahead = person(taken), foresee(*category_weights)
+    ann, ahead = person(taken), make_forecast(*category_weights)
     statements = derive_statements(ann, ahead, limit=limit)
     assert [check_statement(statement, ann, ahead) for statement in statements] == [None] * len(
         statements
@@ -203,7 +212,7 @@ def test_every_derived_statement_passes_the_checker(
 def test_a_rising_and_a_fading_statement_are_derived_if_there_are_such(
     taken: list[str], category_weights: list[float]
 ) -> None:
-    ann, ahead = person(taken), foresee(*category_weights)
+    ann, ahead = person(taken), make_forecast(*category_weights)
     derived = {statement.kind for statement in derive_statements(ann, ahead, limit=2)}
     for kind in ("rising", "fading"):
         true = [
@@ -215,24 +224,24 @@ def test_a_rising_and_a_fading_statement_are_derived_if_there_are_such(
 
 @settings(max_examples=30)
 @given(weeks, weights, st.floats(0.006, 0.5), st.sampled_from([-1, 1]))
-def test_every_derived_statement_turned_into_a_lie_is_caught(
+def test_every_corrupted_statement_is_found(
     taken: list[str], category_weights: list[float], by: float, sign: int
 ) -> None:
-    ann, ahead = person(taken), foresee(*category_weights)
+    ann, ahead = person(taken), make_forecast(*category_weights)
     zoes = [event for event in range(len(ann.log)) if event not in ann.event_ids]
     statements = derive_statements(ann, ahead)
     assume(statements and zoes)
     for statement in statements:
-        lies = (
+        corruptions = (
             replace(statement, kind=OPPOSITE[statement.kind]),
             replace(statement, change=statement.change + sign * by),
             replace(statement, event_ids=(*statement.event_ids, zoes[0])),
         )
-        assert all(check_statement(lie, ann, ahead) for lie in lies)
+        assert all(check_statement(corruption, ann, ahead) for corruption in corruptions)
 
 
 def test_derived_statements_are_ordered_by_change_over_noise_and_steady_ones_come_last() -> None:
-    ann, ahead = person(["aaaaab", "aaaaac", "aaaaab"]), foresee(0.84, 0.02, 0.05, 0.09)
+    ann, ahead = person(["aaaaab", "aaaaac", "aaaaab"]), make_forecast(0.84, 0.02, 0.05, 0.09)
     kinds = [(statement.kind, statement.category) for statement in derive_statements(ann, ahead)]
     assert kinds[-1] == ("steady", APPLES)
 
@@ -251,7 +260,7 @@ def test_claims_are_accepted_or_rejected_with_a_reason(ann: History, ahead: Fore
 
 
 @pytest.mark.parametrize(
-    ("kind", "category", "told"),
+    ("kind", "category", "facts"),
     [
         ("rising", APPLES, ("45%", "35%", "Apples no. 2 and Apples no. 1 on 22 Jan 2020")),
         ("fading", BREAD, ("15%", "50%", "Bread no. 0 and Bread no. 2 on 22 Jan 2020")),
@@ -259,15 +268,15 @@ def test_claims_are_accepted_or_rejected_with_a_reason(ann: History, ahead: Fore
         ("new", DIPS, ("30%",)),
     ],
 )
-def test_however_a_sentence_is_worded_it_says_the_numbers_and_the_newest_titles(
-    kind: StatementKind, category: int, told: tuple[str, ...], ahead: Forecast
+def test_every_sentence_has_the_numbers_and_the_newest_titles(
+    kind: StatementKind, category: int, facts: tuple[str, ...], ahead: Forecast
 ) -> None:
     sentences = set()
     for number in range(30):
         ann = person(WEEKS, user_id=f"ann {number}")
         words = statement_sentence(make_statement(kind, category, ann, ahead), ann, ahead)
-        assert all(fact in words for fact in (CATEGORIES[category], *told))
-        assert set(re.findall(r"[\d.]+%", words)) == {fact for fact in told if "%" in fact}
+        assert all(fact in words for fact in (CATEGORIES[category], *facts))
+        assert set(re.findall(r"[\d.]+%", words)) == {fact for fact in facts if "%" in fact}
         sentences.add(words)
     assert len(sentences) >= 8
 
@@ -282,9 +291,7 @@ def test_any_opening_numbers_and_evidence_make_one_sentence(kind: StatementKind)
     assert not any("." in text for text in (*openings, *numbers, *EVIDENCE_TEMPLATES))
 
 
-def test_the_models_own_phrase_is_kept_and_followed_by_the_numbers(
-    ann: History, ahead: Forecast
-) -> None:
+def test_a_phrase_of_the_model_is_followed_by_the_numbers(ann: History, ahead: Forecast) -> None:
     words = statement_sentence(
         make_statement("rising", APPLES, ann, ahead), ann, ahead, "on the way up"
     )
@@ -293,7 +300,7 @@ def test_the_models_own_phrase_is_kept_and_followed_by_the_numbers(
     assert words.endswith("Apples no. 2 and Apples no. 1 on 22 Jan 2020).")
 
 
-def test_the_same_statement_of_the_same_person_is_worded_the_same_again(ahead: Forecast) -> None:
+def test_the_same_statement_of_the_same_person_has_the_same_sentence(ahead: Forecast) -> None:
     for number in range(10):
         first, again = (person(WEEKS, user_id=f"ann {number}") for _ in range(2))
         statement = make_statement("fading", BREAD, first, ahead)
@@ -302,17 +309,17 @@ def test_the_same_statement_of_the_same_person_is_worded_the_same_again(ahead: F
         )
 
 
-def test_a_steady_sentence_says_in_how_many_periods_it_was_taken() -> None:
-    ann, ahead = person(["aab", "aab", "", "bb"]), foresee(0.5, 0.5, 0, 0)
+def test_a_steady_sentence_has_the_number_of_periods() -> None:
+    ann, ahead = person(["aab", "aab", "", "bb"]), make_forecast(0.5, 0.5, 0, 0)
     words = statement_sentence(make_statement("steady", APPLES, ann, ahead), ann, ahead)
     assert words.count("50%") == 2
     assert "2 of 3 active periods" in words
     assert words.endswith("Apples no. 0 and Apples no. 2 on 8 Jan 2020).")
 
 
-def test_braces_in_names_and_titles_mean_themselves() -> None:
+def test_braces_in_names_and_titles_stay() -> None:
     items = catalog(("{ahead}", "{}"), titles="{} {{0}} {}")
-    ann, ahead = person(["a", "ab", "aab"], items), foresee(0.3, 0.7)
+    ann, ahead = person(["a", "ab", "aab"], items), make_forecast(0.3, 0.7)
     for statement in derive_statements(ann, ahead):
         words = statement_sentence(statement, ann, ahead)
         assert items.categories[statement.category] in words
@@ -324,7 +331,7 @@ def test_braces_in_names_and_titles_mean_themselves() -> None:
 def test_every_derived_statement_has_a_sentence_that_names_its_category(
     taken: list[str], category_weights: list[float]
 ) -> None:
-    ann, ahead = person(taken), foresee(*category_weights)
+    ann, ahead = person(taken), make_forecast(*category_weights)
     for statement in derive_statements(ann, ahead):
         words = statement_sentence(statement, ann, ahead)
         assert CATEGORIES[statement.category] in words
@@ -341,6 +348,6 @@ def test_every_kind_has_a_rule_and_a_sentence(ann: History, ahead: Forecast) -> 
 def test_kinds_take_turns_in_what_is_derived() -> None:
     # Five categories fade and one rises; one is new: it is not left out for more that fade.
     items = catalog(tuple(f"c{number}" for number in range(7)))
-    ann, ahead = person(["abcdef", "abcdef"], items), foresee(0.5, *[0.05] * 5, 0.25)
+    ann, ahead = person(["abcdef", "abcdef"], items), make_forecast(0.5, *[0.05] * 5, 0.25)
     kinds = [statement.kind for statement in derive_statements(ann, ahead)]
     assert sorted(kinds) == ["fading", "fading", "new", "rising"]

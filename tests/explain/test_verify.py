@@ -46,7 +46,7 @@ class Person:
     def explain(self, item: int, *edits: Edit) -> Explanation:
         return explain_ranked_item(item, self.rerank, K, self.history, self.forecast, edits)
 
-    def lies_of(self, found: Explanation, *edits: Edit) -> tuple[str, ...]:
+    def errors_of(self, found: Explanation, *edits: Edit) -> tuple[str, ...]:
         assert found.item
         item = self.history.catalog.item_index(found.item.item_id)
         return check_explanation(found, item, self.rerank, self.history, self.forecast, edits)
@@ -83,10 +83,10 @@ def people(
     histories = make_histories(log, catalog, "7D", START + np.timedelta64(42, "D"))
     histories = [history for history in histories if history.n_events]
     forecasts = DecayedDirichlet(decay=0.5, strength=5.0).forecast(histories)
-    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     return [
         Person(h, f, make_reranker(h, f, BLEND, strength=strength, repeat=repeat))
-        for h, f in zip(histories, told, strict=True)
+        for h, f in zip(histories, described, strict=True)
     ]
 
 
@@ -105,76 +105,76 @@ def explained(person: Person, seed: int) -> Iterator[Explanation]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("strength", [0.0, 1.0])
-def test_nothing_is_found_wrong_in_true_explanations(seed: int, strength: float) -> None:
+def test_true_explanations_have_no_errors(seed: int, strength: float) -> None:
     for person in world(seed, strength=strength):
         for found in explained(person, seed):
-            assert person.lies_of(found) == ()
+            assert person.errors_of(found) == ()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_lie_planted_in_a_statement_is_caught(seed: int) -> None:
-    sorts = set()
+def test_every_corruption_of_a_statement_is_found(seed: int) -> None:
+    names = set()
     for person in world(seed):
         for true in derive_statements(person.history, person.forecast, limit=6):
             assert check_statement(true, person.history, person.forecast) is None
-            for sort, lie in statement_lies(true, person.history, person.forecast):
-                assert check_statement(lie, person.history, person.forecast), (sort, true, lie)
-                sorts.add(sort)
-    assert {"direction", "category", "number"} < sorts
-    assert {s for s in sorts if s.startswith("evidence")} == {
+            for name, wrong in statement_lies(true, person.history, person.forecast):
+                assert check_statement(wrong, person.history, person.forecast), (name, true, wrong)
+                names.add(name)
+    assert {"direction", "category", "number"} < names
+    assert {s for s in names if s.startswith("evidence")} == {
         "evidence: another category", "evidence: another person", "evidence: after the cutoff",
         "evidence: twice", "evidence: none", "evidence: not the latest",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_lie_planted_in_an_explanation_is_caught(seed: int) -> None:
-    sorts = set()
+def test_every_corruption_of_an_explanation_is_found(seed: int) -> None:
+    names = set()
     for person in world(seed, strength=0.5 * seed)[:3]:
         now = person.rerank(())
         for found in explained(person, seed):
             assert found.item
-            for sort, lie in item_lies(found.item, person.history, person.forecast):
-                wrong = check_item(lie, now, person.history, person.forecast)
-                assert wrong, (sort, found.item, lie)
-                sorts.add(sort)
-    told = {"title", "date", "count", "rank", "score", "score part", "item", "text", "refusal"}
-    assert told < sorts
+            for name, wrong in item_lies(found.item, person.history, person.forecast):
+                errors = check_item(wrong, now, person.history, person.forecast)
+                assert errors, (name, found.item, wrong)
+                names.add(name)
+    expected = {"title", "date", "count", "rank", "score", "score part", "item", "text", "refusal"}
+    assert expected < names
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_lie_planted_in_an_explanation_of_edits_is_caught(seed: int) -> None:
+def test_every_corruption_of_an_explanation_of_edits_is_found(seed: int) -> None:
     edits = (Edit("Comedy", 4.0), Edit("War", 0.0), Edit("Drama", 1.0, lock=True))
-    sorts = set()
+    names = set()
     for person in world(seed)[:3]:
         now = person.rerank(edits)
         for item in now.item_idx[[0, 5, -3]].tolist():
             found = person.explain(item, *edits)
             assert found.item
-            assert person.lies_of(found, *edits) == ()
+            assert person.errors_of(found, *edits) == ()
             assert ItemExplanation.from_dict(found.item.to_dict()) == found.item
-            for sort, lie in item_lies(found.item, person.history, person.forecast):
-                assert check_item(lie, now, person.history, person.forecast, edits), (sort, lie)
-                sorts.add(sort)
-    assert "edit" in sorts
+            for name, wrong in item_lies(found.item, person.history, person.forecast):
+                assert check_item(wrong, now, person.history, person.forecast, edits), (name, wrong)
+                names.add(name)
+    assert "edit" in names
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_every_lie_about_what_moves_an_item_is_caught(seed: int) -> None:
+def test_every_corruption_of_a_counterfactual_is_found(seed: int) -> None:
     for person in world(seed)[:4]:
         for found in explained(person, seed):
             assert found.item
             item = person.history.catalog.item_index(found.item.item_id)
-            for sort, lie in change_lies(found.change):
-                assert check_change(lie, item, person.rerank, person.history), (sort, lie)
-            assert person.lies_of(replace(found, n_ranked=found.n_ranked + 1))
+            for name, wrong in change_lies(found.change):
+                assert check_change(wrong, item, person.rerank, person.history), (name, wrong)
+            assert person.errors_of(replace(found, n_ranked=found.n_ranked + 1))
 
 
-def test_the_explanation_of_another_item_is_not_taken_for_this_ones() -> None:
+def test_the_explanation_of_another_item_is_an_error() -> None:
     person = world(0)[0]
     a, b = person.explain(0), person.explain(1)
     assert a.item
-    assert person.lies_of(replace(b, item=a.item))
+    assert person.errors_of(replace(b, item=a.item))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -186,8 +186,8 @@ def test_the_parts_of_every_explained_score_sum_to_it(seed: int) -> None:
             assert abs(sum(parts) - found.item.score) < 1e-9
 
 
-def without(person: Person, event: int) -> Person | None:
-    """Forget one event of a person, and look at them again."""
+def without_event(person: Person, event: int) -> Person | None:
+    """Drop one event of a person, and forecast and rank again."""
     log = person.history.log
     mask = np.zeros(len(log), dtype=bool)
     mask[event] = True
@@ -197,49 +197,52 @@ def without(person: Person, event: int) -> Person | None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_event_that_was_forgotten_is_missed_by_name_and_not_cited_again(seed: int) -> None:
+def test_a_forgotten_event_is_named_and_not_cited_again(seed: int) -> None:
     checked = 0
     for person in world(seed):
         found = person.explain(int(person.rerank(()).item_idx[0])).item
         assert found
-        kept = ItemExplanation.from_dict(found.to_dict())
-        event = kept.evidence[0]
-        later = without(person, event.event_id)
+        stored = ItemExplanation.from_dict(found.to_dict())
+        event = stored.evidence[0]
+        later = without_event(person, event.event_id)
         if later is None:
             continue
-        missed = [lie for lie in check_evidence(kept, later.history) if "forgotten" in lie]
+        errors = check_evidence(stored, later.history)
         same = [
             at
             for at in later.history.event_ids
             if later.history.catalog.item_ids[later.history.log.item_idx[at]] == event.item_id
             and str(later.history.log.timestamp[at])[:10] == event.date.isoformat()
         ]
-        assert check_item(kept, later.rerank(()), later.history, later.forecast)
+        assert check_item(stored, later.rerank(()), later.history, later.forecast)
         if same:  # it was taken twice that day
             continue
-        assert any(lie.startswith(f"{event} is not in the history of user") for lie in missed)
-        again = later.explain(person.history.catalog.item_index(kept.item_id))
+        missing = f"{event} is not in the history of user"
+        assert any(error.startswith(missing) and "forgotten" in error for error in errors)
+        again = later.explain(person.history.catalog.item_index(stored.item_id))
         assert again.item
         assert str(event) not in again.text
         assert (event.item_id, event.date) not in {(e.item_id, e.date) for e in again.item.evidence}
-        assert later.lies_of(again) == ()
+        assert later.errors_of(again) == ()
         checked += 1
     assert checked > 2
 
 
-def test_a_kept_explanation_is_read_again_whole_and_a_text_put_in_later_is_caught() -> None:
+def test_a_stored_explanation_is_loaded_whole_and_a_changed_text_is_found() -> None:
     for person in world(0)[:3]:
         now = person.rerank(())
         for found in explained(person, 0):
             assert found.item
-            kept = json.loads(json.dumps(found.item.to_dict(), allow_nan=False))
-            assert ItemExplanation.from_dict(kept) == found.item
-            kept["text"] = kept["text"].replace("categor", "catalog").replace("scorers", "stars")
-            lie = ItemExplanation.from_dict(kept)
-            assert "no true sentence" in check_item(lie, now, person.history, person.forecast)[0]
+            stored = json.loads(json.dumps(found.item.to_dict(), allow_nan=False))
+            assert ItemExplanation.from_dict(stored) == found.item
+            stored["text"] = (
+                stored["text"].replace("categor", "catalog").replace("scorers", "stars")
+            )
+            wrong = ItemExplanation.from_dict(stored)
+            assert "no true sentence" in check_item(wrong, now, person.history, person.forecast)[0]
 
 
-def test_an_event_that_only_moved_in_the_log_is_found_and_said_to_have_moved() -> None:
+def test_an_event_at_another_position_of_the_log_is_found_there() -> None:
     first, *_, last = world(0)
     found = last.explain(int(last.rerank(()).item_idx[0])).item
     assert found
@@ -251,10 +254,10 @@ def test_an_event_that_only_moved_in_the_log_is_found_and_said_to_have_moved() -
     assert later.history.user_id == last.history.user_id != first.history.user_id
     moved = check_evidence(found, later.history)
     assert moved
-    assert all("of the log, not event" in lie for lie in moved)
+    assert all("of the log, not event" in error for error in moved)
 
 
-def test_an_item_without_a_category_says_that_its_rank_rests_on_the_scorers() -> None:
+def test_the_rank_of_an_item_without_a_category_rests_on_the_scorers() -> None:
     person = world(0)[0]
     found = person.explain(N_ITEMS - 1)
     assert found.item
@@ -265,18 +268,18 @@ def test_an_item_without_a_category_says_that_its_rank_rests_on_the_scorers() ->
     assert "no category" in found.change.text or "it has none" in found.change.text
 
 
-def test_an_item_that_may_not_be_ranked_is_told_why_and_nothing_is_made_up() -> None:
+def test_the_explanation_of_an_item_that_may_not_be_ranked_is_the_reason_alone() -> None:
     person = world(1, repeat="exclude")[0]
     taken = int(person.history.item_idx[0])
     found = person.explain(taken)
     assert found.item is None
     assert found.text == found.change.text
     assert "was taken before" in found.text
-    wrong = check_explanation(found, taken, person.rerank, person.history, person.forecast)
-    assert wrong == ()
+    errors = check_explanation(found, taken, person.rerank, person.history, person.forecast)
+    assert errors == ()
 
 
-def test_the_text_says_place_reason_evidence_split_and_change_and_survives_json() -> None:
+def test_the_text_has_rank_reason_evidence_parts_and_change_and_survives_json() -> None:
     person = world(2)[1]
     found = person.explain(int(person.rerank(()).item_idx[0]))
     assert found.item
@@ -290,6 +293,6 @@ def test_the_text_says_place_reason_evidence_split_and_change_and_survives_json(
     assert fields["why_not"] is None
     assert fields["what_removes"]["rank_after"] == found.change.rank_after
     assert fields["item"]["statements"] == [
-        {**vars(told), "evidence": [{**vars(e), "date": e.date.isoformat()} for e in told.evidence]}
-        for told in found.item.statements
+        {**vars(one), "evidence": [{**vars(e), "date": e.date.isoformat()} for e in one.evidence]}
+        for one in found.item.statements
     ]

@@ -1,4 +1,4 @@
-"""An encoder and a language model without weights, for scorers that ask them."""
+"""An encoder and a language model without weights, for scorers that need them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Letters:
 
 
 class Foretelling:
-    """Knows some titles, and foretells them by the prompt's hash."""
+    """Has embeddings of some titles, and probabilities of them by the prompt's hash."""
 
     name = "fake"
     is_encoder_decoder = False

@@ -1,4 +1,4 @@
-"""Blending: parts that sum, weights that explain the targets best."""
+"""Blends: parts that sum, weights that make the targets most likely."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fixed:
 
 @dataclass
 class Broken:
-    """Gives whatever it was told to."""
+    """Gives the scores of its field, whatever the histories."""
 
     answer: FloatArray
     name: str = field(default="broken", init=False)
@@ -118,29 +118,29 @@ def test_scorers_that_agree_share_the_weight(windows: list[Window]) -> None:
     assert left == pytest.approx(right, rel=1e-3)
 
 
-def test_weights_fitted_among_the_contested_put_the_right_item_first_more_often() -> None:
+def test_weights_fitted_among_the_top_items_put_the_right_item_first_more_often() -> None:
     windows = small_world(n_users=200, n_periods=3)
     rng = np.random.default_rng(0)
     log, n_items = windows[0].history.log, windows[0].history.catalog.n_items
-    taste, contested = rng.normal(size=(200, n_items)), np.arange(n_items) < 3
+    taste, is_top = rng.normal(size=(200, n_items)), np.arange(n_items) < 3
     best = taste[:, :3].argmax(axis=1)
     for window in windows:
         target = slice(window.target.start, window.target.stop)
         elsewhere = rng.integers(3, n_items, window.target.n_events)
         often = rng.random(window.target.n_events) < 0.8
         log.item_idx[target] = np.where(often, best[window.history.user_idx], elsewhere)
-    where = Fixed(np.where(contested, 3 - 0.8 * taste, 0.0), "where it is, but not which")
+    where = Fixed(np.where(is_top, 3 - 0.8 * taste, 0.0), "where it is, but not which")
     scorers: list[ItemScorer] = [Fixed(taste, "which"), where]
 
     def right(blend: Blend) -> float:
         first = blend.scores([window.history for window in windows]).argmax(axis=1)
         return float(np.mean(first == best))
 
-    likeliest, contesting = (fit_blend(scorers, windows, top_n=n) for n in (0, 3))
-    assert right(contesting) > right(likeliest) + 0.02
+    likeliest, among_top = (fit_blend(scorers, windows, top_n=n) for n in (0, 3))
+    assert right(among_top) > right(likeliest) + 0.02
 
 
-def test_with_all_items_contested_an_item_that_came_often_counts_once() -> None:
+def test_with_all_items_in_the_top_an_item_taken_often_counts_once() -> None:
     windows = small_world(n_users=40)
     scorers: list[ItemScorer] = [PersonalRepeat(), *random_scorers(windows, 1)]
     n_items = windows[0].history.catalog.n_items
@@ -153,7 +153,7 @@ def test_with_all_items_contested_an_item_that_came_often_counts_once() -> None:
     assert once.weights != found.weights
 
 
-def test_where_nothing_that_came_is_contested_the_likeliest_weights_stay() -> None:
+def test_where_no_target_is_among_the_top_items_the_likeliest_weights_stay() -> None:
     windows = small_world(n_users=40)
     n_items = windows[0].history.catalog.n_items
     for window in windows:
@@ -163,10 +163,10 @@ def test_where_nothing_that_came_is_contested_the_likeliest_weights_stay() -> No
     assert weights == [(0.0,), (0.0,)]
 
 
-@pytest.mark.parametrize("contested", [-1, 1])
-def test_one_contested_item_is_no_contest(windows: list[Window], contested: int) -> None:
-    with pytest.raises(ValueError, match="contested is 0, or at least 2 items"):
-        fit_blend([PersonalRepeat()], windows, top_n=contested)
+@pytest.mark.parametrize("top_n", [-1, 1])
+def test_a_top_of_one_item_is_refused(windows: list[Window], top_n: int) -> None:
+    with pytest.raises(ValueError, match="top_n must be 0, or at least 2 items"):
+        fit_blend([PersonalRepeat()], windows, top_n=top_n)
 
 
 def test_excluding_repeats_ignores_users_who_only_repeat(windows: list[Window]) -> None:
@@ -200,7 +200,7 @@ def test_a_broken_scorer_is_named(windows: list[Window]) -> None:
         PrecomputedScorer.of(Broken(nan), histories)
 
 
-def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
+def test_a_precomputed_blend_gives_the_same_bytes_without_its_scorers(
     windows: list[Window],
 ) -> None:
     histories = [window.history for window in windows]
@@ -221,7 +221,7 @@ def test_a_blend_that_was_asked_gives_the_same_bytes_and_asks_no_more(
         ([RecentPopularity()], [1.0, 2.0], "one weight a scorer"),
         ([RecentPopularity()], [-1.0], "popular in the last 28 days' must be finite and >= 0"),
         ([RecentPopularity()], [float("nan")], "must be finite"),
-        ([RecentPopularity(), RecentPopularity()], [1.0, 1.0], "could not be told apart"),
+        ([RecentPopularity(), RecentPopularity()], [1.0, 1.0], "could not be distinguished"),
     ],
 )
 def test_an_impossible_blend_is_refused(
@@ -236,7 +236,7 @@ def test_an_unknown_repeat_rule_is_refused(windows: list[Window]) -> None:
         fit_blend([RecentPopularity()], windows, repeat="never")  # type: ignore[arg-type]
 
 
-def test_an_item_without_a_category_that_was_taken_is_not_listed_as_unseen() -> None:
+def test_an_item_without_a_category_that_was_taken_may_not_be_listed_as_unseen() -> None:
     rows = [("i1", "One", ["A"]), ("i2", "Two", ["A"]), ("bare", "Bare", [])]
     items = Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "title", "categories"]))
     times = START + np.arange(3) * np.timedelta64(1, "h")

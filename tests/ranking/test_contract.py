@@ -1,4 +1,4 @@
-"""What every item scorer must hold, run over all of them."""
+"""The contract of item scorers, run over all of them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def als() -> ImplicitALS:
     return ImplicitALS(factors=4, iterations=3).fit(EVENTS, ITEMS, CUTOFF)
 
 
-def second_stage() -> GBDTReranker:
+def gbdt() -> GBDTReranker:
     pytest.importorskip("lightgbm")
     week, many = np.timedelta64(7, "D"), log(n_users=150).align_to(ITEMS)
 
-    def known(cutoff: np.datetime64) -> list[ItemScorer]:
+    def fitted(cutoff: np.datetime64) -> list[ItemScorer]:
         return [PersonalRepeat(), ItemToItem(Ease(5.0)).fit(many, ITEMS, cutoff)]
 
-    lessons = [
-        RankingFold(known(cutoff), make_windows(many, ITEMS, "7D", cutoff))
+    folds = [
+        RankingFold(fitted(cutoff), make_windows(many, ITEMS, "7D", cutoff))
         for cutoff in (CUTOFF - 2 * week, CUTOFF - week)
     ]
-    stage = GBDTReranker(candidates=10).fit(lessons, known(CUTOFF))
-    assert stage.n_leaves > stage.n_trees
-    return stage
+    reranker = GBDTReranker(candidates=10).fit(folds, fitted(CUTOFF))
+    assert reranker.n_leaves > reranker.n_trees
+    return reranker
 
 
 def next_item(model: str) -> Callable[[], ItemScorer]:
@@ -71,10 +71,10 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     ).fit(EVENTS, ITEMS, CUTOFF),
     "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
     "successors": lambda: ItemToItem(SequentialRules(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
-    "second stage": second_stage,
+    "gbdt": gbdt,
     **NETS,
     "texts": lambda: TextSimilarity(Letters(), half_life=3.0),  # type: ignore[arg-type]
-    "foretold": lambda: LMItemScorer(*oracle()),
+    "titles": lambda: LMItemScorer(*oracle()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
 }
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())

@@ -1,4 +1,4 @@
-"""The laws of edits over made-up catalogs, forecasts and scorers; the benchmark runs 10,000."""
+"""The laws of edits over random catalogs, forecasts and scorers; the benchmark runs 10,000."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_every_law_of_edits_holds(law: Callable[[Case], bool], n_cases: int) -> 
 def test_the_benchmark_found_no_violation_of_any_law_in_ten_thousand_cases() -> None:
     rows = json.loads((RESULTS / "edit_laws.json").read_text(encoding="utf-8"))["rows"]
     assert {row["value"] for row in rows} == {0}
-    made_up = {row["model"]: row["n"] for row in rows if row["dataset"] == "made up"}
-    assert set(made_up) == set(LAWS)
-    assert min(made_up.values()) >= 10_000
+    n_cases = {row["model"]: row["n"] for row in rows if row["dataset"] == "made up"}
+    assert set(n_cases) == set(LAWS)
+    assert min(n_cases.values()) >= 10_000
 
 
 class Ignoring(Case):
@@ -47,7 +47,7 @@ class Ignoring(Case):
 
 
 class Remembering(Case):
-    """A ranking that keeps edits once it has seen them."""
+    """A ranking that remembers the first edits it was given."""
 
     seen: tuple[Edit, ...] = ()
 
@@ -57,15 +57,15 @@ class Remembering(Case):
 
 
 class Contrary(Case):
-    """A ranking that takes more for less."""
+    """A ranking that inverts factors."""
 
     def ranked(self, *edits: Edit, **options: object) -> Ranking:
-        turned = [replace(edit, factor=1 / (edit.factor or 0.02)) for edit in edits]
-        return super().ranked(*turned, **options)  # type: ignore[arg-type]
+        inverted = [replace(edit, factor=1 / (edit.factor or 0.02)) for edit in edits]
+        return super().ranked(*inverted, **options)  # type: ignore[arg-type]
 
 
 class Leaking(Case):
-    """Edits that take a little from what is locked."""
+    """Edits that change locked shares a little."""
 
     def edited(self, *edits: Edit, forecast: Forecast | None = None) -> Forecast:
         given = super().edited(*edits, forecast=forecast)
@@ -81,17 +81,17 @@ class Leaking(Case):
         (Leaking, {"locked", "additive", "undoable"}),
     ],
 )
-def test_a_planted_fault_breaks_the_laws_it_is_against(
+def test_a_planted_fault_violates_the_laws_it_is_against(
     fault: type[Case], caught_by: set[str]
 ) -> None:
-    broken = set()
+    violated = set()
     for seed in range(40):
         case = fault(**vars(random_case(seed)))
-        broken |= {name for name, law in LAWS.items() if holds(law, case) is False}
-    assert caught_by <= broken
+        violated |= {name for name, law in LAWS.items() if holds(law, case) is False}
+    assert caught_by <= violated
 
 
-def test_made_up_cases_have_zeros_ties_and_items_without_a_category() -> None:
+def test_random_cases_have_zeros_ties_and_items_without_a_category() -> None:
     cases = [random_case(seed) for seed in range(60)]
     assert any((case.forecast.category_weights == 0).any() for case in cases)
     assert any((~case.catalog.has_category).any() for case in cases)

@@ -1,4 +1,4 @@
-"""Edits: multiplying shares, with laws that hold for every forecast."""
+"""Edits: factors of shares, with laws that hold for every forecast."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_factor_of_1_changes_no_forecast_even_one_that_sums_to_1_only_nearly()
     np.testing.assert_allclose(edited(before, Edit("Drama", 1.0)), before, rtol=1e-15)
 
 
-def test_what_is_left_of_next_to_nothing_is_shared_out_whole() -> None:
+def test_a_tiny_share_that_is_left_gets_the_whole_forecast() -> None:
     assert edited(np.array([1.0, 1e-310, 0, 0, 0]), Edit("Action", 0)).tolist() == [0, 1, 0, 0, 0]
 
 
@@ -60,7 +60,7 @@ def test_a_muted_category_gets_nothing() -> None:
     assert edited(np.full(5, 0.2), Edit("War", 0)).tolist() == [0.25] * 4 + [0]
 
 
-def test_the_words_and_the_source_stay() -> None:
+def test_the_description_and_the_source_stay() -> None:
     forecast = Forecast(np.full(5, 0.2), 10.0, "words", (), Source("test", "counting"))
     found = apply_edits(forecast, [Edit("War", 3)], ITEMS)
     assert (found.description, found.source) == (forecast.description, forecast.source)
@@ -141,12 +141,14 @@ def test_an_edit_that_has_ended_contradicts_nothing() -> None:
         ([Edit(name, 0.5, lock=True) for name in CATEGORIES], "left to share 0.5 .*unlock one of"),
     ],
 )
-def test_edits_that_cannot_be_applied_are_named(edits: list[Edit], message: str) -> None:
+def test_edits_that_cannot_be_applied_are_named_in_the_error(
+    edits: list[Edit], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         edited(np.full(5, 0.2), *edits)
 
 
-def test_a_contradiction_is_told_in_words() -> None:
+def test_a_contradiction_is_explained_in_sentences() -> None:
     with pytest.raises(
         EditError, match=r"contradict each other: “No War.” and “Twice as much War.”"
     ):
@@ -154,7 +156,7 @@ def test_a_contradiction_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "sentence"),
     [
         (Edit("War", 0), "No War."),
         (Edit("War", 2), "Twice as much War."),
@@ -166,8 +168,8 @@ def test_a_contradiction_is_told_in_words() -> None:
         (Edit("War", 0, np.datetime64("2018-03-01T06")), "No War until 2018-03-01T06:00:00.000."),
     ],
 )
-def test_an_edit_is_a_plain_sentence(edit: Edit, said: str) -> None:
-    assert edit_sentence(edit) == said
+def test_an_edit_is_a_plain_sentence(edit: Edit, sentence: str) -> None:
+    assert edit_sentence(edit) == sentence
 
 
 @pytest.mark.parametrize("factor", [-0.1, 100.1, float("nan"), float("inf")])
@@ -205,13 +207,13 @@ def test_a_category_that_is_no_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("edits", ["more comedy", ["more comedy"], Edit("War", 2), [None]])
-def test_what_is_no_list_of_edits_is_refused_and_told_what_is(edits: Any) -> None:
+def test_what_is_no_list_of_edits_is_refused_with_an_example(edits: Any) -> None:
     forecast = Forecast(np.full(5, 0.2), 10.0, "", (), Source("test", "counting"))
-    with pytest.raises(EditError, match=r"edits are a list, .*parse_wishes\(.* reads words"):
+    with pytest.raises(EditError, match=r"edits are a list, .*parse_edits\(.* parses text"):
         apply_edits(forecast, edits, ITEMS)
 
 
-def test_locked_shares_that_are_too_much_name_locked_categories_alone() -> None:
+def test_the_error_of_locked_shares_names_locked_categories_only() -> None:
     with pytest.raises(EditError, match=r"a factor of 'War'\.$"):
         edited(np.full(5, 0.2), Edit("Comedy", 2), Edit("War", 6, lock=True))
 

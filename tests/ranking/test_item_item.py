@@ -1,4 +1,4 @@
-"""What goes with what: each matrix worked by hand, histories that fade, and what is refused."""
+"""Item-to-item scorers: matrices worked by hand, recency weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def people(**taken: str) -> list[History]:
     return make_histories(events, ITEMS, "7D", START + np.timedelta64(10, "D"))
 
 
-def dense(pairs: ItemSimilarity, histories: list[History]) -> np.ndarray:
-    found = pairs.matrix(histories)
+def dense(similarity: ItemSimilarity, histories: list[History]) -> np.ndarray:
+    found = similarity.matrix(histories)
     return found.toarray() if sparse.issparse(found) else found
 
 
@@ -54,33 +54,33 @@ def test_ease_solves_the_ridge_regression_of_each_item_on_the_others() -> None:
         assert found[item, item] == 0
 
 
-def test_cosine_keeps_the_items_most_like_the_one_scored() -> None:
+def test_cosine_selects_the_items_most_like_the_one_scored() -> None:
     histories = people(u="ab", v="abc", w="c")
     found = dense(Cosine(1), histories)
     # a and b are taken by the same two people; c is as like a as b, and a has the smaller index.
     np.testing.assert_allclose(found, [[0, 1, 0.5], [1, 0, 0], [0, 0, 0]])
 
 
-def test_cosine_is_the_same_however_few_pairs_are_counted_at_once(
+def test_cosine_is_the_same_whatever_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     histories = make_histories(log(), catalog(), "7D")
     whole = Cosine(4).matrix(histories)
-    monkeypatch.setattr("llmrec.ranking.item_item._PAIRS_AT_ONCE", 1_000)
+    monkeypatch.setattr("llmrec.ranking.item_item._PAIRS_PER_BATCH", 1_000)
     parts = Cosine(4).matrix(histories)
     assert whole.nnz == 4 * 25
     for name in ("data", "indices", "indptr"):
         assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
 
 
-def test_successors_count_ordered_pairs_that_fade_with_the_places_between() -> None:
+def test_sequential_rules_count_ordered_pairs_by_their_distance() -> None:
     histories = people(u="abc", v="ba")
     found = dense(SequentialRules(window=2, fade=0.5, power=1.0), histories)
     a, b, c = 1 / 3, 1 / 3, 1 / 2  # one over 1 + how often each was taken
     np.testing.assert_allclose(found, [[0, a, 0.5 * a], [b, 0, b], [0, 0, 0 * c]])
 
 
-def test_nobody_follows_another_person() -> None:
+def test_events_of_different_people_are_no_pair() -> None:
     one, two = (dense(SequentialRules(), people(u="ab", **more)) for more in ({}, {"v": "c"}))
     np.testing.assert_allclose(one[:2, :2] > 0, two[:2, :2] > 0)
     assert not two[2].any()
@@ -95,29 +95,29 @@ def test_nobody_follows_another_person() -> None:
         ("log", np.log1p([0.75, 1.125, 0])),
     ],
 )
-def test_a_history_fades_by_events(counts: str, expected: list[float]) -> None:
+def test_recency_weights_by_events(counts: str, expected: list[float]) -> None:
     (history,) = people(u="baab")
     row = recency_weighted([history], 1.0, "events", counts).toarray()[0]  # type: ignore[arg-type]
     np.testing.assert_allclose(row, expected)
 
 
-def test_a_history_fades_by_days_before_the_cutoff() -> None:
+def test_recency_weights_by_days_before_the_cutoff() -> None:
     (history,) = people(u="ab")  # ten and nine days before
     row = recency_weighted([history], 5.0, "days").toarray()[0]
     np.testing.assert_allclose(row, [0.25, 2 ** (-9 / 5), 0])
 
 
-def test_scores_are_the_faded_history_times_the_matrix_on_a_floor_of_popularity() -> None:
+def test_scores_are_the_weighted_history_times_the_matrix_plus_a_floor_of_popularity() -> None:
     histories = people(u="abc", v="ba", w="cc")
     log_ = histories[0].log
     scorer = ItemToItem(SequentialRules(1, 1.0, 0.0), half_life=1.0, counts="count", floor=0.1)
     found = np.exp(scorer.fit(log_, ITEMS).scores(histories)[1])  # v: b a half, a whole
-    spoken_for = np.array([0.5, 1.0, 0.5])  # a to b once, b to a and to c once each
+    similar = np.array([0.5, 1.0, 0.5])  # a to b once, b to a and to c once each
     popular = np.array([3, 3, 4]) / 10
-    np.testing.assert_allclose(found, 0.9 * spoken_for / 2 + 0.1 * popular)
+    np.testing.assert_allclose(found, 0.9 * similar / 2 + 0.1 * popular)
 
 
-def test_somebody_of_whom_nothing_is_known_gets_what_is_popular() -> None:
+def test_somebody_without_events_gets_what_is_popular() -> None:
     items, events = catalog(), log(n_users=6)
     cutoff = START + np.timedelta64(7, "D")
     scorer = ItemToItem(Ease(5.0)).fit(events, items, cutoff)
@@ -129,7 +129,7 @@ def test_somebody_of_whom_nothing_is_known_gets_what_is_popular() -> None:
     np.testing.assert_allclose(scorer.scores([empty])[0], np.log(counts / counts.sum()))
 
 
-def test_a_log_learned_whole_may_not_hold_more_of_a_person_than_their_history() -> None:
+def test_a_fit_on_more_events_of_a_person_than_their_history_has_is_refused() -> None:
     items, events = catalog(), log(n_users=6)
     scorer = ItemToItem(Cosine()).fit(events, items)
     scorer.scores(make_histories(events, items, "7D"))
@@ -138,7 +138,7 @@ def test_a_log_learned_whole_may_not_hold_more_of_a_person_than_their_history() 
         scorer.scores(early)
 
 
-def test_what_is_not_fitted_or_of_another_catalog_is_refused() -> None:
+def test_a_scorer_not_fitted_or_of_another_catalog_is_refused() -> None:
     scorer = ItemToItem(Cosine())
     past = make_histories(log(n_users=6), catalog(), "7D")
     with pytest.raises(ValueError, match="is not fitted"):
@@ -147,11 +147,11 @@ def test_what_is_not_fitted_or_of_another_catalog_is_refused() -> None:
         scorer.fit(log(n_users=6), catalog(30)).scores(past)
 
 
-def test_ease_says_what_to_use_for_a_catalog_too_large_to_invert(
+def test_the_error_of_ease_for_a_large_catalog_says_what_to_use_instead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llmrec.ranking.item_item.MAX_DENSE_ITEMS", 10)
-    with pytest.raises(ValueError, match="use Cosine or Successors"):
+    with pytest.raises(ValueError, match="use Cosine or SequentialRules"):
         ItemToItem(Ease()).fit(log(n_users=6), catalog(11))
 
 

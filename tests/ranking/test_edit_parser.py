@@ -1,4 +1,4 @@
-"""Wishes in words: read the same way every time, and never guessed in silence."""
+"""Edits in English: parsed the same way every time, and never guessed in silence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def catalog(names: Sequence[str] = FILMS) -> Catalog:
     return Catalog.from_frame(frame)
 
 
-def read(text: str, names: Sequence[str] = FILMS) -> set[Edit]:
+def parse(text: str, names: Sequence[str] = FILMS) -> set[Edit]:
     found = parse_edits(text, catalog(names), AT)
     assert found.issues == ()
     return set(found.edits)
@@ -70,22 +70,22 @@ def day(text: str) -> np.datetime64:
         (" , please . ", set()),
     ],
 )
-def test_words_are_read_as_edits(text: str, edits: set[Edit]) -> None:
-    assert read(text) == edits
+def test_text_is_parsed_into_edits(text: str, edits: set[Edit]) -> None:
+    assert parse(text) == edits
 
 
-def test_only_mutes_what_no_wish_speaks_of() -> None:
-    assert read("only comedies") == {Edit(name, 0) for name in FILMS if name != "Comedy"}
+def test_only_mutes_what_no_edit_names() -> None:
+    assert parse("only comedies") == {Edit(name, 0) for name in FILMS if name != "Comedy"}
     until = day("2018-03-01")
     others = {"Action", "Children's", "Film-Noir", "Horror", "Sci-Fi"}
-    assert read("more crime, only comedies and drama until March") == {
+    assert parse("more crime, only comedies and drama until March") == {
         Edit("Crime", 2),
         *(Edit(name, 0, until) for name in others),
     }
-    assert read("only tea", ["Tea"]) == set()
+    assert parse("only tea", ["Tea"]) == set()
 
 
-def test_the_wish_of_the_issue_is_read_whole_and_said_back() -> None:
+def test_a_long_text_is_parsed_whole_and_written_back() -> None:
     text = (
         "more action, no horror, a bit less drama, only comedies until March, never again sci-fi, "
         "keep crime as it is"
@@ -101,7 +101,7 @@ def test_the_wish_of_the_issue_is_read_whole_and_said_back() -> None:
     ]
 
 
-def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_told() -> None:
+def test_words_that_are_not_quite_a_name_are_assumed_to_be_the_only_near_one_and_listed() -> None:
     found = parse_edits("more pizza, no cookie, more frozn pizza", catalog(FOODS), AT)
     assert found.edits == (Edit("Frozen Pizza", 2), Edit("Cookies", 0))
     assert found.assumed == (("pizza", "Frozen Pizza"), ("frozn pizza", "Frozen Pizza"))
@@ -131,21 +131,21 @@ def test_words_that_are_not_quite_a_name_are_taken_for_the_only_near_one_and_tol
         ('no "Teas"x', "", None),
     ],
 )
-def test_what_is_not_understood_is_told_and_gives_no_edit(
+def test_what_is_not_understood_is_an_issue_and_gives_no_edit(
     text: str, why: str, near: tuple[str, ...] | None
 ) -> None:
     found = parse_edits(f"{text}, no cold and flu", catalog(FOODS), AT)
     assert found.edits == (Edit("Cold And Flu", 0),)
-    (misread,) = found.issues
-    assert re.search(why, misread.why)
-    assert near is None or misread.near == near
-    assert misread.said in misread.text
-    assert misread.said == text
+    (issue,) = found.issues
+    assert re.search(why, issue.why)
+    assert near is None or issue.near == near
+    assert issue.said in issue.text
+    assert issue.said == text
 
 
-def test_a_name_of_common_words_is_said_in_quotes() -> None:
+def test_a_name_of_common_words_is_written_in_quotes() -> None:
     names = ("No", "More War", 'The "Best"', "Until March", "Toys, Games", "Drama", "drama")
-    assert read('more "No", no "The ""Best""", less "drama"', names) == {
+    assert parse('more "No", no "The ""Best""", less "drama"', names) == {
         Edit("No", 2),
         Edit('The "Best"', 0),
         Edit("drama", 0.5),
@@ -165,14 +165,14 @@ def test_a_name_of_common_words_is_said_in_quotes() -> None:
         ("no " + "x" * 5_000, "have 5,003 characters; write at most 4,000"),
     ],
 )
-def test_wishes_that_contradict_each_other_or_never_end_are_refused(
+def test_edits_that_contradict_each_other_or_a_text_too_long_are_refused(
     text: str, message: str
 ) -> None:
     with pytest.raises(EditError, match=message):
         parse_edits(text, catalog(), AT)
 
 
-def test_of_an_edited_description_only_what_is_new_is_read() -> None:
+def test_of_an_edited_description_only_what_is_new_is_parsed() -> None:
     description = "Drama is rising, from 20% to 31%. Horror is fading."
     found = parse_description_edits(
         description, f"{description} More action, no horror.", catalog(), AT
@@ -190,10 +190,10 @@ def test_of_an_edited_description_only_what_is_new_is_read() -> None:
     )
 
 
-def test_a_wish_right_after_a_sentence_of_the_description_is_read() -> None:
+def test_an_edit_right_after_a_sentence_of_the_description_is_parsed() -> None:
     description = "Drama is rising (last taken: R.E.M. (2020) and Se7en (1995) on 2 May 2020)."
-    for wish in ("no horror", "No horror.", ' no "Horror"'):
-        found = parse_description_edits(description, description + wish, catalog(), AT)
+    for text in ("no horror", "No horror.", ' no "Horror"'):
+        found = parse_description_edits(description, description + text, catalog(), AT)
         assert found.edits == (Edit("Horror", 0),)
         assert found.issues == ()
 
@@ -201,7 +201,7 @@ def test_a_wish_right_after_a_sentence_of_the_description_is_read() -> None:
 def test_one_name_is_found_or_refused_with_near_ones() -> None:
     assert match_category("COMEDIES", catalog()) == "Comedy"
     assert match_category("cheeses", catalog(("Cheese", "Cheeses"))) == "Cheeses"
-    assert read("no cheese", ("Cheese", "Cheeses")) == {Edit("Cheese", 0)}
+    assert parse("no cheese", ("Cheese", "Cheeses")) == {Edit("Cheese", 0)}
     assert match_category("pizzas", catalog(FOODS)) == "Frozen Pizza"
     with pytest.raises(EditError, match=r"'milk'; near: Canned Milk, Fluid Milk Products\."):
         match_category("milk", catalog(FOODS))
@@ -221,7 +221,7 @@ factors = st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 1e-5]) | st.
 
 @settings(max_examples=150)
 @given(names, st.data())
-def test_sentences_of_edits_are_read_as_the_same_edits(
+def test_sentences_of_edits_are_parsed_into_the_same_edits(
     names: list[str], data: st.DataObject
 ) -> None:
     try:
@@ -231,19 +231,19 @@ def test_sentences_of_edits_are_read_as_the_same_edits(
     chosen = data.draw(st.lists(st.sampled_from(items.categories), unique=True))
     kinds = st.tuples(factors, times, st.booleans()) | st.just((0.0, None, False))
     edits = [Edit(name, *data.draw(kinds)) for name in chosen]
-    said = edit_sentences(edits, items)
-    assert all(sentence.endswith(".") for sentence in said)
-    found = parse_edits(" ".join(said), items, AT)
+    sentences = edit_sentences(edits, items)
+    assert all(sentence.endswith(".") for sentence in sentences)
+    found = parse_edits(" ".join(sentences), items, AT)
     assert found.issues == found.assumed == ()
     assert set(found.edits) == set(edits)
 
 
-def test_a_category_called_only_is_said_in_quotes() -> None:
+def test_a_category_called_only_is_written_in_quotes() -> None:
     items = catalog(["0", "P", "Q", "00", "000", "0000", "ONLY"])
     edits = [Edit(name, 0.0) for name in ("0", "0000", "P", "Q")]
     edits += [Edit(name, 0.25) for name in ("00", "000", "ONLY")]
-    said = edit_sentences(edits, items)
-    assert set(parse_edits(" ".join(said), items, AT).edits) == set(edits)
+    sentences = edit_sentences(edits, items)
+    assert set(parse_edits(" ".join(sentences), items, AT).edits) == set(edits)
 
 
 @settings(max_examples=150)

@@ -1,4 +1,4 @@
-"""The tilt: contributions that add up, and move an item only the way its categories move."""
+"""Rankings: contributions that add up, and move an item only as its categories move."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def ranked(
     k: int = 7,
     **options: Any,
 ) -> Ranking:
-    """Rank the seven items for the one history; all score the same unless told."""
+    """Rank the seven items for the one history; all score the same unless scores are given."""
     blend = Blend((Fixed(np.zeros(7) if scores is None else scores),), (1.0,))
     return rank([forecast(weights)], [HISTORY], blend, k=k, **options)[0]
 
@@ -171,7 +171,7 @@ def test_full_strength_gives_single_category_catalogs_the_forecasts_mix(seed: in
     np.testing.assert_allclose(mix, weights, atol=1e-3)
 
 
-def test_a_muted_category_falls_far_but_stays_finite() -> None:
+def test_a_muted_category_falls_far_but_scores_stay_finite() -> None:
     muted = ranked((0.5, 0.3, 0.2), edits=[Edit("X", 0)])
     scores = score_by_item(muted)
     assert np.isfinite(muted.scores).all()
@@ -181,14 +181,14 @@ def test_a_muted_category_falls_far_but_stays_finite() -> None:
 
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.0])
 def test_a_muted_category_comes_last_at_every_strength(strength: float) -> None:
-    scores = np.array([50.0, 0, 0, 40, 30, 60, 0])  # the scorer is all for X
+    scores = np.array([50.0, 0, 0, 40, 30, 60, 0])  # the scorer prefers X
     muted = ranked(scores=scores, strength=strength, edits=[Edit("X", 0)])
     assert set(muted.item_idx[:3].tolist()) == {1, 2, 6}
     head = ranked(scores=scores, strength=strength, edits=[Edit("X", 0)], k=5)
     assert head.item_idx.tolist() == muted.item_idx[:5].tolist()
 
 
-def test_where_all_that_may_be_ranked_is_muted_it_is_ranked_all_the_same() -> None:
+def test_where_all_rankable_items_are_muted_they_are_ranked_all_the_same() -> None:
     only = ranked(candidates=np.array([0, 5]), edits=[Edit("X", 0)])
     assert sorted(only.item_idx.tolist()) == [0, 5]
 
@@ -291,7 +291,7 @@ def test_nothing_to_rank_gives_an_empty_ranking(candidates: FloatArray) -> None:
         ({"scores": np.zeros(6)}, r"'fixed' gave scores of shape \(1, 6\)"),
     ],
 )
-def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_named_in_the_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ranked(**options)
 
@@ -319,22 +319,22 @@ def test_a_batch_gives_the_bytes_that_single_calls_give_in_any_order(seed: int) 
             assert single.scores.tobytes() == other.scores.tobytes()
 
 
-def test_rankings_are_the_same_however_few_people_are_scored_at_once(
+def test_rankings_are_the_same_whatever_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     histories = [window.history for window in small_world(n_users=9)]
     forecasts = [forecast(np.full(5, 0.2))] * len(histories)
     blend = Blend((RecentPopularity(), PersonalRepeat()), (0.3, 0.7))
-    at_once = rank(forecasts, histories, blend, k=10)
-    monkeypatch.setattr("llmrec.ranking.ranking._SCORES_AT_ONCE", 2 * 25)
+    one_batch = rank(forecasts, histories, blend, k=10)
+    monkeypatch.setattr("llmrec.ranking.ranking._SCORES_PER_BATCH", 2 * 25)
     by_twos = rank(forecasts, histories, blend, k=10)
-    for one, other in zip(at_once, by_twos, strict=True):
+    for one, other in zip(one_batch, by_twos, strict=True):
         assert one.item_idx.tobytes() == other.item_idx.tobytes()
         assert one.scores.tobytes() == other.scores.tobytes()
 
 
 def test_memory_does_not_grow_with_the_people_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmrec.ranking.ranking._SCORES_AT_ONCE", 5_000)
+    monkeypatch.setattr("llmrec.ranking.ranking._SCORES_PER_BATCH", 5_000)
     items = catalog(5_000)
     # Periods of events: each has a cutoff, and so a popularity, of their own.
     windows = make_windows(log(60), items, "10 events")
@@ -345,9 +345,9 @@ def test_memory_does_not_grow_with_the_people_ranked(monkeypatch: pytest.MonkeyP
         forecasts = [forecast(np.full(5, 0.2))] * n
         tracemalloc.start()
         rank(forecasts, histories[:n], blend, k=10)
-        held = tracemalloc.get_traced_memory()[1]
+        largest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return held
+        return largest
 
     peak(1)  # sorts the log
     assert peak(60) < 1.5 * peak(10)

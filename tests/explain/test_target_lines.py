@@ -25,8 +25,8 @@ CODEC = Codec(CATEGORIES)
 PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
 
 
-def came(past: list[str], week: str, user_id: str = "ann") -> Window:
-    """Give ann's history of these weeks, and the week that really followed."""
+def window_of(past: list[str], week: str, user_id: str = "ann") -> Window:
+    """Make ann's history of these weeks, with the week that followed as the target."""
     whole = person([*past, week], user_id=user_id)
     history = replace(
         whole, offsets=whole.offsets[:-1], bounds=whole.bounds[:-1], cutoff=whole.bounds[-2]
@@ -36,9 +36,9 @@ def came(past: list[str], week: str, user_id: str = "ann") -> Window:
     return Window(history, Target(whole.log, whole.catalog, start, stop, period))
 
 
-def test_what_really_changed_is_found_largest_change_first() -> None:
+def test_supported_claims_are_sorted_by_change() -> None:
     # So far: 7 Apples, 10 Bread, 4 Cola (none lately), no Dips. Then: half Apples, a third Dips.
-    window = came(["bbbbcca", "bbbbcca", "bbaaa", "aa"], "aaaddc")
+    window = window_of(["bbbbcca", "bbbbcca", "bbaaa", "aa"], "aaaddc")
     assert supported_claims(window) == [
         ("fading", BREAD),  # 10 of 21 to nothing
         ("new", DIPS),
@@ -48,16 +48,16 @@ def test_what_really_changed_is_found_largest_change_first() -> None:
 
 
 def test_a_share_that_stays_is_steady_and_comes_last() -> None:
-    window = came(["aab", "aab", "aba"], "aba")
+    window = window_of(["aab", "aab", "aba"], "aba")
     assert supported_claims(window) == [("steady", APPLES), ("steady", BREAD)]
 
 
 @settings(max_examples=30)
 @given(weeks, st.text("abcd", min_size=1, max_size=6))
-def test_true_claims_meet_the_checkers_conditions_and_speak_of_a_category_once(
+def test_supported_claims_meet_the_checkers_conditions_one_a_category(
     past: list[str], week: str
 ) -> None:
-    window = came(past, week)
+    window = window_of(past, week)
     claims, truth = supported_claims(window), observed_forecast(window)
     assert len({category for _, category in claims}) == len(claims) <= 4
     for kind, category in claims:
@@ -67,10 +67,10 @@ def test_true_claims_meet_the_checkers_conditions_and_speak_of_a_category_once(
 
 @settings(max_examples=30)
 @given(weeks, st.text("abcd", min_size=1, max_size=6), st.integers(0, 9))
-def test_a_completion_lies_between_what_was_expected_and_what_came_and_its_words_are_true_of_it(
+def test_a_target_line_is_between_prior_and_observed_shares_and_its_claims_are_true_of_it(
     past: list[str], week: str, seed: int
 ) -> None:
-    window = came(past, week)
+    window = window_of(past, week)
     line = target_line(CODEC, window, PRIOR, seed)
     parsed, truth = CODEC.line.parse(line), observed_forecast(window)
     lowest = np.minimum(PRIOR, truth.category_weights)
@@ -81,37 +81,37 @@ def test_a_completion_lies_between_what_was_expected_and_what_came_and_its_words
     assert not unread
     assume(found)
     assert accepts(CODEC.line.grammar(), f" {line}")
-    said = replace(truth, category_weights=_between(window, seed))
+    expected = replace(truth, category_weights=_between(window, seed))
     for kind, category in found:
-        statement = make_statement(kind, category, window.history, said)
-        assert check_statement(statement, window.history, said) is None
+        statement = make_statement(kind, category, window.history, expected)
+        assert check_statement(statement, window.history, expected) is None
 
 
 def _between(window: Window, seed: int) -> np.ndarray:
-    """Give the exact weights of a completion whose words are about shares before rounding."""
+    """Give the exact weights of a target line, whose claims are about shares before rounding."""
     share = seeded_rng(seed, window.history.user_id, window.history.cutoff).uniform(0.2, 1.0)
     weights = (1 - share) * PRIOR + share * observed_forecast(window).category_weights
     return np.asarray(weights / weights.sum())
 
 
-def test_the_wording_differs_by_seed_and_by_user_and_is_the_same_again() -> None:
+def test_a_target_line_differs_by_seed_and_by_user_and_is_the_same_again() -> None:
     weeks = ["bbbbcca", "bbbbcca", "bbaaa", "aa"]
-    windows = [came(weeks, "aaaddc", user_id=f"ann {number}") for number in range(20)]
+    windows = [window_of(weeks, "aaaddc", user_id=f"ann {number}") for number in range(20)]
     lines = [target_line(CODEC, window, PRIOR, seed=0) for window in windows]
     assert lines == [target_line(CODEC, window, PRIOR, seed=0) for window in windows]
     assert len(set(lines)) > 15
     assert len({target_line(CODEC, windows[0], PRIOR, seed) for seed in range(20)}) > 15
 
 
-def test_a_window_in_which_nothing_can_be_said_gives_a_line_without_words() -> None:
-    window = came(["ab"], "a")  # one period shows no direction
+def test_a_window_without_true_claims_gives_a_line_without_claims() -> None:
+    window = window_of(["ab"], "a")  # one period shows no direction
     assert supported_claims(window) == []
     only_apples = np.array([1.0, 0.0, 0.0, 0.0])
     assert target_line(CODEC, window, only_apples, seed=0) == "Apples 100%, other 0%"
 
 
 def test_a_period_without_any_category_is_an_error_that_names_the_user() -> None:
-    window = came(["aab"], "a")
+    window = window_of(["aab"], "a")
     bare = replace(catalog(), category_shares=sparse.csr_array(catalog().category_shares.shape))
     nothing = Window(window.history, replace(window.target, catalog=bare))
     with pytest.raises(DataError, match="'ann': no event of the period"):
@@ -119,6 +119,6 @@ def test_a_period_without_any_category_is_an_error_that_names_the_user() -> None
 
 
 @pytest.mark.parametrize("kind", ["rising", "fading"])
-def test_worlds_that_drift_show_both_directions(kind: StatementKind) -> None:
-    told = [supported_claims(window) for window in small_world(n_users=20)]
-    assert sum(kind in {k for k, _ in claims} for claims in told) > 10
+def test_drifting_histories_have_claims_of_both_directions(kind: StatementKind) -> None:
+    all_claims = [supported_claims(window) for window in small_world(n_users=20)]
+    assert sum(kind in {k for k, _ in claims} for claims in all_claims) > 10

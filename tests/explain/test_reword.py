@@ -20,8 +20,8 @@ def items(person: Person) -> list[ItemExplanation]:
     return [item for item in found if item]
 
 
-class Writes:
-    """A model that writes one and the same, whatever it may."""
+class FixedModel:
+    """A model that generates the same text, whatever the grammar."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -36,39 +36,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return LanguageModel.load(str(folder), device="cpu")
 
 
-def test_what_the_model_words_is_made_of_true_sentences_and_passes_the_checker(
+def test_reworded_texts_consist_of_true_sentences_and_pass_the_checker(
     model: LanguageModel,
 ) -> None:
     for person in world(0)[:2]:
-        told = items(person)
-        for plain, said in zip(told, reword(model, told), strict=True):
-            assert said.model_text
-            assert said.text == said.model_text
-            assert said.rejection == ""
-            assert replace(said, model_text="") == plain
-            assert check_item(said, person.rerank(()), person.history, person.forecast) == ()
+        plain_items = items(person)
+        for plain, reworded in zip(plain_items, reword(model, plain_items), strict=True):
+            assert reworded.model_text
+            assert reworded.text == reworded.model_text
+            assert reworded.rejection == ""
+            assert replace(reworded, model_text="") == plain
+            assert check_item(reworded, person.rerank(()), person.history, person.forecast) == ()
 
 
-def test_what_does_not_hold_is_not_shown_and_the_reason_is() -> None:
-    told = items(world(0)[0])
-    for lie in ("Everybody loves it.", told[0].text.replace("forecast", "certain"), ""):
-        for plain, said in zip(told, reword(Writes(lie), told), strict=True):  # type: ignore[arg-type]
-            assert said.text == plain.text
-            assert said.rejection
-            assert said.to_dict()["refused"] == said.rejection
+def test_an_unsupported_text_is_rejected_with_a_reason() -> None:
+    plain_items = items(world(0)[0])
+    for text in ("Everybody loves it.", plain_items[0].text.replace("forecast", "certain"), ""):
+        for plain, reworded in zip(plain_items, reword(FixedModel(text), plain_items), strict=True):  # type: ignore[arg-type]
+            assert reworded.text == plain.text
+            assert reworded.rejection
+            assert reworded.to_dict()["refused"] == reworded.rejection
 
 
-def test_a_lie_behind_a_true_sentence_is_found() -> None:
-    told = items(world(0)[0])[0]
-    assert unsupported_text(told.text, told) == ""
+def test_unsupported_text_after_a_true_sentence_is_found() -> None:
+    plain_items = items(world(0)[0])[0]
+    assert unsupported_text(plain_items.text, plain_items) == ""
     assert (
-        unsupported_text(f"{told.text} It is cheap.", told)
+        unsupported_text(f"{plain_items.text} It is cheap.", plain_items)
         == "'It is cheap.' is no true sentence here"
     )
-    assert "no true sentence" in unsupported_text(f"{told.text} {told.text}", told)
+    assert "no true sentence" in unsupported_text(
+        f"{plain_items.text} {plain_items.text}", plain_items
+    )
 
 
-def test_without_an_item_nothing_is_asked(model: LanguageModel) -> None:
+def test_without_an_item_the_model_is_not_called(model: LanguageModel) -> None:
     assert reword(model, []) == []
 
 
@@ -77,9 +79,9 @@ def test_a_grammar_of_no_sentence_is_refused() -> None:
         sentences_grammar([])
 
 
-def test_one_line_sums_up_how_much_of_a_list_is_in_the_models_words() -> None:
+def test_one_line_counts_the_reworded_and_the_rejected_texts() -> None:
     plain = items(world(0)[0])
-    refused = reword(Writes("Everybody loves it."), plain)  # type: ignore[arg-type]
+    refused = reword(FixedModel("Everybody loves it."), plain)  # type: ignore[arg-type]
     some = [replace(plain[0], model_text=plain[0].text), *refused[1:]]
     assert wording_note(plain) == ""
     assert wording_note(some) == (

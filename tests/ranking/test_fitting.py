@@ -1,4 +1,4 @@
-"""A blend's weights are moved until lists of validation windows are as good as steps make them."""
+"""Tuning a blend's weights on the NDCG of validation windows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ndcg(blend: Blend, repeat: RepeatPolicy) -> float:
 
 
 @pytest.mark.parametrize("repeat", ["allow", "exclude"])
-def test_lists_get_better_by_moving_weights_and_never_worse(repeat: RepeatPolicy) -> None:
+def test_tuned_weights_rank_better_and_never_worse(repeat: RepeatPolicy) -> None:
     history = WINDOWS[0].history
     shape = (history.log.n_users, history.catalog.n_items)
     noise = np.random.default_rng(0).normal(scale=3, size=shape)
@@ -42,18 +42,18 @@ def test_lists_get_better_by_moving_weights_and_never_worse(repeat: RepeatPolicy
     assert all(weight >= 0 for weight in found.weights)
 
 
-def test_a_scorer_that_alone_lists_better_is_found_where_no_step_leads_to_it() -> None:
+def test_a_scorer_that_alone_ranks_better_is_found_where_no_step_leads_to_it() -> None:
     history = WINDOWS[0].history
     shape = (history.log.n_users, history.catalog.n_items)
-    loud, knows = np.random.default_rng(0).normal(scale=1e3, size=shape), np.zeros(shape)
+    noise, best = np.random.default_rng(0).normal(scale=1e3, size=shape), np.zeros(shape)
     for window in WINDOWS:
-        knows[window.history.user_idx, window.target.item_idx] = 1e-3
-    scorers = [Fixed(loud, "loud"), Fixed(loud, "as loud"), Fixed(knows, "knows")]
+        best[window.history.user_idx, window.target.item_idx] = 1e-3
+    scorers = [Fixed(noise, "noise"), Fixed(noise, "same noise"), Fixed(best, "best")]
     found = tune_blend(Blend(scorers, (1.0, 1.0, 0.0)), WINDOWS)
     assert ndcg(found, "allow") == 1
 
 
-def test_scores_are_put_together_in_single_precision() -> None:
+def test_scores_are_stacked_in_single_precision() -> None:
     items, n_scorers = catalog(3000), 6
     events = log(n_users=40).align_to(items)
     windows = last_period_windows(events, items, "7D")

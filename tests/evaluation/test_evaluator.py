@@ -26,7 +26,7 @@ from tests.worlds import catalog, log, small_world
 WEEK = np.timedelta64(7, "D")
 
 
-def replayed(name: str, windows: Sequence[Window], weights: np.ndarray) -> PrecomputedForecaster:
+def precomputed(name: str, windows: Sequence[Window], weights: np.ndarray) -> PrecomputedForecaster:
     return PrecomputedForecaster.of(
         name, [window.history for window in windows], weights, Dispersion()
     )
@@ -35,7 +35,7 @@ def replayed(name: str, windows: Sequence[Window], weights: np.ndarray) -> Preco
 def oracle(windows: Sequence[Window]) -> PrecomputedForecaster:
     targets = np.stack([window.target.category_counts for window in windows])
     shares = targets / targets.sum(axis=1, keepdims=True)
-    return replayed("oracle", windows, 0.98 * shares + 0.004)
+    return precomputed("oracle", windows, 0.98 * shares + 0.004)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def windows() -> list[Window]:
 
 
 @pytest.fixture(scope="module")
-def judgement(windows: list[Window]) -> EvaluationResult:
-    uniform = replayed("uniform", windows, np.full((len(windows), 5), 0.2))
+def result(windows: list[Window]) -> EvaluationResult:
+    uniform = precomputed("uniform", windows, np.full((len(windows), 5), 0.2))
     models = {
         "counting": [DecayedDirichlet()],
         "mean": [DecayedDirichlet(1.0)],
@@ -55,10 +55,10 @@ def judgement(windows: list[Window]) -> EvaluationResult:
     return evaluate_forecasters(models, windows, dataset="small", split="test")
 
 
-def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing(
-    windows: list[Window], judgement: EvaluationResult
+def test_an_oracle_beats_counting_and_counting_beats_the_uniform_forecast(
+    windows: list[Window], result: EvaluationResult
 ) -> None:
-    table = summarize(judgement, reference="counting", persistence="mean")
+    table = summarize(result, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].set_index(["metric", "model"])
     assert whole.loc[("log_loss_gain", "oracle"), "low"] > 0
     assert whole.loc[("log_loss_gain", "uniform"), "high"] < 0
@@ -69,8 +69,8 @@ def test_an_oracle_beats_counting_and_counting_beats_knowing_nothing(
     assert whole.loc[("ece", "oracle"), "value"] < 0.05
 
 
-def test_the_gain_is_the_difference_of_the_losses(judgement: EvaluationResult) -> None:
-    table = summarize(judgement, reference="counting", persistence="mean")
+def test_the_gain_is_the_difference_of_the_losses(result: EvaluationResult) -> None:
+    table = summarize(result, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].pivot(index="model", columns="metric", values="value")
     np.testing.assert_allclose(
         whole["log_loss_gain"], whole["log_loss"]["counting"] - whole["log_loss"], atol=1e-12
@@ -78,9 +78,9 @@ def test_the_gain_is_the_difference_of_the_losses(judgement: EvaluationResult) -
 
 
 def test_every_metric_and_slice_is_there_with_its_number_of_users(
-    windows: list[Window], judgement: EvaluationResult
+    windows: list[Window], result: EvaluationResult
 ) -> None:
-    table = summarize(judgement, reference="counting", persistence="mean")
+    table = summarize(result, reference="counting", persistence="mean")
     assert set(METRICS) <= set(table["metric"])
     sizes = table[table["metric"] == "log_loss"].groupby("slice")["n"].first()
     assert sizes["all"] == len(windows)
@@ -90,11 +90,11 @@ def test_every_metric_and_slice_is_there_with_its_number_of_users(
     assert (table["low"].isna() | (table["low"] <= table["value"] + 1e-12)).all()
 
 
-def test_a_model_asked_about_some_is_paired_with_the_others_on_those(
-    windows: list[Window], judgement: EvaluationResult
+def test_a_model_with_forecasts_of_some_users_is_paired_with_the_others_on_those(
+    windows: list[Window], result: EvaluationResult
 ) -> None:
     few = windows[:20]
-    more = judgement.merge(evaluate_forecasters({"few": [DecayedDirichlet()]}, few))
+    more = result.merge(evaluate_forecasters({"few": [DecayedDirichlet()]}, few))
     more.scores["dataset"], more.scores["split"] = "small", "test"
     table = summarize(more, reference="counting", persistence="mean")
     whole = table[table["slice"] == "all"].set_index(["metric", "model"])
@@ -128,7 +128,7 @@ def test_a_forecaster_fitted_on_the_targets_is_refused() -> None:
 
 
 def test_no_window_is_refused() -> None:
-    with pytest.raises(DataError, match="no window to judge on"):
+    with pytest.raises(DataError, match="no window to evaluate on"):
         evaluate_forecasters({"counting": [DecayedDirichlet()]}, [], dataset="small")
 
 
@@ -140,28 +140,28 @@ def test_a_target_without_events_and_a_person_without_history_stay_undefined() -
     assert scores["false_retention"].isna().all()
 
 
-def test_a_single_user_can_be_judged() -> None:
+def test_a_single_user_can_be_evaluated() -> None:
     table = evaluate({"counting": DecayedDirichlet()}, small_world(n_users=1), reference="counting")
     losses = table[(table["metric"] == "log_loss") & (table["slice"] == "all")]
     assert losses["n"].tolist() == [1]
     assert losses["low"].item() == pytest.approx(losses["high"].item())
 
 
-def test_forecasts_are_asked_for_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Watching:
-        most = 0
+def test_forecasts_are_made_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorder:
+        largest = 0
 
         def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-            self.most = max(self.most, len(histories))
+            self.largest = max(self.largest, len(histories))
             return DecayedDirichlet().forecast(histories)
 
     monkeypatch.setattr("llmrec.evaluation.evaluator.HISTORIES_PER_BATCH", 7)
-    watching = Watching()
-    evaluate_forecasters({"watching": [watching]}, small_world(n_users=20))
-    assert watching.most == 7
+    recorder = Recorder()
+    evaluate_forecasters({"recorder": [recorder]}, small_world(n_users=20))
+    assert recorder.largest == 7
 
 
-def test_halves_keep_what_was_taken_together_and_lose_nothing() -> None:
+def test_halves_keep_events_of_one_time_together_and_lose_none() -> None:
     windows = small_world(n_users=20)
     shown, hidden = split_targets(windows)
     targets = np.stack([window.target.category_counts for window in windows])

@@ -22,42 +22,42 @@ def windows() -> list[Window]:
     return small_world(n_users=10)
 
 
-def counted(windows: list[Window]) -> list[Forecast]:
+def count_forecasts(windows: list[Window]) -> list[Forecast]:
     return DecayedDirichlet().forecast([window.history for window in windows])
 
 
-def test_what_is_shown_is_true_and_what_was_refused_counts_against_the_model(
+def test_shown_statements_are_true_and_rejected_claims_count_against_the_model(
     windows: list[Window],
 ) -> None:
-    told = [
+    described = [
         describe_from_claims(window.history, forecast, EVERYTHING, unread=1)
-        for window, forecast in zip(windows, counted(windows), strict=True)
+        for window, forecast in zip(windows, count_forecasts(windows), strict=True)
     ]
-    found = statement_precision(windows, told)
-    accepted = sum(forecast.source.proposed for forecast in told)
+    found = statement_precision(windows, described)
+    accepted = sum(forecast.source.proposed for forecast in described)
     assert found.shown == 1.0
-    assert found.n_statements == sum(len(forecast.statements) for forecast in told)
+    assert found.n_statements == sum(len(forecast.statements) for forecast in described)
     assert found.proposed == pytest.approx(accepted / found.n_claims)
     assert 0 < found.proposed < 0.5
     assert 0 < found.came_true < 1
 
 
-def test_a_false_statement_that_slipped_in_is_found(windows: list[Window]) -> None:
-    (forecast,) = counted(windows[:1])
-    lie = replace(forecast, statements=(Statement("rising", 0, 0.9),))
-    assert statement_precision(windows[:1], [lie]).shown == 0.0
+def test_a_false_statement_that_is_shown_is_counted(windows: list[Window]) -> None:
+    (forecast,) = count_forecasts(windows[:1])
+    false = replace(forecast, statements=(Statement("rising", 0, 0.9),))
+    assert statement_precision(windows[:1], [false]).shown == 0.0
 
 
-def test_a_forecast_of_what_comes_says_what_comes_true(windows: list[Window]) -> None:
-    told = [
+def test_statements_of_the_observed_forecast_come_true(windows: list[Window]) -> None:
+    described = [
         describe_from_claims(window.history, observed_forecast(window), {}) for window in windows
     ]
-    found = statement_precision(windows, told)
+    found = statement_precision(windows, described)
     assert found.came_true == found.shown == 1.0
 
 
 def test_without_claims_there_is_no_precision(windows: list[Window]) -> None:
-    found = statement_precision(windows, counted(windows))
+    found = statement_precision(windows, count_forecasts(windows))
     assert found.n_claims == found.n_statements == 0
     assert np.isnan([found.proposed, found.shown, found.came_true]).all()
 
@@ -68,5 +68,5 @@ def test_claims_come_true_where_the_next_period_meets_their_conditions(
     for window in windows:
         assert all(realized_claims(window, supported_claims(window)))
         change = observed_forecast(window).category_weights - history_shares(window.history)
-        came = realized_claims(window, [("rising", category) for category in range(5)])
-        assert not (np.array(came) & (change < 0)).any()
+        realized = realized_claims(window, [("rising", category) for category in range(5)])
+        assert not (np.array(realized) & (change < 0)).any()

@@ -1,4 +1,4 @@
-"""The second stage: what it learns from earlier lists, and what it refuses."""
+"""Reranking by trees: what they learn from past lists, and what is refused."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ITEMS, EVENTS = catalog(), log(n_users=120, n_periods=6).align_to(catalog())
 
 
 @dataclass(frozen=True)
-class Knowing:
-    """Scores items by a table with a row a user; what comes is hidden in it."""
+class TableScorer:
+    """Scores items by a table with a row a user."""
 
     table: FloatArray
-    name: str = "knowing"
+    name: str = "table"
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         return self.table[[history.user_idx for history in histories]]
@@ -39,18 +39,18 @@ def weeks(*numbers: int) -> list[list[Window]]:
     return [make_windows(EVENTS, ITEMS, "7D", START + week * WEEK) for week in numbers]
 
 
-def lessons(*numbers: int) -> list[RankingFold]:
+def folds(*numbers: int) -> list[RankingFold]:
     return [
         RankingFold([RecentPopularity(), PersonalRepeat()], windows) for windows in weeks(*numbers)
     ]
 
 
-def hidden(windows: list[Window], seed: int) -> Knowing:
-    """A middling score for what comes, and low or high ones for the rest: no weight can use it."""
+def hidden(windows: list[Window], seed: int) -> TableScorer:
+    """Middling scores for the targets, low or high ones for the rest: no weight can use them."""
     table = np.random.default_rng(seed).choice([-6.0, -1.0], (EVENTS.n_users, ITEMS.n_items))
     for window in windows:
         table[window.history.user_idx, window.target.item_idx] = -3.0
-    return Knowing(table)
+    return TableScorer(table)
 
 
 def precision(scores: FloatArray, windows: list[Window]) -> float:
@@ -61,56 +61,56 @@ def precision(scores: FloatArray, windows: list[Window]) -> float:
 
 def test_trees_use_what_no_weight_of_a_blend_can() -> None:
     past = weeks(2, 3, 4)
-    taught = [
+    training = [
         RankingFold([RecentPopularity(), hidden(windows, seed)], windows)
         for seed, windows in enumerate(past)
     ]
     (coming,) = weeks(5)
     scorers: list[ItemScorer] = [RecentPopularity(), hidden(coming, 9)]
-    stage = GBDTReranker(candidates=25).fit(taught, scorers)
+    reranker = GBDTReranker(candidates=25).fit(training, scorers)
     histories = [window.history for window in coming]
-    assert precision(stage.scores(histories), coming) > 0.85
+    assert precision(reranker.scores(histories), coming) > 0.85
     assert precision(scorers[1].scores(histories), coming) < 0.5
 
 
 def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_candidates() -> None:
-    stage = GBDTReranker(candidates=4).fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+    reranker = GBDTReranker(candidates=4).fit(folds(3, 4), [RecentPopularity(), PersonalRepeat()])
     history = weeks(5)[0][0].history
-    (scores,) = stage.scores([history])
-    assert stage._first is not None
-    (first,) = stage._first.scores([history])
+    (scores,) = reranker.scores([history])
+    assert reranker._first is not None
+    (first,) = reranker._first.scores([history])
     order = np.argsort(-first, kind="stable")
     assert set(np.argsort(-scores)[:4]) == set(order[:4])
     assert (np.diff(scores[order[4:]]) <= 0).all()
 
 
 def test_a_list_without_repeats_is_learned_from_new_items_only() -> None:
-    stage = GBDTReranker(candidates=8, repeat="exclude")
-    stage = stage.fit(lessons(2, 3), [RecentPopularity(), PersonalRepeat()])
+    reranker = GBDTReranker(candidates=8, repeat="exclude")
+    reranker = reranker.fit(folds(2, 3), [RecentPopularity(), PersonalRepeat()])
     histories = [window.history for window in weeks(4)[0]]
-    for row, history in zip(stage.scores(histories), histories, strict=True):
+    for row, history in zip(reranker.scores(histories), histories, strict=True):
         unseen = rankable_items(history, "exclude")
         n = min(8, int(unseen.sum()))
         assert unseen[np.argsort(-row, kind="stable")[:n]].all()
 
 
-def test_features_tell_when_and_how_often_a_person_took_an_item() -> None:
+def test_features_are_when_and_how_often_a_person_took_an_item() -> None:
     history = make_histories(EVENTS, ITEMS, "7D", START + 5 * WEEK, [0])[0]
     item = int(np.bincount(history.item_idx).argmax())
-    said = np.zeros((1, 1, ITEMS.n_items))
-    (((_, taken, newest, apart, overdue, *_),),) = candidate_features(
-        said, np.array([[item]]), [history]
+    scores = np.zeros((1, 1, ITEMS.n_items))
+    (((_, taken, newest, gap, overdue, *_),),) = candidate_features(
+        scores, np.array([[item]]), [history]
     )
     events = slice(history.event_ids.start, history.event_ids.stop)
     ages = (history.cutoff - history.log.timestamp[events]) / np.timedelta64(1, "D")
     own = np.sort(ages[history.item_idx == item])
     assert taken == len(own) > 1
     assert newest == pytest.approx(own[0])
-    assert apart == pytest.approx(np.diff(own).mean())
+    assert gap == pytest.approx(np.diff(own).mean())
     assert overdue == pytest.approx(own[0] / max(np.diff(own).mean(), 1))
 
 
-def test_of_a_persons_events_with_an_item_the_first_is_kept() -> None:
+def test_of_a_persons_events_with_an_item_the_first_stays() -> None:
     first = first_interactions(EVENTS)
     pairs = set(zip(EVENTS.user_idx.tolist(), EVENTS.item_idx.tolist(), strict=True))
     assert len(first) == len(pairs)
@@ -124,11 +124,11 @@ def test_before_a_fit_nothing_is_scored() -> None:
         GBDTReranker().scores(make_histories(EVENTS, ITEMS, "7D"))
 
 
-def test_one_lesson_or_other_scorers_are_refused() -> None:
-    with pytest.raises(ValueError, match="two lessons"):
-        GBDTReranker().fit(lessons(3), [RecentPopularity(), PersonalRepeat()])
-    with pytest.raises(ValueError, match="scorers to come"):
-        GBDTReranker().fit(lessons(3, 4), [RecentPopularity()])
+def test_one_fold_or_other_scorers_are_refused() -> None:
+    with pytest.raises(ValueError, match="two folds"):
+        GBDTReranker().fit(folds(3), [RecentPopularity(), PersonalRepeat()])
+    with pytest.raises(ValueError, match="each with the same scorers"):
+        GBDTReranker().fit(folds(3, 4), [RecentPopularity()])
 
 
 def test_settings_out_of_range_are_refused() -> None:
@@ -141,13 +141,15 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(MissingExtraError, match="trees"):
-        GBDTReranker().fit(lessons(3, 4), [RecentPopularity(), PersonalRepeat()])
+        GBDTReranker().fit(folds(3, 4), [RecentPopularity(), PersonalRepeat()])
 
 
-def test_lessons_in_which_no_candidate_came_are_refused() -> None:
-    level = Knowing(np.zeros((EVENTS.n_users, ITEMS.n_items)))  # so the first item is proposed
+def test_folds_in_which_no_candidate_was_taken_are_refused() -> None:
+    level = TableScorer(
+        np.zeros((EVENTS.n_users, ITEMS.n_items))
+    )  # so the first item is the candidate
     missed = [[w for w in windows if 0 not in w.target.item_idx] for windows in weeks(3, 4)]
-    with pytest.raises(ValueError, match="nothing that came"):
+    with pytest.raises(ValueError, match="no candidate was taken"):
         GBDTReranker(candidates=1).fit(
             [RankingFold([level], windows) for windows in missed], [level]
         )

@@ -1,4 +1,4 @@
-"""A list whose mix follows the forecast: greedy steps by hand, the ends of the dial, refusals."""
+"""A list whose mix follows the forecast: greedy steps by hand, extreme weights, errors."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def test_at_0_the_list_is_the_rankings_first_items(seed: int, k: int) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_every_step_takes_the_best_item_left_and_parts_add_up(seed: int, dial: float) -> None:
+def test_every_step_chooses_the_best_item_left_and_parts_add_up(seed: int, weight: float) -> None:
     ranking, forecast, catalog = case(seed)
-    found = rerank_calibrated(ranking, forecast, catalog, 5, dial)
-    place = {item: at for at, item in enumerate(ranking.item_idx)}
+    found = rerank_calibrated(ranking, forecast, catalog, 5, weight)
+    position = {item: at for at, item in enumerate(ranking.item_idx)}
 
-    def worth(items: list[int]) -> float:
+    def objective(items: list[int]) -> float:
         mix = catalog.category_shares[items].toarray().sum(axis=0) / len(items)
         smoothed = (1 - SMOOTHING) * mix + SMOOTHING * forecast.category_weights
         w = forecast.category_weights
-        lost = sum(w[c] * np.log(w[c] / smoothed[c]) for c in range(3) if w[c] > 0)
-        total = sum(ranking.scores[place[item]] for item in items)
-        return float((1 - dial) * total - dial * len(items) * lost)
+        loss = sum(w[c] * np.log(w[c] / smoothed[c]) for c in range(3) if w[c] > 0)
+        total = sum(ranking.scores[position[item]] for item in items)
+        return float((1 - weight) * total - weight * len(items) * loss)
 
     taken: list[int] = []
     for item in found.item_idx.tolist():
         others = [other for other in ranking.item_idx.tolist() if other not in taken]
-        best = max(worth([*taken, other]) for other in others)
-        assert worth([*taken, item]) == pytest.approx(best, abs=1e-9)
+        best = max(objective([*taken, other]) for other in others)
+        assert objective([*taken, item]) == pytest.approx(best, abs=1e-9)
         taken.append(item)
     total = found.scorer_parts.sum(axis=1) + found.category_parts.sum(axis=1)
     np.testing.assert_allclose(total, found.scores, atol=1e-9)
@@ -98,12 +98,13 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "dial", "told"), [(0, 0.5, "k must be"), (3, 1.5, "dial"), (3, float("nan"), "dial")]
+    ("k", "weight", "message"),
+    [(0, 0.5, "k must be"), (3, 1.5, "a weight in"), (3, float("nan"), "a weight in")],
 )
-def test_what_cannot_be_is_refused(k: int, dial: float, told: str) -> None:
+def test_arguments_out_of_bounds_are_refused(k: int, weight: float, message: str) -> None:
     ranking, forecast, catalog = case(0)
-    with pytest.raises(ValueError, match=told):
-        rerank_calibrated(ranking, forecast, catalog, k, dial)
+    with pytest.raises(ValueError, match=message):
+        rerank_calibrated(ranking, forecast, catalog, k, weight)
 
 
 def test_a_forecast_of_another_catalog_is_refused() -> None:
@@ -113,7 +114,7 @@ def test_a_forecast_of_another_catalog_is_refused() -> None:
         rerank_calibrated(ranking, other, catalog, 3, 0.5)
 
 
-def test_a_muted_item_is_taken_only_when_nothing_else_is_left() -> None:
+def test_a_muted_item_is_chosen_only_when_nothing_else_is_left() -> None:
     held = [["A"], ["A"], ["A"], ["B", "C"], ["B", "C"]]
     items = Catalog.from_frame(pd.DataFrame({"item_id": list("abcde"), "categories": held}))
     muted = np.array([False] * 3 + [True] * 2)
@@ -121,28 +122,30 @@ def test_a_muted_item_is_taken_only_when_nothing_else_is_left() -> None:
         np.arange(5), -np.arange(5.0), ("one",), -np.arange(5.0)[:, None], EMPTY, muted
     )
     forecast = Forecast(np.array([0.5, 0.0, 0.5]), 10.0, "", (), Source("test", "counting"))
-    for dial in (0.0, 0.9, 1.0):
-        found = rerank_calibrated(ranking, forecast, items, 4, dial)
+    for weight in (0.0, 0.9, 1.0):
+        found = rerank_calibrated(ranking, forecast, items, 4, weight)
         assert found.muted.tolist() == [False, False, False, True]
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(0, 1), min_size=2, max_size=2))
-def test_a_higher_dial_never_takes_a_first_item_farther_from_the_forecast(
-    seed: int, dials: list[float]
+def test_a_higher_weight_never_chooses_a_first_item_farther_from_the_forecast(
+    seed: int, calibration_weights: list[float]
 ) -> None:
     ranking, forecast, catalog = case(seed)
     low, high = (
-        far_from_forecast(rerank_calibrated(ranking, forecast, catalog, 1, dial), forecast, catalog)
-        for dial in sorted(dials)
+        far_from_forecast(
+            rerank_calibrated(ranking, forecast, catalog, 1, weight), forecast, catalog
+        )
+        for weight in sorted(calibration_weights)
     )
     assert high <= low + 1e-9
 
 
-def test_the_mix_of_lists_nears_the_forecast_as_the_dial_rises() -> None:
+def test_the_mix_of_lists_nears_the_forecast_as_the_weight_rises() -> None:
     cases = [case(seed, 40) for seed in range(60)]
     distances = [
-        np.mean([far_from_forecast(rerank_calibrated(*one, 8, dial), *one[1:]) for one in cases])
-        for dial in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+        np.mean([far_from_forecast(rerank_calibrated(*one, 8, weight), *one[1:]) for one in cases])
+        for weight in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
     ]
     assert (np.diff(distances) < 0).all()
     assert distances[-1] < distances[0] / 5

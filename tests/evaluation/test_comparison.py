@@ -30,7 +30,7 @@ def comparison(dataset: Dataset) -> Comparison:
     return compare(dataset, NAMES, readings=readings)
 
 
-def test_a_reading_of_noise_leaves_counting_as_it_is(comparison: Comparison) -> None:
+def test_scores_that_are_noise_leave_counting_as_it_is(comparison: Comparison) -> None:
     assert not comparison.calibrations["DecayedDirichlet"].is_trusted
     table = comparison.table
     chosen = (table["metric"] == "log_loss_gain") & (table["slice"] == "all")
@@ -40,21 +40,21 @@ def test_a_reading_of_noise_leaves_counting_as_it_is(comparison: Comparison) -> 
     assert set(gains["n"]) == {60}
 
 
-def test_everybody_asked_for_is_judged_on_both_tests(comparison: Comparison) -> None:
+def test_every_forecaster_is_evaluated_on_both_test_splits(comparison: Comparison) -> None:
     losses = comparison.table.query("metric == 'log_loss' and slice == 'all'")
     for _, part in losses.groupby("split"):
         assert {"Mean", "DecayedDirichlet", *NAMES, "LLM alone (zero-shot)"} <= set(part["model"])
     assert set(comparison.scores["split"]) == {"test 1", "test 2"}
 
 
-def test_more_seeds_are_fitted_for_those_that_have_one(dataset: Dataset) -> None:
+def test_more_seeds_are_fitted_for_forecasters_that_depend_on_one(dataset: Dataset) -> None:
     found = compare(dataset, ["CellMLP"], seeds=(0, 1))
     fitted = found.forecasters["test 1"]
     assert [one.seed for one in fitted["CellMLP"]] == [0, 1]  # type: ignore[attr-defined]
     assert len(fitted["DecayedDirichlet"]) == 1
 
 
-def test_the_page_stands_alone_and_its_tables_hold_what_it_shows(
+def test_the_page_is_self_contained_and_its_tables_hold_what_it_shows(
     comparison: Comparison, tmp_path: Path
 ) -> None:
     path = save_report(comparison, tmp_path / "report")
@@ -84,9 +84,9 @@ def test_a_log_of_few_people_and_odd_names_still_makes_a_page() -> None:
     assert r"$\frac$ deals &amp; &lt;b&gt;" in render_report(few)
 
 
-def test_replayed_forecasts_are_only_for_whom_they_were_made() -> None:
+def test_precomputed_forecasts_are_only_for_their_histories() -> None:
     first, *others = [window.history for window in small_world(n_users=3)]
-    replayed = PrecomputedForecaster.of("x", [first], np.full((1, 5), 0.2), Dispersion())
-    assert replayed.forecast([first])[0].category_weights.tolist() == [0.2] * 5
+    precomputed = PrecomputedForecaster.of("x", [first], np.full((1, 5), 0.2), Dispersion())
+    assert precomputed.forecast([first])[0].category_weights.tolist() == [0.2] * 5
     with pytest.raises(ValueError, match="x: no forecast of 'u001' was stored"):
-        replayed.forecast(others)
+        precomputed.forecast(others)

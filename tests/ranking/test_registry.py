@@ -1,4 +1,4 @@
-"""Scorers by name: each can be fitted, a log gets those that suit it, the rest is refused."""
+"""Scorers by name: each can be built, each log has defaults, unknown names are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOGS = list(
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_every_name_is_a_scorer_that_knows_nothing_after_the_cutoff(name: str) -> None:
+def test_every_name_is_a_scorer_fitted_before_the_cutoff(name: str) -> None:
     if name == "ImplicitALS":
         pytest.importorskip("implicit")
     scorer = build_scorer(name, EVENTS, ITEMS, CUTOFF)
@@ -39,13 +39,13 @@ def test_every_name_is_a_scorer_that_knows_nothing_after_the_cutoff(name: str) -
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_a_scorer_is_found_again_by_how_it_is_set(name: str) -> None:
+def test_a_scorer_is_registered_under_its_name_and_parameters(name: str) -> None:
     assert registered_name(SCORERS[name]()) == name
     assert registered_name(ItemToItem(Ease(77.0))) is None
 
 
 @pytest.mark.parametrize(("period", "n_items", "repeat"), LOGS)
-def test_the_scorers_for_a_log_go_by_different_names_in_explanations(
+def test_the_default_scorers_have_different_names_in_explanations(
     period: str, n_items: int, repeat: RepeatPolicy
 ) -> None:
     names = default_scorers(period, n_items, repeat)
@@ -54,7 +54,7 @@ def test_the_scorers_for_a_log_go_by_different_names_in_explanations(
     assert len(set(blend.names)) == len(names) == len(set(names))
 
 
-def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> None:
+def test_the_defaults_depend_on_repeats_periods_and_the_size_of_the_catalog() -> None:
     for period, n_items, repeat in LOGS:
         names = default_scorers(period, n_items, repeat)
         assert ("PersonalRepeat" in names) == (repeat == "allow")
@@ -65,8 +65,8 @@ def test_the_choice_goes_by_repeats_periods_and_the_size_of_the_catalog() -> Non
     assert MAX_EASE_ITEMS <= MAX_DENSE_ITEMS  # what is chosen can be fitted
 
 
-def test_a_name_of_no_scorer_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(DataError, match=r"'Eese'.*Ease.*ForetoldItems"):
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(DataError, match=r"'Eese'.*Ease.*LMItemScorer"):
         build_scorer("Eese", EVENTS, ITEMS)
-    with pytest.raises(DataError, match="memory of titles"):
+    with pytest.raises(DataError, match="title embeddings"):
         build_scorer(LM_SCORER, EVENTS, ITEMS)

@@ -48,9 +48,9 @@ def histories(world: Dataset) -> list[History]:
 def forecasts(histories: list[History]) -> list[Forecast]:
     """Numbers that no short decimal is equal to, and every field filled."""
     source = Source("by hand", "fallback", "a reason", "v1:ab", "cd" * 20, 7, 2, 1)
-    said = (Statement("rising", 2, 0.1 + 0.2, (5, 3)), Statement("new", 0, 1 / 3))
+    statements = (Statement("rising", 2, 0.1 + 0.2, (5, 3)), Statement("new", 0, 1 / 3))
     return [
-        replace(forecast, description="Crème brûlée ↑", statements=said, source=source)
+        replace(forecast, description="Crème brûlée ↑", statements=statements, source=source)
         for forecast in DecayedDirichlet().forecast(histories)
     ]
 
@@ -87,7 +87,7 @@ def test_what_is_loaded_is_what_was_stored_to_the_last_bit(
     assert found[0].model == "by hand + cdcdcdcd"
 
 
-def test_the_order_of_storing_does_not_matter_and_what_is_there_is_not_touched(
+def test_the_order_of_storing_does_not_matter_and_files_stay_as_they_are(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     first = save_forecasts(tmp_path / "a", world, histories[:3], forecasts[:3], MADE)
@@ -101,13 +101,13 @@ def test_the_order_of_storing_does_not_matter_and_what_is_there_is_not_touched(
     assert len(found[0]) == len(set(found[0])) == len(histories)
 
 
-def test_the_same_forecast_stored_twice_is_one_receipt_and_the_first_counts(
+def test_the_same_forecast_stored_twice_is_loaded_once_and_the_first_counts(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    known = replace(world, log=truncate_log(world.log, CUTOFF))
-    early = make_histories(known.log, known.catalog, "7D", CUTOFF)
+    shortened = replace(world, log=truncate_log(world.log, CUTOFF))
+    early = make_histories(shortened.log, shortened.catalog, "7D", CUTOFF)
     save_forecasts(tmp_path, world, histories, forecasts, MADE + np.timedelta64(9, "D"))
-    save_forecasts(tmp_path, known, early, forecasts, MADE)
+    save_forecasts(tmp_path, shortened, early, forecasts, MADE)
     save_forecasts(tmp_path, world, histories, forecasts, MADE + np.timedelta64(1, "D"))
     found = load_forecasts(tmp_path)
     assert len(found) == len(histories)
@@ -115,7 +115,7 @@ def test_the_same_forecast_stored_twice_is_one_receipt_and_the_first_counts(
     assert all(one.in_advance for one in found)
 
 
-def test_another_forecast_of_the_same_person_is_another_receipt(
+def test_another_forecast_of_the_same_person_is_another_row(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     other = replace(forecasts[0], source=replace(forecasts[0].source, seed=8))
@@ -124,22 +124,22 @@ def test_another_forecast_of_the_same_person_is_another_receipt(
 
 
 @pytest.mark.parametrize(("extra", "in_advance"), [(0, True), (1, False)])
-def test_a_forecast_is_made_in_advance_only_if_the_log_at_hand_ended_by_its_cutoff(
+def test_a_forecast_is_made_in_advance_only_if_the_log_ended_by_its_cutoff(
     tmp_path: Path, world: Dataset, forecasts: list[Forecast], extra: int, in_advance: bool
 ) -> None:
     newest = np.sort(world.log.timestamp)[-2]  # of the log at hand
-    known = replace(world, log=truncate_log(world.log, newest + np.timedelta64(1, "ms")))
+    shortened = replace(world, log=truncate_log(world.log, newest + np.timedelta64(1, "ms")))
     cutoff = newest + np.timedelta64(1 - extra, "ms")
-    histories = make_histories(known.log, known.catalog, "7D", cutoff)
-    save_forecasts(tmp_path, known, histories, forecasts, MADE)
+    histories = make_histories(shortened.log, shortened.catalog, "7D", cutoff)
+    save_forecasts(tmp_path, shortened, histories, forecasts, MADE)
     assert {one.in_advance for one in load_forecasts(tmp_path)} == {in_advance}
 
 
-def test_histories_of_a_longer_log_are_hindsight_whatever_log_is_given_with_them(
+def test_histories_of_a_longer_log_are_not_in_advance_whatever_log_is_given_with_them(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
-    known = replace(world, log=truncate_log(world.log, CUTOFF))
-    save_forecasts(tmp_path, known, histories, forecasts, MADE)
+    shortened = replace(world, log=truncate_log(world.log, CUTOFF))
+    save_forecasts(tmp_path, shortened, histories, forecasts, MADE)
     assert not any(one.in_advance for one in load_forecasts(tmp_path))
 
 
@@ -167,11 +167,11 @@ def test_a_changed_row_is_refused_by_name(
 ) -> None:
     path = save_forecasts(tmp_path, world, histories, forecasts, MADE)
     rewrite(path, column, 2, value)
-    with pytest.raises(DataError, match=rf"{path.name}, row 2: the receipt of user 'u00.'"):
+    with pytest.raises(DataError, match=rf"{path.name}, row 2: the forecast of user 'u00.'"):
         load_forecasts(tmp_path)
 
 
-def test_no_changed_byte_of_a_file_changes_a_receipt(
+def test_no_changed_byte_of_a_file_changes_a_forecast(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     path = save_forecasts(tmp_path, world, histories[:2], forecasts[:2], MADE)
@@ -202,10 +202,10 @@ def test_a_file_cut_short_or_of_other_columns_is_named(
         load_forecasts(tmp_path)
 
 
-def test_a_folder_without_receipts_says_how_to_store_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no receipt; `llmrec forecast --receipt`"):
+def test_the_error_of_an_empty_folder_says_how_to_store_a_forecast(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no stored forecast; `llmrec forecast --store`"):
         load_forecasts(tmp_path)
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere; `llmrec forecast --recei"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere; `llmrec forecast --stor"):
         load_forecasts(tmp_path / "nowhere")
 
 
@@ -221,7 +221,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
 
     save_forecasts(tmp_path, world, histories[:1], forecasts[:1], MADE)
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DataError, match=r"no receipt was stored: .*No space left"):
+    with pytest.raises(DataError, match=r"no forecast was stored: .*No space left"):
         save_forecasts(tmp_path, world, histories, forecasts, MADE)
     assert len(list(tmp_path.iterdir())) == len(load_forecasts(tmp_path)) == 1
 
@@ -230,7 +230,7 @@ def test_a_file_where_the_folder_should_be_is_named(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     (tmp_path / "taken").write_text("not a folder")
-    with pytest.raises(DataError, match=r"no receipt was stored: .*taken"):
+    with pytest.raises(DataError, match=r"no forecast was stored: .*taken"):
         save_forecasts(tmp_path / "taken", world, histories, forecasts, MADE)
 
 
@@ -242,7 +242,7 @@ def test_a_forecast_of_another_catalog_is_refused(
         save_forecasts(tmp_path, world, histories[:1], [wrong], MADE)
 
 
-def test_a_history_that_time_cannot_cut_again_is_refused(
+def test_a_history_with_events_at_its_cutoff_is_refused(
     tmp_path: Path, forecasts: list[Forecast]
 ) -> None:
     events = log(n_users=8)
@@ -253,7 +253,7 @@ def test_a_history_that_time_cannot_cut_again_is_refused(
         save_forecasts(tmp_path, tied, histories, forecasts[: len(histories)], MADE)
 
 
-def test_the_fingerprint_outlives_a_growing_catalog_and_notices_a_changed_past(
+def test_the_fingerprint_stays_when_the_catalog_grows_and_differs_when_the_past_changes(
     world: Dataset,
 ) -> None:
     seen = past_fingerprint(world.log, CUTOFF)
@@ -273,7 +273,7 @@ def test_the_fingerprint_outlives_a_growing_catalog_and_notices_a_changed_past(
     assert past_fingerprint(world.log, CUTOFF - np.timedelta64(7, "D")) != seen
 
 
-def test_receipts_are_chosen_by_user_and_by_part_of_a_models_name(
+def test_forecasts_are_selected_by_user_and_by_part_of_a_models_name(
     tmp_path: Path, world: Dataset, histories: list[History], forecasts: list[Forecast]
 ) -> None:
     save_forecasts(tmp_path, world, histories, forecasts, MADE)

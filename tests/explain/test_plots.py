@@ -28,10 +28,10 @@ from llmrec.explain.plots import (
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.ranking import rank
-from tests.explain.people import BREAD, FixedScorer, catalog, foresee, person
+from tests.explain.people import BREAD, FixedScorer, catalog, make_forecast, person
 
 WEEKS = ["bbbbcca", "bbbbcca", "", "bbbaaa", "bbaaaa"]
-AHEAD = foresee(0.45, 0.15, 0.1, 0.3)
+AHEAD = make_forecast(0.45, 0.15, 0.1, 0.3)
 HOSTILE = (
     "[red]Sale[/red] [/]",
     "<script>alert(1)</script>",
@@ -50,13 +50,13 @@ def printed(history: History, forecast: Forecast, width: int = 80, color: bool =
 def hostile_person() -> tuple[History, Forecast, list[ItemExplanation]]:
     items = catalog(HOSTILE, titles="{0} [bold]{{{{ 7 * 7 }}}}[/bold] {1}")
     ann = person(["aabbccdd", "aabbccdd"], items, user_id="[red]<b>ann</b>")
-    ahead = replace(foresee(1, 2, 3, 4), description="<i>words</i>")
+    ahead = replace(make_forecast(1, 2, 3, 4), description="<i>words</i>")
     ranked = rank([ahead], [ann], Blend((FixedScorer("<u>taste", 1.0),), (1.0,)), k=3)[0]
     return ann, ahead, [explain_item(ranked, position, ann, ahead) for position in range(3)]
 
 
-class Tags(HTMLParser):
-    """The tags that a browser would open, and the text that it would show."""
+class PageParser(HTMLParser):
+    """Collects the tags that a browser would open, and the text that it would show."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Tags(HTMLParser):
         self.shown.append(data)
 
 
-def test_the_terminal_picture_shows_name_shares_and_direction_a_row() -> None:
+def test_a_row_on_the_terminal_has_name_shares_and_direction() -> None:
     apples, dips, bread, cola = printed(person(WEEKS), AHEAD).splitlines()[2:]
     assert apples.split() == ["Apples", "▃▃▃▃▃▃▃▃", "▇▇▇▇████", "35%", "45%", "↑", "█" * 10]
     assert dips.split() == ["Dips", "▁" * 8, "▁" * 8, "0%", "30%", "↑", "██████▋"]
@@ -79,21 +79,21 @@ def test_the_terminal_picture_shows_name_shares_and_direction_a_row() -> None:
     assert cola.split()[-4:-1] == ["15%", "10%", "↓"]
 
 
-def test_the_terminal_picture_says_whose_it_is_and_from_when_to_when() -> None:
+def test_the_heading_on_the_terminal_has_user_and_dates() -> None:
     first, second = printed(person(WEEKS), AHEAD).splitlines()[:2]
     assert first == "User ann · 26 events before 5 Feb 2020 · forecast of the next 7 days"
     assert "1 Jan 2020 to 5 Feb 2020" in second
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_the_terminal_picture_fits_its_width_with_long_and_wide_names(width: int) -> None:
+def test_rows_fit_the_width_of_the_terminal_with_long_and_wide_names(width: int) -> None:
     items = catalog(("x" * 60, "新鮮" * 20, "Cola", "Dips"))
     lines = printed(person(WEEKS * 8, items), AHEAD, width).splitlines()
     assert len(lines) == 2 + 4
     assert all("%" in line and line.rstrip()[-1] in "█▏▎▍▌▋▊▉" for line in lines[2:])
 
 
-def test_rich_markup_in_names_and_ids_is_shown_and_not_obeyed() -> None:
+def test_rich_markup_in_names_and_ids_is_shown_as_text() -> None:
     ann, ahead, _ = hostile_person()
     plain, coloured = printed(ann, ahead), printed(ann, ahead, color=True)
     assert "[red]Sale[/red] [/]" in plain
@@ -109,27 +109,27 @@ def test_control_characters_of_a_user_id_never_reach_the_terminal() -> None:
 
 def test_many_periods_are_merged_so_that_the_newest_groups_are_whole() -> None:
     weeks = ["", "a"] + ["b"] * 49
-    timeline = ShareSeries.of(person(weeks))
-    assert len(timeline.starts) <= MAX_POINTS
-    assert str(timeline.length) == "21 days"
-    ends = np.diff(timeline.starts) / np.timedelta64(7, "D")
+    series = ShareSeries.of(person(weeks))
+    assert len(series.starts) <= MAX_POINTS
+    assert str(series.length) == "21 days"
+    ends = np.diff(series.starts) / np.timedelta64(7, "D")
     assert (ends[1:] == 3).all()
-    assert timeline.shares[0, 0] == 1 / 2  # 50 weeks since the first event: the oldest group has 2
+    assert series.shares[0, 0] == 1 / 2  # 50 weeks since the first event: the oldest group has 2
 
 
 def test_merging_loses_no_event() -> None:
     ann = person(["ab", "", "b"] * 17)
     sizes = np.diff(ann.offsets)
-    timeline = ShareSeries.of(ann)
-    assert np.isfinite(timeline.shares).all()
+    series = ShareSeries.of(ann)
+    assert np.isfinite(series.shares).all()
     assert sizes.sum() == ann.n_events
-    assert np.allclose(timeline.shares.sum(axis=1), 1)
+    assert np.allclose(series.shares.sum(axis=1), 1)
 
 
 def test_an_empty_period_breaks_the_dots_but_not_the_line() -> None:
-    timeline = ShareSeries.of(person(WEEKS))
-    assert np.isnan(timeline.shares[2]).all()
-    assert timeline.smooth[2, 1] == (4 + 3) / (7 + 6)
+    series = ShareSeries.of(person(WEEKS))
+    assert np.isnan(series.shares[2]).all()
+    assert series.smooth[2, 1] == (4 + 3) / (7 + 6)
 
 
 def empty_history() -> History:
@@ -146,15 +146,15 @@ def test_a_history_without_events_is_drawn_as_a_forecast_alone() -> None:
 
 
 def test_labels_stand_at_the_right_in_order_and_do_not_overlap() -> None:
-    drawn = interest_figure(person(WEEKS), foresee(0.25, 0.25, 0.25, 0.25))
+    drawn = interest_figure(person(WEEKS), make_forecast(0.25, 0.25, 0.25, 0.25))
     heights = [text.get_position()[1] for text in drawn.axes[0].texts if text.get_text() == "25%"]
     assert len(heights) == 4
     assert (np.diff(heights) <= -LABEL_GAP + 1e-9).all()
     assert 0 <= heights[-1] < heights[0] <= 1
 
 
-def test_labels_of_a_crowded_floor_stay_above_it() -> None:
-    drawn = interest_figure(person(["a"]), foresee(0.97, 0.01, 0.01, 0.01))
+def test_labels_of_many_small_shares_stay_inside_the_axes() -> None:
+    drawn = interest_figure(person(["a"]), make_forecast(0.97, 0.01, 0.01, 0.01))
     assert all(0 <= text.get_position()[1] <= 1 for text in drawn.axes[0].texts)
 
 
@@ -199,9 +199,9 @@ def test_files_are_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_page_shows_hostile_text_and_obeys_none_of_it() -> None:
+def test_the_page_shows_hostile_text_as_text() -> None:
     ann, ahead, explanations = hostile_person()
-    page = Tags(render_html(ann, ahead, explanations))
+    page = PageParser(render_html(ann, ahead, explanations))
     assert not {"script", "b", "i", "u"} & set(page.opened)
     shown = " ".join(page.shown)
     for text in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<i>words</i>", "</svg>&amp;\"'"):
@@ -217,18 +217,18 @@ def test_the_page_needs_no_other_file() -> None:
 
 def test_the_page_holds_the_sentences_the_list_and_the_source() -> None:
     ann, _, explanations = hostile_person()
-    ahead = foresee(1, 2, 3, 4)
+    ahead = make_forecast(1, 2, 3, 4)
     ahead = describe_from_claims(ann, ahead, {("rising", 0): "should pick up"})
-    shown = " ".join(Tags(render_html(ann, ahead, explanations)).shown)
+    shown = " ".join(PageParser(render_html(ann, ahead, explanations)).shown)
     assert ahead.statements
     assert ahead.description in shown
     assert all(item.text in shown for item in explanations)
     assert "Forecast: by hand, counting" in shown
 
 
-def test_pictures_read_every_catalog(tmp_path: Path) -> None:
+def test_every_catalog_can_be_drawn(tmp_path: Path) -> None:
     for categories in (("Only",), tuple(f"c{number}" for number in range(40))):
         items: Catalog = catalog(categories)
         weights = np.linspace(1, 2, len(categories))
-        assert printed(person(["a"], items), foresee(*weights))
-        save_png(person(["a"], items), foresee(*weights), tmp_path / "picture.png")
+        assert printed(person(["a"], items), make_forecast(*weights))
+        save_png(person(["a"], items), make_forecast(*weights), tmp_path / "picture.png")
