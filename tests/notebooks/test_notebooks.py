@@ -38,11 +38,11 @@ def test_a_notebook_defines_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_widget_is_kept_with_a_table_for_readers_without_a_kernel(path: Path) -> None:
+def test_a_widget_has_a_table_for_readers_without_a_kernel(path: Path) -> None:
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
-    kept = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    widgets = [data for data in kept if "application/vnd.jupyter.widget-view+json" in data]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    widgets = [data for data in outputs if "application/vnd.jupyter.widget-view+json" in data]
     assert all("<table>" in data["text/html"] for data in widgets)
-    assert len(widgets) == sum("Sliders(" in cell.source for cell in cells)
+    assert len(widgets) == sum("EditSliders(" in cell.source for cell in cells)
