@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import record
-from benchmarks.ranking_splits import leave_one_out
-from benchmarks.record import FIELDS, RESULTS
-from benchmarks.tables import FRONT, README, front_page, page
+from benchmarks.harness import results as record
+from benchmarks.ranking.splits import leave_one_out
+from benchmarks.harness.results import FIELDS, RESULTS
+from benchmarks.harness.tables import FRONT, README, front_page, page
 from llmrec.data.readers import read_table
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.peers import KeptNets
-from benchmarks.ranking_splits import leave_one_out
-from benchmarks.rectools_peers import OtherPython, pieces
+from benchmarks.ranking.baselines import KeptNets
+from benchmarks.ranking.splits import leave_one_out
+from benchmarks.ranking.rectools import OtherPython, pieces
 from llmrec.data.interactions import Interactions
 from llmrec.data.readers import read_table
 from llmrec.forecasters.sequential_nets import MAX_SEQUENCE

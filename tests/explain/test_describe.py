@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.lies import description_lies
+from benchmarks.explanations.corruptions import description_lies
 from llmrec.explain import describe
 from llmrec.explain.describe import check_description, describe_from_claims, describe_with_model
 from llmrec.explain.facts import MAX_CLAIMS

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.lies import change_lies, item_lies, statement_lies
+from benchmarks.explanations.corruptions import change_lies, item_lies, statement_lies
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories

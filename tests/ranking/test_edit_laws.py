@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.edit_cases import Case, random_case
-from benchmarks.edit_laws import LAWS, holds
-from benchmarks.record import RESULTS
+from benchmarks.explanations.edit_cases import Case, random_case
+from benchmarks.explanations.edit_laws import LAWS, holds
+from benchmarks.harness.results import RESULTS
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.rank import Ranking
