@@ -16,7 +16,12 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.explanations.corruptions import change_lies, description_lies, item_lies, statement_lies
+from benchmarks.explanations.corruptions import (
+    change_lies,
+    description_lies,
+    item_lies,
+    statement_lies,
+)
 from benchmarks.finetuning.parse_rate import wilson
 from benchmarks.harness.results import record
 from llmrec.data.dataset import Dataset

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.evaluator import COUNTING, MIXTURE, NUMERIC, SASREC, Court, Row, Stored, histories
+from benchmarks.harness.evaluator import (
+    COUNTING,
+    MIXTURE,
+    NUMERIC,
+    SASREC,
+    Court,
+    Row,
+    Stored,
+    histories,
+)
 from benchmarks.harness.cached_model import Tuned
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import evaluate_forecasters, summarize, user_slices
