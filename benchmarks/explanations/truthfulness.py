@@ -1,7 +1,8 @@
-"""Are explanations true, have they evidence, and does the checker catch lies: on two real logs.
+"""Are explanations true, do they cite evidence, are corrupted ones caught: on two real logs.
 
-Forecasts count and need no language model; the blends are those that ship. Lies are planted in one
-explanation a person, and what moves an item is asked of one item on the list and one off it.
+Forecasts count and need no language model; the blends are those of the bundled engines. One
+explanation a person is corrupted; counterfactuals are checked for one item on the list and one off
+it.
 
 Run: python -m benchmarks.explanations.truthfulness
 """
@@ -17,13 +18,13 @@ from functools import cache
 import numpy as np
 
 from benchmarks.explanations.corruptions import (
-    change_lies,
-    description_lies,
-    item_lies,
-    statement_lies,
+    change_corruptions,
+    description_corruptions,
+    item_corruptions,
+    statement_corruptions,
 )
-from benchmarks.finetuning.parse_rate import wilson
-from benchmarks.harness.results import record
+from benchmarks.finetuning.parse_rate import wilson_interval
+from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, make_histories
 from llmrec.data.readers import load_dataset
@@ -42,11 +43,12 @@ from llmrec.ranking.fitting import build_blend
 from llmrec.ranking.rank import Reranker, make_reranker, rank
 
 K = 10
-Tally = Counter[tuple[str, bool]]  # a metric, and whether it held
+CAUGHT = "corruptions caught, "  # and the kind of corruption
+Counts = Counter[tuple[str, bool]]  # a metric, and whether it held
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class CaseStudy:
     """A log, how its items are ranked, and people with their forecasts."""
 
     dataset: Dataset
@@ -62,113 +64,112 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
     for name in ("completejourney", "ml-100k"):
-        setting, tally = prepared(name, arguments.people), Tally()
-        for number, person in enumerate(setting.people):
-            tally.update(judged(setting, *person, np.random.default_rng(number)))
+        study, counts = build_case(name, arguments.people), Counts()
+        for number, person in enumerate(study.people):
+            counts.update(check_case(study, *person, np.random.default_rng(number)))
             if number % 50 == 49:
                 print(f"{name}: {number + 1} people", flush=True)
-        rows += table(name, tally)
-    record("explanations", rows)
+        rows += make_rows(name, counts)
+    record_results("explanations/truthfulness", rows)
 
 
-def prepared(name: str, n_people: int) -> Setting:
-    """Draw people with a past before the log's last period; what follows is there to lie with."""
+def build_case(name: str, n_people: int) -> CaseStudy:
+    """Draw people with a past before the log's last period; corruptions use what follows."""
     dataset = load_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     settings = EngineSettings.load(bundled_engine(name) / SETTINGS_FILE).without_titles()
     everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
     everybody = [history for history in everybody if history.n_events]
-    drawn = np.random.default_rng(0).permutation(len(everybody))[:n_people]
-    histories = [everybody[person] for person in drawn]
+    order = np.random.default_rng(0).permutation(len(everybody))[:n_people]
+    histories = [everybody[person] for person in order]
     forecasts = DecayedDirichlet(**settings.counting).forecast(histories)
-    told = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     blend = build_blend(dataset, cutoff, settings.blend)
-    people = list(zip(histories, told, strict=True))
-    return Setting(dataset, blend, settings.strength, people)
+    people = list(zip(histories, described, strict=True))
+    return CaseStudy(dataset, blend, settings.strength, people)
 
 
-def judged(
-    setting: Setting, history: History, forecast: Forecast, rng: np.random.Generator
+def check_case(
+    study: CaseStudy, history: History, forecast: Forecast, rng: np.random.Generator
 ) -> Iterator[tuple[str, bool]]:
-    """Say of each claim about one person's list if it held, and of each lie if it was caught."""
-    strength, repeat = setting.strength, setting.dataset.repeat
-    rerank = cache(
-        make_reranker(history, forecast, setting.blend, strength=strength, repeat=repeat)
-    )
-    now = rerank(())
-    items = [explain_item(now, place, history, forecast) for place in range(K)]
+    """Say of each claim about one person's list if it holds, of each corruption if it is caught."""
+    strength, repeat = study.strength, study.dataset.repeat
+    rerank = cache(make_reranker(history, forecast, study.blend, strength=strength, repeat=repeat))
+    ranking = rerank(())
+    items = [explain_item(ranking, place, history, forecast) for place in range(K)]
     for statement in forecast.statements:
         yield "statements that are true", check_statement(statement, history, forecast) is None
-        for sort, false in statement_lies(statement, history, forecast):
-            yield f"lies caught, {sort}", check_statement(false, history, forecast) is not None
+        for kind, false in statement_corruptions(statement, history, forecast):
+            yield CAUGHT + kind, check_statement(false, history, forecast) is not None
     yield "descriptions that are true", check_description(history, forecast) is None
-    for sort, untold in description_lies(forecast):
-        yield f"lies caught, {sort}", check_description(history, untold) is not None
+    for kind, described in description_corruptions(forecast):
+        yield CAUGHT + kind, check_description(history, described) is not None
     for item in items:
         parts = (*item.scorer_parts.values(), *item.category_parts.values())
         yield "items with evidence", bool(item.evidence)
         yield "items with a statement", bool(item.statements)
-        yield "explanations that are true", check_item(item, now, history, forecast) == ()
+        yield "explanations that are true", check_item(item, ranking, history, forecast) == ()
         yield "scores that the parts sum to", abs(sum(parts) - item.score) < 1e-9
-    for sort, lie in item_lies(items[int(rng.integers(K))], history, forecast):
-        yield f"lies caught, {sort}", bool(check_item(lie, now, history, forecast))
+    for kind, corrupted in item_corruptions(items[int(rng.integers(K))], history, forecast):
+        yield CAUGHT + kind, bool(check_item(corrupted, ranking, history, forecast))
     for place in (int(rng.integers(K)), int(rng.integers(K, 10 * K))):
-        yield from moved(setting, history, forecast, rerank, int(now.item_idx[place]))
-    yield from wished(rerank, history, forecast, rng)
+        item_idx = int(ranking.item_idx[place])
+        yield from check_counterfactuals(study, history, forecast, rerank, item_idx)
+    yield from check_edits(rerank, history, forecast, rng)
 
 
-def wished(
+def check_edits(
     rerank: Reranker, history: History, forecast: Forecast, rng: np.random.Generator
 ) -> Iterator[tuple[str, bool]]:
-    """Raise the first category, and say if one explanation holds and its lies are caught."""
+    """Raise the largest category; say if an explanation holds and its corruptions are caught."""
     edits = (Edit(history.catalog.categories[forecast.top(1)[0]], 4.0),)
-    now = rerank(edits)
-    item = explain_item(now, int(rng.integers(K)), history, forecast, edits)
-    held = check_item(item, now, history, forecast, edits) == ()
-    yield "explanations with an edit that are true", held
-    for sort, lie in item_lies(item, history, forecast):
-        yield f"lies caught, {sort}", bool(check_item(lie, now, history, forecast, edits))
+    ranking = rerank(edits)
+    item = explain_item(ranking, int(rng.integers(K)), history, forecast, edits)
+    holds = check_item(item, ranking, history, forecast, edits) == ()
+    yield "explanations with an edit that are true", holds
+    for kind, corrupted in item_corruptions(item, history, forecast):
+        yield CAUGHT + kind, bool(check_item(corrupted, ranking, history, forecast, edits))
 
 
-def moved(
-    setting: Setting, history: History, forecast: Forecast, rerank: Reranker, item: int
+def check_counterfactuals(
+    study: CaseStudy, history: History, forecast: Forecast, rerank: Reranker, item: int
 ) -> Iterator[tuple[str, bool]]:
-    """Ask what moves an item, and rank afresh to see if it does."""
-    found = explain_ranked_item(item, rerank, K, history, forecast)
-    change = found.change
+    """Find the edits that put an item on or off the list, and rank again to see if they do."""
+    explanation = explain_ranked_item(item, rerank, K, history, forecast)
+    change = explanation.change
     way = "on the list" if change.rank is None or change.rank > K else "off the list"
     yield f"items that an edit puts {way}", bool(change.edits)
-    wrong = check_explanation(found, item, rerank, history, forecast)
-    yield "whole explanations that are true", wrong == ()
+    errors = check_explanation(explanation, item, rerank, history, forecast)
+    yield "whole explanations that are true", errors == ()
     if not change.edits:
         return
-    (afresh,) = rank(
+    (again,) = rank(
         [forecast],
         [history],
-        setting.blend,
-        k=setting.dataset.catalog.n_items,
-        strength=setting.strength,
-        repeat=setting.dataset.repeat,
+        study.blend,
+        k=study.dataset.catalog.n_items,
+        strength=study.strength,
+        repeat=study.dataset.repeat,
         edits=change.edits,
     )
-    after = int(np.flatnonzero(afresh.item_idx == item)[0]) + 1
-    held = after == change.rank_after and (after <= K) == (way == "on the list")
-    yield "changes that do what they say, ranked afresh", held
-    for sort, lie in change_lies(change):
-        yield f"lies caught, {sort}", check_change(lie, item, rerank, history) is not None
+    after = int(np.flatnonzero(again.item_idx == item)[0]) + 1
+    holds = after == change.rank_after and (after <= K) == (way == "on the list")
+    yield "changes with the stated effect, ranked again", holds
+    for kind, corrupted in change_corruptions(change):
+        yield CAUGHT + kind, check_change(corrupted, item, rerank, history) is not None
 
 
-def table(name: str, tally: Tally) -> Iterator[dict[str, object]]:
-    """Give a row a metric, with its 95 % interval, and one for all lies."""
-    for sort, held in list(tally):
-        if sort.startswith("lies caught, "):
-            tally["lies caught, all", held] += tally[sort, held]
-    for metric in dict.fromkeys(metric for metric, _ in tally):
-        n = tally[metric, True] + tally[metric, False]
-        low, high = wilson(tally[metric, True], n)
-        about = {"dataset": name, "split": "holdout", "model": "DecayedDirichlet", "seeds": [0]}
-        value = tally[metric, True] / n
-        yield {**about, "metric": metric, "value": value, "low": low, "high": high, "n": n}
+def make_rows(name: str, counts: Counts) -> Iterator[dict[str, object]]:
+    """Give a row a metric, with its 95 % interval, and one for all corruptions."""
+    for metric, held in list(counts):
+        if metric.startswith(CAUGHT):
+            counts[f"{CAUGHT}all", held] += counts[metric, held]
+    for metric in dict.fromkeys(metric for metric, _ in counts):
+        n = counts[metric, True] + counts[metric, False]
+        low, high = wilson_interval(counts[metric, True], n)
+        keys = {"dataset": name, "split": "holdout", "model": "DecayedDirichlet", "seeds": [0]}
+        value = counts[metric, True] / n
+        yield {**keys, "metric": metric, "value": value, "low": low, "high": high, "n": n}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a reading lives on: the same people with past, order, names or titles taken away."""
+"""What an LLM's forecast needs: the same people without past, order, names or titles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.harness.evaluator import COUNTING, Court, Row, histories
-from benchmarks.finetuning.category_scores import calibrated, title_share
-from benchmarks.harness.cached_model import Tuned
+from benchmarks.finetuning.category_scores import calibrated_stack, title_share
+from benchmarks.harness.cached_model import FineTunedRun
+from benchmarks.harness.evaluator import Evaluator, histories_of
+from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import COUNTING
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
 from llmrec.data.splits import sample_windows
@@ -83,101 +85,111 @@ SYNONYMS = {
         "Yogurt": "Cultured Milk Cups",
     },
 }
-PERIODS = (0, 1, 2)  # non-empty ones that are left of a cold user's history
-Alter = Callable[[list[Window]], list[Window]]
+PERIODS = (0, 1, 2)  # non-empty ones that are left of a history
+Alteration = Callable[[list[Window]], list[Window]]
 
 
-def cold(court: Court, tuned: Tuned) -> Iterator[Row]:
-    """Judge on histories of which the last 0, 1 and 2 non-empty periods are left.
+def cold_start_rows(evaluator: Evaluator, run: FineTunedRun) -> Iterator[Row]:
+    """Evaluate on histories of which the last 0, 1 and 2 non-empty periods are left.
 
-    Counting is what it is elsewhere, and fitted to such histories: how much to trust so little is
-    then as well chosen as it can be.
+    Counting comes twice: as it is elsewhere, and fitted to such histories, so that the weight of
+    so few counts is as well chosen as it can be.
     """
+    raw = f"{run.name} (a = 1)"
     for n in PERIODS:
-        fitted = DecayedDirichlet().fit(newest_periods(court.whole["validation"], n))
-        for split in court.tests:
-            windows = newest_periods(court.windows[split], n)
-            counted = court.counting.category_weights(histories(windows))
-            z = tuned.read(court.counting, windows)
-            targets = court.targets[split]
+        fitted = DecayedDirichlet().fit(keep_last_periods(evaluator.all_windows["validation"], n))
+        for split in evaluator.tests:
+            windows = keep_last_periods(evaluator.windows[split], n)
+            counted = evaluator.counting.category_weights(histories_of(windows))
+            z = run.category_scores(evaluator.counting, windows)
+            targets = evaluator.targets[split]
             losses = {
                 COUNTING: log_loss(counted, targets),
-                f"{tuned.name} (a = 1)": log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
-                **_of_titles(court, tuned, windows, counted, targets),
+                raw: log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
+                **_title_losses(evaluator, run, windows, counted, targets),
             }
-            cut = f"{split} / last {n} periods"
-            yield from court.compared(cut, losses)
-            fitted_loss = log_loss(fitted.category_weights(histories(windows)), targets)
-            yield from court.row(cut, f"{COUNTING} fitted to such", "log_loss", fitted_loss)
-            gain = fitted_loss - losses[f"{tuned.name} (a = 1)"]
-            yield from court.row(cut, f"{tuned.name} (a = 1)", "gain_on_fitted", gain)
+            part = f"{split} / last {n} periods"
+            yield from evaluator.loss_rows(part, losses)
+            fitted_loss = log_loss(fitted.category_weights(histories_of(windows)), targets)
+            fitted_name = f"{COUNTING} fitted to short histories"
+            yield from evaluator.mean_rows(part, fitted_name, "log_loss", fitted_loss)
+            gain = fitted_loss - losses[raw]
+            yield from evaluator.mean_rows(part, raw, "gain_on_fitted", gain)
 
 
-def newest_periods(windows: list[Window], n: int) -> list[Window]:
+def keep_last_periods(windows: list[Window], n: int) -> list[Window]:
     """Leave the events of the newest n non-empty periods of each history."""
-    found = []
+    shortened = []
     for window in windows:
         sizes = np.diff(window.history.offsets)
         events = int(sizes[sizes > 0][-n:].sum()) if n else 0
-        found += truncate_histories([window], events)
-    return found
+        shortened += truncate_histories([window], events)
+    return shortened
 
 
-def audits(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
-    """Judge altered against unaltered histories of users of the first test.
+def audit_rows(evaluator: Evaluator, run: FineTunedRun, users: int) -> Iterator[Row]:
+    """Evaluate altered against unaltered histories of users of the first test.
 
-    Rows: log_loss_before, log_loss_after and log_loss_change (> 0: it lived on what was taken away)
-    of counting, of the reading as trained and as calibrated on counting; and of both readings what
-    they gain on counting, before and after.
+    Rows: log_loss_before, log_loss_after and log_loss_change (> 0: it needs what was taken away)
+    of counting, of the category scores at a = 1 and calibrated on counting, and of the titles; of
+    all but counting also what they gain on counting, before and after.
     """
-    split = court.tests[0]
-    windows = sample_windows(court.windows[split], users)
-    calibration = calibrated(court, tuned, COUNTING).calibration
+    split = evaluator.tests[0]
+    windows = sample_windows(evaluator.windows[split], users)
+    calibration = calibrated_stack(evaluator, run, COUNTING).calibration
     assert calibration is not None
-    before = _losses(court, tuned, windows, calibration)
-    for kind, alter in _kinds(court).items():
-        after = _losses(court, tuned, alter(windows), calibration)
-        part = f"{split} / {kind}"
+    before = _losses(evaluator, run, windows, calibration)
+    for alteration, alter in _alterations(evaluator).items():
+        after = _losses(evaluator, run, alter(windows), calibration)
+        part = f"{split} / {alteration}"
         for name, loss in before.items():
-            yield from court.row(part, name, "log_loss_before", loss)
-            yield from court.row(part, name, "log_loss_after", after[name])
-            yield from court.row(part, name, "log_loss_change", after[name] - loss)
+            values = {
+                "log_loss_before": loss,
+                "log_loss_after": after[name],
+                "log_loss_change": after[name] - loss,
+            }
             if name != COUNTING:
-                yield from court.row(part, name, "gain_before", before[COUNTING] - loss)
-                yield from court.row(part, name, "gain_after", after[COUNTING] - after[name])
+                values["gain_before"] = before[COUNTING] - loss
+                values["gain_after"] = after[COUNTING] - after[name]
+            for metric, value in values.items():
+                yield from evaluator.mean_rows(part, name, metric, value)
 
 
-def _kinds(court: Court) -> dict[str, Alter]:
-    found: dict[str, Alter] = {
+def _alterations(evaluator: Evaluator) -> dict[str, Alteration]:
+    alterations: dict[str, Alteration] = {
         "order shuffled": shuffle_events,
         "names without meaning": rename_categories,
         "titles without meaning": anonymize_titles,
     }
-    if synonyms := SYNONYMS.get(court.dataset.name):
-        found["names of like meaning"] = lambda windows: rename_categories(windows, synonyms)
-    return found
+    if synonyms := SYNONYMS.get(evaluator.dataset.name):
+        alterations["names of like meaning"] = lambda windows: rename_categories(windows, synonyms)
+    return alterations
 
 
 def _losses(
-    court: Court, tuned: Tuned, windows: list[Window], calibration: Calibration
+    evaluator: Evaluator, run: FineTunedRun, windows: list[Window], calibration: Calibration
 ) -> dict[str, FloatArray]:
-    counted = court.counting.category_weights(histories(windows))
-    z, targets = tuned.read(court.counting, windows), target_counts(windows)
+    counted = evaluator.counting.category_weights(histories_of(windows))
+    z, targets = run.category_scores(evaluator.counting, windows), target_counts(windows)
     weights = {
         COUNTING: counted,
-        f"{tuned.name} (a = 1)": softmax_update(counted, z, 1.0, 0.0),
-        f"{tuned.name} on {COUNTING}": calibration.apply(counted, z),
+        f"{run.name} (a = 1)": softmax_update(counted, z, 1.0, 0.0),
+        f"{run.name} on {COUNTING}": calibration.apply(counted, z),
     }
     losses = {name: log_loss(q, targets) for name, q in weights.items()}
-    return losses | _of_titles(court, tuned, windows, counted, targets)
+    return losses | _title_losses(evaluator, run, windows, counted, targets)
 
 
-def _of_titles(
-    court: Court, tuned: Tuned, windows: list[Window], counted: FloatArray, targets: FloatArray
+def _title_losses(
+    evaluator: Evaluator,
+    run: FineTunedRun,
+    windows: list[Window],
+    counted: FloatArray,
+    targets: FloatArray,
 ) -> dict[str, FloatArray]:
-    """Losses of the titles foretold, mixed into counting; none if the model has no memory."""
-    if tuned.model.title_embeddings is None:
+    """Losses of title weights mixed into counting; none if the model has no title embeddings."""
+    if run.model.title_embeddings is None:
         return {}
-    share = title_share(court, tuned, COUNTING)
-    q = interpolate(counted, tuned.titles(court.counting, windows), share)
-    return {f"{tuned.name} titles in {COUNTING}": log_loss(q, targets)}
+    share = title_share(evaluator, run, COUNTING)
+    q = interpolate(counted, run.title_weights(evaluator.counting, windows), share)
+    return {f"{run.name} titles in {COUNTING}": log_loss(q, targets)}

@@ -1,4 +1,4 @@
-"""What a fine-tuned model writes: numbers in lines, lines that parse, and claims that are true."""
+"""What a fine-tuned model generates: numbers in lines, lines that parse, claims that are true."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.evaluator import COUNTING, Court, Row, histories
-from benchmarks.finetuning.parse_rate import read_or_why, wilson
-from benchmarks.harness.cached_model import Tuned
+from benchmarks.finetuning.parse_rate import parse_outcome, wilson_interval
+from benchmarks.harness.cached_model import FineTunedRun
+from benchmarks.harness.evaluator import Evaluator, histories_of
+from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import COUNTING
 from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
 from llmrec.data.splits import sample_windows
@@ -18,122 +20,130 @@ from llmrec.evaluation.track_record import realized_claims, statement_precision
 from llmrec.explain.describe import describe_with_model
 from llmrec.forecast import Forecast
 from llmrec.forecasters.calibration import fit_interpolation, interpolate, softmax_update
+from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.precomputed import predict_weights
 from llmrec.metrics import log_loss, percentile_interval, resampled_means
 from llmrec.types import FloatArray
 
-SAMPLES, POOL = 4, 0.1  # lines a person, and how far `LLMForecaster` trusts them by itself
+SAMPLES, DEFAULT_SHARE = 4, 0.1  # lines a person, and their share in an `LLMForecaster`
 EXAMPLES = 10
 
 
-def written(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
-    """Judge the numbers that the model writes beside those that it is read for, of the same users.
+def generated_rows(evaluator: Evaluator, run: FineTunedRun, users: int) -> Iterator[Row]:
+    """Evaluate generated numbers beside category scores, of the same users.
 
     Lines are mixed into counting: with the share that is the default, and with the one of least
     loss on as many validation users.
     """
-    lines = {split: _lines(court, tuned, split, users) for split in court.windows}
-    validation = sample_windows(court.validation, users)
-    counted = court.counting.category_weights(histories(validation))
+    lines = {split: _line_weights(evaluator, run, split, users) for split in evaluator.windows}
+    validation = sample_windows(evaluator.validation, users)
+    counted = evaluator.counting.category_weights(histories_of(validation))
     share, _ = fit_interpolation(counted, lines["validation"], target_counts(validation))
-    chosen = f"{tuned.name} generated (share fitted)"
-    yield court.single("validation", chosen, "share", share, len(validation))
-    for split in court.tests:
-        windows = sample_windows(court.windows[split], users)
-        targets, counted = (
-            target_counts(windows),
-            court.counting.category_weights(histories(windows)),
-        )
-        z = tuned.read(court.counting, windows)
-        read = f"{tuned.name} (a = 1)"
-        losses = {
-            COUNTING: log_loss(counted, targets),
-            read: log_loss(softmax_update(counted, z, 1.0, 0.0), targets),
-            f"{tuned.name} generated (share {POOL})": log_loss(
-                interpolate(counted, lines[split], POOL), targets
-            ),
-            chosen: log_loss(interpolate(counted, lines[split], share), targets),
+    default, fitted = (f"{run.name} generated (share {how})" for how in (DEFAULT_SHARE, "fitted"))
+    yield evaluator.make_row("validation", fitted, "share", share, len(validation))
+    for split in evaluator.tests:
+        windows = sample_windows(evaluator.windows[split], users)
+        targets = target_counts(windows)
+        counted = evaluator.counting.category_weights(histories_of(windows))
+        z = run.category_scores(evaluator.counting, windows)
+        scored = f"{run.name} (a = 1)"
+        weights = {
+            COUNTING: counted,
+            scored: softmax_update(counted, z, 1.0, 0.0),
+            default: interpolate(counted, lines[split], DEFAULT_SHARE),
+            fitted: interpolate(counted, lines[split], share),
         }
+        losses = {name: log_loss(q, targets) for name, q in weights.items()}
         part = f"{split} / generated"
-        yield from court.compared(part, losses)
-        for name in list(losses)[2:]:
-            ratio, low, high = _ratio(losses[name], losses[read])
-            yield court.single(part, name, "ratio_to_read", ratio, len(windows), low, high)
+        yield from evaluator.loss_rows(part, losses)
+        for name in (default, fitted):
+            ratio, low, high = _ratio(losses[name], losses[scored])
+            metric = "ratio_to_category_scores"
+            yield evaluator.make_row(part, name, metric, ratio, len(windows), low, high)
 
 
-def _lines(court: Court, tuned: Tuned, split: str, users: int) -> FloatArray:
-    """(n_windows, n_categories) mean of what constrained lines say, nothing mixed in."""
-    windows = sample_windows(court.windows[split], users)
-    writer = tuned.on(split).forecaster(
-        court.counting, windows, weights="generate", pool=1.0, samples=SAMPLES
+def _line_weights(evaluator: Evaluator, run: FineTunedRun, split: str, users: int) -> FloatArray:
+    """(n_windows, n_categories) mean weights of constrained lines, nothing mixed in."""
+    windows = sample_windows(evaluator.windows[split], users)
+    run = run.for_split(split)
+    forecaster = LLMForecaster(
+        run.model,
+        run.codec(windows),
+        evaluator.counting,
+        mode="generate",
+        generation_weight=1.0,
+        samples=SAMPLES,
     )
-    return predict_weights(writer, histories(windows))
+    return predict_weights(forecaster, histories_of(windows))
 
 
-def _ratio(above: FloatArray, below: FloatArray) -> tuple[float, float, float]:
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> tuple[float, float, float]:
     """Ratio of two means over the same users, with its interval."""
-    both = np.stack((above, below), axis=1)
-    drawn = resampled_means(both)
-    return float(above.mean() / below.mean()), *percentile_interval(drawn[:, 0] / drawn[:, 1])
+    means = resampled_means(np.stack((numerator, denominator), axis=1))
+    ratio = float(numerator.mean() / denominator.mean())
+    return ratio, *percentile_interval(means[:, 0] / means[:, 1])
 
 
-def parsed(court: Court, tuned: Tuned, users: int, prompts: int) -> Iterator[Row]:
-    """Count what parses: of lines decoded freely for some prompts, and of those of `written`."""
-    for way, n, temperature in (("constrained", users, 1.0), ("free", prompts, 0.0)):
+def parse_rows(evaluator: Evaluator, run: FineTunedRun, users: int, prompts: int) -> Iterator[Row]:
+    """Count what parses: of lines decoded freely, and of those of `generated_rows`."""
+    for way, n, temperature in (("constrained", users, 1.0), ("unconstrained", prompts, 0.0)):
         if not n:
             continue
-        windows = sample_windows(court.validation, n)
-        asked = tuned.on("validation")
-        codec = asked.forecaster(court.counting, windows).codec
-        requests = [codec.completion_prompt(history) for history in histories(windows)]
+        windows = sample_windows(evaluator.validation, n)
+        validation_run = run.for_split("validation")
+        codec = validation_run.codec(windows)
+        requests = [codec.completion_prompt(history) for history in histories_of(windows)]
         grammar = codec.grammar() if way == "constrained" else None
-        lines = asked.model.generate(requests, constrain=grammar, temperature=temperature)
-        reasons = Counter(read_or_why(codec, line.text) for line in lines)
-        print(tuned.name, way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
-        hits = {"parse_rate": reasons["parsed"], "ended": sum(line.finished for line in lines)}
-        for metric, found in hits.items():
-            share, bounds = found / len(lines), wilson(found, len(lines))
-            name = f"{tuned.name} {way}"
-            yield court.single("validation / lines", name, metric, share, len(lines), *bounds)
+        lines = validation_run.model.generate(requests, constrain=grammar, temperature=temperature)
+        outcomes = Counter(parse_outcome(codec, line.text) for line in lines)
+        print(run.name, way, dict(outcomes), f"example: {lines[0].text!r}", flush=True)
+        hits = {"parse_rate": outcomes["parsed"], "ended": sum(line.finished for line in lines)}
+        for metric, count in hits.items():
+            share, bounds = count / len(lines), wilson_interval(count, len(lines))
+            name = f"{run.name} {way}"
+            yield evaluator.make_row("validation / lines", name, metric, share, len(lines), *bounds)
 
 
-def words(court: Court, tuned: Tuned, users: int) -> Iterator[Row]:
-    """Judge claims: by the checker, and by the true next period.
+def statement_rows(evaluator: Evaluator, run: FineTunedRun, users: int) -> Iterator[Row]:
+    """Evaluate claims: by the checker, and by the true next period.
 
-    First those that the model makes of itself, then what it puts in words of what is true.
+    First those of unconstrained lines, then those of lines constrained to what is true.
     """
-    for split in court.tests:
-        windows = sample_windows(court.windows[split], users)
-        people = histories(windows)
-        speaker = tuned.forecaster(court.counting, windows)
-        speaker.fit(
-            court.validation,
-            scores=tuned.on("validation").read(court.counting, court.validation),
+    for split in evaluator.tests:
+        windows = sample_windows(evaluator.windows[split], users)
+        histories = histories_of(windows)
+        forecaster = run.forecaster(evaluator.counting, windows)
+        scores = run.for_split("validation").category_scores(
+            evaluator.counting, evaluator.validation
         )
-        forecasts = speaker.forecast(people)
-        say = partial(describe_with_model, tuned.model, speaker.codec, people, forecasts)
-        of_itself = statement_precision(windows, say(unconstrained=True))
-        told = say()
-        if split == court.tests[0]:
-            _print_examples(windows, told)
-        chosen = statement_precision(windows, told)
-        name = tuned.name
+        forecaster.fit(evaluator.validation, scores=scores)
+        forecasts = forecaster.forecast(histories)
+        describe = partial(describe_with_model, run.model, forecaster.codec, histories, forecasts)
+        free = statement_precision(windows, describe(unconstrained=True))
+        described = describe()
+        if split == evaluator.tests[0]:
+            _print_examples(windows, described)
+        constrained = statement_precision(windows, described)
+        name, n = run.name, constrained.n_statements
         shares = [
-            (f"{name} freely", "claims_supported", of_itself.proposed, of_itself.n_claims),
-            (name, "claims_supported", chosen.proposed, chosen.n_claims),
-            (name, "statements_supported", chosen.shown, chosen.n_statements),
-            (name, "statements_come_true", chosen.came_true, chosen.n_statements),
+            (f"{name} unconstrained", "claims_supported", free.proposed, free.n_claims),
+            (name, "claims_supported", constrained.proposed, constrained.n_claims),
+            (name, "statements_supported", constrained.shown, n),
+            (name, "statements_realized", constrained.came_true, n),
         ]
-        for model, metric, share, n in shares:
-            if n:
-                bounds = wilson(round(share * n), n)
-                yield court.single(f"{split} / words", model, metric, share, n, *bounds)
+        for model, metric, share, count in shares:
+            if count:
+                bounds = wilson_interval(round(share * count), count)
+                part = f"{split} / statements"
+                yield evaluator.make_row(part, model, metric, share, count, *bounds)
 
 
 def _print_examples(windows: list[Window], forecasts: list[Forecast]) -> None:
     for window, forecast in list(zip(windows, forecasts, strict=True))[:EXAMPLES]:
         claims = [(statement.kind, statement.category) for statement in forecast.statements]
-        came = ", ".join("true" if true else "false" for true in realized_claims(window, claims))
+        outcomes = ", ".join(
+            "true" if true else "false" for true in realized_claims(window, claims)
+        )
         source = forecast.source
         print(f"{window.history.user_id}: {forecast.description}")
-        print(f"  came: {came}; the model's own: {source.proposed}, rejected: {source.rejected}")
+        print(f"  outcome: {outcomes}; proposed: {source.proposed}, rejected: {source.rejected}")

@@ -1,4 +1,4 @@
-"""How often a written forecast line parses, with and without the grammar, on real prompts.
+"""How often a generated forecast line parses, with and without the grammar, on real prompts.
 
 Run: python -m benchmarks.finetuning.parse_rate
 """
@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 
-from benchmarks.harness.results import record
+from benchmarks.harness.results import record_results
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, split_windows
 from llmrec.errors import ForecastParseError
@@ -19,7 +19,7 @@ from llmrec.language.model import LanguageModel
 
 
 def main() -> None:
-    """Write lines for n prompts of a log both ways and count what parses."""
+    """Generate lines for n prompts of a log both ways and count what parses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="ml-100k", help="ml-100k or completejourney")
     parser.add_argument("--prompts", type=int, default=250)
@@ -31,22 +31,22 @@ def main() -> None:
     windows = sample_windows(split_windows(dataset)["validation"], arguments.prompts)
     prompts = [codec.prompt(window.history) for window in windows]
     rows = []
-    for way, grammar in (("constrained", codec.grammar()), ("free", None)):
+    for way, grammar in (("constrained", codec.grammar()), ("unconstrained", None)):
         lines = model.generate(prompts, constrain=grammar, max_new_tokens=64)
-        reasons = Counter(read_or_why(codec, line.text) for line in lines)
-        print(way, dict(reasons), f"example: {lines[0].text!r}", flush=True)
-        n, parsed = len(lines), reasons["parsed"]
-        low, high = wilson(parsed, n)
+        outcomes = Counter(parse_outcome(codec, line.text) for line in lines)
+        print(way, dict(outcomes), f"example: {lines[0].text!r}", flush=True)
+        n, parsed = len(lines), outcomes["parsed"]
+        low, high = wilson_interval(parsed, n)
         forced = sum(line.n_forced for line in lines) / sum(line.n_tokens for line in lines)
-        shown = {"dataset": arguments.data, "split": "validation", "model": way, "n": n}
-        shown["seeds"] = [0]
+        keys = {"dataset": arguments.data, "split": "validation", "model": way, "n": n}
+        keys["seeds"] = [0]
         rate = {"metric": "parse_rate", "value": parsed / n, "low": low, "high": high}
         share = {"metric": "forced_tokens", "value": forced, "low": None, "high": None}
-        rows += [shown | rate, shown | share]
-    record(f"parse_rate_{arguments.data}", rows)
+        rows += [keys | rate, keys | share]
+    record_results(f"finetuning/parse_rate_{arguments.data}", rows)
 
 
-def read_or_why(codec: Codec, line: str) -> str:
+def parse_outcome(codec: Codec, line: str) -> str:
     """Give "parsed", or the reason why a line does not parse."""
     try:
         codec.parse(line)
@@ -55,7 +55,7 @@ def read_or_why(codec: Codec, line: str) -> str:
     return "parsed"
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     z, p = 1.96, hits / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)

@@ -1,8 +1,8 @@
-"""Who forecasts the next period best? The whole family on an embedded log, tests read once.
+"""Who forecasts the next period best? All forecasters on one log, tests used once.
 
-Fitted on all windows before validation, tuned on validation, judged on the test periods. Models
+Fitted on all windows before validation, tuned on validation, evaluated on the test periods. Models
 that depend on a seed are fitted three times (SASRec and BERT4Rec once); scores are means over
-seeds. What is judged is kept under --kept: a run that was cut off goes on where it stopped.
+seeds. Evaluations are cached under --cache: an interrupted run goes on where it stopped.
 
 Run: python -m benchmarks.forecasting.quality --data completejourney
 """
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.harness.results import record
+from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
+from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import split_windows, training_windows
 from llmrec.data.synthetic import make_synthetic_world
@@ -36,29 +37,29 @@ from llmrec.forecasters.registry import (
 )
 from llmrec.language.model import LanguageModel
 
-KINDS = ("cold", "stable", "drifting")  # slices that the record keeps the gains of
+SLICES = ("cold", "stable", "drifting")  # of people, whose gains are recorded
 
 
-class Kept:
-    """Judgements on disk, by split and model."""
+class EvaluationCache:
+    """Evaluation results on disk, by split and model."""
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
         self.folder = folder / f"{dataset.name}-{dataset.log.fingerprint}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, split: str, model: str) -> Path:
-        """Where one is kept."""
+        """Where one is stored, but for the ending of its two files."""
         return self.folder / f"{split}-{model}".replace(" ", "_")
 
     def has(self, split: str, model: str) -> bool:
         """Whether it is there."""
         return self.path(split, model).with_suffix(".bins.parquet").exists()
 
-    def put(self, split: str, model: str, judgement: EvaluationResult) -> None:
-        """Keep one."""
+    def put(self, split: str, model: str, result: EvaluationResult) -> None:
+        """Store one."""
         path = self.path(split, model)
-        atomic_write_bytes(path.with_suffix(".scores.parquet"), judgement.scores.to_parquet())
-        atomic_write_bytes(path.with_suffix(".bins.parquet"), judgement.bins.to_parquet())
+        atomic_write_bytes(path.with_suffix(".scores.parquet"), result.scores.to_parquet())
+        atomic_write_bytes(path.with_suffix(".bins.parquet"), result.bins.to_parquet())
 
     def get(self, split: str, model: str) -> EvaluationResult:
         """Read one."""
@@ -70,101 +71,112 @@ class Kept:
 
 
 def main() -> None:
-    """Judge, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="completejourney")
-    parser.add_argument("--kept", type=Path, default=Path("forecast-quality"))
-    parser.add_argument("--models", default=",".join(BUILDERS), help="which of the family")
-    parser.add_argument("--users", type=int, default=400, help="windows a split that the LLM reads")
-    parser.add_argument("--model", default="smollm2-135m", help="language model; none: ''")
-    arguments = parser.parse_args()
+    """Evaluate, and write the table."""
+    arguments = _arguments()
     dataset = load_dataset(arguments.data)
-    kept = Kept(arguments.kept, dataset)
+    cache = EvaluationCache(arguments.cache, dataset)
     names = list(dict.fromkeys((PERSISTENCE, REFERENCE, *arguments.models.split(","))))
     windows = split_windows(dataset)
-    validation = windows.pop("validation")
-    families = [ForecasterRegistry(training_windows(dataset), validation)]
-    for name in names:
-        if all(kept.has(split, name) for split in windows):
-            continue
-        fitted = [families[0][name]]
-        if name in SEED_DEPENDENT and name not in NEXT_ITEM_MODELS:
-            families += [families[0].with_seed(seed) for seed in (1, 2)][len(families) - 1 :]
-            fitted += [family[name] for family in families[1:]]
-        for split, found in windows.items():
-            judgement = evaluate_forecasters(
-                {name: fitted}, found, dataset=dataset.name, split=split
-            )
-            kept.put(split, name, judgement)
-        print(f"{name}: judged", flush=True)
-    judgements = {split: joined(kept.get(split, name) for name in names) for split in windows}
+    registry = ForecasterRegistry(training_windows(dataset), windows.pop("validation"))
+    evaluate_numeric(cache, dataset, registry, names, windows)
+    results = {split: merge_results(cache.get(split, name) for name in names) for split in windows}
     calibrations: dict[str, Calibration] = {}
     if arguments.model:
-        spoken, calibrations = with_language_model(
-            dataset, families[0], arguments.model, arguments.users, kept.folder
+        of_llm, calibrations = evaluate_llm(
+            dataset, registry, arguments.model, arguments.users, cache.folder
         )
-        judgements = {split: judgements[split].merge(spoken[split]) for split in windows}
+        results = {split: results[split].merge(of_llm[split]) for split in windows}
     if dataset.name == "synthetic":
         optimum = {"Optimum": [make_synthetic_world()]}
-        for split, found in windows.items():
-            judged = evaluate_forecasters(optimum, found, dataset=dataset.name, split=split)
-            judgements[split] = judgements[split].merge(judged)
-    results = rows(pd.concat([summary_table(found) for found in judgements.values()]), calibrations)
-    record(f"forecast_quality_{dataset.name}", results)
+        for split, part in windows.items():
+            best = evaluate_forecasters(optimum, part, dataset=dataset.name, split=split)
+            results[split] = results[split].merge(best)
+    table = pd.concat([summary_table(result) for result in results.values()])
+    record_results(f"forecasting/quality_{dataset.name}", make_rows(table, calibrations))
 
 
-def joined(judgements: Iterable[EvaluationResult]) -> EvaluationResult:
-    """Put several models' judgements together."""
-    return reduce(EvaluationResult.merge, judgements)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="completejourney")
+    parser.add_argument("--cache", "--kept", type=Path, default=Path("benchmark-cache/forecasting"))
+    parser.add_argument("--models", default=",".join(BUILDERS), help="which forecasters")
+    parser.add_argument("--users", type=int, default=400, help="windows a split for the LLM")
+    parser.add_argument("--model", default="smollm2-135m", help="language model; none: ''")
+    return parser.parse_args()
 
 
-def with_language_model(
-    dataset: Dataset, family: ForecasterRegistry, model: str, users: int, folder: Path
+def evaluate_numeric(
+    cache: EvaluationCache,
+    dataset: Dataset,
+    registry: ForecasterRegistry,
+    names: Iterable[str],
+    windows: dict[str, list[Window]],
+) -> None:
+    """Fit and evaluate the forecasters that are not cached for all test splits."""
+    registries = [registry]
+    for name in names:
+        if all(cache.has(split, name) for split in windows):
+            continue
+        fitted = [registry[name]]
+        if len(seeds_of(name)) > 1:
+            registries += [registry.with_seed(seed) for seed in (1, 2)][len(registries) - 1 :]
+            fitted += [other[name] for other in registries[1:]]
+        for split, part in windows.items():
+            result = evaluate_forecasters({name: fitted}, part, dataset=dataset.name, split=split)
+            cache.put(split, name, result)
+        print(f"{name}: evaluated", flush=True)
+
+
+def merge_results(results: Iterable[EvaluationResult]) -> EvaluationResult:
+    """Several models' results as one."""
+    return reduce(EvaluationResult.merge, results)
+
+
+def evaluate_llm(
+    dataset: Dataset, registry: ForecasterRegistry, model: str, users: int, folder: Path
 ) -> tuple[dict[str, EvaluationResult], dict[str, Calibration]]:
-    """Judge the untuned language model alone, beside counting and beside the mixture."""
+    """Evaluate the LLM without fine-tuning: alone, on counting and on the mixture."""
     path = folder / f"readings-{Path(model).name}-{users}.npz"
-    readings = LLMScores.sample(dataset, users)
+    scores = LLMScores.sample(dataset, users)
     if path.exists():
-        with np.load(path) as scores:
-            readings = LLMScores(readings.windows, {split: scores[split] for split in scores})
+        with np.load(path) as stored:
+            scores = LLMScores(scores.windows, {split: stored[split] for split in stored})
     else:
-        readings = readings.score(LanguageModel.load(model), dataset)
+        scores = scores.score(LanguageModel.load(model), dataset)
         content = io.BytesIO()
-        np.savez(content, **readings.scores)  # type: ignore[arg-type]
+        np.savez(content, **scores.scores)  # type: ignore[arg-type]
         atomic_write_bytes(path, content.getvalue())
-    spoken, calibrations = readings.to_forecasters({name: [family[name]] for name in PRIORS})
-    judgements = {
+    forecasters, calibrations = scores.to_forecasters({name: [registry[name]] for name in PRIORS})
+    results = {
         split: evaluate_forecasters(
-            believed, readings.windows[split], dataset=dataset.name, split=split
+            models, scores.windows[split], dataset=dataset.name, split=split
         )
-        for split, believed in spoken.items()
+        for split, models in forecasters.items()
     }
-    return judgements, calibrations
+    return results, calibrations
 
 
-def rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict[Any, Any]]:
-    """Rows for the record: a slice is written behind the name of its split."""
-    found: list[dict[Any, Any]] = []
+def make_rows(table: pd.DataFrame, calibrations: dict[str, Calibration]) -> list[dict[Any, Any]]:
+    """Rows of results: a slice of people stands behind the name of its split."""
+    rows: list[dict[Any, Any]] = []
     for row in table.to_dict("records"):
         part = row.pop("slice")
-        if part != "all" and (part not in KINDS or row["metric"] != "log_loss_gain"):
+        if part != "all" and (part not in SLICES or row["metric"] != "log_loss_gain"):
             continue
         row["split"] = row["split"] if part == "all" else f"{row['split']} / {part}"
-        found.append(row | {"seeds": seeds_of(row["model"])})
+        rows.append(row | {"seeds": seeds_of(row["model"])})
     dataset = table["dataset"].iloc[0]
-    about = {"dataset": dataset, "split": "validation", "low": None, "high": None}
+    keys = {"dataset": dataset, "split": "validation", "low": None, "high": None}
     for name, calibration in calibrations.items():
         mean, low, high = calibration.gain
-        more = about | {"model": f"LLM on {name}", "n": calibration.n, "seeds": [0]}
-        found.append(more | {"metric": "a", "value": calibration.a})
-        found.append(
-            more | {"metric": "held_out_gain_of_reading", "value": mean, "low": low, "high": high}
-        )
-    return found
+        of_llm = keys | {"model": f"LLM on {name}", "n": calibration.n, "seeds": [0]}
+        gain = {"metric": "held_out_gain_of_llm", "value": mean, "low": low, "high": high}
+        rows += [of_llm | {"metric": "a", "value": calibration.a}, of_llm | gain]
+    return rows
 
 
 def seeds_of(model: str) -> list[int]:
-    """Seeds that a model was fitted with."""
+    """Seeds that a model is fitted with."""
     return [0, 1, 2] if model in SEED_DEPENDENT and model not in NEXT_ITEM_MODELS else [0]
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuned language models that never read or write the same twice: answers are kept on disk."""
+"""Fine-tuned language models whose scores and lines are cached on disk, by the text they are of."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from llmrec.engine import ADAPTER_FOLDER
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
 from llmrec.language.adapters import AdapterMetadata, adapter_hash
-from llmrec.language.codec import codec_for
+from llmrec.language.codec import Codec, codec_for
 from llmrec.language.generation import Generation
 from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
-READ_AT_ONCE, WRITTEN_AT_ONCE = 128, 16  # prompts that a run that is cut off may lose
+SCORED_PER_FILE, GENERATED_PER_FILE = 128, 16  # prompts that an interrupted run may lose
 
 
-class Remembering(LanguageModel):
-    """A language model whose readings and lines are kept in a folder, by the text they are of."""
+class CachedLanguageModel(LanguageModel):
+    """A language model that looks up in a folder what it scored or generated before."""
 
     def __init__(self, model: LanguageModel, folder: Path) -> None:
         parts = (model.adapter, model.category_head, model.title_embeddings)
@@ -41,36 +41,36 @@ class Remembering(LanguageModel):
     def final_states(
         self, prompts: Sequence[str], depth: int | None, **setting: Any
     ) -> torch.Tensor:
-        """(n_prompts, d) states; those of this run are kept, for reading and foretelling both."""
+        """(n_prompts, d) states; those of this run are cached: categories and titles use both."""
         missing = [
-            prompt for prompt in prompts if (_key(prompt.encode()), depth) not in self._states
+            prompt for prompt in prompts if (_digest(prompt.encode()), depth) not in self._states
         ]
         if missing:
-            found = super().final_states(missing, depth, **setting)
-            keys = [(_key(prompt.encode()), depth) for prompt in missing]
-            self._states |= dict(zip(keys, found, strict=True))
-        return torch.stack([self._states[_key(prompt.encode()), depth] for prompt in prompts])
+            states = super().final_states(missing, depth, **setting)
+            keys = [(_digest(prompt.encode()), depth) for prompt in missing]
+            self._states |= dict(zip(keys, states, strict=True))
+        return torch.stack([self._states[_digest(prompt.encode()), depth] for prompt in prompts])
 
     def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
         """(n_prompts, n_categories) scores, see `LanguageModel.score_categories`."""
-        labels = _key(readout.token_ids.tobytes(), readout.matrix.tobytes())
+        labels = _digest(readout.token_ids.tobytes(), readout.matrix.tobytes())
         folder = self.folder / f"readings-{labels}"
-        known: dict[str, FloatArray] = {}
+        cached: dict[str, FloatArray] = {}
         for path in folder.glob("*.npz"):
-            with np.load(path) as kept:
-                known |= dict(zip(kept["keys"].tolist(), kept["scores"], strict=True))
-        wanted = {_key(prompt.encode()): prompt for prompt in prompts}
-        missing = [key for key in wanted if key not in known]
-        for start in range(0, len(missing), READ_AT_ONCE):
-            keys = missing[start : start + READ_AT_ONCE]
-            scores = (
-                super().score_categories([wanted[key] for key in keys], readout).astype(np.float32)
-            )
+            with np.load(path) as stored:
+                cached |= dict(zip(stored["keys"].tolist(), stored["scores"], strict=True))
+        by_key = {_digest(prompt.encode()): prompt for prompt in prompts}
+        missing = [key for key in by_key if key not in cached]
+        for start in range(0, len(missing), SCORED_PER_FILE):
+            keys = missing[start : start + SCORED_PER_FILE]
+            scores = super().score_categories([by_key[key] for key in keys], readout)
+            single = scores.astype(np.float32)
             content = io.BytesIO()
-            np.savez(content, keys=np.array(keys), scores=scores)
-            atomic_write_bytes(folder / f"{_key(*map(str.encode, keys))}.npz", content.getvalue())
-            known |= dict(zip(keys, scores, strict=True))
-        return np.stack([known[_key(prompt.encode())] for prompt in prompts]).astype(np.float64)
+            np.savez(content, keys=np.array(keys), scores=single)
+            path = folder / f"{_digest(*map(str.encode, keys))}.npz"
+            atomic_write_bytes(path, content.getvalue())
+            cached |= dict(zip(keys, single, strict=True))
+        return np.stack([cached[_digest(prompt.encode())] for prompt in prompts]).astype(np.float64)
 
     def generate(
         self,
@@ -79,98 +79,105 @@ class Remembering(LanguageModel):
         constrain: str | Sequence[str] | None = None,
         **setting: Any,
     ) -> list[Generation]:
-        """Write one line after each prompt; see `LanguageModel.generate`."""
+        """Generate one line after each prompt; see `LanguageModel.generate`."""
         grammars = [constrain] * len(prompts) if isinstance(constrain, str | None) else constrain
-        said = json.dumps(setting, sort_keys=True).encode()
+        setting_json = json.dumps(setting, sort_keys=True).encode()
         keys = [
-            _key(said, (grammar or "").encode(), prompt.encode())
+            _digest(setting_json, (grammar or "").encode(), prompt.encode())
             for prompt, grammar in zip(prompts, grammars, strict=True)
         ]
-        folder, known = self.folder / "lines", dict[str, list[Any]]()
+        folder, cached = self.folder / "lines", dict[str, list[Any]]()
         for path in folder.glob("*.json"):
-            known |= json.loads(path.read_text(encoding="utf-8"))
-        wanted = dict(zip(keys, zip(prompts, grammars, strict=True), strict=True))
-        missing = [key for key in wanted if key not in known]
-        for start in range(0, len(missing), WRITTEN_AT_ONCE):
-            part = missing[start : start + WRITTEN_AT_ONCE]
-            rules = [grammar for _, grammar in map(wanted.__getitem__, part) if grammar]
-            texts = [wanted[key][0] for key in part]
+            cached |= json.loads(path.read_text(encoding="utf-8"))
+        by_key = dict(zip(keys, zip(prompts, grammars, strict=True), strict=True))
+        missing = [key for key in by_key if key not in cached]
+        for start in range(0, len(missing), GENERATED_PER_FILE):
+            part = missing[start : start + GENERATED_PER_FILE]
+            rules = [grammar for _, grammar in map(by_key.__getitem__, part) if grammar]
+            texts = [by_key[key][0] for key in part]
             lines = super().generate(texts, constrain=rules or None, **setting)
-            found = {key: list(astuple(line)) for key, line in zip(part, lines, strict=True)}
-            atomic_write_text(folder / f"{_key(*map(str.encode, part))}.json", json.dumps(found))
-            known |= found
-        return [Generation(*known[key]) for key in keys]
+            generated = {key: list(astuple(line)) for key, line in zip(part, lines, strict=True)}
+            path = folder / f"{_digest(*map(str.encode, part))}.json"
+            atomic_write_text(path, json.dumps(generated))
+            cached |= generated
+        return [Generation(*cached[key]) for key in keys]
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
-    """A fine-tuned model as it is asked here.
+class FineTunedRun:
+    """A fine-tuned model, its adapter's metadata, and the log that it is evaluated on.
 
     Attributes
     ----------
     name
         What rows call it.
-    model, about
-        The model with its adapter, and what the adapter says of itself.
+    model, metadata
+        The model with its adapter, and what the adapter's folder says of it.
     dataset
-        The log that it reads, which need not be the one that it was trained on.
-    before
-        What answers for it on validation windows, if it has learned from these.
+        The log, which need not be the one that it was trained on.
+    validation_run
+        What stands in for it on validation windows, if it has learned from these.
     """
 
     name: str
-    model: Remembering
-    about: AdapterMetadata
+    model: CachedLanguageModel
+    metadata: AdapterMetadata
     dataset: Dataset
-    before: Tuned | None = None
+    validation_run: FineTunedRun | None = None
 
-    def on(self, split: str) -> Tuned:
-        """Give what may be asked about the windows of a split."""
-        return self.before if self.before and split == "validation" else self
+    def for_split(self, split: str) -> FineTunedRun:
+        """Choose the run that may score the windows of a split."""
+        if self.validation_run is not None and split == "validation":
+            return self.validation_run
+        return self
 
     @classmethod
-    def opened(cls, name: str, folder: Path, dataset: Dataset, kept: Path) -> Tuned:
+    def load(cls, name: str, folder: Path, dataset: Dataset, cache: Path) -> FineTunedRun:
         """Load from the folder of an engine, of an adapter, or of a merged model."""
-        inside = adapter_inside(folder)
-        about = AdapterMetadata.load(inside)
-        merged = (str(inside), None)
-        source, adapter = merged if about.merged else (about.base_model, inside)
-        model = LanguageModel.load(source, adapter=adapter)
-        return cls(name, Remembering(model, kept / adapter_hash(inside)), about, dataset)
-
-    def forecaster(self, prior: Forecaster, windows: Sequence[Window], **how: Any) -> LLMForecaster:
-        """Give a forecaster for windows, whose catalog may name categories and items anew."""
-        dataset = replace(self.dataset, catalog=windows[0].history.catalog)
-        budget = int(self.about.config.get("budget", 300))
-        codec = codec_for(dataset, self.model, template=self.about.prompt, budget=budget)
-        return LLMForecaster(self.model, codec, prior, **how)
-
-    def read(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
-        """(n_windows, n_categories) centred scores."""
-        return self.forecaster(prior, windows).category_scores(
-            [window.history for window in windows]
+        adapter = adapter_folder(folder)
+        metadata = AdapterMetadata.load(adapter)
+        model = (
+            LanguageModel.load(str(adapter), adapter=None)
+            if metadata.merged
+            else LanguageModel.load(metadata.base_model, adapter=adapter)
         )
+        cached = CachedLanguageModel(model, cache / adapter_hash(adapter))
+        return cls(name, cached, metadata, dataset)
 
-    def titles(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
-        """(n_windows, n_categories) what the titles alone say that it foretells."""
-        codec, people = self.forecaster(prior, windows).codec, [w.history for w in windows]
-        asked = _key(*(codec.prompt(history).encode() for history in people))
-        path = self.model.folder / f"titles-{asked}.npy"
+    def codec(self, windows: Sequence[Window]) -> Codec:
+        """Make the prompts of windows, whose catalog may name categories and items anew."""
+        dataset = replace(self.dataset, catalog=windows[0].history.catalog)
+        budget = int(self.metadata.config.get("budget", 300))
+        return codec_for(dataset, self.model, template=self.metadata.prompt, budget=budget)
+
+    def forecaster(self, prior: Forecaster, windows: Sequence[Window]) -> LLMForecaster:
+        """Make a forecaster for windows, not calibrated yet."""
+        return LLMForecaster(self.model, self.codec(windows), prior)
+
+    def category_scores(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
+        """(n_windows, n_categories) centred scores."""
+        histories = [window.history for window in windows]
+        return self.forecaster(prior, windows).category_scores(histories)
+
+    def title_weights(self, prior: Forecaster, windows: Sequence[Window]) -> FloatArray:
+        """(n_windows, n_categories) sums of the title probabilities, nothing mixed in."""
+        codec, histories = self.codec(windows), [window.history for window in windows]
+        prompts = _digest(*(codec.prompt(history).encode() for history in histories))
+        path = self.model.folder / f"titles-{prompts}.npy"
         if not path.exists():
+            titles = TitleForecaster(self.model, codec, prior)
             content = io.BytesIO()
-            np.save(
-                content, TitleForecaster(self.model, codec, prior).title_category_weights(people)
-            )
+            np.save(content, titles.title_category_weights(histories))
             atomic_write_bytes(path, content.getvalue())
         return np.asarray(np.load(path))
 
 
-def adapter_inside(folder: Path) -> Path:
-    """Give the folder that holds adapter.json: an engine's own, or the folder itself."""
+def adapter_folder(folder: Path) -> Path:
+    """Find the folder that holds adapter.json: the one inside an engine's, or the folder itself."""
     return folder / ADAPTER_FOLDER if (folder / ADAPTER_FOLDER).is_dir() else folder
 
 
-def _key(*parts: bytes) -> str:
+def _digest(*parts: bytes) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(len(part).to_bytes(8) + part)

@@ -54,7 +54,7 @@ RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
 
 
 def mark(name: str) -> str:
-    """The comment that a block of README.md begins with."""
+    """Make the comment that a block of README.md begins with."""
     return f"<!-- {name}, made by benchmarks.harness.front_page -->"
 
 

@@ -12,10 +12,10 @@ TWO_STAGE_WITH_NET = f"{TWO_STAGE} with GRU4Rec"
 
 
 def untilted(blend: str) -> str:
-    """The row of a blend's lists by score alone."""
+    """Name the row of a blend's lists by score alone."""
     return f"{blend}, no tilt"
 
 
 def tilted(blend: str, forecast: str) -> str:
-    """The row of a blend's lists, tilted to a forecast."""
+    """Name the row of a blend's lists, tilted to a forecast."""
     return f"{blend}, tilted to {forecast}"

@@ -110,13 +110,13 @@ def forecast_table() -> str:
 
 
 def loss_and_gain(rows: Rows, dataset: str, split: str, model: str) -> str:
-    """A model's log-loss, and its gain on counting with the interval."""
+    """Format a model's log-loss, and its gain on counting with the interval."""
     loss = rows[dataset, split, model, "log_loss"]["value"]
     return f"{loss:.3f}, {format_gain(rows[dataset, split, model, 'log_loss_gain'], 3)}"
 
 
 def _forecast_text(rows: Rows) -> str:
-    """What the table of forecasts lacks: people, drift captured, distance from the optimum."""
+    """Tell what the table of forecasts lacks: people, drift captured, distance from the optimum."""
 
     def values(model: str, metric: str, dataset: str = "completejourney") -> list[float]:
         return [rows[dataset, f"test {n}", model, metric]["value"] for n in (1, 2)]
@@ -186,14 +186,14 @@ def _comparisons(rows: dict[tuple[str, str], Row]) -> dict[str, Row | str]:
 
 
 def _plain_blend_text() -> str:
-    """What the LLM adds to a blend that holds neither nets nor trees."""
+    """Tell what the LLM adds to a blend that holds neither nets nor trees."""
     rows = part_rows("ranking/compare_next-period_plain", RANKING_TESTS[0][1])
     (titles, title_gain), (tilt, tilt_gain) = (
         (model, format_difference(rows[model, metric])) for model, metric in LLM_CONTRIBUTIONS
     )
     ndcg = {model: format_ndcg(r["value"]) for (model, metric), r in rows.items() if metric == NDCG}
     return (
-        f"Where nets and trees are left out of the blend, as they are in engines, the blend without "
+        "Where nets and trees are left out of the blend, as they are in engines, the one without "
         f"titles has {ndcg[untilted(WITHOUT_TITLES)]} on MovieLens's next period; tilted to "
         f"the LLM {ndcg[tilt]}, {tilt_gain} above the tilt to counting; with the LLM's titles "
         f"{ndcg[titles]}, {title_gain} above none."
@@ -259,7 +259,7 @@ def ranking_speed_summary() -> str:
 
 
 def finetuning_table() -> str:
-    """What the tuned LLM gains, on whom, and which part of a history it needs."""
+    """Render what the tuned LLM gains, on whom, and which part of a history it needs."""
     rows: Rows = {}
     for dataset in ("completejourney", "ml-100k"):
         rows |= load_rows(f"finetuning/quality_{dataset}")
@@ -276,7 +276,7 @@ def finetuning_table() -> str:
 
 
 def _calendar_and_cost_text() -> str:
-    """What knowledge of the calendar gains, and what a training step costs."""
+    """Tell what knowledge of the calendar gains, and what a training step costs."""
     holidays = load_rows("forecasting/holidays")
     key = (f"HolidayForecaster({MIXTURE})", "gain_on_prior")
     gains = [format_gain(holidays["completejourney", f"test {n}", *key], 5) for n in (1, 2)]

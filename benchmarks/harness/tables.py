@@ -62,7 +62,7 @@ that its time cannot be compared with the others'; since then one person is rank
 
 
 def build_tables() -> str:
-    """The whole page: tables over several files, then one section a result file."""
+    """Render the page: tables over several files, then one section a result file."""
     parts = [
         HEAD,
         *(FORECASTS, forecast_table(), RANKINGS, ranking_table(), FINETUNING, finetuning_table()),

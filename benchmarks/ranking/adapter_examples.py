@@ -1,13 +1,14 @@
-"""Examples for an adapter that ranks in benchmarks.ranking.compare: all of a log but people's newest.
+"""Examples for the adapter of benchmarks.ranking.compare: a log without people's newest events.
 
-The log is what `benchmarks.ranking.splits` wrote; nothing of it is judged, so nothing needs to be
-kept back but what decides when training stops: everybody's last whole period.
+The log is what `benchmarks.ranking.splits` wrote; none of it is a test, so nothing needs to be held
+out but what decides when training stops: everybody's last whole period.
 
     python -m benchmarks.ranking.splits --out runs/ml-next-period
-    python -m benchmarks.ranking.adapter_examples --data runs/ml-next-period --out pairs/ml-next-period
+    python -m benchmarks.ranking.adapter_examples --data runs/ml-next-period \
+        --out pairs/ml-next-period
     python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data runs/ml-next-period \
-        --pairs pairs/ml-next-period --out runs/ml-next-period-adapter --lines.epochs 0 \
-        --renamed 0 --epochs 7
+        --examples pairs/ml-next-period --out runs/ml-next-period-adapter \
+        --generation.epochs 0 --label_renaming 0 --epochs 7
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data)
-    deciding = split_windows(dataset)["test"]
-    people = rolling_training_windows(dataset, validated=True)
+    validation = split_windows(dataset)["test"]
+    timelines = rolling_training_windows(dataset, validated=True)
     codec = codec_for(dataset, LanguageModel.load(), template="forecast-v3", budget=BUDGET)
-    prior = DecayedDirichlet().fit(deciding)
-    manifest = save_examples(arguments.out, dataset, codec, prior, people, deciding)
-    print(f"{manifest.n_timelines} timelines, {manifest.n_slots} slots, {len(deciding)} windows")
+    prior = DecayedDirichlet().fit(validation)
+    manifest = save_examples(arguments.out, dataset, codec, prior, timelines, validation)
+    print(f"{manifest.n_timelines} timelines, {manifest.n_slots} slots, {len(validation)} windows")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,38 @@
-"""Our lists: scorers blended by validation and tilted to a forecast, and what each brings."""
+"""llmrec's lists: scorers blended by validation and tilted to a forecast, in several variants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ranking.baselines import Peer, Seasonal, Settings
-from benchmarks.ranking.splits import LEAVE_ONE_OUT, K, Lists, Split, Stage, next_period
+import numpy as np
+
+from benchmarks.harness.labels import (
+    LLMREC,
+    OBSERVED,
+    TUNED_LLM,
+    WITHOUT_TITLES,
+    tilted,
+    untilted,
+)
+from benchmarks.ranking.baselines import Baseline, Seasonal, Settings
+from benchmarks.ranking.splits import (
+    LEAVE_ONE_OUT,
+    ItemLists,
+    K,
+    RankingSplit,
+    RankingStage,
+    next_period,
+)
 from llmrec.data.calendar import PeriodLength, to_datetime64
 from llmrec.data.counts import target_counts
-from llmrec.data.periods import History
 from llmrec.errors import DataError
-from llmrec.forecast import Forecast, Forecaster, Source
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
+from llmrec.forecasters.precomputed import PrecomputedForecaster, predict_weights
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.codec import Codec, codec_for
 from llmrec.language.model import LanguageModel
@@ -26,59 +43,37 @@ from llmrec.ranking.lm_scorer import LMItemScorer
 from llmrec.ranking.rank import rank
 from llmrec.ranking.registry import SIMILARITY_FLOOR
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.types import FloatArray
 
-CONTESTED = 50  # items a person among which the blend's weights are fitted
-OURS, FORETOLD, TUNED = "llmrec", "titles foretold", "the tuned LLM"
-NUMBERS = f"{OURS} of numbers alone"
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """Forecasts that were made once, looked up by history."""
-
-    forecasts: dict[tuple[int, int], Forecast]
-
-    @classmethod
-    def of(cls, forecaster: Forecaster, histories: Sequence[History]) -> Known:
-        """Ask a forecaster about all of them."""
-        made = forecaster.forecast(histories)
-        return cls({_key(h): one for h, one in zip(histories, made, strict=True)})
-
-    @classmethod
-    def came(cls, stage: Stage) -> Known:
-        """Look at the targets: the ceiling of what tilting can bring."""
-        counts = target_counts(stage.windows) + 1e-3
-        source = Source("what came", "counting")
-        rows = zip(stage.histories, counts / counts.sum(axis=1, keepdims=True), strict=True)
-        return cls({_key(h): Forecast(row, 100.0, "", (), source) for h, row in rows})
-
-    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Give them."""
-        return [self.forecasts[_key(history)] for history in histories]
+TOP_N = 50  # items a person among which the blend's weights are fitted
+TITLES = "titles of the LLM"  # the scorer that one of the blends lacks
 
 
-def our_lists(
-    split: Split, peers: Sequence[Peer], settings: Mapping[str, Settings], adapter: Path | None
-) -> dict[str, dict[str, Lists]]:
+def blend_rankings(
+    split: RankingSplit,
+    baselines: Sequence[Baseline],
+    settings: Mapping[str, Settings],
+    adapter: Path | None,
+) -> dict[str, dict[str, ItemLists]]:
     """Give lists of validation and tests, by variant.
 
-    ``settings`` are those that validation chose for the peers; all join.
-    With an adapter there are two blends: with the titles that it foretells, and of numbers alone,
-    where a tilt to its forecast is all that it brings.
+    ``settings`` are those that validation chose for the baselines; all of these are blended. With
+    an adapter there are two blends: with the scorer of its title probabilities, and without, where
+    a tilt to its forecast is all that it adds.
     """
-    tuned = None if adapter is None else _opened(split, adapter)
-    joined = [peer for peer in peers if peer.name in settings]
-    stages = ("validation", *split.tests)
+    tuned = None if adapter is None else _load_tuned(split, adapter)
+    blended = [baseline for baseline in baselines if baseline.name in settings]
     scorers = {
-        name: list(_scorers(split, split.stage(name), joined, settings, tuned)) for name in stages
+        name: list(_scorers(split, split.stage(name), blended, settings, tuned))
+        for name in ("validation", *split.tests)
     }
     forecasters = _forecasters(split, tuned)
-    found: dict[str, dict[str, Lists]] = {}
-    for name, left_out in ((OURS, ""), (NUMBERS, FORETOLD)):
-        if left_out and tuned is None:
+    variants: dict[str, dict[str, ItemLists]] = {}
+    for name, excluded in ((LLMREC, ""), (WITHOUT_TITLES, TITLES)):
+        if excluded and tuned is None:
             continue
-        blends = _blends(split, scorers, left_out)
-        found[f"{name}, no tilt"] = _lists(split, blends, forecasters["counting"], 0.0)
+        blends = _blends(split, scorers, excluded)
+        variants[untilted(name)] = _lists(split, blends, forecasters["counting"], 0.0)
         for kind, by_stage in forecasters.items():
             strength = fit_strength(
                 by_stage["validation"],
@@ -86,95 +81,111 @@ def our_lists(
                 split.validation.windows,
                 repeat=split.repeat,
             )
-            print(f"{name}, tilted to {kind}: strength {strength:g}", flush=True)
-            found[f"{name}, tilted to {kind}"] = _lists(split, blends, by_stage, strength)
-    return found
+            print(f"{tilted(name, kind)}: strength {strength:g}", flush=True)
+            variants[tilted(name, kind)] = _lists(split, blends, by_stage, strength)
+    return variants
 
 
 def _blends(
-    split: Split, scorers: Mapping[str, Sequence[PrecomputedScorer]], left_out: str
+    split: RankingSplit, scorers: Mapping[str, Sequence[PrecomputedScorer]], excluded: str
 ) -> dict[str, Blend]:
     """Give the blend of each stage: scorers fitted anew, weights of validation."""
-    joined = {
-        stage: tuple(one for one in of_stage if one.name != left_out)
+    chosen = {
+        stage: tuple(scorer for scorer in of_stage if scorer.name != excluded)
         for stage, of_stage in scorers.items()
     }
     windows = split.validation.windows
-    fitted = fit_blend(joined["validation"], windows, repeat=split.repeat, top_n=CONTESTED)
-    told = zip(fitted.names, fitted.weights, strict=True)
-    print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in told if weight), flush=True)
-    return {stage: Blend(of_stage, fitted.weights) for stage, of_stage in joined.items()}
+    fitted = fit_blend(chosen["validation"], windows, repeat=split.repeat, top_n=TOP_N)
+    weights = zip(fitted.names, fitted.weights, strict=True)
+    print(", ".join(f"{scorer} {weight:.3f}" for scorer, weight in weights if weight), flush=True)
+    return {stage: Blend(of_stage, fitted.weights) for stage, of_stage in chosen.items()}
 
 
 def _forecasters(
-    split: Split, tuned: tuple[LanguageModel, Codec] | None
-) -> dict[str, dict[str, Known]]:
-    """Give what lists are tilted to, by stage."""
+    split: RankingSplit, tuned: tuple[LanguageModel, Codec] | None
+) -> dict[str, dict[str, PrecomputedForecaster]]:
+    """Give the forecasts that lists are tilted to, by what they are of and by stage."""
     windows = split.validation.windows
     counting = DecayedDirichlet().fit(windows)
     mean = DecayedDirichlet(name="Mean").fit(windows, decays=(1.0,))
-    asked: dict[str, Forecaster] = {"persistence": mean, "counting": counting}
+    fitted: dict[str, Forecaster] = {"persistence": mean, "counting": counting}
     if tuned is not None:
-        asked[TUNED] = _forecaster(*tuned, counting, split.validation)
+        fitted[TUNED_LLM] = _llm_forecaster(*tuned, counting, split.validation)
     stages = {name: split.stage(name) for name in ("validation", *split.tests)}
-    found = {
-        kind: {name: Known.of(one, stage.histories) for name, stage in stages.items()}
-        for kind, one in asked.items()
+    forecasters = {
+        kind: {
+            name: _precompute(kind, stage, predict_weights(forecaster, stage.histories))
+            for name, stage in stages.items()
+        }
+        for kind, forecaster in fitted.items()
     }
-    return found | {"what came": {name: Known.came(stage) for name, stage in stages.items()}}
+    forecasters[OBSERVED] = {
+        name: _precompute(OBSERVED, stage, observed_weights(stage))
+        for name, stage in stages.items()
+    }
+    return forecasters
+
+
+def _precompute(name: str, stage: RankingStage, weights: FloatArray) -> PrecomputedForecaster:
+    # Rankings use the weights alone, so that any dispersion does.
+    return PrecomputedForecaster.of(name, stage.histories, weights, DEFAULT_DISPERSION)
+
+
+def observed_weights(stage: RankingStage) -> FloatArray:
+    """(n_windows, n_categories) weights of the targets: the most that tilting can bring."""
+    counts = target_counts(stage.windows) + 1e-3
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def _scorers(
-    split: Split,
-    stage: Stage,
-    joined: Sequence[Peer],
+    split: RankingSplit,
+    stage: RankingStage,
+    baselines: Sequence[Baseline],
     settings: Mapping[str, Settings],
     tuned: tuple[LanguageModel, Codec] | None,
 ) -> Iterator[PrecomputedScorer]:
-    """Fit each scorer on a stage, and ask it about everybody."""
-    whole = RecentPopularity(36_500.0)
-    yield PrecomputedScorer.of(whole, stage.histories, "taken most")
+    """Fit each scorer on a stage, and score all of its histories."""
+    all_time = RecentPopularity(36_500.0)
+    yield PrecomputedScorer.of(all_time, stage.histories, "all-time popularity")
     if split.repeat == "allow":
         for days in (21.0, 1000.0):
-            often = PersonalRepeat(days, 30.0)
-            yield PrecomputedScorer.of(
-                often, stage.histories, f"taken before, half-life {days:g} days"
-            )
-    for peer in joined:
-        scorer: Any = peer.build(settings[peer.name], stage, split.dataset.catalog, 0)
-        pairs = scorer.scorer if isinstance(scorer, Seasonal) else scorer
-        if isinstance(pairs, ItemToItem):
-            pairs.floor = SIMILARITY_FLOOR
-        yield PrecomputedScorer.of(scorer, stage.histories, peer.name)
+            name = f"taken before, half-life {days:g} days"
+            yield PrecomputedScorer.of(PersonalRepeat(days, 30.0), stage.histories, name)
+    for baseline in baselines:
+        scorer: Any = baseline.build(settings[baseline.name], stage, split.dataset.catalog, 0)
+        item_to_item = scorer.scorer if isinstance(scorer, Seasonal) else scorer
+        if isinstance(item_to_item, ItemToItem):
+            item_to_item.floor = SIMILARITY_FLOOR
+        yield PrecomputedScorer.of(scorer, stage.histories, baseline.name)
     if tuned is not None:
-        yield PrecomputedScorer.of(LMItemScorer(*tuned), stage.histories, FORETOLD)
+        yield PrecomputedScorer.of(LMItemScorer(*tuned), stage.histories, TITLES)
 
 
 def _lists(
-    split: Split,
+    split: RankingSplit,
     blends: Mapping[str, Blend],
-    forecasters: Mapping[str, Known],
+    forecasters: Mapping[str, PrecomputedForecaster],
     strength: float,
-) -> dict[str, Lists]:
-    found = {}
+) -> dict[str, ItemLists]:
+    lists = {}
     for name, blend in blends.items():
         histories = split.stage(name).histories
         forecasts = forecasters[name].forecast(histories)
         rankings = rank(forecasts, histories, blend, k=K, strength=strength, repeat=split.repeat)
-        found[name] = [ranking.item_idx.tolist() for ranking in rankings]
-    return found
+        lists[name] = [ranking.item_idx.tolist() for ranking in rankings]
+    return lists
 
 
-def _opened(split: Split, adapter: Path) -> tuple[LanguageModel, Codec]:
-    about = AdapterMetadata.load(adapter)
-    check_unseen(split, about)
-    model = LanguageModel.load(about.base_model, adapter=adapter)
-    budget = int(about.config["budget"])
-    return model, codec_for(split.dataset, model, template=about.prompt, budget=budget)
+def _load_tuned(split: RankingSplit, adapter: Path) -> tuple[LanguageModel, Codec]:
+    metadata = AdapterMetadata.load(adapter)
+    require_unseen_tests(split, metadata)
+    model = LanguageModel.load(metadata.base_model, adapter=adapter)
+    budget = int(metadata.config["budget"])
+    return model, codec_for(split.dataset, model, template=metadata.prompt, budget=budget)
 
 
-def check_unseen(split: Split, about: AdapterMetadata) -> None:
-    """Refuse an adapter that may have learned from what a test asks for.
+def require_unseen_tests(split: RankingSplit, metadata: AdapterMetadata) -> None:
+    """Refuse an adapter that may have learned from the targets of a test.
 
     Calendar: its cutoff lies before the tests. Events: it learned from the log without validation
     and tests, or, to leave one out, from the one that lacks whole last periods.
@@ -183,27 +194,23 @@ def check_unseen(split: Split, about: AdapterMetadata) -> None:
         first = min(
             window.target.period.start for window in next(iter(split.tests.values())).windows
         )
-        unseen = bool(to_datetime64(about.cutoff) <= first)
+        unseen = bool(to_datetime64(metadata.cutoff) <= first)
         logs = {split.dataset.log.fingerprint}
     else:
         splits = [split, next_period(split.dataset)] if split.name == LEAVE_ONE_OUT else [split]
         unseen, logs = True, {one.validation.log.fingerprint for one in splits}
-    if not unseen or about.data_fingerprint not in logs:
+    if not unseen or metadata.data_fingerprint not in logs:
         raise DataError(
-            f"the adapter learned from {about.dataset} ({about.data_fingerprint}) up to "
-            f"{about.cutoff}: for {split.name!r} it may have seen what the tests ask for"
+            f"the adapter learned from {metadata.dataset} ({metadata.data_fingerprint}) up to "
+            f"{metadata.cutoff}: for {split.name!r} it may have seen the targets of the tests"
         )
 
 
-def _forecaster(
-    model: LanguageModel, codec: Codec, counting: DecayedDirichlet, validation: Stage
+def _llm_forecaster(
+    model: LanguageModel, codec: Codec, counting: DecayedDirichlet, validation: RankingStage
 ) -> LLMForecaster:
     titles = TitleForecaster(model, codec, counting).fit(validation.windows)
     forecaster = LLMForecaster(model, codec, titles if titles.share else counting)
-    fitted = forecaster.fit(validation.windows)
-    print(f"titles trusted with {titles.share:g}, reading with a = {fitted.a:.3f}", flush=True)
+    calibration = forecaster.fit(validation.windows)
+    print(f"share of titles {titles.share:g}, category scores a = {calibration.a:.3f}", flush=True)
     return forecaster
-
-
-def _key(history: History) -> tuple[int, int]:
-    return history.user_idx, history.event_ids.stop

@@ -1,4 +1,4 @@
-"""RecTools' nets as peers. Another Python trains them, because RecTools excludes our pins."""
+"""RecTools' nets as baselines. Another Python trains them: RecTools excludes our pins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.ranking.baselines import KeptNets, Peer, Settings
-from benchmarks.ranking.splits import Stage
+from benchmarks.ranking.baselines import Baseline, CachedNets, Settings
+from benchmarks.ranking.splits import RankingStage
 from llmrec.data.interactions import Interactions
 from llmrec.forecasters.sequential_nets import BATCH_SIZE, BLOCKS, FACTORS, HEADS, MAX_SEQUENCE
 from llmrec.types import FloatArray, IntArray
@@ -34,46 +34,47 @@ SCRIPT = Path(__file__).with_name("rectools_worker.py")
 
 
 @dataclass(frozen=True)
-class OtherPython:
-    """Trains and asks a net by a script in another environment.
+class IsolatedPython:
+    """Trains a net, and scores with it, by a script in another environment.
 
-    The script finds ``settings.json`` and ``stage.npz`` in the folder that it is given: user and
-    item of each event, a user's oldest first, and the users asked. It leaves ``rows.npy`` there.
+    The script reads ``settings.json`` and ``stage.npz`` in the folder that it is given: user and
+    item of each event, a user's oldest first, and the users to score (``users``). It writes
+    ``rows.npy`` there.
     The start of that Python, some seconds, counts as the net's time.
     """
 
     python: Path
     script: Path = SCRIPT
 
-    def __call__(self, settings: Settings, stage: Stage, seed: int) -> FloatArray:
+    def __call__(self, settings: Settings, stage: RankingStage, seed: int) -> FloatArray:
         """(n_windows, n_items) scores; -inf where the net does not know the person or the item."""
         history = stage.windows[0].history  # its log is that of all, and has the catalog's items
-        told = SIZES | dict(settings) | {"seed": seed, "n_items": history.catalog.n_items}
-        asked = [one.user_idx for one in stage.histories]
+        values = SIZES | dict(settings) | {"seed": seed, "n_items": history.catalog.n_items}
+        users = [one.user_idx for one in stage.histories]
         with TemporaryDirectory() as name:
             folder = Path(name)
-            (folder / "settings.json").write_text(json.dumps(told), encoding="utf-8")
-            user, item = pieces(history.log), history.log.item_idx
-            np.savez(folder / "stage.npz", user=user, item=item, asked=asked)
+            (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
+            user, item = sequence_chunks(history.log), history.log.item_idx
+            np.savez(folder / "stage.npz", user=user, item=item, users=users)
             command = [str(self.python), str(self.script), name]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
             return np.asarray(np.load(folder / "rows.npy"), np.float64)
 
 
-def pieces(log: Interactions) -> IntArray:
-    """(n_events,) a user of each event: the person, or one who is never asked for older events.
+def sequence_chunks(log: Interactions) -> IntArray:
+    """(n_events,) user of each event: the person, or for older events one who is never scored.
 
     RecTools learns from a user's newest session_max_len events, or one more, and from no others.
-    So the newest `LENGTH` stay a person's, and every `LENGTH` before them become a user's.
+    So the newest `MAX_SEQUENCE` stay a person's, and every `MAX_SEQUENCE` before become a user's.
     """
     newer = log.user_offsets[log.user_idx + 1] - 1 - np.arange(len(log))
     return np.asarray(log.user_idx + newer // MAX_SEQUENCE * log.n_users)
 
 
-def rectools_peers(dataset: str, folder: Path, python: Path) -> list[Peer]:
-    """Give a log's peers; what they say is kept in a folder, as what our own nets say is."""
-    build = KeptNets(folder, OtherPython(python))
+def rectools_baselines(dataset: str, folder: Path, python: Path) -> list[Baseline]:
+    """Give a log's baselines; their scores are cached in a folder, as those of our nets are."""
+    build = CachedNets(folder, IsolatedPython(python))
     return [
-        Peer(name, build, [own | {"epochs": n} for n in EPOCHS[dataset]], seeded=True)
+        Baseline(name, build, [own | {"epochs": n} for n in EPOCHS[dataset]], seeded=True)
         for name, own in RECTOOLS.items()
     ]

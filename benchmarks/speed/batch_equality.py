@@ -1,4 +1,4 @@
-"""Whether a batch gives what single calls give: 200 real users, read alone and shuffled together.
+"""Whether a batch gives what single calls give: 200 real users, alone and shuffled together.
 
 Run: python -m benchmarks.speed.batch_equality
 """
@@ -9,7 +9,7 @@ import argparse
 
 import numpy as np
 
-from benchmarks.harness.results import record
+from benchmarks.harness.results import record_results
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, split_windows
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -28,13 +28,13 @@ def main() -> None:
     rows = []
     for name in ("ml-100k", "completejourney"):
         dataset = load_dataset(name)
-        reader = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
+        forecaster = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
         windows = sample_windows(split_windows(dataset)["validation"], arguments.users)
         histories = [window.history for window in windows]
-        single = np.concatenate([reader.category_scores([history]) for history in histories])
+        single = np.concatenate([forecaster.category_scores([history]) for history in histories])
         order = np.random.default_rng(0).permutation(len(histories))
         shuffled = np.empty_like(single)
-        shuffled[order] = reader.category_scores([histories[i] for i in order])
+        shuffled[order] = forecaster.category_scores([histories[i] for i in order])
         rows.append(
             {
                 "dataset": name,
@@ -48,7 +48,7 @@ def main() -> None:
                 "seeds": [0],
             }
         )
-    record("batch_equality", rows)
+    record_results("speed/batch_equality", rows)
 
 
 if __name__ == "__main__":

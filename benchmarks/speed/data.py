@@ -1,7 +1,7 @@
 """Time to load, clean and cut 1.4 million rows into windows, and the memory it takes.
 
 Each repeat runs in its own process, so that its peak is its own; importing is not counted.
-Run: python benchmarks/data_speed.py
+Run: python -m benchmarks.speed.data
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 import time
 from statistics import median
 
-from benchmarks.harness.results import record
+from benchmarks.harness.results import record_results
 from llmrec.data.calendar import period_boundaries
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import make_windows
 
 
 def main() -> None:
-    """Measure Complete Journey a few times and write the medians, and the slowest total."""
+    """Measure Complete Journey several times; record the medians, and the slowest total."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--once", action="store_true", help="measure in this process, print JSON")
@@ -29,17 +29,17 @@ def main() -> None:
     if arguments.once:
         print(json.dumps(_measure()))
         return
-    runs = [_measure_apart() for _ in range(arguments.repeats)]
-    shown: dict[str, object] = {"dataset": "completejourney", "split": "all", "model": "data room"}
-    shown |= {"low": None, "high": None, "n": len(runs), "seeds": []}
+    runs = [_measure_in_new_process() for _ in range(arguments.repeats)]
+    keys: dict[str, object] = {"dataset": "completejourney", "split": "all", "model": "llmrec.data"}
+    keys |= {"low": None, "high": None, "n": len(runs), "seeds": []}
     values = {metric: median(run[metric] for run in runs) for metric in runs[0]}
     values["slowest_total_seconds"] = max(run["total_seconds"] for run in runs)
-    rows = [shown | {"metric": metric, "value": value} for metric, value in values.items()]
-    record("data_speed", rows)
+    rows = [keys | {"metric": metric, "value": value} for metric, value in values.items()]
+    record_results("speed/data", rows)
 
 
-def _measure_apart() -> dict[str, float]:
-    command = [sys.executable, __file__, "--once"]
+def _measure_in_new_process() -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.speed.data", "--once"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     run: dict[str, float] = json.loads(output)
     return run

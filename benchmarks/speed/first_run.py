@@ -1,4 +1,4 @@
-"""What the first run costs: wall time and memory of ``llmrec demo``, and the import.
+"""What a first run costs: wall time and memory of ``llmrec demo``, and of the import.
 
 Run: python -m benchmarks.speed.first_run
 """
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.harness.results import record
+from benchmarks.harness.results import record_results
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     wall = _seconds([sys.executable, "-m", "llmrec", "demo", "--out", "llmrec-demo"])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     rows += [_row("llmrec demo", "seconds", wall, 1), _row("llmrec demo", "peak_gib", peak, 1)]
-    record("first_run", rows)
+    record_results("speed/first_run", rows)
 
 
 def _seconds(command: list[str]) -> float:
@@ -33,8 +33,8 @@ def _seconds(command: list[str]) -> float:
 
 
 def _row(model: str, metric: str, value: float, n: int) -> dict[str, object]:
-    shown = {"dataset": "both", "split": "none", "low": None, "high": None, "seeds": [0]}
-    return shown | {"model": model, "metric": metric, "value": value, "n": n}
+    keys = {"dataset": "both", "split": "none", "low": None, "high": None, "seeds": [0]}
+    return keys | {"model": model, "metric": metric, "value": value, "n": n}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.explanations.corruptions import description_lies
+from benchmarks.explanations.corruptions import description_corruptions
 from llmrec.explain import describe
 from llmrec.explain.describe import check_description, describe_from_claims, describe_with_model
 from llmrec.explain.facts import MAX_CLAIMS
@@ -64,7 +64,7 @@ def test_every_lie_planted_in_a_description_is_caught() -> None:
         ):
             told = describe_from_claims(history, forecast, words)
             assert check_description(history, told) is None
-            for sort, lie in description_lies(told):
+            for sort, lie in description_corruptions(told):
                 assert check_description(history, lie), (sort, lie.description)
 
 

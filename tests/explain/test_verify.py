@@ -9,7 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.explanations.corruptions import change_lies, item_lies, statement_lies
+from benchmarks.explanations.corruptions import (
+    change_corruptions,
+    item_corruptions,
+    statement_corruptions,
+)
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
@@ -117,7 +121,7 @@ def test_every_lie_planted_in_a_statement_is_caught(seed: int) -> None:
     for person in world(seed):
         for true in derive_statements(person.history, person.forecast, limit=6):
             assert check_statement(true, person.history, person.forecast) is None
-            for sort, lie in statement_lies(true, person.history, person.forecast):
+            for sort, lie in statement_corruptions(true, person.history, person.forecast):
                 assert check_statement(lie, person.history, person.forecast), (sort, true, lie)
                 sorts.add(sort)
     assert {"direction", "category", "number"} < sorts
@@ -134,11 +138,11 @@ def test_every_lie_planted_in_an_explanation_is_caught(seed: int) -> None:
         now = person.rerank(())
         for found in explained(person, seed):
             assert found.item
-            for sort, lie in item_lies(found.item, person.history, person.forecast):
+            for sort, lie in item_corruptions(found.item, person.history, person.forecast):
                 wrong = check_item(lie, now, person.history, person.forecast)
                 assert wrong, (sort, found.item, lie)
                 sorts.add(sort)
-    told = {"title", "date", "count", "rank", "score", "score part", "item", "text", "refusal"}
+    told = {"title", "date", "count", "rank", "score", "score part", "item", "text", "rejection"}
     assert told < sorts
 
 
@@ -153,7 +157,7 @@ def test_every_lie_planted_in_an_explanation_of_edits_is_caught(seed: int) -> No
             assert found.item
             assert person.lies_of(found, *edits) == ()
             assert ItemExplanation.from_dict(found.item.to_dict()) == found.item
-            for sort, lie in item_lies(found.item, person.history, person.forecast):
+            for sort, lie in item_corruptions(found.item, person.history, person.forecast):
                 assert check_item(lie, now, person.history, person.forecast, edits), (sort, lie)
                 sorts.add(sort)
     assert "edit" in sorts
@@ -165,7 +169,7 @@ def test_every_lie_about_what_moves_an_item_is_caught(seed: int) -> None:
         for found in explained(person, seed):
             assert found.item
             item = person.history.catalog.item_index(found.item.item_id)
-            for sort, lie in change_lies(found.change):
+            for sort, lie in change_corruptions(found.change):
                 assert check_change(lie, item, person.rerank, person.history), (sort, lie)
             assert person.lies_of(replace(found, n_ranked=found.n_ranked + 1))
 
