@@ -5,8 +5,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
-BENCHMARKS := data_speed reading_speed batch_equality parse_rate first_run family_speed edit_laws explanations \
-              ranking_speed
+BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run speed.forecasters speed.ranking \
+              finetuning.parse_rate explanations.edit_laws explanations.truthfulness
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking clean
@@ -45,16 +45,18 @@ finetune-small: $(INSTALLED)  ## fine-tune the embedded model on 150 people of M
 	$(BIN)/python finetune/make_dataset.py --data ml-100k --people 150 --out examples/small
 	$(BIN)/python finetune/lora.py finetune/configs/small.yaml
 
+PAGES = $(BIN)/python -m benchmarks.harness.tables && $(BIN)/python -m benchmarks.harness.front_page
+
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
-	$(BIN)/python -m benchmarks.parse_rate --data completejourney
-	$(BIN)/python -m benchmarks.forecast_quality --data completejourney
-	$(BIN)/python -m benchmarks.forecast_quality --data ml-100k
-	$(BIN)/python -m benchmarks.forecast_quality --data synthetic --model ''
-	$(BIN)/python -m benchmarks.season_reading
-	$(BIN)/python -m benchmarks.finetune_quality --data ml-100k --engine llmrec/engines/ml-100k
-	$(BIN)/python -m benchmarks.net_forecasts
-	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.finetuning.parse_rate --data completejourney
+	$(BIN)/python -m benchmarks.forecasting.quality --data completejourney
+	$(BIN)/python -m benchmarks.forecasting.quality --data ml-100k
+	$(BIN)/python -m benchmarks.forecasting.quality --data synthetic --model ''
+	$(BIN)/python -m benchmarks.forecasting.holidays
+	$(BIN)/python -m benchmarks.finetuning.quality --data ml-100k --engine llmrec/engines/ml-100k
+	$(BIN)/python -m benchmarks.forecasting.next_item
+	$(PAGES)
 
 # RecTools excludes our numpy and pandas, so it gets an environment of its own.
 RECTOOLS := .venv-rectools/.installed
@@ -66,22 +68,22 @@ $(RECTOOLS):
 	.venv-rectools/bin/python -m pip install 'rectools[torch]' -c .ci/rectools-constraints.txt
 	touch $@
 
-RANKS := $(BIN)/python -m benchmarks.ranking_peers
-FILMS := runs/ml-next-period
+COMPARE := $(BIN)/python -m benchmarks.ranking.compare
+MOVIES := runs/ml-next-period
 GROCERIES := --adapter llmrec/engines/completejourney/adapter
 
-bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against peers, on five splits: hours, and 17 GB
-	$(BIN)/python -m benchmarks.ranking_splits --out $(FILMS)
-	$(BIN)/python -m benchmarks.ranking_adapter --data $(FILMS) --out pairs/ml-next-period
-	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(FILMS) \
-	    --pairs pairs/ml-next-period --out $(FILMS)-adapter --lines.epochs 0 --renamed 0 --epochs 7
-	$(RANKS) --split next-period --adapter $(FILMS)-adapter/adapter
-	$(RANKS) --split next-period --adapter $(FILMS)-adapter/adapter --plain
-	$(RANKS) --split leave-one-out --adapter $(FILMS)-adapter/adapter
-	$(RANKS) --split global-time
-	$(RANKS) --split repeat-allowed $(GROCERIES)
-	$(RANKS) --split explore-only $(GROCERIES)
-	$(BIN)/python -m benchmarks.tables
+bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against baselines, on five splits: hours, and 17 GB
+	$(BIN)/python -m benchmarks.ranking.splits --out $(MOVIES)
+	$(BIN)/python -m benchmarks.ranking.adapter_examples --data $(MOVIES) --out pairs/ml-next-period
+	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(MOVIES) \
+	    --examples pairs/ml-next-period --out $(MOVIES)-adapter --generation.epochs 0 --label_renaming 0 --epochs 7
+	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter
+	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter --plain
+	$(COMPARE) --split leave-one-out --adapter $(MOVIES)-adapter/adapter
+	$(COMPARE) --split global-time
+	$(COMPARE) --split repeat-allowed $(GROCERIES)
+	$(COMPARE) --split explore-only $(GROCERIES)
+	$(PAGES)
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf .venv .venv-rectools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.lies import description_lies
+from benchmarks.explanations.corruptions import description_corruptions
 from llmrec.explain import describe
 from llmrec.explain.describe import check_description, describe_from_claims, describe_with_model
 from llmrec.explain.facts import MAX_CLAIMS
@@ -68,7 +68,7 @@ def test_every_corruption_of_a_description_is_found() -> None:
         ):
             described = describe_from_claims(history, forecast, words)
             assert check_description(history, described) is None
-            for name, wrong in description_lies(described):
+            for name, wrong in description_corruptions(described):
                 assert check_description(history, wrong), (name, wrong.description)
 
 

@@ -9,7 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.lies import change_lies, item_lies, statement_lies
+from benchmarks.explanations.corruptions import (
+    change_corruptions,
+    item_corruptions,
+    statement_corruptions,
+)
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
@@ -117,7 +121,7 @@ def test_every_corruption_of_a_statement_is_found(seed: int) -> None:
     for person in world(seed):
         for true in derive_statements(person.history, person.forecast, limit=6):
             assert check_statement(true, person.history, person.forecast) is None
-            for name, wrong in statement_lies(true, person.history, person.forecast):
+            for name, wrong in statement_corruptions(true, person.history, person.forecast):
                 assert check_statement(wrong, person.history, person.forecast), (name, true, wrong)
                 names.add(name)
     assert {"direction", "category", "number"} < names
@@ -134,11 +138,21 @@ def test_every_corruption_of_an_explanation_is_found(seed: int) -> None:
         now = person.rerank(())
         for found in explained(person, seed):
             assert found.item
-            for name, wrong in item_lies(found.item, person.history, person.forecast):
+            for name, wrong in item_corruptions(found.item, person.history, person.forecast):
                 errors = check_item(wrong, now, person.history, person.forecast)
                 assert errors, (name, found.item, wrong)
                 names.add(name)
-    expected = {"title", "date", "count", "rank", "score", "score part", "item", "text", "refusal"}
+    expected = {
+        "title",
+        "date",
+        "count",
+        "rank",
+        "score",
+        "score part",
+        "item",
+        "text",
+        "rejection",
+    }
     assert expected < names
 
 
@@ -153,7 +167,7 @@ def test_every_corruption_of_an_explanation_of_edits_is_found(seed: int) -> None
             assert found.item
             assert person.errors_of(found, *edits) == ()
             assert ItemExplanation.from_dict(found.item.to_dict()) == found.item
-            for name, wrong in item_lies(found.item, person.history, person.forecast):
+            for name, wrong in item_corruptions(found.item, person.history, person.forecast):
                 assert check_item(wrong, now, person.history, person.forecast, edits), (name, wrong)
                 names.add(name)
     assert "edit" in names
@@ -165,7 +179,7 @@ def test_every_corruption_of_a_counterfactual_is_found(seed: int) -> None:
         for found in explained(person, seed):
             assert found.item
             item = person.history.catalog.item_index(found.item.item_id)
-            for name, wrong in change_lies(found.change):
+            for name, wrong in change_corruptions(found.change):
                 assert check_change(wrong, item, person.rerank, person.history), (name, wrong)
             assert person.errors_of(replace(found, n_ranked=found.n_ranked + 1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.edit_cases import Case, random_case
-from benchmarks.edit_laws import LAWS, holds
-from benchmarks.record import RESULTS
+from benchmarks.explanations.edit_cases import EditCase, random_case
+from benchmarks.explanations.edit_laws import LAWS, holds
+from benchmarks.harness.results import load_results
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Ranking
@@ -22,7 +21,7 @@ SEED = st.integers(0, 2**32 - 1)
 
 @pytest.mark.parametrize("n_cases", [40, pytest.param(2_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_every_law_of_edits_holds(law: Callable[[Case], bool], n_cases: int) -> None:
+def test_every_law_of_edits_holds(law: Callable[[EditCase], bool], n_cases: int) -> None:
     @settings(max_examples=n_cases, deadline=None)
     @given(SEED, st.integers(1, 30), st.integers(1, 12), st.integers(1, 5))
     def check(seed: int, n_items: int, n_categories: int, n_edits: int) -> None:
@@ -32,57 +31,57 @@ def test_every_law_of_edits_holds(law: Callable[[Case], bool], n_cases: int) -> 
 
 
 def test_the_benchmark_found_no_violation_of_any_law_in_ten_thousand_cases() -> None:
-    rows = json.loads((RESULTS / "edit_laws.json").read_text(encoding="utf-8"))["rows"]
+    rows = load_results("explanations/edit_laws")["rows"]
     assert {row["value"] for row in rows} == {0}
-    n_cases = {row["model"]: row["n"] for row in rows if row["dataset"] == "made up"}
+    n_cases = {row["model"]: row["n"] for row in rows if row["dataset"] == "synthetic"}
     assert set(n_cases) == set(LAWS)
     assert min(n_cases.values()) >= 10_000
 
 
-class Ignoring(Case):
+class Ignoring(EditCase):
     """A ranking that does nothing with edits."""
 
-    def ranked(self, *edits: Edit, **options: object) -> Ranking:
-        return super().ranked(**options)  # type: ignore[arg-type]
+    def rank(self, *edits: Edit, **options: object) -> Ranking:
+        return super().rank(**options)  # type: ignore[arg-type]
 
 
-class Remembering(Case):
+class Remembering(EditCase):
     """A ranking that remembers the first edits it was given."""
 
     seen: tuple[Edit, ...] = ()
 
-    def ranked(self, *edits: Edit, **options: object) -> Ranking:
+    def rank(self, *edits: Edit, **options: object) -> Ranking:
         object.__setattr__(self, "seen", self.seen or edits)
-        return super().ranked(*(edits or self.seen), **options)  # type: ignore[arg-type]
+        return super().rank(*(edits or self.seen), **options)  # type: ignore[arg-type]
 
 
-class Contrary(Case):
+class Contrary(EditCase):
     """A ranking that inverts factors."""
 
-    def ranked(self, *edits: Edit, **options: object) -> Ranking:
+    def rank(self, *edits: Edit, **options: object) -> Ranking:
         inverted = [replace(edit, factor=1 / (edit.factor or 0.02)) for edit in edits]
-        return super().ranked(*inverted, **options)  # type: ignore[arg-type]
+        return super().rank(*inverted, **options)  # type: ignore[arg-type]
 
 
-class Leaking(Case):
+class Leaking(EditCase):
     """Edits that change locked shares a little."""
 
-    def edited(self, *edits: Edit, forecast: Forecast | None = None) -> Forecast:
-        given = super().edited(*edits, forecast=forecast)
+    def apply(self, *edits: Edit, forecast: Forecast | None = None) -> Forecast:
+        given = super().apply(*edits, forecast=forecast)
         return given.with_weights(given.category_weights * (1 - 1e-7))
 
 
 @pytest.mark.parametrize(
     ("fault", "caught_by"),
     [
-        (Ignoring, {"foretold", "muted", "additive"}),
-        (Remembering, {"removable", "foretold"}),
-        (Contrary, {"foretold", "monotone", "muted", "additive"}),
+        (Ignoring, {"predicted", "muted", "additive"}),
+        (Remembering, {"removable", "predicted"}),
+        (Contrary, {"predicted", "monotone", "muted", "additive"}),
         (Leaking, {"locked", "additive", "undoable"}),
     ],
 )
 def test_a_planted_fault_violates_the_laws_it_is_against(
-    fault: type[Case], caught_by: set[str]
+    fault: type[EditCase], caught_by: set[str]
 ) -> None:
     violated = set()
     for seed in range(40):
@@ -98,4 +97,4 @@ def test_random_cases_have_zeros_ties_and_items_without_a_category() -> None:
     assert any(edit.lock for case in cases for edit in case.edits)
     ended = [not e.is_active(case.history.cutoff) for case in cases for e in case.edits]
     assert any(ended)
-    assert any(len(set(case.ranked(strength=0).scores)) < case.catalog.n_items for case in cases)
+    assert any(len(set(case.rank(strength=0).scores)) < case.catalog.n_items for case in cases)

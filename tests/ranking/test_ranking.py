@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from benchmarks.full_sort import by_full_sort
+from benchmarks.speed.ranking import full_sort_ranking
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
@@ -250,7 +250,7 @@ def test_a_list_is_the_head_of_a_sort_of_all_items(seed: int, k: int, edits: lis
     of_user = forecast(np.random.default_rng(seed).dirichlet(np.ones(5)))
     blend = Blend((RecentPopularity(),), (1.0,))  # counts, so that items tie
     (ranking,) = rank([of_user], [history], blend, k=k, edits=edits)
-    items, scores = by_full_sort(of_user, history, blend, edits)
+    items, scores = full_sort_ranking(of_user, history, blend, edits)
     assert ranking.item_idx.tolist() == items[:k].tolist()
     assert ranking.scores.tobytes() == scores[:k].tobytes()
 

@@ -1,0 +1,113 @@
+"""Writes the two small tables of README.md, who forecasts and who ranks best, between their marks.
+
+Run: python -m benchmarks.harness.front_page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.harness.formatting import format_ndcg, render_table
+from benchmarks.harness.labels import COUNTING, MIXTURE, TWO_STAGE, TWO_STAGE_WITH_NET
+from benchmarks.harness.results import load_rows
+from benchmarks.harness.summaries import (
+    FORECAST_TESTS,
+    NDCG,
+    ON_COUNTING,
+    TITLES,
+    UNTILTED,
+    loss_and_gain,
+    part_rows,
+)
+from llmrec.data.files import atomic_write_text
+
+FRONT_PAGE = Path(__file__).parents[2] / "README.md"
+END = "<!-- up to here -->"
+FORECASTERS = {  # model in the results: group of the result files, and what the row is called
+    "LastPeriod": ("forecasting", "`LastPeriod`: the last period again"),
+    COUNTING: ("forecasting", "`DecayedDirichlet`: counting"),
+    "CellMLP": ("forecasting", "`CellMLP`: a small net"),
+    MIXTURE: ("forecasting", "`GatedMixture`: numeric forecasters, gated"),
+    ON_COUNTING: ("finetuning", "tuned LLM: category scores on counting"),
+    TITLES: ("finetuning", "tuned LLM: `TitleForecaster` on counting"),
+}
+RANKERS = {  # models in the results, the first that a split has counts: what the row is called
+    ("Popular lately",): "Popular lately",
+    ("EASE",): "EASE",
+    ("SASRec",): "SASRec",
+    ("GRU4Rec",): "GRU4Rec",
+    (TWO_STAGE_WITH_NET, TWO_STAGE): f"{TWO_STAGE} (MovieLens: with GRU4Rec)",
+    (UNTILTED,): UNTILTED,
+}
+RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
+    "MovieLens, next period": ("next-period", ["next period / test"]),
+    "Complete Journey, repeats": (
+        "repeat-allowed",
+        [f"next 28 days, repeat allowed / test {n}" for n in (1, 2)],
+    ),
+    "Complete Journey, only new": (
+        "explore-only",
+        [f"next 28 days, explore only / test {n}" for n in (1, 2)],
+    ),
+}
+
+
+def mark(name: str) -> str:
+    """Make the comment that a block of README.md begins with."""
+    return f"<!-- {name}, made by benchmarks.harness.front_page -->"
+
+
+def forecast_block() -> str:
+    """Log-loss of six forecasters, nats per event, and their gain on counting."""
+    lines = []
+    for model, (source, label) in FORECASTERS.items():
+        cells = []
+        for dataset, split, _ in FORECAST_TESTS:
+            rows = load_rows(f"{source}/quality_{dataset}")
+            loss = rows[dataset, split, model, "log_loss"]["value"]
+            both = loss_and_gain(rows, dataset, split, model)
+            cells.append(f"{loss:.3f}" if model == COUNTING else both)
+        lines.append([label, *cells])
+    header = ["log-loss, gain on counting", *(title for *_, title in FORECAST_TESTS)]
+    return render_table(header, lines)
+
+
+def ranking_block() -> str:
+    """NDCG@10 of six rankers; of Complete Journey on both tests."""
+    lines = []
+    for models, label in RANKERS.items():
+        cells = []
+        for name, parts in RANKING_COLUMNS.values():
+            tests = [part_rows(f"ranking/compare_{name}", part) for part in parts]
+            model = next(model for model in models if (model, NDCG) in tests[0])
+            cells.append(", ".join(format_ndcg(test[model, NDCG]["value"]) for test in tests))
+        lines.append([label, *cells])
+    return render_table(["NDCG@10", *RANKING_COLUMNS], lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"forecasts": forecast_block, "rankings": ranking_block}
+
+
+def rewrite(text: str) -> str:
+    """Give the page with its blocks as the result files have them; a page without marks as it is.
+
+    Raises
+    ------
+    ValueError
+        If a block has no end.
+    """
+    for name, build in BLOCKS.items():
+        start = mark(name)
+        if start not in text:
+            continue
+        before, _, rest = text.partition(start)
+        _, end, after = rest.partition(END)
+        if not end:
+            raise ValueError(f"after {start} the page has no {END}")
+        text = f"{before}{start}\n\n{build()}\n\n{END}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    atomic_write_text(FRONT_PAGE, rewrite(FRONT_PAGE.read_text(encoding="utf-8")))

@@ -1,0 +1,315 @@
+"""Tables over several result files: who forecasts and ranks best, what the tuned LLM gains."""
+
+from __future__ import annotations
+
+from benchmarks.harness.formatting import (
+    Row,
+    format_difference,
+    format_gain,
+    format_interval,
+    format_ndcg,
+    format_share,
+    negate,
+    render_table,
+    wrap_text,
+)
+from benchmarks.harness.labels import (
+    COUNTING,
+    LLMREC,
+    MIXTURE,
+    SASREC,
+    TUNED_LLM,
+    WITHOUT_TITLES,
+    tilted,
+    untilted,
+)
+from benchmarks.harness.results import Rows, load_rows
+
+NDCG, UNTILTED = "ndcg@10", untilted(LLMREC)
+LLM_CONTRIBUTIONS = {  # (model, metric): what its row is called
+    (UNTILTED, f"{NDCG} above {untilted(WITHOUT_TITLES)}"): "gain of the LLM's title scorer",
+    (
+        tilted(WITHOUT_TITLES, TUNED_LLM),
+        f"{NDCG} above {tilted(WITHOUT_TITLES, 'counting')}",
+    ): "without titles: gain of the tilt to the LLM on the tilt to counting",
+}
+RANKING_TESTS = (  # result file, part of its split, and the column's title
+    ("next-period", "next period / test", "MovieLens, next period"),
+    ("leave-one-out", "leave one out / test", "leave one out"),
+    ("global-time", "global time / test", "global time"),
+    ("repeat-allowed", "next 28 days, repeat allowed / test 1", "Complete Journey, repeats, 11"),
+    ("repeat-allowed", "next 28 days, repeat allowed / test 2", "12"),
+    ("explore-only", "next 28 days, explore only / test 1", "only new, 11"),
+    ("explore-only", "next 28 days, explore only / test 2", "12"),
+)
+FORECAST_TESTS = (  # dataset, split, and the column's title
+    ("completejourney", "test 1", "Complete Journey, period 11"),
+    ("completejourney", "test 2", "period 12"),
+    ("ml-100k", "test", "MovieLens 100K"),
+)
+RAW = "LLM (a = 1)"
+ON_COUNTING, TITLES = f"LLM on {COUNTING}", f"LLM titles in {COUNTING}"
+GAIN, CHANGE = "gain_of_llm", "log_loss_change"
+GAIN_ROWS = (  # what the row is called, part of the split, model and metric
+    ("category scores, calibrated, on counting", "", ON_COUNTING, GAIN),
+    ("... people with at most two periods", "cold", ON_COUNTING, GAIN),
+    ("... the third whose interests move most", "drifting", ON_COUNTING, GAIN),
+    ("... on the gated mixture", "", f"LLM on {MIXTURE}", GAIN),
+    ("... on the mixture with SASRec", "", f"LLM on {SASREC}", GAIN),
+    ("title probabilities, mixed into counting", "", TITLES, GAIN),
+    ("... people with at most two periods", "cold", TITLES, GAIN),
+    ("... the third whose interests move most", "drifting", TITLES, GAIN),
+    ("... events in categories never taken before", "emerging", TITLES, GAIN),
+    ("... mixed into the gated mixture", "", f"LLM titles in {MIXTURE}", GAIN),
+    ("... mixed into the mixture with SASRec", "", f"LLM titles in {SASREC}", GAIN),
+    ("the tuned LLM as one more expert of the mixture", "", f"{MIXTURE} + LLM", GAIN),
+    ("... of the mixture with SASRec", "", f"{SASREC} + LLM", GAIN),
+    ("category scores on counting, mean of three seeds", "", f"{ON_COUNTING}, 3 seeds", GAIN),
+    ("... forecasts averaged over the seeds", "", f"{ON_COUNTING}, 3 averaged", GAIN),
+    ("... on the gated mixture", "", f"LLM on {MIXTURE}, 3 averaged", GAIN),
+    ("title probabilities in counting, mean of three seeds", "", f"{TITLES}, 3 seeds", GAIN),
+    ("... forecasts averaged over the seeds", "", f"{TITLES}, 3 averaged", GAIN),
+    ("... in the gated mixture", "", f"LLM titles in {MIXTURE}, 3 averaged", GAIN),
+    ("... in the mixture with SASRec", "", f"LLM titles in {SASREC}, 3 averaged", GAIN),
+    ("T5 of two million parameters, new: scores on counting", "", f"T5 on {COUNTING}", GAIN),
+    ("... title probabilities in counting", "", f"T5 titles in {COUNTING}", GAIN),
+    ("... title probabilities in the gated mixture", "", f"T5 titles in {MIXTURE}", GAIN),
+    ("category scores as trained, no history", "last 0 periods", RAW, "log_loss_gain"),
+    ("... the last period only", "last 1 periods", RAW, "log_loss_gain"),
+    ("... the last two only", "last 2 periods", RAW, "log_loss_gain"),
+    ("title probabilities, no history", "last 0 periods", TITLES, "log_loss_gain"),
+    ("... the last period only", "last 1 periods", TITLES, "log_loss_gain"),
+    ("... the last two only", "last 2 periods", TITLES, "log_loss_gain"),
+    ("title probabilities, after shuffling the order", "order shuffled", TITLES, CHANGE),
+    ("... with names of like meaning", "names of like meaning", TITLES, CHANGE),
+    ("... with names without meaning", "names without meaning", TITLES, CHANGE),
+    ("... with titles without meaning", "titles without meaning", TITLES, CHANGE),
+    ("category scores, after shuffling the order", "order shuffled", ON_COUNTING, CHANGE),
+    ("... with names of like meaning", "names of like meaning", ON_COUNTING, CHANGE),
+    ("... with names without meaning", "names without meaning", ON_COUNTING, CHANGE),
+    ("... with titles without meaning", "titles without meaning", ON_COUNTING, CHANGE),
+)
+
+
+def forecast_table() -> str:
+    """Log-loss and gain on counting of every forecaster and test, the best first."""
+    rows: Rows = {}
+    for dataset in ("completejourney", "ml-100k", "synthetic"):
+        rows |= load_rows(f"forecasting/quality_{dataset}")
+    first = FORECAST_TESTS[0][:2]
+    models = [model for *test, model, metric in rows if (*test, metric) == (*first, "log_loss")]
+    gains = {model: rows[(*first, model, "log_loss_gain")] for model in models}
+    # Those that were evaluated on some of the people only come last.
+    models.sort(key=lambda model: (-gains[model]["n"], -gains[model]["value"]))
+    lines = [
+        [model, *(loss_and_gain(rows, test, split, model) for test, split, _ in FORECAST_TESTS)]
+        for model in models
+    ]
+    header = ["", *(title for *_, title in FORECAST_TESTS)]
+    return f"{render_table(header, lines)}\n\n{_forecast_text(rows)}\n"
+
+
+def loss_and_gain(rows: Rows, dataset: str, split: str, model: str) -> str:
+    """Format a model's log-loss, and its gain on counting with the interval."""
+    loss = rows[dataset, split, model, "log_loss"]["value"]
+    return f"{loss:.3f}, {format_gain(rows[dataset, split, model, 'log_loss_gain'], 3)}"
+
+
+def _forecast_text(rows: Rows) -> str:
+    """Tell what the table of forecasts lacks: people, drift captured, distance from the optimum."""
+
+    def values(model: str, metric: str, dataset: str = "completejourney") -> list[float]:
+        return [rows[dataset, f"test {n}", model, metric]["value"] for n in (1, 2)]
+
+    def excess(model: str) -> str:
+        pairs = zip(*(values(m, "log_loss", "synthetic") for m in (model, "Optimum")), strict=True)
+        return " and ".join(f"{loss - best:.3f}" for loss, best in pairs)
+
+    n = [rows[dataset, split, "Mean", "log_loss"]["n"] for dataset, split, _ in FORECAST_TESTS]
+    n_llm = rows["completejourney", "test 1", "LLM alone (zero-shot)", "log_loss"]["n"]
+    weights = [
+        rows[dataset, "validation", f"LLM on {prior}", "a"]["value"]
+        for prior in (COUNTING, MIXTURE)
+        for dataset in ("completejourney", "ml-100k")
+    ]
+    captured = " and ".join(f"{v:.0%}" for v in values(MIXTURE, "drift_captured"))
+    return wrap_text(
+        f"{n[0]:,}, {n[1]:,} and {n[2]:,} people; {n_llm} a test for the LLM without fine-tuning, "
+        "to which validation gives the calibration weight a = {:.2f} (Complete Journey) and {:.2f} "
+        "(MovieLens) on counting, {:.2f} and {:.2f} on the mixture. ".format(*weights)
+        + f"On Complete Journey the gated mixture gets {captured} of the way from the mean "
+        "(nothing changes) to the informed reference, which was shown half of the period. "
+        "On a synthetic log whose best possible forecast is known (`--data synthetic`) the "
+        f"mixture is {excess(MIXTURE)} nats above that optimum on the two tests, counting "
+        f"{excess(COUNTING)}, the mean {excess('Mean')}."
+    )
+
+
+def ranking_table() -> str:
+    """NDCG@10 of baselines and of llmrec; llmrec to the best baselines; what the LLM adds."""
+    columns: list[dict[str, Row | str]] = []
+    people = []
+    for name, part, _ in RANKING_TESTS:
+        rows = part_rows(f"ranking/compare_{name}", part)
+        ndcg = {model: row for (model, metric), row in rows.items() if metric == NDCG}
+        people.append(f"{next(iter(ndcg.values()))['n']:,}")
+        columns.append({**ndcg, **_comparisons(rows)})
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    last = LLM_CONTRIBUTIONS.values()
+    names.sort(
+        key=lambda name: (name in last, name.endswith("ratio to the best"), "llmrec" in name)
+    )
+    lines = []
+    for name in names:
+        cells = [column.get(name, "") for column in columns]
+        texts = [cell if isinstance(cell, str) else format_ndcg(cell["value"]) for cell in cells]
+        lines.append([name, *texts])
+    table = render_table(["NDCG@10", *(title for *_, title in RANKING_TESTS)], lines)
+    text = wrap_text(f"{', '.join(people)} people. {_plain_blend_text()}")
+    return f"{table}\n\n{text}\n"
+
+
+def part_rows(name: str, part: str) -> dict[tuple[str, str], Row]:
+    """Rows of one part of the split of a result file, by model and metric."""
+    return {key[2:]: row for key, row in load_rows(name).items() if key[1] == part}
+
+
+def _comparisons(rows: dict[tuple[str, str], Row]) -> dict[str, Row | str]:
+    """Cells of llmrec's ratio to the best baselines, and of what the LLM adds."""
+    ratios, cells = [], dict[str, Row | str]()
+    for (model, metric), row in rows.items():
+        if metric.startswith("ratio to ") and model == UNTILTED:
+            ratios.append(f"{format_interval(row)} of {metric.removeprefix('ratio to ')}")
+        elif (model, metric) in LLM_CONTRIBUTIONS:
+            cells[LLM_CONTRIBUTIONS[model, metric]] = format_difference(row)
+    return cells | {f"{UNTILTED}, ratio to the best": "; ".join(ratios)}
+
+
+def _plain_blend_text() -> str:
+    """Tell what the LLM adds to a blend that holds neither nets nor trees."""
+    rows = part_rows("ranking/compare_next-period_plain", RANKING_TESTS[0][1])
+    (titles, title_gain), (tilt, tilt_gain) = (
+        (model, format_difference(rows[model, metric])) for model, metric in LLM_CONTRIBUTIONS
+    )
+    ndcg = {model: format_ndcg(r["value"]) for (model, metric), r in rows.items() if metric == NDCG}
+    return (
+        "Where nets and trees are left out of the blend, as they are in engines, the one without "
+        f"titles has {ndcg[untilted(WITHOUT_TITLES)]} on MovieLens's next period; tilted to "
+        f"the LLM {ndcg[tilt]}, {tilt_gain} above the tilt to counting; with the LLM's titles "
+        f"{ndcg[titles]}, {title_gain} above none."
+    )
+
+
+def edit_and_explanation_summary() -> str:
+    """How often the laws of edits hold, how many explanations are true, corruptions caught."""
+    laws, rows = load_rows("explanations/edit_laws"), load_rows("explanations/truthfulness")
+    cases = {data: row["n"] for (data, *_), row in laws.items()}
+    violations = sum(row["value"] for row in laws.values())
+    logs = ("completejourney", "ml-100k")
+
+    def share(dataset: str, metric: str) -> Row:
+        row: Row = rows[dataset, "holdout", COUNTING, metric]
+        return row
+
+    corruptions = [share(log, "corruptions caught, all") for log in logs]
+    caught = sum(round(row["value"] * row["n"]) for row in corruptions)
+    true, with_evidence = (
+        [f"{share(log, metric)['value']:.1%}" for log in logs]
+        for metric in ("explanations that are true", "items with evidence")
+    )
+    text = (
+        f"{len({model for _, _, model, _ in laws})} laws of edits hold in {cases['synthetic']:,} "
+        f"random cases each and for {cases['ml-100k']} people of each log: {violations:g} "
+        f"violations. Of {share(logs[0], 'items with evidence')['n']:,} explained items a log "
+        f"{true[0]} (Complete Journey) and {true[1]} (MovieLens) are true in every number, "
+        f"{with_evidence[0]} and {with_evidence[1]} cite the person's own events, and {caught:,} "
+        f"of {sum(row['n'] for row in corruptions):,} corrupted statements and explanations are "
+        "caught."
+    )
+    return wrap_text(text) + "\n"
+
+
+def ranking_speed_summary() -> str:
+    """How long a ranking takes, what memory, and that it equals a full sort."""
+    rows = load_rows("speed/ranking")
+    small, large = dict.fromkeys(split for _, split, *_ in rows)
+    dataset = next(iter(rows))[0]
+
+    def value(split: str, model: str, metric: str) -> float:
+        return float(rows[dataset, split, model, metric]["value"])
+
+    variants = list(dict.fromkeys(model for _, split, model, _ in rows if split == small))[1:]
+    wall = " and ".join(f"{value(small, name, 'milliseconds'):.1f}" for name in variants)
+    cpu, share, ratio = (
+        value(small, variants[0], metric)
+        for metric in ("CPU milliseconds", "... share of the scorers", "... ratio to plain pass")
+    )
+    lists = [row for (*_, metric), row in rows.items() if metric.startswith("lists equal to")]
+    equal = sum(round(row["value"] * row["n"]) for row in lists)
+    text = (
+        f"Ranking {small} for one person after the forecast takes {wall} ms (as forecast, and with "
+        f"a muted and a raised category; medians), {cpu:.1f} ms of one processor: {ratio:.0f} "
+        f"times one plain pass of numpy over the same parts, {share:.0%} of it the four scorers. A "
+        f"process that makes a catalog of {large} and its log, fits the scorers and ranks batches "
+        f"holds {value(large, '... and batches ranked', 'peak_gib'):.2f} GiB at most; {equal} of "
+        f"{sum(row['n'] for row in lists)} lists are, bit for bit, the head of a full sort by "
+        "score, popularity and item id (`speed.ranking`)."
+    )
+    return wrap_text(text) + "\n"
+
+
+def finetuning_table() -> str:
+    """Render what the tuned LLM gains, on whom, and which part of a history it needs."""
+    rows: Rows = {}
+    for dataset in ("completejourney", "ml-100k"):
+        rows |= load_rows(f"finetuning/quality_{dataset}")
+    lines = []
+    for text, part, model, metric in GAIN_ROWS:
+        cells = []
+        for dataset, split, _ in FORECAST_TESTS:
+            row = rows.get((dataset, f"{split} / {part}" if part else split, model, metric))
+            row = negate(row) if row and metric == CHANGE else row
+            cells.append(f"{format_gain(row, 4)}, n {row['n']:,}" if row else "-")
+        lines.append([text, *cells])
+    table = render_table(["gain of", *(title for *_, title in FORECAST_TESTS)], lines)
+    return f"{table}\n\n{wrap_text(f'{_calendar_and_cost_text()} {_generation_text(rows)}')}\n"
+
+
+def _calendar_and_cost_text() -> str:
+    """Tell what knowledge of the calendar gains, and what a training step costs."""
+    holidays = load_rows("forecasting/holidays")
+    key = (f"HolidayForecaster({MIXTURE})", "gain_on_prior")
+    gains = [format_gain(holidays["completejourney", f"test {n}", *key], 5) for n in (1, 2)]
+    speed = {metric: row["value"] for (*_, metric), row in load_rows("speed/training").items()}
+    return (
+        "On Complete Journey what the LLM without fine-tuning knows of the calendar "
+        f"(`HolidayForecaster`) gains {gains[0]} and {gains[1]} on the gated mixture on the two "
+        "tests (1 and 2), and nothing on counting or drift; two periods are two observations of a "
+        "season, whatever the households say. A supervised read position of a timeline costs "
+        f"{speed['ratio of positions']:.0f} times fewer positions than a sequence of its own, and "
+        f"a training step runs at {speed['ratio to bare matrix products']:.0%} of the rate of its "
+        "bare matrix products."
+    )
+
+
+def _generation_text(rows: Rows) -> str:
+    """How good the lines are that the tuned models generate."""
+
+    def share(model: str, metric: str) -> str:
+        return format_share(rows["ml-100k", "test / statements", model, metric])
+
+    def ratio(model: str, dataset: str = "ml-100k", split: str = "test") -> str:
+        name = f"{model} generated (share 0.1)"
+        row = rows[dataset, f"{split} / generated", name, "ratio_to_category_scores"]
+        return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}, n {row['n']})"
+
+    return (
+        "Of the claims about MovieLens's viewers that the tuned decoder generates without "
+        f"constraint {share('LLM unconstrained', 'claims_supported')} pass the checker; so it is "
+        f"constrained to true ones, of which {share('LLM', 'claims_supported')} pass. Of the "
+        f"statements shown {share('LLM', 'statements_realized')} came true. Counting with "
+        f"generated lines mixed in has {ratio('LLM')} times the log-loss of the category scores, "
+        f"with the T5's {ratio('T5')}; on Complete Journey's tests "
+        f"{ratio('LLM', 'completejourney', 'test 1')} and "
+        f"{ratio('LLM', 'completejourney', 'test 2')}."
+    )
