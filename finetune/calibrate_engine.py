@@ -38,7 +38,7 @@ if about:
     dataset = dataset.without_categories(excluded)
     if dataset.log.fingerprint != about.data_fingerprint:
         parser.error(f"{dataset.name} changed since the adapter was trained on it: train it again")
-    leave_out = was_trained_on(dataset, validated=SEEN_METRICS in about.metrics)
+    leave_out = was_trained_on(dataset, include_validation=SEEN_METRICS in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 
 # 2. Counting and blend are fitted on the last period before it.

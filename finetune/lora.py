@@ -80,7 +80,7 @@ cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
 )
-leave_out = was_trained_on(dataset, validated=manifest.validated)
+leave_out = was_trained_on(dataset, include_validation=manifest.validated)
 engine.fit(config.calibration_windows, leave_out=leave_out)
 engine.save_pretrained(out)
 calibration = engine.forecaster.calibration

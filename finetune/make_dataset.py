@@ -44,7 +44,7 @@ excluded = [name for name in arguments.exclude_categories.split("|") if name]
 dataset = load_dataset(arguments.data).without_categories(excluded)
 
 # 2. Everybody's windows at the end of every tick, and the windows that choose when to stop.
-people, validation = split_timelines(dataset, validated=arguments.include_validation)
+people, validation = split_timelines(dataset, include_validation=arguments.include_validation)
 people = people[: arguments.people]
 
 # 3. Counting, which category scores are added to, and the text that the model sees.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from llmrec.data.versions import MOVED_MODULES, MOVED_NAMES
+from llmrec.data.versions import __version__ as __version__
 from llmrec.lazy import MovedModules, lazy_attributes
-from llmrec.versions import __version__ as __version__
 
 if TYPE_CHECKING:
     from llmrec.data.catalog import Catalog as Catalog
@@ -48,5 +49,6 @@ __all__, __getattr__ = lazy_attributes(
         "llmrec.ranking.effects": ["EditEffect"],
         "llmrec.session": ["Recommendation", "UserSession"],
     },
+    moved=MOVED_NAMES,
 )
-sys.meta_path.append(MovedModules())
+sys.meta_path.append(MovedModules(MOVED_MODULES))

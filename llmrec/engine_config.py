@@ -16,6 +16,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import Window, truncate_log
 from llmrec.data.splits import sample_windows
+from llmrec.data.versions import FIRST_VERSION, SCORERS, __version__, rename_keys, unknown_keys
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
@@ -24,7 +25,6 @@ from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import MIN_FIT_WINDOWS, build_blend, fit_ranking
 from llmrec.ranking.registry import LM_SCORER, registered_name
-from llmrec.versions import FIRST_VERSION, SCORERS, __version__, renamed_keys, unknown_keys
 
 if TYPE_CHECKING:
     from llmrec.forecasters.calibration import Calibration
@@ -86,7 +86,7 @@ class EngineSettings:
             version = values.pop("version", FIRST_VERSION)
             if unknown := unknown_keys(values, (one.name for one in fields(cls)), version):
                 raise ValueError(unknown)
-            return cls(**values | {"blend": renamed_keys(values.get("blend", {}), SCORERS)})
+            return cls(**values | {"blend": rename_keys(values.get("blend", {}), SCORERS)})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error
 
@@ -172,9 +172,9 @@ def resolve_settings(
     return replace(fit_settings(dataset), model=name), None
 
 
-def with_adapter_prompt(settings: EngineSettings, tuned: Path) -> EngineSettings:
+def with_adapter_prompt(settings: EngineSettings, adapter_folder: Path) -> EngineSettings:
     """Write prompts like those that an adapter, or a merged model, was trained on."""
-    about = AdapterMetadata.load_if_present(tuned)
+    about = AdapterMetadata.load_if_present(adapter_folder)
     if about is None:
         return settings
     budget = int(about.config.get("budget", settings.budget))
@@ -230,14 +230,16 @@ def load_engine_parts(
     ranked = settings if forecaster.calibration else settings.without_titles()
     blend, warning = build_blend(dataset, cutoff, ranked.blend, titles), ""
     if not refit and forecaster.calibration is None and (stored or titles):
-        warning = uncalibrated_warning(forecaster, settings, refused=stored is not None)
+        warning = uncalibrated_warning(
+            forecaster, settings, calibration_rejected=stored is not None
+        )
     return EngineParts(settings, forecaster, blend, stored, warning)
 
 
 def load_forecaster(
     dataset: Dataset,
     settings: EngineSettings,
-    calibrated: Path | None,
+    calibration_folder: Path | None,
     options: Mapping[str, Any],
 ) -> tuple[LLMForecaster, Calibration | None]:
     """Load the model and the folder's calibration, and use this if it is of that very model."""
@@ -251,9 +253,9 @@ def load_forecaster(
     if about := AdapterMetadata.load_if_present(Path(model.adapter or settings.model)):
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if calibrated is None or not (calibrated / CALIBRATION_FILE).is_file():
+    if calibration_folder is None or not (calibration_folder / CALIBRATION_FILE).is_file():
         return LLMForecaster(model, codec, prior), None
-    at_hand = Calibration.load(calibrated / CALIBRATION_FILE, dataset.catalog.categories)
+    at_hand = Calibration.load(calibration_folder / CALIBRATION_FILE, dataset.catalog.categories)
     if at_hand.model != model.fingerprint:
         why = "the stored calibration is of another model or precision"
         return LLMForecaster(model, codec, prior, fallback_reason=why), at_hand
@@ -272,12 +274,12 @@ def title_scorers(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
 
 
 def uncalibrated_warning(
-    forecaster: LLMForecaster, settings: EngineSettings, *, refused: bool
+    forecaster: LLMForecaster, settings: EngineSettings, *, calibration_rejected: bool
 ) -> str:
     """Say what of an uncalibrated model is left out, and the way out."""
     model = forecaster.model
     titles = f"the titles that {model.name} expects"
-    if not refused:
+    if not calibration_rejected:
         return f"no calibration weighs {titles}: they are left out until engine.fit() is called."
     lost = "its category scores" + f" and {titles}" * (model.title_embeddings is not None)
     precision = "float32" if settings.precision == "auto" else settings.precision

@@ -7,11 +7,9 @@ from importlib import import_module
 from importlib.abc import MetaPathFinder
 from typing import Any
 
-from llmrec.versions import MODULES, TOP_LEVEL, __version__
-
 
 def lazy_attributes(
-    package: str, homes: Mapping[str, Sequence[str]]
+    package: str, homes: Mapping[str, Sequence[str]], moved: Mapping[str, str] | None = None
 ) -> tuple[list[str], Callable[[str], Any]]:
     """Give a package's ``__all__`` and its ``__getattr__`` (PEP 562).
 
@@ -21,27 +19,36 @@ def lazy_attributes(
         Its name.
     homes
         Module to the names that the package hands on from it.
+    moved
+        Names that it handed on in version 0.1 to where they are now; such a name is an ImportError.
     """
     home = {name: module for module, names in homes.items() for name in names}
 
     def get_attribute(name: str) -> Any:
         if name in home:
             return getattr(import_module(home[name]), name)
-        if package == "llmrec" and name in TOP_LEVEL:
-            raise ImportError(
-                f"llmrec.{name} of version 0.1 is {TOP_LEVEL[name]} in {__version__}: import that"
-            )
+        if moved and name in moved:
+            raise ImportError(f"{package}.{name} of version 0.1 is {moved[name]}: import that")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return sorted(home), get_attribute
 
 
 class MovedModules(MetaPathFinder):
-    """Comes after all other finders, and says where a module of version 0.1 is now."""
+    """Comes after all other finders, and says where a module of version 0.1 is now.
+
+    Parameters
+    ----------
+    modules
+        Module of 0.1 to the module of today.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self.modules = modules
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         """Raise ModuleNotFoundError for a module that has moved; find none."""
-        if fullname in MODULES:
+        if fullname in self.modules:
             raise ModuleNotFoundError(
-                f"{fullname} of version 0.1 is {MODULES[fullname]} in {__version__}", name=fullname
+                f"{fullname} of version 0.1 is {self.modules[fullname]}: import that", name=fullname
             )

@@ -29,7 +29,10 @@ from llmrec.session import UserSession
 __all__ = ["EditSliders"]
 
 MAX_SLIDER_FACTOR = 4.0  # times as much of a category
-STEP, STRENGTH_STEP = 0.25, 0.05  # fitted strengths are multiples of .05: a slider can go back
+FACTOR_STEP, STRENGTH_STEP = (
+    0.25,
+    0.05,
+)  # fitted strengths are multiples of .05: a slider can go back
 
 
 class EditSliders:
@@ -63,11 +66,13 @@ class EditSliders:
         categories = session.history.catalog.categories
         names = [categories[c] for c in session.forecast.top(n_categories)]
         fitted = session.strength
-        self.factors = {name: _slider(name, 1.0, MAX_SLIDER_FACTOR, STEP) for name in names}
-        self.locks = {name: _lock() for name in names}
+        self.factors = {
+            name: _make_slider(name, 1.0, MAX_SLIDER_FACTOR, FACTOR_STEP) for name in names
+        }
+        self.locks = {name: _make_lock() for name in names}
         highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
-        self.strength = _slider("tilt", fitted, highest, STRENGTH_STEP)
-        self._list = ipywidgets.HTML(self._ranked(), layout={"flex": "1 1 0%"})
+        self.strength = _make_slider("tilt", fitted, highest, STRENGTH_STEP)
+        self._list = ipywidgets.HTML(self._render_list(), layout={"flex": "1 1 0%"})
         for moved in (*self.factors.values(), *self.locks.values(), self.strength):
             moved.observe(self._rank_again, "value")
         pairs = zip(self.factors.values(), self.locks.values(), strict=True)
@@ -94,17 +99,17 @@ class EditSliders:
         return {**self.widget._repr_mimebundle_(**kwargs), "text/html": self.html}
 
     def _rank_again(self, change: Any) -> None:
-        self._list.value = self._ranked()
+        self._list.value = self._render_list()
 
-    def _ranked(self) -> str:
+    def _render_list(self) -> str:
         try:
             effect = self._session.edit(*self.edits, strength=self.strength.value).effect()
         except EditError as error:
             return _render(error=str(error))
-        return _render(**_shown(effect, self._k))
+        return _render(**_page_variables(effect, self._k))
 
 
-def _slider(name: str, value: float, highest: float, step: float) -> Any:
+def _make_slider(name: str, value: float, highest: float, step: float) -> Any:
     return ipywidgets.FloatSlider(
         value=value,
         min=0.0,
@@ -115,11 +120,11 @@ def _slider(name: str, value: float, highest: float, step: float) -> Any:
     )
 
 
-def _lock() -> Any:
+def _make_lock() -> Any:
     return ipywidgets.Checkbox(description="lock", indent=False, layout={"width": "5em"})
 
 
-def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
+def _page_variables(effect: EditEffect, k: int) -> dict[str, Any]:
     """Rank with the edits, and give what the page names."""
     outcome, catalog = effect.verify(k), effect.catalog
     moved = rank_changes(outcome)
@@ -138,11 +143,11 @@ def _shown(effect: EditEffect, k: int) -> dict[str, Any]:
 
 
 def _render(**shown: Any) -> str:
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_LIST)
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_LIST_TEMPLATE)
     return page.render(shown)
 
 
-_LIST = """{% set left = "text-align: left; padding-right: 1em" -%}
+_LIST_TEMPLATE = """{% set left = "text-align: left; padding-right: 1em" -%}
 <div style="line-height: 1.5; margin-left: 1em">
 {% if error is defined %}<p>{{ error }}</p>
 {% else %}<p><b>{{ settings }}</b></p>

@@ -28,7 +28,7 @@ from llmrec.ranking.lm_scorer import LMItemScorer
 from llmrec.ranking.registry import LM_SCORER, build_scorer
 from llmrec.types import FloatArray
 from tests.forecasters.fakes import FakeModel
-from tests.ranking.fakes import Foretelling
+from tests.ranking.fakes import FakeTitleModel
 from tests.worlds import CATEGORIES, START
 
 
@@ -52,7 +52,7 @@ class TitleModel(FakeModel):
     base_fingerprint = "fake"
 
     def __init__(self) -> None:
-        with_titles = Foretelling([f"Title {item}" for item in range(25)])
+        with_titles = FakeTitleModel([f"Title {item}" for item in range(25)])
         self.title_embeddings, self.encode = with_titles.title_embeddings, with_titles.encode  # type: ignore[method-assign]
         self.title_probabilities = with_titles.title_probabilities  # type: ignore[method-assign]
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From left to right; a room imports from its own place or from places to its left. "" is llmrec
 # itself, whose public names come from everywhere.
 ORDER = (
-    {"errors", "types", "versions", "lazy"},
+    {"errors", "types", "lazy"},
     {"metrics"},
     {"data"},
     {"forecast"},

@@ -72,7 +72,7 @@ def test_a_name_of_0_1_is_there_or_its_import_says_where_it_is_now(name: str) ->
     where = home if home.startswith("llmrec.parse") else f"{home}.{name}"
     code = f"from llmrec import {name}"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"ImportError: llmrec.{name} of version 0.1 is {where} in" in found.stderr
+    assert f"ImportError: llmrec.{name} of version 0.1 is {where}: import that" in found.stderr
     module, _, today = where.rpartition(".")
     assert getattr(importlib.import_module(module), today).__name__ == today
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmrec.versions import CONFIG_KEYS, FLAGS, TOP_LEVEL, __version__
+from llmrec.data.versions import CONFIG_KEYS, FLAGS, MOVED_NAMES, __version__
 from tests.real_parts import needs_real_parts
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def test_the_citation_and_the_changelog_name_this_version() -> None:
 
 def test_the_changelog_names_what_was_renamed_and_its_name_of_today() -> None:
     rows = [line for line in CHANGELOG.read_text("utf-8").splitlines() if line.startswith("| ")]
-    pairs = {**FLAGS, **CONFIG_KEYS, **{f"llmrec.{old}": new for old, new in TOP_LEVEL.items()}}
+    pairs = {**FLAGS, **CONFIG_KEYS, **{f"llmrec.{old}": new for old, new in MOVED_NAMES.items()}}
     for old, new in pairs.items():
         before_and_after = [row.split(" | ") for row in rows if " | " in row]
         assert any(

@@ -25,6 +25,7 @@ from torch import nn
 from llmrec import DataError, Dataset, Edit, Forecast, InterestEngine, load_dataset
 from llmrec.data import make_windows
 from llmrec.data.periods import Window
+from llmrec.data.versions import rename_model
 from llmrec.data.windows import holdout_cutoff
 from llmrec.errors import LlmrecError, ModelLoadError
 from llmrec.evaluation.forecast_store import load_forecasts as load_forecasts
@@ -52,7 +53,6 @@ from llmrec.training.run import (
     make_validation,
 )
 from llmrec.training.trainer import BatchStream, BatchTrainer, RunState
-from llmrec.versions import renamed_model
 from tests.real_parts import needs_real_parts
 
 SAVED = Path(__file__).parent / "saved" / "v0_1"
@@ -204,7 +204,7 @@ def forecast_scores(dataset: Dataset) -> tuple[Any, Any]:
 
 def by_model(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give rows with today's name of each model, in the order of these names."""
-    named = [row | {"model": renamed_model(row["model"])} for row in rows]
+    named = [row | {"model": rename_model(row["model"])} for row in rows]
     return sorted(named, key=lambda row: row["model"])  # the rest is in order, and stays so
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data)
     validation = split_windows(dataset)["test"]
-    timelines = rolling_training_windows(dataset, validated=True)
+    timelines = rolling_training_windows(dataset, include_validation=True)
     codec = codec_for(dataset, LanguageModel.load(), template="forecast-v3", budget=BUDGET)
     prior = DecayedDirichlet().fit(validation)
     manifest = save_examples(arguments.out, dataset, codec, prior, timelines, validation)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from llmrec.data.versions import FLAGS
 from llmrec.errors import EditError
 from llmrec.ranking.edit_parser import (
     ParsedEdits,
@@ -20,7 +21,6 @@ from llmrec.ranking.edit_parser import (
 )
 from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
-from llmrec.versions import FLAGS
 
 
 class RenamedFlags(TyperGroup):

@@ -124,7 +124,7 @@ def _split(item: ItemExplanation) -> Table:
 
 def render_effect(parsed: ParsedEdits, effect: EditEffect) -> Group:
     """Lay out what was understood, what was not, and what it will do."""
-    counting = [edit for edit in parsed.edits if edit not in effect.ended]
+    counting = [edit for edit in parsed.edits if edit not in effect.expired_edits]
     understood = [
         *edit_sentences(counting, effect.catalog),
         *(f"{sentence} It has ended and does nothing." for sentence in _ended(effect)),
@@ -184,7 +184,7 @@ def effect_summary(parsed: ParsedEdits, effect: EditEffect, outcome: EditOutcome
 
 
 def _ended(effect: EditEffect) -> list[str]:
-    return edit_sentences(effect.ended, effect.catalog)
+    return edit_sentences(effect.expired_edits, effect.catalog)
 
 
 def _shown(effect: EditEffect) -> list[int]:
@@ -207,7 +207,7 @@ def _changes(effect: EditEffect) -> Table:
             format_percent(before[c]),
             format_percent(after[c]),
             f"{effect.category_changes[c]:+.2f}",
-            "are not listed" if effect.mutes(c) else effect.direction(c),
+            "are not listed" if effect.is_muted(c) else effect.direction(c),
         )
     others = np.setdiff1d(np.arange(len(before)), shown)
     if others.size:

@@ -206,7 +206,7 @@ def evaluate(
     dataset, names = load_dataset(data), _names(forecasters)
     llm_scores = _llm_scores(dataset, model, users or None) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
-    found = compare(dataset, family, seeds=range(seeds), readings=llm_scores)
+    found = compare(dataset, family, seeds=range(seeds), llm_scores=llm_scores)
     if as_json:
         render.console.print_json(found.table.to_json(orient="records"))
     else:
@@ -245,7 +245,7 @@ def datasets(as_json: AsJson = False) -> None:
     rows = [
         {
             "name": part.name,
-            "what": part.what,
+            "what": part.description,
             "from": f"{part.distribution} {part.version}",
             "licence": part.licence,
             "installed": _version(part.distribution) is not None,

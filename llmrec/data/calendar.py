@@ -16,7 +16,9 @@ from llmrec.errors import DataError
 from llmrec.types import TimeArray
 
 MILLISECOND, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
-_SPEC = re.compile(r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII)
+_LENGTH_PATTERN = re.compile(
+    r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PeriodLength:
         """Parse a period length; DataError if it is none."""
         if isinstance(spec, PeriodLength):
             return spec
-        found = _SPEC.fullmatch(str(spec))
+        found = _LENGTH_PATTERN.fullmatch(str(spec))
         if not found or int(found[1]) < 1:
             raise DataError(
                 f"period {spec!r} is not understood; write '28D', '2W', '1M' or '10 events'."

@@ -25,11 +25,11 @@ from llmrec.data.validation import (
 from llmrec.errors import DataError, MissingExtraError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
-TITLE_LENGTH, CATEGORY_LENGTH = 200, 60  # characters of a cleaned title and category name
+MAX_TITLE_LENGTH, MAX_CATEGORY_LENGTH = 200, 60  # characters of a cleaned title and category name
 TERMS_PER_NAME = 3  # of a cluster's name
 _MAX_NAME_LENGTH = 1_000  # of a category name before it is shortened
 # Control, format (bidirectional, zero-width), surrogate, private, unassigned.
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
+_INVISIBLE_UNICODE_CLASSES = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def category_sums(
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
-def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
+def clean_text(value: object, limit: int = MAX_TITLE_LENGTH) -> str:
     """Make text from data safe to print and to prompt with.
 
     NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
@@ -197,7 +197,7 @@ def clean_text(value: object, limit: int = TITLE_LENGTH) -> str:
         text = "".join(
             " " if char.isspace() else char
             for char in text
-            if char.isspace() or unicodedata.category(char) not in _INVISIBLE
+            if char.isspace() or unicodedata.category(char) not in _INVISIBLE_UNICODE_CLASSES
         )
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -277,10 +277,10 @@ def _shorten(names: Sequence[str]) -> list[str]:
     """Cut long names; those that would then be equal end in a number."""
     result: dict[str, None] = {}
     for name in names:
-        short, n = clean_text(name, CATEGORY_LENGTH), 1
+        short, n = clean_text(name, MAX_CATEGORY_LENGTH), 1
         while short in result:
             n += 1
-            short = f"{clean_text(name, CATEGORY_LENGTH - 6)} {n}"
+            short = f"{clean_text(name, MAX_CATEGORY_LENGTH - 6)} {n}"
         result[short] = None
     return list(result)
 

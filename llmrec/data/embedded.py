@@ -24,7 +24,7 @@ from llmrec.errors import CacheError, DataError, MissingExtraError
 
 PartKind = Literal["log", "model", "encoder"]
 REQUIREMENTS = Path(__file__).with_name("embedded-requirements.txt")
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -51,11 +51,11 @@ class EmbeddedPart:
 
     name: str
     kind: PartKind
-    what: str
+    description: str
     distribution: str
     version: str
     licence: str
-    relative: str
+    relative_path: str
 
 
 EMBEDDED_PARTS = (
@@ -110,24 +110,24 @@ def log_folder(name: str) -> Path:
     MissingExtraError
         If its distribution is not installed.
     """
-    return _path(name, "log")
+    return _find_part(name, "log")
 
 
 def gguf_file(name: str) -> Path:
     """Find the GGUF file of an embedded model: "smollm2-135m". Raises as `log_folder` does."""
-    return _path(name, "model")
+    return _find_part(name, "model")
 
 
 def encoder_archive(name: str) -> Path:
     """Find the zip file of an embedded encoder: "all-minilm-l6-v2". Raises as `log_folder` does."""
-    return _path(name, "encoder")
+    return _find_part(name, "encoder")
 
 
-def _path(name: str, kind: PartKind) -> Path:
+def _find_part(name: str, kind: PartKind) -> Path:
     known = {part.name: part for part in EMBEDDED_PARTS if part.kind == kind}
     if name not in known:
         raise DataError(f"no embedded {kind} is called {name!r}; there is {' and '.join(known)}.")
-    return distribution_file(known[name].distribution, known[name].relative)
+    return distribution_file(known[name].distribution, known[name].relative_path)
 
 
 def distribution_file(distribution: str, relative: str) -> Path:
@@ -178,10 +178,10 @@ def cached_folder(key: str, source: Path, build: Callable[[Path], None]) -> Path
     source_hash = _fingerprint(source)
     folder = cache_root() / key
     try:
-        if _fault(folder, source_hash):
+        if _describe_damage(folder, source_hash):
             _build_locked(folder, source_hash, build)
     except Exception as error:
-        reason = _cache_trouble(error)
+        reason = _explain_disk_error(error)
         if reason is None:
             raise
         raise CacheError(
@@ -204,7 +204,7 @@ def _build_locked(folder: Path, source_hash: dict[str, Any], build: Callable[[Pa
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        fault = _fault(folder, source_hash)
+        fault = _describe_damage(folder, source_hash)
         if not fault:
             return
         if folder.exists():
@@ -212,28 +212,30 @@ def _build_locked(folder: Path, source_hash: dict[str, Any], build: Callable[[Pa
             shutil.rmtree(folder)
         with atomic_folder(folder) as partial:
             build(partial)
-            contents = json.dumps(_contents(partial, source_hash), indent=1)
-            atomic_write_text(partial / MANIFEST, contents)
+            contents = json.dumps(_fingerprint_files(partial, source_hash), indent=1)
+            atomic_write_text(partial / MANIFEST_FILE, contents)
 
 
-def _fault(folder: Path, source_hash: dict[str, Any]) -> str:
+def _describe_damage(folder: Path, source_hash: dict[str, Any]) -> str:
     """Say what is wrong with a cached folder; nothing if it is whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except OSError:
-        return f"{MANIFEST} is missing"
+        return f"{MANIFEST_FILE} is missing"
     except ValueError:
-        return f"{MANIFEST} is not JSON"
+        return f"{MANIFEST_FILE} is not JSON"
     if not isinstance(manifest, dict):
-        return f"{MANIFEST} is no table of files"
-    found = _contents(folder, source_hash)
+        return f"{MANIFEST_FILE} is no table of files"
+    found = _fingerprint_files(folder, source_hash)
     changed = [name for name in found | manifest if found.get(name) != manifest.get(name)]
     return f"changed since it was built: {', '.join(sorted(changed))}" if changed else ""
 
 
-def _contents(folder: Path, source_hash: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint_files(folder: Path, source_hash: dict[str, Any]) -> dict[str, Any]:
     """List the fingerprints of the files in a folder and of their source."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    paths = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST_FILE
+    ]
     files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in paths}
     return {"(source)": source_hash, **files}
 
@@ -248,7 +250,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         }
 
 
-def _cache_trouble(error: Exception) -> str | None:
+def _explain_disk_error(error: Exception) -> str | None:
     """Say that the disk is full or not accessible; None for any other error."""
     number = error.errno if isinstance(error, OSError) else None
     # Writers that are not Python's (safetensors) raise errors of their own with the same words.

@@ -42,7 +42,7 @@ _NEWS_COLUMNS = (
 # MovieLens
 _RATING_COLUMNS = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
 _MOVIE_COLUMNS = (ITEM_ID, TITLE, CATEGORIES)
-_NO_GENRE = ["unknown", "(no genres listed)"]
+_MISSING_GENRES = ["unknown", "(no genres listed)"]
 _GENRE_FLAGS = (  # of u.item, in its order
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
     *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance"),
@@ -102,7 +102,7 @@ def read_recbole(folder: Path) -> Dataset:
 
 def _movielens_dataset(name: str, ratings: pd.DataFrame, items: pd.DataFrame) -> Dataset:
     if CATEGORIES in items:
-        items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_NO_GENRE))
+        items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_MISSING_GENRES))
     catalog = Catalog.from_frame(items)
     log = Interactions.from_frame(ratings, unit="s").align_to(catalog)
     return Dataset(name, log, catalog, "10 events", "films", "viewer", "exclude")

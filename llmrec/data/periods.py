@@ -25,7 +25,7 @@ from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
 ABSENCE_PERIODS = 2  # one period without is chance, two are a pause
 TICKS_PER_PERIOD = 4  # parts that a calendar period is cut into
-Time = datetime | np.datetime64 | str
+TimeLike = datetime | np.datetime64 | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def make_histories(
     log: Interactions,
     catalog: Catalog,
     period: str | PeriodLength,
-    cutoff: Time | None = None,
+    cutoff: TimeLike | None = None,
     users: Sequence[int] | None = None,
 ) -> list[History]:
     """Give users' whole past before a cutoff (default: just after the log's last event).
@@ -222,7 +222,7 @@ def _observed_target(history: History, end: np.datetime64) -> Target | None:
     return Target(log, history.catalog, start, stop, span)
 
 
-def ticks(history: History) -> tuple[TimeArray, IntArray]:
+def split_into_ticks(history: History) -> tuple[TimeArray, IntArray]:
     """Cut a history into ticks, which are finer than periods, from that of its first event on.
 
     A calendar period has `TICKS_PER_PERIOD` equal ticks; with periods of events every event is one.
@@ -244,7 +244,7 @@ def ticks(history: History) -> tuple[TimeArray, IntArray]:
     return edges[first:], offsets[first:]
 
 
-def truncate_log(log: Interactions, cutoff: Time) -> Interactions:
+def truncate_log(log: Interactions, cutoff: TimeLike) -> Interactions:
     """Give the log as it was just before a cutoff; DataError if it was empty."""
     return log.drop_events({"at or after the cutoff": log.timestamp >= to_datetime64(cutoff)})
 

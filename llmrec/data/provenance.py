@@ -13,9 +13,9 @@ from llmrec.data.calendar import PeriodLength, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.versions import SPAN_KEYS, rename_keys
 from llmrec.errors import DataError
 from llmrec.types import IntArray
-from llmrec.versions import SPAN_KEYS, renamed_keys
 
 _WHOLE_PAST = PeriodLength(36_500, "days")
 
@@ -149,7 +149,7 @@ class TrainingSpan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingSpan:
         """Read what `to_dict` gave, now or in version 0.1; DataError if the time is none."""
-        values = renamed_keys(values, SPAN_KEYS)
+        values = rename_keys(values, SPAN_KEYS)
         before, stops = values["before"], values.get("stops")
         item_ids, n_events = values.get("item_ids"), values.get("n_events")
         return cls(

@@ -68,11 +68,11 @@ def load_dataset(name: str | Path) -> Dataset:
     if seed != str(name) and seed.isdecimal():
         dataset = make_synthetic_world(seed=int(seed)).dataset
         return replace(relabel_categories(dataset, int(seed)), name=str(name))
-    path = _find(name)
+    path = _find_path(name)
     try:
         if path.is_file():
             return read_table(path, name=path.name.partition(".")[0])
-        return _reader(path)(path)
+        return _choose_reader(path)(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -127,7 +127,7 @@ def read_table(
     return Dataset(name, interactions.align_to(items), items, period, noun, person, repeat)
 
 
-def _find(name: str | Path) -> Path:
+def _find_path(name: str | Path) -> Path:
     try:
         return log_folder(str(name))
     except DataError as error:
@@ -138,7 +138,7 @@ def _find(name: str | Path) -> Path:
     return Path(name)
 
 
-def _reader(folder: Path) -> Callable[[Path], Dataset]:
+def _choose_reader(folder: Path) -> Callable[[Path], Dataset]:
     for files, reader in _LAYOUTS:
         if all(any(folder.glob(file)) for file in files):
             return reader

@@ -75,51 +75,55 @@ def training_windows(dataset: Dataset) -> list[Window]:
     return training
 
 
-def rolling_training_windows(dataset: Dataset, *, validated: bool = False) -> list[list[Window]]:
+def rolling_training_windows(
+    dataset: Dataset, *, include_validation: bool = False
+) -> list[list[Window]]:
     """Give everybody's windows at the end of every tick (see `rolling_windows`).
 
     Targets end before the validation targets begin: all of them with calendar periods, those of the
-    same person with periods of events. ``validated``: before the test targets begin, for a model
-    that is fitted again after validation.
+    same person with periods of events. ``include_validation``: before the test targets begin, for a
+    model that is fitted again after validation.
     """
     log, catalog = dataset.log.align_to(dataset.catalog), dataset.catalog
     splits = split_windows(dataset)
     if PeriodLength.parse(dataset.period).unit != "events":
-        cutoff = period_boundaries(log, dataset.period)[-3 if validated else -4]
+        cutoff = period_boundaries(log, dataset.period)[-3 if include_validation else -4]
         return rolling_windows(
             log, catalog, dataset.period, cutoff, min_target_events=MIN_TARGET_EVENTS
         )
     ends = log.user_offsets[1:].copy()
-    for windows in [splits["test"]] if validated else splits.values():
+    for windows in [splits["test"]] if include_validation else splits.values():
         users = [window.history.user_idx for window in windows]
         np.minimum.at(ends, users, [window.target.start for window in windows])
     return rolling_windows(log, catalog, dataset.period, ends.tolist())
 
 
 def split_timelines(
-    dataset: Dataset, *, validated: bool = False
+    dataset: Dataset, *, include_validation: bool = False
 ) -> tuple[list[list[Window]], list[Window]]:
     """Give everybody's windows to train on, at the end of every tick, and the validation windows.
 
     Neither holds anything after `holdout_cutoff`, nor of the test targets of `split_windows`. With
-    ``validated`` the validation windows are among those to train on, too.
+    ``include_validation`` the validation windows are among those to train on, too.
     """
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     people = [
         [window for window in windows if window.target.period.end <= cutoff]
-        for windows in rolling_training_windows(dataset, validated=validated)
+        for windows in rolling_training_windows(dataset, include_validation=include_validation)
     ]
     held_out = [w for w in split_windows(dataset)["validation"] if w.target.period.end <= cutoff]
     return [windows for windows in people if windows], held_out
 
 
-def was_trained_on(dataset: Dataset, *, validated: bool = False) -> Callable[[Window], bool]:
+def was_trained_on(
+    dataset: Dataset, *, include_validation: bool = False
+) -> Callable[[Window], bool]:
     """Give a function that is true of windows whose target was trained or validated on.
 
     It compares a person's id and number of events, so windows may be of a shorter log. ``dataset``
-    is whole, and ``validated`` as for `split_timelines`.
+    is whole, and ``include_validation`` as for `split_timelines`.
     """
-    people, held_out = split_timelines(dataset, validated=validated)
+    people, held_out = split_timelines(dataset, include_validation=include_validation)
     stops: dict[str, int] = {}
     for window in [*held_out, *(window for windows in people for window in windows)]:
         user = window.history.user_id

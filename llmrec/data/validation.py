@@ -169,9 +169,9 @@ def parse_timestamps(
     if kind.is_datetime64_any_dtype(column.dtype):
         times = _utc_milliseconds(pd.to_datetime(column, utc=True))
     elif kind.is_numeric_dtype(column.dtype):
-        times = _from_numbers(column, unit, end)
+        times = _parse_numbers(column, unit, end)
     else:
-        times = _from_objects(column, unit, end)
+        times = _parse_objects(column, unit, end)
     impossible = (times < np.datetime64(0, "ms")) | (times > end)
     return np.where(impossible, np.datetime64("NaT", "ms"), times)
 
@@ -213,10 +213,10 @@ def _utc_milliseconds(column: pd.Series[Any]) -> TimeArray:
     return times
 
 
-def _from_numbers(column: pd.Series[Any], unit: str | None, end: np.datetime64) -> TimeArray:
+def _parse_numbers(column: pd.Series[Any], unit: str | None, end: np.datetime64) -> TimeArray:
     values = column.to_numpy(np.float64, na_value=np.nan)
     possible = np.isfinite(values) & (values >= 0)
-    unit = unit or _unit_of(column, values, possible, end)
+    unit = unit or _guess_unit(column, values, possible, end)
     with np.errstate(over="ignore"):
         millis = np.where(possible, values, 0) * _PER_MS[unit]
     possible &= millis < 2**62
@@ -224,7 +224,7 @@ def _from_numbers(column: pd.Series[Any], unit: str | None, end: np.datetime64) 
     return np.where(possible, times, np.datetime64("NaT", "ms"))
 
 
-def _unit_of(
+def _guess_unit(
     column: pd.Series[Any],
     values: FloatArray,
     possible: BoolArray,
@@ -250,12 +250,12 @@ def _unit_of(
     return units[main]
 
 
-def _from_objects(column: pd.Series[Any], unit: str | None, end: np.datetime64) -> TimeArray:
+def _parse_objects(column: pd.Series[Any], unit: str | None, end: np.datetime64) -> TimeArray:
     column = column.reset_index(drop=True)
     present = column.dropna().astype("str").str.strip()
     if present.str.fullmatch(_NUMBER).sum() >= max(1, len(present) / 2):
         numbers = pd.to_numeric(column.astype("object"), errors="coerce")
-        return _from_numbers(numbers, unit, end)
+        return _parse_numbers(numbers, unit, end)
     zoned = present.str.fullmatch(_ZONED).to_numpy(bool)
     if zoned.any() and not zoned.all():
         row = int(present.index[(zoned != zoned[0]).argmax()])
@@ -264,10 +264,10 @@ def _from_objects(column: pd.Series[Any], unit: str | None, end: np.datetime64) 
             f"{present[row][:80]!r}, row {present.index[0]} is {present.iloc[0][:80]!r}. Give "
             "every time a zone, or none."
         )
-    return _utc_milliseconds(_from_texts(present).reindex(column.index))
+    return _utc_milliseconds(_parse_texts(present).reindex(column.index))
 
 
-def _from_texts(texts: pd.Series[str]) -> pd.Series[Any]:
+def _parse_texts(texts: pd.Series[str]) -> pd.Series[Any]:
     """ISO 8601 where it is, else the one format that fits most of the other texts."""
     times = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
     others = texts[times.isna()]

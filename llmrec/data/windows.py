@@ -19,7 +19,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import (
     TICKS_PER_PERIOD,
     Target,
-    Time,
+    TimeLike,
     Window,
     event_position,
     make_event_history,
@@ -33,7 +33,7 @@ def make_windows(
     log: Interactions,
     catalog: Catalog,
     period: str | PeriodLength,
-    cutoff: Time | None = None,
+    cutoff: TimeLike | None = None,
     *,
     back: int = 0,
     min_periods: int = 1,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import CATEGORY_LENGTH, Catalog, clean_text
+from llmrec.data.catalog import MAX_CATEGORY_LENGTH, Catalog, clean_text
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
@@ -111,7 +111,7 @@ def rename_categories(
         if unknown := sorted(set(names) - set(catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of this catalog.")
         found = tuple(
-            clean_text(names.get(category, category), CATEGORY_LENGTH)
+            clean_text(names.get(category, category), MAX_CATEGORY_LENGTH)
             for category in catalog.categories
         )
     if invalid := sorted({name for name in found if found.count(name) > 1 or not name}):

@@ -76,7 +76,7 @@ def compare(
     names: Iterable[str],
     *,
     seeds: Sequence[int] = (0,),
-    readings: LLMScores | None = None,
+    llm_scores: LLMScores | None = None,
 ) -> Comparison:
     """Fit forecasters on all that precedes the test splits, and evaluate them there.
 
@@ -101,11 +101,11 @@ def compare(
     }
     forecasters = {split: dict(fitted) for split in windows}
     calibrations: dict[str, Calibration] = {}
-    if readings is not None:
-        of_llm, calibrations = readings.to_forecasters(fitted, seeds[0])
+    if llm_scores is not None:
+        of_llm, calibrations = llm_scores.to_forecasters(fitted, seeds[0])
         for split, found in of_llm.items():
             result = evaluate_forecasters(
-                found, readings.windows[split], dataset=dataset.name, split=split
+                found, llm_scores.windows[split], dataset=dataset.name, split=split
             )
             results[split] = results[split].merge(result)
             forecasters[split] |= found

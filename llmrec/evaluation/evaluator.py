@@ -18,13 +18,13 @@ from llmrec.forecast import Forecaster
 from llmrec.types import FloatArray
 
 HISTORIES_PER_BATCH = 1_024  # histories forecast at a time
-LEVELS = (0.5, 0.8, 0.9)
+COVERAGE_LEVELS = (0.5, 0.8, 0.9)
 METRICS = (
     "log_loss",
     "brier",
     "jsd",
     "noise_jsd",
-    *(f"coverage{level * 100:.0f}" for level in LEVELS),
+    *(f"coverage{level * 100:.0f}" for level in COVERAGE_LEVELS),
     "emerging_recall",
     "false_retention",
 )
@@ -215,7 +215,7 @@ def _metric_values(
         "emerging_recall": metrics.emerging_recall(q, past, targets),
         "false_retention": metrics.false_retention(q, past, targets),
     }
-    for level in LEVELS:
+    for level in COVERAGE_LEVELS:
         found[f"coverage{level * 100:.0f}"] = metrics.coverage(q, concentration, targets, level)
     return found
 

@@ -20,9 +20,9 @@ from llmrec.data.files import atomic_write_bytes, read_parquet_rows
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, truncate_log
 from llmrec.data.validation import lookup_id
+from llmrec.data.versions import rename_model
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source, Statement
-from llmrec.versions import renamed_model
 
 _TIME, _TEXT = pa.timestamp("ms"), pa.string()
 _STATEMENT = pa.struct(
@@ -97,7 +97,7 @@ class StoredForecast:
     def model(self) -> str:
         """Name of the forecaster, and of its adapter if it has one."""
         source = self.forecast.source
-        model = renamed_model(source.model)
+        model = rename_model(source.model)
         return f"{model} + {source.adapter[:8]}" if source.adapter else model
 
     @classmethod

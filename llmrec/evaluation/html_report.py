@@ -16,7 +16,7 @@ from llmrec.evaluation import report_figures
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
 from llmrec.forecast import Forecaster
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE_FILE = "report.html.jinja"
 REPORT_METRICS = (
     "log_loss",
     "log_loss_gain",
@@ -52,10 +52,10 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
     environment = Environment(
         loader=PackageLoader("llmrec.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
-    table, models = comparison.table, _ranked(comparison.table)
+    table, models = comparison.table, _rank_models(comparison.table)
     bins = {split: found.bins for split, found in comparison.results.items()}
     dataset = comparison.dataset
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(TEMPLATE_FILE).render(
         dataset=clean_text(dataset.name),
         period=dataset.period,
         n_users=dataset.log.n_users,
@@ -70,14 +70,14 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
         coverage=report_figures.plot_coverage(table, models),
         wins=report_figures.plot_wins(comparison.scores),
         columns=REPORT_METRICS,
-        numbers={split: _numbers(table, split) for split in comparison.windows},
-        slices={split: _slices(table, split) for split in comparison.windows},
+        numbers={split: _metric_rows(table, split) for split in comparison.windows},
+        slices={split: _gains_by_slice(table, split) for split in comparison.windows},
         person=clean_text(dataset.person),
-        people=_people(comparison, models, seed),
+        people=_sample_people(comparison, models, seed),
     )
 
 
-def _ranked(table: pd.DataFrame) -> list[str]:
+def _rank_models(table: pd.DataFrame) -> list[str]:
     """Models by mean log-loss gain over the splits, the best first."""
     found = table[(table["slice"] == "all") & (table["metric"] == "log_loss_gain")]
     order = found.groupby("model")["value"].mean().sort_values(ascending=False)
@@ -100,12 +100,12 @@ def _winner(table: pd.DataFrame, split: str) -> dict[str, Any]:
     }
 
 
-def _numbers(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
+def _metric_rows(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
     """One row a model, best first, with each metric's value and interval."""
     part = table[(table["slice"] == "all") & (table["split"] == split)]
     cells = {(row.model, row.metric): row for row in part.itertuples()}
     found = []
-    for model in _ranked(part):
+    for model in _rank_models(part):
         row: dict[str, Any] = {"model": model, "n": cells[model, "log_loss"].n}
         for metric in REPORT_METRICS:
             cell: Any = cells.get((model, metric))
@@ -119,12 +119,12 @@ def _numbers(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
+def _gains_by_slice(table: pd.DataFrame, split: str) -> dict[str, Any]:
     """Gains on the reference by slice, with a shade from -1 (loses most) to 1 (gains most)."""
     part = table[(table["split"] == split) & (table["metric"] == "log_loss_gain")]
     names = [name for name in ("all", "cold", "stable", "drifting") if name in set(part["slice"])]
     wide = part.pivot(index="model", columns="slice", values="value")[names]
-    order = [model for model in _ranked(table) if model in wide.index]
+    order = [model for model in _rank_models(table) if model in wide.index]
     scale = float(np.quantile(np.abs(wide.fillna(0.0).to_numpy()), 0.8)) or 1.0
     n: Any = part.groupby("slice")["n"].max()
     return {
@@ -142,7 +142,9 @@ def _slices(table: pd.DataFrame, split: str) -> dict[str, Any]:
     }
 
 
-def _people(comparison: Comparison, models: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def _sample_people(
+    comparison: Comparison, models: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
     split = list(comparison.windows)[-1]
     forecasters = comparison.forecasters[split]
     scores = comparison.results[split].scores

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import clean_text
-from llmrec.explain.plots import COLORS, INK, new_figure, to_svg
+from llmrec.explain.plots import COLORS, TEXT_COLOR, new_figure, to_svg
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-GREY, RULE = "#9a9a9a", "#e4e1da"
+GREY, GRID_COLOR = "#9a9a9a", "#e4e1da"
 MAX_COLORED_MODELS = 6  # models drawn in colour in a figure of lines; the others are grey
 
 
@@ -53,7 +53,7 @@ def plot_gains(table: pd.DataFrame) -> str:
             for mark in marks:
                 mark.set_gid(_gid(str(model)))
         axis.set_yticks(at, order)
-        axis.set_title(split, loc="left", fontsize=10, color=INK)
+        axis.set_title(split, loc="left", fontsize=10, color=TEXT_COLOR)
         axis.set_xlabel("nats per event gained on counting")
     return _to_svg(figure)
 
@@ -71,7 +71,7 @@ def plot_skill_by_drift(table: pd.DataFrame, models: Sequence[str]) -> str:
         _draw_lines(axis, {m: (np.arange(1, 11), wide[m].to_numpy()) for m in wide}, models)
         axis.set_xticks(range(1, 11))
         axis.set_xlabel("decile of realised drift (10: moved most)")
-        axis.set_title(split, loc="left", fontsize=10, color=INK)
+        axis.set_title(split, loc="left", fontsize=10, color=TEXT_COLOR)
         best = wide[[m for m in models if m in wide][:MAX_COLORED_MODELS]].fillna(0.0).to_numpy()
         axis.set_ylim(min(-0.01, 1.3 * float(best.min())), max(0.01, 1.15 * float(best.max())))
     axes[0].set_ylabel("skill against the mean")
@@ -92,7 +92,7 @@ def plot_calibration(bins: Mapping[str, pd.DataFrame], models: Sequence[str]) ->
         }
         _draw_lines(axis, series, models)
         axis.set(xscale="log", yscale="log", xlabel="forecast share of a category")
-        axis.set_title(split, loc="left", fontsize=10, color=INK)
+        axis.set_title(split, loc="left", fontsize=10, color=TEXT_COLOR)
     axes[0].set_ylabel("observed share")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _to_svg(figure)
@@ -112,7 +112,7 @@ def plot_coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
             marks.set_label(f"{level} %")
         axis.set_yticks(np.arange(len(order)), order)
         axis.set_xlabel("share of observations inside")
-        axis.set_title(split, loc="left", fontsize=10, color=INK)
+        axis.set_title(split, loc="left", fontsize=10, color=TEXT_COLOR)
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _to_svg(figure)
 
@@ -165,12 +165,14 @@ def plot_person(
     labels = [clean_text(names[c], 28) for c in top]
     left.set_yticks(range(len(top)), labels, parse_math=False)  # a dollar sign is a dollar sign
     left.set(xticks=[], xlabel="past periods, newest right")
-    right.hlines(np.arange(len(top)), 0, weight[top].max() * 1.05, color=RULE, linewidth=0.8)
+    right.hlines(np.arange(len(top)), 0, weight[top].max() * 1.05, color=GRID_COLOR, linewidth=0.8)
     for place, (model, weights) in enumerate(forecasts.items()):
         shift = 0.12 * (place - (len(forecasts) - 1) / 2)
         (marks,) = right.plot(weights[top], np.arange(len(top)) + shift, "o", ms=5, label=model)
         marks.set(color=COLORS[place % len(COLORS)], gid=_gid(model))
-    right.plot(target[top], np.arange(len(top)), "D", color=INK, ms=8, mfc="none", label="happened")
+    right.plot(
+        target[top], np.arange(len(top)), "D", color=TEXT_COLOR, ms=8, mfc="none", label="happened"
+    )
     right.set_xlabel("share of the next period")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -198,10 +200,10 @@ def _make_panels(
     for axis in grid[0]:
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.spines["bottom"].set_color(GREY)
-        axis.tick_params(colors=INK, labelsize=8.5, length=0)
-        axis.xaxis.label.set(fontsize=9, color=INK)
-        axis.yaxis.label.set(fontsize=9, color=INK)
-        axis.grid(axis="x", color=RULE, linewidth=0.6)
+        axis.tick_params(colors=TEXT_COLOR, labelsize=8.5, length=0)
+        axis.xaxis.label.set(fontsize=9, color=TEXT_COLOR)
+        axis.yaxis.label.set(fontsize=9, color=TEXT_COLOR)
+        axis.grid(axis="x", color=GRID_COLOR, linewidth=0.6)
         axis.set_axisbelow(True)
     return figure, list(grid[0])
 

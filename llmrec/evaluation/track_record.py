@@ -16,7 +16,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window, make_histories, observed_windows, truncate_log
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.evaluator import LEVELS
+from llmrec.evaluation.evaluator import COVERAGE_LEVELS
 from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint
 from llmrec.explain.facts import ClaimFacts, observed_forecast
 from llmrec.explain.statements import check_statement
@@ -25,15 +25,15 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import bootstrap_interval
 from llmrec.types import FloatArray
 
-MIN_FOR_FIT = 10  # windows; with fewer the references are counting's defaults
-MIN_FOR_INTERVAL = 10  # values; a bootstrap of fewer is too narrow to be shown
+MIN_WINDOWS_FOR_FIT = 10  # windows; with fewer the references are counting's defaults
+MIN_VALUES_FOR_INTERVAL = 10  # values; a bootstrap of fewer is too narrow to be shown
 SCORED, PENDING, NO_EVENTS = "scored", "pending", "nothing taken"
 METRICS = (
     "log_loss",
     "gain_on_mean",
     "gain_on_counting",
     "jsd",
-    *(f"coverage{level * 100:.0f}" for level in LEVELS),
+    *(f"coverage{level * 100:.0f}" for level in COVERAGE_LEVELS),
     "came_true",
 )
 ID_COLUMNS = (
@@ -151,7 +151,7 @@ def summarize_track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd
 
 def _estimate(values: FloatArray) -> tuple[float, float, float, int]:
     """Give mean, 95 % interval if there are enough values for one, and number of values."""
-    if len(values) < MIN_FOR_INTERVAL or not np.isfinite(values).all():
+    if len(values) < MIN_VALUES_FOR_INTERVAL or not np.isfinite(values).all():
         return float(values.mean()) if len(values) else np.nan, np.nan, np.nan, len(values)
     return *bootstrap_interval(values), len(values)
 
@@ -181,7 +181,7 @@ def _score_group(
         if n_events:
             scored.append((one, window))
     if scored:
-        values = _metric_values(scored, _references(dataset, period, cutoff))
+        values = _metric_values(scored, _fit_references(dataset, period, cutoff))
         for (one, _), row in zip(scored, values.to_dict("records"), strict=True):
             rows[one.receipt] |= {str(name): value for name, value in row.items()}
     return list(rows.values())
@@ -216,7 +216,7 @@ def _id_row(stored: StoredForecast, dataset: Dataset, seen: str) -> dict[str, An
     }
 
 
-def _references(
+def _fit_references(
     dataset: Dataset, period: PeriodLength, cutoff: np.datetime64
 ) -> dict[str, DecayedDirichlet]:
     """Fit the mean and counting on the last period before a cutoff."""
@@ -224,7 +224,7 @@ def _references(
     windows = last_period_windows(past, dataset.catalog, period)
     counting = DecayedDirichlet(mix="all" if period.unit == "events" else "last period")
     mean = replace(counting, decay=1.0)
-    if len(windows) >= MIN_FOR_FIT:
+    if len(windows) >= MIN_WINDOWS_FOR_FIT:
         mean, counting = mean.fit(windows, decays=(1.0,)), counting.fit(windows)
     return {"gain_on_mean": mean, "gain_on_counting": counting}
 
@@ -241,7 +241,7 @@ def _metric_values(
     found = {"log_loss": loss, "jsd": metrics.jsd(q, targets)}
     for name, reference in references.items():
         found[name] = metrics.log_loss(reference.category_weights(histories), targets) - loss
-    for level in LEVELS:
+    for level in COVERAGE_LEVELS:
         found[f"coverage{level * 100:.0f}"] = metrics.coverage(q, concentration, targets, level)
     found["came_true"] = np.array(
         [_mean(realized_claims(window, _claims(one.forecast))) for one, window in scored]

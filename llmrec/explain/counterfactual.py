@@ -157,7 +157,7 @@ def why_not(
     now = rerank(edits)
     rank = listed_rank(now, item_idx)
     if rank is None:
-        return WhyNot(title, names, k, None, _why_left_out(item_idx, now, history))
+        return WhyNot(title, names, k, None, _explain_exclusion(item_idx, now, history))
     position, last = rank - 1, min(k, int((~now.muted).sum())) - 1
     gap = float(now.scores[last] - now.scores[position])
     if rank <= k:
@@ -233,7 +233,7 @@ def _with_factor(
     return replace(why, factor=factor, rank_after=after, most=most, edits=composed)
 
 
-def _why_left_out(item_idx: int, now: Ranking, history: History | None) -> str:
+def _explain_exclusion(item_idx: int, now: Ranking, history: History | None) -> str:
     if rank_of(now, item_idx) is not None:
         return "a category of it is muted"
     if history is None:

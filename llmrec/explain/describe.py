@@ -22,7 +22,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 
 MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
-NOTHING_TO_SAY = "Nothing in this history points up or down."
+EMPTY_DESCRIPTION = "Nothing in this history points up or down."
 
 
 def supported_claims(window: Window, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
@@ -100,12 +100,12 @@ def describe_from_claims(
     history: History,
     forecast: Forecast,
     claims: Mapping[tuple[StatementKind, int], str],
-    unread: int = 0,
+    n_unparsed: int = 0,
 ) -> Forecast:
     """Give the forecast with checked statements and a description of their sentences.
 
     ``claims`` are the model's: (kind, category) to the phrase that the sentence takes over.
-    ``unread`` is how many other pieces it generated: without a claim, or with one again. Claims
+    ``n_unparsed`` is how many other pieces it generated: without a claim, or with one again. Claims
     that history and forecast support come first; the rejected ones are counted in the source;
     derived statements follow, up to `MAX_CLAIMS`.
     """
@@ -122,9 +122,11 @@ def describe_from_claims(
     ]
     return replace(
         forecast,
-        description=" ".join(sentences) or NOTHING_TO_SAY,
+        description=" ".join(sentences) or EMPTY_DESCRIPTION,
         statements=statements,
-        source=replace(forecast.source, proposed=len(accepted), rejected=len(rejected) + unread),
+        source=replace(
+            forecast.source, proposed=len(accepted), rejected=len(rejected) + n_unparsed
+        ),
     )
 
 
@@ -142,6 +144,6 @@ def check_description(history: History, forecast: Forecast) -> str | None:
         variants = (statement_sentence(statement, history, forecast, one) for one in phrases)
         sentence = next((one for one in variants if rest.startswith(one)), "")
         rest = rest.removeprefix(sentence).lstrip()
-    if rest != ("" if forecast.statements else NOTHING_TO_SAY):
+    if rest != ("" if forecast.statements else EMPTY_DESCRIPTION):
         return f"{rest[:80]!r} is none of its statements"
     return None

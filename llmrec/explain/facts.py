@@ -18,8 +18,8 @@ from llmrec.errors import DataError
 from llmrec.forecast import STATEMENT_KINDS, Forecast, Source, StatementKind
 from llmrec.types import BoolArray, FloatArray, IntArray
 
-TITLE_IN_SENTENCE = 60  # a sentence stays readable with two titles of this length
-EVENTS_SHOWN = 3
+MAX_SENTENCE_TITLE_LENGTH = 60  # a sentence stays readable with two titles of this length
+MAX_EVENTS_SHOWN = 3
 MIN_CHANGE = 0.01  # one percentage point; or one category's even share where that is less
 MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
 MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
@@ -38,14 +38,14 @@ class Evidence:
 
     def __str__(self) -> str:
         """Title and day: "Cola on 12 Nov 2017"."""
-        return f"{clean_text(self.title, TITLE_IN_SENTENCE)} on {format_day(self.date)}"
+        return f"{clean_text(self.title, MAX_SENTENCE_TITLE_LENGTH)} on {format_day(self.date)}"
 
 
 def category_evidence(
-    category: int, history: History, limit: int = EVENTS_SHOWN
+    category: int, history: History, limit: int = MAX_EVENTS_SHOWN
 ) -> tuple[Evidence, ...]:
     """Cite events of a category, newest first; further events of an item come after all items."""
-    events = events_of(category, history)
+    events = category_event_ids(category, history)
     _, first = np.unique(history.log.item_idx[events], return_index=True)
     repeats = np.ones(len(events), dtype=np.bool_)
     repeats[first] = False
@@ -70,11 +70,11 @@ def join_evidence(events: Sequence[Evidence]) -> str:
     """Join events to text; a day they share is written once: "Cola and Soda on 12 Nov 2017"."""
     if len({event.date for event in events}) > 1:
         return " and ".join(map(str, events))
-    titles = [clean_text(event.title, TITLE_IN_SENTENCE) for event in events[:-1]]
+    titles = [clean_text(event.title, MAX_SENTENCE_TITLE_LENGTH) for event in events[:-1]]
     return " and ".join([*titles, str(events[-1])])
 
 
-def events_of(category: int, history: History) -> IntArray:
+def category_event_ids(category: int, history: History) -> IntArray:
     """(n,) log positions of the history's events of a category, newest first."""
     shares = history.catalog.category_shares[history.item_idx][:, [category]].toarray()[:, 0]
     return np.flatnonzero(shares)[::-1] + int(history.offsets[0])
@@ -117,7 +117,7 @@ class ClaimFacts:
     past: FloatArray  # share of all events
     expected: FloatArray  # share in the forecast
     trend: FloatArray  # share in the recent half of the non-empty periods minus in the earlier
-    periods_with: npt.NDArray[np.int64]  # number of periods that it is in
+    n_periods_with: npt.NDArray[np.int64]  # number of periods that it is in
     recently_absent: BoolArray
     n_periods: int  # non-empty ones
     noise: FloatArray  # standard deviation of (expected - past)
@@ -135,7 +135,7 @@ class ClaimFacts:
             past=past,
             expected=expected,
             trend=_period_shares(recent) - _period_shares(earlier),
-            periods_with=np.count_nonzero(counts, axis=0),
+            n_periods_with=np.count_nonzero(counts, axis=0),
             recently_absent=history.recently_absent,
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
@@ -155,7 +155,7 @@ class ClaimFacts:
     def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
         """Conditions of a kind: (n_categories,) where each holds, and the reason if not."""
         size = len(self.past)
-        taken = (self.periods_with > 0, "it was never taken")
+        taken = (self.n_periods_with > 0, "it was never taken")
         compared = (np.full(size, self.n_periods >= 2), "two non-empty periods are needed")
         arrives = max(MIN_SHARE, 1 / size) if kind == "new" else MIN_SHARE
         forecast = (self.expected >= arrives, f"less than {format_percent(arrives)} is forecast")
@@ -175,7 +175,7 @@ class ClaimFacts:
             "steady": (
                 (np.abs(self.change) < self.min_change, "the forecast clearly leaves the past"),
                 (
-                    (self.periods_with >= MIN_PRESENCE * self.n_periods) & taken[0],
+                    (self.n_periods_with >= MIN_PRESENCE * self.n_periods) & taken[0],
                     "it is missing from more than half of the non-empty periods",
                 ),
             ),

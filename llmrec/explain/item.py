@@ -14,12 +14,13 @@ import numpy as np
 from scipy import sparse
 
 from llmrec.data.periods import History
+from llmrec.data.versions import EXPLANATION_KEYS, rename_keys
 from llmrec.explain.facts import (
-    EVENTS_SHOWN,
+    MAX_EVENTS_SHOWN,
     Evidence,
+    category_event_ids,
     category_evidence,
     cite_events,
-    events_of,
     format_day,
     format_horizon,
     format_percent,
@@ -30,13 +31,12 @@ from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.language.grammar import sentences_grammar
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.ranking import Ranking
-from llmrec.versions import EXPLANATION_KEYS, renamed_keys
 
 if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 
-CATEGORIES_IN_SENTENCE = 2
+MAX_CATEGORIES_IN_SENTENCE = 2
 MIN_SHOWN_TILT = 0.005  # less would be written as 0.00
 
 
@@ -125,12 +125,12 @@ class ItemExplanation:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
         stored = {new: old for old, new in EXPLANATION_KEYS.items()}
-        return {**renamed_keys(_to_json(asdict(self)), stored), "text": self.text}
+        return {**rename_keys(_to_json(asdict(self)), stored), "text": self.text}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
         """Make it from the dict of `to_dict`; a text not of its fields stays, to be checked."""
-        values, last = renamed_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
+        values, last = rename_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
         text = values.pop("text")
         values["last_taken"] = last and datetime.date.fromisoformat(last)
         values["evidence"] = _parse_evidence(fields["evidence"])
@@ -165,7 +165,7 @@ class ItemExplanation:
         if not self.forecast_shares:
             return ()
         named = sorted(self.forecast_shares, key=lambda name: name not in self.edit_factors)
-        named = named[:CATEGORIES_IN_SENTENCE]
+        named = named[:MAX_CATEGORIES_IN_SENTENCE]
         shares = " and ".join(map(self._shares_clause, named))
         subject = "Its category" if len(self.forecast_shares) == 1 else "Of its categories,"
         verb, names = "is" if len(named) == 1 else "are", " and ".join(named)
@@ -231,7 +231,7 @@ def explain_item(
     active = active_edits(edits, catalog, history.cutoff)
     edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
     same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
-    evidence = cite_events(same[:EVENTS_SHOWN].tolist(), history)
+    evidence = cite_events(same[:MAX_EVENTS_SHOWN].tolist(), history)
     nearest = (category_evidence(category, history) for category in own)
     statements = statements_for(own, history, forecast)
     scorer_parts = ranking.scorer_parts[position].tolist()
@@ -244,7 +244,9 @@ def explain_item(
         category_parts={names[category]: part for category, part in tilts.items()},
         forecast_shares={names[category]: float(ahead[category]) for category in own},
         past_shares={names[category]: float(past[category]) for category in own},
-        category_events={names[category]: len(events_of(category, history)) for category in own},
+        category_events={
+            names[category]: len(category_event_ids(category, history)) for category in own
+        },
         statements=tuple(render_statement(one, history, forecast) for one in statements),
         times_taken=len(same),
         last_taken=evidence[0].date if evidence else None,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.data.catalog import CATEGORY_LENGTH, clean_text
+from llmrec.data.catalog import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import History
 from llmrec.errors import MissingExtraError
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 
 MAX_POINTS = 24  # more periods than this are merged, from the newest back
-USER_ID_LENGTH = 26
+MAX_USER_ID_LENGTH = 26
 
 TEMPLATE = "person.html.jinja"
 # Okabe and Ito's palette, distinct with any colour vision; yellow is left out: too pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK, FAINT, SHADE = "#333333", "#767676", "#f3f1ec"
+TEXT_COLOR, MUTED_COLOR, SHADE_COLOR = "#333333", "#767676", "#f3f1ec"
 MAX_DATES = 5
 LABEL_GAP = 0.062  # of the height of the axes: one line of text
-NAME_LENGTH = 26  # what fits at the right of the axes
+MAX_NAME_LENGTH = 26  # what fits at the right of the axes
 
-SPARKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_BLOCKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR_CELLS = 10
 MAX_WIDTH = 96  # further apart, the eye loses the row
@@ -106,7 +106,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
     for category in leading:
         arrow, style = ARROWS[int(direction[category])]
         table.add_row(
-            Text(clean_text(history.catalog.categories[category], CATEGORY_LENGTH)),
+            Text(clean_text(history.catalog.categories[category], MAX_CATEGORY_LENGTH)),
             Text(_sparkline(series.shares[:, category]), style="blue"),
             format_percent(past[category]),
             Text(format_percent(expected[category]), style="bold"),
@@ -193,7 +193,7 @@ def render_html(
         loader=PackageLoader("llmrec.explain", "."), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template(TEMPLATE).render(
-        user_id=clean_text(history.user_id, USER_ID_LENGTH),
+        user_id=clean_text(history.user_id, MAX_USER_ID_LENGTH),
         description=forecast.description,
         figure=Markup(to_svg(interest_figure(history, forecast))),
         horizon=format_horizon(history.period_length),
@@ -210,7 +210,7 @@ def _row_shares(counts: FloatArray) -> FloatArray:
 
 def _heading(history: History) -> str:
     """Say whose picture it is, and of what; plain text."""
-    user_id = clean_text(history.user_id, USER_ID_LENGTH)
+    user_id = clean_text(history.user_id, MAX_USER_ID_LENGTH)
     return (
         f"User {user_id} · {history.n_events:,} events before "
         f"{format_day(to_date(history.cutoff))} · "
@@ -229,9 +229,9 @@ def _sparkline(shares: FloatArray) -> str:
     """Draw equally wide periods; blank if one was empty, the lowest block for a share of 0."""
     width = MAX_POINTS // max(len(shares), 1)
     highest = np.nanmax(shares, initial=0) or 1.0
-    levels = np.ceil(np.nan_to_num(shares) / highest * (len(SPARKS) - 1)).astype(int)
+    levels = np.ceil(np.nan_to_num(shares) / highest * (len(SPARKLINE_BLOCKS) - 1)).astype(int)
     return "".join(
-        width * (" " if np.isnan(share) else SPARKS[level])
+        width * (" " if np.isnan(share) else SPARKLINE_BLOCKS[level])
         for share, level in zip(shares, levels, strict=True)
     )
 
@@ -245,7 +245,7 @@ def _draw_axes(axes: Axes, history: History, series: ShareSeries) -> None:
     """Axis, dates and the shaded forecast period: a period is 1 wide, the forecast at n."""
     n = len(series.starts)
     axes.set_xlim(-0.5, n + 0.5)
-    axes.axvspan(n - 0.5, n + 0.5, color=SHADE, linewidth=0, zorder=0)
+    axes.axvspan(n - 0.5, n + 0.5, color=SHADE_COLOR, linewidth=0, zorder=0)
     starts = [*series.starts, history.cutoff]
     ticks = np.unique(np.linspace(0, n, MAX_DATES).round().astype(int))
     days = [format_day(to_date(starts[tick])) for tick in ticks]
@@ -254,7 +254,7 @@ def _draw_axes(axes: Axes, history: History, series: ShareSeries) -> None:
     axes.yaxis.set_major_formatter(lambda share, _: format_percent(share))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=FAINT, labelsize=8.5)
+    axes.tick_params(length=0, colors=MUTED_COLOR, labelsize=8.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#cccccc")
@@ -290,19 +290,21 @@ def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: In
     steps = LABEL_GAP * np.arange(len(leading))
     apart = isotonic_regression(heights - steps).x.clip(0, 1 - steps[-1]) + steps
     for rank, (category, height) in enumerate(zip(leading, apart[::-1], strict=True)):
-        name = clean_text(history.catalog.categories[category], NAME_LENGTH)
+        name = clean_text(history.catalog.categories[category], MAX_NAME_LENGTH)
         percent = format_percent(expected[category])
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(1.012, height, "●", color=COLORS[rank], **place)
-        axes.text(1.115, height, percent, color=INK, ha="right", **place)
-        axes.text(1.125, height, name, color=INK, parse_math=False, **place)
+        axes.text(1.115, height, percent, color=TEXT_COLOR, ha="right", **place)
+        axes.text(1.125, height, name, color=TEXT_COLOR, parse_math=False, **place)
 
 
 def _draw_caption(figure: Figure, history: History, length: PeriodLength) -> None:
     x = 0.012
-    figure.text(x, 0.94, _heading(history), fontsize=12, color=INK, weight="bold", parse_math=False)
+    figure.text(
+        x, 0.94, _heading(history), fontsize=12, color=TEXT_COLOR, weight="bold", parse_math=False
+    )
     note = (
         f"Dots: shares in each period of {length}; lines: pooled with the periods before and "
         "after. Shaded: the forecast, with 80% intervals."
     )
-    figure.text(x, 0.885, note, fontsize=9, color=FAINT)
+    figure.text(x, 0.885, note, fontsize=9, color=MUTED_COLOR)

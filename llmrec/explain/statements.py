@@ -11,8 +11,8 @@ from llmrec.data.periods import ABSENCE_PERIODS, History
 from llmrec.explain.facts import (
     MAX_CLAIMS,
     ClaimFacts,
+    category_event_ids,
     distinct_evidence,
-    events_of,
     format_percent,
     history_shares,
     join_evidence,
@@ -21,8 +21,8 @@ from llmrec.explain.facts import (
 from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
 
 TOLERANCE = 1e-9  # numbers no further apart are the same
-EVENTS_CITED = 5
-TITLES_IN_SENTENCE = 2
+MAX_CITED_EVENTS = 5
+MAX_TITLES_IN_SENTENCE = 2
 _CHANGE_TEMPLATES = (
     ": {ahead} forecast against {past} so far",
     ", from {past} so far to a forecast {ahead}",
@@ -109,7 +109,7 @@ def make_statement(
 ) -> Statement:
     """Make a statement with its true change and newest events; its kind is not checked."""
     change = float(forecast.category_weights[category] - history_shares(history)[category])
-    events = events_of(category, history)[:EVENTS_CITED]
+    events = category_event_ids(category, history)[:MAX_CITED_EVENTS]
     return Statement(kind, category, change, tuple(events.tolist()))
 
 
@@ -181,14 +181,14 @@ def statement_sentence(
     opening, numbers, latest = (
         _sample(texts, rng) for texts in (*SENTENCE_TEMPLATES[kind], EVIDENCE_TEMPLATES)
     )
-    cited = distinct_evidence(statement.event_ids, history)[:TITLES_IN_SENTENCE]
+    cited = distinct_evidence(statement.event_ids, history)[:MAX_TITLES_IN_SENTENCE]
     opening = "{name} {phrase}" if phrase else opening
     return f"{opening}{numbers}{latest if cited else ''}.".format(
         name=name,
         phrase=phrase,
         ahead=format_percent(facts.expected[category]),
         past=format_percent(facts.past[category]),
-        periods=f"{facts.periods_with[category]} of {facts.n_periods} active periods",
+        periods=f"{facts.n_periods_with[category]} of {facts.n_periods} active periods",
         absent=f"{ABSENCE_PERIODS} active periods",
         titles=join_evidence(cited) if cited else "",
     )
@@ -223,7 +223,7 @@ def _check_evidence(statement: Statement, history: History) -> str | None:
         return f"{name}: no event is cited"
     if len(set(cited)) < len(cited):
         return f"{name}: an event is cited twice"
-    own = events_of(statement.category, history).tolist()
+    own = category_event_ids(statement.category, history).tolist()
     for event in cited:
         if event not in history.event_ids:
             return f"{name}: event {event} is not in the history of user {history.user_id!r}"

@@ -21,7 +21,7 @@ from llmrec.types import FloatArray, IntArray
 
 INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
 MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3  # of concentrations of 1e6 and 0.5
-FOLDS = 5
+N_FOLDS = 5
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
 MIN_WINDOWS = 50
 
@@ -214,7 +214,7 @@ def fit_calibration(
     shares = row_shares(targets)  # a target without events adds no loss under any parameters
     center = scores.mean(axis=0)
     z = scores - center
-    folds = np.random.default_rng(seed).permutation(n) % FOLDS
+    folds = np.random.default_rng(seed).permutation(n) % N_FOLDS
     without = _losses(prior, shares)
     shrinkage, with_bias = _best_shrinkage(prior, z, shares, folds)
     bias_gain = _interval(without - with_bias)
@@ -251,7 +251,7 @@ def _held_out_losses(
 ) -> FloatArray:
     """(n,) loss of each window under a fit without it."""
     losses = np.empty(len(prior))
-    for fold in range(FOLDS):
+    for fold in range(N_FOLDS):
         out = folds == fold
         a, bias = _fit(prior[~out], z[~out], shares[~out], shrinkage, use_scores=use_scores)
         losses[out] = _losses(softmax_update(prior[out], z[out], a, bias), shares[out])

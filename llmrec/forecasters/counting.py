@@ -135,7 +135,7 @@ class ExponentialDecay:
         targets = target_counts(windows)
         best, least = self, np.inf
         for mix, decay in itertools.product(candidate_mixes(histories), AVERAGE_DECAYS):
-            own, common = _averages(histories, decay), population_mix(histories, mix)
+            own, common = _decayed_mean_shares(histories, decay), population_mix(histories, mix)
             for smoothing in SMOOTHINGS:
                 loss = mean_log_loss(_smooth(own, common, smoothing), targets)
                 if loss < least:
@@ -146,7 +146,7 @@ class ExponentialDecay:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        own = _averages(histories, self.decay)
+        own = _decayed_mean_shares(histories, self.decay)
         return _smooth(own, population_mix(histories, self.mix), self.smoothing)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -191,16 +191,16 @@ def age_weights(decay: float) -> FloatArray:
     return np.power(decay, np.arange(MAX_PERIODS), dtype=np.float64)
 
 
-def _averages(histories: Sequence[History], decay: float) -> FloatArray:
+def _decayed_mean_shares(histories: Sequence[History], decay: float) -> FloatArray:
     """(n, n_categories) decayed means of the shares of non-empty periods; 0 where there is none."""
     batches = (
         histories[start : start + HISTORIES_PER_BATCH]
         for start in range(0, len(histories), HISTORIES_PER_BATCH)
     )
-    return np.concatenate([_averages_of(part, decay) for part in batches])
+    return np.concatenate([_decayed_mean_shares_of_batch(part, decay) for part in batches])
 
 
-def _averages_of(histories: Sequence[History], decay: float) -> FloatArray:
+def _decayed_mean_shares_of_batch(histories: Sequence[History], decay: float) -> FloatArray:
     row = np.repeat(np.arange(len(histories)), [history.n_periods for history in histories])
     sizes = np.concatenate([np.diff(history.offsets) for history in histories])
     row, sizes = row[sizes > 0], sizes[sizes > 0]

@@ -105,8 +105,10 @@ class HolidayScorer:
         self._names = [f" {label.lower()}" for label in make_labels(categories)]
         self._cache_file = cache_file
         digest = hashlib.sha256("".join(self._names).encode()).hexdigest()[:8]
-        self._key = f"{model.fingerprint} {digest}"
-        self._known = {} if cache_file is None else _load_cache(cache_file).get(self._key, {})
+        self._cache_key = f"{model.fingerprint} {digest}"
+        self._cached_logprobs = (
+            {} if cache_file is None else _load_cache(cache_file).get(self._cache_key, {})
+        )
 
     def scores(self, spans: Sequence[Period]) -> FloatArray:
         """(n_spans, n_categories) nats that a period's holidays add, on average, rows centred."""
@@ -119,13 +121,13 @@ class HolidayScorer:
     def _logprobs(self, holiday: str) -> FloatArray:
         """(n_categories,) log-probabilities of the categories' names after a holiday's, or ""."""
         prompt = load_template(self.template).render(noun=self.noun, occasion=holiday)
-        if prompt not in self._known:
+        if prompt not in self._cached_logprobs:
             logprobs = self.model.continuation_logprobs(prompt, self._names)
-            self._known[prompt] = np.round(logprobs, 5).tolist()
+            self._cached_logprobs[prompt] = np.round(logprobs, 5).tolist()
             if self._cache_file is not None:
-                content = _load_cache(self._cache_file) | {self._key: self._known}
+                content = _load_cache(self._cache_file) | {self._cache_key: self._cached_logprobs}
                 atomic_write_text(self._cache_file, json.dumps(content, ensure_ascii=False))
-        return np.array(self._known[prompt])
+        return np.array(self._cached_logprobs[prompt])
 
 
 def _load_cache(path: Path) -> dict[str, dict[str, list[float]]]:
@@ -181,8 +183,8 @@ class HolidayForecaster:
         if first.period_length.unit != "events":
             bounds = boundaries_up_to(first.log, first.period_length, span.before)
             counts = category_counts_between(first.log, first.catalog, bounds[:-1], bounds[1:])
-            z = self.scorer.scores(_spans(bounds))
-            a, decay, gain, n = _fit(normalize_rows(counts + 0.5), z)
+            z = self.scorer.scores(_to_periods(bounds))
+            a, decay, gain, n = _fit_weight(normalize_rows(counts + 0.5), z)
         seen = span.union(getattr(self.prior, "fitted", None))
         fitted = replace(self, a=a, decay=decay, gain=gain, n=n, fitted=seen)
         weights = fitted.adjust(
@@ -215,7 +217,7 @@ class HolidayForecaster:
     def _shift(self, history: History) -> FloatArray:
         """(n_categories,) z of the period to forecast less that of the history's periods."""
         bounds = np.append(history.bounds, history.period_length.shift(history.cutoff, 1))
-        last: FloatArray = _contrasts(self.scorer.scores(_spans(bounds)), self.decay)[-1]
+        last: FloatArray = _contrasts(self.scorer.scores(_to_periods(bounds)), self.decay)[-1]
         return last
 
     def _source(self, history: History, prior: Source) -> Source:
@@ -230,11 +232,11 @@ class HolidayForecaster:
         return replace(prior, model=name, how=how, why=why, prompt=self.scorer.template)
 
 
-def _spans(bounds: TimeArray) -> list[Period]:
+def _to_periods(bounds: TimeArray) -> list[Period]:
     return [Period(start, end) for start, end in pairwise(bounds)]
 
 
-def _recent(values: FloatArray, decay: float) -> FloatArray:
+def _decayed_means(values: FloatArray, decay: float) -> FloatArray:
     """(n - 1, width) decayed mean of the rows before each row of (n, width) but the first."""
     ages = np.arange(len(values) - 1)[:, None] - np.arange(len(values) - 1)
     weights = np.where(ages < 0, 0.0, np.power(decay, np.maximum(ages, 0)))
@@ -243,29 +245,31 @@ def _recent(values: FloatArray, decay: float) -> FloatArray:
 
 def _contrasts(z: FloatArray, decay: float) -> FloatArray:
     """(n_periods - 1, n_categories) z of each period but the first less that of those before."""
-    return np.asarray(z[1:] - _recent(z, decay))
+    return np.asarray(z[1:] - _decayed_means(z, decay))
 
 
-def _fit(mixes: FloatArray, z: FloatArray) -> tuple[float, float, float, int]:
+def _fit_weight(mixes: FloatArray, z: FloatArray) -> tuple[float, float, float, int]:
     """Give a, decay, gain and n from (n_periods, n_categories) mixes and scores."""
     n = len(mixes) - 1
     if n < MIN_PERIODS:
         return 0.0, 0.0, 0.0, 0
     fits = []
     for decay in HOLIDAY_DECAYS:
-        parts = _recent(mixes, decay), _contrasts(z, decay), mixes[1:]
+        parts = _decayed_means(mixes, decay), _contrasts(z, decay), mixes[1:]
         gains = np.empty(n)
         for out in range(n):
             kept = np.arange(n) != out
             a = _best_weight(*(part[kept] for part in parts))
             left_out = [part[[out]] for part in parts]
-            gains[out] = _loss(0.0, *left_out) - _loss(a, *left_out)
+            gains[out] = _mean_cross_entropy(0.0, *left_out) - _mean_cross_entropy(a, *left_out)
         fits.append((float(gains.mean()), _best_weight(*parts), decay))
     gain, a, decay = max(fits)
     return (a if gain > 0 else 0.0), decay, gain, n
 
 
-def _loss(a: float, counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
+def _mean_cross_entropy(
+    a: float, counted: FloatArray, contrasts: FloatArray, mixes: FloatArray
+) -> float:
     """Mean cross-entropy of (n, n_categories) mixes under counted * exp(a * contrasts), nats."""
     forecast = special.log_softmax(np.log(counted) + a * contrasts, axis=1)
     return float(-(mixes * forecast).sum(axis=1).mean())
@@ -274,7 +278,7 @@ def _loss(a: float, counted: FloatArray, contrasts: FloatArray, mixes: FloatArra
 def _best_weight(counted: FloatArray, contrasts: FloatArray, mixes: FloatArray) -> float:
     """Give the a of least loss, which is convex in it."""
     solution = optimize.minimize_scalar(
-        _loss,
+        _mean_cross_entropy,
         args=(counted, contrasts, mixes),
         bounds=(0.0, MAX_WEIGHT),
         method="bounded",

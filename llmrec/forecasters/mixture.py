@@ -28,7 +28,7 @@ from llmrec.forecasters.precomputed import (
 from llmrec.metrics import mean_log_loss
 from llmrec.types import FloatArray, IntArray
 
-FOLDS = 5
+N_FOLDS = 5
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the gate's parameters, chosen by cross-validation
 HISTORIES_PER_BATCH = 1_024
 
@@ -70,8 +70,8 @@ class GatedMixture:
         )
         features = _features(histories, weights)
         self.scale = np.stack((features.mean(axis=0), features.std(axis=0) + 1e-9))
-        x = self._scaled(features)
-        folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
+        x = self._standardize(features)
+        folds = np.random.default_rng(seed).permutation(len(x)) % N_FOLDS
         held_out = {s: _cross_validate(x, weights, targets, folds, s) for s in SHRINKAGES}
         losses = {s: mean_log_loss(mixed, targets) for s, mixed in held_out.items()}
         best = min(losses, key=lambda s: losses[s])
@@ -111,9 +111,9 @@ class GatedMixture:
             raise TrainingError("GatedMixture has no gate yet: fit it")
         if not np.isfinite(self.parameters).all():
             raise TrainingError("GatedMixture: a parameter of the gate is not finite; fit it again")
-        return _gate(self._scaled(_features(histories, weights)), self.parameters)
+        return _gate(self._standardize(_features(histories, weights)), self.parameters)
 
-    def _scaled(self, features: FloatArray) -> FloatArray:
+    def _standardize(self, features: FloatArray) -> FloatArray:
         mean, deviation = self.scale
         constant = np.ones((len(features), 1))
         return np.concatenate((constant, np.clip((features - mean) / deviation, -3, 3)), axis=1)
@@ -186,7 +186,7 @@ def _cross_validate(
 ) -> FloatArray:
     """(n, n_categories) weights of each window under a gate fitted without it."""
     result = np.empty(targets.shape)
-    for fold in range(FOLDS):
+    for fold in range(N_FOLDS):
         out = folds == fold
         parameters = _fit_gate(x[~out], weights[~out], targets[~out], shrinkage)
         result[out] = np.einsum("ne,nec->nc", _gate(x[out], parameters), weights[out])

@@ -107,7 +107,7 @@ class TrainingPlan:
     epochs: int = 30
     patience: int = 4
     batch_size: int = 256
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-3
 
 
@@ -150,16 +150,16 @@ class NetworkForecaster:
         prior: DecayedDirichlet | None = None,
         *,
         n_periods: int = 12,
-        plan: TrainingPlan | None = None,
+        training_plan: TrainingPlan | None = None,
     ) -> None:
         self.network, self.n_periods = network, n_periods
         self.name: str = network.__name__  # what tables call it
         self.prior = prior or DecayedDirichlet()
-        self.plan: TrainingPlan = plan or network.training_plan
+        self.training_plan: TrainingPlan = training_plan or network.training_plan
         self.categories: tuple[str, ...] = ()
         self.spread, self.seed = DEFAULT_DISPERSION, 0
         self.fitted: TrainingSpan | None = None
-        self.curve: list[float] = []
+        self.validation_losses: list[float] = []
         self.held_out: HeldOutPredictions | None = None
         self._net: Any = None
 
@@ -173,9 +173,9 @@ class NetworkForecaster:
     ) -> NetworkForecaster:
         """Train the network; returns itself.
 
-        The number of epochs is that of least loss on the validation windows; ``curve`` holds this
-        loss after each, ``held_out`` the weights then predicted for the validation windows, to
-        which the spread is fitted. With ``refit`` the network is then trained anew on all windows
+        The number of epochs is that of least loss on the validation windows; ``validation_losses``
+        holds this loss after each, ``held_out`` the weights then predicted for the validation
+        windows, to which the spread is fitted. With ``refit`` the network is then trained anew on all windows
         for as many epochs: the newest period is worth most.
 
         Raises
@@ -199,7 +199,7 @@ class NetworkForecaster:
         shares = torch.from_numpy(row_shares(target_counts(windows)).astype(np.float32))
         rows, held_out = np.split(np.arange(len(windows)), [len(training)])
         with torch.random.fork_rng(devices=[]):
-            epochs = self._train(arrays, shares, rows, held_out, self.plan.epochs)
+            epochs = self._train(arrays, shares, rows, held_out, self.training_plan.epochs)
             targets = target_counts(validation)
             weights = self.category_weights(histories[len(training) :])
             self.held_out = HeldOutPredictions.of(validation, weights)
@@ -248,7 +248,7 @@ class NetworkForecaster:
             "spread": self.spread,
             "seed": self.seed,
             "fitted": self.fitted.to_dict(),
-            "curve": self.curve,
+            "curve": self.validation_losses,
         }
         atomic_write_text(folder / METADATA_FILE, json.dumps(values, indent=1, ensure_ascii=False))
 
@@ -268,7 +268,7 @@ class NetworkForecaster:
             prior = DecayedDirichlet(**values["prior"])
             loaded = cls(network, prior, n_periods=values["n_periods"])
             loaded.categories, loaded.seed = tuple(values["categories"]), values["seed"]
-            loaded.spread, loaded.curve = Dispersion(*values["spread"]), values["curve"]
+            loaded.spread, loaded.validation_losses = Dispersion(*values["spread"]), values["curve"]
             loaded.fitted = TrainingSpan.from_dict(values["fitted"])
             with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
                 loaded._net = network(len(loaded.categories), loaded.n_periods).double().eval()
@@ -288,15 +288,17 @@ class NetworkForecaster:
         rng = np.random.default_rng(self.seed)
         self._net = self.network(len(self.categories), self.n_periods)
         optimizer = torch.optim.AdamW(
-            self._net.parameters(), lr=self.plan.rate, weight_decay=self.plan.weight_decay
+            self._net.parameters(),
+            lr=self.training_plan.learning_rate,
+            weight_decay=self.training_plan.weight_decay,
         )
-        steps = epochs * -(-len(rows) // self.plan.batch_size)
+        steps = epochs * -(-len(rows) // self.training_plan.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, state, curve = epochs, {}, []
         bar = tqdm(range(1, epochs + 1), desc=self.name, disable=not sys.stderr.isatty())
         for epoch in bar:
             self._net.train()
-            for batch in _batches(rng.permutation(rows), self.plan.batch_size):
+            for batch in _batches(rng.permutation(rows), self.training_plan.batch_size):
                 optimizer.zero_grad()
                 loss = self._net.loss(arrays.inputs(batch), shares[batch])
                 loss.backward()
@@ -312,11 +314,11 @@ class NetworkForecaster:
             if curve[-1] == min(curve):
                 best = epoch
                 state = {key: value.clone() for key, value in self._net.state_dict().items()}
-            if epoch - best >= self.plan.patience:
+            if epoch - best >= self.training_plan.patience:
                 break
         if state:
             self._net.load_state_dict(state)
-            self.curve = curve
+            self.validation_losses = curve
         self._net.double().eval()
         return best
 
@@ -325,7 +327,8 @@ class NetworkForecaster:
             self._net = None  # a failed fit must not forecast
             raise TrainingError(
                 f"{self.name}: loss {loss:g} and gradient {gradient:g} in epoch {epoch}; "
-                f"lower the rate ({self.plan.rate:g}) or look for odd values in the windows"
+                f"lower the learning rate ({self.training_plan.learning_rate:g}) or look for odd "
+                "values in the windows"
             )
 
     def _loss_on(self, arrays: PeriodArrays, shares: Tensor, rows: IntArray) -> float:

@@ -27,7 +27,7 @@ class CellMLP(nn.Module):
     """
 
     training_plan: ClassVar[TrainingPlan] = TrainingPlan(
-        epochs=10, patience=4, batch_size=64, rate=3e-3, weight_decay=1e-2
+        epochs=10, patience=4, batch_size=64, learning_rate=3e-3, weight_decay=1e-2
     )
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 48) -> None:
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
     """Self-attention over the periods since the first event, with a `GatedHead` on the newest."""
 
     training_plan: ClassVar[TrainingPlan] = TrainingPlan(
-        epochs=16, patience=4, batch_size=128, rate=1e-3
+        epochs=16, patience=4, batch_size=128, learning_rate=1e-3
     )
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 64) -> None:
@@ -150,14 +150,14 @@ class RRN(nn.Module):
     training_plan: ClassVar[TrainingPlan] = TrainingPlan(epochs=16, patience=4, batch_size=128)
 
     def __init__(
-        self, n_categories: int, n_periods: int, hidden: int = 48, of_category: int = 8
+        self, n_categories: int, n_periods: int, hidden: int = 48, category_size: int = 8
     ) -> None:
         super().__init__()
         del n_periods
         self.enter = nn.Sequential(nn.Linear(n_categories + 1, hidden), nn.Tanh(), nn.Dropout(0.2))
         self.person = nn.GRU(hidden, hidden, batch_first=True)
-        self.category = nn.GRU(2, of_category, batch_first=True)
-        self.meet = nn.Linear(hidden, of_category)
+        self.category = nn.GRU(2, category_size, batch_first=True)
+        self.meet = nn.Linear(hidden, category_size)
         self.taste = nn.Sequential(nn.Linear(n_categories, hidden), nn.Tanh(), nn.Dropout(0.2))
         self.factors = nn.Linear(2 * hidden, n_categories, bias=False)
         nn.init.zeros_(self.factors.weight)  # training starts from the prior
@@ -286,10 +286,10 @@ def period_features(inputs: PeriodInputs) -> Tensor:
     return torch.cat(((inputs.counts / events.clamp(min=1)).sqrt(), events.log1p()), dim=2)
 
 
-def decayed_log_counts(counts: Tensor, rate: float) -> Tensor:
+def decayed_log_counts(counts: Tensor, decay: float) -> Tensor:
     """(n, n_categories) log(1 + sum over periods of rate^age * count)."""
     ages = torch.arange(counts.shape[1] - 1, -1, -1, dtype=counts.dtype)
-    return (counts * (rate**ages)[:, None]).sum(dim=1).log1p()
+    return (counts * (decay**ages)[:, None]).sum(dim=1).log1p()
 
 
 def _unit(counts: Tensor) -> Tensor:

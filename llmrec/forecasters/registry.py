@@ -61,12 +61,12 @@ class ForecasterRegistry:
         return other
 
 
-def _counting(name: str, *decays: float) -> Builder:
+def _build_counting(name: str, *decays: float) -> Builder:
     options = {"decays": decays} if decays else {}
     return lambda registry: DecayedDirichlet(name=name).fit(registry.validation, **options)
 
 
-def _on_counting(model: Any) -> Builder:
+def _build_on_counting(model: Any) -> Builder:
     """Build a model that adjusts the weights of counting."""
 
     def build(registry: ForecasterRegistry) -> Forecaster:
@@ -77,7 +77,7 @@ def _on_counting(model: Any) -> Builder:
     return build
 
 
-def _on_drift(model: Any) -> Builder:
+def _build_on_drift(model: Any) -> Builder:
     """Build a model that is mixed into counting with drift."""
 
     def build(registry: ForecasterRegistry) -> Forecaster:
@@ -100,7 +100,7 @@ def _neural(name: str) -> Builder:
     return build
 
 
-def _next_item(name: Any) -> Builder:
+def _build_next_item(name: Any) -> Builder:
     def build(registry: ForecasterRegistry) -> Forecaster:
         from llmrec.forecasters.sequential import NextItemModel
 
@@ -111,23 +111,23 @@ def _next_item(name: Any) -> Builder:
     return build
 
 
-def _mixture(registry: ForecasterRegistry) -> Forecaster:
+def _build_mixture(registry: ForecasterRegistry) -> Forecaster:
     experts = {name: registry[name] for name in MIXTURE_EXPERTS}
     return GatedMixture(experts).fit(registry.validation)
 
 
 BUILDERS: dict[str, Builder] = {
-    "LastPeriod": _counting("LastPeriod", 0.0),
-    "Mean": _counting("Mean", 1.0),
+    "LastPeriod": _build_counting("LastPeriod", 0.0),
+    "Mean": _build_counting("Mean", 1.0),
     "ExponentialDecay": lambda registry: ExponentialDecay().fit(registry.validation),
-    "DecayedDirichlet": _counting("DecayedDirichlet"),
-    "GlobalDrift": _on_counting(GlobalDrift),
-    "SameSeason": _on_counting(SameSeason),
-    "CategoryMarkov": _on_drift(CategoryMarkov),
-    "RidgeAutoregression": _on_drift(RidgeAutoregression),
-    "NeighbouringUsers": _on_drift(NeighbouringUsers),
-    "CategoryEASE": _on_drift(CategoryEASE),
+    "DecayedDirichlet": _build_counting("DecayedDirichlet"),
+    "GlobalDrift": _build_on_counting(GlobalDrift),
+    "SameSeason": _build_on_counting(SameSeason),
+    "CategoryMarkov": _build_on_drift(CategoryMarkov),
+    "RidgeAutoregression": _build_on_drift(RidgeAutoregression),
+    "NeighbouringUsers": _build_on_drift(NeighbouringUsers),
+    "CategoryEASE": _build_on_drift(CategoryEASE),
     **{name: _neural(name) for name in NEURAL_FORECASTERS},
-    **{name: _next_item(name) for name in NEXT_ITEM_MODELS},
-    "GatedMixture": _mixture,
+    **{name: _build_next_item(name) for name in NEXT_ITEM_MODELS},
+    "GatedMixture": _build_mixture,
 }

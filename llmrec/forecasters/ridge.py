@@ -38,11 +38,11 @@ class RidgeAutoregression:
     What is regressed is (target - counting) / sqrt(counting): near counting the log-loss is half
     the square of this (Pearson) residual, and rare categories weigh as much as frequent ones.
     Features are the square roots of the shares of the last period, of the recent ones and of all,
-    and of counting. ``map`` is (n_features, n_categories).
+    and of counting. ``coefficients`` is (n_features, n_categories).
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
-    map: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    coefficients: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     spread: Dispersion = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = None
     held_out: HeldOutPredictions | None = None
@@ -71,7 +71,7 @@ class RidgeAutoregression:
         return replace(
             self,
             prior=prior,
-            map=solved,
+            coefficients=solved,
             spread=spread,
             fitted=fitted,
             held_out=HeldOutPredictions.of(validation, held_out),
@@ -79,10 +79,10 @@ class RidgeAutoregression:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.map):
+        if not len(self.coefficients):
             raise TrainingError("RidgeAutoregression has no map yet: fit it")
         features, counted = _features(histories, self.prior)
-        return _apply_change(counted, features @ self.map)
+        return _apply_change(counted, features @ self.coefficients)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""

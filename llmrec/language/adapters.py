@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrec.data.files import atomic_write_text
+from llmrec.data.versions import FIRST_VERSION, unknown_keys
 from llmrec.errors import ModelLoadError
-from llmrec.versions import FIRST_VERSION, unknown_keys
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 ADAPTER_FILE = "adapter.json"
 SEEN_METRICS = "on windows it learned from"  # group of metrics that overstate its quality
 # What scales the product of LoRA's two matrices, and so belongs to the weights.
-_SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
-_TYPES: dict[str, type[Any]] = {"seed": int, "merged": bool, "labels": list, "categories": list}
-_TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
+_SCALING_KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+_FIELD_TYPES: dict[str, type[Any]] = {
+    "seed": int,
+    "merged": bool,
+    "labels": list,
+    "categories": list,
+}
+_FIELD_TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def _check_fields(values: Any) -> None:
     if missing := [name for name, needed in is_required.items() if needed and name not in values]:
         raise ValueError(f"field {missing[0]!r} is missing")
     for name, value in values.items():
-        expected = _TYPES.get(name, str)
+        expected = _FIELD_TYPES.get(name, str)
         if type(value) is not expected:
             raise ValueError(f"field {name!r} is {str(value)[:40]!r}, not a {expected.__name__}")
         if expected is list and not all(isinstance(text, str) for text in value):
@@ -220,6 +225,6 @@ def _join_first(labels: Sequence[str], limit: int = 3) -> str:
 def _load_scaling(path: Path) -> list[Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return [config.get(name) for name in _SCALING]
+        return [config.get(name) for name in _SCALING_KEYS]
     except (OSError, ValueError, AttributeError) as error:
         raise ModelLoadError(f"{path} is no adapter's config: {error}") from error

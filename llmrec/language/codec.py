@@ -15,7 +15,7 @@ import pandas as pd
 
 from llmrec.data.catalog import Catalog, clean_text
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import ticks
+from llmrec.data.periods import split_into_ticks
 from llmrec.language.forecast_line import LineFormat, round_percents
 from llmrec.language.tokenization import pooled_position
 from llmrec.types import FloatArray, IntArray
@@ -140,7 +140,7 @@ class Codec:
 
         Those beyond the budget become one position that holds the shares of their categories.
         """
-        starts, offsets = ticks(history)
+        starts, offsets = split_into_ticks(history)
         available = self.budget - self._count_tokens(
             self._render(history, ticks=[], shares=[], gone=[], asked=True)
         )

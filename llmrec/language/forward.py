@@ -71,7 +71,7 @@ class DecoderState:
 
     def next_logits(self, block: Sequence[list[Position]]) -> torch.Tensor:
         """(n_rows, vocab) logits after each row's new tokens, which are fed here."""
-        embedded, context = self._inputs(block)
+        embedded, context = self._prepare_inputs(block)
         if self._encoded is not None:
             context |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
             output = self._model(decoder_inputs_embeds=embedded, **context)
@@ -89,7 +89,7 @@ class DecoderState:
         With a depth the states are those after so many layers; `next_logits` must then not be
         called for the same rows.
         """
-        embedded, context = self._inputs(block)
+        embedded, context = self._prepare_inputs(block)
         if self._encoded is not None:
             context |= {"encoder_hidden_states": self._encoded.last_hidden_state}
             context |= {"encoder_attention_mask": self._mask}
@@ -98,7 +98,9 @@ class DecoderState:
         states: torch.Tensor = output.last_hidden_state[:, -1]
         return states
 
-    def _inputs(self, block: Sequence[list[Position]]) -> tuple[torch.Tensor, dict[str, Any]]:
+    def _prepare_inputs(
+        self, block: Sequence[list[Position]]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Give the embeddings of a block, and the model's arguments about what came before it."""
         embedded, mask = embed_positions(self._model, block, self._title_embeddings)
         context: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._use_cache}

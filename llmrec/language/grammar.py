@@ -72,7 +72,7 @@ def claims_grammar(variants: Sequence[Sequence[str]], *, max_claims: int = 4) ->
         raise ValueError("there are no claims to make")
     rules = ["start: WORDS", f'WORDS: " " FROM_0_{max_claims} "."']
     for i, texts in enumerate(variants):
-        rules.append(f"CLAIM_{i}: {_any_of('variants of a claim', texts)}")
+        rules.append(f"CLAIM_{i}: {_join_alternatives('variants of a claim', texts)}")
         is_last = i == len(variants) - 1
         for left in range(1, max_claims + 1):
             more = "" if is_last or left == 1 else f' (", " FROM_{i + 1}_{left - 1})?'
@@ -98,8 +98,10 @@ def sentences_grammar(required: Sequence[Sequence[str]], optional: Sequence[str]
     """
     if not required:
         raise ValueError("there are no sentences to write")
-    text = [f'" " ({_any_of("variants of a sentence", variants)})' for variants in required]
-    text += [f'(" " {_any_of("sentences", [sentence])})?' for sentence in optional]
+    text = [
+        f'" " ({_join_alternatives("variants of a sentence", variants)})' for variants in required
+    ]
+    text += [f'(" " {_join_alternatives("sentences", [sentence])})?' for sentence in optional]
     return f"start: WORDS\nWORDS: {' '.join(text)}"
 
 
@@ -108,12 +110,12 @@ def _description_rules(labels: Sequence[str], phrases: Sequence[str], max_claims
     more = f'(", " CLAIM){{0,{max_claims - 1}}}' if max_claims > 1 else ""  # {0,0} is no range
     return f"""WORDS: " " CLAIM {more} "."
 CLAIM: LABEL " " PHRASE
-LABEL: {_any_of("labels", labels)}
-PHRASE: {_any_of("phrases", phrases)}
+LABEL: {_join_alternatives("labels", labels)}
+PHRASE: {_join_alternatives("phrases", phrases)}
 """
 
 
-def _any_of(what: str, texts: Sequence[str]) -> str:
+def _join_alternatives(what: str, texts: Sequence[str]) -> str:
     if not texts or not all(texts):
         raise ValueError(f"{what} must hold at least one text and no empty one, not {texts!r:.200}")
     # Lark's strings have JSON's quotes and escapes.

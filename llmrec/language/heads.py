@@ -15,10 +15,10 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from llmrec.data.files import atomic_write_bytes
+from llmrec.data.versions import TITLE_EMBEDDINGS_KEYS, rename_keys
 from llmrec.errors import ModelLoadError
 from llmrec.language.tokenization import Position
 from llmrec.types import FloatArray, IntArray
-from llmrec.versions import TITLE_EMBEDDINGS_KEYS, renamed_keys
 
 
 class Verbalizer:
@@ -242,7 +242,7 @@ class TitleEmbeddings(nn.Module):
         """Write keys and parameters, these as float32."""
         values = {name: value.detach().float() for name, value in self.named_parameters()}
         stored = {name: key for key, name in TITLE_EMBEDDINGS_KEYS.items()}
-        tensors = {"keys": self.keys} | renamed_keys(values, stored)
+        tensors = {"keys": self.keys} | rename_keys(values, stored)
         content = {name: value.cpu().contiguous() for name, value in tensors.items()}
         atomic_write_bytes(folder / TITLE_EMBEDDINGS_FILE, save(content))
 
@@ -259,7 +259,7 @@ class TitleEmbeddings(nn.Module):
         def build(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> TitleEmbeddings:
             keys, (_, rank) = tensors.pop("keys"), tensors["vectors.weight"].shape
             found = cls(keys.numpy(), width, rank)
-            found.load_state_dict(renamed_keys(tensors, TITLE_EMBEDDINGS_KEYS))
+            found.load_state_dict(rename_keys(tensors, TITLE_EMBEDDINGS_KEYS))
             return found
 
         return _load_module(folder / TITLE_EMBEDDINGS_FILE, "title embeddings", build)

@@ -142,7 +142,7 @@ class LanguageModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
-    def end(self) -> int:
+    def end_token_id(self) -> int:
         """The token that ends a generated line."""
         end: int = self.tokenizer.eos_token_id
         return end
@@ -161,7 +161,7 @@ class LanguageModel:
         """Encode texts as token ids, none of them special: "</s>" in a title is four letters."""
         return self._plain.encode(texts)
 
-    def positions(self, texts: Sequence[str]) -> list[list[Position]]:
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[Position]]:
         """Encode prompts as positions, each the token ids that share it (see `pooled_position`)."""
         return self._plain.encode_prompts(texts)
 

@@ -59,7 +59,7 @@ class PlainTokenizer:
     ) -> None:
         self._tokenizer, self._n_vocab, self._end_ids = tokenizer, n_vocab, end_ids
         self._encoder = encoder
-        self._frame: list[int] = list(tokenizer("")["input_ids"])
+        self._added_tokens: list[int] = list(tokenizer("")["input_ids"])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts as token ids, none of them special: "</s>" in a title is four letters."""
@@ -79,7 +79,7 @@ class PlainTokenizer:
         ValueError
             If a part of a pooled position holds no token.
         """
-        frame = token_positions(self._frame)
+        frame = token_positions(self._added_tokens)
         before, after = ([], frame) if self._encoder else (frame, [])
         split = [_POOLED.split(text) for text in texts]  # text, pooled, text, pooled, ..., text
         pieces = [piece.split(POOL_SEPARATOR) for row in split for piece in row]

@@ -47,7 +47,7 @@ class CategoryNames:
         self._stems = [{stem(word) for word in tokenize(name)} for name in categories]
         self._by_key: dict[str, list[str]] = {}
         for name in categories:
-            if key := _key(tokenize(name)):
+            if key := _stem_key(tokenize(name)):
                 self._by_key.setdefault(key, []).append(name)
         self._max_words = max(len(tokenize(name)) for name in categories) + 1
 
@@ -66,14 +66,14 @@ class CategoryNames:
     def match_length(self, words: Sequence[str], start: int) -> int:
         """Count the words from ``start`` on that name a category: the most there are, or 0."""
         stops = range(min(len(words), start + self._max_words), start, -1)
-        return next((n - start for n in stops if _key(words[start:n]) in self._by_key), 0)
+        return next((n - start for n in stops if _stem_key(words[start:n]) in self._by_key), 0)
 
     def match(self, words: Sequence[str]) -> CategoryMatch:
         """Find the category that words name: itself, the only one with those words, or the nearest.
 
         Never one of several: then, and if nothing is near enough, ``near`` names them.
         """
-        key = _key(words)
+        key = _stem_key(words)
         if exact := self._by_key.get(key):
             same = [name for name in exact if tokenize(name) == list(words)]  # not "Cheeses"
             return _match_one(same or exact, exact=True)
@@ -104,7 +104,7 @@ def stem(word: str) -> str:
     return f"{word[:-2]}y" if word.endswith("ie") else word
 
 
-def _key(words: Sequence[str]) -> str:
+def _stem_key(words: Sequence[str]) -> str:
     return "".join(map(stem, words))
 
 
@@ -169,7 +169,7 @@ _SKIPPED_WORDS = set(
     )
 )
 
-_COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "six": 6}
+_NUMBER_WORDS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "six": 6}
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?"
 _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" for name in MONTHS)
 _DAY = r"[0-9]{1,2}(?:st|nd|rd|th)?"
@@ -183,7 +183,7 @@ _TOKEN = re.compile(
       "(?P<quoted>(?:[^"]|"")*)"
     | (?P<stop>[,;!?\n] | \.(?!\S) | \b(?<!nothing[ ])(?:but|then)\b)
     | \b(?:until|till)\s+(?P<until>{_DATE})(?!\w)
-    | \bfor\s+(?P<count>[0-9]{{1,3}}|{"|".join(_COUNTS)})\s+(?P<unit>day|week|month|year)s?\b
+    | \bfor\s+(?P<count>[0-9]{{1,3}}|{"|".join(_NUMBER_WORDS)})\s+(?P<unit>day|week|month|year)s?\b
     | (?P<exactly>\bexactly\s+)?(?<!\w)(?P<times>{_NUMBER})\s*(?:times|x)\s+as\s+(?:much|many)\b
     | (?<!\w)(?P<percent>{_NUMBER})\s*(?:%|percent\b)\s*(?P<way>more|less|fewer)\b
     | (?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)
@@ -289,7 +289,7 @@ def _parse_match(match: re.Match[str], names: CategoryNames, at: np.datetime64) 
     if match["until"]:
         return _parse_date(match["until"], at)
     if match["unit"]:
-        n = _COUNTS.get(match["count"].lower()) or int(match["count"])
+        n = _NUMBER_WORDS.get(match["count"].lower()) or int(match["count"])
         if n == 0:
             return EditError(f"“{match[0]}” is no time at all; say at least 1 {match['unit']}")
         unit = match["unit"].lower()

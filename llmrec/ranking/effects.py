@@ -70,7 +70,7 @@ class EditEffect:
     """
 
     edits: Mapping[int, Edit]
-    ended: tuple[Edit, ...]
+    expired_edits: tuple[Edit, ...]
     before: Forecast
     after: Forecast
     strength_before: float
@@ -86,18 +86,22 @@ class EditEffect:
     @property
     def may_rise(self) -> BoolArray:
         """(n,) which items may pass some other item: the rest can only fall, or stay."""
-        return np.asarray(self._push > self._push.min(initial=np.inf) + TOLERANCE)
+        return np.asarray(
+            self._effective_changes > self._effective_changes.min(initial=np.inf) + TOLERANCE
+        )
 
     @property
     def may_fall(self) -> BoolArray:
         """(n,) which items some other item may pass: the rest can only rise, or stay."""
-        return np.asarray(self._push < self._push.max(initial=-np.inf) - TOLERANCE)
+        return np.asarray(
+            self._effective_changes < self._effective_changes.max(initial=-np.inf) - TOLERANCE
+        )
 
     def direction(self, category: int) -> Direction:
         """Give the way in which an item of this category alone can move among the others."""
-        push = self.category_changes[category] - self._muting_drop * self.mutes(category)
-        rises = push > self._push.min(initial=np.inf) + TOLERANCE
-        falls = push < self._push.max(initial=-np.inf) - TOLERANCE
+        push = self.category_changes[category] - self._muting_drop * self.is_muted(category)
+        rises = push > self._effective_changes.min(initial=np.inf) + TOLERANCE
+        falls = push < self._effective_changes.max(initial=-np.inf) - TOLERANCE
         if rises and falls:
             return "may go either way"
         return "can only rise" if rises else "can only fall" if falls else "stays"
@@ -133,7 +137,7 @@ class EditEffect:
             violations=violations,
         )
 
-    def mutes(self, category: int) -> bool:
+    def is_muted(self, category: int) -> bool:
         """Whether a category is muted."""
         return category in self.edits and self.edits[category].factor == 0
 
@@ -143,7 +147,7 @@ class EditEffect:
         return float(np.ptp(np.append(self.score_changes, self.category_changes))) + 1
 
     @cached_property
-    def _push(self) -> FloatArray:
+    def _effective_changes(self) -> FloatArray:
         """(n,) an item may pass another only if its number is the larger."""
         return self.score_changes - self._muting_drop * self.muted
 
@@ -233,7 +237,7 @@ def predict_effect(
         changes += (new_strength - strength) * pull
     return EditEffect(
         edits=active_edits(edits, catalog, at),
-        ended=tuple(edit for edit in edits if not edit.is_active(at)),
+        expired_edits=tuple(edit for edit in edits if not edit.is_active(at)),
         before=forecast,
         after=after,
         strength_before=strength,

@@ -25,9 +25,9 @@ from llmrec.ranking.scorers import (
 )
 from llmrec.types import FloatArray, IntArray, RepeatPolicy, TimeArray
 
-DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
+RECENT_DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
 NEVER_TAKEN_DAYS = 1000.0  # since the last time, for a person who never took an item
-_TREES = {
+_LIGHTGBM_PARAMETERS = {
     "objective": "rank_xendcg",
     "metric": "ndcg",
     "eval_at": [10],
@@ -83,8 +83,8 @@ class GBDTReranker:
     floor: float = 0.01
     seed: int = 0
     name: str = field(default="order learned from earlier lists", init=False)
-    _first: Blend | None = field(default=None, init=False, repr=False)
-    _trees: Any = field(default=None, init=False, repr=False)
+    _blend: Blend | None = field(default=None, init=False, repr=False)
+    _booster: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(candidates=self.candidates, max_trees=self.max_trees, floor=self.floor)
@@ -94,14 +94,14 @@ class GBDTReranker:
     @property
     def n_trees(self) -> int:
         """Number of trees; 0 before `fit`."""
-        return 0 if self._trees is None else int(self._trees.num_trees())
+        return 0 if self._booster is None else int(self._booster.num_trees())
 
     @property
     def n_leaves(self) -> int:
         """Number of leaves of all trees; a tree of one leaf orders nothing."""
-        if self._trees is None:
+        if self._booster is None:
             return 0
-        return sum(tree["num_leaves"] for tree in self._trees.dump_model()["tree_info"])
+        return sum(tree["num_leaves"] for tree in self._booster.dump_model()["tree_info"])
 
     def fit(self, folds: Sequence[RankingFold], scorers: Sequence[ItemScorer]) -> GBDTReranker:
         """Fit the trees on folds, oldest first.
@@ -126,24 +126,24 @@ class GBDTReranker:
             raise ValueError("no candidate was taken: give more candidates or folds")
         training, validation = _dataset(lightgbm, examples[:-1]), _dataset(lightgbm, examples[-1:])
         stop = lightgbm.early_stopping(50, verbose=False)
-        options = _TREES | {"seed": self.seed}
+        options = _LIGHTGBM_PARAMETERS | {"seed": self.seed}
         stopped = lightgbm.train(options, training, self.max_trees, [validation], callbacks=[stop])
         n_trees = max(stopped.best_iteration, 1)
-        self._trees = lightgbm.train(options, _dataset(lightgbm, examples), n_trees)
-        self._first = Blend(scorers, weights)
+        self._booster = lightgbm.train(options, _dataset(lightgbm, examples), n_trees)
+        self._blend = Blend(scorers, weights)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError before `fit`."""
-        if self._first is None:
+        if self._blend is None:
             raise ValueError(f"{self.name!r} is not fitted: call fit(folds, scorers) first.")
         if not histories:
             return np.empty((0, 0))
-        first_scores, items = self._candidates(self._first, histories)
+        first_scores, items = self._select_candidates(self._blend, histories)
         features = candidate_features(first_scores, items, histories)
-        margins = self._trees.predict(features.reshape(-1, features.shape[2]), num_threads=1)
+        margins = self._booster.predict(features.reshape(-1, features.shape[2]), num_threads=1)
         ordered = log_softmax(margins.reshape(items.shape), axis=1) + np.log(1 - self.floor)
-        blended = _weighted_sum(first_scores, self._first.weights)
+        blended = _weighted_sum(first_scores, self._blend.weights)
         scores: FloatArray = log_softmax(blended, axis=1) + np.log(self.floor)
         rows = np.arange(len(items))[:, None]
         scores[rows, items] = np.logaddexp(scores[rows, items], ordered)
@@ -156,7 +156,7 @@ class GBDTReranker:
         a person who has too few unseen ones; they do not count as taken.
         """
         histories = [window.history for window in windows]
-        scores, items = self._candidates(first, histories)
+        scores, items = self._select_candidates(first, histories)
         taken = np.zeros(items.shape)
         for row, window in enumerate(windows):
             possible = rankable_items(window.history, self.repeat)[items[row]]
@@ -164,7 +164,7 @@ class GBDTReranker:
         some = taken.any(axis=1)
         return candidate_features(scores, items, histories)[some], taken[some]
 
-    def _candidates(
+    def _select_candidates(
         self, first: Blend, histories: Sequence[History]
     ) -> tuple[FloatArray, IntArray]:
         """Give all scores, and (n_users, n_candidates) the best items by blend, in items' order."""
@@ -209,7 +209,7 @@ def _item_features(histories: Sequence[History]) -> Iterator[FloatArray]:
     np.maximum.at(oldest, (rows, items), age)
     gap = np.maximum(oldest - newest, 0.0) / np.maximum(taken - 1, 1)
     yield from (taken, newest, gap, newest / np.maximum(gap, 1.0))
-    for days in DAYS:
+    for days in RECENT_DAYS:
         yield item_counts(histories, (age <= days).astype(np.float64)).toarray()
     shares = histories[0].catalog.category_shares
     for half_life in (28.0, np.inf):
@@ -229,7 +229,7 @@ def _user_features(histories: Sequence[History]) -> Iterator[FloatArray]:
     taken = item_counts(histories)
     yield np.log1p(np.asarray(taken.sum(axis=1)).ravel())
     yield np.log1p(np.diff(taken.indptr))
-    yield np.log1p([float(np.sum(history.days_ago <= DAYS[1])) for history in histories])
+    yield np.log1p([float(np.sum(history.days_ago <= RECENT_DAYS[1])) for history in histories])
 
 
 def _time_bounds(histories: Sequence[History]) -> tuple[TimeArray, TimeArray]:

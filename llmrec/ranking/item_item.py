@@ -98,10 +98,10 @@ class Cosine:
         taken = scale_counts(item_counts(histories), self.counts)
         norms = np.sqrt(np.asarray(taken.multiply(taken).sum(axis=0)).ravel())
         scale = sparse.diags_array(1 / np.maximum(norms, 1e-12))
-        nearest = self._nearest(sparse.csr_array(taken @ scale))
+        nearest = self._nearest_items(sparse.csr_array(taken @ scale))
         return sparse.csr_array(sparse.vstack(list(nearest)).T)
 
-    def _nearest(self, unit: sparse.csr_array) -> Iterator[sparse.csr_array]:
+    def _nearest_items(self, unit: sparse.csr_array) -> Iterator[sparse.csr_array]:
         """Give the nearest items of each as rows, batch by batch: all pairs would not fit."""
         across = sparse.csr_array(unit.T)
         for start, stop in _batches_of_pairs(unit):
@@ -178,7 +178,7 @@ class ItemToItem:
     counts: Literal["binary", "count", "log"] = "binary"
     floor: float = 1e-3
     _matrix: Matrix | None = field(default=None, init=False, repr=False)
-    _popular: FloatArray | None = field(default=None, init=False, repr=False)
+    _popularity: FloatArray | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -206,7 +206,7 @@ class ItemToItem:
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         self._matrix = self.similarity.matrix(histories)
         taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
-        self._popular = taken / taken.sum()
+        self._popularity = taken / taken.sum()
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -218,7 +218,7 @@ class ItemToItem:
             If not fitted, fitted on another catalog, or on events that are not in a history.
         """
         require_fitted(self._fitted, self.name, histories)
-        assert self._popular is not None
+        assert self._popularity is not None
         if not histories:
             return np.empty((0, 0))
         weights = recency_weighted(histories, self.half_life, self.per, self.counts)
@@ -229,7 +229,7 @@ class ItemToItem:
         floor = np.where(totals > 0, self.floor, 1.0)
         found /= np.where(totals > 0, totals, 1.0)
         found *= 1 - floor
-        found += floor * self._popular
+        found += floor * self._popularity
         return np.asarray(np.log(found, out=found), dtype=np.float64)
 
 

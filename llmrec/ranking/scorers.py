@@ -24,7 +24,7 @@ from llmrec.types import FloatArray, IntArray, TimeArray
 
 # None stands for the log itself: a value that is its key would keep it alive for ever.
 _DEDUPED: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
-_FIRST: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
+_FIRST_INTERACTION_LOGS: WeakKeyDictionary[Interactions, Interactions | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class ImplicitALS:
                 num_threads=1,
                 random_state=self.seed,
             )
-            model.fit(_confidence(counts), show_progress=False)
+            model.fit(_damp_counts(counts), show_progress=False)
         self._model, self._fitted = model, fitted
         return self
 
@@ -186,7 +186,7 @@ class ImplicitALS:
         require_fitted(self._fitted, self.name, histories)
         if not histories:
             return np.empty((0, 0))
-        counts = _confidence(item_counts(histories))
+        counts = _damp_counts(item_counts(histories))
         users = self._model.recalculate_user(np.arange(len(histories)), counts)
         # One product a person: a batched product would round differently with the batch size.
         preferences = np.stack([self._model.item_factors @ user for user in users])
@@ -226,12 +226,14 @@ def dedupe_moments(log: Interactions) -> Interactions:
 
 def first_interactions(log: Interactions) -> Interactions:
     """Give a log of the events in which somebody took an item for the first time."""
-    if log not in _FIRST:
+    if log not in _FIRST_INTERACTION_LOGS:
         pairs = log.user_idx.astype(np.int64) * (log.item_idx.max(initial=0) + 1) + log.item_idx
         repeated = np.ones(len(pairs), dtype=np.bool_)
         repeated[np.unique(pairs, return_index=True)[1]] = False  # a person's events are in order
-        _FIRST[log] = log.drop_events({"taken before": repeated}) if repeated.any() else None
-    return _FIRST[log] or log
+        _FIRST_INTERACTION_LOGS[log] = (
+            log.drop_events({"taken before": repeated}) if repeated.any() else None
+        )
+    return _FIRST_INTERACTION_LOGS[log] or log
 
 
 def shared_log(histories: Sequence[History]) -> Interactions:
@@ -263,7 +265,7 @@ def _is_repeated(users: IntArray, times: TimeArray, items: IntArray) -> npt.NDAr
     return repeated
 
 
-def _confidence(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+def _damp_counts(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """Scale counts to log2(1 + count), so that frequent items do not dominate."""
     found = counts.astype(np.float32)
     found.data = np.log2(1 + found.data)

@@ -68,13 +68,13 @@ class TimelineBatches:
         for user, shares, line in zip(columns["user"], self.shares, columns["line"], strict=True):
             if not shares.sum(axis=-1).all() or not str(line).strip():
                 raise TrainingError(f"a row has no label: that of user {str(user)!r}")
-        self.prompts = model.positions([str(text) for text in columns["prompt"]])
-        self.requests = model.positions([str(text) for text in columns["request"]])
+        self.prompts = model.encode_prompts([str(text) for text in columns["prompt"]])
+        self.requests = model.encode_prompts([str(text) for text in columns["request"]])
         self.lines = model.encode([f" {line}" for line in columns["line"]])
         self.labels = {tuple(tokens) for tokens in model.encode([f" {label}" for label in labels])}
         self.label_lengths = sorted({len(label) for label in self.labels}, reverse=True)
         self.label_renaming = label_renaming
-        end = model.positions([""])[0] if model.is_encoder_decoder else []
+        end = model.encode_prompts([""])[0] if model.is_encoder_decoder else []
         self.n_end_tokens = len(end)
         tokens = {token for row in self.prompts for bag in row for part in bag for token in part}
         end_tokens = {token for bag in end for part in bag for token in part}

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from llmrec.data.catalog import clean_text
 from llmrec.data.embedded import EMBEDDED_PARTS
 from llmrec.data.files import atomic_write_text
+from llmrec.data.versions import CONFIG_KEYS, rename_keys
 from llmrec.language.adapters import ADAPTER_FILE, AdapterMetadata
-from llmrec.versions import CONFIG_KEYS, renamed_keys
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
-CARD_FILE, TEMPLATE = "README.md", "card.md.jinja"
+CARD_FILE, TEMPLATE_FILE = "README.md", "card.md.jinja"
 MAX_LABELS, MAX_LETTERS = 30, 2_000
 # What Markdown could read as markup; it does not with an underscore inside a word.
 _MARKUP = re.compile(r"[\\|`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -47,7 +47,7 @@ def render_card(about: AdapterMetadata) -> str:
         labels=about.labels[:MAX_LABELS],
         n_more=max(0, len(about.labels) - MAX_LABELS),
         terms=[(name, licences.get(name)) for name in (about.dataset, about.base_model)],
-        config=_flatten(renamed_keys(about.config, CONFIG_KEYS)),
+        config=_flatten(rename_keys(about.config, CONFIG_KEYS)),
         metrics=[(name, *_format_metric(value)) for name, value in _flatten(about.metrics)],
         versions=[f"{name} {version}" for name, version in about.versions.items()],
     )
@@ -66,7 +66,7 @@ def _load_template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(TEMPLATE_FILE)
 
 
 def _flatten(values: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:

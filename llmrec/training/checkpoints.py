@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from llmrec.data.files import atomic_folder, atomic_write_bytes, atomic_write_text
+from llmrec.data.versions import CONFIG_KEYS, rename_keys, rename_parameter
 from llmrec.errors import TrainingError
-from llmrec.versions import CONFIG_KEYS, renamed_keys, renamed_parameter
 
 COMPLETE_FILE, STATE_FILE, CONFIG_FILE = "complete.json", "state.json", "config.json"
 Tensors = Mapping[str, Tensor]
@@ -38,12 +38,12 @@ class Checkpoint:
         """Optimizer steps before it."""
         return int(self.path.name.removeprefix("step-"))
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read the tensors that were saved under a name, by today's names of parameters."""
         tensors = load_file(self.path / f"{name}.safetensors")
-        return {renamed_parameter(key): tensor for key, tensor in tensors.items()}
+        return {rename_parameter(key): tensor for key, tensor in tensors.items()}
 
-    def values(self) -> dict[str, Any]:
+    def load_values(self) -> dict[str, Any]:
         """Read what was saved as JSON."""
         values: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
         return values
@@ -110,13 +110,13 @@ def pack_optimizer(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def unpack_optimizer(optimizer: Any, tensors: Tensors, values: Mapping[str, Any]) -> None:
     """Load into an optimizer the state that `pack_optimizer` gave."""
     groups = [
-        group | {"param_names": list(map(renamed_parameter, group["param_names"]))}
+        group | {"param_names": list(map(rename_parameter, group["param_names"]))}
         for group in values["groups"]
     ]
     names = [name for group in groups for name in group["param_names"]]
     state: dict[int, dict[str, Any]] = {}
     for entry, value in {**tensors, **values["numbers"]}.items():
-        name, _, key = renamed_parameter(entry).rpartition(":")
+        name, _, key = rename_parameter(entry).rpartition(":")
         state.setdefault(names.index(name), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -145,7 +145,7 @@ def lock_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
             raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
         return
     try:
-        stored = renamed_keys(json.loads(path.read_text(encoding="utf-8")), CONFIG_KEYS)
+        stored = rename_keys(json.loads(path.read_text(encoding="utf-8")), CONFIG_KEYS)
         before: dict[str, Any] = dict(_flatten(stored))
     except (OSError, ValueError, AttributeError) as error:
         raise TrainingError(f"{path} is no config of a run: {error}") from error

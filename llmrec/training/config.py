@@ -16,7 +16,7 @@ except ImportError as error:
 
 from llmrec.training.typed_config import ConfigError, load_typed
 
-_FROZEN = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_STRICT_CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 LayerSpec = str | tuple[int, ...]
 
 
@@ -59,7 +59,7 @@ class LoraConfig(BaseModel):
         ``"all"``, ``"upper N"`` (the N nearest to the output), or their numbers from 0.
     """
 
-    model_config = _FROZEN
+    model_config = _STRICT_CONFIG
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
@@ -87,7 +87,7 @@ class TitlesConfig(BaseModel):
         Peak learning rate, and weight of the loss of the next titles.
     """
 
-    model_config = _FROZEN
+    model_config = _STRICT_CONFIG
 
     rank: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -106,7 +106,7 @@ class LineTrainingConfig(BaseModel):
         Of its LoRA, as in `LoraConfig`, which also says which matrices.
     """
 
-    model_config = _FROZEN
+    model_config = _STRICT_CONFIG
 
     epochs: float = Field(default=0.0, ge=0)
     rate: float = Field(default=5e-4, gt=0)
@@ -163,7 +163,7 @@ class TrainingConfig(BaseModel):
         Services that follow the run, such as ``[tensorboard]``.
     """
 
-    model_config = _FROZEN
+    model_config = _STRICT_CONFIG
 
     data: str = "ml-100k"
     examples: str = "examples/ml-100k"

@@ -23,7 +23,7 @@ except ImportError as error:
 
 from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.files import atomic_write_text
-from llmrec.data.periods import Window, ticks
+from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
 from llmrec.explain.describe import target_line
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from llmrec.data.dataset import Dataset
 
 
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class DatasetManifest:
     @classmethod
     def load(cls, folder: Path) -> DatasetManifest:
         """Read a folder's manifest; DataError if it has none or a broken one."""
-        path = folder / MANIFEST
+        path = folder / MANIFEST_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             lists = ("labels", "categories", "without")
@@ -207,16 +207,18 @@ def _write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> None:
     """Replace the examples in a folder; its manifest is written last, when the rest is complete."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
     for name in parts:
         shutil.rmtree(folder / name, ignore_errors=True)
     datasets.DatasetDict(parts).save_to_disk(str(folder))
-    atomic_write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+    atomic_write_text(
+        folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+    )
 
 
 def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
     """Split one person's windows, from the newest back, so that a prompt holds each part."""
-    sizes = [len(ticks(window.history)[0]) for window in windows]
+    sizes = [len(split_into_ticks(window.history)[0]) for window in windows]
     stop = len(windows)
     while stop > 0:
         size = sizes[stop - 1]
@@ -290,7 +292,7 @@ def _target_titles(window: Window, codec: Codec) -> list[str]:
 
 def _ticks_after(chunk: Sequence[Window]) -> list[int]:
     """How many ticks of the newest history come after each window's history."""
-    sizes = [len(ticks(window.history)[0]) for window in chunk]
+    sizes = [len(split_into_ticks(window.history)[0]) for window in chunk]
     return [sizes[-1] - size for size in sizes]
 
 

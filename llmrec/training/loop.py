@@ -55,9 +55,13 @@ class TrainingCallback(TrainerCallback):
         self.trainer, self.run, self.config = trainer, trainer.run, trainer.config
         self.parameters, self.validate, self.folder = parameters, validate, folder
         self.checkpoint, self.bar = checkpoint, bar
-        self.before: dict[str, Tensor] | None = None
+        self.initial_values: dict[str, Tensor] | None = None
         # Seconds of earlier starts of this run, and seconds of validation in this one.
-        self.started, self.earlier, self.validating = time.monotonic(), self.run.seconds, 0.0
+        self.start_time, self.previous_seconds, self.validation_seconds = (
+            time.monotonic(),
+            self.run.seconds,
+            0.0,
+        )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Load the checkpoint, or validate what training starts from."""
@@ -65,9 +69,9 @@ class TrainingCallback(TrainerCallback):
             self._evaluate()
             self._save()
             return
-        values = self.checkpoint.values()
+        values = self.checkpoint.load_values()
         unpack_optimizer(
-            self.trainer.optimizer, self.checkpoint.tensors("optimizer"), values["optimizer"]
+            self.trainer.optimizer, self.checkpoint.load_tensors("optimizer"), values["optimizer"]
         )
         self.trainer.lr_scheduler.load_state_dict(values["scheduler"])
         if self.trainer.accelerator.scaler is not None:
@@ -77,7 +81,9 @@ class TrainingCallback(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Set the time, the same on every process."""
         self.trainer.batch_in_step = 0
-        self.run.seconds = self._broadcast(self.earlier + time.monotonic() - self.started)
+        self.run.seconds = self._broadcast(
+            self.previous_seconds + time.monotonic() - self.start_time
+        )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Refuse gradients that are not finite, and at the first step missing ones."""
@@ -85,7 +91,7 @@ class TrainingCallback(TrainerCallback):
         if step == 1:
             if frozen := [name for name, values in parameters if values.grad is None]:
                 raise TrainingError(_frozen_message(frozen, "get no gradient"))
-            self.before = {name: values.detach().clone() for name, values in parameters}
+            self.initial_values = {name: values.detach().clone() for name, values in parameters}
         gradients = [values.grad for _, values in parameters if values.grad is not None]
         # In float16 the scaler looks for these itself, and skips the step.
         if self.trainer.accelerator.scaler is None and not torch.isfinite(
@@ -95,7 +101,7 @@ class TrainingCallback(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """After the first step, refuse parameters that had a gradient and did not change."""
-        before, self.before = self.before, None
+        before, self.initial_values = self.initial_values, None
         if before is None or self.trainer.accelerator.optimizer_step_was_skipped:
             return
         same = [
@@ -134,7 +140,10 @@ class TrainingCallback(TrainerCallback):
         if not math.isfinite(metrics["log_loss"]):
             raise TrainingError(f"validation log-loss is {metrics['log_loss']} at step {run.step}")
         lowest = min((earlier["log_loss"] for earlier in run.evaluations), default=math.inf)
-        means, self.validating = run.pop_means(), self.validating + time.monotonic() - start
+        means, self.validation_seconds = (
+            run.pop_means(),
+            self.validation_seconds + time.monotonic() - start,
+        )
         training = {f"train_{name}": value for name, value in means.items()}
         run.evaluations.append({"step": run.step, "seconds": run.seconds, **training, **metrics})
         if is_best := bool(metrics["log_loss"] < lowest or self.config.keep_checkpoint == "last"):
@@ -178,10 +187,10 @@ class TrainingCallback(TrainerCallback):
         run, limit = self.run, 60 * (self.config.max_minutes or math.inf)
         if not run.step:
             return "before the first step"
-        elapsed = time.monotonic() - self.started
-        speed = self.trainer.positions / max(1e-9, elapsed - self.validating)
+        elapsed = time.monotonic() - self.start_time
+        speed = self.trainer.n_positions_seen / max(1e-9, elapsed - self.validation_seconds)
         done = max(run.step / self.trainer.args.max_steps, min(1.0, run.seconds / limit))
-        left = (self.earlier + elapsed) * (1 - done) / done
+        left = (self.previous_seconds + elapsed) * (1 - done) / done
         return f"{speed:.0f} tokens/s, {left / 60:.1f} min left"
 
     def _broadcast(self, value: Any) -> Any:
@@ -284,7 +293,7 @@ def train(
 def _load_run(
     checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], n_batches: int
 ) -> RunState:
-    run = RunState(**checkpoint.values()["run"])
+    run = RunState(**checkpoint.load_values()["run"])
     if run.n_batches != n_batches:
         raise TrainingError(
             f"the run in {checkpoint.path.parent} has {run.n_batches} batches, now there are "
@@ -295,7 +304,7 @@ def _load_run(
 
 
 def _load_parameters(parameters: Mapping[str, nn.Parameter], checkpoint: Checkpoint) -> None:
-    tensors = checkpoint.tensors("parameters")
+    tensors = checkpoint.load_tensors("parameters")
     shapes = {name: (values.shape, values.dtype) for name, values in parameters.items()}
     stored = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     if others := [name for name in shapes | stored if shapes.get(name) != stored.get(name)]:

@@ -35,7 +35,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.language.tokenization import POOL_END, POOL_SEPARATOR, POOL_START
 from llmrec.training.batches import TimelineBatches
 from llmrec.training.config import TrainingConfig
-from llmrec.training.dataset import MANIFEST, DatasetManifest, load_examples, save_examples
+from llmrec.training.dataset import MANIFEST_FILE, DatasetManifest, load_examples, save_examples
 from llmrec.training.objective import TimelineModel
 from llmrec.training.run import make_validation
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     import datasets
 
 
-SPECIAL = ("<pad>", "</s>", "<unk>")
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 PAD, END, UNKNOWN = range(3)
-CONTEXT = 512  # positions; T5 has no limit of its own, as it knows distances only
+T5_CONTEXT = 512  # positions; T5 has no limit of its own, as it knows distances only
 DECODER_CONTEXT = 1024  # a decoder generates its line behind the prompt
 BYTE_LOGPROB = -1_000.0  # log-probability of a byte: below that of any text spelled in letters
 VALIDATION_WINDOWS = 400  # validation windows of a log, drawn at random
@@ -161,7 +161,7 @@ def _build_untrained(model_class: Callable[[C], M], config: C, seed: int) -> M:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, end: str = SPECIAL[END]
+    texts: Iterable[str], vocab_size: int, end: str = SPECIAL_TOKENS[END]
 ) -> PreTrainedTokenizerFast:
     """Train a Unigram tokenizer (Kudo 2018, arXiv 1804.10959) that can encode every text.
 
@@ -175,14 +175,14 @@ def train_tokenizer(
     """
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     n_pieces = vocab_size - len(byte_pieces)
-    if n_pieces < len(SPECIAL) + 2 * len(_ALPHABET):
+    if n_pieces < len(SPECIAL_TOKENS) + 2 * len(_ALPHABET):
         raise ValueError(f"vocab_size {vocab_size} is too small for letters, bytes and some words")
     unigram = Tokenizer(models.Unigram())
     unigram.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     trainer = trainers.UnigramTrainer(
         vocab_size=n_pieces,
-        special_tokens=list(SPECIAL),
-        unk_token=SPECIAL[UNKNOWN],
+        special_tokens=list(SPECIAL_TOKENS),
+        unk_token=SPECIAL_TOKENS[UNKNOWN],
         initial_alphabet=list(_ALPHABET),
         show_progress=False,
     )
@@ -195,14 +195,14 @@ def train_tokenizer(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}".strip(), special_tokens=[(SPECIAL[END], END)]
+        single=f"$A {end}".strip(), special_tokens=[(SPECIAL_TOKENS[END], END)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=SPECIAL[PAD],
-        eos_token=SPECIAL[END],
-        unk_token=SPECIAL[UNKNOWN],
-        model_max_length=CONTEXT,
+        pad_token=SPECIAL_TOKENS[PAD],
+        eos_token=SPECIAL_TOKENS[END],
+        unk_token=SPECIAL_TOKENS[UNKNOWN],
+        model_max_length=T5_CONTEXT,
         clean_up_tokenization_spaces=False,
     )
 
@@ -234,7 +234,7 @@ class MultiDatasetModel(nn.Module):
             model.model,
             category_head,
             self._embed_labels(next(iter(labels))),
-            end=model.end,
+            end=model.end_token_id,
             line_weight=line_weight,
         )
 
@@ -306,7 +306,7 @@ def examples_for(config: TrainingConfig, log: str) -> tuple[DatasetManifest, dat
         If the folder holds examples with other prompts.
     """
     folder = Path(config.examples) / re.sub(r"[^\w.-]+", "-", log)
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST_FILE).exists():
         _write_examples(folder, config, log)
     manifest, parts = load_examples(folder)
     stored, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from llmrec.data.counts import normalize_rows
+from llmrec.data.versions import __version__
 from llmrec.errors import DataError
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 from llmrec.language.heads import (
@@ -30,7 +31,6 @@ from llmrec.training.dataset import DatasetManifest
 from llmrec.training.objective import LineModel, TimelineModel
 from llmrec.training.typed_config import ConfigError
 from llmrec.types import FloatArray
-from llmrec.versions import __version__
 
 if TYPE_CHECKING:
     import datasets
@@ -80,7 +80,7 @@ def build_timeline_model(
         model.model,
         CategoryHead(table.shape[1], config.head_rank, config.depth).to(table.device),
         label_embeddings(Verbalizer(manifest.labels, model.encode), table),
-        end=model.end,
+        end=model.end_token_id,
         line_weight=config.line_weight,
         title_embeddings=_build_title_embeddings(config, manifest, model),
         title_weight=config.titles.weight,

@@ -122,7 +122,7 @@ class BatchTrainer(Trainer):
         folder: Path,
     ) -> None:
         self.stream, self.run, self.config = stream, run, config
-        self.batch_in_step, self.positions = 0, 0
+        self.batch_in_step, self.n_positions_seen = 0, 0
         args = _training_arguments(config, folder)
         self.n_batches = math.ceil(len(stream) / args.world_size)  # of this process
         args.max_steps = math.ceil(self.n_batches / config.gradient_accumulation)
@@ -185,7 +185,7 @@ class BatchTrainer(Trainer):
         entropy = np.random.SeedSequence((*batch, self.args.process_index))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
         self.batch_in_step += 1
-        self.positions += int(inputs.pop("n_positions", 0))
+        self.n_positions_seen += int(inputs.pop("n_positions", 0))
         loss: Tensor = super().training_step(model, inputs)
         return loss
 

@@ -17,8 +17,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
+from llmrec.data.versions import CONFIG_KEYS, rename_keys
 from llmrec.errors import DataError
-from llmrec.versions import CONFIG_KEYS, renamed_keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -47,13 +47,13 @@ def argument_parser(model: type[BaseModel]) -> argparse.ArgumentParser:
 def load_typed(model: type[Model], path: Path, overrides: Sequence[str]) -> Model:
     """Read a YAML file as a model, and flags over it; ConfigError lists every mistake.
 
-    Keys and flags may have the names of version 0.1 (`llmrec.versions.CONFIG_KEYS`).
+    Keys and flags may have the names of version 0.1 (`llmrec.data.versions.CONFIG_KEYS`).
     """
     values, flags = _read_yaml(path), _parse_flags(model, overrides)
     for old, new in CONFIG_KEYS.items():
         if old in values and new in values:
             raise ConfigError(f"{path}: {old} is the name that {new} had in 0.1: give one of them")
-    values = renamed_keys(values, CONFIG_KEYS)
+    values = rename_keys(values, CONFIG_KEYS)
     for name, value in flags.items():
         *groups, field = name.split(".")
         group = values

@@ -11,7 +11,7 @@ from datasets import Dataset as HubDataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.data.catalog import CATEGORY_LENGTH, TITLE_LENGTH, Catalog, clean_text
+from llmrec.data.catalog import MAX_CATEGORY_LENGTH, MAX_TITLE_LENGTH, Catalog, clean_text
 from llmrec.errors import DataError
 
 
@@ -57,7 +57,7 @@ def test_a_10_mb_title_is_cut_at_once() -> None:
     start = time.perf_counter()
     cut = one_title(title)
     assert time.perf_counter() - start < 1
-    assert len(cut) == TITLE_LENGTH
+    assert len(cut) == MAX_TITLE_LENGTH
     assert cut.endswith("…")
 
 
@@ -107,7 +107,7 @@ def test_long_category_names_stay_different_when_cut() -> None:
     names = ["c" * 80 + str(n) for n in range(12)]
     items = build([(n, "X", [name]) for n, name in enumerate(names)])
     assert len(set(items.categories)) == 12
-    assert max(map(len, items.categories)) <= CATEGORY_LENGTH
+    assert max(map(len, items.categories)) <= MAX_CATEGORY_LENGTH
 
 
 def test_numbers_are_category_names_too() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llmrec.data import embedded
-from llmrec.data.embedded import EMBEDDED_PARTS, MANIFEST, REQUIREMENTS, cached_folder
+from llmrec.data.embedded import EMBEDDED_PARTS, MANIFEST_FILE, REQUIREMENTS, cached_folder
 from llmrec.errors import CacheError, DataError, MissingExtraError
 
 
@@ -56,7 +56,7 @@ def test_an_interrupted_build_leaves_nothing_that_passes_for_a_checkpoint(source
     with pytest.raises(KeyboardInterrupt):
         cached_folder("small", source, interrupted)
     assert not list(embedded.cache_root().glob("small*/*"))
-    assert (cached_folder("small", source, build) / MANIFEST).exists()
+    assert (cached_folder("small", source, build) / MANIFEST_FILE).exists()
 
 
 def test_what_a_killed_build_left_is_cleared_away(source: Path) -> None:
@@ -100,16 +100,16 @@ def add_a_file(folder: Path) -> None:
 
 
 def lose_the_manifest(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
+    (folder / MANIFEST_FILE).unlink()
 
 
 def cut_the_manifest(folder: Path) -> None:
-    text = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(text[: len(text) // 2])
+    text = (folder / MANIFEST_FILE).read_text()
+    (folder / MANIFEST_FILE).write_text(text[: len(text) // 2])
 
 
 def replace_the_manifest(folder: Path) -> None:
-    (folder / MANIFEST).write_text("[1, 2]")
+    (folder / MANIFEST_FILE).write_text("[1, 2]")
 
 
 def empty_the_folder(folder: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_damaged_folder_is_built_again_and_the_warning_names_the_reason(
     with pytest.warns(UserWarning, match=said) as caught:
         folder = cached_folder("small", source, build)
     assert caught[0].filename == __file__
-    assert sorted(json.loads((folder / MANIFEST).read_text())) == [
+    assert sorted(json.loads((folder / MANIFEST_FILE).read_text())) == [
         "(source)",
         "model.safetensors",
         "tokens/tokenizer.json",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import TICKS_PER_PERIOD, Window, make_histories, ticks
+from llmrec.data.periods import TICKS_PER_PERIOD, Window, make_histories, split_into_ticks
 from llmrec.data.splits import MIN_TARGET_EVENTS, rolling_training_windows, split_windows
 from llmrec.data.windows import make_windows, rolling_windows, tick_cutoffs
 from tests.worlds import START, catalog, log
@@ -73,7 +73,7 @@ def test_ticks_hold_every_event_of_a_history_once_and_in_its_time(
 ) -> None:
     cutoff = events.timestamp.min() + np.timedelta64(days, "D")
     for history in make_histories(events, ITEMS, period, cutoff):
-        starts, offsets = ticks(history)
+        starts, offsets = split_into_ticks(history)
         assert (offsets[0], offsets[-1]) == (history.event_ids.start, history.event_ids.stop)
         assert len(offsets) == len(starts) + 1
         assert (np.diff(offsets) >= 0).all()
@@ -87,14 +87,14 @@ def test_ticks_hold_every_event_of_a_history_once_and_in_its_time(
 @pytest.mark.parametrize(("period", "days"), [("28D", 7.0), ("1W", 1.75), ("1D", 0.25)])
 def test_a_calendar_period_has_four_ticks_of_one_length(period: str, days: float) -> None:
     (history,) = make_histories(log_of(0, 24 * 70), ITEMS, period)
-    starts, _ = ticks(history)
+    starts, _ = split_into_ticks(history)
     assert set(np.diff(starts) / np.timedelta64(1, "D")) == {days}
     assert (history.cutoff - starts[-1]) / np.timedelta64(1, "D") == days
 
 
 def test_a_month_has_four_ticks_whatever_its_length() -> None:
     (history,) = make_histories(log_of(0, 24 * 70), ITEMS, "1M", "2020-04-01")
-    starts, offsets = ticks(history)
+    starts, offsets = split_into_ticks(history)
     firsts = [start for start in starts if start.astype("datetime64[M]") == start]
     assert len(starts) == 3 * TICKS_PER_PERIOD
     assert len(firsts) == 3
@@ -104,7 +104,7 @@ def test_a_month_has_four_ticks_whatever_its_length() -> None:
 def test_ticks_start_at_the_first_event_and_empty_ones_in_between_stay() -> None:
     events = log_of(0, 24 * 20, 24 * 20 + 1, 24 * 27)
     (history,) = make_histories(events, ITEMS, "4D", START + np.timedelta64(28, "D"))
-    _, offsets = ticks(history)
+    _, offsets = split_into_ticks(history)
     assert np.diff(offsets).tolist() == [1, *[0] * 19, 2, *[0] * 6, 1]
 
 
@@ -112,7 +112,7 @@ def test_with_periods_of_events_every_event_is_a_tick_even_at_one_time() -> None
     frame = pd.DataFrame({"user_id": "a", "item_id": ["i000", "i001", "i002", "i003"]})
     events = Interactions.from_frame(frame.assign(timestamp=START)).align_to(ITEMS)
     (history,) = make_histories(events, ITEMS, "2 events")
-    starts, offsets = ticks(history)
+    starts, offsets = split_into_ticks(history)
     assert offsets.tolist() == [0, 1, 2, 3, 4]
     assert (starts == history.log.timestamp).all()
 
@@ -120,7 +120,7 @@ def test_with_periods_of_events_every_event_is_a_tick_even_at_one_time() -> None
 @pytest.mark.parametrize("period", PERIODS)
 def test_a_history_without_events_has_no_tick(period: str) -> None:
     (history,) = make_histories(log_of(5), ITEMS, period, START)
-    starts, offsets = ticks(history)
+    starts, offsets = split_into_ticks(history)
     assert (len(starts), len(offsets)) == (0, 1)
 
 
@@ -130,10 +130,10 @@ def test_ticks_of_every_window_are_the_first_ones_of_the_newest(
     events: Interactions, period: str
 ) -> None:
     for windows in cut(events, period):
-        starts, offsets = ticks(windows[-1].history)
+        starts, offsets = split_into_ticks(windows[-1].history)
         sizes = []
         for window in windows:
-            own_starts, own_offsets = ticks(window.history)
+            own_starts, own_offsets = split_into_ticks(window.history)
             sizes.append(len(own_starts))
             assert (own_starts == starts[: sizes[-1]]).all()
             assert (own_offsets == offsets[: sizes[-1] + 1]).all()
@@ -143,12 +143,12 @@ def test_ticks_of_every_window_are_the_first_ones_of_the_newest(
 def test_months_have_a_window_a_month_and_its_ticks_are_the_first_of_the_newest() -> None:
     events = log_of(*range(0, 24 * 150, 20))
     (windows,) = rolling_windows(events, ITEMS, "1M", np.datetime64("2020-06-01"))
-    starts, _ = ticks(windows[-1].history)
+    starts, _ = split_into_ticks(windows[-1].history)
     assert [str(window.history.cutoff)[:10] for window in windows] == [
         f"2020-0{month}-01" for month in (2, 3, 4, 5)
     ]
     for months, window in enumerate(windows, start=1):
-        assert (ticks(window.history)[0] == starts[: months * TICKS_PER_PERIOD]).all()
+        assert (split_into_ticks(window.history)[0] == starts[: months * TICKS_PER_PERIOD]).all()
 
 
 @few

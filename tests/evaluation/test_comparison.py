@@ -27,7 +27,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def comparison(dataset: Dataset) -> Comparison:
     readings = LLMScores.sample(dataset, 60).score(FakeModel(), dataset)  # type: ignore[arg-type]
-    return compare(dataset, NAMES, readings=readings)
+    return compare(dataset, NAMES, llm_scores=readings)
 
 
 def test_scores_that_are_noise_leave_counting_as_it_is(comparison: Comparison) -> None:

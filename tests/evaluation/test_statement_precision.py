@@ -30,7 +30,7 @@ def test_shown_statements_are_true_and_rejected_claims_count_against_the_model(
     windows: list[Window],
 ) -> None:
     described = [
-        describe_from_claims(window.history, forecast, EVERYTHING, unread=1)
+        describe_from_claims(window.history, forecast, EVERYTHING, n_unparsed=1)
         for window, forecast in zip(windows, count_forecasts(windows), strict=True)
     ]
     found = statement_precision(windows, described)

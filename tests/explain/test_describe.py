@@ -27,7 +27,7 @@ def test_a_description_has_only_supported_statements() -> None:
     )
     for window in small_world(n_users=15):
         (forecast,) = DecayedDirichlet().forecast([window.history])
-        described = describe_from_claims(window.history, forecast, false, unread=2)
+        described = describe_from_claims(window.history, forecast, false, n_unparsed=2)
         assert len(described.statements) <= MAX_CLAIMS
         assert all(
             check_statement(statement, window.history, described) is None
@@ -52,7 +52,7 @@ def test_rejected_claims_of_the_model_are_counted() -> None:
     (forecast,) = DecayedDirichlet().forecast([window.history])
     taken = [c for c in range(5) if window.history.category_counts[:, c].any()]
     refused = with_phrases(*(("new", category) for category in taken))
-    described = describe_from_claims(window.history, forecast, refused, unread=3)
+    described = describe_from_claims(window.history, forecast, refused, n_unparsed=3)
     assert described.source.rejected == len(refused) + 3
     assert described.source.proposed == 0
     assert described.statements == derive_statements(window.history, forecast, limit=MAX_CLAIMS)

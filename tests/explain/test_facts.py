@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.explain.facts import category_evidence, events_of, format_horizon, format_percent
+from llmrec.explain.facts import (
+    category_event_ids,
+    category_evidence,
+    format_horizon,
+    format_percent,
+)
 from tests.explain.people import APPLES, DIPS, person
 
 
@@ -18,12 +23,12 @@ def test_evidence_is_newest_first_and_distinct_items_come_before_repeats() -> No
 def test_evidence_of_a_category_never_taken_is_empty() -> None:
     ann = person(["ab"])
     assert category_evidence(DIPS, ann) == ()
-    assert events_of(DIPS, ann).size == 0
+    assert category_event_ids(DIPS, ann).size == 0
 
 
 def test_events_of_a_category_are_log_positions_of_this_person_newest_first() -> None:
     ann = person(["aba"])
-    events = events_of(APPLES, ann)
+    events = category_event_ids(APPLES, ann)
     assert events.tolist() == [ann.event_ids[2], ann.event_ids[0]]
 
 

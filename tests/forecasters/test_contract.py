@@ -56,7 +56,7 @@ def net(name: str) -> Callable[[], Forecaster]:
         network = getattr(import_module("llmrec.forecasters.neural"), name)
         windows = small_world(n_users=16, seed=1)
         forecaster = NetworkForecaster(
-            network, plan=TrainingPlan(epochs=2, batch_size=8), n_periods=6
+            network, training_plan=TrainingPlan(epochs=2, batch_size=8), n_periods=6
         )
         return forecaster.fit(windows, windows)
 

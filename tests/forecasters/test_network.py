@@ -34,14 +34,14 @@ from tests.worlds import catalog, log, small_world
 
 # Everybody takes a alone in the second week; in the third one event in five is of b.
 LATER = town(**{f"p{number}": ["abbbb", "aaaaa", "aaaab", "ab"] for number in range(8)})
-QUICK = TrainingPlan(epochs=3, patience=4, batch_size=8, rate=1e-2)
+QUICK = TrainingPlan(epochs=3, patience=4, batch_size=8, learning_rate=1e-2)
 
 
 class Lift(nn.Module):
     """Lifts categories for everybody; remembers how many windows each of its steps saw."""
 
     training_plan: ClassVar[TrainingPlan] = TrainingPlan(
-        epochs=40, patience=3, batch_size=4, rate=0.05
+        epochs=40, patience=3, batch_size=4, learning_rate=0.05
     )
     steps: ClassVar[list[int]] = []
 
@@ -89,7 +89,7 @@ def targets(windows: list[Window]) -> FloatArray:
 
 
 def quick(network: type[Any] = GRU, seed: int = 0, **options: Any) -> NetworkForecaster:
-    forecaster = NetworkForecaster(network, n_periods=4, plan=QUICK)
+    forecaster = NetworkForecaster(network, n_periods=4, training_plan=QUICK)
     windows = small_world(n_users=12)
     return forecaster.fit(windows[:8], windows[8:], seed=seed, **options)
 
@@ -106,7 +106,7 @@ def fresh() -> list[History]:
 
 def test_the_epoch_of_least_validation_loss_is_chosen() -> None:
     forecaster = NetworkForecaster(Lift, OWN).fit(at(1), at(2), refit=False)
-    curve, held_out = forecaster.curve, forecaster.held_out
+    curve, held_out = forecaster.validation_losses, forecaster.held_out
     best = int(np.argmin(curve))
     assert 0 < best < 20  # a is lifted until it is lifted too far
     assert len(curve) == best + 1 + Lift.training_plan.patience
@@ -121,10 +121,10 @@ def test_after_the_epochs_are_chosen_it_is_trained_afresh_on_all_windows() -> No
     first = len(Lift.steps)
     Lift.steps.clear()
     forecaster = NetworkForecaster(Lift, OWN).fit(at(1), at(2))
-    best = int(np.argmin(forecaster.curve)) + 1
-    assert sum(Lift.steps[:first]) == len(at(1)) * len(forecaster.curve)
+    best = int(np.argmin(forecaster.validation_losses)) + 1
+    assert sum(Lift.steps[:first]) == len(at(1)) * len(forecaster.validation_losses)
     assert sum(Lift.steps[first:]) == (len(at(1)) + len(at(2))) * best
-    assert forecaster.curve == chosen.curve
+    assert forecaster.validation_losses == chosen.validation_losses
     assert forecaster.held_out is not None
     assert chosen.held_out is not None
     np.testing.assert_array_equal(forecaster.held_out.weights, chosen.held_out.weights)
@@ -146,7 +146,7 @@ def test_what_is_saved_and_loaded_forecasts_the_same_bytes(
     for a, b in zip(fitted.forecast(fresh), loaded.forecast(fresh), strict=True):
         assert a.category_weights.tobytes() == b.category_weights.tobytes()
         assert (a.concentration, a.source) == (b.concentration, b.source)
-    assert loaded.curve == fitted.curve
+    assert loaded.validation_losses == fitted.validation_losses
     assert loaded.fitted is not None
     assert loaded.fitted.covers(small_world(n_users=12)[0])
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {
@@ -197,7 +197,7 @@ def test_an_account_that_lacks_something_is_refused(
 
 def test_parameters_of_another_shape_are_refused(fitted: NetworkForecaster, tmp_path: Path) -> None:
     fitted.save(tmp_path / "gru")
-    NetworkForecaster(GRU, plan=QUICK).fit(at(1), at(2)).save(tmp_path / "two")
+    NetworkForecaster(GRU, training_plan=QUICK).fit(at(1), at(2)).save(tmp_path / "two")
     shutil.copy(tmp_path / "two" / PARAMETERS_FILE, tmp_path / "gru")
     with pytest.raises(ModelLoadError, match="is no GRU"):
         NetworkForecaster.load(tmp_path / "gru", GRU)
@@ -270,7 +270,9 @@ def test_one_window_of_one_person_is_enough() -> None:
         for week in (1, 2, 3)
     )
     assert len(first) == len(second) == 1
-    (forecast,) = NetworkForecaster(GRU, plan=QUICK).fit(first, second).forecast(histories(third))
+    (forecast,) = (
+        NetworkForecaster(GRU, training_plan=QUICK).fit(first, second).forecast(histories(third))
+    )
     assert (forecast.category_weights > 0).all()
 
 

@@ -151,8 +151,8 @@ def test_sequence_nets_learn_an_order_that_counting_cannot_know(
     network: type[Any], world: Any
 ) -> None:
     training = [window for week in range(4, 9) for window in seen_before(world, week)]
-    plan = TrainingPlan(epochs=16, patience=16, batch_size=32, rate=1e-2)
-    net = NetworkForecaster(network, n_periods=4, plan=plan)
+    plan = TrainingPlan(epochs=16, patience=16, batch_size=32, learning_rate=1e-2)
+    net = NetworkForecaster(network, n_periods=4, training_plan=plan)
     net.fit(training, seen_before(world, 9), refit=False)
     windows = seen_before(world, 10)
     histories = [window.history for window in windows]
@@ -259,7 +259,7 @@ def test_the_newest_periods_are_the_ones_seen() -> None:
         np.testing.assert_array_equal(few.population, more.population[:, -shorter:])
 
 
-FASHION_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=8, rate=1e-2)
+FASHION_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=8, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -271,10 +271,10 @@ def test_the_rrn_learns_from_everybody_what_a_newcomer_takes(by_target: list[lis
     *training, validation, test = by_target
     assert all(window.history.n_events == 0 for window in test)
     seen = [window for windows in training for window in windows]
-    rrn = NetworkForecaster(RRN, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    rrn = NetworkForecaster(RRN, n_periods=6, training_plan=FASHION_PLAN).fit(seen, validation)
     assert loss_of(rrn, test) < 0.1
     # A net of the person alone knows no more than counting: one or the other.
-    gru = NetworkForecaster(GRU, n_periods=6, plan=FASHION_PLAN).fit(seen, validation)
+    gru = NetworkForecaster(GRU, n_periods=6, training_plan=FASHION_PLAN).fit(seen, validation)
     assert loss_of(gru, test) > 0.5
     assert loss_of(rrn.prior, test) > 0.5
 
@@ -282,7 +282,7 @@ def test_the_rrn_learns_from_everybody_what_a_newcomer_takes(by_target: list[lis
 def test_the_vae_gives_the_next_period_and_not_the_one_it_was_shown() -> None:
     (windows,) = windows_by_target(successive, n_users=40, n_periods=2)
     training, validation, test = windows[:20], windows[20:30], windows[30:]
-    plan = TrainingPlan(epochs=20, patience=8, batch_size=8, rate=5e-3)
-    vae = NetworkForecaster(VAE, n_periods=2, plan=plan).fit(training, validation)
+    plan = TrainingPlan(epochs=20, patience=8, batch_size=8, learning_rate=5e-3)
+    vae = NetworkForecaster(VAE, n_periods=2, training_plan=plan).fit(training, validation)
     assert loss_of(vae, test) < 0.1
     assert loss_of(vae.prior, test) > 1  # nobody has taken before what everybody takes next

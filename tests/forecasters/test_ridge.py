@@ -49,7 +49,7 @@ def test_the_map_solves_the_penalised_least_squares_problem(
     features, counted = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     targets = np.stack([window.target.category_counts for window in windows])
     residual = (targets / targets.sum(axis=1, keepdims=True) - counted) / np.sqrt(counted)
-    slope = features.T @ (features @ fitted.map - residual) + 2.0 * fitted.map
+    slope = features.T @ (features @ fitted.coefficients - residual) + 2.0 * fitted.coefficients
     np.testing.assert_allclose(slope, 0, atol=1e-9)
 
 
@@ -82,13 +82,13 @@ def test_batches_change_nothing_that_can_be_seen(monkeypatch: pytest.MonkeyPatch
     whole = RidgeAutoregression().fit(training, validation)
     monkeypatch.setattr("llmrec.forecasters.ridge.WINDOWS_PER_BATCH", 3)
     np.testing.assert_allclose(
-        RidgeAutoregression().fit(training, validation).map, whole.map, atol=1e-9
+        RidgeAutoregression().fit(training, validation).coefficients, whole.coefficients, atol=1e-9
     )
 
 
 def test_what_the_map_takes_away_leaves_a_floor_of_counting() -> None:
     fitted = RidgeAutoregression().fit(week(1), week(2))
-    nothing_left = replace(fitted, map=np.full_like(fitted.map, -1e3))
+    nothing_left = replace(fitted, coefficients=np.full_like(fitted.coefficients, -1e3))
     histories = [window.history for window in week(3)]
     np.testing.assert_allclose(
         nothing_left.category_weights(histories), fitted.prior.category_weights(histories)
@@ -97,13 +97,13 @@ def test_what_the_map_takes_away_leaves_a_floor_of_counting() -> None:
 
 def test_the_floor_is_a_part_of_what_counting_gives() -> None:
     fitted = RidgeAutoregression().fit(week(1), week(2))
-    against_a = np.zeros_like(fitted.map)
+    against_a = np.zeros_like(fitted.coefficients)
     against_a[-2:, 0] = -1e3  # the last features are positive for everybody
     histories = [window.history for window in week(3)]
     counted = fitted.prior.category_weights(histories)
     expected = counted * [MIN_RELATIVE_WEIGHT, 1]
     np.testing.assert_allclose(
-        replace(fitted, map=against_a).category_weights(histories),
+        replace(fitted, coefficients=against_a).category_weights(histories),
         expected / expected.sum(axis=1, keepdims=True),
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, make_histories, ticks
+from llmrec.data.periods import History, make_histories, split_into_ticks
 from llmrec.language.codec import Codec
 from llmrec.language.model import LanguageModel
 from llmrec.language.tokenization import (
@@ -43,7 +43,7 @@ def histories(period: str, days: int, events: Interactions = EVENTS) -> list[His
 
 def without_frame(model: LanguageModel, text: str) -> list[Position]:
     """Positions of a text, but for the end token that T5 puts after it."""
-    row = model.positions([text])[0]
+    row = model.encode_prompts([text])[0]
     return row[:-1] if model.is_encoder_decoder else row
 
 
@@ -61,7 +61,7 @@ def test_a_prompt_begins_with_the_prompts_of_all_earlier_histories(
     for person in zip(*grid, strict=True):
         newest = without_frame(model, codec.prompt(person[-1]))
         for history in person:
-            back = len(ticks(person[-1])[0]) - len(ticks(history)[0])
+            back = len(split_into_ticks(person[-1])[0]) - len(split_into_ticks(history)[0])
             assert without_frame(model, codec.prompt(history)) == newest[: len(newest) - back]
 
 
@@ -82,7 +82,7 @@ def test_every_tick_is_one_position_and_the_header_is_text(
     codec = codec_of(model)
     for history in histories(period, 30):
         row = without_frame(model, codec.prompt(history))
-        taken = np.diff(ticks(history)[1])
+        taken = np.diff(split_into_ticks(history)[1])
         n = len(taken)
         for parts, events in zip(row[len(row) - n :], taken, strict=True):
             assert (len(parts) > 1) == (events > 0)  # "nothing" is one part
@@ -118,7 +118,7 @@ def test_a_budget_keeps_the_newest_ticks_and_shows_the_shares_of_the_others(
     history = histories(period, 30)[0]
     whole = codec_of(model).prompt(history)
     full = model.count_tokens(codec_of(model).completion_prompt(history))
-    n = len(ticks(history)[0])
+    n = len(split_into_ticks(history)[0])
     for budget in (1, full - n, full - n + 1, full - n + 2, full - n + 4, full - 1, full, full + 1):
         codec = codec_of(model, budget)
         prompt = codec.prompt(history)
@@ -141,7 +141,7 @@ def test_a_person_without_events_has_a_prompt_of_the_header_alone(
             codec = codec_of(model, budget)
             assert POOL_START not in codec.prompt(history)
             assert codec.completion_prompt(history).startswith(codec.prompt(history))
-            assert model.positions([codec.prompt(history)])[0]
+            assert model.encode_prompts([codec.prompt(history)])[0]
 
 
 HOSTILE = (
@@ -174,7 +174,7 @@ def test_titles_and_categories_cannot_forge_or_break_a_pooled_position(
     (history,) = make_histories(Interactions.from_frame(frame).align_to(items), items, "1D")
     for budget in (1_000, 40):
         codec = Codec(items.categories, template="forecast-v2", budget=budget)
-        text, whole = codec.completion_prompt(history), len(ticks(history)[0])
+        text, whole = codec.completion_prompt(history), len(split_into_ticks(history)[0])
         marks = [char for char in text if char in (POOL_START, POOL_END)]
         assert len(marks) == 2 * whole if budget == 1_000 else len(marks) <= 2 * whole
         assert all(
@@ -182,7 +182,7 @@ def test_titles_and_categories_cannot_forge_or_break_a_pooled_position(
         )
         if budget == 1_000:  # one part for each title, category and tick without an event
             held = np.diff(items.category_shares.indptr)
-            taken = np.diff(ticks(history)[1])
+            taken = np.diff(split_into_ticks(history)[1])
             n_parts = 4 + 3 * held[0] + held[1] + np.count_nonzero(taken == 0)
             assert text.count(POOL_SEPARATOR) == n_parts - whole
 
@@ -194,17 +194,17 @@ def test_marks_that_enclose_nothing_are_text(model: LanguageModel) -> None:
         POOL_SEPARATOR,
         f"a{POOL_END}b{POOL_START}c{POOL_SEPARATOR}d",
     ):
-        assert all(map(is_text, model.positions([text])[0]))
+        assert all(map(is_text, model.encode_prompts([text])[0]))
 
 
 def test_a_pooled_position_holds_the_tokens_of_its_parts_anywhere(model: LanguageModel) -> None:
     parts = (" Drama 31%", " Comedy")
     position = tuple(map(tuple, model.encode(parts)))
     marked = pooled_position(parts)
-    alone, row = model.positions([marked, f"To 3{marked}{pooled_position([' War'])} Drama"])
+    alone, row = model.encode_prompts([marked, f"To 3{marked}{pooled_position([' War'])} Drama"])
     assert position in alone
     assert position in row
-    assert len(row) == len(model.positions(["To 3"])[0]) + 2 + len(model.encode([" Drama"])[0])
+    assert len(row) == len(model.encode_prompts(["To 3"])[0]) + 2 + len(model.encode([" Drama"])[0])
 
 
 @pytest.mark.parametrize("parts", [[""], [" Drama", ""], []])
@@ -212,7 +212,7 @@ def test_a_pooled_position_with_an_empty_part_is_refused(
     model: LanguageModel, parts: list[str]
 ) -> None:
     with pytest.raises(ValueError, match=r"a part of .* has no tokens"):
-        model.positions([f"a{pooled_position(parts)}"])
+        model.encode_prompts([f"a{pooled_position(parts)}"])
 
 
 @pytest.mark.parametrize("period", ["8D", "5 events"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llmrec.data.versions import rename_parameter
 from llmrec.errors import ModelLoadError
 from llmrec.language.forward import embed_positions
 from llmrec.language.heads import (
@@ -21,7 +22,6 @@ from llmrec.language.heads import (
 )
 from llmrec.language.model import LanguageModel
 from llmrec.language.tokenization import pooled_position
-from llmrec.versions import renamed_parameter
 from tests.language.tiny_models import LABELS
 
 WIDTH, RANK = 32, 3
@@ -44,7 +44,7 @@ def tick(title: str, *labels: str) -> str:
 
 def embedded(model: LanguageModel, embeddings: TitleEmbeddings | None, prompt: str) -> torch.Tensor:
     with torch.no_grad():
-        return embed_positions(model.model, model.positions([prompt]), embeddings)[0][0]
+        return embed_positions(model.model, model.encode_prompts([prompt]), embeddings)[0][0]
 
 
 def test_new_title_embeddings_change_no_embedding(model: LanguageModel) -> None:
@@ -73,7 +73,7 @@ def test_a_title_in_running_text_is_no_title(model: LanguageModel) -> None:
 def test_dropout_drops_titles_in_training_only(model: LanguageModel) -> None:
     embeddings, positions = (
         make_embeddings(model),
-        model.positions([tick(TITLES[0], "Drama") * 200])[0],
+        model.encode_prompts([tick(TITLES[0], "Drama") * 200])[0],
     )
     unchanged = embeddings(positions).any(dim=1)
     torch.manual_seed(0)
@@ -160,7 +160,7 @@ def test_title_embeddings_are_loaded_as_they_were_saved(
     assert not found.training
     assert torch.equal(found.keys, embeddings.keys)
     assert all(torch.equal(found.state_dict()[k], v) for k, v in embeddings.state_dict().items())
-    position = model.positions([tick(TITLES[0], "Drama")])[0]
+    position = model.encode_prompts([tick(TITLES[0], "Drama")])[0]
     assert torch.equal(found(position), embeddings(position))
 
 
@@ -170,7 +170,7 @@ def test_parameters_keep_their_names_of_0_1_in_files(tmp_path: Path, model: Lang
     stored = {"vectors.weight", "into.weight", "asked.weight", "common"}
     assert load_file(tmp_path / TITLE_EMBEDDINGS_FILE).keys() == stored | {"keys"}
     names = {f"title_embeddings.{name}" for name, _ in embeddings.named_parameters()}
-    assert {renamed_parameter(f"memory.{key}") for key in stored} == names
+    assert {rename_parameter(f"memory.{key}") for key in stored} == names
 
 
 def test_saved_title_embeddings_hold_no_title(tmp_path: Path, model: LanguageModel) -> None:

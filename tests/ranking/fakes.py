@@ -14,7 +14,7 @@ from llmrec.types import FloatArray, IntArray
 from tests.worlds import CATEGORIES, catalog
 
 
-class Letters:
+class LetterEncoder:
     """A text's vector counts its letters."""
 
     name = "letters"
@@ -24,7 +24,7 @@ class Letters:
         return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 
-class Foretelling:
+class FakeTitleModel:
     """Has embeddings of some titles, and probabilities of them by the prompt's hash."""
 
     name = "fake"
@@ -54,7 +54,7 @@ class Foretelling:
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def oracle(n_titles: int = 8) -> tuple[Any, Codec]:
+def make_title_model(n_titles: int = 8) -> tuple[Any, Codec]:
     """A model that knows the first titles of the catalog, and a codec for its prompts."""
     titles = dict.fromkeys(catalog().titles)
-    return Foretelling(list(titles)[:n_titles]), Codec(CATEGORIES, template="forecast-v3")
+    return FakeTitleModel(list(titles)[:n_titles]), Codec(CATEGORIES, template="forecast-v3")

@@ -15,7 +15,7 @@ from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
 from llmrec.ranking.lm_scorer import LMItemScorer, TextSimilarity
 from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
-from tests.ranking.fakes import Letters, oracle
+from tests.ranking.fakes import LetterEncoder, make_title_model
 from tests.worlds import START, catalog, log
 
 CUTOFF = START + np.timedelta64(28, "D")
@@ -73,8 +73,8 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "successors": lambda: ItemToItem(SequentialRules(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
     "gbdt": gbdt,
     **NETS,
-    "texts": lambda: TextSimilarity(Letters(), half_life=3.0),  # type: ignore[arg-type]
-    "titles": lambda: LMItemScorer(*oracle()),
+    "texts": lambda: TextSimilarity(LetterEncoder(), half_life=3.0),  # type: ignore[arg-type]
+    "titles": lambda: LMItemScorer(*make_title_model()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
 }
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())

@@ -87,7 +87,7 @@ def test_muted_items_are_not_on_the_list_whatever_the_strength() -> None:
     assert outcome.holds
     assert outcome.listed == tuple(effect.predicted_list(7).tolist()) == (1, 2, 6)
     assert outcome.left == (0, 3, 4, 5)
-    assert effect.mutes(0)
+    assert effect.is_muted(0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_another_strength_is_predicted_too(strength: float, new_strength: float)
 def test_an_edit_that_has_ended_does_nothing_and_is_listed_as_ended() -> None:
     ended = Edit("X", 0, until=HISTORY.cutoff)
     effect = predicted(ended)
-    assert effect.ended == (ended,)
+    assert effect.expired_edits == (ended,)
     assert effect.edits == {}
     assert not effect.score_changes.any()
 

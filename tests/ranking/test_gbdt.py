@@ -77,8 +77,8 @@ def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_cand
     reranker = GBDTReranker(candidates=4).fit(folds(3, 4), [RecentPopularity(), PersonalRepeat()])
     history = weeks(5)[0][0].history
     (scores,) = reranker.scores([history])
-    assert reranker._first is not None
-    (first,) = reranker._first.scores([history])
+    assert reranker._blend is not None
+    (first,) = reranker._blend.scores([history])
     order = np.argsort(-first, kind="stable")
     assert set(np.argsort(-scores)[:4]) == set(order[:4])
     assert (np.diff(scores[order[4:]]) <= 0).all()

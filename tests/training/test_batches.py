@@ -142,7 +142,7 @@ def test_an_encoder_is_given_the_prompt_of_the_history_at_the_read_position(tmp_
     expected = {
         str(row)
         for windows in people
-        for row in model.positions([codec.prompt(window.history) for window in windows])
+        for row in model.encode_prompts([codec.prompt(window.history) for window in windows])
     }
     timelines = TimelineBatches(load_examples(folder)[1]["train"], model, batch_positions=500)
     seen = {
@@ -191,7 +191,7 @@ def test_a_line_of_the_examples_is_valid_under_its_grammar(model: LanguageModel)
     line = " Drama 60%, Comedy 30%, other 10%: Drama is rising, Comedy is fading."
     (tokens,) = model.encode([line])
     matcher = model._plain.compile_grammar(codec.line.grammar())
-    assert matcher.validate_tokens([*tokens, model.end]) == len(tokens) + 1
+    assert matcher.validate_tokens([*tokens, model.end_token_id]) == len(tokens) + 1
 
 
 @pytest.mark.parametrize("damage", ["target", "line"])

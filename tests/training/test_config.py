@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmrec.data.versions import CONFIG_KEYS
 from llmrec.errors import TrainingError
 from llmrec.training.config import (
     LineTrainingConfig,
@@ -18,7 +19,6 @@ from llmrec.training.config import (
 )
 from llmrec.training.trainer import check_device
 from llmrec.training.typed_config import ConfigError, argument_parser
-from llmrec.versions import CONFIG_KEYS
 
 
 def write_config(folder: Path, text: str = "out: here\n") -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window, ticks, truncate_log
+from llmrec.data.periods import Window, split_into_ticks, truncate_log
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.splits import (
     rolling_training_windows,
@@ -24,7 +24,7 @@ from llmrec.errors import DataError
 from llmrec.explain.describe import target_line
 from llmrec.language.codec import Codec
 from llmrec.language.tokenization import POOL_END, POOL_START
-from llmrec.training.dataset import MANIFEST, DatasetManifest, load_examples, save_examples
+from llmrec.training.dataset import MANIFEST_FILE, DatasetManifest, load_examples, save_examples
 from tests.training.tiny_timelines import PRIOR, make_codec, make_dataset
 from tests.worlds import catalog, log
 
@@ -98,7 +98,9 @@ def test_every_read_position_has_the_prior_and_the_target_of_its_own_window(
         ):
             titles = [codec.title(data.catalog, item) for item in window.target.item_idx]
             assert [all_titles[number] for number in numbers] == titles
-            assert len(ticks(newest)[0]) - back == len(ticks(window.history)[0])
+            assert len(split_into_ticks(newest)[0]) - back == len(
+                split_into_ticks(window.history)[0]
+            )
             expected = PRIOR.category_weights([window.history])[0]
             expected *= ratios.get(window.history.cutoff, 1.0)
             np.testing.assert_allclose(np.exp(prior), expected / expected.sum(), rtol=1e-4)
@@ -130,7 +132,7 @@ def test_examples_that_include_validation_hold_its_targets_and_no_test_target(
     saved_examples: tuple,
 ) -> None:
     data = saved_examples[0]
-    people, held_out = split_timelines(data, validated=True)
+    people, held_out = split_timelines(data, include_validation=True)
     seen = {
         (window.history.user_idx, window.target.stop) for windows in people for window in windows
     }
@@ -227,8 +229,8 @@ def test_a_changed_log_or_another_one_is_refused(saved_examples: tuple) -> None:
     ["", "{", "[]", "{}", '{"labels": ["A"], "categories": ["A"], "surprise": 1}'],
 )
 def test_a_broken_manifest_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    (tmp_path / MANIFEST).write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=rf"{MANIFEST} is no manifest of examples"):
+    (tmp_path / MANIFEST_FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{MANIFEST_FILE} is no manifest of examples"):
         load_examples(tmp_path)
 
 

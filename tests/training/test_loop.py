@@ -154,7 +154,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path, values: Any
     for one, expected in zip(parts.evaluations, whole.evaluations, strict=True):
         assert one.get("train_loss") == expected.get("train_loss")
     for name in ("parameters", "optimizer"):
-        ours, theirs = (latest_checkpoint(tmp_path / at).tensors(name) for at in ("whole", "parts"))
+        ours, theirs = (
+            latest_checkpoint(tmp_path / at).load_tensors(name) for at in ("whole", "parts")
+        )
         assert {k: v.tolist() for k, v in ours.items()} == {
             k: v.tolist() for k, v in theirs.items()
         }
@@ -293,7 +295,7 @@ def test_the_module_has_the_best_parameters_and_patience_ends_the_run(tmp_path: 
     )
     assert (history.best_step, history.steps) == (5, 20)
     assert history.stopped == "3 validations without a better log-loss"
-    checkpoint = checkpoints.checkpoint_at(tmp_path / "a", 5).tensors("parameters")
+    checkpoint = checkpoints.checkpoint_at(tmp_path / "a", 5).load_tensors("parameters")
     assert all(torch.equal(module.state_dict()[name], checkpoint[name]) for name in checkpoint)
     again = run(tmp_path / "a", best, validation=Validation(best, stop_at=0), epochs=9, patience=3)
     assert again == history
@@ -407,7 +409,7 @@ def test_another_module_cannot_continue_a_run(tmp_path: Path) -> None:
 
 def test_the_category_head_has_a_rate_of_its_own(tmp_path: Path) -> None:
     run(tmp_path, head_learning_rate=0.5, warmup_steps=0)
-    groups = latest_checkpoint(tmp_path).values()["optimizer"]["groups"]
+    groups = latest_checkpoint(tmp_path).load_values()["optimizer"]["groups"]
     assert [(group["initial_lr"], group["param_names"]) for group in groups] == [
         (0.05, ["adapter.weight", "adapter.bias"]),
         (0.5, ["category_head.weight", "category_head.bias"]),

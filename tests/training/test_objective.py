@@ -181,7 +181,7 @@ def line_losses(
     model: LanguageModel, requests: list[str], lines: tuple[str, ...]
 ) -> tuple[list[Any], list[list[int]], list[torch.Tensor]]:
     """Give the inputs, and the loss of every token of a line by the whole model, one at a time."""
-    rows, tokens = model.positions(requests), model.encode(lines)
+    rows, tokens = model.encode_prompts(requests), model.encode(lines)
     losses = []
     for row, line in zip(rows, tokens, strict=True):
         labels = torch.tensor([[*line, model.tokenizer.eos_token_id]])
@@ -229,7 +229,7 @@ def test_the_end_of_a_line_is_learned_even_if_padding_is_the_same_token(folder: 
     timeline_model = make_timeline_model(model, make_codec(DATA, model))
     for name, values in timeline_model.named_parameters():
         values.requires_grad_("lm_head" in name or "embed_tokens" in name or "shared" in name)
-    rows, tokens = model.positions(REQUESTS), model.encode(LINES)
+    rows, tokens = model.encode_prompts(REQUESTS), model.encode(LINES)
 
     def end_loss() -> float:
         with torch.inference_mode():
@@ -265,7 +265,7 @@ def test_layers_above_the_depth_get_no_gradient_from_category_scores(tmp_path: P
     model, _ = load_with_lora(save_model("llama", tmp_path))
     timeline_model = make_timeline_model(model, make_codec(DATA, model), depth=1)
     read = read_positions_of(torch.eye(5)[:1])
-    timeline_model(model.positions(["Drama"]), read)["loss"].backward()
+    timeline_model(model.encode_prompts(["Drama"]), read)["loss"].backward()
     parameters = timeline_model.named_parameters()
     reached = {name for name, values in parameters if values.grad is not None}
     assert any("layers.0" in name for name in reached)
@@ -279,11 +279,13 @@ def test_a_row_without_a_label_is_refused(
     model: LanguageModel, codec: Codec, shares: torch.Tensor
 ) -> None:
     with pytest.raises(TrainingError, match="a row has no label"):
-        make_timeline_model(model, codec)(model.positions(["Drama"]), read_positions_of(shares))
+        make_timeline_model(model, codec)(
+            model.encode_prompts(["Drama"]), read_positions_of(shares)
+        )
 
 
 def test_a_line_without_tokens_is_refused(model: LanguageModel, codec: Codec) -> None:
-    read, rows = read_positions_of(torch.eye(5)[:1]), model.positions(["Drama"])
+    read, rows = read_positions_of(torch.eye(5)[:1]), model.encode_prompts(["Drama"])
     with pytest.raises(TrainingError, match="a row has no label: a line"):
         make_timeline_model(model, codec)(rows, read, rows, [[]])
 
@@ -308,7 +310,7 @@ def test_a_saved_adapter_gives_the_same_scores_when_it_is_loaded(
     prompts = [codec.prompt(windows[-1].history) for windows in PEOPLE]
     read = replace(read_positions_of(torch.ones(len(prompts), 5)), row=torch.arange(len(prompts)))
     with torch.inference_mode():
-        expected = timeline_model.scores(model.positions(prompts), read).numpy()
+        expected = timeline_model.scores(model.encode_prompts(prompts), read).numpy()
     scores = loaded.score_categories(prompts, Verbalizer(codec.labels, loaded.encode))
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 

@@ -61,7 +61,7 @@ def test_an_encoded_text_decodes_to_the_same_text(model: LanguageModel, text: st
 def test_the_piece_of_a_byte_in_a_title_is_encoded_as_letters(model: LanguageModel) -> None:
     (ids,) = model.encode([" <0x0A> </s>"])
     assert "\n" not in model.tokenizer.decode(ids)
-    assert model.end not in ids
+    assert model.end_token_id not in ids
     assert BYTE_LOGPROB < -100
 
 

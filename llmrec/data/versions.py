@@ -44,14 +44,14 @@ PARAMETERS = {
 # Flags of the command line.
 FLAGS = {"--wish": "--edit", "--receipt": "--store", "--in-model-words": "--model-words"}
 # Modules that held what `from llmrec import ...` gave in 0.1.
-MODULES = {
+MOVED_MODULES = {
     "llmrec.contracts": "llmrec.forecast",
     "llmrec.evaluation.scores": "llmrec.evaluation.evaluator",
     "llmrec.ranking.tilt": "llmrec.ranking.ranking",
     "llmrec.ranking.wishes": "llmrec.ranking.edit_parser",
 }
 # What `from llmrec import ...` gave in 0.1 and no longer does.
-TOP_LEVEL = {
+MOVED_NAMES = {
     "Codec": "llmrec.language.Codec",
     "DecayedDirichlet": "llmrec.forecasters.DecayedDirichlet",
     "ForecastParseError": "llmrec.errors.ForecastParseError",
@@ -64,18 +64,18 @@ TOP_LEVEL = {
 }
 
 
-def renamed_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def rename_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Give the same values under today's names; those that are today's stay."""
     return {names.get(key, key): value for key, value in values.items()}
 
 
-def renamed_parameter(name: str) -> str:
+def rename_parameter(name: str) -> str:
     """Give today's name of a parameter in a checkpoint."""
     old = next((prefix for prefix in PARAMETERS if name.startswith(prefix)), "")
     return PARAMETERS[old] + name.removeprefix(old) if old else name
 
 
-def renamed_model(name: str) -> str:
+def rename_model(name: str) -> str:
     """Give the source of a stored forecast with today's names of classes."""
     return re.sub(r"\w+", lambda word: FORECASTERS.get(word[0], word[0]), name)
 
