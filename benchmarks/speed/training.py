@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness.results import record_results
+from llmrec.training.batches import TimelineBatches
 from llmrec.training.config import load_config
 from llmrec.training.dataset import load_examples
 from llmrec.training.run import build_timeline_model, make_batches
@@ -61,11 +62,6 @@ def main() -> None:
         products, seconds = _products(shapes, positions), step(batch)
         ratios.append(products / seconds)
         rates.append((batch["n_positions"] / seconds, len(batch["slots"].row) / seconds))
-    alone = [
-        np.array([len(prompt) - back for back in backs])
-        for prompt, backs in zip(training.prompts, training.back, strict=True)
-    ]
-    shared = sum(len(prompt) for prompt in training.prompts)
     keys: dict[str, object] = {
         "dataset": manifest.dataset,
         "split": "train",
@@ -77,11 +73,25 @@ def main() -> None:
         "ratio to bare matrix products": float(np.median(ratios)),
         "positions_per_s": positions_per_s,
         "read_positions_per_s": read_positions_per_s,
-        "positions per read position, timeline": shared / manifest.n_slots,
-        "positions per read position, one sequence each": float(np.concatenate(alone).mean()),
-        "ratio of positions": float(np.concatenate(alone).sum()) / shared,
+        **_count_positions(training, manifest.n_slots),
     }
     record_results("speed/training", [keys | {"metric": k, "value": v} for k, v in values.items()])
+
+
+def _count_positions(training: TimelineBatches, n_read_positions: int) -> dict[str, float]:
+    """Count positions per read position: of timelines, and of one sequence for each."""
+    separate = np.concatenate(
+        [
+            np.array([len(prompt) - back for back in backs])
+            for prompt, backs in zip(training.prompts, training.back, strict=True)
+        ]
+    )
+    shared = sum(len(prompt) for prompt in training.prompts)
+    return {
+        "positions per read position, timeline": shared / n_read_positions,
+        "positions per read position, one sequence each": float(separate.mean()),
+        "ratio of positions": float(separate.sum()) / shared,
+    }
 
 
 def _products(shapes: list[torch.Size], positions: int) -> float:
