@@ -175,8 +175,8 @@ class NetworkForecaster:
 
         The number of epochs is that of least loss on the validation windows; ``validation_losses``
         holds this loss after each, ``held_out`` the weights then predicted for the validation
-        windows, to which the spread is fitted. With ``refit`` the network is then trained anew on all windows
-        for as many epochs: the newest period is worth most.
+        windows, to which the spread is fitted. With ``refit`` the network is then trained anew on
+        all windows for as many epochs: the newest period is worth most.
 
         Raises
         ------
