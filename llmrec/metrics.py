@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import BoolArray, FloatArray, IntArray
 
 DRAWS_PER_BATCH = 64  # bootstrap draws that are counted together
 
@@ -187,14 +187,20 @@ def ndcg_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     if not len(items):
         return float("nan")
     gains = 1 / np.log2(np.arange(2, k + 2))
-    hits = np.isin(ranked[:k], items)
+    hits = _is_among(ranked[:k], items)
     return float((hits * gains[: len(hits)]).sum() / gains[: len(items)].sum())
 
 
 def recall_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     """Give the share of the relevant items among the first k; NaN if nothing is relevant."""
     items = np.unique(relevant)
-    return float(np.isin(ranked[:k], items).sum() / len(items)) if len(items) else float("nan")
+    return float(_is_among(ranked[:k], items).sum() / len(items)) if len(items) else float("nan")
+
+
+def _is_among(found: IntArray, items: IntArray) -> BoolArray:
+    """(n,) which of some items are among others, sorted and at least one: a fast `np.isin`."""
+    at = np.minimum(np.searchsorted(items, found), len(items) - 1)
+    return np.asarray(items[at] == found)
 
 
 def resampled_means(values: FloatArray, draws: int = 2_000, seed: int = 0) -> FloatArray:

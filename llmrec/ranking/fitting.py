@@ -76,19 +76,20 @@ def fit_strength(
     """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
-    rankings = {
-        str(strength): rank(forecasts, histories, blend, k=k, strength=strength, repeat=repeat)
-        for strength in STRENGTHS
-    }
-    table = evaluate_rankings(rankings, windows, repeat=repeat, k=k)
-    ndcg = table[table["metric"] == f"ndcg@{k}"].set_index("model")["value"]
-    if not ndcg.max() > 0:  # 0, or NaN where nothing is relevant
+    kind = "explore" if repeat == "exclude" else ""
+    relevant = [_relevant_items(window, kind) for window in windows]
+    found = []
+    for strength in STRENGTHS:
+        rankings = rank(forecasts, histories, blend, k=k, strength=strength, repeat=repeat)
+        pairs = zip(rankings, relevant, strict=True)
+        values = np.array([ndcg_at(k, ranking.item_idx, items) for ranking, items in pairs])
+        found.append(values[~np.isnan(values)].mean() if np.isfinite(values).any() else 0.0)
+    ndcg = np.array(found)
+    if not ndcg.any():  # no list has a relevant item
         return STRENGTHS[0]
     if tolerance == 0:
-        return float(str(ndcg.idxmax()))
-    return max(
-        float(str(strength)) for strength in ndcg.index[ndcg >= (1 - tolerance) * ndcg.max()]
-    )
+        return STRENGTHS[int(ndcg.argmax())]
+    return float(np.array(STRENGTHS)[ndcg >= (1 - tolerance) * ndcg.max()].max())
 
 
 def tune_blend(
