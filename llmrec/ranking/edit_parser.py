@@ -121,7 +121,7 @@ def parse_description_edits(
             added.append(" ".join(after[n:m]))
             deleted.append(" ".join(before[i:j]))
     found = parse_edits("; ".join(filter(None, added)), catalog, at)
-    why = "taking words out changes nothing; write what you wish instead"
+    why = "taking words out changes nothing; write what you want instead"
     issues = tuple(ParseIssue(words, why) for words in deleted if words)
     return replace(found, issues=found.issues + issues)
 

@@ -163,8 +163,8 @@ class EditEffect:
         first, last = _rank_bounds(self.scores)
         rank = np.arange(len(rows))
         claims = {
-            "every score is the one foretold": error <= TOLERANCE,
-            "the order is the one foretold": (np.diff(predicted)[same_side] <= 2 * TOLERANCE).all(),
+            "every score is the predicted one": error <= TOLERANCE,
+            "the order is the predicted one": (np.diff(predicted)[same_side] <= 2 * TOLERANCE).all(),
             "muted items stand below all others": (muted[1:] >= muted[:-1]).all(),
             "what can only rise has not fallen": (self.may_fall[rows] | (rank <= last[rows])).all(),
             "what can only fall has not risen": (self.may_rise[rows] | (rank >= first[rows])).all(),
@@ -273,9 +273,9 @@ def outcome_verdict(effect: EditEffect, outcome: EditOutcome) -> str:
     if outcome.holds:
         return (
             f"Verified by ranking again: the scores of all {len(effect.item_idx):,} items are as "
-            f"foretold (largest error {outcome.largest_error:.0e}), and so is their order."
+            f"predicted (largest error {outcome.largest_error:.0e}), and so is their order."
         )
-    return f"NOT as foretold. Ranking again broke: {'; '.join(outcome.violations)}."
+    return f"NOT as predicted. Ranking again broke: {'; '.join(outcome.violations)}."
 
 
 def _log_weights(forecast: Forecast) -> FloatArray:

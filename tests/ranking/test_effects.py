@@ -141,7 +141,7 @@ def test_a_ranking_that_is_not_as_predicted_violates_claims_of_the_prediction() 
     outcome = predict_effect(expected, [Edit("X", 9)], HISTORY, invert, 1.0).verify()
     assert not outcome.holds
     assert outcome.largest_error > 1
-    assert "every score is the one foretold" in outcome.violations
+    assert "every score is the predicted one" in outcome.violations
     assert "what can only rise has not fallen" in outcome.violations
 
     def shorten(
