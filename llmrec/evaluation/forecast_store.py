@@ -20,7 +20,7 @@ from llmrec.data.files import atomic_write_bytes, read_parquet_rows
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, truncate_log
 from llmrec.data.validation import lookup_id
-from llmrec.data.versions import rename_model
+from llmrec.data.versions import FIRST_VERSION, __version__, rename_model, unknown_keys
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source, Statement
 
@@ -159,7 +159,7 @@ def save_forecasts(
         occasion | {"seen": seen[history.log, history.cutoff]} | _row(history, forecast)
         for history, forecast in zip(histories, forecasts, strict=True)
     ]
-    table = pa.Table.from_pylist(rows, SCHEMA)
+    table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"llmrec": __version__})
     hashes = [_hash(row) for row in table.to_pylist()]
     path = folder / f"{made.item():%Y%m%dT%H%M%S}-{_hash({'rows': hashes})[:12]}.parquet"
     content = pa.BufferOutputStream()
@@ -188,6 +188,7 @@ def load_forecasts(folder: Path) -> list[StoredForecast]:
         raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
+        _require_known_columns(path)
         for row in _verify_hashes(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
             content = _hash(row, OCCASION_COLUMNS)
             rows[content] = min(
@@ -269,6 +270,17 @@ def _hash(row: Row, without: Iterable[str] = ()) -> str:
     """Hash the values of a row, without its own hash."""
     content = {name: value for name, value in row.items() if name not in {HASH_COLUMN, *without}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _require_known_columns(path: Path) -> None:
+    """Refuse a file with columns that this version does not know: a row's hash would lack them."""
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return  # `read_parquet_rows` says what is wrong with the file
+    version = (schema.metadata or {}).get(b"llmrec", FIRST_VERSION.encode()).decode()
+    if unknown := unknown_keys(schema.names, [*SCHEMA.names, HASH_COLUMN], version):
+        raise DataError(f"{path}: {unknown}. Read it with that version, or remove it.")
 
 
 def _verify_hashes(path: Path, rows: Sequence[Row]) -> Sequence[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from scipy import optimize, special
 from llmrec.data.counts import row_shares
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import History
+from llmrec.data.versions import FIRST_VERSION, __version__, unknown_keys
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
 from llmrec.metrics import mean_log_loss
@@ -157,7 +158,8 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        values = asdict(self) | {"center": self.center.tolist(), "bias": self.bias.tolist()}
+        arrays = {"center": self.center.tolist(), "bias": self.bias.tolist()}
+        values = {"version": __version__} | asdict(self) | arrays
         atomic_write_text(path, json.dumps(values, indent=1, ensure_ascii=False))
 
     @classmethod
@@ -172,6 +174,9 @@ class Calibration:
 
     @classmethod
     def _from_values(cls, values: dict[str, Any], categories: Sequence[str]) -> Calibration:
+        version = values.pop("version", FIRST_VERSION)
+        if unknown := unknown_keys(values, (one.name for one in fields(cls)), version):
+            raise ValueError(unknown)
         if values["categories"] != list(categories):
             raise ValueError(
                 f"it knows {len(values['categories'])} other categories than the "

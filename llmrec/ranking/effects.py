@@ -164,7 +164,9 @@ class EditEffect:
         rank = np.arange(len(rows))
         claims = {
             "every score is the predicted one": error <= TOLERANCE,
-            "the order is the predicted one": (np.diff(predicted)[same_side] <= 2 * TOLERANCE).all(),
+            "the order is the predicted one": (
+                np.diff(predicted)[same_side] <= 2 * TOLERANCE
+            ).all(),
             "muted items stand below all others": (muted[1:] >= muted[:-1]).all(),
             "what can only rise has not fallen": (self.may_fall[rows] | (rank <= last[rows])).all(),
             "what can only fall has not risen": (self.may_rise[rows] | (rank >= first[rows])).all(),
