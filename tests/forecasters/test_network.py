@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_leaves_nothing_to_ask(
     network: type[Any],
 ) -> None:
     forecaster = NetworkForecaster(network)
-    with pytest.raises(TrainingError, match=r"loss nan .* in epoch 1; lower the rate"):
+    with pytest.raises(TrainingError, match=r"loss nan .* in epoch 1; lower the learning rate"):
         forecaster.fit(at(1), at(2))
     with pytest.raises(TrainingError, match="fit it"):
         forecaster.forecast(histories(at(3)))
