@@ -203,6 +203,18 @@ def forecast_scores(dataset: Dataset) -> tuple[Any, Any]:
     return scores, summarize_track_record(scores)
 
 
+def source_fields(forecast: Forecast) -> dict[str, Any]:
+    """Give the source of a forecast in the words that version 0.1 had for it."""
+    why = forecast.source.why
+    for today, then in (
+        ("category scores weighted by", "reading trusted with"),
+        ("category scores gained", "reading gained"),
+        ("titles weighted by", "titles trusted with"),
+    ):
+        why = why.replace(today, then)
+    return asdict(forecast.source) | {"why": why}
+
+
 def by_model(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give rows with today's name of each model, in the order of these names."""
     named = [row | {"model": rename_model(row["model"])} for row in rows]
@@ -384,7 +396,7 @@ def asked_of(engine: InterestEngine, user: str) -> dict[str, Any]:
     edited = effect(engine, user, edits, told)
     outcome = edited.verify(10)
     after = recommend(engine, user, 10, forecast=told, edits=edits)
-    source = asdict(told.source)
+    source = source_fields(told)
     return {
         "forecast": {
             "numbers": [
@@ -437,7 +449,7 @@ def written_by_model(engine: InterestEngine, user: str) -> dict[str, Any]:
         "numbers": told.category_weights[told.top(10)],
         "told": {
             **words_of(told),
-            "source": asdict(told.source),
+            "source": source_fields(told),
             "reasons": [[item.why, *reworded_text(item.explanation)] for item in reasons],
         },
     }

@@ -225,9 +225,9 @@ class HolidayForecaster:
         if history.period_length.unit == "events":
             why = "periods counted in events have no calendar"
         elif self.a == 0:
-            why = "a = 0: the calendar, as read, gained nothing on periods left out of the fit"
+            why = "a = 0: the calendar gained nothing on periods left out of the fit"
         else:
-            how, why = "llm", f"the calendar trusted with a = {self.a:.3g}"
+            how, why = "llm", f"the calendar weighted by a = {self.a:.3g}"
         name = f"HolidayForecaster({prior.model})"
         return replace(prior, model=name, how=how, why=why, prompt=self.scorer.template)
 

@@ -125,13 +125,13 @@ class LLMForecaster:
         )
         updated = calibration.apply(weights, scores)
         if calibration.is_trusted:
-            source = self._source("llm", f"reading trusted with a = {calibration.a:.3g}")
+            source = self._source("llm", f"category scores weighted by a = {calibration.a:.3g}")
         else:
             mean, low, _ = calibration.gain
             source = self._source(
                 "fallback",
-                f"a = 0: on {calibration.n} validation windows reading gained {mean:+.4f} nats an "
-                f"event, lower bound {low:+.4f}",
+                f"a = 0: on {calibration.n} validation windows category scores gained "
+                f"{mean:+.4f} nats an event, lower bound {low:+.4f}",
             )
         found = make_forecasts(source, histories, updated, calibration.spread)
         without_events = self._source("fallback", "there is no event to read")
@@ -257,7 +257,7 @@ class TitleForecaster:
             return list(prior)
         weights = np.stack([forecast.category_weights for forecast in prior])
         found = interpolate(weights, self.title_category_weights(histories), self.share)
-        why = f"titles trusted with {self.share:g}"
+        why = f"titles weighted by {self.share:g}"
         source = Source(f"TitleForecaster({self.model.name})", "llm", why)
         return [
             replace(forecast, category_weights=row, source=source) if history.n_events else forecast

@@ -99,4 +99,4 @@ def test_a_forecast_by_category_scores_names_its_titles_in_the_source(model: Lan
     assert (empty.how, empty.why) == ("fallback", "there is no event to read")
     for source in others:
         assert source.how == "llm"
-        assert source.why.endswith("titles trusted with 0.6")
+        assert source.why.endswith("titles weighted by 0.6")
