@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llmrec.session import Recommendation as Recommendation
     from llmrec.session import UserSession as UserSession
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.data.catalog": ["Catalog"],

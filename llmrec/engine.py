@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ class InterestEngine:
         cls,
         name: str = "smollm2-135m",
         *,
-        data: Dataset | str | None = None,
+        data: Dataset | str | Path | None = None,
         cutoff: np.datetime64 | str | None = None,
         describe: bool = True,
         refit: bool = False,
@@ -127,10 +127,12 @@ class InterestEngine:
         DataError
             If an engine's folder is broken, or was fitted on what lies after the cutoff.
         """
-        data = data or fitted_dataset(name)
-        dataset = load_dataset(data) if isinstance(data, str) else data
+        data = fitted_dataset(name) if data is None else data
+        dataset = load_dataset(data) if isinstance(data, str | Path) else data
+        if not isinstance(dataset, Dataset):
+            raise DataError(f"data is a Dataset, or what load_dataset takes, not {type(data)}")
         end = dataset.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
-        dataset = replace(dataset, log=truncate_log(dataset.log, end))
+        dataset = replace(dataset, log=truncate_log(dataset.log.align_to(dataset.catalog), end))
         parts = load_engine_parts(name, dataset, end, refit, model_options)
         if parts.warning:
             warnings.warn(parts.warning, stacklevel=2)
@@ -168,7 +170,7 @@ class InterestEngine:
         ----------
         user
             An id of the log, a `History`, or a frame of the events of somebody who is not in the
-            log: columns item_id and timestamp, and user_id if the person is to have a name.
+            log, see `Dataset.new_user_history`.
         edits
             Changes to the forecast that the list follows.
         strength
@@ -181,7 +183,7 @@ class InterestEngine:
         Raises
         ------
         DataError
-            If the user is unknown (near ids are named), or the frame holds no event of the catalog.
+            If the user is unknown (near ids are named), or the frame cannot be used.
         EditError
             If edits contradict each other, or the strength is out of bounds.
         """
@@ -192,8 +194,8 @@ class InterestEngine:
         """Forecast one person's next period, in numbers and in checked words."""
         return self.session(user).forecast
 
-    def forecast_many(self, users: Sequence[object]) -> list[Forecast]:
-        """Forecast many people in one batch; each forecast is what `forecast` gives."""
+    def forecast_many(self, users: Iterable[object]) -> list[Forecast]:
+        """Forecast many people in one batch (frames one by one), each as `forecast` does."""
         histories, found = self._histories(users), dict[int, Forecast]()
         for places in batches_by_log(histories, max(1, len(histories))):
             batch = [histories[place] for place in places]
@@ -207,9 +209,9 @@ class InterestEngine:
         return self.session(user).recommend(k, calibrate=calibrate, model_words=model_words)
 
     def recommend_many(
-        self, users: Sequence[object], k: int = 10, *, calibrate: float = 0.0
+        self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0
     ) -> list[list[Recommendation]]:
-        """Recommend to many people in one batch; each list is what `recommend` gives.
+        """Recommend to many people in one batch (frames one by one), each as `recommend` does.
 
         Scores are held of so many people at once that they stay below `SCORES_PER_BATCH`.
         """
@@ -329,22 +331,20 @@ class InterestEngine:
             lambda explanations: reword(self.forecaster.model, explanations),
         )
 
-    def _histories(self, users: Sequence[object]) -> list[History]:
+    def _histories(self, users: Iterable[object]) -> list[History]:
         """Give the history of each user: as it is, looked up by id, or made of a frame."""
+        if isinstance(users, str) or is_frame(users):
+            raise DataError("users are a list, such as [user]; of one person ask session(user)")
+        users = list(users)
         ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
         known = iter(self.histories([self.dataset.log.user_index(user) for user in ids]))
-        return [
-            user
-            if isinstance(user, History)
-            else self._history_of_frame(user)
-            if is_frame(user)
-            else next(known)
-            for user in users
-        ]
+        return [self._history_of(user) or next(known) for user in users]
 
-    def _history_of_frame(self, frame: Any) -> History:
-        dataset = self.dataset
-        log = dataset.log.append_user(frame, dataset.catalog)
-        return make_histories(log, dataset.catalog, dataset.period, self.cutoff, [log.n_users - 1])[
-            0
-        ]
+    def _history_of(self, user: object) -> History | None:
+        if is_frame(user):
+            return self.dataset.new_user_history(user, self.cutoff)
+        if not isinstance(user, History):
+            return None
+        if not user.catalog.item_ids.equals(self.dataset.catalog.item_ids):
+            raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
+        return user

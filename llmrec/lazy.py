@@ -10,8 +10,8 @@ from typing import Any
 
 def lazy_attributes(
     package: str, homes: Mapping[str, Sequence[str]], moved: Mapping[str, str] | None = None
-) -> tuple[list[str], Callable[[str], Any]]:
-    """Give a package's ``__all__`` and its ``__getattr__`` (PEP 562).
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Give a package's ``__all__``, ``__getattr__`` and ``__dir__`` (PEP 562).
 
     Parameters
     ----------
@@ -20,7 +20,8 @@ def lazy_attributes(
     homes
         Module to the names that the package hands on from it.
     moved
-        Names that it handed on in version 0.1 to where they are now; such a name is an ImportError.
+        Names that it handed on in version 0.1 to where they are now; such a name is an
+        ImportError, so that ``from package import name`` says it, and not an AttributeError.
     """
     home = {name: module for module, names in homes.items() for name in names}
 
@@ -31,7 +32,8 @@ def lazy_attributes(
             raise ImportError(f"{package}.{name} of version 0.1 is {moved[name]}: import that")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return sorted(home), get_attribute
+    names = sorted(home)
+    return names, get_attribute, lambda: names
 
 
 class MovedModules(MetaPathFinder):

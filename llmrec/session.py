@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from llmrec.data.periods import History
-from llmrec.errors import DataError
+from llmrec.errors import DataError, EditError
 from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.explanation import Explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation, explain_item
@@ -24,7 +24,14 @@ from llmrec.ranking.edit_parser import (
 )
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
-from llmrec.ranking.ranking import Ranking, Reranker, listed_rank, make_reranker, validate_strength
+from llmrec.ranking.ranking import (
+    Ranking,
+    Reranker,
+    listed_rank,
+    make_reranker,
+    validate_k,
+    validate_strength,
+)
 from llmrec.types import RepeatPolicy
 
 Rewording = Callable[[Sequence[ItemExplanation]], list[ItemExplanation]]
@@ -90,8 +97,9 @@ class SessionInputs:
 class UserSession:
     """One person, opened once: the forecast, a list, its reasons, and what edits do to it.
 
-    Everything that a session says is about the same list: that of its edits, strength and rule for
-    repeats. It never changes; `edit` gives another one, which shares forecast and item scores.
+    Everything that a session says is about the same list, by score: that of its edits, strength and
+    rule for repeats. It never changes; `edit` gives another one, which shares the forecast and the
+    item scores.
 
     Usage::
 
@@ -122,8 +130,9 @@ class UserSession:
     ) -> None:
         """Open it; EditError if edits contradict each other or the strength is out of bounds."""
         self.history, self._inputs = inputs.history, inputs
-        active_edits(edits, self.history.catalog, self.history.cutoff)
-        self.edits, self.issues = tuple(edits), tuple(issues)
+        self.edits = edits if isinstance(edits, str | Edit) else tuple(edits)
+        active_edits(self.edits, self.history.catalog, self.history.cutoff)  # refuses what is none
+        self.issues = tuple(issues)
         self.strength = inputs.strength if strength is None else strength
         validate_strength(self.strength)
 
@@ -131,8 +140,13 @@ class UserSession:
         """Name the person, and what the list follows."""
         return (
             f"UserSession({self.history.user_id!r}, {self.history.n_events} events, "
-            f"edits={list(self.edits)}, strength={self.strength:g})"
+            f"edits={list(self.edits)}, strength={self.strength:g}, {len(self.issues)} issues)"
         )
+
+    @property
+    def repeat(self) -> RepeatPolicy:
+        """Whether items already taken may be listed."""
+        return self._inputs.repeat
 
     @property
     def forecast(self) -> Forecast:
@@ -163,8 +177,12 @@ class UserSession:
         Raises
         ------
         EditError
-            If an edit contradicts another, earlier ones included, or the strength is out of bounds.
+            If an edit contradicts another, earlier ones included, the strength is out of bounds, or
+            nothing of the texts is understood.
         """
+        for edit in edits:
+            if not isinstance(edit, Edit | str):
+                raise EditError(f"give edits one by one, edit(*edits), not {str(edit)[:80]}")
         catalog, cutoff = self.history.catalog, self.history.cutoff
         parsed = [
             parse_edits(edit, catalog, cutoff) if isinstance(edit, str) else ParsedEdits((edit,))
@@ -174,6 +192,8 @@ class UserSession:
             original = self.forecast.description
             parsed.append(parse_description_edits(original, description, catalog, cutoff))
         together = ParsedEdits.merge([ParsedEdits(()), *parsed])
+        if together.issues and not together.edits:
+            raise EditError("\n".join(issue.text for issue in together.issues))
         return UserSession(
             self._inputs,
             edits=(*self.edits, *together.edits),
@@ -195,7 +215,7 @@ class UserSession:
         calibrate
             How far the list's mix of categories follows the edited forecast, in [0, 1]: 0 lists by
             score alone, 1 by the mix alone; see `llmrec.ranking.calibrated_rerank`. No score
-            changes by it, and `effect`, `why_not` and `explain` are about the list by score alone.
+            changes by it, and `effect`, `why`, `why_not` and `explain` are about the list by score.
         model_words
             Whether the language model rewords the explanations. Where its words do not hold, they
             are not shown and ``explanation.rejection`` says why.
@@ -242,13 +262,14 @@ class UserSession:
         DataError
             If the item is unknown (near ids are named), or is not among the k best.
         """
+        validate_k(k)
         item_idx = self.history.catalog.item_index(item)
         place = listed_rank(self._full_ranking, item_idx)
         if place is None or place > k:
             where = "cannot be listed" if place is None else f"has rank {place:,}"
             raise DataError(
                 f"{self.history.catalog.titles[item_idx]!r} {where} and is not among the {k} best: "
-                "ask why_not(item)."
+                "ask why_not(item), or of a longer list, why(item, k)."
             )
         explanation = explain_item(
             self._full_ranking, place - 1, self.history, self.forecast, self.edits
@@ -259,8 +280,8 @@ class UserSession:
         """Say why an item is not among the k best, and the smallest edit that would list it.
 
         What would list the item comes on top of the session's edits, and the answer's ``edits``
-        are both together. The parameters and errors are those of `why`; an item that is among the
-        k best is answered as such.
+        are both together: ``engine.session(user, edits=answer.edits)`` has that list. Parameters
+        and errors are those of `why`, but that an item among the k best is answered as such.
         """
         item_idx, catalog = self.history.catalog.item_index(item), self.history.catalog
         return why_not(item_idx, self._rank, k, catalog, self.history, self.edits)
@@ -286,7 +307,10 @@ class UserSession:
 
     @cached_property
     def _full_ranking(self) -> Ranking:
-        return self._inputs.reranker(self.edits, strength=self.strength)
+        ranking = self._inputs.reranker(self.edits, strength=self.strength)
+        for array in (ranking.item_idx, ranking.scores, ranking.scorer_parts, ranking.muted):
+            array.flags.writeable = False  # all answers of the session come from it
+        return ranking
 
     def _rank(
         self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None

@@ -51,7 +51,7 @@ class EditSliders:
     locks
         Category to the box that, ticked, holds its share at just that many times the forecast's.
     strength
-        The slider of how hard the forecast tilts the list; it starts as fitted.
+        The slider of how hard the forecast tilts the list; it starts as the session's.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class EditSliders:
         n_categories: int = 6,
     ) -> None:
         """Take the forecast's largest categories; ``k`` is the length of the list."""
+        if session.edits:
+            raise EditError("give a session without edits: the sliders make them")
         self._session, self._k = session, k
         categories = session.history.catalog.categories
         names = [categories[c] for c in session.forecast.top(n_categories)]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import llmrec
-from llmrec import DataError, Edit, InterestEngine
+from llmrec import DataError, Edit, Interactions, InterestEngine
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
 from llmrec.data.readers import read_table
@@ -155,6 +155,22 @@ def test_an_engine_sees_nothing_at_or_after_its_cutoff(dataset: Dataset) -> None
         assert [i.item_id for i in engine.recommend(user)] == [
             i.item_id for i in alone.recommend(user)
         ]
+
+
+def test_people_keep_their_ids_where_the_catalog_lacks_some_items(dataset: Dataset) -> None:
+    table = frame()
+    table.loc[table["user_id"] == "u005", "item_id"] = "unknown"
+    log = Interactions.from_frame(table)
+    engine = InterestEngine.from_pretrained(data=replace(dataset, log=log))
+    assert engine.history("u006").user_id == "u006"
+    with pytest.raises(DataError, match="u005"):
+        engine.history("u005")
+
+
+@pytest.mark.parametrize("data", [pd.DataFrame(), 7])
+def test_what_is_no_dataset_is_refused(data: Any) -> None:
+    with pytest.raises(DataError, match="data is a Dataset"):
+        InterestEngine.from_pretrained(data=data)
 
 
 def test_an_engine_survives_its_folder(dataset: Dataset, tmp_path: Path) -> None:

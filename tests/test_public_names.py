@@ -57,6 +57,8 @@ def test_a_package_promises_the_names_on_the_list_and_no_others(package: str) ->
     assert sorted(module.__all__) == sorted(PUBLIC[package].split())
     for name in module.__all__:
         assert getattr(module, name).__name__ == name
+    if PUBLIC[package] and package != "llmrec.widgets":
+        assert dir(module) == sorted(module.__all__)
 
 
 def test_there_are_at_most_sixty_public_names() -> None:

@@ -148,6 +148,28 @@ def test_contradicting_edits_are_refused_when_they_are_made(engine: InterestEngi
         engine.session("u005", edits=[Edit("Foo", 2.0)])
 
 
+def test_edits_may_come_from_a_generator(engine: InterestEngine) -> None:
+    edits = [Edit("War", 3.0), Edit("Drama", 0.0)]
+    assert engine.session("u005", edits=(edit for edit in edits)).edits == tuple(edits)  # type: ignore[arg-type]
+    assert engine.session("u005").edit(*(edit for edit in edits)).edits == tuple(edits)
+    with pytest.raises(EditError, match="one by one"):
+        engine.session("u005").edit(edits)  # type: ignore[arg-type]
+
+
+def test_a_text_of_which_nothing_is_understood_is_an_error(engine: InterestEngine) -> None:
+    with pytest.raises(EditError, match="“mroe foo”"):
+        engine.session("u005").edit("mroe foo")
+
+
+def test_what_a_session_gives_cannot_change_it(engine: InterestEngine) -> None:
+    session = engine.session("u005")
+    before, ranking = lists(session.recommend(5)), session.ranking()
+    for array in (ranking.item_idx, ranking.scores, ranking.scorer_parts, ranking.muted):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+    assert lists(session.recommend(5)) == before
+
+
 def test_an_effect_compares_with_the_list_without_edits_at_the_fitted_strength(
     engine: InterestEngine,
 ) -> None:
@@ -173,6 +195,9 @@ def test_why_explains_what_is_listed_and_refers_what_is_not(engine: InterestEngi
         session.why(min(muted))
     with pytest.raises(DataError, match="i999"):
         session.why("i999")
+    for k in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+            session.why(items[0].item_id, k)  # type: ignore[arg-type]
 
 
 def test_items_already_taken_are_listed_as_the_session_says(engine: InterestEngine) -> None:
@@ -182,6 +207,7 @@ def test_items_already_taken_are_listed_as_the_session_says(engine: InterestEngi
         session = engine.session(history, repeat=repeat)  # type: ignore[arg-type]
         listed = {item.item_id for item in session.recommend(25)}
         assert listed & taken == common
+        assert session.repeat == repeat
 
 
 @pytest.mark.parametrize("calibrate", [0.0, 0.5])
@@ -198,6 +224,11 @@ def test_a_batch_gives_what_single_calls_give(
     for user, forecast in zip(users, forecasts, strict=True):
         assert contents(forecast) == contents(engine.forecast(user))
     assert engine.recommend_many([]) == []
+    generated = engine.recommend_many((user for user in users), 5, calibrate=calibrate)
+    assert list(map(lists, generated)) == alone
+    for users_of_one in ("u005", frame()):
+        with pytest.raises(DataError, match="users are a list"):
+            engine.recommend_many(users_of_one)
 
 
 def test_somebody_who_is_not_in_the_log_is_known_by_a_frame(
@@ -226,7 +257,9 @@ def test_somebody_who_is_not_in_the_log_is_known_by_a_frame(
     [
         ({"user_id": "u005"}, "user 'u005' is in the log"),
         ({"user_id": ["a", "b"]}, "events of 2 users"),
-        ({"item_id": "i999"}, "no event is left"),
+        ({"item_id": "i999"}, "the frame of a new user: no event is left"),
+        ({"timestamp": "2021-01-01"}, "at or after the cutoff"),
+        ({"timestamp": None}, "no interaction survived cleaning"),
     ],
 )
 def test_a_frame_that_is_nobody_new_is_refused(
@@ -235,6 +268,31 @@ def test_a_frame_that_is_nobody_new_is_refused(
     events = frame().head(2).assign(**{"user_id": "zoe", **change})
     with pytest.raises(DataError, match=message):
         engine.session(events)
+
+
+def test_a_frame_that_lacks_a_column_is_refused_by_its_name(engine: InterestEngine) -> None:
+    with pytest.raises(DataError, match="the frame of a new user: column 'timestamp' is missing"):
+        engine.session(frame()[["item_id"]])
+
+
+def test_of_a_frame_the_events_before_the_cutoff_are_taken(
+    engine: InterestEngine, dataset: Dataset
+) -> None:
+    cutoff = dataset.log.timestamp.min() + np.timedelta64(40, "D")
+    early = InterestEngine.from_pretrained(data=dataset, cutoff=cutoff)
+    events = frame().query("user_id == 'u005'").assign(user_id="zoe")
+    before = events[events["timestamp"] < cutoff]
+    assert 0 < len(before) < len(events)
+    found, expected = early.session(events), early.session(before)
+    assert found.history.n_events == len(before)
+    assert lists(found.recommend(5)) == lists(expected.recommend(5))
+
+
+def test_a_history_of_another_catalog_is_refused(engine: InterestEngine) -> None:
+    other = read_table(frame().assign(item_id=lambda table: "x" + table["item_id"]), period="7D")
+    (history,) = make_histories(other.log, other.catalog, "7D", users=[0])
+    with pytest.raises(DataError, match="another catalog"):
+        engine.session(history)
 
 
 def test_a_session_says_whose_it_is(engine: InterestEngine) -> None:

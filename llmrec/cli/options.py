@@ -32,7 +32,12 @@ class RenamedFlags(TyperGroup):
         return super().parse_args(ctx, renamed)
 
 
-app = typer.Typer(cls=RenamedFlags, add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    cls=RenamedFlags,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Forecast what people will take next, recommend from it, and explain.",
+)
 
 Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]

@@ -59,7 +59,7 @@ TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
     "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
     "gain_on_counting": ("  gain on counting", "{:+.4f}"),
-    "jsd": ("divergence from what was observed, bits", "{:.4f}"),
+    "jsd": ("divergence from observed, bits", "{:.4f}"),
     "coverage80": ("inside the 80 % interval", "{:.0%}"),
     "came_true": ("statements that came true", "{:.0%}"),
 }

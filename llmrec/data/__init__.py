@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmrec.data.synthetic import make_synthetic_world as make_synthetic_world
     from llmrec.data.windows import make_windows as make_windows
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.data.periods": ["History", "Window", "make_histories"],

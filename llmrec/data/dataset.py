@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
+
+NEW_USER = "new user"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,3 +66,29 @@ class Dataset:
             category_shares=self.catalog.category_shares[kept][:, ~dropped],
         )
         return replace(self, catalog=catalog, log=self.log.align_to(catalog))
+
+    def new_user_history(self, frame: Any, cutoff: np.datetime64) -> History:
+        """Give the history of somebody who is not in the log; later events are left out.
+
+        Parameters
+        ----------
+        frame
+            The person's events: columns item_id and timestamp, and user_id if the person is not to
+            be called `NEW_USER`.
+
+        Raises
+        ------
+        DataError
+            If the frame holds no event of the catalog's items before the cutoff, several people, or
+            one whom the log knows.
+        """
+        try:
+            table = to_pandas(frame)
+            require_columns(table, {ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP})
+            if USER_ID not in table:
+                table = table.assign(**{USER_ID: NEW_USER})
+            events = truncate_log(Interactions.from_frame(table).align_to(self.catalog), cutoff)
+            log = self.log.append_user(events)
+        except DataError as error:
+            raise DataError(f"the frame of a new user: {error}") from error
+        return make_histories(log, self.catalog, self.period, cutoff, [log.n_users - 1])[0]

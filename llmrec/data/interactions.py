@@ -30,7 +30,6 @@ from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
 BOT_EVENTS_PER_DAY = 1_000
-NEW_USER = "new user"
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,26 +190,21 @@ class Interactions:
             {"item not in the catalog": unknown, "item without a category": uncategorized}
         )
 
-    def append_user(self, frame: Any, catalog: Catalog) -> Interactions:
-        """Give the log, aligned with a catalog, with the events of one more person at its end.
+    def append_user(self, events: Interactions) -> Interactions:
+        """Give the log with the events of one more person at its end.
 
         Parameters
         ----------
-        frame
-            As for `from_frame`; without a column user_id the person is called `NEW_USER`.
+        events
+            Of one person, aligned with the same catalog.
 
         Raises
         ------
         DataError
-            If the frame holds no event of the catalog's items, several people, or one that the log
-            knows.
+            If they are of several people, or of one whom the log knows.
         """
-        frame = to_pandas(frame)
-        if USER_ID not in frame:
-            frame = frame.assign(**{USER_ID: NEW_USER})
-        events = Interactions.from_frame(frame).align_to(catalog)
         if events.n_users > 1:
-            raise DataError(f"the frame holds events of {events.n_users} users: give those of one.")
+            raise DataError(f"these are events of {events.n_users} users: give those of one.")
         if events.user_ids[0] in self.user_ids:
             raise DataError(
                 f"user {events.user_ids[0]!r} is in the log: give the id to use the log's events, "

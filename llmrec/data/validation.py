@@ -107,12 +107,13 @@ def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[st
     """Look an id up; a DataError names near ids, and near ones of the titles."""
     from difflib import get_close_matches
 
-    found = int(ids.get_indexer(pd.Index([str(wanted)]))[0])
+    text = format_id(wanted)
+    found = int(ids.get_indexer(pd.Index([text]))[0])
     if found < 0:
         names = [*ids[:100_000], *titles[:100_000]]
-        near = get_close_matches(str(wanted), names, n=3, cutoff=0.5) or list(ids[:3])
+        near = get_close_matches(text, names, n=3, cutoff=0.5) or list(ids[:3])
         raise DataError(
-            f"{what} {str(wanted)[:80]!r} is not known ({len(ids):,} {what}s; for example "
+            f"{what} {text[:80]!r} is not known ({len(ids):,} {what}s; for example "
             f"{', '.join(repr(str(one)[:80]) for one in near)})."
         )
     return found

@@ -49,6 +49,7 @@ MOVED_MODULES = {
     "llmrec.evaluation.scores": "llmrec.evaluation.evaluator",
     "llmrec.ranking.tilt": "llmrec.ranking.ranking",
     "llmrec.ranking.wishes": "llmrec.ranking.edit_parser",
+    "llmrec.sliders": "llmrec.widgets",
 }
 # What `from llmrec import ...` gave in 0.1 and no longer does.
 MOVED_NAMES = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmrec.evaluation.html_report import save_report as save_report
     from llmrec.evaluation.track_record import score_forecasts as score_forecasts
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.evaluation.audits": ["audit"],

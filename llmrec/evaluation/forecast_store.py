@@ -126,7 +126,7 @@ class StoredForecast:
 
 
 def save_forecasts(
-    folder: Path,
+    folder: Path | str,
     dataset: Dataset,
     histories: Sequence[History],
     forecasts: Sequence[Forecast],
@@ -147,8 +147,11 @@ def save_forecasts(
     Raises
     ------
     DataError
-        If a forecast does not fit its history, or the folder cannot be written to.
+        If there is no forecast, one does not fit its history, or the folder cannot be written to.
     """
+    if not forecasts:
+        raise DataError("there is no forecast to store")
+    folder = Path(folder)
     made = to_datetime64(pd.Timestamp.now("UTC")) if made is None else made
     logs = {dataset.log, *(history.log for history in histories)}
     log_end = max(log.timestamp.max() for log in logs) + MILLISECOND
@@ -174,7 +177,7 @@ def save_forecasts(
     return path
 
 
-def load_forecasts(folder: Path) -> list[StoredForecast]:
+def load_forecasts(folder: Path | str) -> list[StoredForecast]:
     """Read all stored forecasts of a folder, sorted by cutoff, user and model.
 
     Of a forecast stored several times, the first counts.
@@ -184,6 +187,7 @@ def load_forecasts(folder: Path) -> list[StoredForecast]:
     DataError
         If there is no folder or no forecast in it, or a file or a row is not as it was stored.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
@@ -213,8 +217,8 @@ def filter_forecasts(
     """
     if user_id is not None:
         users = pd.Index(sorted({one.user_id for one in forecasts}), dtype="str")
-        lookup_id(users, user_id, "user")
-        forecasts = [one for one in forecasts if one.user_id == user_id]
+        known = users[lookup_id(users, user_id, "user")]
+        forecasts = [one for one in forecasts if one.user_id == known]
     if model is None:
         return list(forecasts)
     found = [one for one in forecasts if model in one.model]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llmrec.explain.explanation import check_explanation as check_explanation
     from llmrec.explain.plots import save_html as save_html
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.explain.explanation": ["check_explanation"],

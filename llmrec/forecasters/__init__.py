@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.registry import ForecasterRegistry as ForecasterRegistry
     from llmrec.forecasters.sequential import NextItemModel as NextItemModel
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.forecasters.counting": ["DecayedDirichlet"],

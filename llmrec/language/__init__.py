@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmrec.language.encoder import TextEncoder as TextEncoder
     from llmrec.language.model import LanguageModel as LanguageModel
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.language.adapters": ["AdapterMetadata"],

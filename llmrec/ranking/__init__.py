@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmrec.ranking.ranking import Ranking as Ranking
     from llmrec.ranking.ranking import rank as rank
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.ranking.blend": ["Blend", "fit_blend"],

@@ -51,7 +51,7 @@ class EditEffect:
 
     Attributes
     ----------
-    edits, ended
+    edits, expired_edits
         Those in force at the history's cutoff, by category; those that have ended and do nothing.
     before, after
         The forecast without the edits, and with them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import Protocol
 
 import numpy as np
@@ -120,8 +120,8 @@ def rank(
 
 def validate_k(k: int) -> None:
     """Raise ValueError unless a list has at least one item."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
+    if not (isinstance(k, Integral) and k >= 1):
+        raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
 
 
 def validate_strength(strength: float) -> None:

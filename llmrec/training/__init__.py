@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmrec.training.loop import train as train
     from llmrec.training.merge import merge_adapter as merge_adapter
 
-__all__, __getattr__ = lazy_attributes(
+__all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
         "llmrec.training.config": ["load_config"],

@@ -201,7 +201,7 @@ def test_a_list_of_no_item_is_refused(k: int) -> None:
         lambda: find_removal(0, rerank, k, catalog()),
         lambda: explain_ranked_item(0, rerank, k, ann, AHEAD),
     ):
-        with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
+        with pytest.raises(ValueError, match=f"k must be a whole number of at least 1, not {k}"):
             search()
 
 

@@ -77,7 +77,7 @@ def test_the_predicted_list_is_the_list_that_ranking_again_gives() -> None:
 def test_a_list_of_no_item_is_refused(k: int) -> None:
     effect = predicted(Edit("Z", 6))
     for call in (effect.predicted_list, effect.verify):
-        with pytest.raises(ValueError, match=f"k must be at least 1, not {k}"):
+        with pytest.raises(ValueError, match=f"k must be a whole number of at least 1, not {k}"):
             call(k)
 
 

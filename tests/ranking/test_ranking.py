@@ -275,7 +275,7 @@ def test_nothing_to_rank_gives_an_empty_ranking(candidates: FloatArray) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"k": 0}, "k must be a whole number of at least 1, not 0"),
         ({"strength": -1.0}, "strength must be finite and >= 0"),
         ({"strength": float("nan")}, "strength must be finite"),
         ({"strength": float("inf")}, "strength must be finite and >= 0, at most 100, not inf"),
