@@ -19,7 +19,11 @@ from llmrec import InterestEngine, load_dataset
 from llmrec.data.splits import was_trained_on
 from llmrec.data.windows import holdout_cutoff
 from llmrec.training.batches import LineDataset
-from llmrec.training.config import generation_config, load_config, scoring_config
+from llmrec.training.config import (
+    generation_config,
+    load_command_config,
+    scoring_config,
+)
 from llmrec.training.dataset import load_examples
 from llmrec.training.loop import train
 from llmrec.training.run import (
@@ -35,7 +39,7 @@ from llmrec.training.run import (
 from llmrec.training.trainer import check_device
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-config = load_config(sys.argv[1], sys.argv[2:])
+config = load_command_config(__doc__)
 check_device(config)
 out = Path(config.out)
 

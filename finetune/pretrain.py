@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from llmrec.data.files import atomic_write_text
 from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel
 from llmrec.training.batches import TimelineBatches
-from llmrec.training.config import load_config
+from llmrec.training.config import load_command_config
 from llmrec.training.loop import train
 from llmrec.training.pretrain import (
     NEW_MODELS,
@@ -36,7 +35,7 @@ from llmrec.training.run import check_layers
 from llmrec.training.trainer import check_device
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-config = load_config(sys.argv[1], sys.argv[2:])
+config = load_command_config(__doc__)
 check_device(config)
 out = Path(config.out)
 

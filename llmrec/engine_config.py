@@ -16,7 +16,8 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import Window, truncate_log
 from llmrec.data.splits import sample_windows
-from llmrec.data.versions import FIRST_VERSION, SCORERS, __version__, rename_keys, unknown_keys
+from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
+from llmrec.data.versions import SCORERS as OLD_SCORERS
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
@@ -24,7 +25,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import MIN_FIT_WINDOWS, build_blend, fit_ranking
-from llmrec.ranking.registry import LM_SCORER, registered_name
+from llmrec.ranking.registry import LM_SCORER, SCORERS, registered_name
 
 if TYPE_CHECKING:
     from llmrec.forecasters.calibration import Calibration
@@ -84,9 +85,15 @@ class EngineSettings:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values.pop("version", FIRST_VERSION)
-            if unknown := unknown_keys(values, (one.name for one in fields(cls)), version):
-                raise ValueError(unknown)
-            return cls(**values | {"blend": rename_keys(values.get("blend", {}), SCORERS)})
+            blend = rename_keys(values.get("blend", {}), OLD_SCORERS)
+            for given, known in (
+                (values, [one.name for one in fields(cls)]),
+                (values.get("counting", {}), [one.name for one in fields(DecayedDirichlet)]),
+                (blend, [*SCORERS, LM_SCORER]),
+            ):
+                if unknown := unknown_keys(given, known, version):
+                    raise ValueError(unknown)
+            return cls(**values | {"blend": blend})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error
 

@@ -85,6 +85,14 @@ def test_a_module_of_0_1_that_held_a_public_name_says_where_it_is_now(module: st
         importlib.import_module(f"llmrec.{module}")
 
 
+def test_the_old_place_of_make_windows_says_where_it_is_now() -> None:
+    periods = importlib.import_module("llmrec.data.periods")
+    with pytest.raises(ImportError, match=r"of version 0\.1 is llmrec\.data\.make_windows"):
+        periods.make_windows  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        periods.nothing  # noqa: B018
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'llmrec\.data' has no attribute 'nothing'"):
         importlib.import_module("llmrec.data").nothing  # noqa: B018

@@ -71,9 +71,13 @@ def test_the_readme_has_at_most_160_lines() -> None:
 
 
 @pytest.mark.parametrize("path", WRAPPED, ids=relative_name)
-def test_lines_have_at_most_100_characters_but_for_rows_of_tables(path: Path) -> None:
+def test_lines_have_at_most_100_characters_but_for_rows_of_tables_outside_of_the_readme(
+    path: Path,
+) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+    tables_count = path == README
+    long = [line for line in lines if len(line) > 100 and (tables_count or line[:1] != "|")]
+    assert long == []
 
 
 @pytest.mark.parametrize("path", LINKED, ids=relative_name)

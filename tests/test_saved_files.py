@@ -677,6 +677,20 @@ def test_an_unknown_key_in_a_file_of_an_engine_is_refused_with_the_version_that_
         open_engine(tmp_path / "engine", "log.parquet")
 
 
+@pytest.mark.parametrize("group", ["counting", "blend"])
+def test_an_unknown_key_inside_the_settings_is_refused_with_the_version_that_wrote_it(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    monkeypatch.chdir(copy)
+    shutil.copytree("engine", tmp_path / "engine")
+    path = tmp_path / "engine" / "engine.json"
+    values = json.loads(path.read_text(encoding="utf-8")) | {"version": "9.9.9"}
+    values[group]["surprise"] = 1.0
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(DataError, match=r"engine\.json.*'surprise', written by llmrec 9\.9\.9"):
+        open_engine(tmp_path / "engine", "log.parquet")
+
+
 @pytest.mark.parametrize("version", [None, "9.9.9"])
 def test_an_unknown_column_of_stored_forecasts_is_refused_with_the_version_that_wrote_it(
     copy: Path, tmp_path: Path, version: str | None

@@ -85,7 +85,7 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> tuple[float, float
 
 
 def parse_rows(evaluator: Evaluator, run: FineTunedRun, users: int, prompts: int) -> Iterator[Row]:
-    """Count what parses: of lines decoded freely, and of those of `generated_rows`."""
+    """Count what parses: of unconstrained lines, and of those of `generated_rows`."""
     for way, n, temperature in (("constrained", users, 1.0), ("unconstrained", prompts, 0.0)):
         if not n:
             continue

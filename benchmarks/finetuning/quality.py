@@ -1,10 +1,10 @@
 """What a fine-tuned language model adds to numeric forecasters, and where; tests are used once.
 
 Calibrations and gates are fitted on validation windows. If the adapter has learned from these
-(`finetune/pairs.py --validated`), the one of the same config that had not, --validation-adapter,
-scores them instead; its training stopped where its loss on them was least. Everything fitted,
-scored and generated is cached under --cache, so that an interrupted run goes on; rows of parts that
-are not run again are cached too.
+(`finetune/make_dataset.py --include-validation`), the one of the same config that had not,
+--validation-adapter, scores them instead; its training stopped where its loss on them was least.
+Everything fitted, scored and generated is cached under --cache, so that an interrupted run goes on;
+rows of parts that are not run again are cached too.
 The model without fine-tuning is evaluated by benchmarks.forecasting.quality.
 
 Run: python -m benchmarks.finetuning.quality --data ml-100k --engine llmrec/engines/ml-100k

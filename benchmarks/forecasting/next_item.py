@@ -7,6 +7,8 @@ Run: python -m benchmarks.forecasting.next_item
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
 from benchmarks.harness.results import record_results
@@ -23,6 +25,7 @@ METRICS = ("log_loss", "log_loss_gain")
 
 def main() -> None:
     """Train, evaluate beside counting, and write the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     dataset = load_dataset("ml-100k")
     windows, training = split_windows(dataset), training_windows(dataset)

@@ -51,9 +51,9 @@ class CachedLanguageModel(LanguageModel):
             self._states |= dict(zip(keys, states, strict=True))
         return torch.stack([self._states[_digest(prompt.encode()), depth] for prompt in prompts])
 
-    def score_categories(self, prompts: Sequence[str], readout: Verbalizer) -> FloatArray:
+    def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
         """(n_prompts, n_categories) scores, see `LanguageModel.score_categories`."""
-        labels = _digest(readout.token_ids.tobytes(), readout.matrix.tobytes())
+        labels = _digest(verbalizer.token_ids.tobytes(), verbalizer.matrix.tobytes())
         folder = self.folder / f"readings-{labels}"
         cached: dict[str, FloatArray] = {}
         for path in folder.glob("*.npz"):
@@ -63,7 +63,7 @@ class CachedLanguageModel(LanguageModel):
         missing = [key for key in by_key if key not in cached]
         for start in range(0, len(missing), SCORED_PER_FILE):
             keys = missing[start : start + SCORED_PER_FILE]
-            scores = super().score_categories([by_key[key] for key in keys], readout)
+            scores = super().score_categories([by_key[key] for key in keys], verbalizer)
             single = scores.astype(np.float32)
             content = io.BytesIO()
             np.savez(content, keys=np.array(keys), scores=single)

@@ -17,7 +17,6 @@ from benchmarks.harness.summaries import (
     ON_COUNTING,
     TITLES,
     UNTILTED,
-    loss_and_gain,
     part_rows,
 )
 from llmrec.data.files import atomic_write_text
@@ -25,12 +24,12 @@ from llmrec.data.files import atomic_write_text
 FRONT_PAGE = Path(__file__).parents[2] / "README.md"
 END = "<!-- up to here -->"
 FORECASTERS = {  # model in the results: group of the result files, and what the row is called
-    "LastPeriod": ("forecasting", "`LastPeriod`: the last period again"),
-    COUNTING: ("forecasting", "`DecayedDirichlet`: counting"),
-    "CellMLP": ("forecasting", "`CellMLP`: a small net"),
-    MIXTURE: ("forecasting", "`GatedMixture`: numeric forecasters, gated"),
-    ON_COUNTING: ("finetuning", "tuned LLM: category scores on counting"),
-    TITLES: ("finetuning", "tuned LLM: `TitleForecaster` on counting"),
+    "LastPeriod": ("forecasting", "the last period again"),
+    COUNTING: ("forecasting", "counting"),
+    "CellMLP": ("forecasting", "`CellMLP`, a small net"),
+    MIXTURE: ("forecasting", "`GatedMixture`"),
+    ON_COUNTING: ("finetuning", "tuned LLM, scores"),
+    TITLES: ("finetuning", "tuned LLM, titles"),
 }
 RANKERS = {  # models in the results, the first that a split has counts: what the row is called
     ("Popular lately",): "Popular lately",
@@ -59,17 +58,19 @@ def mark(name: str) -> str:
 
 
 def forecast_block() -> str:
-    """Log-loss of six forecasters, nats per event, and their gain on counting."""
+    """Log-loss of six forecasters, nats per event; gain on counting ± half its interval."""
     lines = []
     for model, (source, label) in FORECASTERS.items():
         cells = []
         for dataset, split, _ in FORECAST_TESTS:
             rows = load_rows(f"{source}/quality_{dataset}")
             loss = rows[dataset, split, model, "log_loss"]["value"]
-            both = loss_and_gain(rows, dataset, split, model)
+            gain = rows[dataset, split, model, "log_loss_gain"]
+            half = (gain["high"] - gain["low"]) / 2
+            both = f"{loss:.3f}, {gain['value']:+.3f} ± {half:.3f}"
             cells.append(f"{loss:.3f}" if model == COUNTING else both)
         lines.append([label, *cells])
-    header = ["log-loss, gain on counting", *(title for *_, title in FORECAST_TESTS)]
+    header = ["log-loss, gain", *(title for *_, title in FORECAST_TESTS)]
     return render_table(header, lines)
 
 

@@ -38,7 +38,8 @@ def main() -> None:
     codec = codec_for(dataset, LanguageModel.load(), template="forecast-v3", budget=BUDGET)
     prior = DecayedDirichlet().fit(validation)
     manifest = save_examples(arguments.out, dataset, codec, prior, timelines, validation)
-    print(f"{manifest.n_timelines} timelines, {manifest.n_slots} slots, {len(validation)} windows")
+    counted = f"{manifest.n_timelines} timelines, {manifest.n_slots} read positions"
+    print(f"{counted}, {len(validation)} windows")
 
 
 if __name__ == "__main__":

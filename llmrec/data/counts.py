@@ -47,9 +47,9 @@ def period_counts(histories: Sequence[History], n: int) -> FloatArray:
     """
     catalog = histories[0].catalog
     row, age, items = _event_ages(histories)
-    kept = age < n
-    cells = row[kept] * n + (n - 1 - age[kept])
-    sums = category_sums(catalog, cells, items[kept], len(histories) * n)
+    recent = age < n
+    cells = row[recent] * n + (n - 1 - age[recent])
+    sums = category_sums(catalog, cells, items[recent], len(histories) * n)
     return sums.reshape(len(histories), n, catalog.n_categories)
 
 

@@ -57,13 +57,13 @@ class Dataset:
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
         dropped = np.isin(self.catalog.categories, list(names))
-        kept = self.catalog.category_shares @ dropped == 0
+        mask = self.catalog.category_shares @ dropped == 0
         catalog = replace(
             self.catalog,
-            item_ids=self.catalog.item_ids[kept],
-            titles=tuple(np.array(self.catalog.titles, dtype=object)[kept]),
+            item_ids=self.catalog.item_ids[mask],
+            titles=tuple(np.array(self.catalog.titles, dtype=object)[mask]),
             categories=tuple(np.array(self.catalog.categories, dtype=object)[~dropped]),
-            category_shares=self.catalog.category_shares[kept][:, ~dropped],
+            category_shares=self.catalog.category_shares[mask][:, ~dropped],
         )
         return replace(self, catalog=catalog, log=self.log.align_to(catalog))
 

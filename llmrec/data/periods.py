@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from llmrec.data.calendar import (
 )
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.versions import MOVED_NAMES
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
@@ -284,3 +285,9 @@ def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int
         by_log.setdefault(id(history.log), []).append(position)
     for positions in by_log.values():
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "make_windows":
+        raise ImportError(f"{__name__}.{name} of version 0.1 is {MOVED_NAMES[name]}: import that")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

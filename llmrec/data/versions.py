@@ -48,7 +48,8 @@ MOVED_MODULES = {
     "llmrec.contracts": "llmrec.forecast",
     "llmrec.evaluation.scores": "llmrec.evaluation.evaluator",
     "llmrec.ranking.tilt": "llmrec.ranking.ranking",
-    "llmrec.ranking.wishes": "llmrec.ranking.edit_parser",
+    "llmrec.ranking.wishes": "llmrec.ranking.edit_parser, with parse_edits for parse_wishes and "
+    "parse_description_edits for parse_edited",
     "llmrec.sliders": "llmrec.widgets",
 }
 # What `from llmrec import ...` gave in 0.1 and no longer does.

@@ -46,11 +46,11 @@ def target_line(codec: Codec, window: Window, prior: FloatArray, seed: int) -> s
     seed
         Decides share and phrases, with user and cutoff.
     """
-    history, came = window.history, observed_forecast(window)
+    history, observed = window.history, observed_forecast(window)
     rng = seeded_rng(seed, history.user_id, history.cutoff)
     share = rng.uniform(MIN_OBSERVED_SHARE, 1.0)
-    weights = (1 - share) * prior + share * came.category_weights
-    ahead = replace(came, category_weights=weights / weights.sum())
+    weights = (1 - share) * prior + share * observed.category_weights
+    ahead = replace(observed, category_weights=weights / weights.sum())
     words = codec.line.render_claims(_claims(history, ahead, MAX_CLAIMS), rng)
     return codec.line.render(replace(ahead, description=words))
 
@@ -81,7 +81,7 @@ def describe_with_model(
         if unconstrained:
             grammars[i] = codec.line.description_grammar()
         elif true := derive_statements(*pair):
-            grammars[i] = codec.line.claims_grammar((said.kind, said.category) for said in true)
+            grammars[i] = codec.line.claims_grammar((one.kind, one.category) for one in true)
     prompts = [
         f"{codec.completion_prompt(histories[i])} "
         f"{codec.line.render_shares(forecasts[i].category_weights)}:"
@@ -91,8 +91,8 @@ def describe_with_model(
     words = {i: line.text for i, line in zip(grammars, lines, strict=True)}
     found = []
     for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
-        said, unread = codec.line.parse_claims(words.get(i, ""))
-        found.append(describe_from_claims(history, forecast, said, len(unread)))
+        claims, unparsed = codec.line.parse_claims(words.get(i, ""))
+        found.append(describe_from_claims(history, forecast, claims, len(unparsed)))
     return found
 
 

@@ -237,7 +237,7 @@ def observed_forecast(window: Window) -> Forecast:
             f"{window.target.period.start} has a category, so no claim is supported; leave the "
             "window out."
         )
-    source = Source("what came", "counting")
+    source = Source("observed", "counting")
     return Forecast(counts / counts.sum(), float(window.target.n_events), "", (), source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
-from llmrec.training.typed_config import ConfigError, load_typed
+from llmrec.training.typed_config import ConfigError, argument_parser, load_typed
 
 _STRICT_CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 LayerSpec = str | tuple[int, ...]
@@ -219,6 +220,18 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainingConf
         If the file or a flag cannot be read, or a field is unknown or of a wrong type or range.
     """
     return load_typed(TrainingConfig, Path(path), overrides)
+
+
+def load_command_config(description: str | None) -> TrainingConfig:
+    """Read the config that a script was called with: a YAML file, and flags over it.
+
+    With --help, or without a file, it prints the description and all flags, and exits.
+    """
+    arguments = sys.argv[1:]
+    if arguments and not {"-h", "--help"} & set(arguments):
+        return load_config(arguments[0], arguments[1:])
+    print(f"{description}\n{argument_parser(TrainingConfig).format_help()}")
+    sys.exit(0 if arguments else 2)
 
 
 def scoring_config(config: TrainingConfig) -> TrainingConfig:
