@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.harness.results import load_results
 from llmrec.data.versions import CONFIG_KEYS, FLAGS, MOVED_NAMES, __version__
 from tests.real_parts import needs_real_parts
 
@@ -78,6 +79,48 @@ def test_lines_have_at_most_100_characters_but_for_rows_of_tables_outside_of_the
     tables_count = path == README
     long = [line for line in lines if len(line) > 100 and (tables_count or line[:1] != "|")]
     assert long == []
+
+
+NEXT_PERIOD, TITLES = "next period / test", "LLM titles in"
+REPEATS = "next 28 days, repeat allowed / test"
+# Sentences of README.md, and where in the results their numbers are: file, split, model, metric.
+SENTENCES = {
+    "on MovieLens it adds {:+.3f}": [
+        ("finetuning/quality_ml-100k", "test", f"{TITLES} GatedMixture", "gain_of_llm")
+    ],
+    "than a GRU4Rec does ({:+.3f}, {:+.3f})": [
+        ("finetuning/quality_ml-100k", "test", f"{TITLES} DecayedDirichlet", "gain_of_llm"),
+        ("forecasting/next_item", "test", "GRU4Rec", "log_loss_gain"),
+    ],
+    "(an engine's has {:.3f} on MovieLens, {:.3f} without the LLM)": [
+        ("ranking/compare_next-period_plain", NEXT_PERIOD, f"llmrec{part}, no tilt", "ndcg@10")
+        for part in ("", " without titles")
+    ],
+    "nothing is far above counting ({:.3f} and {:.3f})": [
+        ("ranking/compare_repeat-allowed", f"{REPEATS} {n}", "Personal frequency", "ndcg@10")
+        for n in (1, 2)
+    ],
+    "60 MovieLens viewers {:.0%} came true": [
+        ("finetuning/quality_ml-100k", "test / statements", "LLM", "statements_realized")
+    ],
+    "those of 80% hold {:.0%} (Complete Journey) and {:.0%} (MovieLens)": [
+        ("forecasting/quality_completejourney", "test 1", "GatedMixture", "coverage80"),
+        ("forecasting/quality_ml-100k", "test", "GatedMixture", "coverage80"),
+    ],
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_numbers_in_sentences_of_the_readme_are_those_of_the_results(sentence: str) -> None:
+    values = []
+    for file, split, model, metric in SENTENCES[sentence]:
+        rows = load_results(file)["rows"]
+        keys = {"split": split, "model": model, "metric": metric}
+        (row,) = (row for row in rows if keys.items() <= row.items())
+        values.append(row["value"])
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    text = re.sub(r" \(\d+% to \d+%\)", "", text)  # an interval behind its value
+    assert re.sub(r"(?<![+-])0\.", ".", sentence.format(*values)) in text
 
 
 @pytest.mark.parametrize("path", LINKED, ids=relative_name)
