@@ -28,8 +28,8 @@ FORECASTERS = {  # model in the results: group of the result files, and what the
     COUNTING: ("forecasting", "counting"),
     "CellMLP": ("forecasting", "`CellMLP`, a small net"),
     MIXTURE: ("forecasting", "`GatedMixture`"),
-    ON_COUNTING: ("finetuning", "tuned LLM, scores"),
-    TITLES: ("finetuning", "tuned LLM, titles"),
+    ON_COUNTING: ("finetuning", "counting + LLM scores"),
+    TITLES: ("finetuning", "counting + LLM titles"),
 }
 RANKERS = {  # models in the results, the first that a split has counts: what the row is called
     ("Popular lately",): "Popular lately",
