@@ -59,7 +59,7 @@ def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     assert as_json["why_not"]
 
 
-def test_recommend_sums_up_in_one_line_what_the_model_worded_and_what_did_not_hold(
+def test_recommend_counts_in_one_line_the_reworded_and_the_rejected_reasons(
     table: str,
 ) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3"]
@@ -173,7 +173,7 @@ def test_edits_that_cannot_be_applied_are_named(
     assert message in str(shown.exception)
 
 
-def test_a_list_that_nothing_is_left_for_is_told(
+def test_an_empty_list_is_named_as_such(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -286,7 +286,7 @@ def later(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_forecasts_are_kept_and_scored_when_their_period_has_passed(
+def test_forecasts_are_stored_and_scored_when_their_period_has_passed(
     later: str, tmp_path: Path
 ) -> None:
     early, folder = str(tmp_path / "small.csv"), str(tmp_path / "kept")

@@ -72,7 +72,7 @@ def contents(forecast: Forecast) -> tuple[Any, ...]:
     return forecast.category_weights.tobytes(), forecast.description, forecast.source
 
 
-def test_the_person_is_forecast_and_scored_once_whatever_is_asked(
+def test_the_person_is_forecast_and_scored_once_whatever_the_question(
     engine: InterestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Counted(engine.dataset.catalog.n_items)

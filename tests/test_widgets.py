@@ -95,7 +95,7 @@ def test_a_ticked_lock_holds_a_share_as_the_others_move(engine: InterestEngine) 
     assert panel.edits == (Edit(last, 4.0),)
 
 
-def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
+def test_when_nothing_can_be_listed_a_sentence_stands_for_the_table(
     engine: InterestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_when_nothing_can_be_listed_that_is_said_and_no_table_shown(
     assert "all 0 items" not in panel.html
 
 
-def test_what_no_list_can_be_made_of_is_said_until_a_slider_moves_back(
+def test_an_error_is_shown_until_a_slider_moves_back(
     engine: InterestEngine,
 ) -> None:
     panel = EditSliders(engine.session("u005"), 5)
