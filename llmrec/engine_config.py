@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,7 @@ def load_engine_parts(
     options
         Of `LanguageModel.load`.
     """
+    _check_model_options(options)
     settings, folder = resolve_settings(name, dataset, cutoff, refit)
     adapter = options.get("adapter")
     if adapter:
@@ -241,6 +243,17 @@ def load_engine_parts(
             forecaster, settings, calibration_rejected=stored is not None
         )
     return EngineParts(settings, forecaster, blend, stored, warning)
+
+
+def _check_model_options(options: Mapping[str, Any]) -> None:
+    """Refuse what `LanguageModel.load` does not take, before anything is fitted."""
+    from llmrec.language.model import LanguageModel
+
+    try:
+        signature(LanguageModel.load).bind_partial("", **options)
+    except TypeError as error:
+        hint = "; write= of version 0.1 is describe=" if "write" in options else ""
+        raise TypeError(f"from_pretrained() {error}{hint}") from None
 
 
 def load_forecaster(

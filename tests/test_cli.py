@@ -173,9 +173,7 @@ def test_edits_that_cannot_be_applied_are_named(
     assert message in str(shown.exception)
 
 
-def test_an_empty_list_is_named_as_such(
-    table: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_list_is_named_as_such(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "llmrec.ranking.ranking.rankable_items", lambda *_: np.zeros(25, dtype=bool)
     )

@@ -157,6 +157,17 @@ def test_an_engine_sees_nothing_at_or_after_its_cutoff(dataset: Dataset) -> None
         ]
 
 
+def test_an_option_that_no_model_takes_is_refused_before_anything_is_fitted(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("llmrec.engine_config.fit_settings", None)
+    with pytest.raises(TypeError, match="'colour'"):
+        InterestEngine.from_pretrained(data=dataset, colour="red")
+    with pytest.raises(TypeError, match=r"'write'; write= of version 0\.1 is describe="):
+        InterestEngine.from_pretrained(data=dataset, write=False)
+
+
 def test_people_keep_their_ids_where_the_catalog_lacks_some_items(dataset: Dataset) -> None:
     table = frame()
     table.loc[table["user_id"] == "u005", "item_id"] = "unknown"
