@@ -191,9 +191,7 @@ class UserSession:
         if description:
             original = self.forecast.description
             parsed.append(parse_description_edits(original, description, catalog, cutoff))
-        together = ParsedEdits.merge([ParsedEdits(()), *parsed])
-        if together.issues and not together.edits:
-            raise EditError("\n".join(issue.text for issue in together.issues))
+        together = ParsedEdits.merge([ParsedEdits(()), *parsed]).require_edits()
         return UserSession(
             self._inputs,
             edits=(*self.edits, *together.edits),

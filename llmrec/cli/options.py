@@ -96,9 +96,7 @@ def parse_edit_options(
         parsed.append(parse_description_edits(forecast, edited, catalog, cutoff))
         if not (parsed[-1].edits or parsed[-1].issues):
             raise EditError(f"{description}: no edit is written into the forecast's description.")
-    found = ParsedEdits.merge(parsed)
-    if found.issues and not found.edits:
-        raise EditError("\n".join(issue.text for issue in found.issues))
+    found = ParsedEdits.merge(parsed).require_edits()
     return found if until is None else replace(found, edits=_with_end(found.edits, until))
 
 

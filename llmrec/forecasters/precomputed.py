@@ -41,13 +41,6 @@ class PrecomputedForecaster:
         source = Source(name, how)
         return cls(name, _by_history(histories, make_forecasts(source, histories, weights, spread)))
 
-    @classmethod
-    def of_forecaster(
-        cls, name: str, forecaster: Forecaster, histories: Sequence[History]
-    ) -> PrecomputedForecaster:
-        """Forecast all histories now, in one batch."""
-        return cls(name, _by_history(histories, forecaster.forecast(histories)))
-
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Give the stored forecasts; DataError for a history without one."""
         for history in histories:

@@ -66,6 +66,12 @@ class ParsedEdits:
         fields = zip(*((one.edits, one.assumed, one.issues) for one in several), strict=True)
         return cls(*(tuple(dict.fromkeys(chain(*field))) for field in fields))
 
+    def require_edits(self) -> ParsedEdits:
+        """Give itself; EditError with the issues if there are some and not one edit."""
+        if self.issues and not self.edits:
+            raise EditError("\n".join(issue.text for issue in self.issues))
+        return self
+
 
 def parse_edits(text: str, catalog: Catalog, at: np.datetime64) -> ParsedEdits:
     """Parse edits from English text; the same text always gives the same edits.

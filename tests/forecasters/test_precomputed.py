@@ -51,8 +51,9 @@ def test_histories_of_other_people_times_or_events_have_other_keys() -> None:
 def test_a_precomputed_forecaster_gives_the_same_forecasts_in_any_order() -> None:
     histories = [window.history for window in small_world(n_users=9)]
     counting = DecayedDirichlet()
-    stored = PrecomputedForecaster.of_forecaster("stored", counting, histories)
     expected = counting.forecast(histories)
+    keys = map(history_key, histories)
+    stored = PrecomputedForecaster("stored", dict(zip(keys, expected, strict=True)))
     for found, forecast in zip(stored.forecast(histories[::-1]), expected[::-1], strict=True):
         assert found.category_weights.tobytes() == forecast.category_weights.tobytes()
         assert found.source == forecast.source
