@@ -74,9 +74,9 @@ GROCERIES := --adapter llmrec/engines/completejourney/adapter
 
 bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against baselines, on five splits: hours, and 17 GB
 	$(BIN)/python -m benchmarks.ranking.splits --out $(MOVIES)
-	$(BIN)/python -m benchmarks.ranking.adapter_examples --data $(MOVIES) --out pairs/ml-next-period
+	$(BIN)/python -m benchmarks.ranking.adapter_examples --data $(MOVIES) --out examples/ml-next-period
 	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(MOVIES) \
-	    --examples pairs/ml-next-period --out $(MOVIES)-adapter --generation.epochs 0 --label_renaming 0 --epochs 7
+	    --examples examples/ml-next-period --out $(MOVIES)-adapter --generation.epochs 0 --label_renaming 0 --epochs 7
 	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter
 	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter --plain
 	$(COMPARE) --split leave-one-out --adapter $(MOVIES)-adapter/adapter

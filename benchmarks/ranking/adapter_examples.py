@@ -5,9 +5,9 @@ out but what decides when training stops: everybody's last whole period.
 
     python -m benchmarks.ranking.splits --out runs/ml-next-period
     python -m benchmarks.ranking.adapter_examples --data runs/ml-next-period \
-        --out pairs/ml-next-period
+        --out examples/ml-next-period
     python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data runs/ml-next-period \
-        --examples pairs/ml-next-period --out runs/ml-next-period-adapter \
+        --examples examples/ml-next-period --out runs/ml-next-period-adapter \
         --generation.epochs 0 --label_renaming 0 --epochs 7
 """
 

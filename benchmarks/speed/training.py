@@ -5,7 +5,7 @@ the same: each linear layer below the read depth, once forward and once back to 
 measured in turn in one run, on one thread. A read position of a timeline is compared with a
 sequence of its own for each read position, in positions of the model.
 
-Run: python -m benchmarks.speed.training --examples pairs/ml-100k
+Run: python -m benchmarks.speed.training --examples examples/ml-100k
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     """Time training steps, and the products in them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="finetune/configs/smollm2-135m-ml-100k.yaml")
-    parser.add_argument("--examples", "--pairs", type=Path, default=Path("pairs/ml-100k"))
+    parser.add_argument("--examples", "--pairs", type=Path, default=Path("examples/ml-100k"))
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
