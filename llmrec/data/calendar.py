@@ -15,6 +15,9 @@ from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
 from llmrec.types import TimeArray
 
+_ISO_PATTERN = re.compile(r"\s*\d{4}(-\d{2}|\d{4}\b|\s*$)", re.ASCII)
+_MONTH_NAME = re.compile("jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
+_YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)", re.ASCII)
 MILLISECOND, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
 _LENGTH_PATTERN = re.compile(
     r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII
@@ -68,8 +71,14 @@ class Period:
 
 
 def to_datetime64(value: date | np.datetime64 | str) -> np.datetime64:
-    """Give a datetime64[ms] in UTC; DataError if the value is no time, such as a number."""
+    """Give a datetime64[ms] in UTC; DataError if the value is no time, such as a number.
+
+    Texts are ISO 8601, or name the month and the year, and not before 1970. Nobody knows which
+    month it is in 05.04.2024, nor which year in 5 April.
+    """
     wrong = DataError(f"{value!r} is not a time; write it as 2017-11-05.")
+    if isinstance(value, str) and not (_ISO_PATTERN.match(value) or _names_month(value)):
+        raise wrong
     try:
         time = pd.Timestamp(value)
     except (TypeError, ValueError) as error:
@@ -79,7 +88,39 @@ def to_datetime64(value: date | np.datetime64 | str) -> np.datetime64:
     if time.tzinfo is not None:
         time = time.tz_convert("UTC").tz_localize(None)
     found: np.datetime64 = time.to_datetime64().astype("datetime64[ms]")
+    if isinstance(value, str) and found < np.datetime64(0, "ms"):
+        raise DataError(f"{value!r} is before 1970: logs hold nothing of that time.")
     return found
+
+
+def _names_month(text: str) -> bool:
+    return bool(_MONTH_NAME.search(text) and _YEAR.search(text))
+
+
+def parse_cutoff(text: str, day_first: bool | None) -> np.datetime64:
+    """Read a time that somebody wrote: ISO 8601, with its month's name, or in the log's order.
+
+    Parameters
+    ----------
+    day_first
+        Whether the log's texts have days before months, see `Interactions.day_first`; None: it does
+        not say, and a time in numbers must be one in either order only, such as 13/04/2024.
+
+    Raises
+    ------
+    DataError
+        If it is no time, could be several, or is before 1970.
+    """
+    from llmrec.data.text_times import parse_written
+
+    if _ISO_PATTERN.match(text):
+        return to_datetime64(text)
+    order = {None: None, True: "day-first", False: "month-first"}[day_first]
+    try:
+        time = parse_written(pd.Series([text.strip()], dtype="str"), "cutoff", order).times[0]
+    except DataError:
+        time = pd.NaT
+    return to_datetime64(text if pd.isna(time) else str(time))
 
 
 def period_boundaries(log: Interactions, period: str | PeriodLength) -> TimeArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,24 +11,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from llmrec.data.validation import (
-    CATEGORIES,
-    ITEM_ID,
-    TITLE,
-    CleaningReport,
-    format_id,
-    lookup_id,
-    require_columns,
-    to_pandas,
-)
+from llmrec.data.ids import lookup_id
+from llmrec.data.item_rows import merge_item_rows
+from llmrec.data.names import clean_text, shorten_names
+from llmrec.data.report import CleaningReport
+from llmrec.data.validation import CATEGORIES, ITEM_ID, TITLE, require_columns, to_pandas
 from llmrec.errors import DataError, MissingExtraError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
-MAX_TITLE_LENGTH, MAX_CATEGORY_LENGTH = 200, 60  # characters of a cleaned title and category name
+CATEGORIES_SHOWN = 5  # by repr
 TERMS_PER_NAME = 3  # of a cluster's name
-_MAX_NAME_LENGTH = 1_000  # of a category name before it is shortened
-# Control, format (bidirectional, zero-width), surrogate, private, unassigned.
-_INVISIBLE_UNICODE_CLASSES = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +50,27 @@ class Catalog:
 
     @classmethod
     def from_frame(
-        cls, frame: Any, columns: Mapping[str, str] | None = None, *, separator: str = "|"
+        cls,
+        frame: Any,
+        columns: Mapping[str, str] | None = None,
+        *,
+        separator: str | None = None,
+        times: str | None = None,
     ) -> Catalog:
         """Validate and clean a frame of items.
 
         Parameters
         ----------
         frame
-            pandas or polars frame, or a ``datasets.Dataset``, one row an item.
+            pandas or polars frame, or a ``datasets.Dataset``. An item may have several rows: its
+            title and its categories are those of most of them, or of the latest.
         columns
             Our name (item_id, title, categories) to the frame's name. Title defaults to the id.
         separator
-            Splits ``categories`` where they are strings; lists are taken as they are.
+            Splits ``categories`` where they are texts (default: "|"). Lists are taken as they are,
+            also those that are written as text.
+        times
+            Column that tells which row of an item is the latest (default: the last one is).
 
         Raises
         ------
@@ -81,22 +81,25 @@ class Catalog:
         names = {ITEM_ID: ITEM_ID, TITLE: TITLE, CATEGORIES: CATEGORIES, **(columns or {})}
         optional = {TITLE} - set(columns or {})
         require_columns(frame, {ours: names[ours] for ours in names if ours not in optional})
-        ids = frame[names[ITEM_ID]].map(format_id, na_action="ignore").astype("str")
-        missing = ids.isna() | (ids.str.strip() == "")
-        twice = ids.duplicated() & ~missing
-        report = CleaningReport(len(frame)).with_dropped("missing item_id", np.flatnonzero(missing))
-        report = report.with_dropped("item_id seen before", np.flatnonzero(twice))
-        frame, ids = frame[~(missing | twice)], ids[~(missing | twice)]
-        if not len(frame):
+        items = merge_item_rows(
+            frame[names[ITEM_ID]],
+            frame.get(names[TITLE]),
+            frame[names[CATEGORIES]],
+            separator,
+            None if times is None else frame[times],
+        )
+        report = CleaningReport(len(frame)).with_dropped(
+            "missing item_id", np.flatnonzero(items.missing)
+        )
+        report = report.with_notes(*items.findings)
+        if not len(items.ids):
             raise DataError(f"the catalog is empty.\n{report}")
-        titles = frame.get(names[TITLE], ids)
-        names_of_items = [_split_names(value, separator) for value in frame[names[CATEGORIES]]]
-        categories, shares = _category_shares(names_of_items)
+        categories, shares = _category_shares(items.names)
         return cls(
-            item_ids=pd.Index(ids.to_numpy(), dtype="str"),
+            item_ids=items.ids,
             titles=tuple(
-                clean_text(title) or clean_text(item_id)
-                for title, item_id in zip(titles, ids, strict=True)
+                title or clean_text(item_id)
+                for title, item_id in zip(items.titles, items.ids, strict=True)
             ),
             categories=categories,
             category_shares=shares,
@@ -124,6 +127,12 @@ class Catalog:
         texts = [clean_text(value, 2_000) for value in frame[text]]
         frame[CATEGORIES] = [[name] for name in cluster_names(texts, n_categories, seed)]
         return cls.from_frame(frame, names)
+
+    def __repr__(self) -> str:
+        """Say how much it holds, in a line."""
+        shown = ", ".join(self.categories[:CATEGORIES_SHOWN])
+        more = ", ..." * (self.n_categories > CATEGORIES_SHOWN)
+        return f"Catalog({self.n_items:,} items, {self.n_categories:,} categories: {shown}{more})"
 
     @property
     def n_items(self) -> int:
@@ -185,24 +194,6 @@ def category_sums(
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
-def clean_text(value: object, limit: int = MAX_TITLE_LENGTH) -> str:
-    """Make text from data safe to print and to prompt with.
-
-    NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
-    ``limit`` characters, the last one an ellipsis if it was cut.
-    """
-    text = "" if _is_missing(value) else str(value)
-    text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
-    if not text.isprintable():
-        text = "".join(
-            " " if char.isspace() else char
-            for char in text
-            if char.isspace() or unicodedata.category(char) not in _INVISIBLE_UNICODE_CLASSES
-        )
-    text = " ".join(unicodedata.normalize("NFKC", text).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> list[str]:
     """Give each text the name of its cluster.
 
@@ -237,22 +228,6 @@ def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> lis
     return [names[label] for label in clusters.labels_]
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NA or value != value  # NaN and NaT differ from themselves
-
-
-def _split_names(value: Any, separator: str) -> list[str]:
-    """Give the cleaned, distinct category names of one item, in order."""
-    if isinstance(value, str):
-        parts: Sequence[object] = value.split(separator)
-    elif pd.api.types.is_scalar(value):
-        parts = [] if _is_missing(value) else [format_id(value)]
-    else:
-        parts = list(value)
-    cleaned = (clean_text(part, _MAX_NAME_LENGTH) for part in parts)
-    return list(dict.fromkeys(name for name in cleaned if name))
-
-
 def _category_shares(
     names_of_items: Sequence[Sequence[str]],
 ) -> tuple[tuple[str, ...], sparse.csr_array]:
@@ -270,19 +245,7 @@ def _category_shares(
     values = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
     shares = sparse.csr_array((values, columns, offsets), shape=(len(names_of_items), len(names)))
     shares.sort_indices()
-    return tuple(_shorten(names)), shares
-
-
-def _shorten(names: Sequence[str]) -> list[str]:
-    """Cut long names; those that would then be equal end in a number."""
-    result: dict[str, None] = {}
-    for name in names:
-        short, n = clean_text(name, MAX_CATEGORY_LENGTH), 1
-        while short in result:
-            n += 1
-            short = f"{clean_text(name, MAX_CATEGORY_LENGTH - 6)} {n}"
-        result[short] = None
-    return list(result)
+    return tuple(shorten_names(names)), shares
 
 
 def _number_repeated(names: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.event_order import sort_events
+from llmrec.data.ids import Ids, format_id, lookup_id, read_ids
+from llmrec.data.outliers import BOT_EVENTS_PER_DAY
+from llmrec.data.report import CleaningReport
+from llmrec.data.times import ParsedTimes, parse_timestamps
 from llmrec.data.validation import (
     ITEM_ID,
     RATING,
     TIMESTAMP,
     USER_ID,
-    CleaningReport,
-    drop_invalid_rows,
-    factorize_ids,
-    lookup_id,
-    parse_timestamps,
+    RowCleaner,
     require_columns,
     to_float,
     to_pandas,
@@ -29,12 +30,10 @@ from llmrec.data.validation import (
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
-BOT_EVENTS_PER_DAY = 1_000
-
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """A log of events, sorted by user, then time, then order in the file.
+    """A log of events, sorted by user, then time, then item, so that no file order matters.
 
     An event's position in this order is its *event id*. Build one with `from_frame`.
 
@@ -52,6 +51,12 @@ class Interactions:
         (n_events,) row number in the frame the event came from.
     rating
         (n_events,) float64, or None where the log has none.
+    report
+        How it was read, and what cleaning dropped.
+    day_first
+        Whether the log's own texts have days before months; None where that is not the question.
+    left_out
+        Reason to the ids of the people of whom it left no event.
     """
 
     user_ids: pd.Index[str]
@@ -62,6 +67,8 @@ class Interactions:
     source_row: IntArray
     rating: FloatArray | None
     report: CleaningReport
+    day_first: bool | None = None
+    left_out: Mapping[str, pd.Index[str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_frame(
@@ -69,11 +76,14 @@ class Interactions:
         frame: Any,
         columns: Mapping[str, str] | None = None,
         *,
-        unit: str | None = None,
+        dates: str | None = None,
         latest: np.datetime64 | None = None,
         identity: Sequence[str] = (),
+        details: Sequence[str] = (),
         leave_out: Mapping[str, BoolArray] | None = None,
         bot_events_per_day: int | None = BOT_EVENTS_PER_DAY,
+        keep_outliers: bool = False,
+        in_file_order: bool = False,
     ) -> Interactions:
         """Validate, clean and sort a frame of interactions.
 
@@ -84,53 +94,60 @@ class Interactions:
         columns
             Our name to the frame's name, for those of user_id, item_id, timestamp, rating that
             differ: ``{"user_id": "household"}``.
-        unit
-            Unit of numeric times ("s", "ms", "us", "ns"); None: inferred from their size.
-        latest
-            Times after this (default: tomorrow) are impossible.
+        dates, latest
+            How times are written, where that is ambiguous, and the last possible one; see
+            `parse_timestamps`.
         identity
             Further columns that tell two events of one user, item and time apart; without them
             the second such row is a duplicate.
+        details
+            Columns that decide which one of equal rows counts if ratings do not: the first text.
         leave_out
             Reason to (n_rows,) mask of rows that are no interactions; they are counted under it.
-        bot_events_per_day
-            Users with more events than this on any one UTC day are dropped as bots; None keeps all.
+        bot_events_per_day, keep_outliers
+            Users with more events than this on any one UTC day are set aside as bots (None: no
+            limit), and so are stray dates and one-day bursts; see `llmrec.data.outliers`.
+        in_file_order
+            Whether events of one user and time stay in the order of the rows; otherwise they are in
+            that of their items, whatever the order of the rows.
 
         Raises
         ------
         DataError
-            If a column is missing, no row survives, or times mix units or time zones.
+            If a column is missing, an id or the times cannot be read (see `read_ids` and
+            `parse_timestamps`), or no row survives.
         """
-        frame = to_pandas(frame)
+        frame = to_pandas(frame).reset_index(drop=True)
         names = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)} | dict(columns or {})
-        require_columns(frame, names | {name: name for name in identity})
-        if not len(frame):
-            raise DataError("the log is empty: 0 rows. Give at least one interaction.")
-        user_idx, user_ids = factorize_ids(frame[names[USER_ID]])
-        item_idx, item_ids = factorize_ids(frame[names[ITEM_ID]])
-        times = parse_timestamps(frame[names[TIMESTAMP]], unit, latest)
-        table = pd.DataFrame({USER_ID: user_idx, ITEM_ID: item_idx, TIMESTAMP: times})
-        if (rating := names.get(RATING, RATING)) in frame:
-            table[RATING] = to_float(frame[rating])
-        for name in identity:
-            table[f"identity {name}"] = frame[name].array
-        table, report = drop_invalid_rows(table, leave_out or {}, bot_events_per_day)
-        if not len(table):
-            raise DataError(f"no interaction survived cleaning.\n{report}")
-        return cls._from_clean(table, user_ids, item_ids, report)
+        require_columns(frame, names | {name: name for name in (*identity, *details)})
+        users, items = read_ids(frame[names[USER_ID]]), read_ids(frame[names[ITEM_ID]])
+        times = parse_timestamps(frame[names[TIMESTAMP]], dates, latest)
+        cleaner = RowCleaner.of(_make_table(frame, names, identity, users, items, times))
+        for reason, rows in (leave_out or {}).items():
+            cleaner.drop(reason, np.asarray(rows)[cleaner.table.index])
+        cleaner.drop_invalid(times.unusable, frame[names[TIMESTAMP]], frame[list(details)])
+        cleaner.set_outliers_aside(bot_events_per_day, keep_outliers=keep_outliers)
+        notes = (*users.findings, *items.findings, *times.findings)
+        cleaner.report = cleaner.report.with_notes(*notes)
+        log = cls._from_clean(cleaner, users.labels, items.labels, in_file_order)
+        return replace(log, day_first=times.day_first)
 
     @classmethod
     def _from_clean(
         cls,
-        table: pd.DataFrame,
-        user_ids: pd.Index[str],
-        item_ids: pd.Index[str],
-        report: CleaningReport,
+        cleaner: RowCleaner,
+        all_users: pd.Index[str],
+        all_items: pd.Index[str],
+        in_file_order: bool,
     ) -> Interactions:
-        user_idx, user_ids = _drop_unused(table[USER_ID].to_numpy(), user_ids)
-        item_idx, item_ids = _drop_unused(table[ITEM_ID].to_numpy(), item_ids)
+        table = cleaner.table
+        if not len(table):
+            raise DataError(f"no interaction survived cleaning.\n{cleaner.report}")
+        user_idx, user_ids = _drop_unused(table[USER_ID].to_numpy(), all_users)
+        item_idx, item_ids = _drop_unused(table[ITEM_ID].to_numpy(), all_items)
         times, rows = table[TIMESTAMP].to_numpy(), table.index.to_numpy()
-        order = np.lexsort((rows, times.view(np.int64), user_idx))
+        ties = rows if in_file_order else item_idx  # equal ones stay in the order of the rows
+        order = sort_events(user_idx, times, ties)
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
@@ -139,8 +156,14 @@ class Interactions:
             timestamp=times[order],
             source_row=rows[order],
             rating=table[RATING].to_numpy()[order] if RATING in table else None,
-            report=report,
+            report=cleaner.report,
+            left_out=_people_without_events(all_users, user_ids, cleaner),
         )
+
+    def __repr__(self) -> str:
+        """Say how much it holds, in a line."""
+        first, last = (str(time)[:10] for time in (self.timestamp.min(), self.timestamp.max()))
+        return f"Interactions({len(self):,} events of {self.n_users:,} users, {first} to {last})"
 
     def __len__(self) -> int:
         """Count the events."""
@@ -170,8 +193,15 @@ class Interactions:
         Raises
         ------
         DataError
-            If no event of this user is in the log; it names similar ids.
+            If no event of this user is in the log: it says which rule dropped them all, or names
+            similar ids.
         """
+        known = pd.Index([format_id(user_id)])
+        for reason, ids in self.left_out.items():
+            if self.user_ids.get_indexer(known)[0] < 0 <= ids.get_indexer(known)[0]:
+                raise DataError(
+                    f"user {known[0][:80]!r} has no event here: all were left out ({reason})."
+                )
         return lookup_id(self.user_ids, user_id, "user")
 
     def align_to(self, catalog: Catalog) -> Interactions:
@@ -243,6 +273,11 @@ class Interactions:
         if not keep.any():
             raise DataError(f"no event is left.\n{report}")
         counts = np.bincount(self.user_idx[keep], minlength=self.n_users)
+        gone = {
+            reason: self.user_ids[np.setdiff1d(self.user_idx[rows], self.user_idx[keep])]
+            for reason, rows in leave_out.items()
+            if not (counts > 0).all()
+        }
         return replace(
             self,
             user_ids=self.user_ids[counts > 0],
@@ -252,7 +287,41 @@ class Interactions:
             source_row=self.source_row[keep],
             rating=None if self.rating is None else self.rating[keep],
             report=report,
+            left_out={**gone, **self.left_out},
         )
+
+
+def _make_table(
+    frame: pd.DataFrame,
+    names: Mapping[str, str],
+    identity: Sequence[str],
+    users: Ids,
+    items: Ids,
+    times: ParsedTimes,
+) -> pd.DataFrame:
+    """Give the table that `RowCleaner` cleans; DataError if there is no row, or a broken rating."""
+    if not len(frame):
+        raise DataError("the log is empty: 0 rows. Give at least one interaction.")
+    table = pd.DataFrame({USER_ID: users.codes, ITEM_ID: items.codes, TIMESTAMP: times.times})
+    if (rating := names.get(RATING, RATING)) in frame:
+        table[RATING] = to_float(frame[rating])
+    for name in identity:
+        table[f"identity {name}"] = frame[name].array
+    return table
+
+
+def _people_without_events(
+    labels: pd.Index[str], kept: pd.Index[str], cleaner: RowCleaner
+) -> dict[str, pd.Index[str]]:
+    """Give the people of whom cleaning left no event, by the reason of their last dropped row."""
+    lost = np.flatnonzero(~labels.isin(kept))
+    if not len(lost):
+        return {}
+    found = {}
+    for reason, users in reversed(cleaner.dropped_users.items()):
+        if len(people := np.intersect1d(users, lost)):
+            found[reason], lost = labels[people], np.setdiff1d(lost, people)
+    return found
 
 
 def _drop_unused(positions: IntArray, ids: pd.Index[str]) -> tuple[IntArray, pd.Index[str]]:

@@ -11,7 +11,8 @@ from datasets import Dataset as HubDataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.data.catalog import MAX_CATEGORY_LENGTH, MAX_TITLE_LENGTH, Catalog, clean_text
+from llmrec.data.catalog import Catalog
+from llmrec.data.names import MAX_CATEGORY_LENGTH, MAX_TITLE_LENGTH, clean_text
 from llmrec.errors import DataError
 
 
@@ -54,9 +55,9 @@ def test_the_title_is_the_id_where_there_is_none() -> None:
 
 def test_a_10_mb_title_is_cut_at_once() -> None:
     title = "é\u202e" * 5_000_000
-    start = time.perf_counter()
+    start = time.thread_time()
     cut = one_title(title)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
     assert len(cut) == MAX_TITLE_LENGTH
     assert cut.endswith("…")
 
@@ -138,11 +139,11 @@ def test_missing_columns_and_an_empty_catalog_are_named() -> None:
         build([(None, "X", "A")])
 
 
-def test_repeated_items_are_counted_and_the_first_is_kept() -> None:
+def test_an_item_may_have_several_rows() -> None:
     items = build([("1", "first", "A"), (1.0, "second", "B"), (None, "X", "A"), ("2", "X", "A")])
     assert items.item_ids.tolist() == ["1", "2"]
-    assert items.titles[0] == "first"
-    assert items.report.dropped == {"missing item_id": 1, "item_id seen before": 1}
+    assert items.titles[0] == "second"
+    assert items.report.dropped == {"missing item_id": 1}
 
 
 def test_an_unknown_item_gets_near_ids() -> None:

@@ -35,17 +35,23 @@ def catalog(*ids: str, bare: str | None = None) -> Catalog:
     return Catalog.from_frame(pd.DataFrame(rows, columns=["item_id", "categories"]))
 
 
-def test_events_are_sorted_by_user_then_time_then_order_in_the_file() -> None:
-    log = Interactions.from_frame(
-        frame([("b", "x", NOON), ("a", "y", NOON + 1), ("a", "z", NOON), ("a", "x", NOON)])
-    )
+UNSORTED = [("b", "x", NOON), ("a", "y", NOON + 1), ("a", "z", NOON), ("a", "x", NOON)]
+
+
+def test_events_are_sorted_by_user_then_time_then_item() -> None:
+    log = Interactions.from_frame(frame(UNSORTED))
     assert events(log) == [
-        ("a", "z", NOON),
         ("a", "x", NOON),
+        ("a", "z", NOON),
         ("a", "y", NOON + 1),
         ("b", "x", NOON),
     ]
     assert log.user_offsets.tolist() == [0, 3, 4]
+    assert log.source_row.tolist() == [3, 2, 1, 0]
+
+
+def test_events_of_one_time_can_stay_in_the_order_of_the_rows() -> None:
+    log = Interactions.from_frame(frame(UNSORTED), in_file_order=True)
     assert log.source_row.tolist() == [2, 3, 1, 0]
 
 
@@ -107,16 +113,43 @@ def test_each_dropped_row_is_counted_once_under_its_reason() -> None:
     assert log.report.dropped == {
         "missing user_id": 1,
         "missing item_id": 1,
-        "missing or impossible time": 4,
+        "missing time": 1,
+        "time that is not understood": 2,
+        "impossible time: before 1970, or in the future": 1,
         "duplicate": 1,
     }
-    assert log.report.examples["missing or impossible time"] == (3, 4, 5, 7)
+    assert log.report.examples["time that is not understood"] == (3, 4)
     assert str(log.report).splitlines()[0] == "8 rows read, 1 kept"
 
 
-def test_a_second_rating_at_the_same_time_is_a_duplicate() -> None:
-    log = Interactions.from_frame(frame([("a", "x", NOON, 1), ("a", "x", NOON, 5)], "rating"))
-    assert log.report.dropped == {"duplicate": 1}
+def test_a_dropped_time_is_shown_as_it_was_written() -> None:
+    log = Interactions.from_frame(frame([("a", "x", day) for day in ("2024-04-03", "1969-07-20")]))
+    (finding,) = log.report.findings
+    assert finding.rule.startswith("impossible time")
+    assert (finding.rows, finding.example, finding.effect) == (1, "row 1: 1969-07-20", "dropped")
+
+
+def test_examples_in_a_report_are_safe_to_print() -> None:
+    log = Interactions.from_frame(
+        frame([("a", "x", "2024-04-03")] * 2 + [("a", "x", "\x1b[31mno\u202e\ntime")])
+    )
+    assert log.report.values["time that is not understood"] == "[31mno time"
+
+
+@pytest.mark.parametrize("ratings", [(5, 1, None), (1, None, 5), (None, 5, 1)])
+def test_of_equal_events_the_one_of_the_highest_rating_counts(ratings: tuple[Any, ...]) -> None:
+    rows = frame([("a", "x", NOON, rating) for rating in ratings], "rating")
+    log = Interactions.from_frame(rows)
+    assert log.report.dropped == {"duplicate": 2}
+    assert log.rating is not None
+    assert log.rating.tolist() == [5]
+
+
+@pytest.mark.parametrize("said", [("A", "B", None), ("B", None, "A"), (None, "A", "B")])
+def test_details_decide_which_one_of_equal_rows_counts(said: tuple[Any, ...]) -> None:
+    rows = frame([("a", "x", NOON, one) for one in said], "said")
+    log = Interactions.from_frame(rows, details=["said"])
+    assert rows["said"][log.source_row[0]] == "A"
 
 
 def test_identity_columns_tell_equal_events_apart() -> None:
@@ -127,9 +160,12 @@ def test_identity_columns_tell_equal_events_apart() -> None:
 
 def test_rows_to_leave_out_are_counted_under_the_given_reason() -> None:
     rows = frame([("a", "x", NOON), ("a", "y", NOON)])
-    log = Interactions.from_frame(rows, leave_out={"a coupon": np.array([True, False])})
-    assert log.report.dropped == {"a coupon": 1}
-    assert log.item_ids.tolist() == ["y"]
+    coupons = np.array([True, False])
+    for index in ([0, 1], [7, 3], pd.MultiIndex.from_tuples([("p", 1), ("p", 2)])):
+        log = Interactions.from_frame(rows.set_axis(index), leave_out={"a coupon": coupons})
+        assert log.report.dropped == {"a coupon": 1}
+        assert log.item_ids.tolist() == ["y"]
+        assert log.source_row.tolist() == [1]
 
 
 def test_a_user_with_too_many_events_on_one_day_is_a_bot() -> None:
@@ -154,8 +190,28 @@ def test_an_id_is_the_same_as_number_and_as_text() -> None:
 
 
 def test_ids_that_are_lists_are_refused() -> None:
-    with pytest.raises(DataError, match="column 'item_id' holds lists"):
+    with pytest.raises(DataError, match=r"column 'item_id', row 0: .* of type list"):
         Interactions.from_frame(frame([("a", ["x"], NOON)]))
+
+
+def test_who_has_no_event_left_is_told_why() -> None:
+    rows = frame([("anna", "x", NOON), ("otto", "x", -5), ("otto", "y", None), (None, "x", NOON)])
+    log = Interactions.from_frame(rows)
+    with pytest.raises(DataError, match=r"'otto' has no event here: all were left out \(.*time"):
+        log.user_index("otto")
+    aligned = Interactions.from_frame(frame([("anna", "x", NOON), ("otto", "y", NOON)])).align_to(
+        catalog("x")
+    )
+    with pytest.raises(DataError, match=r"all were left out \(item not in the catalog\)"):
+        aligned.user_index("otto")
+
+
+def test_the_order_of_dates_and_how_columns_were_read_stay_with_the_log() -> None:
+    rows = frame([("12.0", "x", "03/04/2024"), ("12", "y", "25/12/2024")])
+    log = Interactions.from_frame(rows).align_to(catalog("x"))
+    assert log.day_first is True
+    assert [one.effect for one in log.report.findings] == ["changed", "read", "dropped"]
+    assert Interactions.from_frame(rows, dates="%d/%m/%Y").day_first is None
 
 
 def test_an_unknown_user_gets_near_ids() -> None:
@@ -201,7 +257,8 @@ ROWS = st.lists(
 @given(ROWS)
 def test_rows_read_are_rows_kept_plus_rows_dropped(rows: list[tuple[object, ...]]) -> None:
     table = frame([("a", "x", NOON), *rows])
-    log = Interactions.from_frame(table, bot_events_per_day=6).align_to(catalog("x", "y"))
+    log = Interactions.from_frame(table, dates="s", bot_events_per_day=6)
+    log = log.align_to(catalog("x", "y"))
     assert log.report.rows_read == len(table)
     assert log.report.rows_kept == len(log)
     assert log.user_offsets[-1] == len(log)
@@ -210,14 +267,20 @@ def test_rows_read_are_rows_kept_plus_rows_dropped(rows: list[tuple[object, ...]
 
 @settings(max_examples=25)
 @given(ROWS, st.randoms(use_true_random=False))
-def test_row_order_changes_nothing_but_the_order_of_ties(
-    rows: list[tuple[object, ...]], random: Any
-) -> None:
+def test_the_order_of_rows_changes_nothing(rows: list[tuple[object, ...]], random: Any) -> None:
     rows = [("a", "x", NOON), *rows]
     shuffled = random.sample(rows, len(rows))
-    one, other = (Interactions.from_frame(frame(order)) for order in (rows, shuffled))
-    assert one.user_ids.tolist() == other.user_ids.tolist()
-    assert one.item_ids.tolist() == other.item_ids.tolist()
-    assert one.timestamp.tolist() == other.timestamp.tolist()
-    assert sorted(events(one)) == sorted(events(other))
+    one, other = (Interactions.from_frame(frame(order), dates="s") for order in (rows, shuffled))
+    assert events(one) == events(other)
+    assert one.fingerprint == other.fingerprint
     assert one.report.dropped == other.report.dropped
+
+
+def test_whoever_was_left_out_is_told_the_rule_that_took_the_last_rows() -> None:
+    bot = [("bot", f"i{n}", NOON + n) for n in range(6)]
+    rows = frame([*bot, bot[0], ("person", "x", NOON), ("late", "x", None)])
+    log = Interactions.from_frame(rows, bot_events_per_day=5)
+    with pytest.raises(DataError, match=r"user 'bot' has no event here: .*bot: more than 5"):
+        log.user_index("bot")
+    with pytest.raises(DataError, match=r"user 'late' has no event here: .*missing time"):
+        log.user_index("late")

@@ -1,124 +1,58 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from datasets import Dataset as HubDataset
 
-from llmrec.data.validation import parse_timestamps
+from llmrec.data.validation import is_frame, require_columns, to_float, to_pandas
 from llmrec.errors import DataError
 
-NOON = np.datetime64("2020-01-01T12:00:00", "ms")
-NOON_SECONDS = 1_577_880_000
+
+def floats(values: Any) -> list[float]:
+    return to_float(pd.Series(values, name="rating")).tolist()
 
 
-def parsed(values: Any, **options: Any) -> list[np.datetime64 | None]:
-    times = parse_timestamps(pd.Series(values, name="when"), **options)
-    assert times.dtype == "datetime64[ms]"
-    return [None if np.isnat(time) else time for time in times]
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, HubDataset.from_dict])
+def test_pandas_polars_and_hub_tables_are_frames(kind: Any) -> None:
+    table = kind({"user_id": ["a"]})
+    assert is_frame(table)
+    assert to_pandas(table)["user_id"].tolist() == ["a"]
 
 
-@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
-def test_the_unit_of_numbers_is_found_from_their_size(per_second: int) -> None:
-    assert parsed([NOON_SECONDS * per_second]) == [NOON]
+def test_something_else_is_no_frame() -> None:
+    assert not is_frame([("a",)])
+    with pytest.raises(DataError, match=r"expected a pandas or polars frame.*list"):
+        to_pandas([("a",)])
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "2020-01-01 12:00:00",
-        "2020-01-01T13:00:00+01:00",
-        "2020-01-01 12:00:00+00",
-        "2020-01-01T12:00:00Z",
-        " 2020-01-01 12:00 ",
-        "01/01/2020 12:00:00 PM",
-        str(NOON_SECONDS),
-        datetime(2020, 1, 1, 12),
-        datetime(2020, 1, 1, 12, tzinfo=UTC),
-        pd.Timestamp("2020-01-01 07:00", tz="US/Eastern"),
-    ],
-)
-def test_every_way_to_write_a_time_gives_the_same_utc_time(value: object) -> None:
-    assert parsed([value]) == [NOON]
+def test_a_column_that_is_missing_or_there_twice_is_named_with_the_way_out() -> None:
+    frame = pd.DataFrame([[1, 2, 3]], columns=["who", "when", "when"])
+    with pytest.raises(DataError, match=r"'user_id' is missing \(columns found: who, when, when\)"):
+        require_columns(frame, {"user_id": "user_id"})
+    with pytest.raises(DataError, match=r"'when' is there more than once .*Rename one of them"):
+        require_columns(frame, {"timestamp": "when"})
+    with pytest.raises(DataError, match=r"\(columns found: none\)"):
+        require_columns(pd.DataFrame(), {"user_id": "user_id"})
 
 
-def test_a_day_alone_is_its_midnight() -> None:
-    midnight = np.datetime64("2020-01-01", "ms")
-    assert parsed([date(2020, 1, 1), "2020-01-01"]) == [midnight, midnight]
+def test_missing_numbers_are_nan() -> None:
+    expected = [4.0, np.nan, 3.5]
+    for values in ([4, None, 3.5], ["4", "", "3.5"], ["4", "NaN", " 3.5 "], ["4", None, "3,5"]):
+        np.testing.assert_equal(floats(values), expected)
+    np.testing.assert_equal(floats(pd.array([4, None], dtype="Int64")), [4, np.nan])
 
 
-@pytest.mark.parametrize(
-    "value", [np.nan, np.inf, -np.inf, -1, 1e300, 4_102_444_800, 99_999_999_999, None]
-)
-def test_numbers_that_are_no_possible_time_become_nat(value: float | None) -> None:
-    assert parsed([NOON_SECONDS, NOON_SECONDS, value]) == [NOON, NOON, None]
+def test_the_comma_is_the_decimal_one_where_there_is_no_point() -> None:
+    assert floats(["4,5", "3"]) == [4.5, 3]
+    for values in (["4,5", "1.000"], ["1,000,000", "4,5"]):
+        with pytest.raises(DataError, match=r"column 'rating', row 0: '.*,.*' is not a number"):
+            floats(values)
 
 
-@pytest.mark.parametrize(
-    "value", ["banana", "", "1969-12-31", "9999-12-31", "123456-01-01", "2020-02-30", "10", None]
-)
-def test_texts_that_are_no_possible_time_become_nat(value: str | None) -> None:
-    assert parsed(["2020-01-01 12:00", "2020-01-01 12:00", value]) == [NOON, NOON, None]
-
-
-def test_latest_moves_the_end_of_possible_times() -> None:
-    future = np.datetime64("2100-01-01", "ms")
-    assert parsed(["2100-01-01"]) == [None]
-    assert parsed(["2100-01-01"], latest=future) == [future]
-
-
-def test_mixed_units_are_refused_with_the_row() -> None:
-    with pytest.raises(DataError, match=r"'when' mixes units.*'s', row 2 .*'ms'.*unit="):
-        parsed([NOON_SECONDS, NOON_SECONDS, NOON_SECONDS * 1000])
-
-
-def test_a_given_unit_is_used_whatever_the_numbers_look_like() -> None:
-    assert parsed([NOON_SECONDS], unit="ms")[0] == np.datetime64("1970-01-19T06:18:00", "ms")
-    with pytest.raises(DataError, match="unit 'hours' is not one of 's'"):
-        parsed([1], unit="hours")
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        ["2020-01-01 12:00:00", "2020-01-01 12:00:00", "2020-01-01 12:00:00+02:00"],
-        [datetime(2020, 1, 1), datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC)],
-    ],
-)
-def test_times_with_and_without_a_zone_are_not_mixed(values: list[object]) -> None:
-    with pytest.raises(DataError, match=r"'when' mixes times with and without a time zone: row 2"):
-        parsed(values)
-
-
-def test_different_zones_are_one_time_line() -> None:
-    assert parsed(["2020-01-01T12:00Z", "2020-01-01T17:30+05:30"]) == [NOON, NOON]
-
-
-def test_ambiguous_days_follow_the_format_that_fits_most_rows() -> None:
-    assert parsed(["03/04/2019", "25/12/2019"])[0] == np.datetime64("2019-04-03", "ms")
-    assert parsed(["03/04/2019", "12/25/2019"])[0] == np.datetime64("2019-03-04", "ms")
-
-
-def test_booleans_are_no_times() -> None:
-    with pytest.raises(DataError, match="booleans"):
-        parsed([True, False])
-
-
-@settings(max_examples=25)
-@given(
-    st.lists(
-        st.datetimes(datetime(1990, 1, 1), datetime(2025, 1, 1)).map(
-            lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)
-        ),
-        min_size=1,
-    )
-)
-def test_texts_numbers_and_datetimes_agree(times: list[datetime]) -> None:
-    expected = [np.datetime64(time, "ms") for time in times]
-    assert parsed(times) == expected
-    assert parsed([time.isoformat() for time in times]) == expected
-    assert parsed([int(time.astype(np.int64)) for time in expected], unit="ms") == expected
+def test_what_is_no_number_is_named_with_its_row() -> None:
+    with pytest.raises(DataError, match="column 'rating', row 1: 'good' is not a number"):
+        floats([3, "good"])
