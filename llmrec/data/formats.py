@@ -1,44 +1,28 @@
-"""Readers of published layouts: MovieLens, Complete Journey, MIND, Amazon Reviews 2023."""
+"""Readers of published layouts: MovieLens, RecBole's atomic files, Complete Journey."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import read_delimited, read_json_lines, read_parquet
-from llmrec.data.interactions import Interactions
+from llmrec.data.file_frames import make_catalog, make_log
+from llmrec.data.tables import TableReader, parquet_columns, read_parquet
 from llmrec.data.validation import CATEGORIES, ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID
+from llmrec.errors import DataError
 from llmrec.types import IntArray
 
-# Amazon Reviews 2023
-_REVIEW_FIELDS = {
-    USER_ID: pa.string(),
-    "parent_asin": pa.string(),
-    TIMESTAMP: pa.int64(),
-    RATING: pa.float64(),
-}
-_PRODUCT_FIELDS = {
-    "parent_asin": pa.string(),
-    TITLE: pa.string(),
-    "main_category": pa.string(),
-    CATEGORIES: pa.list_(pa.string()),
-}
 # Complete Journey
 EXCLUDED_PRODUCTS = ("COUPON", "COUPON/MISC ITEMS", "COUPONS/STORE & MFG", "FUEL")
 _TRANSACTION_COLUMNS = ["household_id", "basket_id", "product_id", "transaction_timestamp"]
 _PRODUCT_COLUMNS = ["product_id", "product_category", "product_type"]
-# MIND
-_BEHAVIOR_COLUMNS = ("impression_id", USER_ID, TIMESTAMP, "history", "impressions")
-_NEWS_COLUMNS = (
-    *(ITEM_ID, CATEGORIES, "subcategory", TITLE, "abstract", "url", "entities", "mentions"),
-)
 # MovieLens
 _RATING_COLUMNS = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
 _MOVIE_COLUMNS = (ITEM_ID, TITLE, CATEGORIES)
@@ -48,67 +32,160 @@ _GENRE_FLAGS = (  # of u.item, in its order
     *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance"),
     *("Sci-Fi", "Thriller", "War", "Western"),
 )
+# RecBole
+_CATEGORY_COLUMNS = (CATEGORIES, "class", "genre", "genres", "category")
+_QUOTED_NAMES = re.compile(r"(?:'[^']*'|\"[^\"]*\")(?:[\s,]+(?:'[^']*'|\"[^\"]*\"))*")
 
 
-def read_movielens_100k(folder: Path) -> Dataset:
+@dataclass(frozen=True)
+class LayoutOptions:
+    """How a layout is read, where a user says.
+
+    Attributes
+    ----------
+    separator
+        Of categories in a cell; None: the layout's own.
+    cleaning
+        Of `Interactions.from_frame`.
+    """
+
+    separator: str | None = None
+    cleaning: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_movielens_100k(folder: Path, options: LayoutOptions) -> Dataset:
     """Read GroupLens's MovieLens 100K: ``u.data`` and ``u.item``, whose genres are 0/1 flags."""
+    reader = TableReader()
     names = [ITEM_ID, TITLE, "released", "video released", "link", *_GENRE_FLAGS]
-    items = read_delimited(folder / "u.item", "|", names, encoding="latin-1")
+    items = reader.delimited(folder / "u.item", "|", names, encoding="latin-1")
+    if missing := [name for name in names if name not in items]:
+        raise DataError(f"u.item has {items.shape[1]} values a line, and none for {missing[0]!r}.")
     genres = list(_GENRE_FLAGS[1:])
     items[CATEGORIES] = [
-        [genre for genre, flag in zip(genres, row, strict=True) if flag == 1]
+        [genre for genre, flag in zip(genres, row, strict=True) if flag == "1"]
         for row in items[genres].itertuples(index=False)
     ]
-    return _movielens_dataset(
-        "ml-100k", read_delimited(folder / "u.data", "\t", _RATING_COLUMNS), items
+    ratings = reader.delimited(
+        folder / "u.data", "\t", _RATING_COLUMNS, numbers=(RATING, TIMESTAMP)
     )
+    files = folder / "u.data", folder / "u.item"
+    return _movielens_dataset("ml-100k", ratings, items, files, reader, options)
 
 
-def read_movielens_1m(folder: Path) -> Dataset:
+def read_movielens_1m(folder: Path, options: LayoutOptions) -> Dataset:
     """Read MovieLens 1M: ``ratings.dat`` and ``movies.dat``, separated by two colons."""
-    ratings = read_delimited(folder / "ratings.dat", "::", _RATING_COLUMNS, encoding="latin-1")
-    movies = read_delimited(folder / "movies.dat", "::", _MOVIE_COLUMNS, encoding="latin-1")
-    return _movielens_dataset("ml-1m", ratings, movies)
+    reader = TableReader()
+    ratings = reader.delimited(
+        folder / "ratings.dat",
+        "::",
+        _RATING_COLUMNS,
+        encoding="latin-1",
+        numbers=(RATING, TIMESTAMP),
+    )
+    movies = reader.delimited(folder / "movies.dat", "::", _MOVIE_COLUMNS, encoding="latin-1")
+    files = folder / "ratings.dat", folder / "movies.dat"
+    return _movielens_dataset("ml-1m", ratings, movies, files, reader, options)
 
 
-def read_movielens_csv(folder: Path) -> Dataset:
+def read_movielens_csv(folder: Path, options: LayoutOptions) -> Dataset:
     """Read MovieLens 20M and later: ``ratings.csv`` and ``movies.csv``."""
-    ratings = read_delimited(folder / "ratings.csv", ",", quoted=True)
-    movies = read_delimited(folder / "movies.csv", ",", quoted=True)
+    reader = TableReader()
+    ratings = reader.delimited(folder / "ratings.csv", quoted=True, numbers=(RATING, TIMESTAMP))
+    movies = reader.delimited(folder / "movies.csv", quoted=True)
     return _movielens_dataset(
         folder.resolve().name,
         ratings.rename(columns={"userId": USER_ID, "movieId": ITEM_ID}),
         movies.rename(columns={"movieId": ITEM_ID, "genres": CATEGORIES}),
+        (folder / "ratings.csv", folder / "movies.csv"),
+        reader,
+        options,
     )
 
 
-def read_recbole(folder: Path) -> Dataset:
-    """Read RecBole's ``NAME.inter`` and ``NAME.item``: typed headers, genres apart by spaces."""
-    (inter, *_), (item, *_) = sorted(folder.glob("*.inter")), sorted(folder.glob("*.item"))
-    ratings, items = (
-        read_delimited(path, "\t").rename(columns=lambda name: name.partition(":")[0])
-        for path in (inter, item)
-    )
-    items = items.rename(columns={"class": CATEGORIES, "genre": CATEGORIES, "movie_title": TITLE})
-    if CATEGORIES in items:
-        items[CATEGORIES] = items[CATEGORIES].str.replace(" ", "|")
+def read_recbole(folder: Path, options: LayoutOptions) -> Dataset:
+    """Read RecBole's ``NAME.inter`` and ``NAME.item``, whose headers say what a column holds.
+
+    A "token" is text, a "token_seq" several of them: apart by spaces, or each in quotes.
+    """
+    reader = TableReader()
+    inter, item = only_file(folder, "*.inter"), only_file(folder, "*.item")
+    ratings, _ = _read_atomic(reader, inter)
+    items, kinds = _read_atomic(reader, item)
+    items = items.rename(columns={"movie_title": TITLE})
+    if found := [name for name in _CATEGORY_COLUMNS if name in items]:
+        items = items.rename(columns={found[0]: CATEGORIES})
+        if kinds[found[0]] == "token_seq" and options.separator is None:
+            named = items[CATEGORIES].mask(items[CATEGORIES].isin(_MISSING_GENRES))
+            items[CATEGORIES] = named.map(_split_tokens, na_action="ignore")
     if TITLE in items and "release_year" in items:
-        year = items["release_year"].astype("str")
+        year = items["release_year"]
         items[TITLE] = items[TITLE].where(
-            ~year.str.fullmatch(r"\d{4}").fillna(False), items[TITLE] + " (" + year + ")"
+            ~year.str.fullmatch(r"\d{4}").fillna(False).astype(bool),
+            items[TITLE] + " (" + year + ")",
         )
-    return _movielens_dataset(inter.stem, ratings, items)
+    return _movielens_dataset(inter.stem, ratings, items, (inter, item), reader, options)
 
 
-def _movielens_dataset(name: str, ratings: pd.DataFrame, items: pd.DataFrame) -> Dataset:
+def only_file(folder: Path, pattern: str) -> Path:
+    """Find the one file whose name is of a pattern; DataError if there are several."""
+    first, *others = sorted(folder.glob(pattern))
+    if others:
+        raise DataError(f"{first} and {others[0].name} may both be meant: leave one of them there.")
+    return first
+
+
+def _read_atomic(reader: TableReader, path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read an atomic file, and give the kind of each column by its name."""
+    frame = reader.delimited(path, "\t", numbers=("timestamp:float", "rating:float"))
+    if frame.shape[1] == 1:
+        raise DataError(
+            f"{path}: no tab stands between {frame.columns[0][:60]!r}: the values of atomic files "
+            "are separated by tabs."
+        )
+    kinds = dict(column.partition(":")[::2] for column in frame.columns)
+    return frame.rename(columns=lambda name: name.partition(":")[0]), kinds
+
+
+def _split_tokens(text: str) -> list[str]:
+    """Split a token_seq: names in quotes, or words apart by spaces."""
+    text = text.strip()
+    if _QUOTED_NAMES.fullmatch(text):
+        return [one[1:-1] for one in re.findall(r"'[^']*'|\"[^\"]*\"", text)]
+    return text.split()
+
+
+def _movielens_dataset(
+    name: str,
+    ratings: pd.DataFrame,
+    items: pd.DataFrame,
+    files: tuple[Path, Path],
+    reader: TableReader,
+    options: LayoutOptions,
+) -> Dataset:
     if CATEGORIES in items:
         items[CATEGORIES] = items[CATEGORIES].mask(items[CATEGORIES].isin(_MISSING_GENRES))
-    catalog = Catalog.from_frame(items)
-    log = Interactions.from_frame(ratings, unit="s").align_to(catalog)
-    return Dataset(name, log, catalog, "10 events", "films", "viewer", "exclude")
+    catalog = make_catalog(items, files[1], separator=options.separator)
+    log = make_log(ratings, files[0], catalog, **options.cleaning)
+    return Dataset(
+        name,
+        log,
+        catalog,
+        "10 events",
+        "films",
+        "viewer",
+        "exclude",
+        "watched",
+        reading=tuple(reader.findings),
+    )
 
 
-def read_completejourney(folder: Path) -> Dataset:
+def has_completejourney_columns(folder: Path) -> bool:
+    """Whether ``transactions.parquet`` has the columns of Complete Journey."""
+    names = parquet_columns(folder / "transactions.parquet")
+    return {"household_id", "basket_id"} <= set(names)
+
+
+def read_completejourney(folder: Path, options: LayoutOptions) -> Dataset:
     """Read ``transactions.parquet`` and ``products.parquet``.
 
     An item is a product type within a category (the log has no product names, and the same type
@@ -124,15 +201,24 @@ def read_completejourney(folder: Path) -> Dataset:
     codes = np.append(item_of_product, -1)[product]
     excluded = np.append(products["product_category"].isin(EXCLUDED_PRODUCTS), False)[product]
     lines[ITEM_ID] = pd.Categorical.from_codes(codes, pd.Index(items[ITEM_ID]))
-    log = Interactions.from_frame(
+    log = make_log(
         lines,
-        {"user_id": "household_id", "timestamp": "transaction_timestamp"},
+        folder / "transactions.parquet",
+        columns={"user_id": "household_id", "timestamp": "transaction_timestamp"},
         identity=["basket_id", "product_id"],
         leave_out={"coupon or fuel": excluded, "line without a category": codes < 0},
+        **options.cleaning,
     )
     catalog = Catalog.from_frame(items[items[ITEM_ID].isin(log.item_ids)])
     return Dataset(
-        "completejourney", log.align_to(catalog), catalog, "28D", "groceries", "shopper", "allow"
+        "completejourney",
+        log.align_to(catalog),
+        catalog,
+        "28D",
+        "groceries",
+        "shopper",
+        "allow",
+        "bought",
     )
 
 
@@ -147,6 +233,8 @@ def _items_of_products(products: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     # Types are cut at 30 characters, often inside a bracket.
     items[TITLE] = items[TITLE].str.replace(r" *\([^()]*$", "", regex=True)
     shared = items[TITLE].duplicated(keep=False)
+    # Butter of the category Butter needs no category beside it to be told from other butter.
+    shared &= items[TITLE].str.lower() != items[CATEGORIES].str.lower()
     items[TITLE] = items[TITLE].mask(shared, items[TITLE] + " (" + items[CATEGORIES] + ")")
     items[CATEGORIES] = items[CATEGORIES].map(lambda name: [name])
     return items, np.asarray(codes, dtype=np.int64)
@@ -159,55 +247,3 @@ def title_case(text: str) -> str:
     ("15PK") stay as they are.
     """
     return re.sub(r"(?<![0-9A-Z'])[A-Z][A-Z']*", lambda word: word[0].capitalize(), text)
-
-
-def read_mind(folder: Path) -> Dataset:
-    """Read ``behaviors.tsv`` and ``news.tsv``.
-
-    Events are the clicked impressions, and the clicks of the column ``history``. Those carry no
-    time; they are known to precede the user's first impression, and are put one millisecond before
-    it, in their order. So periods are counted in events here: calendar periods would be wrong.
-    """
-    news = read_delimited(folder / "news.tsv", "\t", _NEWS_COLUMNS)
-    behaviors = read_delimited(folder / "behaviors.tsv", "\t", _BEHAVIOR_COLUMNS)
-    behaviors[TIMESTAMP] = pd.to_datetime(
-        behaviors[TIMESTAMP], format="%m/%d/%Y %I:%M:%S %p", errors="coerce"
-    )
-    clicked = behaviors["impressions"].str.findall(r"(\S+)-1(?!\S)")
-    first = behaviors.sort_values(TIMESTAMP, kind="stable").drop_duplicates(USER_ID)
-    earlier = first.assign(**{TIMESTAMP: first[TIMESTAMP] - MILLISECOND})
-    events = pd.concat(
-        [
-            earlier.assign(**{ITEM_ID: first["history"].str.split()}),
-            behaviors.assign(**{ITEM_ID: clicked}),
-        ]
-    )[[USER_ID, ITEM_ID, TIMESTAMP]].explode(ITEM_ID, ignore_index=True)
-    # An impression without a click and a user without a history are rows of no event.
-    events = events.dropna(subset=[ITEM_ID])
-    catalog = Catalog.from_frame(news)
-    log = Interactions.from_frame(events, bot_events_per_day=None).align_to(catalog)
-    return Dataset("mind", log, catalog, "10 events", "articles", "reader", "exclude")
-
-
-def read_amazon(folder: Path) -> Dataset:
-    """Read every ``meta_NAME.jsonl`` or ``.jsonl.gz`` of a folder with its ``NAME.jsonl``.
-
-    An item's category is the second step of its path ``categories`` (the first is the same for a
-    whole file), or ``main_category`` where the path is shorter.
-    """
-    metas = sorted(folder.glob("meta_*.jsonl*"))
-    reviews = [path.with_name(path.name.removeprefix("meta_")) for path in metas]
-    items = pd.concat([read_json_lines(path, _PRODUCT_FIELDS) for path in metas], ignore_index=True)
-    items = items.reindex(columns=list(dict.fromkeys([*items, CATEGORIES, "main_category"])))
-    items[CATEGORIES] = items[CATEGORIES].astype("object").str.get(1).fillna(items["main_category"])
-    items[CATEGORIES] = [[name] for name in items[CATEGORIES]]
-    catalog = Catalog.from_frame(items, {ITEM_ID: "parent_asin"})
-    log = Interactions.from_frame(
-        pd.concat([read_json_lines(path, _REVIEW_FIELDS) for path in reviews], ignore_index=True),
-        {ITEM_ID: "parent_asin"},
-        unit="ms",
-    )
-    name = f"amazon-{'+'.join(path.name.partition('.')[0] for path in reviews)}"
-    return Dataset(
-        name, log.align_to(catalog), catalog, "10 events", "products", "shopper", "exclude"
-    )

@@ -9,42 +9,54 @@ from typing import Any
 
 import pandas as pd
 
-from llmrec.data import formats
+from llmrec.data import formats, web_formats
+from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
-from llmrec.data.files import read_table_file
-from llmrec.data.interactions import Interactions
+from llmrec.data.outliers import BOT_EVENTS_PER_DAY
 from llmrec.data.synthetic import make_synthetic_world, relabel_categories
-from llmrec.data.validation import (
-    CATEGORIES,
-    ITEM_ID,
-    RATING,
-    TIMESTAMP,
-    TITLE,
-    USER_ID,
-    require_columns,
-    to_pandas,
-)
+from llmrec.data.table_dataset import make_table_dataset, require_known_names
+from llmrec.data.table_folder import find_tables, name_parts, read_tables
+from llmrec.data.tables import TableReader
+from llmrec.data.times import check_dates
+from llmrec.data.validation import RATING, TIMESTAMP, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
 
 SYNTHETIC_PREFIX = "synthetic-"
+LayoutReader = Callable[[Path, formats.LayoutOptions], Dataset]
 # The files that tell a layout, and its reader; the first that fits is taken.
-_LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[Path], Dataset]], ...] = (
+_LAYOUTS: tuple[tuple[tuple[str, ...], LayoutReader], ...] = (
     (("*.inter", "*.item"), formats.read_recbole),
     (("u.data", "u.item"), formats.read_movielens_100k),
     (("ratings.dat", "movies.dat"), formats.read_movielens_1m),
     (("ratings.csv", "movies.csv"), formats.read_movielens_csv),
     (("transactions.parquet", "products.parquet"), formats.read_completejourney),
-    (("behaviors.tsv", "news.tsv"), formats.read_mind),
-    (("meta_*.jsonl*",), formats.read_amazon),
+    (("behaviors.tsv", "news.tsv"), web_formats.read_mind),
+    (("meta_*.jsonl*",), web_formats.read_amazon),
+    (
+        ("user_taggedartists-timestamps.dat", "artists.dat", "tags.dat"),
+        web_formats.read_lastfm,
+    ),
+    (("steam_reviews*.json*", "steam_games*.json*"), web_formats.read_steam),
 )
-_EVENT_COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP, RATING)
-_ITEM_COLUMNS = (ITEM_ID, TITLE, CATEGORIES)
 
 
-def load_dataset(name: str | Path) -> Dataset:
+def load_dataset(
+    name: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    separator: str | None = None,
+    dates: str | None = None,
+    keep_bots: bool = False,
+    keep_outliers: bool = False,
+    period: str | None = None,
+    noun: str | None = None,
+    person: str | None = None,
+    verb: str | None = None,
+    repeat: RepeatPolicy | None = None,
+) -> Dataset:
     """Load a log with its catalog.
 
     Parameters
@@ -53,28 +65,41 @@ def load_dataset(name: str | Path) -> Dataset:
         "ml-100k" or "completejourney": embedded logs ("./ml-100k" is a folder of yours).
         "synthetic": the made-up log of `make_synthetic_world`, whose best forecast is known;
         "synthetic-3": another one, of seed 3 and with category names of its own. A folder of
-        MovieLens (100K, 1M, 20M, latest, RecBole), Complete Journey, MIND or Amazon Reviews 2023. A
-        .csv, .tsv or .parquet file with columns user_id, item_id, timestamp, categories and, if
-        there, title and rating.
+        MovieLens (100K, 1M, 20M, latest), RecBole's atomic files, Complete Journey, MIND, Amazon
+        Reviews 2023, HetRec Last.fm or Steam reviews; or of tables: events alone or with items.
+        A .csv, .tsv, .txt, .dat, .json, .jsonl or .parquet file with columns user_id, item_id,
+        timestamp, categories and, if there, title and rating.
+    columns
+        Of tables: our name to theirs, for those that differ.
+    separator
+        Of categories in a cell of text; None: "|", or what the layout has.
+    dates
+        How times are written, where that is ambiguous; see
+        `llmrec.data.times.parse_timestamps`.
+    keep_bots, keep_outliers
+        Keep people with more than 1,000 events in a day; stray dates and one-day bursts.
+    period, noun, person, verb, repeat
+        Of the `Dataset`; None: what suits the layout.
 
     Raises
     ------
     DataError
-        If it is none of these, or a file of it is broken; the message names file and line.
+        If it is none of these, or cannot be read without a doubt; the message names file, column,
+        line or row, and the way out.
     """
-    if str(name) == "synthetic":
-        return make_synthetic_world().dataset
-    seed = str(name).removeprefix(SYNTHETIC_PREFIX)
-    if seed != str(name) and seed.isdecimal():
-        dataset = make_synthetic_world(seed=int(seed)).dataset
-        return replace(relabel_categories(dataset, int(seed)), name=str(name))
-    path = _find_path(name)
-    try:
-        if path.is_file():
-            return read_table(path, name=path.name.partition(".")[0])
-        return _choose_reader(path)(path)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    check_dates(dates)
+    about = {"period": period, "noun": noun, "person": person, "verb": verb, "repeat": repeat}
+    own: dict[str, Any] = {field: value for field, value in about.items() if value is not None}
+    if period is not None:
+        PeriodLength.parse(period)
+    found = _load_synthetic(str(name))
+    if found is None:
+        found = _load(name, columns, separator, _cleaning(dates, keep_bots, keep_outliers))
+    else:
+        given: dict[str, Any] = {"columns": columns, "separator": separator, "dates": dates}
+        given |= {"keep_bots": keep_bots, "keep_outliers": keep_outliers}
+        _refuse_options(str(name), given)
+    return replace(found, **own)
 
 
 def read_table(
@@ -87,69 +112,158 @@ def read_table(
     noun: str = "items",
     person: str = "person",
     repeat: RepeatPolicy = "allow",
+    verb: str = "taken",
+    separator: str | None = None,
+    dates: str | None = None,
+    keep_bots: bool = False,
+    keep_outliers: bool = False,
 ) -> Dataset:
     """Make a dataset of any table of events and any table of items.
 
     Parameters
     ----------
     log
-        Path of a .csv, .tsv or .parquet file, pandas or polars frame, or ``datasets.Dataset``:
-        user_id, item_id, timestamp, and maybe rating.
+        Path of a .csv, .tsv, .txt, .dat, .json, .jsonl or .parquet file, pandas or polars frame, or
+        ``datasets.Dataset``: user_id, item_id, timestamp, and maybe rating.
     catalog
-        The same for items: item_id, categories (lists, or text separated by "|"), maybe title.
-        Or a `Catalog`. None: the log's own columns of these names.
+        The same for items: item_id, categories (lists, or text separated by ``separator``), maybe
+        title. Or a `Catalog`. None: the log's own columns of these names; what an item's rows say
+        most often counts.
     columns
         Our name to the tables' name, for those that differ.
-    name, period, noun, person, repeat
+    name, period, noun, person, repeat, verb
         See `Dataset`.
+    separator, dates, keep_bots, keep_outliers
+        See `load_dataset`.
 
     Raises
     ------
     DataError
-        If a column is missing, or nothing survives cleaning.
+        If a column is missing, cannot be read, or nothing survives cleaning.
     """
-    columns = dict(columns or {})
-    known = dict.fromkeys((*_EVENT_COLUMNS, *_ITEM_COLUMNS))
-    if unknown := set(columns) - set(known):
-        raise DataError(f"columns: {min(unknown)!r} is none of our names ({', '.join(known)}).")
-    user_id, item_id = columns.get(USER_ID, USER_ID), columns.get(ITEM_ID, ITEM_ID)
-    events = _as_frame(log, (user_id, item_id))
-    if isinstance(catalog, Catalog):
-        items = catalog
-    else:
-        if catalog is None:
-            require_columns(events, {ITEM_ID: item_id})
-            item_frame = events.drop_duplicates(item_id)
-        else:
-            item_frame = _as_frame(catalog, (item_id,))
-        items = Catalog.from_frame(item_frame, _only(columns, _ITEM_COLUMNS))
-    interactions = Interactions.from_frame(events, _only(columns, _EVENT_COLUMNS))
-    return Dataset(name, interactions.align_to(items), items, period, noun, person, repeat)
+    reader = TableReader()
+    own = dict(columns or {})
+    require_known_names(own)
+    numbers = _number_columns(own, dates)
+    events = _as_frame(log, reader, numbers)
+    items = catalog
+    if not (catalog is None or isinstance(catalog, Catalog)):
+        items = _as_frame(catalog, reader, numbers)
+    cleaning = _cleaning(dates, keep_bots, keep_outliers)
+    files = [Path(one) if isinstance(one, (str, Path)) else None for one in (log, catalog)]
+    found = make_table_dataset(name, events, items, files, own, separator, cleaning, reader)
+    return replace(found, period=period, noun=noun, person=person, repeat=repeat, verb=verb)
 
 
-def _find_path(name: str | Path) -> Path:
+def _cleaning(dates: str | None, keep_bots: bool, keep_outliers: bool) -> dict[str, Any]:
+    """Give the arguments of `Interactions.from_frame` that say how rows are read."""
+    limit = None if keep_bots else BOT_EVENTS_PER_DAY
+    return {"dates": dates, "bot_events_per_day": limit, "keep_outliers": keep_outliers}
+
+
+def _load(
+    name: str | Path,
+    columns: Mapping[str, str] | None,
+    separator: str | None,
+    cleaning: Mapping[str, Any],
+) -> Dataset:
+    """Load a log from files; DataError begins with the path of what cannot be read."""
+    path, is_embedded = _find_path(name)
+    if is_embedded:  # measured tables and shipped engines are of the order of their files
+        cleaning = {**cleaning, "in_file_order": True}
     try:
-        return log_folder(str(name))
+        layout = None if path.is_file() else _choose_layout(path)
+        if layout is None:
+            return _read_files(path, columns, separator, cleaning)
+        if columns:
+            raise DataError("its columns are those of its layout: leave columns out.")
+        return layout(path, formats.LayoutOptions(separator, cleaning))
+    except DataError as error:
+        told = str(error)
+        raise DataError(told if told.startswith(str(path)) else f"{path}: {told}") from error
+
+
+def _read_files(
+    path: Path,
+    columns: Mapping[str, str] | None,
+    separator: str | None,
+    cleaning: Mapping[str, Any],
+) -> Dataset:
+    """Read a table of events, or a folder of tables of events and maybe items."""
+    reader, own = TableReader(), dict(columns or {})
+    require_known_names(own)
+    numbers = _number_columns(own, cleaning["dates"])
+    files = [path, None]
+    if path.is_file():
+        events, items = reader.table(path, numbers), None
+    else:
+        event_files, item_files = find_tables(path)
+        events = read_tables(event_files, reader, numbers)
+        items = read_tables(item_files, reader, numbers) if item_files else None
+        files = [name_parts(event_files), name_parts(item_files)]
+    name = path.resolve().name.partition(".")[0]
+    return make_table_dataset(name, events, items, files, own, separator, cleaning, reader)
+
+
+def _load_synthetic(name: str) -> Dataset | None:
+    """Make the made-up log of a name; None if it is no such name."""
+    if name == "synthetic":
+        return make_synthetic_world().dataset
+    seed = name.removeprefix(SYNTHETIC_PREFIX)
+    if seed == name or not seed.isdecimal():
+        return None
+    dataset = make_synthetic_world(seed=int(seed)).dataset
+    return replace(relabel_categories(dataset, int(seed)), name=name)
+
+
+def _refuse_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise a DataError if it is said how to read a log that is made, not read."""
+    if given := [option for option, value in options.items() if value]:
+        raise DataError(f"{name} is made up, not read: leave {' and '.join(given)} out.")
+
+
+def _find_path(name: str | Path) -> tuple[Path, bool]:
+    """Find a log's folder or file, and say whether it is an embedded one."""
+    try:
+        return log_folder(str(name)), True
     except DataError as error:
         if not Path(name).exists():
             raise DataError(
                 f"{error} A made-up one is called 'synthetic'. Nor is there such a folder or file."
             ) from error
-    return Path(name)
+    return Path(name), False
 
 
-def _choose_reader(folder: Path) -> Callable[[Path], Dataset]:
+def _choose_layout(folder: Path) -> LayoutReader | None:
+    """Find the layout of a folder; None if it holds plain tables; DataError if it is neither."""
+    partial = []
     for files, reader in _LAYOUTS:
-        if all(any(folder.glob(file)) for file in files):
+        missing = [file for file in files if not any(folder.glob(file))]
+        if reader is formats.read_completejourney and not missing:
+            # A warehouse may call its tables so, too.
+            missing = [] if formats.has_completejourney_columns(folder) else list(files)
+        if not missing:
             return reader
+        if len(missing) < len(files):
+            there = next(file for file in files if file not in missing)
+            partial.append(f"with {there} there must be {' and '.join(missing)}")
+    if find_tables(folder)[0]:
+        return None
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     known = "; ".join(" + ".join(files) for files, _ in _LAYOUTS)
-    raise DataError(f"no known layout. Found {found}; known are {known}. Or use read_table.")
+    hint = f" {'; '.join(partial)}." if partial else ""
+    raise DataError(
+        f"no known layout. Found {found};{hint} known are {known}; or tables called events and "
+        "maybe items, such as events.csv. Or use read_table."
+    )
 
 
-def _only(columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    return {name: columns[name] for name in names if name in columns}
+def _number_columns(own: Mapping[str, str], dates: str | None) -> list[str]:
+    """Name the columns that are no text; written dates keep their zeros: 01022024."""
+    return [own.get(ours, ours) for ours in (TIMESTAMP, RATING) if ours == RATING or dates is None]
 
 
-def _as_frame(table: Any, ids: Sequence[str]) -> pd.DataFrame:
-    return read_table_file(Path(table), ids) if isinstance(table, (str, Path)) else to_pandas(table)
+def _as_frame(table: Any, reader: TableReader, numbers: Sequence[str]) -> pd.DataFrame:
+    if isinstance(table, (str, Path)):
+        return reader.table(Path(table), numbers)
+    return to_pandas(table).reset_index(drop=True)  # whose rows are those of no file
