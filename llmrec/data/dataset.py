@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
+from llmrec.data.log_items import catalog_of_rows
 from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.data.report import Finding
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
@@ -36,6 +39,16 @@ class Dataset:
         What items and users are called in prompts and explanations: "films", "viewer".
     repeat
         Whether items already taken may be recommended again.
+    verb
+        What a person did with an item, as a participle: "taken", "watched", "bought", "read".
+    reading
+        How the files were read; `findings` has what their rows were found to hold, too.
+    item_rows, separator
+        Where the catalog comes from the log: what its rows say of items, see
+        `llmrec.data.log_items`, and what separates categories there. None where the catalog is
+        given apart: it may list items that nobody has taken yet.
+    excluded
+        Categories that `without_categories` has left out, at whatever cutoff.
     """
 
     name: str
@@ -45,6 +58,73 @@ class Dataset:
     noun: str
     person: str
     repeat: RepeatPolicy
+    verb: str = "taken"
+    reading: tuple[Finding, ...] = ()
+    item_rows: pd.DataFrame | None = None
+    separator: str | None = None
+    excluded: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        """Say how much it holds, in a line."""
+        parts = ", ".join(map(repr, (self.name, self.log, self.catalog)))
+        return f"Dataset({parts}, period={self.period!r}, repeat={self.repeat!r})"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What reading decided, changed, set aside and dropped, one entry a rule."""
+        return self.reading + self.catalog.report.findings + self.log.report.findings
+
+    def known_before(self, cutoff: np.datetime64) -> Dataset:
+        """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
+        known = self.with_catalog_before(cutoff)
+        return replace(known, log=truncate_log(known.log, cutoff))
+
+    def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
+        """Give the dataset with the items and categories alone that its log names before a cutoff.
+
+        Later events of other items are dropped, and a later cutoff brings nothing back. A catalog
+        that is given apart stays as it is.
+
+        Raises
+        ------
+        DataError
+            If the log names no category before the cutoff.
+        """
+        rows = self.item_rows
+        if rows is None or not (rows[TIMESTAMP] >= cutoff).any():
+            return replace(self, log=self.log.align_to(self.catalog))
+        rows = rows[rows[TIMESTAMP] < cutoff]
+        if not len(rows):
+            raise DataError(f"the log names no item before {cutoff}. Choose a later cutoff.")
+        return self._with_item_rows(rows)
+
+    def with_categories_before(self, cutoff: np.datetime64) -> Dataset:
+        """Give the dataset with the categories alone that its log names before a cutoff.
+
+        For comparisons with what happened: of an item that the log names by then, only that is
+        known; items that come later stay if all their categories are known, so that events of them
+        count. A catalog that is given apart stays as it is. Raises as `with_catalog_before` does.
+        """
+        known = self.with_catalog_before(cutoff)
+        rows = self.item_rows
+        if rows is None or known.item_rows is None or len(known.item_rows) == len(rows):
+            return known
+        is_later = ~rows[ITEM_ID].isin(known.item_rows[ITEM_ID])
+        together = self._with_item_rows(rows[(rows[TIMESTAMP] < cutoff) | is_later])
+        later = set(together.catalog.categories) - set(known.catalog.categories)
+        return together.without_categories(later)
+
+    def _with_item_rows(self, rows: pd.DataFrame) -> Dataset:
+        """Give the dataset with the catalog of these rows, excluded categories left out."""
+        rows = rows.reset_index(drop=True)
+        catalog = catalog_of_rows(rows, self.separator)
+        catalog = _drop_categories(catalog, self.excluded, self.name)
+        log = self.log.align_to(self.catalog).align_to(catalog)
+        return replace(self, catalog=catalog, log=log, item_rows=rows)
+
+    def histories(self, cutoff: np.datetime64, users: Sequence[int] | None = None) -> list[History]:
+        """Give the histories of user indices (default: everybody) before a cutoff."""
+        return make_histories(self.log, self.catalog, self.period, cutoff, users, self.verb)
 
     def without_categories(self, names: Collection[str]) -> Dataset:
         """Give the dataset without some categories and all their items.
@@ -56,18 +136,21 @@ class Dataset:
         """
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
-        dropped = np.isin(self.catalog.categories, list(names))
-        mask = self.catalog.category_shares @ dropped == 0
-        catalog = replace(
-            self.catalog,
-            item_ids=self.catalog.item_ids[mask],
-            titles=tuple(np.array(self.catalog.titles, dtype=object)[mask]),
-            categories=tuple(np.array(self.catalog.categories, dtype=object)[~dropped]),
-            category_shares=self.catalog.category_shares[mask][:, ~dropped],
+        catalog = _drop_categories(self.catalog, names, self.name)
+        rows = self.item_rows
+        if rows is not None:
+            rows = rows[rows[ITEM_ID].isin(catalog.item_ids)].reset_index(drop=True)
+        return replace(
+            self,
+            catalog=catalog,
+            log=self.log.align_to(catalog),
+            item_rows=rows,
+            excluded=self.excluded | set(names),
         )
-        return replace(self, catalog=catalog, log=self.log.align_to(catalog))
 
-    def new_user_history(self, frame: Any, cutoff: np.datetime64) -> History:
+    def new_user_history(
+        self, frame: Any, cutoff: np.datetime64, *, dates: str | None = None
+    ) -> History:
         """Give the history of somebody who is not in the log; later events are left out.
 
         Parameters
@@ -75,6 +158,9 @@ class Dataset:
         frame
             The person's events: columns item_id and timestamp, and user_id if the person is not to
             be called `NEW_USER`.
+        dates
+            How times are written, see `load_dataset`; None: with days and months in the order of
+            the log's own.
 
         Raises
         ------
@@ -87,8 +173,32 @@ class Dataset:
             require_columns(table, {ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP})
             if USER_ID not in table:
                 table = table.assign(**{USER_ID: NEW_USER})
-            events = truncate_log(Interactions.from_frame(table).align_to(self.catalog), cutoff)
+            is_text = not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype)
+            if dates is None and is_text and self.log.day_first is not None:
+                dates = "day-first" if self.log.day_first else "month-first"
+            # One person is no population, of which somebody or some day could stand out.
+            everything = Interactions.from_frame(
+                table, dates=dates, bot_events_per_day=None, keep_outliers=True
+            )
+            events = truncate_log(everything.align_to(self.catalog), cutoff)
             log = self.log.append_user(events)
         except DataError as error:
             raise DataError(f"the frame of a new user: {error}") from error
-        return make_histories(log, self.catalog, self.period, cutoff, [log.n_users - 1])[0]
+        return replace(self, log=log).histories(cutoff, [log.n_users - 1])[0]
+
+
+def _drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> Catalog:
+    """Give a catalog without some categories and all their items; DataError if none is left."""
+    dropped = np.isin(catalog.categories, list(names))
+    if dropped.all():
+        raise DataError(f"no category of {dataset} is left without {', '.join(sorted(names))}.")
+    if not dropped.any():
+        return catalog
+    mask = catalog.category_shares @ dropped == 0
+    return replace(
+        catalog,
+        item_ids=catalog.item_ids[mask],
+        titles=tuple(np.array(catalog.titles, dtype=object)[mask]),
+        categories=tuple(np.array(catalog.categories, dtype=object)[~dropped]),
+        category_shares=catalog.category_shares[mask][:, ~dropped],
+    )

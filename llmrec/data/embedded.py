@@ -113,6 +113,11 @@ def log_folder(name: str) -> Path:
     return _find_part(name, "log")
 
 
+def is_embedded(name: str) -> bool:
+    """Whether a log of this name is embedded, installed or not."""
+    return any(part.name == name and part.kind == "log" for part in EMBEDDED_PARTS)
+
+
 def gguf_file(name: str) -> Path:
     """Find the GGUF file of an embedded model: "smollm2-135m". Raises as `log_folder` does."""
     return _find_part(name, "model")

@@ -42,7 +42,9 @@ class History:
         of n events a bound is the time of the first event at or after it.
     cutoff
         The forecast is about the period that starts here. Calendar: no event at or after it.
-        Events: ties in time are ordered by their place in the file.
+        Events: ties in time are ordered by their items (embedded logs: as in their files).
+    verb
+        What the person did with the items, as in `Dataset`; for sentences alone.
     """
 
     log: Interactions
@@ -52,6 +54,7 @@ class History:
     bounds: TimeArray
     cutoff: np.datetime64
     period_length: PeriodLength
+    verb: str = "taken"
 
     @property
     def user_id(self) -> str:
@@ -169,6 +172,7 @@ def make_histories(
     period: str | PeriodLength,
     cutoff: TimeLike | None = None,
     users: Sequence[int] | None = None,
+    verb: str = "taken",
 ) -> list[History]:
     """Give users' whole past before a cutoff (default: just after the log's last event).
 
@@ -181,25 +185,29 @@ def make_histories(
     if length.unit == "events":
         stops = [event_position(log, user, end) for user in user_idx]
         return [
-            make_event_history(log, catalog, length, user, stop, end)
+            make_event_history(log, catalog, length, user, stop, end, verb)
             for user, stop in zip(user_idx, stops, strict=True)
         ]
     bounds = boundaries_up_to(log, length, end)
     return [
-        History(log, catalog, user, _positions(log, user, bounds), bounds, end, length)
+        History(log, catalog, user, _positions(log, user, bounds), bounds, end, length, verb)
         for user in user_idx
     ]
 
 
-def observed_windows(histories: Sequence[History]) -> list[Window | None]:
+def observed_windows(
+    histories: Sequence[History], end: np.datetime64 | None = None
+) -> list[Window | None]:
     """Give each history the period that follows it in its log; None if it has not fully passed.
 
     Calendar periods have passed when the log reaches their end, periods of n events when the person
-    has taken n more. Histories are of one log.
+    has taken n more. Histories are of one log; ``end`` says how far it reaches where its last
+    events were dropped.
     """
     if not histories:
         return []
-    end = histories[0].log.timestamp.max() + MILLISECOND
+    if end is None:
+        end = histories[0].log.timestamp.max() + MILLISECOND
     return [
         Window(history, target) if (target := _observed_target(history, end)) else None
         for history in histories
@@ -269,13 +277,14 @@ def make_event_history(
     user: int,
     stop: int,
     cutoff: np.datetime64,
+    verb: str = "taken",
 ) -> History:
     """Give a history of periods of n events up to position ``stop``; the newest may be shorter."""
     first = int(log.user_offsets[user])
     offsets = np.append(np.arange(first, max(stop, first + 1), length.n), stop)
     # A user whose first event is not before the cutoff has one empty period, which ends there.
     bounds = np.append(np.minimum(log.timestamp[offsets[:-1]], cutoff), cutoff)
-    return History(log, catalog, user, offsets, bounds, cutoff, length)
+    return History(log, catalog, user, offsets, bounds, cutoff, length, verb)
 
 
 def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llmrec.data.calendar import PeriodLength, to_datetime64
+from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.periods import History, Window, make_histories, truncate_log
 from llmrec.data.versions import SPAN_KEYS, rename_keys
 from llmrec.errors import DataError
 from llmrec.types import IntArray
@@ -162,6 +163,47 @@ class TrainingSpan:
 
     def _n_seen(self, history: History) -> int:
         return 0 if self.n_events is None else int(self.n_events.get(history.user_id, 0))
+
+
+def events_fingerprint(log: Interactions) -> str:
+    """Hash who took what, and when: the same however many other items the catalog lists."""
+    used = np.flatnonzero(np.bincount(log.item_idx, minlength=len(log.item_ids)))
+    used = used[log.item_ids[used].argsort()]
+    places = np.empty(len(log.item_ids), dtype=np.int64)
+    places[used] = np.arange(len(used))
+    plain = replace(log, item_ids=log.item_ids[used], item_idx=places[log.item_idx])
+    return plain.fingerprint
+
+
+def log_fingerprints(dataset: Dataset, before: np.datetime64) -> set[str]:
+    """Fingerprints that a dataset's log before a time has or had.
+
+    Version 0.1 kept events of one time, and the items of a log without a catalog, in the order of
+    the file, and items that came later in such a catalog.
+    """
+    known = dataset.known_before(before).log
+    log = dataset.log.align_to(dataset.catalog)
+    items = np.arange(len(log.item_ids))
+    if dataset.item_rows is not None:
+        first = np.full(len(items), np.iinfo(np.int64).max)
+        np.minimum.at(first, log.item_idx, log.source_row)
+        items = np.argsort(first, kind="stable")
+    order = np.lexsort((log.source_row, log.timestamp.view(np.int64), log.user_idx))
+    as_in_file = replace(
+        log,
+        item_ids=log.item_ids[items],
+        item_idx=np.argsort(items)[log.item_idx[order]],
+        timestamp=log.timestamp[order],
+        source_row=log.source_row[order],
+    )
+    stored = known.fingerprint, events_fingerprint(known)
+    return {*stored, truncate_log(as_in_file, before).fingerprint}
+
+
+def has_fingerprint(dataset: Dataset, fingerprint: str) -> bool:
+    """Whether a fingerprint is that of the dataset's whole log, now or in version 0.1."""
+    end = dataset.log.timestamp.max() + MILLISECOND
+    return fingerprint in log_fingerprints(dataset, end)
 
 
 def require_fitted(span: TrainingSpan | None, name: str, histories: Sequence[History]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,17 +14,79 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window, truncate_log
 from llmrec.data.windows import holdout_cutoff, make_windows, rolling_windows
 from llmrec.errors import DataError
+from llmrec.types import TimeArray
 
 MIN_TARGET_EVENTS = 5  # with calendar periods
 
 
-def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
+def with_catalog_of_training(dataset: Dataset) -> Dataset:
+    """Give the dataset with the items and categories that its log names before the newest period.
+
+    That period stays unseen, and the engine that is made of an adapter is cut there: both know the
+    same categories then. A catalog that is given apart stays whole.
+    """
+    cutoff = holdout_cutoff(dataset.log, dataset.period)
+    known = dataset.with_catalog_before(cutoff)
+    # Without its events of unknown items the log may end earlier, and the newest period with it.
+    if holdout_cutoff(known.log, known.period) != cutoff:
+        return with_catalog_of_training(known)
+    return known
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSplits:
+    """Windows to fit and to compare forecasters on, of the categories from before the tests.
+
+    Of a catalog that comes from the log the categories are cut before the tests, see
+    `Dataset.with_categories_before`; one that is given apart stays whole. With calendar periods
+    they are cut where the first test begins, and the periods are those of the whole log. With
+    periods of events people's tests begin at times of their own: they are cut at `holdout_cutoff`,
+    so they may hold what came after somebody's earlier test began, and nothing of the later ones.
+
+    Attributes
+    ----------
+    dataset
+        The dataset with these categories.
+    grid
+        Bounds of the calendar periods of the whole log; None with periods of events.
+    """
+
+    dataset: Dataset
+    grid: TimeArray | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> EvaluationSplits:
+        """Cut a dataset's catalog before the tests; DataError if the log is too short."""
+        if PeriodLength.parse(dataset.period).unit == "events":
+            cutoff = holdout_cutoff(dataset.log, dataset.period)
+            return cls(dataset.with_categories_before(cutoff), None)
+        grid = _evaluation_grid(dataset)
+        return cls(dataset.with_categories_before(grid[-3]), grid)
+
+    @cached_property
+    def windows(self) -> dict[str, list[Window]]:
+        """The windows of `split_windows`."""
+        return split_windows(self.dataset, self.grid)
+
+    @cached_property
+    def training(self) -> list[Window]:
+        """The windows of `training_windows`."""
+        return training_windows(self.dataset, self.grid)
+
+    @property
+    def tests(self) -> dict[str, list[Window]]:
+        """The windows without those of validation."""
+        return {split: found for split, found in self.windows.items() if split != "validation"}
+
+
+def split_windows(dataset: Dataset, grid: TimeArray | None = None) -> dict[str, list[Window]]:
     """Give the windows to tune on ("validation") and to report ("test", ...), by name.
 
     Calendar periods: targets are the last three complete periods, the first of them for validation;
     a history has three non-empty periods, a target five events. Periods of events: a user's last
     complete period is the test, the one before it validation; a history has two periods at least.
     "Before" then holds person by person: one's validation may follow another's test in time.
+    ``grid`` are the bounds of the calendar periods (default: those of the log).
     """
     log, catalog = dataset.log, dataset.catalog
     if PeriodLength.parse(dataset.period).unit == "events":
@@ -30,12 +94,7 @@ def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
             name: make_windows(log, catalog, dataset.period, back=back, min_periods=periods)
             for name, back, periods in (("validation", 1, 1), ("test", 0, 2))
         }
-    grid = period_boundaries(log, dataset.period)
-    if len(grid) < 5:
-        raise DataError(
-            f"{dataset.name} spans {len(grid) - 1} whole periods of {dataset.period}; a history, a "
-            "validation and two test periods need 4. Choose a shorter period."
-        )
+    grid = _evaluation_grid(dataset) if grid is None else grid
     return {
         name: make_windows(
             log,
@@ -49,11 +108,11 @@ def split_windows(dataset: Dataset) -> dict[str, list[Window]]:
     }
 
 
-def training_windows(dataset: Dataset) -> list[Window]:
+def training_windows(dataset: Dataset, grid: TimeArray | None = None) -> list[Window]:
     """Give every window whose target ends before the validation targets begin.
 
     A person has one at each of their earlier periods; histories have two non-empty periods (one
-    with periods of events).
+    with periods of events). ``grid`` as for `split_windows`.
     """
     log, catalog = dataset.log, dataset.catalog
     training: list[Window] = []
@@ -63,7 +122,8 @@ def training_windows(dataset: Dataset) -> list[Window]:
             training += windows
             back += 1
         return training
-    for cutoff in period_boundaries(log, dataset.period)[1:-4]:
+    grid = period_boundaries(log, dataset.period) if grid is None else grid
+    for cutoff in grid[1:-4]:
         training += make_windows(
             log,
             catalog,
@@ -156,6 +216,17 @@ def training_log_for(windows: Sequence[Window]) -> Interactions:
     users = [window.history.user_idx for window in windows]
     np.minimum.at(stops, users, [window.target.start for window in windows])
     return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
+
+
+def _evaluation_grid(dataset: Dataset) -> TimeArray:
+    """Give the bounds of a log's calendar periods; DataError if they are too few for the splits."""
+    grid = period_boundaries(dataset.log, dataset.period)
+    if len(grid) < 5:
+        raise DataError(
+            f"{dataset.name} spans {len(grid) - 1} whole periods of {dataset.period}; a history, a "
+            "validation and two test periods need 4. Choose a shorter period."
+        )
+    return grid
 
 
 def _n_events_before(window: Window) -> int:

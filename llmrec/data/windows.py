@@ -28,6 +28,9 @@ from llmrec.data.periods import (
 from llmrec.errors import DataError
 from llmrec.types import IntArray, TimeArray
 
+MIN_FIT_WINDOWS = 10  # on fewer nothing of an engine is fitted
+MIN_CALIBRATION_WINDOWS = 50  # on fewer the scores of a language model have no weight
+
 
 def make_windows(
     log: Interactions,
@@ -45,7 +48,7 @@ def make_windows(
     ----------
     period
         "28D", "2W", "1M": calendar periods, counted back from the cutoff. "10 events": periods of
-        that many events, counted from a user's first event (ties in time: order in the file).
+        that many events, counted from a user's first event (ties in time: order of their items).
     cutoff
         Start of the target period. None: the last complete period is the target; with periods of
         events that is each user's last complete one.
