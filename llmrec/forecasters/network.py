@@ -47,6 +47,7 @@ from llmrec.types import FloatArray, IntArray
 
 PARAMETERS_FILE, METADATA_FILE = "network.safetensors", "forecaster.json"
 HISTORIES_PER_BATCH = 512  # histories counted at a time
+MAX_PERIODS = 1_000
 
 
 class PeriodInputs(NamedTuple):
@@ -152,6 +153,8 @@ class NetworkForecaster:
         n_periods: int = 12,
         training_plan: TrainingPlan | None = None,
     ) -> None:
+        if type(n_periods) is not int or not 1 <= n_periods <= MAX_PERIODS:
+            raise ValueError(f"n_periods is {n_periods!r}; it should be from 1 to {MAX_PERIODS}")
         self.network, self.n_periods = network, n_periods
         self.name: str = network.__name__  # what tables call it
         self.prior = prior or DecayedDirichlet()
@@ -270,12 +273,13 @@ class NetworkForecaster:
             loaded.categories, loaded.seed = tuple(values["categories"]), values["seed"]
             loaded.spread, loaded.validation_losses = Dispersion(*values["spread"]), values["curve"]
             loaded.fitted = TrainingSpan.from_dict(values["fitted"])
-            with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
-                loaded._net = network(len(loaded.categories), loaded.n_periods).double().eval()
+            with torch.device("meta"):  # no memory for sizes that the parameters may not have
+                loaded._net = network(len(loaded.categories), loaded.n_periods)
             parameters = load_file(folder / PARAMETERS_FILE)
             if bad := [name for name, value in parameters.items() if not value.isfinite().all()]:
                 raise ValueError(f"parameter {bad[0]!r} is not finite; train it again")
-            loaded._net.load_state_dict(parameters)
+            loaded._net.load_state_dict(parameters, assign=True)
+            loaded._net.double().eval()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no {network.__name__}: {error}") from error
         return loaded

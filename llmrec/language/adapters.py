@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from llmrec.data.files import atomic_write_text
 from llmrec.data.versions import FIRST_VERSION, unknown_keys
 from llmrec.errors import ModelLoadError
+from llmrec.language.folder_checks import MAX_INTEGER, read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 ADAPTER_FILE = "adapter.json"
+LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")  # as peft calls them
+CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE = "readout.safetensors", "titles.safetensors"
 SEEN_METRICS = "on windows it learned from"  # group of metrics that overstate its quality
 # What scales the product of LoRA's two matrices, and so belongs to the weights.
 _SCALING_KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
@@ -82,7 +85,7 @@ class AdapterMetadata:
         """Read a folder's adapter.json; ModelLoadError names the file and what is wrong with it."""
         path = folder / ADAPTER_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json_object(path)
             _check_fields(values)
         except (OSError, ValueError) as error:
             raise ModelLoadError(
@@ -180,10 +183,8 @@ def base_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_fields(values: Any) -> None:
+def _check_fields(values: Mapping[str, Any]) -> None:
     """Raise ValueError if these are not the fields of an adapter.json."""
-    if not isinstance(values, dict):
-        raise ValueError(f"it holds a {type(values).__name__}, not an object")
     is_required = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
     version = FIRST_VERSION
     if isinstance(values.get("versions"), dict):
@@ -198,6 +199,9 @@ def _check_fields(values: Any) -> None:
             raise ValueError(f"field {name!r} is {str(value)[:40]!r}, not a {expected.__name__}")
         if expected is list and not all(isinstance(text, str) for text in value):
             raise ValueError(f"field {name!r} holds something that is no text")
+    budget = values["config"].get("budget", 1)
+    if type(budget) is not int or not 1 <= budget <= MAX_INTEGER:
+        raise ValueError(f"config.budget is {str(budget)[:40]!r}, no number of positions")
     if len(set(values["labels"])) != len(values["categories"]):
         raise ValueError("each of its categories needs a label of its own")
 
@@ -224,7 +228,7 @@ def _join_first(labels: Sequence[str], limit: int = 3) -> str:
 
 def _load_scaling(path: Path) -> list[Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json_object(path)
         return [config.get(name) for name in _SCALING_KEYS]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelLoadError(f"{path} is no adapter's config: {error}") from error

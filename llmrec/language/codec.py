@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import Catalog, clean_text
+from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
+from llmrec.data.names import clean_text
 from llmrec.data.periods import split_into_ticks
 from llmrec.language.forecast_line import LineFormat, round_percents
 from llmrec.language.tokenization import pooled_position

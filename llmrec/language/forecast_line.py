@@ -15,7 +15,7 @@ from itertools import cycle
 
 import numpy as np
 
-from llmrec.data.catalog import clean_text
+from llmrec.data.names import clean_text
 from llmrec.errors import ForecastParseError
 from llmrec.forecast import Forecast, Source, StatementKind
 from llmrec.language.grammar import (

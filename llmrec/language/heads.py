@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from llmrec.data.files import atomic_write_bytes
 from llmrec.data.versions import TITLE_EMBEDDINGS_KEYS, rename_keys
 from llmrec.errors import ModelLoadError
+from llmrec.language.adapters import CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE
+from llmrec.language.folder_checks import MAX_LAYERS
 from llmrec.language.tokenization import Position
 from llmrec.types import FloatArray, IntArray
 
@@ -75,7 +77,6 @@ class Verbalizer:
         return np.ascontiguousarray((self._mean @ logits.T).T, dtype=np.float64)
 
 
-CATEGORY_HEAD_FILE = "readout.safetensors"
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -127,9 +128,11 @@ class CategoryHead(nn.Module):
 
         def build(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> CategoryHead:
             depth = metadata.get("depth")
-            if depth is not None and int(depth) < 1:
+            if depth is not None and not 1 <= int(depth) <= MAX_LAYERS:
                 raise ValueError(f"its depth is {depth}")
-            found = cls(width, len(tensors["down"]), None if depth is None else int(depth))
+            rank = len(tensors["down"])
+            _require_shapes(tensors, {"down": (rank, width), "up": (width, rank)})
+            found = cls(width, rank, None if depth is None else int(depth))
             found.load_state_dict({f"{name}.weight": v.float() for name, v in tensors.items()})
             return found
 
@@ -158,6 +161,14 @@ def _load_module(
     return found
 
 
+def _require_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the tensors have these shapes: a module of another would be huge."""
+    for name in sorted(tensors.keys() | shapes.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shapes.get(name):
+            raise ValueError(f"the shape of {name!r} is {found}, not {shapes.get(name)}")
+
+
 def rms_normalize(states: Tensor) -> Tensor:
     """Divide (n, d) states by their root mean square, in float32."""
     states = states.float()
@@ -170,9 +181,6 @@ def label_embeddings(verbalizer: Verbalizer, table: Tensor) -> Tensor:
     means: Tensor = torch.from_numpy(verbalizer.matrix).float().to(table.device) @ rows
     normed: Tensor = means / means.norm(dim=1, keepdim=True)
     return normed
-
-
-TITLE_EMBEDDINGS_FILE = "titles.safetensors"
 
 
 class TitleEmbeddings(nn.Module):
@@ -257,9 +265,14 @@ class TitleEmbeddings(nn.Module):
         """
 
         def build(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> TitleEmbeddings:
-            keys, (_, rank) = tensors.pop("keys"), tensors["vectors.weight"].shape
-            found = cls(keys.numpy(), width, rank)
-            found.load_state_dict(rename_keys(tensors, TITLE_EMBEDDINGS_KEYS))
+            tensors = rename_keys(tensors, TITLE_EMBEDDINGS_KEYS)
+            n_titles, rank = tensors["vectors.weight"].shape
+            shapes = {"keys": (n_titles,), "bias": (n_titles,), "vectors.weight": (n_titles, rank)}
+            shapes["input_projection.weight"] = (width, rank)
+            shapes["query_projection.weight"] = (rank, width)
+            _require_shapes(tensors, shapes)
+            found = cls(tensors.pop("keys").numpy(), width, rank)
+            found.load_state_dict(tensors)
             return found
 
         return _load_module(folder / TITLE_EMBEDDINGS_FILE, "title embeddings", build)

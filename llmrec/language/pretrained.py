@@ -1,22 +1,24 @@
-"""Loading and saving of models and adapters; transformers and peft are imported here only.
+"""Loading of models and adapters; nothing but this and training imports transformers or peft.
 
 A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. What cannot be loaded
-completely is a `ModelLoadError`: no missing weight is initialized at random.
+completely is a `ModelLoadError`: no missing weight is initialized at random, and no code of a
+model is run.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zipfile import ZipFile
 
 import torch
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,11 +34,16 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
 from llmrec.data import embedded
-from llmrec.errors import MissingExtraError, ModelLoadError, TrainingError
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-
+from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
+from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
+from llmrec.language.folder_checks import (
+    ADAPTER_CONFIG_FILE,
+    CONFIG_FILES,
+    VOCABULARY_FILES,
+    WEIGHTS_INDEX_FILE,
+    check_described_values,
+    check_model_folder,
+)
 
 # peft imports bitsandbytes, which on some processors logs a kernel that nobody here needs.
 getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
@@ -44,6 +51,11 @@ DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["4bit", "8bit"]
+# What is fetched of a hub id, once; what else is there cannot be loaded.
+_FETCHED_FILES = [
+    *(*CONFIG_FILES, ADAPTER_CONFIG_FILE, WEIGHTS_INDEX_FILE, *VOCABULARY_FILES),
+    "model*.safetensors",
+]
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -67,22 +79,23 @@ def load_pretrained(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = _resolve_source(name)
+    if adapter is not None:
+        with _wrap_adapter_errors(adapter):
+            check_adapter_folder(adapter)
+    source = name
+    if name == DEFAULT_MODEL:
+        source = str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
     with _wrap_errors(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
-        config = AutoConfig.from_pretrained(source)
+        folder = _model_folder(source)
+        config = _load_config(folder)
         loader = _choose_loader(config)
+        _check_described_size(folder, config, loader)
         precision = _choose_precision(dtype, device, config)
-        tokenizer = _load_tokenizer(source)
-        model, report = loader.from_pretrained(
-            source,
-            dtype=precision,
-            device_map={"": device},
-            quantization_config=_make_quantization(quantize, precision),
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        if report["missing_keys"]:
-            absent = sorted(report["missing_keys"])
+        tokenizer = _load_tokenizer(folder)
+        quantization = _make_quantization(quantize, precision)
+        options = {"dtype": precision, "quantization_config": quantization}
+        model, absent = _load_weights(loader, folder, config, device, **options)
+        if absent:
             raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             raise ValueError(
@@ -103,27 +116,21 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = name
     if name == DEFAULT_ENCODER:
         source = str(embedded.cached_folder(name, embedded.encoder_archive(name), _unzip_encoder))
-    else:
-        folder = Path(name).expanduser()
-        source = str(folder) if folder.is_dir() else name
     with _wrap_errors(
         f"encoder {name!r}", f"give {DEFAULT_ENCODER}, a complete folder or a hub id"
     ):
-        config = AutoConfig.from_pretrained(source)
+        folder = _model_folder(source)
+        config = _load_config(folder)
         if config.is_encoder_decoder or getattr(config, "is_decoder", False):
             raise ValueError(f"its kind is {config.model_type!r}, which is no encoder")
-        model, report = AutoModel.from_pretrained(
-            source,
-            dtype=torch.float32,
-            device_map={"": device},
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        if absent := sorted(key for key in report["missing_keys"] if "pooler" not in key):
+        _check_described_size(folder, config, AutoModel)
+        model, absent = _load_weights(AutoModel, folder, config, device, dtype=torch.float32)
+        if absent := [key for key in absent if "pooler" not in key]:
             raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
-        return model.eval(), _load_tokenizer(source)
+        return model.eval(), _load_tokenizer(folder)
 
 
 def _unzip_encoder(folder: Path) -> None:
@@ -133,11 +140,41 @@ def _unzip_encoder(folder: Path) -> None:
             (folder / name).write_bytes(archive.read(name))
 
 
-def _resolve_source(name: str) -> str:
-    if name == DEFAULT_MODEL:
-        return str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
-    folder = Path(name).expanduser()
-    return str(folder) if folder.is_dir() else name
+def _model_folder(source: str) -> Path:
+    """Give a model's folder; that of a hub id is fetched: what is checked is what is loaded."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    return Path(snapshot_download(source, allow_patterns=_FETCHED_FILES))
+
+
+def _load_config(folder: Path) -> PreTrainedConfig:
+    """Read a model's config once nothing in its folder is code or of an impossible size."""
+    check_model_folder(folder)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def _check_described_size(folder: Path, config: PreTrainedConfig, loader: Any) -> None:
+    with torch.device("meta"):  # makes the model without its memory
+        model = loader.from_config(config, trust_remote_code=False)
+    n_values = sum(values.numel() for values in (*model.parameters(), *model.buffers()))
+    check_described_values(folder, config.to_dict(), n_values)
+
+
+def _load_weights(
+    loader: Any, folder: Path, config: PreTrainedConfig, device: str, **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model, and list the weights that its files lack."""
+    model, report = loader.from_pretrained(
+        folder,
+        config=config,
+        device_map={"": device},
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    return model, sorted(report["missing_keys"])
 
 
 def _convert_gguf(folder: Path) -> None:
@@ -145,12 +182,14 @@ def _convert_gguf(folder: Path) -> None:
     gguf = embedded.gguf_file(DEFAULT_MODEL)
     with _wrap_errors(f"embedded model {gguf}", "install its distribution again"):
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+        quantized = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.float32, trust_remote_code=False
+        )
     # transformers does not save weights from GGUF as long as their config is quantized.
     config = quantized.config
     del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(quantized.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -164,10 +203,10 @@ def _choose_loader(config: PreTrainedConfig) -> Any:
         else (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM)
     )
     architecture = (config.architectures or ["none"])[0]
-    if architecture not in kinds.values():
+    if architecture not in kinds.values() or config.model_type not in kinds:
         raise ValueError(
-            f"its architecture is {architecture!r}; a decoder with a language-model head or an "
-            "encoder-decoder like T5 is needed"
+            f"its architecture is {architecture!r} and its kind {config.model_type!r}; a decoder "
+            "with a language-model head or an encoder-decoder like T5 is needed"
         )
     return loader
 
@@ -200,31 +239,23 @@ def _make_quantization(
     )
 
 
-def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    folder = Path(source)
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     # Without its vocabulary file a T5 tokenizer is empty instead of an error.
-    if folder.is_dir() and not any((folder / file).exists() for file in _VOCABULARIES):
+    if not any((folder / file).exists() for file in _VOCABULARIES):
         raise ValueError(f"there is no tokenizer in it (none of {', '.join(_VOCABULARIES)})")
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ValueError(f"its tokenizer ({type(tokenizer).__name__}) has no tokenizers backend")
     return tokenizer
 
 
 def _load_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft import PeftModel, get_peft_model_state_dict
 
-    weights = adapter / "adapter_model.safetensors"
-    with _wrap_errors(
-        f"adapter {str(adapter)!r}", "give the folder of one made for this base model"
-    ):
-        if not weights.is_file():
-            raise ValueError(f"there is no {weights.name} in it")
-        if PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
-            raise ValueError("it is a soft prompt; an adapter inside the layers (LoRA) is needed")
+    with _wrap_adapter_errors(adapter):
         adapted = PeftModel.from_pretrained(model, str(adapter))
         expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-        with safe_open(weights, framework="pt") as file:
+        with safe_open(adapter / ADAPTER_WEIGHTS_FILE, framework="pt") as file:
             found = set(file.keys())
         unexpected = expected - found or {key for key in found - expected if ".lora_" in key}
         if unexpected:
@@ -234,82 +265,10 @@ def _load_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return base
 
 
-def add_lora(
-    model: PreTrainedModel,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    targets: Sequence[str],
-    layers: Sequence[int] | None = None,
-) -> PeftModel:
-    """Add a new LoRA adapter to a model's layers; nothing else of it is trained from then on.
-
-    Returns
-    -------
-    PeftModel
-        The wrapper for `save_adapter`; the model itself now holds the adapter.
-
-    Raises
-    ------
-    TrainingError
-        If the targets match no layer.
-    """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(model)
-    seq2seq = model.config.is_encoder_decoder
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=list(targets),
-        layers_to_transform=None if layers is None else list(layers),
-        task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+def _wrap_adapter_errors(adapter: Path) -> AbstractContextManager[None]:
+    return _wrap_errors(
+        f"adapter {str(adapter)!r}", "give the folder of one made for this base model"
     )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return get_peft_model(model, config)
-    except ValueError as cause:
-        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        raise TrainingError(
-            f"LoRA's targets {sorted(targets)} (layers {layers or 'all'}) match nothing in "
-            f"{type(model).__name__}, whose modules are called {sorted(names)}"
-        ) from cause
-
-
-def add_lora_to_layers(adapted: PeftModel, layers: Sequence[int], *, rank: int, seed: int) -> None:
-    """Add LoRA to more layers of an adapted model, of another rank and with the same scaling.
-
-    ``layers`` must not have it already. Like peft's own, new matrices are float32 whatever the
-    precision of the base model.
-    """
-    (config,) = adapted.peft_config.values()
-    earlier = list(config.layers_to_transform)
-    pattern = f"layers\\.({'|'.join(map(str, layers))})\\..*"
-    config.rank_pattern = {pattern: rank}
-    config.alpha_pattern = {pattern: config.lora_alpha * rank / config.r}
-    config.layers_to_transform = list(layers)
-    torch.manual_seed(seed)
-    existing = set(dict(adapted.named_parameters()))
-    adapted.base_model.inject_adapter(adapted.get_base_model(), "default")
-    for name, values in adapted.named_parameters():
-        if name not in existing and ".lora_" in name:
-            values.data = values.data.float()
-    config.layers_to_transform = sorted({*earlier, *layers})
-
-
-def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, in the precision of the weights.
-
-    ``base_model`` is the name of the base model, not its folder on this machine.
-    """
-    for config in adapted.peft_config.values():
-        config.base_model_name_or_path = base_model
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -323,10 +282,10 @@ def _wrap_errors(what: str, way_out: str) -> Iterator[None]:
             # peft uses a name that transformers is about to drop.
             warnings.simplefilter("ignore", FutureWarning)
             yield
-    except (ModelLoadError, MissingExtraError):
+    except LlmrecError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as cause:
-        reason = " ".join(str(cause).split())[:300]
+    except Exception as cause:  # on files that are not as they should be they raise anything
+        reason = "".join(filter(str.isprintable, " ".join(str(cause).split())))[:300]
         raise ModelLoadError(f"{what} cannot be loaded: {reason}; {way_out}") from cause
     finally:
         logging.set_verbosity(level)

@@ -12,8 +12,8 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from llmrec.language.forward import DecoderState, embed_positions, truncated_decoder
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora
 from llmrec.language.tokenization import Position, pooled_position, token_positions
+from llmrec.training.lora import add_lora
 from tests.language.tiny_models import save_llama
 
 
