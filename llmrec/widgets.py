@@ -108,7 +108,7 @@ class EditSliders:
             effect = self._session.edit(*self.edits, strength=self.strength.value).effect()
         except EditError as error:
             return _render(error=str(error))
-        return _render(**_page_variables(effect, self._k))
+        return _render(**_page_variables(effect, self._k, self._session.history.verb))
 
 
 def _make_slider(name: str, value: float, highest: float, step: float) -> Any:
@@ -126,7 +126,7 @@ def _make_lock() -> Any:
     return ipywidgets.Checkbox(description="lock", indent=False, layout={"width": "5em"})
 
 
-def _page_variables(effect: EditEffect, k: int) -> dict[str, Any]:
+def _page_variables(effect: EditEffect, k: int, verb: str) -> dict[str, Any]:
     """Rank with the edits, and give what the page names."""
     outcome, catalog = effect.verify(k), effect.catalog
     moved = rank_changes(outcome)
@@ -138,7 +138,7 @@ def _page_variables(effect: EditEffect, k: int) -> dict[str, Any]:
     return {
         "settings": " ".join(filter(None, settings)) or "The list as forecast.",
         "rows": rows,
-        "nothing": NOTHING_LISTED,
+        "nothing": NOTHING_LISTED.format(verb=verb),
         "gone": [catalog.titles[item] for item in outcome.left],
         "verdict": outcome_verdict(effect, outcome),
     }

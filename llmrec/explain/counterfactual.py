@@ -238,8 +238,9 @@ def _explain_exclusion(item_idx: int, now: Ranking, history: History | None) -> 
         return "a category of it is muted"
     if history is None:
         return "it was taken before, or it is not among the candidates"
+    verb = history.verb
     if item_idx in history.item_idx:
-        return "it was taken before, and items taken before are left out here"
+        return f"it was {verb} before, and items {verb} before are left out here"
     if not history.catalog.has_category[item_idx]:
         return "it has no category, so no log tells who took it, or it is not among the candidates"
     return "it is not among the candidates"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.data.catalog import clean_text
+from llmrec.data.names import clean_text
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
 from llmrec.forecast import STATEMENT_KINDS, Forecast, Source, StatementKind
@@ -24,6 +24,7 @@ MIN_CHANGE = 0.01  # one percentage point; or one category's even share where th
 MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
 MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
 MIN_PRESENCE = 0.5  # share of the periods that a steady category is in, at least
+SITTING_GAP = np.timedelta64(30, "m")  # events no further apart belong to one sitting
 MAX_CLAIMS = 4  # of a forecast line, and statements of a description
 
 
@@ -119,8 +120,10 @@ class ClaimFacts:
     trend: FloatArray  # share in the recent half of the non-empty periods minus in the earlier
     n_periods_with: npt.NDArray[np.int64]  # number of periods that it is in
     recently_absent: BoolArray
+    in_last_sitting: BoolArray  # whether the newest events, no pause between them, hold it
     n_periods: int  # non-empty ones
     noise: FloatArray  # standard deviation of (expected - past)
+    verb: str = "taken"
 
     @classmethod
     def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
@@ -137,8 +140,10 @@ class ClaimFacts:
             trend=_period_shares(recent) - _period_shares(earlier),
             n_periods_with=np.count_nonzero(counts, axis=0),
             recently_absent=history.recently_absent,
+            in_last_sitting=_in_last_sitting(history),
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
+            verb=history.verb,
         )
 
     @property
@@ -154,8 +159,9 @@ class ClaimFacts:
 
     def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
         """Conditions of a kind: (n_categories,) where each holds, and the reason if not."""
-        size = len(self.past)
-        taken = (self.n_periods_with > 0, "it was never taken")
+        size, verb = len(self.past), self.verb
+        taken = (self.n_periods_with > 0, f"it was never {verb}")
+        lately = f"{verb} in the last two non-empty periods"
         compared = (np.full(size, self.n_periods >= 2), "two non-empty periods are needed")
         arrives = max(MIN_SHARE, 1 / size) if kind == "new" else MIN_SHARE
         forecast = (self.expected >= arrives, f"less than {format_percent(arrives)} is forecast")
@@ -163,7 +169,7 @@ class ClaimFacts:
             "rising": (
                 (self.change >= self.min_change, "the forecast is not clearly above the past"),
                 (self.trend >= 0, "its share fell within the history"),
-                (~self.recently_absent, "it was not taken in the last two non-empty periods"),
+                (~self.recently_absent, f"it was not {lately}"),
                 taken,
                 compared,
             ),
@@ -179,10 +185,11 @@ class ClaimFacts:
                     "it is missing from more than half of the non-empty periods",
                 ),
             ),
-            "new": ((~taken[0], "it was taken before"), forecast),
+            "new": ((~taken[0], f"it was {verb} before"), forecast),
             "returning": (
                 taken,
-                (self.recently_absent, "it was taken in the last two non-empty periods"),
+                (self.recently_absent, f"it was {lately}"),
+                (~self.in_last_sitting, f"it was {verb} in the sitting of the newest event"),
                 compared,
                 forecast,
             ),
@@ -254,6 +261,15 @@ def _cite_event(event: int, history: History) -> Evidence:
         title=history.catalog.titles[item],
         date=to_date(history.log.timestamp[event]),
     )
+
+
+def _in_last_sitting(history: History) -> BoolArray:
+    """(n_categories,) whether it is among the newest events, back to the last longer pause."""
+    times = history.log.timestamp[history.offsets[0] : history.offsets[-1]]
+    pauses = np.flatnonzero(np.diff(times) > SITTING_GAP)
+    items = history.item_idx[pauses[-1] + 1 if len(pauses) else 0 :]
+    shares = history.catalog.category_shares[items]
+    return np.asarray(shares.sum(axis=0) > 0, dtype=np.bool_).ravel()
 
 
 def _period_shares(counts: FloatArray) -> FloatArray:

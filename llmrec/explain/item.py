@@ -90,6 +90,8 @@ class ItemExplanation:
         The checked text of the language model; "" without one, or where it is rejected.
     rejection
         Why the model's text is rejected; "" if it is not.
+    verb
+        What the person did with the items, for the text: "taken", "watched".
     """
 
     item_id: str
@@ -110,6 +112,7 @@ class ItemExplanation:
     edit_factors: Mapping[str, float] = field(default_factory=dict)
     model_text: str = ""
     rejection: str = ""
+    verb: str = "taken"
 
     @property
     def text(self) -> str:
@@ -142,22 +145,23 @@ class ItemExplanation:
         return found if found.text == text else replace(found, model_text=text)
 
     def _past_sentences(self) -> tuple[str, ...]:
+        verb = self.verb
         if self.last_taken is not None:
-            last = format_day(self.last_taken)
+            did, last = verb[:1].upper() + verb[1:], format_day(self.last_taken)
             if self.times_taken == 1:
-                return f"Taken once before, on {last}.", f"It was taken before, once: on {last}."
+                return f"{did} once before, on {last}.", f"It was {verb} before, once: on {last}."
             return (
-                f"Taken {self.times_taken} times before, last on {last}.",
-                f"It was taken before, {self.times_taken} times, most recently on {last}.",
+                f"{did} {self.times_taken} times before, last on {last}.",
+                f"It was {verb} before, {self.times_taken} times, most recently on {last}.",
             )
         if not self.evidence:
             # A log has no event of an item without a category: it is not known who took it.
-            never = ("Neither it nor anything of its categories was taken before.",)
+            never = (f"Neither it nor anything of its categories was {verb} before.",)
             return never if self.forecast_shares else ()
         category, n = next(entry for entry in self.category_events.items() if entry[1])
         which = f"the latest of {n} events of {category}" if n > 1 else f"one event of {category}"
         return (
-            f"Not taken before; {which}: {self.evidence[0]}.",
+            f"Not {verb} before; {which}: {self.evidence[0]}.",
             f"It would be a first; {which} so far: {self.evidence[0]}.",
         )
 
@@ -254,6 +258,7 @@ def explain_item(
         horizon=format_horizon(history.period_length),
         edited_shares={names[c]: float(edited[c]) for c in own if active},
         edit_factors={names[c]: active[c].factor for c in own if c in active},
+        verb=history.verb,
     )
 
 

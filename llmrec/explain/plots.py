@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.data.catalog import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.data.names import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.periods import History
-from llmrec.errors import MissingExtraError
 from llmrec.explain.facts import format_day, format_horizon, format_percent, history_shares, to_date
+from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
 from llmrec.explain.item import ItemExplanation, wording_note
+from llmrec.explain.printable import printable
 from llmrec.explain.statements import change_direction
 from llmrec.forecast import Forecast
 from llmrec.types import FloatArray, IntArray, TimeArray
@@ -37,9 +39,14 @@ TEMPLATE = "person.html.jinja"
 # Okabe and Ito's palette, distinct with any colour vision; yellow is left out: too pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TEXT_COLOR, MUTED_COLOR, SHADE_COLOR = "#333333", "#767676", "#f3f1ec"
+TOP = 6  # categories in the figure
 MAX_DATES = 5
 LABEL_GAP = 0.062  # of the height of the axes: one line of text
-MAX_NAME_LENGTH = 26  # what fits at the right of the axes
+MAX_NAME_LENGTH = 26  # what fits at the right of the axes; wide characters count twice
+STEP_NOTE = (
+    "Where the dotted step is steep, the forecast differs from the newest periods: it weighs "
+    "older ones, too."
+)
 
 SPARKLINE_BLOCKS = "▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -116,8 +123,10 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
     return Group(Text(_heading(history), style="bold"), Constrain(table, MAX_WIDTH))
 
 
-def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Figure:
+def interest_figure(history: History, forecast: Forecast, *, top: int = TOP) -> Figure:
     """Draw the leading categories' shares by period, and the forecast with 80 % intervals.
+
+    A note on the figure says how many characters of the names no installed font has.
 
     Raises
     ------
@@ -128,10 +137,19 @@ def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Fi
     """
     if not 1 <= top <= len(COLORS):
         raise ValueError(f"top must lie in 1..{len(COLORS)} (one colour each), not {top}")
+    figure = _draw_figure(history, forecast, top)
+    if n_missing := fit_fonts(figure):
+        characters = "1 character" if n_missing == 1 else f"{n_missing} characters"
+        note = f"{MISSING_SIGN}: {characters} that no font here has; an .html chart shows them."
+        figure.text(0.012, 0.01, note, fontsize=8, color=MUTED_COLOR)
+    return figure
+
+
+def _draw_figure(history: History, forecast: Forecast, top: int) -> Figure:
     figure = new_figure(figsize=(9.6, 5.0), dpi=150, facecolor="white")
     series, expected = ShareSeries.of(history), forecast.category_weights
     leading = top_categories(history_shares(history), expected, top)
-    axes = figure.add_axes((0.055, 0.08, 0.67, 0.75))
+    axes = figure.add_axes((0.055, 0.09, 0.67, 0.73))
     intervals = forecast.intervals(0.8)
     _draw_axes(axes, history, series)
     for rank, category in enumerate(leading):
@@ -141,28 +159,6 @@ def interest_figure(history: History, forecast: Forecast, *, top: int = 6) -> Fi
     _draw_labels(axes, history, expected, leading)
     _draw_caption(figure, history, series.length)
     return figure
-
-
-def new_figure(**options: Any) -> Figure:
-    """Make an empty matplotlib figure; MissingExtraError if matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("charts need matplotlib: pip install 'llmrec[charts]'") from error
-    return Figure(**options)
-
-
-def to_svg(figure: Figure) -> str:
-    """Give the figure as an SVG element; the texts in it are escaped."""
-    import matplotlib
-
-    content = io.StringIO()
-    # Text stays text: it can be searched and read aloud, and no glyph is missing. The salt keeps
-    # the bytes the same each time.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmrec"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    text = content.getvalue()
-    return text[text.index("<svg") :]
 
 
 def save_png(history: History, forecast: Forecast, path: Path | str) -> None:
@@ -192,15 +188,16 @@ def render_html(
     environment = Environment(
         loader=PackageLoader("llmrec.explain", "."), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template(TEMPLATE).render(
+    page = environment.get_template(TEMPLATE).render(
         user_id=clean_text(history.user_id, MAX_USER_ID_LENGTH),
         description=forecast.description,
-        figure=Markup(to_svg(interest_figure(history, forecast))),
+        figure=Markup(to_svg(_draw_figure(history, forecast, TOP))),
         horizon=format_horizon(history.period_length),
         explanations=explanations,
         wording=wording_note(explanations),
         source=forecast.source,
     )
+    return printable(page)
 
 
 def _row_shares(counts: FloatArray) -> FloatArray:
@@ -290,7 +287,7 @@ def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: In
     steps = LABEL_GAP * np.arange(len(leading))
     apart = isotonic_regression(heights - steps).x.clip(0, 1 - steps[-1]) + steps
     for rank, (category, height) in enumerate(zip(leading, apart[::-1], strict=True)):
-        name = clean_text(history.catalog.categories[category], MAX_NAME_LENGTH)
+        name = _shorten(history.catalog.categories[category])
         percent = format_percent(expected[category])
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(1.012, height, "●", color=COLORS[rank], **place)
@@ -298,13 +295,39 @@ def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: In
         axes.text(1.125, height, name, color=TEXT_COLOR, parse_math=False, **place)
 
 
+def _shorten(name: str) -> str:
+    """Cut a name to what fits at the right of the axes."""
+    name = clean_text(name, MAX_NAME_LENGTH)
+    while cell_len(name) > MAX_NAME_LENGTH:
+        name = f"{name.removesuffix('…')[:-1]}…"
+    return name
+
+
 def _draw_caption(figure: Figure, history: History, length: PeriodLength) -> None:
+    """Heading, what dots and lines are, and what a sudden step is."""
+    from matplotlib.lines import Line2D
+
     x = 0.012
     figure.text(
-        x, 0.94, _heading(history), fontsize=12, color=TEXT_COLOR, weight="bold", parse_math=False
+        x, 0.945, _heading(history), fontsize=12, color=TEXT_COLOR, weight="bold", parse_math=False
     )
-    note = (
-        f"Dots: shares in each period of {length}; lines: pooled with the periods before and "
-        "after. Shaded: the forecast, with 80% intervals."
+    kinds: dict[str, dict[str, Any]] = {
+        f"share in a period of {length}": {"ls": "", "marker": "o", "ms": 3.5, "alpha": 0.5},
+        "pooled with the periods beside it": {"lw": 2},
+        "step to the forecast": {"lw": 1, "ls": ":"},
+        "forecast, 80% interval": {"lw": 2.2, "alpha": 0.6, "marker": "o"},
+    }
+    figure.legend(
+        [Line2D([], [], color=TEXT_COLOR, **style) for style in kinds.values()],
+        list(kinds),
+        loc="center left",
+        bbox_to_anchor=(x, 0.905),
+        bbox_transform=figure.transFigure,
+        ncols=len(kinds),
+        borderpad=0,
+        borderaxespad=0,
+        frameon=False,
+        fontsize=9,
+        labelcolor=MUTED_COLOR,
     )
-    figure.text(x, 0.885, note, fontsize=9, color=MUTED_COLOR)
+    figure.text(x, 0.855, STEP_NOTE, fontsize=9, color=MUTED_COLOR)

@@ -56,9 +56,9 @@ SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
             "{name} as before",
         ),
         (
-            ": {ahead} forecast, {past} so far, taken in {periods}",
-            ", forecast at {ahead} after {past} so far, taken in {periods}",
-            ": taken in {periods}, {past} so far and {ahead} forecast",
+            ": {ahead} forecast, {past} so far, {verb} in {periods}",
+            ", forecast at {ahead} after {past} so far, {verb} in {periods}",
+            ": {verb} in {periods}, {past} so far and {ahead} forecast",
         ),
     ),
     "new": (
@@ -69,9 +69,9 @@ SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
             "A first time for {name}",
         ),
         (
-            ": {ahead} forecast, never taken so far",
+            ": {ahead} forecast, never {verb} so far",
             ", forecast at {ahead} after none so far",
-            ": never taken so far, {ahead} forecast",
+            ": never {verb} so far, {ahead} forecast",
         ),
     ),
     "returning": (
@@ -88,7 +88,11 @@ SENTENCE_TEMPLATES: dict[StatementKind, tuple[Sequence[str], Sequence[str]]] = {
         ),
     ),
 }
-EVIDENCE_TEMPLATES = (" (latest: {titles})", " (most recently {titles})", " (last taken: {titles})")
+EVIDENCE_TEMPLATES = (
+    " (latest: {titles})",
+    " (most recently {titles})",
+    " (last {verb}: {titles})",
+)
 
 
 def change_direction(history: History, forecast: Forecast) -> npt.NDArray[np.int64]:
@@ -186,6 +190,7 @@ def statement_sentence(
     return f"{opening}{numbers}{latest if cited else ''}.".format(
         name=name,
         phrase=phrase,
+        verb=history.verb,
         ahead=format_percent(facts.expected[category]),
         past=format_percent(facts.past[category]),
         periods=f"{facts.n_periods_with[category]} of {facts.n_periods} active periods",
@@ -218,7 +223,7 @@ def _check(statement: Statement, history: History, facts: ClaimFacts) -> str | N
 def _check_evidence(statement: Statement, history: History) -> str | None:
     name, cited = history.catalog.categories[statement.category], statement.event_ids
     if statement.kind == "new":
-        return f"{name}: what was never taken has no events to cite" if cited else None
+        return f"{name}: what was never {history.verb} has no events to cite" if cited else None
     if not cited:
         return f"{name}: no event is cited"
     if len(set(cited)) < len(cited):

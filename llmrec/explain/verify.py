@@ -40,6 +40,7 @@ def check_item(
     true = {
         "title": catalog.titles[item],
         "horizon": format_horizon(history.period_length),
+        "verb": history.verb,
         **_ranking_fields(ranking, rank - 1, history),
         **_history_fields(item, history, forecast),
         **_edit_fields(item, history, forecast, edits),

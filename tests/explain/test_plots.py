@@ -204,7 +204,7 @@ def test_the_page_shows_hostile_text_as_text() -> None:
     page = PageParser(render_html(ann, ahead, explanations))
     assert not {"script", "b", "i", "u"} & set(page.opened)
     shown = " ".join(page.shown)
-    for text in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<i>words</i>", "</svg>&amp;\"'"):
+    for text in ("<script>alert(1)</script>", "{{ 7 * 7 }}", "<i>words</i>", "</svg>&\"'"):
         assert text in shown
 
 
