@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, Window, batches_by_log, make_histories, truncate_log
-from llmrec.data.readers import load_dataset
+from llmrec.data.ids import format_id
+from llmrec.data.periods import History, Window, batches_by_log
 from llmrec.data.splits import sample_windows
 from llmrec.data.validation import is_frame
-from llmrec.data.windows import last_period_windows
-from llmrec.engine_config import (
-    CALIBRATION_FILE,
-    SETTINGS_FILE,
-    EngineSettings,
-    fitted_dataset,
-    load_engine_parts,
-    registered_weights,
-    require_not_trained_on,
-    title_scorers,
-)
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, last_period_windows
+from llmrec.engine_config import load_engine_parts, require_not_trained_on, title_scorers
+from llmrec.engine_folder import CALIBRATION_FILE, EngineSettings, save_engine
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_from_claims, describe_with_model
 from llmrec.explain.item import reword
@@ -36,7 +26,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.fitting import build_blend, fit_ranking
+from llmrec.ranking.fitting import build_blend, fit_ranking, registered_weights
 from llmrec.session import Recommendation, SessionInputs, UserSession
 from llmrec.types import RepeatPolicy
 
@@ -76,10 +66,12 @@ class InterestEngine:
         *,
         describe: bool = True,
         stored_calibration: Calibration | None = None,
+        later_users: Collection[str] = (),
     ) -> None:
         self.dataset, self.cutoff, self.describe = dataset, cutoff, describe
         self.forecaster, self.blend, self.settings = forecaster, blend, settings
         self._stored_calibration, self._settings_blend = stored_calibration, blend
+        self._later_users = later_users
 
     @classmethod
     def from_pretrained(
@@ -102,8 +94,9 @@ class InterestEngine:
         data
             A `Dataset`, or what `load_dataset` takes; default: the log that the folder was fitted
             on, else "ml-100k". Engines of the two embedded logs, fine-tuned, ship with the package
-            and are used for cutoffs after they were fitted; for anything else counting and blend
-            are fitted here, and the model's scores have no weight until `fit`.
+            and are used for cutoffs after they were fitted; for anything else, a folder that was
+            fitted on another log included, counting and blend are fitted here, and the model's
+            scores have no weight until `fit`.
         cutoff
             Start of the period to forecast; default: the end of the log.
         describe
@@ -118,42 +111,37 @@ class InterestEngine:
         Warns
         -----
         UserWarning
-            If the stored calibration is of other weights than these (another precision, another
-            adapter), or the model has title embeddings and no calibration: what is left out comes
-            back with the precision named, or with `fit`.
+            If the folder was fitted on another log, the stored calibration is missing or of other
+            weights than these (another precision, another adapter), or the model has title
+            embeddings and no calibration: it says what is left out, and the way out.
 
         Raises
         ------
         DataError
-            If an engine's folder is broken, or was fitted on what lies after the cutoff.
+            If an engine's folder is broken or lacks a file, or was fitted on what lies after the
+            cutoff.
         """
-        data = fitted_dataset(name) if data is None else data
-        dataset = load_dataset(data) if isinstance(data, str | Path) else data
-        if not isinstance(dataset, Dataset):
-            raise DataError(f"data is a Dataset, or what load_dataset takes, not {type(data)}")
-        end = dataset.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
-        dataset = replace(dataset, log=truncate_log(dataset.log.align_to(dataset.catalog), end))
-        parts = load_engine_parts(name, dataset, end, refit, model_options)
+        parts = load_engine_parts(name, data, cutoff, refit, model_options)
         if parts.warning:
             warnings.warn(parts.warning, stacklevel=2)
         return cls(
-            dataset,
-            end,
+            parts.dataset,
+            parts.cutoff,
             parts.forecaster,
             parts.blend,
             parts.settings,
             describe=describe,
             stored_calibration=parts.stored_calibration,
+            later_users=parts.later_users,
         )
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
-        return self.histories([self.dataset.log.user_index(user_id)])[0]
+        return self.histories([self._user_index(user_id)])[0]
 
     def histories(self, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody)."""
-        dataset = self.dataset
-        return make_histories(dataset.log, dataset.catalog, dataset.period, self.cutoff, users)
+        return self.dataset.histories(self.cutoff, users)
 
     def session(
         self,
@@ -251,7 +239,6 @@ class InterestEngine:
             If there are too few windows, or the model's adapter learned from this log up to a time
             after the start of one and nothing says which to leave out; nothing has changed then.
         """
-        from llmrec.forecasters.calibration import MIN_WINDOWS
         from llmrec.forecasters.llm import TitleForecaster
 
         found = last_period_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
@@ -260,7 +247,10 @@ class InterestEngine:
         if leave_out is None:
             require_not_trained_on(windows, self._adapter_metadata(), self.dataset.name)
         forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
-        if forecaster.model.title_embeddings is not None and len(windows) >= MIN_WINDOWS:
+        if (
+            forecaster.model.title_embeddings is not None
+            and len(windows) >= MIN_CALIBRATION_WINDOWS
+        ):
             titles = TitleForecaster(forecaster.model, forecaster.codec, counting).fit(windows)
             forecaster.prior = titles if titles.share else counting
             self.settings = replace(self.settings, titles=titles.share)
@@ -295,12 +285,8 @@ class InterestEngine:
                 f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
                 "call engine.fit(), or save into another folder."
             )
-        own = folder / settings.adapter
-        if settings.adapter and own.absolute() != Path(self.forecaster.model.adapter).absolute():
-            shutil.copytree(self.forecaster.model.adapter, own, dirs_exist_ok=True)
-        settings.save(folder / SETTINGS_FILE)
-        if calibration is not None:
-            calibration.save(folder / CALIBRATION_FILE)
+        adapter = Path(self.forecaster.model.adapter) if settings.adapter else None
+        save_engine(folder, settings, adapter, calibration)
 
     def _adapter_metadata(self) -> AdapterMetadata | None:
         return AdapterMetadata.load_if_present(
@@ -337,8 +323,16 @@ class InterestEngine:
             raise DataError("users are a list, such as [user]; of one person ask session(user)")
         users = list(users)
         ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
-        known = iter(self.histories([self.dataset.log.user_index(user) for user in ids]))
+        known = iter(self.histories([self._user_index(user) for user in ids]))
         return [self._history_of(user) or next(known) for user in users]
+
+    def _user_index(self, user_id: object) -> int:
+        if format_id(user_id) in self._later_users:
+            raise DataError(
+                f"user {str(user_id)[:80]!r} has no event before the cutoff {self.cutoff}, and so "
+                "no history yet: give a later cutoff."
+            )
+        return self.dataset.log.user_index(user_id)
 
     def _history_of(self, user: object) -> History | None:
         if is_frame(user):

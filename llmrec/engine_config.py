@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,118 +12,36 @@ import numpy as np
 
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_text
-from llmrec.data.periods import Window, truncate_log
+from llmrec.data.periods import Window
+from llmrec.data.provenance import events_fingerprint
+from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows
-from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
-from llmrec.data.versions import SCORERS as OLD_SCORERS
-from llmrec.data.windows import last_period_windows
+from llmrec.data.windows import MIN_FIT_WINDOWS, last_period_windows
+from llmrec.engine_folder import (
+    ADAPTER_FOLDER,
+    CALIBRATION_FILE,
+    SETTINGS_FILE,
+    EngineSettings,
+    bundled_engine,
+    fitted_dataset,
+    has_lost_calibration,
+    is_engine,
+    log_difference,
+    require_parts,
+)
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import MIN_FIT_WINDOWS, build_blend, fit_ranking
-from llmrec.ranking.registry import LM_SCORER, SCORERS, registered_name
+from llmrec.ranking.fitting import build_blend, fit_ranking
+from llmrec.ranking.registry import LM_SCORER, fallback_blend
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from llmrec.forecasters.calibration import Calibration
     from llmrec.forecasters.llm import LLMForecaster
-
-
-SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-ADAPTER_FOLDER = "adapter"  # inside an engine's folder
-FALLBACK_BLEND = {"PersonalRepeat": 1.0}  # the blend where there is nothing to fit one on
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine folder holds beside its calibration: plain values, stored as JSON.
-
-    Attributes
-    ----------
-    model, template, budget
-        Base model, prompt version, and tokens a prompt may have.
-    counting
-        Fields of `DecayedDirichlet`.
-    blend
-        Name of a scorer, see `llmrec.ranking.registry`, to its weight; those of 0 are not built.
-    strength
-        How hard the forecast tilts the ranking (0: not at all).
-    titles
-        Share of the expected titles in the prior, see `TitleForecaster`.
-    adapter
-        Folder of the adapter inside the model, beside the settings' file; "" if there is none.
-    precision
-        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
-        where it was not calibrated.
-    dataset
-        Name of the log, which `load_dataset` takes if it is one of those that it knows.
-    period, data, fitted_before
-        Length of the periods, fingerprint of the log, and the time at or after which nothing was
-        used: what the fit is good for.
-    """
-
-    model: str = "smollm2-135m"
-    template: str = "forecast-v1"
-    budget: int = 300
-    counting: Mapping[str, Any] = field(default_factory=dict)
-    blend: Mapping[str, float] = field(default_factory=dict)
-    strength: float = 1.0
-    titles: float = 0.0
-    adapter: str = ""
-    precision: str = "auto"
-    dataset: str = ""
-    period: str = ""
-    data: str = ""
-    fitted_before: str = ""
-
-    @classmethod
-    def load(cls, path: Path) -> EngineSettings:
-        """Read settings; DataError names an unknown field or broken JSON."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values.pop("version", FIRST_VERSION)
-            blend = rename_keys(values.get("blend", {}), OLD_SCORERS)
-            for given, known in (
-                (values, [one.name for one in fields(cls)]),
-                (values.get("counting", {}), [one.name for one in fields(DecayedDirichlet)]),
-                (blend, [*SCORERS, LM_SCORER]),
-            ):
-                if unknown := unknown_keys(given, known, version):
-                    raise ValueError(unknown)
-            return cls(**values | {"blend": blend})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no engine's settings: {error}") from error
-
-    def save(self, path: Path) -> None:
-        """Write the settings, and which version of this package wrote them."""
-        atomic_write_text(path, json.dumps({"version": __version__} | asdict(self), indent=1))
-
-    def without_adapter(self, model: str) -> EngineSettings:
-        """Give the same for a base model without an adapter."""
-        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
-        if not self.adapter:
-            return plain
-        return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
-
-    def without_titles(self) -> EngineSettings:
-        """Give the same for a model without title embeddings, or without a calibration of them."""
-        blend = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
-        return replace(self, titles=0.0, blend=blend if any(blend.values()) else FALLBACK_BLEND)
-
-    def valid_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
-        """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
-        if not self.fitted_before or to_datetime64(self.fitted_before) > cutoff:
-            return False
-        if self.period != dataset.period:
-            return False
-        return truncate_log(dataset.log, self.fitted_before).fingerprint == self.data
-
-
-def bundled_engine(dataset: str) -> Path:
-    """Where the package keeps the fitted engine of an embedded log; of others it has none."""
-    return Path(str(resources.files("llmrec"))) / "engines" / Path(dataset).name
 
 
 def fit_settings(dataset: Dataset) -> EngineSettings:
@@ -134,59 +50,117 @@ def fit_settings(dataset: Dataset) -> EngineSettings:
     about: dict[str, Any] = {
         "dataset": dataset.name,
         "period": dataset.period,
-        "data": log.fingerprint,
+        "data": events_fingerprint(log),
         "fitted_before": str(log.timestamp.max() + MILLISECOND),
     }
     latest = last_period_windows(log, catalog, dataset.period)
     if len(latest) < MIN_FIT_WINDOWS:
         events = PeriodLength.parse(dataset.period).unit == "events"
         mix = {"mix": "all" if events else "last period"}
-        return EngineSettings(counting=mix, blend=FALLBACK_BLEND, **about)
+        return EngineSettings(counting=mix, blend=fallback_blend(dataset.repeat), **about)
     counting = DecayedDirichlet().fit(latest)
     blend, strength = fit_ranking(dataset, sample_windows(latest, 500), counting)
     return EngineSettings(counting=counting.to_dict(), blend=blend, strength=strength, **about)
 
 
-def fitted_dataset(name: str) -> str:
-    """Name the log that an engine's folder was fitted on; of anything else the default one."""
-    file = Path(name) / SETTINGS_FILE
-    return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
+@dataclass(frozen=True)
+class FoundSettings:
+    """The settings behind a name, and what of an engine's folder is used with them.
+
+    Attributes
+    ----------
+    adapter, calibration
+        Folder of the adapter, and the one that the calibration is in; None: none is used.
+    left_out
+        What of an engine is not used, because it is of another log; "" if all is.
+    """
+
+    settings: EngineSettings
+    adapter: Path | None = None
+    calibration: Path | None = None
+    left_out: str = ""
+
+    @property
+    def lost_calibration(self) -> bool:
+        """Whether the engine was saved with a calibration that its folder no longer has."""
+        folder = self.calibration
+        return folder is not None and has_lost_calibration(folder, self.settings)
 
 
 def resolve_settings(
-    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool
-) -> tuple[EngineSettings, Path | None]:
-    """Find or fit the settings behind a name, and the engine's folder if there is one."""
-    own, shipped = Path(name), bundled_engine(dataset.name)
-    if (own / SETTINGS_FILE).is_file():
-        settings = EngineSettings.load(own / SETTINGS_FILE)
-        if refit:
-            of_model = ("model", "template", "budget", "adapter")
-            fitted = replace(
-                fit_settings(dataset), **{field: getattr(settings, field) for field in of_model}
-            )
-            return fitted, own
-        if settings.fitted_before and to_datetime64(settings.fitted_before) > cutoff:
-            raise DataError(
-                f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
-                f"cutoff {cutoff}. Give a later cutoff, or refit=True."
-            )
-        return settings, own
-    if not refit and (shipped / SETTINGS_FILE).is_file():
-        settings = EngineSettings.load(shipped / SETTINGS_FILE)
-        if settings.valid_for(dataset, cutoff):
-            own_model = settings.model == name
-            return (settings, shipped) if own_model else (settings.without_adapter(name), None)
-    return replace(fit_settings(dataset), model=name), None
+    name: str, whole: Dataset, known: Dataset, cutoff: np.datetime64, refit: bool
+) -> FoundSettings:
+    """Find or fit the settings behind a name.
+
+    Parameters
+    ----------
+    whole, known
+        The log, and what was known of it before the cutoff.
+
+    Raises
+    ------
+    DataError
+        If an engine's folder lacks a file, or was fitted on what lies after the cutoff.
+    """
+    if not is_engine(name):
+        return _resolve_model(name, known, cutoff, refit)
+    folder = Path(name)
+    settings = EngineSettings.load(folder / SETTINGS_FILE)
+    require_parts(folder, settings)
+    difference = log_difference(folder, settings, whole, known.catalog.categories)
+    if refit or difference:
+        return _resolve_anew(folder, settings, known, cutoff, difference, refit)
+    if to_datetime64(settings.fitted_before) > cutoff:
+        raise DataError(
+            f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
+            f"cutoff {cutoff}. Give a later cutoff, or refit=True."
+        )
+    return FoundSettings(settings, folder / settings.adapter if settings.adapter else None, folder)
 
 
-def with_adapter_prompt(settings: EngineSettings, adapter_folder: Path) -> EngineSettings:
-    """Write prompts like those that an adapter, or a merged model, was trained on."""
-    about = AdapterMetadata.load_if_present(adapter_folder)
-    if about is None:
-        return settings
-    budget = int(about.config.get("budget", settings.budget))
-    return replace(settings, template=about.prompt, budget=budget)
+def _resolve_model(name: str, known: Dataset, cutoff: np.datetime64, refit: bool) -> FoundSettings:
+    """Give a model the bundled settings of an embedded log, or fit some."""
+    folder, bundled = bundled_engine(known.name), _bundled_settings(known, cutoff)
+    if refit or bundled is None:
+        return FoundSettings(replace(fit_settings(known), model=name))
+    if bundled.model != name:
+        return FoundSettings(bundled.without_adapter(name))
+    require_parts(folder, bundled)
+    return FoundSettings(bundled, folder / bundled.adapter, folder)
+
+
+def _resolve_anew(
+    folder: Path,
+    settings: EngineSettings,
+    known: Dataset,
+    cutoff: np.datetime64,
+    difference: str,
+    refit: bool,
+) -> FoundSettings:
+    """Give the model of an engine settings of this log; its adapter stays where it fits."""
+    adapter = folder / settings.adapter if settings.adapter else None
+    about = None if adapter is None else AdapterMetadata.load_if_present(adapter)
+    fits = not difference or about is None or about.categories == known.catalog.categories
+    stays = ("model", "template", "budget", "adapter") if fits else ("model",)
+    bundled = None if refit else _bundled_settings(known, cutoff)
+    anew = bundled.without_adapter(settings.model) if bundled else fit_settings(known)
+    anew = replace(anew, **{name: getattr(settings, name) for name in stays})
+    left_out = [] if refit else ["counting", "blend", "tilt"]
+    if not fits:
+        left_out.append("adapter")
+    if not refit and (folder / CALIBRATION_FILE).is_file():
+        left_out.append("calibration")
+    if not refit and settings.titles:
+        left_out.append("share of titles")
+    why = f"{difference}: without its {', '.join(left_out)}" if difference and left_out else ""
+    return FoundSettings(anew, adapter if fits else None, left_out=why)
+
+
+def _bundled_settings(known: Dataset, cutoff: np.datetime64) -> EngineSettings | None:
+    """Give the settings of an embedded log's engine, if they are good for this cutoff."""
+    path = bundled_engine(known.name) / SETTINGS_FILE
+    settings = EngineSettings.load(path) if path.is_file() else None
+    return settings if settings and settings.valid_for(known, cutoff) else None
 
 
 @dataclass(frozen=True)
@@ -195,12 +169,19 @@ class EngineParts:
 
     Attributes
     ----------
+    dataset, cutoff
+        The log as it was known before the cutoff, and the cutoff.
+    later_users
+        Those of the log who have no event before it.
     stored_calibration
         The calibration in the engine's folder, whether or not it is of the model as loaded.
     warning
-        What was left out because nothing calibrates it, and the way out; "" if nothing was.
+        What was left out, why, and the way out; "" if nothing was.
     """
 
+    dataset: Dataset
+    cutoff: np.datetime64
+    later_users: pd.Index[str]
     settings: EngineSettings
     forecaster: LLMForecaster
     blend: Blend
@@ -209,40 +190,51 @@ class EngineParts:
 
 
 def load_engine_parts(
-    name: str, dataset: Dataset, cutoff: np.datetime64, refit: bool, options: Mapping[str, Any]
+    name: str,
+    data: Dataset | str | Path | None,
+    cutoff: np.datetime64 | str | None,
+    refit: bool,
+    options: Mapping[str, Any],
 ) -> EngineParts:
     """Find or fit settings, load the model, and build the scorers; see `from_pretrained`.
 
-    Parameters
-    ----------
-    dataset
-        Cut at the cutoff.
-    options
-        Of `LanguageModel.load`.
+    ``options`` are those of `LanguageModel.load`.
     """
     _check_model_options(options)
-    settings, folder = resolve_settings(name, dataset, cutoff, refit)
-    adapter = options.get("adapter")
-    if adapter:
-        settings = replace(with_adapter_prompt(settings, Path(adapter)), adapter=ADAPTER_FOLDER)
-    elif settings.adapter and folder is not None:
-        adapter = folder / settings.adapter
-    else:
-        settings = with_adapter_prompt(settings, Path(settings.model))  # a merged model
+    whole = _open_dataset(name, data)
+    end = whole.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
+    known = whole.known_before(end)
+    found = resolve_settings(name, whole, known, end, refit)
+    settings, adapter = found.settings, found.adapter
+    if options.get("adapter"):
+        adapter = Path(options["adapter"])
+        settings = replace(settings.with_adapter_prompt(adapter), adapter=ADAPTER_FOLDER)
+    elif adapter is None:
+        settings = settings.with_adapter_prompt(Path(settings.model))  # a merged model
     options = {"dtype": settings.precision} | dict(options)
-    if adapter:
-        options["adapter"] = Path(adapter)
-    forecaster, stored = load_forecaster(dataset, settings, None if refit else folder, options)
+    if adapter is not None:
+        options["adapter"] = adapter
+    found = replace(found, settings=settings)
+    forecaster, stored = load_forecaster(known, found, options)
     titles = title_scorers(forecaster)
     if not titles:
         settings = settings.without_titles()
     ranked = settings if forecaster.calibration else settings.without_titles()
-    blend, warning = build_blend(dataset, cutoff, ranked.blend, titles), ""
-    if not refit and forecaster.calibration is None and (stored or titles):
-        warning = uncalibrated_warning(
-            forecaster, settings, calibration_rejected=stored is not None
-        )
-    return EngineParts(settings, forecaster, blend, stored, warning)
+    blend = build_blend(known, end, ranked.blend, titles)
+    warning = ""
+    if found.left_out or not refit:
+        warning = describe_left_out(name, found, forecaster, stored)
+    later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
+    return EngineParts(known, end, later, settings, forecaster, blend, stored, warning)
+
+
+def _open_dataset(name: str, data: Dataset | str | Path | None) -> Dataset:
+    """Read the log if it is not given: by default the one that an engine was fitted on."""
+    data = fitted_dataset(name) if data is None else data
+    dataset = load_dataset(data) if isinstance(data, str | Path) else data
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"data is a Dataset, or what load_dataset takes, not {type(data)}")
+    return dataset
 
 
 def _check_model_options(options: Mapping[str, Any]) -> None:
@@ -257,10 +249,7 @@ def _check_model_options(options: Mapping[str, Any]) -> None:
 
 
 def load_forecaster(
-    dataset: Dataset,
-    settings: EngineSettings,
-    calibration_folder: Path | None,
-    options: Mapping[str, Any],
+    dataset: Dataset, found: FoundSettings, options: Mapping[str, Any]
 ) -> tuple[LLMForecaster, Calibration | None]:
     """Load the model and the folder's calibration, and use this if it is of that very model."""
     from llmrec.forecasters.calibration import Calibration
@@ -268,14 +257,19 @@ def load_forecaster(
     from llmrec.language.codec import codec_for
     from llmrec.language.model import LanguageModel
 
+    settings, why = found.settings, "no calibration was fitted"
     model = LanguageModel.load(settings.model, **options)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
     if about := AdapterMetadata.load_if_present(Path(model.adapter or settings.model)):
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if calibration_folder is None or not (calibration_folder / CALIBRATION_FILE).is_file():
-        return LLMForecaster(model, codec, prior), None
-    at_hand = Calibration.load(calibration_folder / CALIBRATION_FILE, dataset.catalog.categories)
+    if found.calibration is None or not (found.calibration / CALIBRATION_FILE).is_file():
+        if found.left_out:
+            why = f"the engine was {found.left_out}"
+        elif found.lost_calibration:
+            why = f"{CALIBRATION_FILE} is missing"
+        return LLMForecaster(model, codec, prior, fallback_reason=why), None
+    at_hand = Calibration.load(found.calibration / CALIBRATION_FILE, dataset.catalog.categories)
     if at_hand.model != model.fingerprint:
         why = "the stored calibration is of another model or precision"
         return LLMForecaster(model, codec, prior, fallback_reason=why), at_hand
@@ -293,39 +287,34 @@ def title_scorers(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
     return {LM_SCORER: LMItemScorer(forecaster.model, forecaster.codec)}
 
 
-def uncalibrated_warning(
-    forecaster: LLMForecaster, settings: EngineSettings, *, calibration_rejected: bool
+def describe_left_out(
+    name: str, found: FoundSettings, forecaster: LLMForecaster, stored: Calibration | None
 ) -> str:
-    """Say what of an uncalibrated model is left out, and the way out."""
+    """Say what of an engine or model is left out, why, and the way out; "" if nothing is."""
+    if found.left_out:
+        return (
+            f"engine {name} was {found.left_out}. Counting and blend are of this log, and "
+            "category scores have no weight until engine.fit() is called."
+        )
     model = forecaster.model
     titles = f"the titles that {model.name} expects"
-    if not calibration_rejected:
-        return f"no calibration weighs {titles}: they are left out until engine.fit() is called."
+    if forecaster.calibration is not None:
+        return ""
+    if stored is None and model.title_embeddings is None and not found.lost_calibration:
+        return ""
     lost = "its category scores" + f" and {titles}" * (model.title_embeddings is not None)
+    if found.lost_calibration:
+        path = found.calibration and found.calibration / CALIBRATION_FILE
+        return f"{path} is missing: without {lost} until it is back, or engine.fit() is called."
+    if stored is None:
+        return f"no calibration weighs {titles}: they are left out until engine.fit() is called."
+    settings = found.settings
     precision = "float32" if settings.precision == "auto" else settings.precision
     how = f", say with dtype={precision!r}" * (precision != model.precision)
     return (
         f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
-
-
-def registered_weights(blend: Blend) -> dict[str, float]:
-    """Give the weights of a blend by the names that settings have for its scorers.
-
-    Raises
-    ------
-    DataError
-        If settings have no name for a scorer.
-    """
-    named = [registered_name(scorer) for scorer in blend.scorers]
-    unnamed = [shown for shown, name in zip(blend.names, named, strict=True) if not name]
-    if unnamed:
-        raise DataError(
-            f"the blend holds {', '.join(map(repr, unnamed))}, which settings have no name for "
-            "and could not make again: take them out of engine.blend before saving."
-        )
-    return {name: w for name, w in zip(named, blend.weights, strict=True) if name}
 
 
 def require_not_trained_on(

@@ -15,7 +15,8 @@ from llmrec import DataError, Edit, Interactions, InterestEngine
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
 from llmrec.data.readers import read_table
-from llmrec.engine_config import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings, fit_settings
+from llmrec.engine_config import fit_settings
+from llmrec.engine_folder import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings
 from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterMetadata
@@ -509,7 +510,9 @@ def test_titles_without_a_calibration_are_left_out_with_a_warning_and_no_calibra
         again.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == stored
     (tmp_path / CALIBRATION_FILE).unlink()
-    with pytest.warns(UserWarning, match=r"titles that fake expects: .*until engine\.fit\(\)"):
+    with pytest.warns(
+        UserWarning, match=r"calibration\.json is missing: .*until .*engine\.fit\(\)"
+    ):
         InterestEngine.from_pretrained(str(tmp_path), data=dataset)
 
 

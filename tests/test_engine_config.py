@@ -17,7 +17,8 @@ from llmrec.data.periods import History, Window, truncate_log
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.data.windows import holdout_cutoff, last_period_windows, make_windows
-from llmrec.engine_config import EngineSettings, fit_settings
+from llmrec.engine_config import fit_settings
+from llmrec.engine_folder import EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -32,7 +33,7 @@ from llmrec.ranking.fitting import (
 )
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import LM_SCORER, build_scorer
-from llmrec.types import FloatArray, TimeArray
+from llmrec.types import FloatArray, RepeatPolicy, TimeArray
 from tests.real_parts import needs_real_parts
 from tests.worlds import catalog, log
 
@@ -171,12 +172,12 @@ def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
     assert asked == [n_windows]
 
 
-def test_settings_without_titles_rank_by_the_other_scorers_or_by_what_was_taken() -> None:
+def test_settings_without_titles_rank_by_the_other_scorers_or_by_popularity() -> None:
     both = EngineSettings(blend={"Ease": 0.4, LM_SCORER: 0.6}, titles=0.8)
     assert both.without_titles() == EngineSettings(blend={"Ease": 0.4})
     assert both.without_adapter("other").blend == {"Ease": 0.4}
     alone = EngineSettings(blend={"Ease": 0.0, LM_SCORER: 0.6})
-    assert alone.without_titles().blend == {"PersonalRepeat": 1.0}
+    assert alone.without_titles().blend == {"RecentPopularity": 1.0}
 
 
 def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path) -> None:
@@ -194,13 +195,24 @@ def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path
     assert tuple(blend.weights) == (0.2, 0.6, 0.1)
 
 
-def test_the_lone_scorer_of_a_short_log_does_not_say_that_what_is_popular_was_taken_before() -> (
-    None
-):
-    short = replace(world(), repeat="exclude")
+@pytest.mark.parametrize(
+    ("repeat", "name"),
+    [("exclude", "popular in the last 28 days"), ("allow", "taken before or popular")],
+)
+def test_a_short_log_has_a_scorer_of_repeats_only_where_items_may_be_listed_again(
+    repeat: RepeatPolicy, name: str
+) -> None:
+    short = replace(world(), repeat=repeat)
     short = replace(short, log=truncate_log(short.log, short.log.timestamp.min() + MILLISECOND))
     settings, end = fit_settings(short), short.log.timestamp.max() + MILLISECOND
-    assert build_blend(short, end, settings.blend).names == ("taken before or popular",)
+    assert build_blend(short, end, settings.blend).names == (name,)
+
+
+def test_a_blend_whose_weights_are_all_0_is_popularity() -> None:
+    dataset = world()
+    end = dataset.log.timestamp.max() + MILLISECOND
+    blend = build_blend(dataset, end, {"PersonalRepeat": 0.0, "Ease": 0.0})
+    assert blend.names == ("popular in the last 28 days",)
 
 
 def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:

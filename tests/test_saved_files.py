@@ -12,12 +12,13 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -70,7 +71,26 @@ def open_engine(folder: Path | str, data: Dataset | str) -> InterestEngine:
 
 
 def open_bundled(name: str) -> InterestEngine:
-    return InterestEngine.from_pretrained(data=name, describe=False, device="cpu")
+    """Open a bundled engine on its log as 0.1 read it: with its verb and its titles."""
+    dataset = with_double_titles(load_dataset(name, verb="taken"))
+    return InterestEngine.from_pretrained(data=dataset, describe=False, device="cpu")
+
+
+def with_double_titles(dataset: Dataset) -> Dataset:
+    """Give the titles that 0.1 made of an item called like its category: Butter (Butter)."""
+    if dataset.name != "completejourney":
+        return dataset
+    catalog = dataset.catalog
+    shared = {title.split(" (")[0] for title in catalog.titles if " (" in title}
+    shared.add("Hair Care Products")  # the other one was never bought
+    titles = tuple(
+        f"{title} ({catalog.categories_of(item)[0]})"
+        if title in shared and title.lower() == catalog.categories_of(item)[0].lower()
+        else title
+        for item, title in enumerate(catalog.titles)
+    )
+    same = replace(catalog, titles=titles)
+    return replace(dataset, catalog=same, log=replace(dataset.log, item_ids=same.item_ids))
 
 
 def let_the_model_write(engine: InterestEngine, writes: bool) -> None:
@@ -384,6 +404,13 @@ def edit_fields(edits: Sequence[Edit]) -> list[list[Any]]:
     return [[one.category, one.factor, one.until and str(one.until), one.lock] for one in edits]
 
 
+def explanation_fields(found: Any) -> dict[str, Any]:
+    """Give what 0.1 says of an explanation; the verb has come since."""
+    fields: dict[str, Any] = found.to_dict()
+    assert fields["item"].pop("verb") == "taken"
+    return fields
+
+
 def asked_of(engine: InterestEngine, user: str) -> dict[str, Any]:
     """Ask an engine all that can be asked about one person."""
     names, ids = engine.dataset.catalog.categories, engine.dataset.catalog.item_ids
@@ -412,7 +439,7 @@ def asked_of(engine: InterestEngine, user: str) -> dict[str, Any]:
             "numbers": [item.score for item in listed],
             "told": [[item.item_id, item.title, item.why] for item in listed[:10]],
         },
-        "explanation": {"numbers": [], "told": found.to_dict()},
+        "explanation": {"numbers": [], "told": explanation_fields(found)},
         "why_not": {
             "numbers": [],
             "told": {
@@ -485,6 +512,7 @@ def adapter_record() -> dict[str, Any]:
 def networks_record() -> dict[str, Any]:
     dataset = open_log()
     windows = windows_at(dataset, holdout_cutoff(dataset.log, dataset.period))[:6]
+    named = pd.read_parquet("log.parquet")["item_id"].unique()
     nets = {
         name: {
             "category_weights": network_weights(name, windows),
@@ -494,7 +522,8 @@ def networks_record() -> dict[str, Any]:
     }
     next_item = {
         "category_weights": next_item_weights(windows),
-        "scores": next_item_scores(windows),
+        # Version 0.1 had the items in the order in which the file names them.
+        "scores": next_item_scores(windows)[:, dataset.catalog.item_ids.get_indexer(named)],
     }
     return nets | {"GRU4Rec": next_item}
 
@@ -795,6 +824,21 @@ def test_each_head_is_trained_at_its_own_rate(
     assert all(trained.values())
 
 
+# People of whom 0.1 said that a category returns which they had taken minutes before.
+RETURNED_WITHIN_A_SITTING = {("ml-100k", "220"), ("ml-100k", "826")}
+
+
+def assert_same_but_within_a_sitting(
+    person: tuple[str, str], found: Any, recorded: Any, within: float
+) -> None:
+    """Compare as `assert_same_part`; where 0.1 said what is refused since, it is said no more."""
+    said, says = ('"returning"' in json.dumps(plain(one)) for one in (recorded, found))
+    if person in RETURNED_WITHIN_A_SITTING and said:
+        assert not says
+        recorded = {"numbers": recorded["numbers"], "told": plain(found["told"])}
+    assert_same_part(found, recorded, within)
+
+
 @cache
 def bundled_answers(name: str) -> Any:
     return engine_record(open_bundled(name), n=8, n_written=2)
@@ -810,7 +854,8 @@ def test_a_bundled_engine_gives_what_it_gave_in_0_1(name: str, part: str) -> Non
     found = bundled_answers(name)["users"]
     assert list(found) == list(recorded)
     for user, answers in recorded.items():
-        assert_same_part(found[user][part], answers[part], within)
+        said = found[user][part], answers[part]
+        assert_same_but_within_a_sitting((name, user), *said, within)
 
 
 @pytest.mark.slow
@@ -822,4 +867,4 @@ def test_the_model_of_a_bundled_engine_writes_what_it_wrote_in_0_1(name: str) ->
     found = bundled_answers(name)["written"]
     assert list(found) == list(recorded)
     for user, answers in recorded.items():
-        assert_same_part(found[user], answers, within)
+        assert_same_but_within_a_sitting((name, user), found[user], answers, within)

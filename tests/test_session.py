@@ -252,6 +252,18 @@ def test_somebody_who_is_not_in_the_log_is_known_by_a_frame(
     assert len(dataset.log) == len(frame())
 
 
+def test_days_and_months_of_a_frame_are_in_the_order_of_the_logs_own() -> None:
+    table = frame()
+    table["timestamp"] = pd.to_datetime(table["timestamp"]).dt.strftime("%d/%m/%Y")
+    dataset = read_table(table, name="small", period="7D")
+    events = pd.DataFrame({"item_id": table["item_id"].head(1), "timestamp": ["04/01/2020"]})
+    cutoff = np.datetime64("2020-06-01")
+    history = dataset.new_user_history(events, cutoff)
+    assert history.log.timestamp[-1] == np.datetime64("2020-01-04", "ms")
+    events["timestamp"] = 1_578_096_000  # numbers have no such order
+    assert dataset.new_user_history(events, cutoff).log.timestamp[-1] == history.log.timestamp[-1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

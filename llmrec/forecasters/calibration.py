@@ -15,6 +15,7 @@ from llmrec.data.counts import row_shares
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import History
 from llmrec.data.versions import FIRST_VERSION, __version__, unknown_keys
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
 from llmrec.metrics import mean_log_loss
@@ -24,7 +25,6 @@ INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.
 MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3  # of concentrations of 1e6 and 0.5
 N_FOLDS = 5
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
-MIN_WINDOWS = 50
 
 
 class Dispersion(NamedTuple):
@@ -214,8 +214,10 @@ def fit_calibration(
         (counts or shares), one row a validation window.
     """
     n = len(prior)
-    if n < MIN_WINDOWS:
-        raise DataError(f"{n} validation windows are too few to calibrate on; give {MIN_WINDOWS}.")
+    if n < MIN_CALIBRATION_WINDOWS:
+        raise DataError(
+            f"{n} validation windows are too few to calibrate on; give {MIN_CALIBRATION_WINDOWS}."
+        )
     shares = row_shares(targets)  # a target without events adds no loss under any parameters
     center = scores.mean(axis=0)
     z = scores - center

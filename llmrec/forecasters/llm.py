@@ -15,10 +15,10 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.calibration import (
-    MIN_WINDOWS,
     Calibration,
     center_rows,
     fit_calibration,
@@ -86,10 +86,10 @@ class LLMForecaster:
 
         ``scores`` are the category scores of the windows' histories, if they are known already.
         """
-        if len(windows) < MIN_WINDOWS:
+        if len(windows) < MIN_CALIBRATION_WINDOWS:
             raise DataError(
                 f"{len(windows)} validation windows are too few to calibrate on; at least "
-                f"{MIN_WINDOWS} are needed. Without, forecasts fall back to counting."
+                f"{MIN_CALIBRATION_WINDOWS} are needed. Without, forecasts fall back to counting."
             )
         histories = [window.history for window in windows]
         targets = target_counts(windows)

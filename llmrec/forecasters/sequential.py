@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -152,29 +153,41 @@ class NextItemModel:
         DataError
             If a history is of another catalog, or ends before the training events (`TrainingSpan`).
         """
-        if self._net is not None:
-            self.learned.require_unseen(self.name, histories)
+        if self._net is not None:  # items may be in another order, see `_log_probabilities`
+            replace(self.learned, item_ids=None).require_unseen(self.name, histories)
         return self._log_probabilities(histories)
 
     def _log_probabilities(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) the same of any history of the catalog."""
+        """(n_users, n_items) the same of any history of the catalog, in whichever order it is."""
         if self._net is None:
             raise TrainingError(f"{self.model} has no parameters yet: fit it, or load a checkpoint")
-        if any(not history.catalog.item_ids.equals(self._item_ids) for history in histories):
-            raise DataError(f"{self.model} was fitted on another catalog: fit it on this one")
         batches = [np.empty((0, len(self._item_ids)))]
+        own = self._own_items(histories)
         for start in range(0, len(histories), HISTORIES_PER_BATCH):
             part = histories[start : start + HISTORIES_PER_BATCH]
             rows = last_items(
-                [history.item_idx for history in part], MAX_SEQUENCE, len(self._item_ids)
+                [own[history.item_idx] for history in part], MAX_SEQUENCE, len(self._item_ids)
             )
             empty = torch.tensor([not history.n_events for history in part])[:, None]
             with torch.inference_mode():
                 scores = torch.log_softmax(
                     next_item_logits(self._net, torch.from_numpy(rows)), dim=1
                 )
-            batches.append(torch.where(empty, self._popularity, scores).double().numpy())
+            batches.append(torch.where(empty, self._popularity, scores).double().numpy()[:, own])
         return np.concatenate(batches)
+
+    def _own_items(self, histories: Sequence[History]) -> IntArray:
+        """(n_items,) what the network calls the items of the catalog; DataError if it has others.
+
+        A catalog may have its items in another order than that of the fit.
+        """
+        own = np.arange(len(self._item_ids))
+        for catalog in {id(history.catalog): history.catalog for history in histories}.values():
+            ids = histories[0].catalog.item_ids
+            own = self._item_ids.get_indexer(ids).astype(np.int64)
+            if len(own) != len(self._item_ids) or own.min() < 0 or not ids.equals(catalog.item_ids):
+                raise DataError(f"{self.model} was fitted on another catalog: fit it on this one")
+        return own
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""

@@ -41,7 +41,7 @@ from llmrec.ranking.ranking import EPSILON, Ranking, Reranker, validate_k, valid
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOLERANCE = 1e-9  # scores no further apart are the same
-NOTHING_LISTED = "Nothing is left: all that could be listed is muted or was taken."
+NOTHING_LISTED = "Nothing is left: all that could be listed is muted or was {verb}."
 Direction = Literal["can only rise", "can only fall", "may go either way", "stays"]
 
 

@@ -12,11 +12,18 @@ import pandas as pd
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows, training_log_for
+from llmrec.data.windows import MIN_FIT_WINDOWS
+from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
 from llmrec.ranking.ranking import Ranking, rank
-from llmrec.ranking.registry import build_scorer, default_scorers
+from llmrec.ranking.registry import (
+    POPULARITY_BLEND,
+    build_scorer,
+    default_scorers,
+    registered_name,
+)
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
@@ -27,7 +34,6 @@ MAX_PASSES, MIN_GAIN = 3, 2e-4
 # Scorers x windows x items. While the blend is fitted each is in memory twice, in float64, beside
 # temporary arrays: 24 bytes each for five scorers (tracemalloc), 3.6 GB in all.
 MAX_FITTED_SCORES = 150_000_000
-MIN_FIT_WINDOWS = 10
 
 
 def evaluate_rankings(
@@ -176,10 +182,10 @@ def build_blend(
 ) -> Blend:
     """Build the scorers of non-zero weight, fitted on what precedes the cutoff.
 
-    ``extra_scorers`` are built already, by name. DataError if a scorer is unknown and not among
-    them.
+    Where no weight is above 0 that is popularity alone. ``extra_scorers`` are built already, by
+    name. DataError if a scorer is unknown and not among them.
     """
-    used = {name: weight for name, weight in weights.items() if weight > 0}
+    used = {name: weight for name, weight in weights.items() if weight > 0} or POPULARITY_BLEND
     scorers = [
         extra_scorers[name]
         if name in extra_scorers
@@ -187,6 +193,24 @@ def build_blend(
         for name in used
     ]
     return Blend(tuple(scorers), tuple(used.values()))
+
+
+def registered_weights(blend: Blend) -> dict[str, float]:
+    """Give the weights of a blend by the names that settings have for its scorers.
+
+    Raises
+    ------
+    DataError
+        If settings have no name for a scorer.
+    """
+    named = [registered_name(scorer) for scorer in blend.scorers]
+    unnamed = [shown for shown, name in zip(blend.names, named, strict=True) if not name]
+    if unnamed:
+        raise DataError(
+            f"the blend holds {', '.join(map(repr, unnamed))}, which settings have no name for "
+            "and could not make again: take them out of engine.blend before saving."
+        )
+    return {name: w for name, w in zip(named, blend.weights, strict=True) if name}
 
 
 def _relevant_items(window: Window, kind: str) -> IntArray:

@@ -20,6 +20,7 @@ from llmrec.errors import EditError
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend, rankable_items
 from llmrec.ranking.edits import Edit, apply_edits, muted_item_mask
+from llmrec.ranking.scorers import popularity_before
 from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy, TimeArray
 
 # Added to both shares before their ratio is taken: it bounds the pull on one category to
@@ -77,8 +78,10 @@ def rank(
 
     score_i = sum of the scorers' parts + strength * sum_c m_ic * log(w_c / v_c), with m the item's
     category shares, w the forecast and v the category mix that the blend implies over the items
-    that may be ranked. Ties: the item with more events of all users before the cutoff, then the
-    smaller item id. Items with any share of a muted category come last, whatever the strength.
+    that may be ranked. Where the blend gives all of these the same score, their popularity before
+    the cutoff takes its place (`popularity_before`). Ties: the item with more events of all users
+    before the cutoff, then the smaller item id. Items with any share of a muted category come last,
+    whatever the strength.
 
     Parameters
     ----------
@@ -110,11 +113,14 @@ def rank(
         edited = apply_edits(forecast, edits, catalog, cutoff)
         possible = rankable_items(history, repeat) & _candidate_mask(candidates, catalog)
         muted = muted_item_mask(edits, catalog, cutoff)
-        blended = parts.sum(axis=0)
+        names, blended = blend.names, parts.sum(axis=0)
+        if _is_constant(blended[possible]):
+            name, blended = popularity_before(history)
+            names, parts = (name,), blended[None]
         pull = strength * _log_ratio(edited, blended, possible, catalog)
         scores = blended + catalog.category_shares @ pull
         best = _best_muted_last(scores, possible, muted, k, history, popularity)
-        rankings.append(_make_ranking(best, muted, scores, blend.names, parts, pull, catalog))
+        rankings.append(_make_ranking(best, muted, scores, names, parts, pull, catalog))
     return rankings
 
 
@@ -180,6 +186,11 @@ def rank_of(ranking: Ranking, item_idx: int) -> int | None:
     """Give an item's rank (1-based), or None if it is not in the ranking."""
     found = np.flatnonzero(ranking.item_idx == item_idx)
     return int(found[0]) + 1 if len(found) else None
+
+
+def _is_constant(scores: FloatArray) -> bool:
+    """Whether (n,) scores of several items differ by nothing but rounding."""
+    return len(scores) > 1 and bool(np.ptp(scores) <= 1e-12 * max(1.0, np.abs(scores).max()))
 
 
 def _scores_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:

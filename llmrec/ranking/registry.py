@@ -37,6 +37,7 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
         SequentialRules(), 3.1, counts="count", floor=SIMILARITY_FLOOR
     ),
 }
+POPULARITY_BLEND = {"RecentPopularity": 1.0}  # where no scorer has a weight
 
 
 @runtime_checkable
@@ -94,3 +95,8 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
     if by_events or not is_small:
         names.append("Successors")
     return tuple(names)
+
+
+def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:
+    """Give the blend of a log that is too short to fit one on."""
+    return {"PersonalRepeat": 1.0} if repeat == "allow" else dict(POPULARITY_BLEND)

@@ -72,6 +72,20 @@ class RecentPopularity:
         return np.asarray(np.log(shares, out=shares), dtype=np.float64)
 
 
+def popularity_before(history: History) -> tuple[str, FloatArray]:
+    """Give (n_items,) log-probabilities by popularity before the cutoff, and their name.
+
+    By what everybody took lately; where that is the same for all items, by all that was taken.
+    """
+    recent = RecentPopularity()
+    scores = recent.scores([history])[0]
+    if np.ptp(scores) > 0:
+        return recent.name, scores
+    age = (history.cutoff - history.log.timestamp.min()) / DAY
+    ever = RecentPopularity(days=max(age, recent.days) + 1)
+    return "popular so far", ever.scores([history])[0]
+
+
 @dataclass(frozen=True)
 class PersonalRepeat:
     """Scores items by what the person took before, recent events more, and by what is popular.

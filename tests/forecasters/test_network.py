@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -193,6 +194,27 @@ def test_an_account_that_lacks_something_is_refused(
     (tmp_path / METADATA_FILE).write_text(json.dumps(about))
     with pytest.raises(ModelLoadError, match=key):
         NetworkForecaster.load(tmp_path, GRU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_periods": 10**12}, "n_periods is 1000000000000; it should be from 1 to 1000"),
+        ({"n_periods": "12"}, "n_periods is '12'; it should be from 1 to 1000"),
+        ({"categories": [str(n) for n in range(100_000)], "n_periods": 1_000}, "size mismatch"),
+    ],
+    ids=["periods", "text", "categories"],
+)
+def test_a_network_of_a_size_that_its_parameters_do_not_have_is_refused_at_once(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    NetworkForecaster(VAE, training_plan=QUICK).fit(at(1), at(2)).save(tmp_path)
+    about = json.loads((tmp_path / METADATA_FILE).read_text())
+    (tmp_path / METADATA_FILE).write_text(json.dumps(about | changes))
+    start = time.perf_counter()
+    with pytest.raises(ModelLoadError, match=reason):
+        NetworkForecaster.load(tmp_path, VAE)
+    assert time.perf_counter() - start < 2
 
 
 def test_parameters_of_another_shape_are_refused(fitted: NetworkForecaster, tmp_path: Path) -> None:

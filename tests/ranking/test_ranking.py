@@ -17,14 +17,14 @@ from scipy.special import softmax
 from benchmarks.speed.ranking import full_sort_ranking
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History, make_histories
+from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.windows import make_windows
 from llmrec.forecast import Forecast, Source
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import EPSILON, Ranking, rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, RepeatPolicy
 from tests.worlds import catalog, log, small_world
 
 SEED = st.integers(0, 2**32 - 1)
@@ -68,7 +68,7 @@ def ranked(
     k: int = 7,
     **options: Any,
 ) -> Ranking:
-    """Rank the seven items for the one history; all score the same unless scores are given."""
+    """Rank the seven items for the one history, by popularity unless scores are given."""
     blend = Blend((Fixed(np.zeros(7) if scores is None else scores),), (1.0,))
     return rank([forecast(weights)], [HISTORY], blend, k=k, **options)[0]
 
@@ -83,16 +83,16 @@ def random_case(seed: int) -> tuple[FloatArray, FloatArray, np.random.Generator]
 
 
 def test_a_score_worked_by_hand() -> None:
-    # Equal scores: each item has probability 1/7, so the blend's mix is the mean of the shares of
-    # the six items with a category: X (1 + 1 + 1/2 + 1/3) / 6, Y (1 + 1/2 + 1/3) / 6, and so on.
-    ranking = ranked((0.5, 0.3, 0.2), strength=0.5)
+    # The six items with a category are equally likely, so the blend's mix is the mean of their
+    # shares: X (1 + 1 + 1/2 + 1/3) / 6, Y (1 + 1/2 + 1/3) / 6, and so on.
+    ranking = ranked((0.5, 0.3, 0.2), np.eye(7)[6], strength=0.5)
     mix = np.array([17 / 36, 11 / 36, 8 / 36])
     pull = 0.5 * np.log((np.array([0.5, 0.3, 0.2]) + EPSILON) / (mix + EPSILON))
     scores = score_by_item(ranking)
     assert scores[0] == pytest.approx(pull[0])
     assert scores[3] == pytest.approx((pull[0] + pull[1]) / 2)
     assert scores[4] == pytest.approx(pull.mean())
-    assert scores[6] == 0
+    assert scores[6] == 1
 
 
 @given(SEED, st.sampled_from(["allow", "exclude"]), st.floats(0, 3))
@@ -225,6 +225,60 @@ def test_ties_go_by_item_id_whatever_the_order_of_the_catalog() -> None:
         k=3,
     )
     assert catalog.item_ids[ranking.item_idx].tolist() == ["b", "a", "c"]
+
+
+@settings(max_examples=30)
+@given(
+    SEED,
+    st.lists(st.tuples(st.floats(-50, 0), st.floats(0, 3)), min_size=1, max_size=4),
+    st.sampled_from(["allow", "exclude"]),
+    st.integers(0, 9),
+)
+def test_scorers_that_say_nothing_leave_the_list_to_popularity_at_the_cutoff(
+    seed: int, constants: list[tuple[float, float]], repeat: RepeatPolicy, weeks: int
+) -> None:
+    items = catalog()
+    events = log(5, n_periods=8, seed=seed % 100).align_to(items)
+    cutoff = events.timestamp.min() + np.timedelta64(7 * weeks, "D") + 1
+    (history,) = make_histories(events, items, "7D", cutoff, [0])
+    scorers = [Fixed(np.full(items.n_items, c), f"{n}") for n, (c, _) in enumerate(constants)]
+    blend = Blend(scorers, [weight for _, weight in constants])
+    of_user = forecast(np.full(items.n_categories, 1 / items.n_categories))
+    (ranking,) = rank([of_user], [history], blend, k=items.n_items, strength=0, repeat=repeat)
+    known = truncate_log(events, cutoff)
+    lately = known.timestamp >= cutoff - np.timedelta64(28, "D")
+    recent, ever = (
+        np.bincount(taken, minlength=25) for taken in (known.item_idx[lately], known.item_idx)
+    )
+    popular = np.lexsort((items.item_ids, -ever, -recent))
+    seen = history.item_idx if repeat == "exclude" else []
+    assert ranking.item_idx.tolist() == [item for item in popular if item not in seen]
+    assert ranking.scorer_names[0].startswith("popular ")
+    np.testing.assert_allclose(ranking.scores, ranking.scorer_parts.sum(axis=1))
+
+
+@pytest.mark.parametrize("repeat", ["allow", "exclude"])
+def test_where_nothing_was_taken_lately_the_list_goes_by_all_that_was_taken(
+    repeat: RepeatPolicy,
+) -> None:
+    frame = pd.DataFrame(
+        [("u", "i0"), ("v", "i4"), ("w", "i4"), ("v", "i1")], columns=["user_id", "item_id"]
+    ).assign(timestamp="2020-01-02")
+    log = Interactions.from_frame(frame).align_to(ITEMS)
+    history = make_histories(log, ITEMS, "7D", "2020-06-01", [0])
+    (ranking,) = rank(
+        [forecast([0.5, 0.3, 0.2])], history, Blend((RecentPopularity(),), (1.0,)), k=2, strength=0,
+        repeat=repeat,
+    )  # fmt: skip
+    assert ranking.scorer_names == ("popular so far",)
+    assert ranking.item_idx.tolist() == ([4, 0] if repeat == "allow" else [4, 1])
+    assert np.ptp(ranking.scores) > 0
+
+
+def test_a_scorer_that_gives_no_number_is_an_error_however_the_others_score() -> None:
+    blend = Blend((Fixed(np.zeros(7)), Fixed(np.full(7, np.nan), "broken")), (1.0, 0.0))
+    with pytest.raises(ValueError, match="'broken' gave nan"):
+        rank([forecast([0.5, 0.3, 0.2])], [HISTORY], blend, k=3)
 
 
 def test_events_at_or_after_the_cutoff_break_no_tie() -> None:
