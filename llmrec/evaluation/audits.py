@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import MAX_CATEGORY_LENGTH, Catalog, clean_text
+from llmrec.data.catalog import Catalog
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
+from llmrec.data.names import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
-from llmrec.data.splits import sample_windows, split_windows, training_windows
+from llmrec.data.splits import EvaluationSplits, sample_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import predict, require_unseen_targets
 from llmrec.forecast import Forecast, Forecaster
@@ -198,9 +199,10 @@ def audit_dataset(
     everybody took. A language model, if there is one, is audited with its category scores added in
     full to counting.
     """
-    splits = split_windows(dataset)
-    registry = ForecasterRegistry(training_windows(dataset), splits["validation"], seed)
-    split = next(name for name in splits if name != "validation")
+    splits = EvaluationSplits.of(dataset)
+    dataset, validation = splits.dataset, splits.windows["validation"]
+    registry = ForecasterRegistry(splits.training, validation, seed)
+    split, tests = next(iter(splits.tests.items()))
     audited = dict.fromkeys(("Mean", "DecayedDirichlet", *names))
 
     def make(catalog: Catalog) -> dict[str, Forecaster]:
@@ -210,14 +212,14 @@ def audit_dataset(
         if model is not None:
             histories = [
                 replace(window.history, catalog=catalog)
-                for window in sample_windows(splits["validation"], CENTERING_WINDOWS, seed)
+                for window in sample_windows(validation, CENTERING_WINDOWS, seed)
             ]
             found["LLM x counting (a = 1)"] = _uncalibrated_llm(
                 model, replace(dataset, catalog=catalog), found["DecayedDirichlet"], histories
             )
         return found
 
-    windows = sample_windows(splits[split], n, seed)
+    windows = sample_windows(tests, n, seed)
     return audit(kind, make, windows, dataset=dataset.name, split=split, seed=seed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.splits import sample_windows, split_windows, training_windows
+from llmrec.data.splits import EvaluationSplits, sample_windows
 from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters, summarize
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.calibration import (
@@ -33,6 +33,7 @@ from llmrec.language.codec import codec_for
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
+    from llmrec.evaluation.saved_engine import SavedEngine
     from llmrec.language.model import LanguageModel
 
 
@@ -47,7 +48,7 @@ class Comparison:
     Attributes
     ----------
     dataset
-        The log.
+        The log, with the catalog that it is compared on: see `EvaluationSplits`.
     windows, results
         Split to its windows, and to the result on them.
     forecasters
@@ -77,6 +78,7 @@ def compare(
     *,
     seeds: Sequence[int] = (0,),
     llm_scores: LLMScores | None = None,
+    saved_engine: SavedEngine | None = None,
 ) -> Comparison:
     """Fit forecasters on all that precedes the test splits, and evaluate them there.
 
@@ -88,25 +90,30 @@ def compare(
         Names of `llmrec.forecasters.registry.BUILDERS`.
     seeds
         Those that depend on a seed are fitted once for each; scores are the means.
-    readings
+    llm_scores
         Category scores of a language model, if it takes part; it is evaluated on their users.
+    saved_engine
+        An engine, if one takes part; it is evaluated on its own windows.
     """
-    windows = split_windows(dataset)
-    validation = windows.pop("validation")
-    registry = ForecasterRegistry(training_windows(dataset), validation, seeds[0])
+    splits = EvaluationSplits.of(dataset)
+    dataset, windows = splits.dataset, splits.tests
+    registry = ForecasterRegistry(splits.training, splits.windows["validation"], seeds[0])
     fitted = _fit(registry, dict.fromkeys((PERSISTENCE, REFERENCE, *names)), seeds)
     results = {
-        split: evaluate_forecasters(fitted, found, dataset=dataset.name, split=split)
-        for split, found in windows.items()
+        split: evaluate_forecasters(fitted, judged, dataset=dataset.name, split=split)
+        for split, judged in windows.items()
     }
     forecasters = {split: dict(fitted) for split in windows}
     calibrations: dict[str, Calibration] = {}
+    sampled = []  # forecasters by split and name, and the windows that they are evaluated on
     if llm_scores is not None:
         of_llm, calibrations = llm_scores.to_forecasters(fitted, seeds[0])
-        for split, found in of_llm.items():
-            result = evaluate_forecasters(
-                found, llm_scores.windows[split], dataset=dataset.name, split=split
-            )
+        sampled.append((of_llm, llm_scores.windows))
+    if saved_engine is not None:
+        sampled.append((saved_engine.forecasters, saved_engine.windows))
+    for by_split, some in sampled:
+        for split, found in by_split.items():
+            result = evaluate_forecasters(found, some[split], dataset=dataset.name, split=split)
             results[split] = results[split].merge(result)
             forecasters[split] |= found
     table = pd.concat([summary_table(result) for result in results.values()], ignore_index=True)
@@ -133,7 +140,8 @@ class LLMScores:
     def sample(cls, dataset: Dataset, n: int | None = None, seed: int = 0) -> LLMScores:
         """Sample n windows of each split (all if None)."""
         windows = {
-            split: sample_windows(found, n, seed) for split, found in split_windows(dataset).items()
+            split: sample_windows(found, n, seed)
+            for split, found in EvaluationSplits.of(dataset).windows.items()
         }
         return cls(windows, {})
 
@@ -142,7 +150,9 @@ class LLMScores:
         from llmrec.forecasters.counting import DecayedDirichlet
         from llmrec.forecasters.llm import LLMForecaster
 
-        forecaster = LLMForecaster(model, codec_for(dataset, model), DecayedDirichlet())
+        catalog = next(found[0] for found in self.windows.values() if found).history.catalog
+        codec = codec_for(replace(dataset, catalog=catalog), model)
+        forecaster = LLMForecaster(model, codec, DecayedDirichlet())
         scores = {
             split: forecaster.category_scores([window.history for window in found])
             for split, found in self.windows.items()

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_bytes, read_parquet_rows
+from llmrec.data.files import atomic_write_bytes
+from llmrec.data.ids import lookup_id
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, truncate_log
-from llmrec.data.validation import lookup_id
+from llmrec.data.tables import read_parquet_rows
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_model, unknown_keys
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source, Statement

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import clean_text
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.data.names import clean_text
 from llmrec.data.periods import Window
 from llmrec.evaluation import report_figures
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
+from llmrec.explain.printable import printable
 from llmrec.forecast import Forecaster
 
 TEMPLATE_FILE = "report.html.jinja"
@@ -55,7 +56,7 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
     table, models = comparison.table, _rank_models(comparison.table)
     bins = {split: found.bins for split, found in comparison.results.items()}
     dataset = comparison.dataset
-    return environment.get_template(TEMPLATE_FILE).render(
+    page = environment.get_template(TEMPLATE_FILE).render(
         dataset=clean_text(dataset.name),
         period=dataset.period,
         n_users=dataset.log.n_users,
@@ -75,6 +76,7 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
         person=clean_text(dataset.person),
         people=_sample_people(comparison, models, seed),
     )
+    return printable(page)
 
 
 def _rank_models(table: pd.DataFrame) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import clean_text
-from llmrec.explain.plots import COLORS, TEXT_COLOR, new_figure, to_svg
+from llmrec.data.names import clean_text
+from llmrec.explain.figures import new_figure, to_svg
+from llmrec.explain.plots import COLORS, TEXT_COLOR
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:

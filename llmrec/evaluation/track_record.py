@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from llmrec import metrics
-from llmrec.data.calendar import PeriodLength
+from llmrec.data.calendar import MILLISECOND, PeriodLength
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window, make_histories, observed_windows, truncate_log
@@ -115,14 +115,16 @@ def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd
         One row a forecast, by cutoff, user and model: `ID_COLUMNS`, `METRICS`, receipt. The status
         is "scored", "pending" (the period has not fully passed), "nothing taken" (in it), or why it
         cannot be scored: "unknown user", "other log", "other categories"; ``why`` says more.
+        Where the catalog comes from the log, forecasts of the categories that the log named before
+        their cutoff are scored on these.
         Metrics are NaN unless scored. ``same_past``: the log before the cutoff is that of the
         forecast. Gains are in nats per event, on the mean of the person's history and on counting,
         both fitted on what precedes the cutoff; came_true is the share of the forecast's statements
         that the observed period supports, NaN if there are none.
     """
-    groups: dict[tuple[PeriodLength, np.datetime64], list[StoredForecast]] = {}
+    groups: dict[_Group, list[StoredForecast]] = {}
     for one in forecasts:
-        groups.setdefault((one.period, one.cutoff), []).append(one)
+        groups.setdefault(_Group(one.period, one.cutoff, one.categories), []).append(one)
     rows = [row for group in groups.items() for row in _score_group(dataset, *group)]
     table = pd.DataFrame(rows, columns=[*ID_COLUMNS, *METRICS, "receipt"])
     return table.sort_values(["cutoff", "user_id", "model", "receipt"], ignore_index=True)
@@ -156,13 +158,30 @@ def _estimate(values: FloatArray) -> tuple[float, float, float, int]:
     return *bootstrap_interval(values), len(values)
 
 
+class _Group(NamedTuple):
+    """What forecasts that are scored together have in common."""
+
+    period: PeriodLength
+    cutoff: np.datetime64
+    categories: tuple[str, ...]
+
+
+def _catalog_of_forecasts(dataset: Dataset, group: _Group) -> Dataset:
+    """Give the dataset as its catalog was at the cutoff, if the forecasts are of that one."""
+    try:
+        known = dataset.with_categories_before(group.cutoff)
+    except DataError:  # nothing precedes the cutoff
+        return dataset
+    return known if known.catalog.categories == group.categories else dataset
+
+
 def _score_group(
-    dataset: Dataset,
-    group: tuple[PeriodLength, np.datetime64],
-    forecasts: Sequence[StoredForecast],
+    dataset: Dataset, group: _Group, forecasts: Sequence[StoredForecast]
 ) -> list[dict[str, Any]]:
-    """Give the rows of forecasts of one period length and cutoff."""
-    period, cutoff = group
+    """Give the rows of forecasts of one period length, cutoff and list of categories."""
+    period, cutoff, _ = group
+    end = dataset.log.timestamp.max() + MILLISECOND
+    dataset = _catalog_of_forecasts(dataset, group)
     log, catalog = dataset.log, dataset.catalog
     try:
         seen = past_fingerprint(log, cutoff)
@@ -171,7 +190,7 @@ def _score_group(
     rows = {one.receipt: _id_row(one, dataset, seen) for one in forecasts}
     scorable = [one for one in forecasts if not rows[one.receipt]["why"]]
     users = [log.user_index(one.user_id) for one in scorable]
-    windows = observed_windows(make_histories(log, catalog, period, cutoff, users))
+    windows = observed_windows(make_histories(log, catalog, period, cutoff, users), end)
     scored = []
     for one, window in zip(scorable, windows, strict=True):
         if window is None:

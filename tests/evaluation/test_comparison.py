@@ -8,10 +8,13 @@ import pytest
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.readers import read_table
+from llmrec.data.splits import split_windows
+from llmrec.evaluation.audits import audit_dataset
 from llmrec.evaluation.comparison import Comparison, LLMScores, compare
 from llmrec.evaluation.html_report import render_report, save_report
 from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.precomputed import PrecomputedForecaster
+from tests.data.test_splits import growing
 from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 from tests.worlds import small_world
@@ -90,3 +93,14 @@ def test_precomputed_forecasts_are_only_for_their_histories() -> None:
     assert precomputed.forecast([first])[0].category_weights.tolist() == [0.2] * 5
     with pytest.raises(ValueError, match="x: no forecast of 'u001' was stored"):
         precomputed.forecast(others)
+
+
+def test_names_that_only_the_tests_hold_change_no_score() -> None:
+    old = read_table(frame(n_days=100), name="small", period="7D")
+    grown = growing("7D", split_windows(old)["test 1"][0].history.cutoff)
+    one, other = (compare(data, ["LastPeriod"]).table for data in (old, grown))
+    pd.testing.assert_frame_equal(one, other)
+    audited = [audit_dataset(data, "order", ["LastPeriod"]) for data in (old, grown)]
+    pd.testing.assert_frame_equal(*audited)
+    read = [LLMScores.sample(data).score(FakeModel(), data).scores for data in (old, grown)]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(*(scores["test 2"] for scores in read))

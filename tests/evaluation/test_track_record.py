@@ -194,6 +194,34 @@ def test_a_log_that_has_grown_under_another_name_is_still_the_same_log(
     assert "scored" in set(scores["status"])
 
 
+def test_forecasts_are_scored_on_the_categories_of_their_time(
+    tmp_path: Path, world: Dataset
+) -> None:
+    cutoff = day(world, 42)
+    stored = store(tmp_path, world.known_before(cutoff), cutoff)
+    new = frame(n_users=30).query("timestamp > @cutoff").assign(item_id="new", categories="Western")
+    grown = read_table(pd.concat([frame(n_users=30), new]), name="small", period="7D")
+    assert "Western" in grown.catalog.categories
+    scores = score_forecasts(stored, grown)
+    assert scores["same_past"].all()
+    pd.testing.assert_frame_equal(scores, score_forecasts(stored, world))
+    assert "scored" in set(scores["status"])
+
+
+def test_a_period_has_passed_when_the_log_reaches_its_end_with_events_of_new_items(
+    tmp_path: Path, world: Dataset
+) -> None:
+    cutoff = day(world, 63)
+    assert world.log.timestamp.max() < cutoff + np.timedelta64(7, "D")
+    stored = store(tmp_path, world.known_before(cutoff), cutoff)
+    assert set(score_forecasts(stored, world)["status"]) == {"pending"}
+    late = frame(n_users=30).query("timestamp > @cutoff")
+    late = late.assign(item_id="new", categories="Western")
+    late["timestamp"] += pd.Timedelta(7, "D")
+    grown = read_table(pd.concat([frame(n_users=30), late]), name="small", period="7D")
+    assert "scored" in set(score_forecasts(stored, grown)["status"])
+
+
 def test_the_order_of_forecasts_does_not_matter(tmp_path: Path, world: Dataset) -> None:
     for days in (42, 49):
         stored = store(tmp_path, world, day(world, days))

@@ -1,0 +1,235 @@
+"""A saved engine among the forecasters that are compared, on windows that it has not seen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llmrec.data.calendar import to_datetime64
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import History, Window
+from llmrec.data.splits import EvaluationSplits, sample_windows
+from llmrec.engine import InterestEngine
+from llmrec.engine_folder import (
+    CALIBRATION_FILE,
+    SETTINGS_FILE,
+    EngineSettings,
+    has_lost_calibration,
+    log_difference,
+)
+from llmrec.errors import DataError
+from llmrec.forecast import Forecast, Forecaster
+from llmrec.language.adapters import AdapterMetadata
+
+
+@dataclass(frozen=True, eq=False)
+class SavedEngine:
+    """The forecaster of an engine's folder, and the test windows to evaluate it on.
+
+    Attributes
+    ----------
+    name
+        What tables of results call it.
+    windows
+        Test split to windows, for those splits that have some.
+    """
+
+    name: str
+    forecaster: Forecaster
+    windows: dict[str, list[Window]]
+
+    @property
+    def forecasters(self) -> dict[str, dict[str, list[Forecaster]]]:
+        """By test split and name, like those of `LLMScores.to_forecasters`."""
+        return {split: {self.name: [self.forecaster]} for split in self.windows}
+
+
+def load_saved_engine(
+    folder: str, dataset: Dataset, n: int | None = None, seed: int = 0
+) -> SavedEngine:
+    """Load an engine to evaluate it on n windows of each test split (all if None).
+
+    Windows that begin before the engine's fit, or its adapter's training, ended are left out. Where
+    the catalog comes from the log and has other categories now, the engine forecasts those that it
+    was fitted with, of events that it knows, and people without such events are left out; see
+    `_InOtherCategories`.
+
+    Parameters
+    ----------
+    folder
+        What `InterestEngine.save_pretrained` wrote.
+
+    Warns
+    -----
+    UserWarning
+        If windows are left out or categories differ, and where `InterestEngine.from_pretrained`
+        warns.
+
+    Raises
+    ------
+    DataError
+        If no window is left, or the forecasts would not be the engine's own: it cannot be loaded,
+        was fitted on another log or with another catalog or period, or its calibration is missing
+        or of other weights.
+    """
+    splits = EvaluationSplits.of(dataset)
+    settings = EngineSettings.load(Path(folder, SETTINGS_FILE))
+    known = _known_to_engine(Path(folder), settings, dataset)
+    windows = _unseen_windows(folder, settings, known, splits.tests)
+    cutoff = min(window.history.cutoff for found in windows.values() for window in found)
+    forecaster = _load_forecaster(folder, settings, known, cutoff)
+    if known.catalog.categories != splits.dataset.catalog.categories:
+        forecaster = _InOtherCategories(forecaster, known, splits.dataset.catalog.categories)
+        windows = _require_known(folder, known.log.user_ids, windows)
+        warnings.warn(f"engine {folder}: {forecaster.difference}", stacklevel=2)
+    sampled = {split: sample_windows(found, n, seed) for split, found in windows.items()}
+    return SavedEngine(f"engine {Path(folder).name}", forecaster, sampled)
+
+
+@dataclass(frozen=True, eq=False)
+class _InOtherCategories:
+    """An engine's forecasts, in categories that are not all those that it was fitted with.
+
+    It forecasts from the histories of its own dataset. A category that it does not know gets the
+    least weight that it gives any, one that is none any more is left out, and the weights are
+    divided by their sum.
+    """
+
+    forecaster: Forecaster
+    dataset: Dataset
+    categories: tuple[str, ...]
+
+    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
+        own = [self._own_history(history) for history in histories]
+        return [self._translate(forecast) for forecast in self.forecaster.forecast(own)]
+
+    @property
+    def difference(self) -> str:
+        """Say which categories differ, and what becomes of them."""
+        own, others = set(self.dataset.catalog.categories), set(self.categories)
+        parts = []
+        if added := sorted(others - own):
+            parts.append(
+                f"it was fitted without {_name_some(added)}, to which the least weight is given "
+                "that it gives any category"
+            )
+        if gone := sorted(own - others):
+            parts.append(f"it was fitted with {_name_some(gone)}, whose weights are left out")
+        return "; ".join(parts) or "it was fitted with the categories in another order"
+
+    def _own_history(self, history: History) -> History:
+        user = self.dataset.log.user_index(history.user_id)
+        return self.dataset.histories(history.cutoff, [user])[0]
+
+    def _translate(self, forecast: Forecast) -> Forecast:
+        places = pd.Index(self.dataset.catalog.categories).get_indexer(pd.Index(self.categories))
+        own = forecast.category_weights
+        weights = np.where(places < 0, own.min(), own[places])
+        return forecast.with_weights(weights / weights.sum())
+
+
+def _name_some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _known_to_engine(folder: Path, settings: EngineSettings, dataset: Dataset) -> Dataset:
+    """Give the dataset with the catalog that an engine was fitted with.
+
+    DataError if it was not fitted on this log: nothing of it would be in its forecasts.
+    """
+    known = dataset
+    if settings.is_of(dataset):
+        known = dataset.with_catalog_before(to_datetime64(settings.fitted_before))
+    if difference := log_difference(folder, settings, known, known.catalog.categories):
+        raise DataError(
+            f"engine {folder} was {difference}: nothing that it learned would be in its forecasts. "
+            "Evaluate it on its own log, or fit an engine on this one."
+        )
+    return known
+
+
+def _load_forecaster(
+    folder: str, settings: EngineSettings, known: Dataset, cutoff: np.datetime64
+) -> Forecaster:
+    """Load an engine's forecaster; DataError if it is without the calibration that it had."""
+    engine = InterestEngine.from_pretrained(folder, data=known, cutoff=cutoff, describe=False)
+    calibrated = (Path(folder) / CALIBRATION_FILE).is_file()
+    lost = calibrated or has_lost_calibration(Path(folder), settings)
+    if lost and engine.forecaster.calibration is None:
+        raise DataError(
+            f"engine {folder} cannot be evaluated: {engine.forecaster.fallback_reason}. Copy its "
+            "whole folder, or fit it again and save it."
+        )
+    return engine.forecaster
+
+
+def _unseen_windows(
+    folder: str, settings: EngineSettings, known: Dataset, tests: Mapping[str, Sequence[Window]]
+) -> dict[str, list[Window]]:
+    """Give the windows that begin after the fit, of the splits that have some.
+
+    DataError if there is none.
+    """
+    end = _end_of_fit(Path(folder), settings, known)
+    unseen = {split: _beginning_from(end, windows) for split, windows in tests.items()}
+    windows = {split: found for split, found in unseen.items() if found}
+    if not windows:
+        raise DataError(
+            f"engine {folder} was fitted on events up to {end}, and all windows to evaluate on "
+            f"begin earlier: {_describe_windows(tests)}. Save an engine with an earlier cutoff."
+        )
+    n_seen = sum(map(len, tests.values())) - sum(map(len, windows.values()))
+    if n_seen:
+        warnings.warn(
+            f"engine {folder} was fitted on events up to {end}: it is not evaluated on {n_seen} "
+            f"windows that begin earlier, of {_describe_windows(tests)}.",
+            stacklevel=3,
+        )
+    return windows
+
+
+def _require_known(
+    folder: str, users: pd.Index[str], windows: Mapping[str, list[Window]]
+) -> dict[str, list[Window]]:
+    """Give the windows of people whom an engine's log has; DataError if there is none."""
+    found = {
+        split: known
+        for split, some in windows.items()
+        if (known := [window for window in some if window.history.user_id in users])
+    }
+    if not found:
+        raise DataError(
+            f"engine {folder} knows nothing that the people to evaluate it on have taken: fit it "
+            "again with a later cutoff."
+        )
+    return found
+
+
+def _end_of_fit(folder: Path, settings: EngineSettings, dataset: Dataset) -> np.datetime64:
+    """Give the time before which the engine may have used this log's events."""
+    ends = [to_datetime64(settings.fitted_before)]
+    place = folder / settings.adapter if settings.adapter else Path(settings.model)
+    about = AdapterMetadata.load_if_present(place)
+    if about is not None and about.dataset == dataset.name:
+        ends.append(to_datetime64(about.cutoff))
+    return max(ends)
+
+
+def _beginning_from(end: np.datetime64, windows: Sequence[Window]) -> list[Window]:
+    return [window for window in windows if window.history.cutoff >= end]
+
+
+def _describe_windows(tests: Mapping[str, Sequence[Window]]) -> str:
+    """Name the splits with the number of their windows and when these begin."""
+    named = []
+    for split, windows in tests.items():
+        days = [str(window.history.cutoff.astype("datetime64[D]")) for window in windows]
+        when = " to ".join(dict.fromkeys((min(days), max(days)))) if days else "none"
+        named.append(f"{split} ({len(days)}, {when})")
+    return ", ".join(named)
