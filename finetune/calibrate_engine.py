@@ -4,7 +4,8 @@
     python finetune/calibrate_engine.py --adapter llmrec/engines/ml-100k/adapter
 
 The second one fits an engine again, around its adapter: the model, the log and its categories are
-those that the adapter was trained with, and windows that it was trained on are left out.
+those that the adapter was trained with (the log read as then), and windows that it was trained on
+are left out.
 Everything is fitted on periods before the log's last one, so that the last one stays unseen: it is
 what `llmrec demo` compares its forecasts with.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmrec import InterestEngine, load_dataset
-from llmrec.data.splits import was_trained_on
+from llmrec import InterestEngine
+from llmrec.data.options import ReadingOptions, add_reading_arguments
+from llmrec.data.provenance import has_fingerprint
+from llmrec.data.splits import was_trained_on, with_catalog_of_training
 from llmrec.data.windows import holdout_cutoff
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 
@@ -25,18 +28,24 @@ parser.add_argument("--model", default="smollm2-135m", help="base model, if ther
 parser.add_argument("--adapter", type=Path, help="an adapter's folder inside an engine's")
 parser.add_argument("--windows", type=int, default=500, help="validation windows to score")
 parser.add_argument("--out", type=Path, help="engine folder to write (default: the adapter's own)")
+add_reading_arguments(parser)
 arguments = parser.parse_args()
 if not (arguments.out or arguments.adapter):
     parser.error("give --out, or an --adapter whose engine is to be written again")
 
 # 1. The log, the end of what may be fitted on, and the windows that an adapter was trained on.
 about = AdapterMetadata.load(arguments.adapter) if arguments.adapter else None
-dataset = load_dataset(arguments.data or (about.dataset if about else "ml-100k"))
+reading = ReadingOptions.from_values(vars(arguments))
+if about:
+    reading = reading.with_defaults(ReadingOptions.from_values(about.config))
+dataset = with_catalog_of_training(
+    reading.load(arguments.data or (about.dataset if about else "ml-100k"))
+)
 model, leave_out = about.base_model if about else arguments.model, None
 if about:
     excluded = sorted(set(dataset.catalog.categories) - set(about.categories))
     dataset = dataset.without_categories(excluded)
-    if dataset.log.fingerprint != about.data_fingerprint:
+    if not has_fingerprint(dataset, about.data_fingerprint):
         parser.error(f"{dataset.name} changed since the adapter was trained on it: train it again")
     leave_out = was_trained_on(dataset, include_validation=SEEN_METRICS in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from llmrec import InterestEngine, load_dataset
-from llmrec.data.splits import was_trained_on
+from llmrec import InterestEngine
+from llmrec.data.splits import was_trained_on, with_catalog_of_training
 from llmrec.data.windows import holdout_cutoff
 from llmrec.training.batches import LineDataset
 from llmrec.training.config import (
@@ -35,6 +35,7 @@ from llmrec.training.run import (
     make_batches,
     make_validation,
     save_adapter_run,
+    with_reading_of_examples,
 )
 from llmrec.training.trainer import check_device
 
@@ -43,9 +44,11 @@ config = load_command_config(__doc__)
 check_device(config)
 out = Path(config.out)
 
-# 1. The examples, and the log they were made of: one that changed since is refused.
+# 1. The examples, and the log they were made of, read as then: one that changed since is refused.
 manifest, parts = load_examples(Path(config.examples))
-dataset = load_dataset(config.data).without_categories(manifest.without)
+config = with_reading_of_examples(config, manifest)
+dataset = with_catalog_of_training(config.reading.load(config.data))
+dataset = dataset.without_categories(manifest.without)
 manifest.check(dataset)
 
 # 2. The base model with a new adapter inside, and a category head that changes nothing yet.

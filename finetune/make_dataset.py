@@ -5,7 +5,7 @@
 The newest part of the log, which `llmrec demo` compares its forecasts with, stays unseen, and so do
 all validation and test targets of `llmrec evaluate`. Once validation has chosen when to stop,
 --include-validation makes examples that hold its targets too, for a last run with
-``keep_checkpoint: last``.
+``keep_checkpoint: last``. The manifest records how the log was read, and lora.py reads it so again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmrec import load_dataset
-from llmrec.data.splits import split_timelines
+from llmrec.data.options import ReadingOptions, add_reading_arguments
+from llmrec.data.splits import split_timelines, with_catalog_of_training
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
@@ -37,11 +37,14 @@ parser.add_argument("--without", dest="exclude_categories", help=argparse.SUPPRE
 parser.add_argument(
     "--validated", dest="include_validation", action="store_true", help=argparse.SUPPRESS
 )
+add_reading_arguments(parser)
 arguments = parser.parse_args()
 
 # 1. The log.
 excluded = [name for name in arguments.exclude_categories.split("|") if name]
-dataset = load_dataset(arguments.data).without_categories(excluded)
+reading = ReadingOptions.from_values(vars(arguments))
+dataset = with_catalog_of_training(reading.load(arguments.data))
+dataset = dataset.without_categories(excluded)
 
 # 2. Everybody's windows at the end of every tick, and the windows that choose when to stop.
 people, validation = split_timelines(dataset, include_validation=arguments.include_validation)
@@ -62,6 +65,7 @@ manifest = save_examples(
     seed=arguments.seed,
     exclude_categories=excluded,
     include_validation=arguments.include_validation,
+    reading=reading,
 )
 print(
     f"{manifest.n_timelines} timelines, {manifest.n_slots} read positions, {len(validation)} "

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec import load_dataset
+from llmrec.data.options import ReadingOptions, add_reading_arguments
 from llmrec.data.periods import make_histories, truncate_log
+from llmrec.data.splits import with_catalog_of_training
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
@@ -27,12 +28,15 @@ parser.add_argument("--model", help="base model (default: that of the adapter)")
 parser.add_argument("--prompts", type=int, default=100, help="people whose prompts to compare at")
 parser.add_argument("--tolerance", type=float, default=1e-3, help="largest change of a logit")
 parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+add_reading_arguments(parser)
 arguments = parser.parse_args()
 
 # 1. The description of the adapter, and the log as it was when the adapter was trained.
 about = AdapterMetadata.load(arguments.adapter)
 name = arguments.model or about.base_model
-dataset = load_dataset(arguments.data)
+reading = ReadingOptions.from_values(vars(arguments))
+reading = reading.with_defaults(ReadingOptions.from_values(about.config))
+dataset = with_catalog_of_training(reading.load(arguments.data))
 log = truncate_log(dataset.log, about.cutoff)
 
 # 2. Prompts of people drawn at random, in the version the adapter was trained on.

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from llmrec import cli
+from llmrec import InterestEngine, cli, load_dataset
 from llmrec.data.embedded import EMBEDDED_PARTS
+from llmrec.data.readers import read_table
+from llmrec.data.splits import split_windows
 from llmrec.errors import LlmrecError
 from llmrec.language.model import LanguageModel
 from tests.forecasters.fakes import FakeModel
@@ -153,14 +155,10 @@ def test_an_edit_that_has_ended_is_shown_as_doing_nothing(table: str) -> None:
         (["--mute", "foo"], "no category, or more than one, is called 'foo'"),
         (["--edit", "more foo"], "“foo” is not one category"),
         (["--mute", "war", "--edit", "more war"], "two edits of 'War' contradict"),
-        (["--strength", "-1"], "strength must be finite and >= 0"),
-        (["--strength", "nan"], "strength must be finite"),
-        (["--strength", "1e9"], "at most 100"),
         (["--mute", "war", "--until", "soon"], "'soon' is not a time"),
         (["--until", "2031-01-01"], "--until 2031-01-01 ends nothing"),
         (["--edit", "no war until 2030", "--until", "2031-01-01"], "2031-01-01 ends nothing"),
         (["--edit", "no war for 0 days"], "“for 0 days” is no time at all"),
-        (["--calibrate", "2"], "a weight in 0..1"),
         (["--why-not", "Titel 4"], "item 'Titel 4' is not known (25 items; for example 'Title 4'"),
         (["--edit", "no war, no drama, no action, no horror, no comedy"], "no category is left"),
     ],
@@ -244,6 +242,33 @@ def test_evaluate_prints_a_tidy_table_with_intervals_and_writes_a_report(
     assert all(row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9 for row in bounded)
     written = {path.name for path in (tmp_path / "report").iterdir()}
     assert written == {"report.html", "scores.parquet", "table.parquet"}
+
+
+def test_an_engine_of_another_log_is_remarked_in_one_line(table: str, tmp_path: Path) -> None:
+    other = read_table(frame(n_users=20), name="shop", period="7D")
+    InterestEngine.from_pretrained(data=other).save_pretrained(tmp_path / "engine")
+    arguments = ["forecast", "--user", "u001", "--data", table, "--json", "--model"]
+    shown = RUN.invoke(cli.app, [*arguments, str(tmp_path / "engine")])
+    assert json.loads(shown.stdout)["source"]["how"] == "fallback"
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith(f"engine {tmp_path / 'engine'} was fitted on 'shop', not on this log")
+
+
+def test_evaluate_judges_a_saved_engine_on_windows_after_its_fit(
+    table: str, tmp_path: Path
+) -> None:
+    dataset, folder = load_dataset(table), tmp_path / "engine"
+    tests = split_windows(dataset)
+    cutoff = tests["test 2"][0].history.cutoff
+    InterestEngine.from_pretrained(data=dataset, cutoff=cutoff).save_pretrained(folder)
+    arguments = ["evaluate", "--data", table, "--forecasters", "LastPeriod,LLM", "--json"]
+    shown = RUN.invoke(cli.app, [*arguments, "--model", str(folder), "--users", "50"])
+    rows = [row for row in json.loads(shown.stdout) if row["metric"] == "log_loss"]
+    judged = [row for row in rows if row["model"] == "engine engine" and row["slice"] == "all"]
+    assert [(row["split"], row["n"]) for row in judged] == [("test 2", 50)]
+    assert not any(row["model"].startswith("LLM") for row in rows)
+    (line,) = shown.stderr.splitlines()
+    assert f"not evaluated on {len(tests['test 1'])} windows that begin earlier" in line
 
 
 def test_evaluate_without_the_llm_needs_no_model(

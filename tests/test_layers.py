@@ -21,6 +21,7 @@ ORDER = (
     {"forecasters"},
     {"ranking"},
     {"explain"},
+    {"engine_folder"},
     {"engine_config"},
     {"session"},
     {"engine"},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from typer.core import TyperGroup
 
+from llmrec.cli.log_options import read_time
 from llmrec.data.versions import FLAGS
 from llmrec.errors import EditError
 from llmrec.ranking.edit_parser import (
@@ -20,6 +23,7 @@ from llmrec.ranking.edit_parser import (
     parse_edits,
 )
 from llmrec.ranking.edits import Edit
+from llmrec.ranking.ranking import MAX_STRENGTH
 from llmrec.session import UserSession
 
 
@@ -39,7 +43,8 @@ app = typer.Typer(
     help="Forecast what people will take next, recommend from it, and explain.",
 )
 
-Data = Annotated[str, typer.Option(help="ml-100k, completejourney, or a folder or file of a log.")]
+DATA_HELP = "ml-100k, completejourney, or a folder or file of a log."
+Data = Annotated[str, typer.Option(help=DATA_HELP)]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
 Users = Annotated[
@@ -55,6 +60,21 @@ ModelWords = Annotated[
     bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
 ]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
+
+
+def refuse_nan(value: float | None) -> float | None:
+    """Give an option's number back; BadParameter if it is nan, which click's ranges let pass."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number.")
+    return value
+
+
+Calibrate = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, callback=refuse_nan, help="How far the list's mix follows the forecast."
+    ),
+]
 
 
 def _edit_option(what: str, **checks: Any) -> Any:
@@ -76,7 +96,10 @@ Description = Annotated[
 ]
 Mute = Annotated[OptionalNames, _edit_option("Nothing of a category; again for another.")]
 Until = Annotated[str | None, _edit_option("Day on which edits end that say no end of their own.")]
-Strength = Annotated[float | None, _edit_option("Tilt; 0: none, 1: as forecast.")]
+Strength = Annotated[
+    float | None,
+    _edit_option("Tilt; 0: none, 1: as forecast.", min=0, max=MAX_STRENGTH, callback=refuse_nan),
+]
 
 
 def parse_edit_options(
@@ -97,11 +120,14 @@ def parse_edit_options(
         if not (parsed[-1].edits or parsed[-1].issues):
             raise EditError(f"{description}: no edit is written into the forecast's description.")
     found = ParsedEdits.merge(parsed).require_edits()
-    return found if until is None else replace(found, edits=_with_end(found.edits, until))
+    if until is None:
+        return found
+    end = read_time("--until", until, session.history.log.day_first)
+    return replace(found, edits=_with_end(found.edits, until, end))
 
 
-def _with_end(edits: Sequence[Edit], until: str) -> tuple[Edit, ...]:
+def _with_end(edits: Sequence[Edit], until: str, end: np.datetime64) -> tuple[Edit, ...]:
     """Give edits without an end this one; EditError if all have one."""
     if all(edit.until is not None for edit in edits):
         raise EditError(f"--until {until} ends nothing: no edit is without an end of its own.")
-    return tuple(replace(edit, until=until) if edit.until is None else edit for edit in edits)
+    return tuple(replace(edit, until=end) if edit.until is None else edit for edit in edits)

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
 from llmrec.cli import render
+from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import (
     AsJson,
+    Calibrate,
     Cutoff,
     Data,
     Description,
@@ -29,8 +31,10 @@ from llmrec.cli.options import (
     app,
     parse_edit_options,
 )
+from llmrec.cli.paths import CHART_KINDS, require_chart_path, require_folder
 from llmrec.data.calendar import DAY
 from llmrec.data.dataset import Dataset
+from llmrec.data.options import ReadingOptions
 from llmrec.data.periods import History, Window
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import holdout_windows
@@ -51,14 +55,13 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Forecast, rank and explain for people of two real logs; compare with what they then did."""
+    require_folder(out)
     results = []
     for name in ("completejourney", "ml-100k"):
         dataset = load_dataset(name)
         windows = _held_out(dataset)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:users])
-        engine = InterestEngine.from_pretrained(
-            model, data=dataset, cutoff=windows[0].history.cutoff
-        )
+        engine = _engine(model, dataset, windows[0].history.cutoff)
         people = [engine.history(windows[row].history.user_id) for row in chosen]
         forecasts = engine.forecast_many(people)
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
@@ -75,8 +78,10 @@ def demo(
 
 
 @app.command()
+@with_reading_options
 def forecast(
     user: Users,
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
@@ -89,7 +94,11 @@ def forecast(
     """Forecast people's next period and draw how their interests moved."""
     if chart is not None and len(user) > 1:
         raise DataError("a chart shows one person: give one --user, or no --chart.")
-    dataset = load_dataset(data)
+    if chart is not None:
+        require_chart_path(chart)
+    if store is not None:
+        require_folder(store)
+    dataset = load_log(data, reading)
     engine = _engine(model, dataset, cutoff)
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people)
@@ -109,8 +118,10 @@ def forecast(
 
 
 @app.command()
+@with_reading_options
 def recommend(
     user: User,
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
@@ -118,9 +129,7 @@ def recommend(
     why_not: Annotated[
         str | None, typer.Option(help="Item id or whole title: why is it not listed?")
     ] = None,
-    calibrate: Annotated[
-        float, typer.Option(help="How far the list's mix follows the forecast, 0 to 1.")
-    ] = 0,
+    calibrate: Calibrate = 0,
     model_words: ModelWords = False,
     edit: EditText = "",
     description: Description = None,
@@ -133,7 +142,7 @@ def recommend(
 
     With edits: first what was understood and what it will do, then the list with it.
     """
-    engine = _engine(model, load_dataset(data), cutoff)
+    engine = _engine(model, load_log(data, reading), cutoff)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -142,12 +151,13 @@ def recommend(
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = render.person_summary(engine.dataset, session.history, session.forecast, items)
     shown |= {"why_not": answer, "mixed": mixed}
-    view = render.render_list(items)
+    verb = session.history.verb
+    view = render.render_list(items, verb=verb)
     if parsed.edits or strength is not None:
         effect = session.effect()
         outcome = effect.verify(k)
         shown |= {"effect": render.effect_summary(parsed, effect, outcome)}
-        verified = render.render_outcome(effect, outcome, items, by_score=not calibrate)
+        verified = render.render_outcome(effect, outcome, items, by_score=not calibrate, verb=verb)
         view = Group(render.render_effect(parsed, effect), verified)
     if as_json:
         render.print_json(shown)
@@ -156,9 +166,11 @@ def recommend(
 
 
 @app.command()
+@with_reading_options
 def explain(
     user: Annotated[str, typer.Argument(help="User id, as the log writes it.")],
     item: Annotated[str, typer.Argument(help="Item id or whole title, on the list or not.")],
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
@@ -175,7 +187,7 @@ def explain(
 
     With edits: first what was understood and what it will do; then the list with it is explained.
     """
-    engine = _engine(model, load_dataset(data), cutoff)
+    engine = _engine(model, load_log(data, reading), cutoff)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -192,14 +204,18 @@ def explain(
         render.console.print(view)
 
 
-def _engine(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
-    """Load an engine; a line on stderr tells if the period starts long after the log ends."""
-    engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=cutoff)
+def _engine(model: str, dataset: Dataset, cutoff: np.datetime64 | str | None) -> InterestEngine:
+    """Load an engine; lines on stderr tell what of it is left out, and of a period far ahead."""
+    start = cutoff
+    if isinstance(cutoff, str):
+        start = read_time("Cutoff", cutoff, dataset.log.day_first)
+    with render.warnings_as_lines():
+        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start)
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:
         ends, starts = format_day(to_date(end)), format_day(to_date(engine.cutoff))
         known = f"The log ends on {ends}; the period to forecast starts on {starts}, beyond it."
-        Console(stderr=True).print(Text(known, style="yellow"))
+        render.print_remark(known)
     return engine
 
 
@@ -230,7 +246,7 @@ def _save_chart(
     history: History,
     forecast: Forecast,
     items: Sequence[Recommendation],
-    kinds: Sequence[str] = (".png", ".html"),
+    kinds: Sequence[str] = CHART_KINDS,
 ) -> Path:
     """Write the chart in the wanted forms; gives the last path."""
     path = stem
@@ -238,10 +254,8 @@ def _save_chart(
         path = stem.parent / f"{stem.name}{kind}"
         if kind == ".png":
             plots.save_png(history, forecast, path)
-        elif kind == ".html":
-            plots.save_html(history, forecast, [item.explanation for item in items], path)
         else:
-            raise DataError(f"a chart is written as .png or .html, not {kind!r}")
+            plots.save_html(history, forecast, [item.explanation for item in items], path)
     return path
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderHook
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from llmrec.data.catalog import clean_text
 from llmrec.data.dataset import Dataset
+from llmrec.data.names import clean_text
 from llmrec.data.periods import History
 from llmrec.explain import plots
 from llmrec.explain.explanation import Explanation, score_parts
 from llmrec.explain.facts import format_day, format_percent
 from llmrec.explain.item import ItemExplanation, wording_note
+from llmrec.explain.printable import printable, to_json
 from llmrec.forecast import Forecast
 from llmrec.ranking.edit_parser import ParsedEdits, edit_sentences
 from llmrec.ranking.effects import (
@@ -32,12 +36,47 @@ from llmrec.ranking.effects import (
 )
 from llmrec.session import Recommendation
 
-console = Console(highlight=False)
 CHANGES_SHOWN = 8  # categories
 CALIBRATED_NOTE = (
     "The list is mixed to follow the forecast (dial {:g}), not ordered by score alone. Effects of "
     "edits, and why an item is not listed, are about the list by score."
 )
+
+
+@dataclass(frozen=True)
+class _Printable:
+    """A renderable whose texts are printable, wherever in the log they come from."""
+
+    content: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.content, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _PrintableOnly(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Printable(one) for one in renderables]
+
+
+def make_console(**options: Any) -> Console:
+    """Make a console that prints no control or bidirectional character of the data."""
+    found = Console(highlight=False, **options)
+    found.push_render_hook(_PrintableOnly())
+    return found
+
+
+console = make_console()
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what is warned of inside as lines on stderr, without a place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(one.message) for one in caught if one.category is UserWarning):
+        print_remark(message)
 
 
 def show_person(
@@ -54,24 +93,31 @@ def show_person(
         plots.render_terminal(history, forecast),
         Padding(Text(forecast.description), (1, 2)),
     ]
-    model_words = f"{source.proposed} of the statements above are in the model's words"
+    verb = "is" if source.proposed == 1 else "are"
+    model_words = f"{source.proposed} of the statements above {verb} in the model's words"
     refused = f"; {source.rejected} of its claims did not hold and are not shown"
     claims = f"{model_words}{refused * bool(source.rejected)}"
-    note = f"{source.model}: {source.how} ({source.why}). {claims}."
+    how = "counting alone, in its place" if source.how == "fallback" else source.how
+    note = f"{source.model}: {how} ({source.why}). {claims}."
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
         parts.append(render_list(items))
     if happened is not None:
-        parts.append(Padding(Text(outcome_text(happened)), (1, 2, 0, 2)))
+        parts.append(Padding(Text(outcome_text(happened, history.verb)), (1, 2, 0, 2)))
     console.print(Group(*parts))
 
 
-def render_list(items: Sequence[Recommendation], moves: Mapping[str, str] | None = None) -> Group:
+def render_list(
+    items: Sequence[Recommendation],
+    moves: Mapping[str, str] | None = None,
+    *,
+    verb: str = "taken",
+) -> Group:
     """Lay out recommended items, each with its reason and, by item id, how it moved.
 
     If the model reworded the reasons, one line says how many of its texts hold.
     """
-    lines: list[Any] = [] if items else [Text(f"  {NOTHING_LISTED}")]
+    lines: list[Any] = [] if items else [Text(f"  {NOTHING_LISTED.format(verb=verb)}")]
     for item in items:
         move = f"  ({moves[item.item_id]})" if moves and item.item_id in moves else ""
         lines.append(Text(f"{item.rank:>4}  {item.title}{move}", style="bold"))
@@ -141,12 +187,20 @@ def render_effect(parsed: ParsedEdits, effect: EditEffect) -> Group:
 
 
 def render_outcome(
-    effect: EditEffect, outcome: EditOutcome, items: Sequence[Recommendation], by_score: bool
+    effect: EditEffect,
+    outcome: EditOutcome,
+    items: Sequence[Recommendation],
+    *,
+    by_score: bool,
+    verb: str = "taken",
 ) -> Group:
     """Lay out the list with the edits and whether it is as predicted; if by score, the changes."""
     ids, titles = effect.catalog.item_ids, effect.catalog.titles
     moved = {ids[item]: move for item, move in rank_changes(outcome).items()} if by_score else {}
-    parts: list[Any] = [Text("\nThe list with it", style="bold"), render_list(items, moved)]
+    parts: list[Any] = [
+        Text("\nThe list with it", style="bold"),
+        render_list(items, moved, verb=verb),
+    ]
     if by_score and outcome.left:
         left = "; ".join(titles[item] for item in outcome.left)
         parts.append(Padding(Text(f"Left the list: {left}."), (1, 2, 0, 2)))
@@ -248,16 +302,23 @@ def person_summary(
     }
 
 
-def outcome_text(happened: dict[str, Any]) -> str:
+def outcome_text(happened: dict[str, Any], verb: str = "taken") -> str:
     """Say what then happened, and which of the list was taken."""
     top = ", ".join(f"{name} {share:.0%}" for name, share in happened["top"].items())
     hits = ": " + "; ".join(happened["hits"]) if happened["hits"] else ""
+    did = verb[:1].upper() + verb[1:]
     return (
         f"What then happened: {happened['events']} events; the largest categories: {top}. "
-        f"Taken of the {happened['listed']} listed: {len(happened['hits'])}{hits}."
+        f"{did} of the {happened['listed']} listed: {len(happened['hits'])}{hits}."
     )
+
+
+def print_remark(text: str) -> None:
+    """Print a remark on stderr, where it does not mix with JSON, as one line."""
+    shown = Text(clean_text(text, 1_000), style="yellow")
+    make_console(stderr=True).print(shown, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON and nothing else."""
-    print(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+    print(to_json(value))

@@ -17,12 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from llmrec.cli import render
+from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
 from llmrec.cli.options import AsJson, Data, Forecasters, Model, app
+from llmrec.cli.paths import require_folder
 from llmrec.cli.render import console, print_json
 from llmrec.data import embedded
-from llmrec.data.catalog import clean_text
 from llmrec.data.dataset import Dataset
-from llmrec.data.readers import load_dataset
+from llmrec.data.names import clean_text
+from llmrec.data.options import ReadingOptions
+from llmrec.engine_folder import is_engine
 from llmrec.errors import DataError
 
 COLUMN_LEGEND = (
@@ -167,8 +170,10 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 @app.command(name="receipts", hidden=True)  # its name in 0.1
 @app.command()
+@with_reading_options
 def track_record(
     folder: Annotated[Path, typer.Argument(help="The folder of `forecast --store`.")],
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     user: Annotated[str | None, typer.Option(help="Only this person's, one by one.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of models with this in the name.")] = None,
@@ -178,9 +183,8 @@ def track_record(
     from llmrec.evaluation.forecast_store import filter_forecasts, load_forecasts
     from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
 
-    scores = score_forecasts(
-        filter_forecasts(load_forecasts(folder), user, model), load_dataset(data)
-    )
+    stored = filter_forecasts(load_forecasts(folder), user, model)
+    scores = score_forecasts(stored, load_log(data, reading))
     record = summarize_track_record(scores, by_user=user is not None)
     if as_json:
         tables = {"record": record, "receipts": scores}
@@ -190,25 +194,33 @@ def track_record(
 
 
 @app.command()
+@with_reading_options
 def evaluate(
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
     model: Model = "smollm2-135m",
+    cutoff: KnownBefore = None,
     users: Annotated[int, typer.Option(min=0, help="Windows the LLM reads a split; 0: all.")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of what is trained.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit forecasters on the past, evaluate them on held-out periods, and draw who wins where."""
+    """Fit forecasters on the past, evaluate them on held-out periods, and draw who wins where.
+
+    An engine's folder as --model is evaluated as it was saved, in the place of the LLM.
+    """
     from llmrec.evaluation.comparison import compare
     from llmrec.evaluation.html_report import save_report
 
-    dataset, names = load_dataset(data), _names(forecasters)
-    llm_scores = _llm_scores(dataset, model, users or None) if "LLM" in names else None
+    if out is not None:
+        require_folder(out)
+    names, dataset = _names(forecasters), load_log(data, reading, cutoff)
+    rows = _model_rows(dataset, model, users or None, names)
     family = [name for name in names if name != "LLM"]
-    found = compare(dataset, family, seeds=range(seeds), llm_scores=llm_scores)
+    found = compare(dataset, family, seeds=range(seeds), **rows)
     if as_json:
-        render.console.print_json(found.table.to_json(orient="records"))
+        render.print_json(to_records(found.table))
     else:
         show_comparison(data, found.table)
     if out is not None:
@@ -218,11 +230,14 @@ def evaluate(
 
 
 @app.command()
+@with_reading_options
 def audit(
     kind: Annotated[str, typer.Argument(help="order, names, titles or length.")],
+    reading: ReadingOptions,
     data: Data = "ml-100k",
     forecasters: Forecasters = "RidgeAutoregression,LLM",
     model: Model = "smollm2-135m",
+    cutoff: KnownBefore = None,
     users: Annotated[int, typer.Option(min=1, help="Test windows, drawn at random.")] = 200,
     as_json: AsJson = False,
 ) -> None:
@@ -232,9 +247,9 @@ def audit(
     names = _names(forecasters)
     reader = _language_model(model) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
-    table = audit_dataset(load_dataset(data), kind, family, reader, users)
+    table = audit_dataset(load_log(data, reading, cutoff), kind, family, reader, users)
     if as_json:
-        render.console.print_json(table.to_json(orient="records"))
+        render.print_json(to_records(table))
     else:
         show_table(f"{data}: what the audit of {kind} changes", table)
 
@@ -290,10 +305,19 @@ def _language_model(model: str) -> Any:
     return LanguageModel.load(model)
 
 
-def _llm_scores(dataset: Dataset, model: str, users: int | None) -> Any:
+def _model_rows(
+    dataset: Dataset, model: str, users: int | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """Give the arguments of `compare` for a model: its scores, or the engine that it is."""
     from llmrec.evaluation.comparison import LLMScores
+    from llmrec.evaluation.saved_engine import load_saved_engine
 
-    return LLMScores.sample(dataset, users).score(_language_model(model), dataset)
+    if is_engine(model):
+        with render.warnings_as_lines():
+            return {"saved_engine": load_saved_engine(model, dataset, users)}
+    if "LLM" not in names:
+        return {}
+    return {"llm_scores": LLMScores.sample(dataset, users).score(_language_model(model), dataset)}
 
 
 def _version(distribution: str) -> str | None:

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrec.data.catalog import clean_text
 from llmrec.data.embedded import EMBEDDED_PARTS
 from llmrec.data.files import atomic_write_text
+from llmrec.data.names import clean_text
 from llmrec.data.versions import CONFIG_KEYS, rename_keys
 from llmrec.language.adapters import ADAPTER_FILE, AdapterMetadata
 

@@ -15,6 +15,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
+from llmrec.language.adapter_checks import MAX_ALPHA, MAX_RANK
+from llmrec.language.folder_checks import MAX_INTEGER, MAX_LAYERS
+from llmrec.training.reading_config import ReadingConfig
 from llmrec.training.typed_config import ConfigError, argument_parser, load_typed
 
 _STRICT_CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -22,12 +25,14 @@ LayerSpec = str | tuple[int, ...]
 
 
 def _parse_layers(value: Any) -> LayerSpec:
-    if isinstance(value, str) and re.fullmatch(r"all|upper [1-9]\d*", value):
+    if isinstance(value, str) and re.fullmatch(r"all|upper [1-9]\d{0,2}", value):
         return value
     numbers = value if isinstance(value, list | tuple) else []
-    if numbers and all(type(number) is int and number >= 0 for number in numbers):
+    if numbers and all(type(number) is int and 0 <= number < MAX_LAYERS for number in numbers):
         return tuple(sorted(set(numbers)))
-    raise ValueError("should be all, upper N, or a list of layer numbers from 0")
+    raise ValueError(
+        f"should be all, upper N, or a list of layer numbers from 0 to {MAX_LAYERS - 1}"
+    )
 
 
 LayerField = Annotated[
@@ -62,10 +67,10 @@ class LoraConfig(BaseModel):
 
     model_config = _STRICT_CONFIG
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
+    rank: int = Field(default=16, ge=1, le=MAX_RANK)
+    alpha: float = Field(default=32.0, gt=0, le=MAX_ALPHA)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+    targets: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=100)] = (
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     )
@@ -90,7 +95,7 @@ class TitlesConfig(BaseModel):
 
     model_config = _STRICT_CONFIG
 
-    rank: int = Field(default=0, ge=0)
+    rank: int = Field(default=0, ge=0, le=MAX_RANK)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     rate: float = Field(default=3e-3, gt=0)
     weight: float = Field(default=0.3, ge=0)
@@ -111,7 +116,7 @@ class LineTrainingConfig(BaseModel):
 
     epochs: float = Field(default=0.0, ge=0)
     rate: float = Field(default=5e-4, gt=0)
-    rank: int = Field(default=4, ge=1)
+    rank: int = Field(default=4, ge=1, le=MAX_RANK)
     layers: LayerField = "upper 18"
 
     def layer_numbers(self, depth: int) -> list[int]:
@@ -119,7 +124,7 @@ class LineTrainingConfig(BaseModel):
         return _layer_numbers(self.layers, depth, "generation.layers")
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(ReadingConfig):
     """One training run.
 
     Attributes
@@ -127,6 +132,8 @@ class TrainingConfig(BaseModel):
     data, examples, model, out
         The log (what `load_dataset` takes), the folder of its examples (what
         finetune/make_dataset.py wrote), the base model, and the folder to write.
+    period, repeat, columns, separator, dates, noun, person, verb, keep_bots, keep_outliers
+        How the log is read, see `ReadingOptions`; default: as the examples were made.
     seed
         Of everything drawn at random.
     template, budget
@@ -172,10 +179,10 @@ class TrainingConfig(BaseModel):
     out: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     template: str = "forecast-v3"
-    budget: int = Field(default=130, ge=1)
+    budget: int = Field(default=130, ge=1, le=MAX_INTEGER)
     epochs: float = Field(default=3.0, gt=0)
     max_minutes: float | None = Field(default=None, gt=0)
-    batch_positions: int = Field(default=1024, ge=1)
+    batch_positions: int = Field(default=1024, ge=1, le=MAX_INTEGER)
     gradient_accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     head_learning_rate: float = Field(default=1e-3, gt=0)
@@ -184,7 +191,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, ge=0)
     lora: LoraConfig = LoraConfig()
     depth: int | None = Field(default=None, ge=1)
-    head_rank: int = Field(default=64, ge=1)
+    head_rank: int = Field(default=64, ge=1, le=MAX_RANK)
     titles: TitlesConfig = TitlesConfig()
     line_weight: float = Field(default=0.1, ge=0)
     line_share: float = Field(default=0.25, ge=0, le=1)

@@ -7,7 +7,7 @@ import shutil
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ except ImportError as error:
 from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import Window, split_into_ticks
-from llmrec.data.provenance import TrainingSpan
+from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
 from llmrec.explain.describe import target_line
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -34,6 +34,7 @@ from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
     from llmrec.data.dataset import Dataset
+    from llmrec.data.options import ReadingOptions
 
 
 MANIFEST_FILE = "manifest.json"
@@ -65,6 +66,8 @@ class DatasetManifest:
         Excluded categories, see `Dataset.without_categories`.
     validated
         Whether the training windows include the validation windows.
+    reading
+        How the log was read, see `ReadingOptions.to_dict`.
     """
 
     dataset: str
@@ -83,6 +86,7 @@ class DatasetManifest:
     fitted: dict[str, Any]
     without: tuple[str, ...] = ()
     validated: bool = False
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> DatasetManifest:
@@ -99,8 +103,8 @@ class DatasetManifest:
 
     def check(self, dataset: Dataset) -> None:
         """Raise DataError if the log is not the one that the examples were made of."""
-        now = (dataset.name, dataset.period, dataset.log.fingerprint)
-        if now != (self.dataset, self.period, self.data_fingerprint):
+        of = (dataset.name, dataset.period) == (self.dataset, self.period)
+        if not of or not has_fingerprint(dataset, self.data_fingerprint):
             raise DataError(
                 f"the examples were made of {self.dataset} ({self.period}, log "
                 f"{self.data_fingerprint}) and this is {dataset.name} ({dataset.period}, log "
@@ -124,6 +128,7 @@ def save_examples(
     seed: int = 0,
     exclude_categories: Sequence[str] = (),
     include_validation: bool = False,
+    reading: ReadingOptions | None = None,
 ) -> DatasetManifest:
     """Write training timelines, validation windows and a manifest.
 
@@ -135,6 +140,8 @@ def save_examples(
         Each person's windows, oldest first: see `rolling_training_windows`.
     exclude_categories, include_validation
         What was chosen for the dataset and for the windows; the manifest records both.
+    reading
+        How the log was read; the manifest records it, so that it can be read so again.
 
     Raises
     ------
@@ -147,7 +154,12 @@ def save_examples(
             f"{len(chunks)} timelines and {len(validation)} validation windows: both are needed. "
             "Choose shorter periods."
         )
-    options = {"seed": seed, "without": tuple(exclude_categories), "validated": include_validation}
+    options = {
+        "seed": seed,
+        "without": tuple(exclude_categories),
+        "validated": include_validation,
+        "reading": {} if reading is None else reading.to_dict(),
+    }
     manifest = _make_manifest(dataset, codec, prior, chunks, validation, options)
     shifts = population_shifts(_flatten(chunks), prior)
     single_windows = [[window] for window in validation]

@@ -12,8 +12,11 @@ import numpy as np
 
 from llmrec.data.files import atomic_folder
 from llmrec.errors import ModelLoadError
-from llmrec.language.adapters import AdapterMetadata
-from llmrec.language.heads import CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE
+from llmrec.language.adapters import (
+    CATEGORY_HEAD_FILE,
+    TITLE_EMBEDDINGS_FILE,
+    AdapterMetadata,
+)
 from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
 

@@ -25,8 +25,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from llmrec.data.readers import load_dataset
-from llmrec.data.splits import sample_windows, split_timelines
+from llmrec.data.splits import sample_windows, split_timelines, with_catalog_of_training
 from llmrec.errors import DataError
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
@@ -309,17 +308,19 @@ def examples_for(config: TrainingConfig, log: str) -> tuple[DatasetManifest, dat
     if not (folder / MANIFEST_FILE).exists():
         _write_examples(folder, config, log)
     manifest, parts = load_examples(folder)
-    stored, wanted = (manifest.prompt, manifest.budget), (config.template, config.budget)
+    stored = manifest.prompt, manifest.budget, dict(manifest.reading)
+    wanted = config.template, config.budget, config.reading.to_dict()
     if stored != wanted:
         raise DataError(
-            f"the examples in {folder} have prompts of {stored}, and the config asks for {wanted}: "
+            f"the examples in {folder} have prompts of {stored}, and the config asks for {wanted} "
+            "(prompt version, budget, and how the log is read): "
             "delete the folder, or choose another one"
         )
     return manifest, parts
 
 
 def _write_examples(folder: Path, config: TrainingConfig, log: str) -> None:
-    dataset = load_dataset(log)
+    dataset = with_catalog_of_training(config.reading.load(log))
     people, held_out = split_timelines(dataset)
     codec = Codec(
         dataset.catalog.categories,
@@ -330,7 +331,8 @@ def _write_examples(folder: Path, config: TrainingConfig, log: str) -> None:
     )
     prior = DecayedDirichlet().fit(held_out)
     validation = sample_windows(held_out, VALIDATION_WINDOWS)
-    save_examples(folder, dataset, codec, prior, people, validation, seed=config.seed)
+    seed, reading = config.seed, config.reading
+    save_examples(folder, dataset, codec, prior, people, validation, seed=seed, reading=reading)
 
 
 def training_texts(parts: datasets.DatasetDict) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from llmrec.data.counts import normalize_rows
+from llmrec.data.options import ReadingOptions
 from llmrec.data.versions import __version__
 from llmrec.errors import DataError
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
@@ -22,12 +23,12 @@ from llmrec.language.heads import (
     title_hashes,
 )
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora, add_lora_to_layers, save_adapter
 from llmrec.metrics import mean_log_loss
 from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.card import write_card
 from llmrec.training.config import TrainingConfig
 from llmrec.training.dataset import DatasetManifest
+from llmrec.training.lora import add_lora, add_lora_to_layers, save_adapter
 from llmrec.training.objective import LineModel, TimelineModel
 from llmrec.training.typed_config import ConfigError
 from llmrec.types import FloatArray
@@ -86,6 +87,24 @@ def build_timeline_model(
         title_weight=config.titles.weight,
     )
     return model, adapted, timeline_model
+
+
+def with_reading_of_examples(config: TrainingConfig, manifest: DatasetManifest) -> TrainingConfig:
+    """Give the config the options that the log of its examples was read with.
+
+    Raises
+    ------
+    DataError
+        If the config has other ones.
+    """
+    stored = ReadingOptions.from_values(manifest.reading)
+    for name, wanted in config.reading.to_dict().items():
+        if wanted != (made_with := getattr(stored, name)):
+            raise DataError(
+                f"the examples in {config.examples} were made with {name} {made_with!r}, and the "
+                f"config asks for {wanted!r}: leave it out, or run finetune/make_dataset.py again"
+            )
+    return config.model_copy(update=vars(stored))
 
 
 def _check_examples(config: TrainingConfig, manifest: DatasetManifest) -> None:

@@ -14,6 +14,7 @@ from llmrec.errors import MissingExtraError
 try:
     import yaml
     from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
@@ -21,6 +22,8 @@ from llmrec.data.versions import CONFIG_KEYS, rename_keys
 from llmrec.errors import DataError
 
 Model = TypeVar("Model", bound=BaseModel)
+# Types of fields whose flags are taken as they are written: "," and "|" are no YAML.
+_TEXTS = (str, str | None, Mapping[str, str] | None)
 
 
 class ConfigError(DataError):
@@ -37,10 +40,19 @@ _YamlLoader.add_implicit_resolver(
 
 
 def argument_parser(model: type[BaseModel]) -> argparse.ArgumentParser:
-    """Make a parser that knows ``--FIELD VALUE`` for every field; values are written as in YAML."""
+    """Make a parser that knows ``--FIELD VALUE`` for every field; values are written as in YAML.
+
+    A hyphen will do for an underscore, and a field that is true or false is set by its flag alone.
+    """
     parser = argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name, default in _list_fields(model):
-        parser.add_argument(f"--{name}", metavar="VALUE", help=f"default: {default}")
+    for name, field in _list_fields(model):
+        default = "none" if field.is_required() else field.default
+        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        about = f"{field.description or ''} default: {default}".strip().replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(*flags, nargs="?", const="true", metavar="VALUE", help=about)
+        else:
+            parser.add_argument(*flags, metavar="VALUE", help=about)
     return parser
 
 
@@ -69,13 +81,13 @@ def load_typed(model: type[Model], path: Path, overrides: Sequence[str]) -> Mode
         raise ConfigError("\n".join(mistakes)) from error
 
 
-def _list_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List dotted names and defaults of the fields, those of groups included."""
+def _list_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """List dotted names of the fields, and the fields, those of groups included."""
     for name, field in model.model_fields.items():
         if isinstance(field.default, BaseModel):
             yield from _list_fields(type(field.default), f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", "none" if field.is_required() else field.default
+            yield f"{prefix}{name}", field
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def _rename_flag(text: str) -> str:
 
 
 def _parse_value(model: type[BaseModel], name: str, text: str) -> Any:
-    if "." not in name and model.model_fields[name].annotation is str:
+    if "." not in name and model.model_fields[name].annotation in _TEXTS:
         return text
     try:
         return yaml.load(text, _YamlLoader)
@@ -130,6 +142,9 @@ def _describe_mistake(
         return f"{where}: no field is called {name!r}{_suggest_field(model, name)}"
     if mistake["type"] == "missing":
         return f"{where}: {name} is missing; write it, or --{name} VALUE"
+    refusal = mistake.get("ctx", {}).get("error")
+    if isinstance(refusal, DataError):
+        return f"{where}: {refusal}" if flag else f"{where}: {name}: {refusal}"
     allowed = mistake["msg"].replace("Input should", "it should").replace("Value error,", "it")
     return f"{where}: {name} is {mistake['input']!r}; {allowed}"
 

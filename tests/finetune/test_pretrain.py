@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmrec import load_dataset
+from llmrec import DataError, load_dataset
 from llmrec.data.splits import split_windows
 from llmrec.language.codec import codec_for
 from llmrec.language.heads import CategoryHead, Verbalizer
 from llmrec.language.model import LanguageModel
+from llmrec.training.config import TrainingConfig
+from llmrec.training.pretrain import examples_for
 from tests import worlds
 from tests.language.tiny_models import save_t5
 
@@ -74,6 +76,17 @@ def test_a_new_model_is_trained_on_two_logs_and_scores_generates_and_resumes(
 
     again = run(monkeypatch, *flags)  # the run is finished, and nothing changes
     assert again["history"] == first["history"]
+
+
+def test_examples_of_a_log_that_was_read_in_another_way_are_refused(tmp_path: Path) -> None:
+    log, folder = write_log(tmp_path / "log.csv", 0, "Old"), str(tmp_path / "examples")
+    config = TrainingConfig(examples=folder, out="out", budget=60, noun="books")
+    first, _ = examples_for(config, log)
+    assert first.reading == {"noun": "books"}
+    again, _ = examples_for(config, log)
+    assert again == first
+    with pytest.raises(DataError, match=r"'noun': 'books'.* asks for .*\{\}.*delete the folder"):
+        examples_for(config.model_copy(update={"noun": None}), log)
 
 
 def test_an_existing_model_is_trained_further(

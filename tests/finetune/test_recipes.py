@@ -23,8 +23,9 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from llmrec import DataError, InterestEngine, load_dataset
-from llmrec.engine_config import EngineSettings
+from llmrec import DataError, Dataset, InterestEngine, load_dataset
+from llmrec.data import options
+from llmrec.engine_folder import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
 from llmrec.language.model import LanguageModel
@@ -282,6 +283,22 @@ def test_examples_with_other_prompts_are_refused(flags: Any, message: str) -> No
     check_refused(DataError, f"{message}.*run finetune/make_dataset.py again", *flags)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--noun", "books"),
+            r"made with noun None, and the config asks for 'books': leave it out",
+        ),
+        (("--keep-bots",), "made with keep_bots False, and the config asks for True"),
+    ],
+)
+def test_a_config_that_reads_the_log_in_another_way_than_its_examples_is_refused(
+    flags: Any, message: str
+) -> None:
+    check_refused(DataError, message, *flags)
+
+
 def test_windows_that_were_trained_on_cannot_choose_when_to_stop_and_metrics_say_so() -> None:
     folder = "examples/with-validation"
     flags = ("--data", "tiny", "--model", "llama", "--out", folder)
@@ -334,7 +351,7 @@ def test_a_log_that_changed_since_its_examples_were_made_is_refused(
         shutil.copytree(place / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     events = Path("tiny/tiny.inter")
-    events.write_text(events.read_text() + "u000\ti000\t3\t1609459200\n")
+    events.write_text(events.read_text() + "u000\ti000\t3\t1590969600\n")
     check_refused(DataError, "the data changed")
 
 
@@ -348,7 +365,16 @@ def test_a_log_whose_categories_were_renamed_since_is_refused(
     check_refused(DataError, "'Peace' is not in both")
 
 
-def test_a_table_of_ones_own_is_trained_on(place: Path) -> None:
+def test_a_table_of_ones_own_is_trained_on_and_read_alike_by_every_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nouns = []
+
+    def load(name: str, **reading: Any) -> Dataset:
+        nouns.append(reading["noun"])
+        return load_dataset(name, **reading)
+
+    monkeypatch.setattr(options, "load_dataset", load)
     events = worlds.log(120, 7)
     pd.DataFrame(
         {
@@ -358,9 +384,14 @@ def test_a_table_of_ones_own_is_trained_on(place: Path) -> None:
             "categories": [worlds.CATEGORIES[item % 5] for item in events.item_idx],
         }
     ).to_csv("mine.csv", index=False)
-    run("make_dataset", "--data", "mine.csv", "--model", "llama", "--out", "examples/mine")
+    examples = ("--model", "llama", "--out", "examples/mine", "--noun", "groceries")
+    run("make_dataset", "--data", "mine.csv", *examples)
     flags = ("--data", "mine.csv", "--examples", "examples/mine", "--epochs", 0.5)
     lora(TINY, "runs/mine", *flags)
+    adapter = ("--adapter", "runs/mine/adapter", "--windows", 50)
+    run("calibrate_engine", *adapter, "--data", "mine.csv", "--out", "again-mine")
+    run("merge_adapter", *adapter[:2], "--data", "mine.csv", "--prompts", 2, "--out", "merged-mine")
+    assert nouns == ["groceries"] * 4
     engine = InterestEngine.from_pretrained("runs/mine", data="mine.csv")
     assert engine.forecast("u001").description
 
@@ -400,10 +431,16 @@ def test_an_adapter_is_refused_by_an_engine_of_another_model(trained: Path) -> N
     assert not Path("never").exists()
 
 
-def test_an_adapter_is_refused_by_an_engine_of_other_labels(trained: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_other_labels_is_refused_and_an_engine_leaves_its_own_out(
+    trained: Path, tmp_path: Path
+) -> None:
     write_log(tmp_path / "tiny", categories=("Action", "Comedy", "Drama", "Horror", "Peace"))
+    data = str(tmp_path / "tiny")
     with pytest.raises(ModelLoadError, match=r"missing here: 'War', new here: 'Peace'"):
-        InterestEngine.from_pretrained("runs/tiny", data=str(tmp_path / "tiny"))
+        InterestEngine.from_pretrained("llama", data=data, adapter=trained / "adapter")
+    with pytest.warns(UserWarning, match="fitted on 'tiny' with other categories: without .*adapt"):
+        engine = InterestEngine.from_pretrained("runs/tiny", data=data)
+    assert not engine.forecaster.model.adapter
 
 
 def test_an_adapter_is_refused_by_an_engine_of_another_prompt_version(

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from llmrec.data.catalog import clean_text
+from llmrec.data.names import clean_text
 from llmrec.errors import ModelLoadError
 from llmrec.training.card import render_card, write_card
 from tests.language.tiny_models import ABOUT as TINY

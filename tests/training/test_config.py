@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmrec.data.options import READING_FIELDS, ReadingOptions
 from llmrec.data.versions import CONFIG_KEYS
 from llmrec.errors import TrainingError
 from llmrec.training.config import (
@@ -17,6 +18,7 @@ from llmrec.training.config import (
     TrainingConfig,
     load_config,
 )
+from llmrec.training.reading_config import ReadingConfig
 from llmrec.training.trainer import check_device
 from llmrec.training.typed_config import ConfigError, argument_parser
 
@@ -65,6 +67,14 @@ def test_every_field_is_a_flag() -> None:
         ("dtype: half", ["dtype is 'half'", "'bfloat16'"]),
         ("lora: {targets: q_proj}", ["lora.targets is 'q_proj'", "tuple"]),
         ("lora: {layers: top 4}", ["lora.layers is 'top 4'", "upper N"]),
+        ("lora: {layers: upper 1000000000}", ["lora.layers is 'upper 1000000000'", "upper N"]),
+        ("lora: {layers: [512]}", ["lora.layers is [512]", "0 to 511"]),
+        ("lora: {rank: 1000000000}", ["lora.rank is 1000000000", "1024"]),
+        ("lora: {alpha: 1e9}", ["lora.alpha is 1000000000.0", "1000000"]),
+        ("head_rank: 1000000000", ["head_rank is 1000000000", "1024"]),
+        ("titles: {rank: 1000000000}", ["titles.rank is 1000000000", "1024"]),
+        ("generation: {rank: 1000000000}", ["generation.rank is 1000000000", "1024"]),
+        ("batch_positions: 1000000000000", ["batch_positions is 1000000000000", "16777216"]),
         ("lora: 8", ["lora is 8"]),
         ("report_to: [1]", ["report_to.0 is 1", "string"]),
         ("- 1", ["field: value"]),
@@ -166,6 +176,64 @@ def test_a_key_of_0_1_is_no_field_inside_a_group(tmp_path: Path) -> None:
     path = write_config(tmp_path, "out: here\nlora: {minutes: 3}\n")
     with pytest.raises(ConfigError, match=r"no field is called 'lora\.minutes'"):
         load_config(path)
+
+
+def test_how_the_log_is_read_is_said_in_the_file_or_by_flags_as_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    path = write_config(tmp_path, "out: x\nperiod: 7D\ncolumns: {user: who}\nkeep_bots: true\n")
+    expected = ReadingOptions(period="7D", columns={"user_id": "who"}, keep_bots=True)
+    assert load_config(path).reading == expected
+    flags = ["--columns", '"user=the, one"', "--separator", ",", "--keep-outliers"]
+    flags += ["--dates", "%d.%m.%Y", "--keep_bots", "false"]
+    assert load_config(path, flags).reading == ReadingOptions(
+        period="7D",
+        columns={"user_id": "the, one"},
+        separator=",",
+        dates="%d.%m.%Y",
+        keep_outliers=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--period", "0D"], "flag --period: period '0D' is not understood; write '28D'"),
+        (["--columns", "usr=a"], "flag --columns: 'usr' is none of our columns"),
+        (["--keep-bots", "maybe"], "flag --keep_bots: 'maybe' is neither true nor false"),
+    ],
+)
+def test_a_wrong_way_to_read_a_log_is_refused_as_on_the_command_line(
+    tmp_path: Path, flags: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config(tmp_path), flags)
+    assert str(caught.value).startswith(message)
+    name, value = flags[0].removeprefix("--").replace("-", "_"), flags[1]
+    path = write_config(tmp_path, f"out: here\n{name}: {value}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(message.replace(f"flag --{name}", f"{path}: {name}"))
+
+
+def test_the_fields_of_reading_are_those_of_the_command_line() -> None:
+    assert list(ReadingConfig.model_fields) == list(READING_FIELDS)
+    defaults = {name: field.default for name, field in ReadingConfig.model_fields.items()}
+    assert defaults == {name: option.default for name, option in READING_FIELDS.items()}
+
+
+def test_a_config_that_does_not_say_how_to_read_is_stored_as_by_earlier_versions() -> None:
+    config = TrainingConfig(out="here", noun="books", columns={"user": "who"})
+    stored = config.model_dump(mode="json", exclude={"seed"})
+    assert stored.keys() & READING_FIELDS.keys() == {"noun", "columns"}
+    assert "seed" not in stored
+    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_hyphen_will_do_for_an_underscore_in_a_flag(tmp_path: Path) -> None:
+    flags = ["--learning-rate", "0.5", "--gradient-checkpointing", "--lora.rank", "3"]
+    config = load_config(write_config(tmp_path), flags)
+    assert (config.learning_rate, config.gradient_checkpointing) == (0.5, True)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.dataset import Dataset
+from llmrec.data.options import ReadingOptions
 from llmrec.data.periods import Window, split_into_ticks, truncate_log
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.splits import (
@@ -31,9 +32,11 @@ from tests.worlds import catalog, log
 PERIODS = ("7D", "4 events")
 
 
-def save(folder: Path, data: Dataset, codec: Codec) -> DatasetManifest:
+def save(
+    folder: Path, data: Dataset, codec: Codec, reading: ReadingOptions | None = None
+) -> DatasetManifest:
     people, validation = rolling_training_windows(data), split_windows(data)["validation"]
-    return save_examples(folder, data, codec, PRIOR, people, validation, seed=3)
+    return save_examples(folder, data, codec, PRIOR, people, validation, seed=3, reading=reading)
 
 
 @pytest.fixture(scope="module", params=PERIODS)
@@ -210,6 +213,14 @@ def test_no_read_position_lies_outside_its_prompt_whatever_the_budget(
         assert row["back"][-1] == 0
         n_positions += len(row["back"])
     assert n_positions == manifest.n_slots == sum(map(len, rolling_training_windows(data)))
+
+
+def test_the_manifest_says_how_the_log_was_read(tmp_path: Path) -> None:
+    data = make_dataset()
+    reading = ReadingOptions(columns={"user": "who"}, noun="films")
+    save(tmp_path / "examples", data, make_codec(data), reading=reading)
+    stored = DatasetManifest.load(tmp_path / "examples").reading
+    assert ReadingOptions.from_values(stored) == reading
 
 
 def test_a_changed_log_or_another_one_is_refused(saved_examples: tuple) -> None:

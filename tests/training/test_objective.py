@@ -12,16 +12,16 @@ import torch
 from peft import PeftModel
 from scipy.special import log_softmax
 
-from llmrec.data.catalog import clean_text
 from llmrec.data.counts import row_shares, target_counts
+from llmrec.data.names import clean_text
 from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.errors import TrainingError
 from llmrec.language.codec import TITLE_LENGTH, Codec
 from llmrec.language.heads import CategoryHead, TitleEmbeddings, Verbalizer, title_hashes
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora, save_adapter
 from llmrec.training.batches import TimelineBatches
 from llmrec.training.dataset import load_examples, population_shifts, save_examples
+from llmrec.training.lora import add_lora, save_adapter
 from llmrec.training.objective import ReadPositions
 from tests.training.tiny_timelines import (
     FAMILIES,

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from llmrec.data.catalog import clean_text
+from llmrec.data.names import clean_text
 from llmrec.language.grammar import description_grammar
 from llmrec.language.heads import CategoryHead
 from llmrec.language.model import LanguageModel

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from llmrec.data.splits import rolling_training_windows, split_windows
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora, add_lora_to_layers, save_adapter
 from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.config import LineTrainingConfig, TrainingConfig, generation_config
 from llmrec.training.dataset import load_examples, save_examples
 from llmrec.training.loop import train
+from llmrec.training.lora import add_lora, add_lora_to_layers, save_adapter
 from llmrec.training.objective import LineModel, TimelineModel
 from llmrec.training.run import add_line_layers, cast_to_float16, check_layers, line_validation
 from llmrec.training.typed_config import ConfigError

@@ -13,7 +13,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
 from llmrec.language.heads import CategoryHead, Verbalizer, label_embeddings
 from llmrec.language.model import LanguageModel
-from llmrec.language.pretrained import add_lora
+from llmrec.training.lora import add_lora
 from llmrec.training.objective import TimelineModel
 from tests.language import tiny_models
 from tests.worlds import catalog, log
