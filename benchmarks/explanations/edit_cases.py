@@ -14,8 +14,8 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
-from llmrec.data.validation import CleaningReport
-from llmrec.engine_config import EngineSettings, bundled_engine
+from llmrec.data.report import CleaningReport
+from llmrec.engine_folder import EngineSettings, bundled_engine
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.counting import DecayedDirichlet

@@ -29,7 +29,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, make_histories
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import holdout_cutoff
-from llmrec.engine_config import SETTINGS_FILE, EngineSettings, bundled_engine
+from llmrec.engine_folder import SETTINGS_FILE, EngineSettings, bundled_engine
 from llmrec.explain.describe import check_description, describe_from_claims
 from llmrec.explain.explanation import check_explanation, explain_ranked_item
 from llmrec.explain.item import explain_item

@@ -16,7 +16,7 @@ import torch
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import Window
-from llmrec.engine_config import ADAPTER_FOLDER
+from llmrec.engine_folder import ADAPTER_FOLDER
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
 from llmrec.language.adapters import AdapterMetadata, adapter_hash
