@@ -169,6 +169,9 @@ def _check_values(values: Mapping[str, Any]) -> None:
         raise ValueError(f"counting.mix is {_shorten(counting['mix'])}; it should be {allowed}")
     DecayedDirichlet(**counting)  # whose spread has two numbers at most
     _check_kinds("blend.", blend, dict.fromkeys(blend, 0.0))
+    for name, weight in blend.items():
+        if weight < 0:
+            raise ValueError(f"blend.{name} is {weight}; it should be at least 0")
     paths = _number_entries("parts", values.get("parts", [])) | {
         "adapter": values.get("adapter", "")
     }

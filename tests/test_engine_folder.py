@@ -214,6 +214,7 @@ def test_an_engine_lists_its_files(place: Path) -> None:
         ("counting", {"fitted": 1}, "unknown key 'fitted'"),
         ("blend", "PersonalRepeat", "blend is 'PersonalRepeat'; it should be an object"),
         ("blend", {"PersonalRepeat": "x"}, r"blend\.PersonalRepeat is 'x'; it should be a number"),
+        ("blend", {"PersonalRepeat": -1}, r"blend\.PersonalRepeat is -1; it should be at least 0"),
         ("adapter", 5, "adapter is 5; it should be text"),
         ("adapter", "../adapter", r"adapter is '\.\./adapter'; it should be a path"),
         ("adapter", "/adapter", "adapter is '/adapter'; it should be a path"),

@@ -157,7 +157,12 @@ class TableReader:
         has_header = names is None
         names = list(names or head.first)[: max(len(head.first), 1)]
         columns = [" ".join(name.split()) for name in names]
-        table, n_short, example = _read_all(content, head, columns, has_header, quoted, numbers)
+        table = _read_ended_rows(content, head, columns, quoted, numbers) if has_header else None
+        if table is None:
+            table, n_short, example = read_rows(content, head, columns, has_header, quoted, numbers)
+        else:
+            n_short, example = 0, ""
+            self._note("rows end in a separator that the header lacks", len(table), path.name)
         if n_short:
             self._note(SHORT_LINE, n_short, f"{path.name}, {example}", "dropped")
         usual = "\t" if ".tsv" in path.name else ","
@@ -184,21 +189,17 @@ class TableReader:
         return table
 
 
-def _read_all(
-    content: bytes,
-    head: Head,
-    names: Sequence[str],
-    has_header: bool,
-    quoted: bool,
-    numbers: Sequence[str],
-) -> tuple[pd.DataFrame, int, str]:
-    """Read rows as `read_rows` does; each may end in a separator where the header does not."""
-    if has_header and head.ends_rows:
-        with suppress(DataError):  # if not all rows do, what is said is of the columns named
-            table, n_short, _ = read_rows(content, head, [*names, ""], True, quoted, numbers)
-            if not n_short and table.iloc[:, -1].isna().all():
-                return table.iloc[:, :-1], 0, ""
-    return read_rows(content, head, names, has_header, quoted, numbers)
+def _read_ended_rows(
+    content: bytes, head: Head, names: Sequence[str], quoted: bool, numbers: Sequence[str]
+) -> pd.DataFrame | None:
+    """Read rows that all end in a separator where the header does not; None if they do not."""
+    if not head.ends_rows:
+        return None
+    with suppress(DataError):  # what is to be said of the rows is said when they are read as usual
+        table, n_short, _ = read_rows(content, head, [*names, ""], True, quoted, numbers)
+        if not n_short and table.iloc[:, -1].isna().all():
+            return table.iloc[:, :-1]
+    return None
 
 
 def _say_not_a_table(kind: str) -> str:

@@ -406,7 +406,9 @@ def test_the_first_line_may_say_the_separator_as_spreadsheets_do(tmp_path: Path,
 
 def test_every_row_but_the_header_may_end_in_a_separator(tmp_path: Path) -> None:
     rows = ROWS.replace("\n", ",\n")
-    assert len(load_dataset(write_log(tmp_path, HEADER + rows)).log) == 3
+    dataset = load_dataset(write_log(tmp_path, HEADER + rows))
+    assert len(dataset.log) == 3
+    assert rules_of(dataset)["rows end in a separator that the header lacks"] == 3
     message = refusal(write_log(tmp_path, HEADER + rows + "ana,x,2024-01-05,A,B\n"))
     assert message.startswith("line 2 has 5 values, not 4")
 
