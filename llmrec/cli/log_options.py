@@ -17,8 +17,7 @@ from llmrec.data.calendar import parse_cutoff
 from llmrec.data.check import summarize_reading
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import is_embedded
-from llmrec.data.options import READING_FIELDS, ReadingOptions
-from llmrec.errors import DataError
+from llmrec.data.options import READING_FIELDS, ReadingOptions, raising
 
 PANEL = "How the log is read"
 _ORDERS = {True: "days", False: "months"}
@@ -94,7 +93,7 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
         kind = Any
         shown = typer.Option(
             flag,
-            parser=_option_parser(about["parse"]),
+            parser=raising(typer.BadParameter, about["parse"]),
             metavar=about["metavar"],
             help=about["help"],
             rich_help_panel=PANEL,
@@ -105,15 +104,3 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
         default=option.default,
         annotation=Annotated[kind, shown],
     )
-
-
-def _option_parser(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Make a refusal one of the command line: exit status 2, with the option's name."""
-
-    def parse_option(text: Any) -> Any:
-        try:
-            return parse(text)
-        except DataError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return parse_option

@@ -111,13 +111,13 @@ def parse_cutoff(text: str, day_first: bool | None) -> np.datetime64:
     DataError
         If it is no time, could be several, or is before 1970.
     """
-    from llmrec.data.text_times import parse_written
+    from llmrec.data.text_times import date_order, parse_written
 
     if _ISO_PATTERN.match(text):
         return to_datetime64(text)
-    order = {None: None, True: "day-first", False: "month-first"}[day_first]
+    series = pd.Series([text.strip()], dtype="str")
     try:
-        time = parse_written(pd.Series([text.strip()], dtype="str"), "cutoff", order).times[0]
+        time = parse_written(series, "cutoff", date_order(day_first)).times[0]
     except DataError:
         time = pd.NaT
     return to_datetime64(text if pd.isna(time) else str(time))

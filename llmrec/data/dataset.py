@@ -14,6 +14,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.log_items import catalog_of_rows
 from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.report import Finding
+from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
@@ -173,9 +174,8 @@ class Dataset:
             require_columns(table, {ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP})
             if USER_ID not in table:
                 table = table.assign(**{USER_ID: NEW_USER})
-            is_text = not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype)
-            if dates is None and is_text and self.log.day_first is not None:
-                dates = "day-first" if self.log.day_first else "month-first"
+            if dates is None and not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype):
+                dates = date_order(self.log.day_first)
             # One person is no population, of which somebody or some day could stand out.
             everything = Interactions.from_frame(
                 table, dates=dates, bot_events_per_day=None, keep_outliers=True

@@ -225,17 +225,20 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag, action="store_true", help=explained)
             continue
         group.add_argument(
-            flag, type=_argument_type(about["parse"]), metavar=about["metavar"], help=explained
+            flag,
+            type=raising(argparse.ArgumentTypeError, about["parse"]),
+            metavar=about["metavar"],
+            help=explained,
         )
 
 
-def _argument_type(parse: Callable[[Any], Any]) -> Callable[[str], Any]:
-    """Keep the message of a refusal, which argparse would replace by one of its own."""
+def raising(error: type[Exception], parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a parser refuse with another error, of the same message, which a command line shows."""
 
-    def parse_argument(text: str) -> Any:
+    def parse_option(value: Any) -> Any:
         try:
-            return parse(text)
-        except DataError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
+            return parse(value)
+        except DataError as refusal:
+            raise error(str(refusal)) from refusal
 
-    return parse_argument
+    return parse_option

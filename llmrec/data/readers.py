@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,7 +18,7 @@ from llmrec.data.outliers import BOT_EVENTS_PER_DAY
 from llmrec.data.synthetic import make_synthetic_world, relabel_categories
 from llmrec.data.table_dataset import make_table_dataset, require_known_names
 from llmrec.data.table_folder import find_tables, name_parts, read_tables
-from llmrec.data.tables import TableReader
+from llmrec.data.tables import TableReader, name_file
 from llmrec.data.times import check_dates
 from llmrec.data.validation import RATING, TIMESTAMP, to_pandas
 from llmrec.errors import DataError
@@ -26,20 +26,32 @@ from llmrec.types import RepeatPolicy
 
 SYNTHETIC_PREFIX = "synthetic-"
 LayoutReader = Callable[[Path, formats.LayoutOptions], Dataset]
-# The files that tell a layout, and its reader; the first that fits is taken.
-_LAYOUTS: tuple[tuple[tuple[str, ...], LayoutReader], ...] = (
-    (("*.inter", "*.item"), formats.read_recbole),
-    (("u.data", "u.item"), formats.read_movielens_100k),
-    (("ratings.dat", "movies.dat"), formats.read_movielens_1m),
-    (("ratings.csv", "movies.csv"), formats.read_movielens_csv),
-    (("transactions.parquet", "products.parquet"), formats.read_completejourney),
-    (("behaviors.tsv", "news.tsv"), web_formats.read_mind),
-    (("meta_*.jsonl*",), web_formats.read_amazon),
-    (
-        ("user_taggedartists-timestamps.dat", "artists.dat", "tags.dat"),
-        web_formats.read_lastfm,
+
+
+class _Layout(NamedTuple):
+    """The files that tell a published layout, its reader, and what else must be so of a folder."""
+
+    files: tuple[str, ...]
+    read: LayoutReader
+    fits: Callable[[Path], bool] = Path.is_dir
+
+
+_LAYOUTS = (  # the first that fits is taken
+    _Layout(("*.inter", "*.item"), formats.read_recbole),
+    _Layout(("u.data", "u.item"), formats.read_movielens_100k),
+    _Layout(("ratings.dat", "movies.dat"), formats.read_movielens_1m),
+    _Layout(("ratings.csv", "movies.csv"), formats.read_movielens_csv),
+    _Layout(  # a warehouse may call its tables so, too
+        ("transactions.parquet", "products.parquet"),
+        formats.read_completejourney,
+        formats.has_completejourney_columns,
     ),
-    (("steam_reviews*.json*", "steam_games*.json*"), web_formats.read_steam),
+    _Layout(("behaviors.tsv", "news.tsv"), web_formats.read_mind),
+    _Layout(("meta_*.jsonl*",), web_formats.read_amazon),
+    _Layout(
+        ("user_taggedartists-timestamps.dat", "artists.dat", "tags.dat"), web_formats.read_lastfm
+    ),
+    _Layout(("steam_reviews*.json*", "steam_games*.json*"), web_formats.read_steam),
 )
 
 
@@ -171,16 +183,13 @@ def _load(
     path, is_embedded = _find_path(name)
     if is_embedded:  # measured tables and shipped engines are of the order of their files
         cleaning = {**cleaning, "in_file_order": True}
-    try:
-        layout = None if path.is_file() else _choose_layout(path)
-        if layout is None:
+    with name_file(path):
+        read_layout = None if path.is_file() else _choose_layout(path)
+        if read_layout is None:
             return _read_files(path, columns, separator, cleaning)
         if columns:
             raise DataError("its columns are those of its layout: leave columns out.")
-        return layout(path, formats.LayoutOptions(separator, cleaning))
-    except DataError as error:
-        told = str(error)
-        raise DataError(told if told.startswith(str(path)) else f"{path}: {told}") from error
+        return read_layout(path, formats.LayoutOptions(separator, cleaning))
 
 
 def _read_files(
@@ -237,20 +246,17 @@ def _find_path(name: str | Path) -> tuple[Path, bool]:
 def _choose_layout(folder: Path) -> LayoutReader | None:
     """Find the layout of a folder; None if it holds plain tables; DataError if it is neither."""
     partial = []
-    for files, reader in _LAYOUTS:
-        missing = [file for file in files if not any(folder.glob(file))]
-        if reader is formats.read_completejourney and not missing:
-            # A warehouse may call its tables so, too.
-            missing = [] if formats.has_completejourney_columns(folder) else list(files)
-        if not missing:
-            return reader
-        if len(missing) < len(files):
-            there = next(file for file in files if file not in missing)
+    for layout in _LAYOUTS:
+        missing = [file for file in layout.files if not any(folder.glob(file))]
+        if not missing and layout.fits(folder):
+            return layout.read
+        if 0 < len(missing) < len(layout.files):
+            there = next(file for file in layout.files if file not in missing)
             partial.append(f"with {there} there must be {' and '.join(missing)}")
     if find_tables(folder)[0]:
         return None
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    known = "; ".join(" + ".join(files) for files, _ in _LAYOUTS)
+    known = "; ".join(" + ".join(layout.files) for layout in _LAYOUTS)
     hint = f" {'; '.join(partial)}." if partial else ""
     raise DataError(
         f"no known layout. Found {found};{hint} known are {known}; or tables called events and "

@@ -72,6 +72,11 @@ _TUESDAY = (
 _CLOCK_FIRST = r"(?i)^(\d{1,2}[:h]\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*[ap]\.?m\.?)?),?\s+(\S.*)$"
 
 
+def date_order(day_first: bool | None) -> str | None:
+    """Name one of `ORDERS` by whether days come before months; None where that is not known."""
+    return {None: None, True: "day-first", False: "month-first"}[day_first]
+
+
 @dataclass(frozen=True)
 class WrittenTimes:
     """Times of texts: a series like the texts, NaT where one is in none of the forms known here.
