@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, make_histories
+from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.windows import make_windows
 
 CATEGORIES = ("Action", "Comedy", "Drama", "Horror", "War")
@@ -43,6 +46,34 @@ def log(n_users: int = 20, n_periods: int = 6, n_items: int = 25, seed: int = 0)
                 time += np.timedelta64(int(rng.integers(7 * 24 * 3600)), "s")
                 rows.append((f"u{user:03d}", f"i{item:03d}", time))
     return Interactions.from_frame(pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]))
+
+
+def without_log(histories: Sequence[History]) -> list[History]:
+    """Make the histories again, of each person's events alone and of what everybody took."""
+    first = histories[0]
+    dataset = Dataset.without_log(
+        "engine",
+        first.catalog,
+        first.population,
+        period=str(first.period_length),
+        noun="films",
+        person="viewer",
+        repeat="allow",
+    )
+    frames = [
+        pd.DataFrame(
+            {
+                "user_id": history.user_id,
+                "item_id": history.catalog.item_ids[history.item_idx],
+                "timestamp": history.log.timestamp[history.event_ids],
+            }
+        )
+        for history in histories
+    ]
+    return [
+        dataset.new_user_history(frame, history.cutoff, is_clean=True, allow_empty=True)
+        for frame, history in zip(frames, histories, strict=True)
+    ]
 
 
 def small_world(

@@ -141,9 +141,9 @@ def period_boundaries(log: Interactions, period: str | PeriodLength) -> TimeArra
     return np.array(grid, dtype="datetime64[ms]")
 
 
-def boundaries_up_to(log: Interactions, length: PeriodLength, end: np.datetime64) -> TimeArray:
-    """Boundaries back from ``end`` until the log's first event is covered, oldest first."""
-    first, found = log.timestamp.min(), [end, length.shift(end, -1)]
-    while found[-1] > first:
+def boundaries_up_to(start: np.datetime64, length: PeriodLength, end: np.datetime64) -> TimeArray:
+    """Boundaries back from ``end`` until ``start`` is covered, oldest first."""
+    found = [end, length.shift(end, -1)]
+    while found[-1] > start:
         found.append(length.shift(end, -len(found)))
     return np.array(found[::-1], dtype="datetime64[ms]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from llmrec.data.item_rows import merge_item_rows
 from llmrec.data.names import clean_text, shorten_names
 from llmrec.data.report import CleaningReport
 from llmrec.data.validation import CATEGORIES, ITEM_ID, TITLE, require_columns, to_pandas
-from llmrec.errors import DataError, MissingExtraError
+from llmrec.errors import DataError, MissingExtraError, ModelLoadError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 CATEGORIES_SHOWN = 5  # by repr
@@ -127,6 +128,46 @@ class Catalog:
         texts = [clean_text(value, 2_000) for value in frame[text]]
         frame[CATEGORIES] = [[name] for name in cluster_names(texts, n_categories, seed)]
         return cls.from_frame(frame, names)
+
+    def save(self, path: Path) -> None:
+        """Write it to a Parquet file, atomically; of the report the number of items stays."""
+        from llmrec.data.parquet_files import write_parquet_table
+
+        shares = self.category_shares
+        offsets = shares.indptr[1:-1]
+        columns = (
+            self.item_ids.tolist(),
+            self.titles,
+            np.split(shares.indices, offsets),
+            np.split(shares.data, offsets),
+        )
+        write_parquet_table(path, columns, _schema(), {CATEGORIES: self.categories})
+
+    @classmethod
+    def load(cls, path: Path) -> Catalog:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelLoadError
+            If the file is missing or broken, two items have one id, or an item's categories are not
+            in the file or do not fit its shares.
+        """
+        from llmrec.data.parquet_files import read_parquet_table
+
+        table, values = read_parquet_table(path, _schema())
+        ids, titles = table[ITEM_ID].to_pylist(), tuple(table[TITLE].to_pylist())
+        names = values.get(CATEGORIES)
+        try:
+            if not ids or len(set(ids)) < len(ids):
+                raise ValueError("it holds no item, or two of one id")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("its categories are no names")
+            shares = _read_shares(table["category"], table["share"], len(names))
+        except ValueError as error:
+            raise ModelLoadError(f"{path} cannot be read: {error}") from error
+        index = pd.Index(ids, dtype="str")
+        return cls(index, titles, tuple(names), shares, CleaningReport(len(ids)))
 
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
@@ -246,6 +287,31 @@ def _category_shares(
     shares = sparse.csr_array((values, columns, offsets), shape=(len(names_of_items), len(names)))
     shares.sort_indices()
     return tuple(shorten_names(names)), shares
+
+
+def _schema() -> Any:
+    """Columns of a saved catalog: a row an item, its categories by their places in the names."""
+    import pyarrow as pa
+
+    names = (ITEM_ID, TITLE, "category", "share")
+    types = (pa.string(), pa.string(), pa.list_(pa.int32()), pa.list_(pa.float64()))
+    return pa.schema(list(zip(names, types, strict=True)))
+
+
+def _read_shares(categories: Any, shares: Any, n_categories: int) -> sparse.csr_array:
+    """Make the sparse shares of two list columns; ValueError if they are none."""
+    lists, values = (column.combine_chunks() for column in (categories, shares))
+    offsets = lists.offsets.to_numpy()
+    if not np.array_equal(offsets, values.offsets.to_numpy()):
+        raise ValueError("an item has more categories than shares, or fewer")
+    data, indices = values.flatten().to_numpy(), lists.flatten().to_numpy().astype(np.int64)
+    if not (np.isfinite(data) & (data > 0)).all():
+        raise ValueError("a share is not finite and > 0")
+    matrix = sparse.csr_array(
+        (data, indices, offsets.astype(np.int64)), shape=(len(lists), n_categories)
+    )
+    matrix.check_format(full_check=True)
+    return matrix
 
 
 def _number_repeated(names: list[str]) -> list[str]:

@@ -1,21 +1,17 @@
-"""Counting events by category and by item, for many histories or spans of time at once."""
+"""Counting events by category, for many histories at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from llmrec.data.catalog import Catalog, category_sums
-from llmrec.data.interactions import Interactions
+from llmrec.data.catalog import category_sums
 from llmrec.data.periods import History, Window
-from llmrec.types import FloatArray, IntArray, TimeArray
+from llmrec.data.population import Population
+from llmrec.types import FloatArray, IntArray
 
 HISTORIES_PER_BATCH = 256  # whose events fit the processor's cache
-_SORTED_LOGS: WeakKeyDictionary[Interactions, tuple[TimeArray, IntArray]] = WeakKeyDictionary()
 
 
 def target_counts(windows: Sequence[Window]) -> FloatArray:
@@ -70,8 +66,8 @@ def population_counts(histories: Sequence[History], n: int) -> tuple[FloatArray,
         bounds = np.frombuffer(found, dtype="datetime64[ms]")
         spans[position, n + 1 - len(bounds) :] = np.stack((bounds[:-1], bounds[1:]), axis=1)
     distinct, which = np.unique(spans.reshape(-1, 2), axis=0, return_inverse=True)
-    counts = category_counts_between(
-        histories[0].log, histories[0].catalog, distinct[:, 0], distinct[:, 1]
+    counts = histories[0].population.category_counts(
+        histories[0].catalog, distinct[:, 0], distinct[:, 1]
     )
     return counts, which.reshape(len(rows), n)[row]
 
@@ -88,57 +84,15 @@ def _event_ages(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntAr
     return np.repeat(row, sizes), np.repeat(age, sizes), items
 
 
-def item_counts_between(log: Interactions, starts: TimeArray, ends: TimeArray) -> FloatArray:
-    """(n_spans, n_items) events of all users with start <= time < end, by item.
-
-    Spans may repeat; one that ends before it starts is empty. The log is sorted by time once, which
-    is cached as long as the log exists.
-    """
-    spans = _Spans.of(log, starts, ends)
-    n_items, n_edges = len(log.item_ids), spans.n_edges
-    flat = np.bincount(spans.edge * n_items + spans.items, minlength=n_edges * n_items)
-    return spans.differences(flat.reshape(n_edges, n_items).astype(np.float64))
-
-
-def category_counts_between(
-    log: Interactions, catalog: Catalog, starts: TimeArray, ends: TimeArray
-) -> FloatArray:
-    """(n_spans, n_categories) the same by category, without an array as wide as the catalog."""
-    spans = _Spans.of(log, starts, ends)
-    return spans.differences(category_sums(catalog, spans.edge, spans.items, spans.n_edges))
-
-
-@dataclass(frozen=True, eq=False)
-class _Spans:
-    """Events between the first and last edge of some spans, each with the edge after it."""
-
-    first: IntArray  # (n_spans,) edge where a span starts
-    last: IntArray  # (n_spans,) edge where it ends
-    edge: IntArray  # (n_events,) next edge after an event
-    items: IntArray  # (n_events,)
-    n_edges: int
-
-    @classmethod
-    def of(cls, log: Interactions, starts: TimeArray, ends: TimeArray) -> _Spans:
-        if log not in _SORTED_LOGS:
-            order = np.argsort(log.timestamp, kind="stable")
-            _SORTED_LOGS[log] = (log.timestamp[order], log.item_idx[order])
-        times, items = _SORTED_LOGS[log]
-        edges, inverse = np.unique(np.stack((starts, ends)), return_inverse=True)
-        first, last = inverse.reshape(2, -1)
-        positions = np.searchsorted(times, edges, side="left")
-        edge = np.repeat(np.arange(1, len(edges)), np.diff(positions))
-        return cls(first, last, edge, items[positions[0] : positions[-1]], len(edges))
-
-    def differences(self, counts: FloatArray) -> FloatArray:
-        """(n_spans, n) counts inside each span, from (n_edges, n) counts between the edges.
-
-        ``counts`` become those up to each edge.
-        """
-        for before, counted in pairwise(counts):  # cumsum down the columns is 20 times slower
-            counted += before
-        inside: FloatArray = counts[np.maximum(self.first, self.last)] - counts[self.first]
-        return np.maximum(inside, 0.0, out=inside)  # a sum of shares may come out as -1e-16
+def shared_population(histories: Sequence[History]) -> Population:
+    """Give the population that all histories share; ValueError if there are several."""
+    population = histories[0].population
+    if any(history.population is not population for history in histories):
+        raise ValueError(
+            "the histories come from different logs: align the log once "
+            "(log = log.align_to(catalog)) and make all histories from it."
+        )
+    return population
 
 
 def normalize_rows(counts: FloatArray) -> FloatArray:

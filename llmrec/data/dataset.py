@@ -13,6 +13,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_items import catalog_of_rows
 from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.data.population import Population
 from llmrec.data.report import Finding
 from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
@@ -20,6 +21,7 @@ from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
 
 NEW_USER = "new user"
+_ROW = "row of the frame"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,9 @@ class Dataset:
         given apart: it may list items that nobody has taken yet.
     excluded
         Categories that `without_categories` has left out, at whatever cutoff.
+    population
+        What everybody took, aligned with the catalog, where the log does not hold it; None: that of
+        the log.
     """
 
     name: str
@@ -64,6 +69,35 @@ class Dataset:
     item_rows: pd.DataFrame | None = None
     separator: str | None = None
     excluded: frozenset[str] = frozenset()
+    population: Population | None = None
+
+    @classmethod
+    def without_log(
+        cls,
+        name: str,
+        catalog: Catalog,
+        population: Population,
+        *,
+        period: str,
+        noun: str,
+        person: str,
+        repeat: RepeatPolicy,
+        verb: str = "taken",
+        day_first: bool | None = None,
+    ) -> Dataset:
+        """Give a dataset that knows nobody: each person's events are given, `new_user_history`.
+
+        Parameters
+        ----------
+        population
+            What everybody took, as indices into the catalog.
+        day_first
+            Whether texts of times have days before months, see `Interactions.day_first`.
+        name, catalog, period, noun, person, repeat, verb
+            As of the dataset.
+        """
+        log = Interactions.empty(catalog.item_ids, day_first=day_first)
+        return cls(name, log, catalog, period, noun, person, repeat, verb, population=population)
 
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
@@ -78,7 +112,8 @@ class Dataset:
     def known_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
         known = self.with_catalog_before(cutoff)
-        return replace(known, log=truncate_log(known.log, cutoff))
+        everybody = known.population and known.population.before(cutoff)
+        return replace(known, log=truncate_log(known.log, cutoff), population=everybody)
 
     def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the items and categories alone that its log names before a cutoff.
@@ -120,12 +155,28 @@ class Dataset:
         rows = rows.reset_index(drop=True)
         catalog = catalog_of_rows(rows, self.separator)
         catalog = _drop_categories(catalog, self.excluded, self.name)
-        log = self.log.align_to(self.catalog).align_to(catalog)
-        return replace(self, catalog=catalog, log=log, item_rows=rows)
+        return self._with_catalog(catalog, rows)
+
+    def _with_catalog(self, catalog: Catalog, rows: pd.DataFrame | None) -> Dataset:
+        """Give the dataset with another catalog and the rows it comes from, all aligned with it."""
+        return replace(
+            self,
+            catalog=catalog,
+            log=self.log.align_to(self.catalog).align_to(catalog),
+            item_rows=rows,
+            population=self.population and self.population.align(self.catalog, catalog),
+        )
+
+    @property
+    def everybody(self) -> Population:
+        """What everybody took: the population that is given, or that of the log."""
+        return self.population or Population.of(self.log.align_to(self.catalog))
 
     def histories(self, cutoff: np.datetime64, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody) before a cutoff."""
-        return make_histories(self.log, self.catalog, self.period, cutoff, users, self.verb)
+        return make_histories(
+            self.log, self.catalog, self.period, cutoff, users, self.verb, self.population
+        )
 
     def without_categories(self, names: Collection[str]) -> Dataset:
         """Give the dataset without some categories and all their items.
@@ -141,50 +192,94 @@ class Dataset:
         rows = self.item_rows
         if rows is not None:
             rows = rows[rows[ITEM_ID].isin(catalog.item_ids)].reset_index(drop=True)
-        return replace(
-            self,
-            catalog=catalog,
-            log=self.log.align_to(catalog),
-            item_rows=rows,
-            excluded=self.excluded | set(names),
-        )
+        return replace(self._with_catalog(catalog, rows), excluded=self.excluded | set(names))
 
     def new_user_history(
-        self, frame: Any, cutoff: np.datetime64, *, dates: str | None = None
+        self,
+        frame: Any,
+        cutoff: np.datetime64,
+        *,
+        dates: str | None = None,
+        is_clean: bool = False,
+        allow_empty: bool = False,
     ) -> History:
         """Give the history of somebody who is not in the log; later events are left out.
+
+        Its log holds this person's events alone, and they are not counted in what everybody took:
+        that stays the dataset's. What was dropped is in the log's report: ``history.log.report``.
 
         Parameters
         ----------
         frame
             The person's events: columns item_id and timestamp, and user_id if the person is not to
-            be called `NEW_USER`.
+            be called `NEW_USER`. Events of items that the catalog does not know are dropped.
         dates
             How times are written, see `load_dataset`; None: with days and months in the order of
             the log's own.
+        is_clean
+            Whether the rows are those of a log that was cleaned before: each is an event of its
+            own, and those of one time are in the order of the rows. Otherwise equal rows count
+            once, and events of one time are ordered by their items.
+        allow_empty
+            Whether somebody without an event before the cutoff gets a history of empty periods.
 
         Raises
         ------
         DataError
-            If the frame holds no event of the catalog's items before the cutoff, several people, or
-            one whom the log knows.
+            If the frame holds events, yet none of the catalog's items, several people, or one whom
+            the log knows; and if it holds no event before the cutoff, unless that is allowed.
         """
         try:
-            table = to_pandas(frame)
+            table = to_pandas(frame).reset_index(drop=True)
             require_columns(table, {ITEM_ID: ITEM_ID, TIMESTAMP: TIMESTAMP})
             if USER_ID not in table:
                 table = table.assign(**{USER_ID: NEW_USER})
-            if dates is None and not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype):
-                dates = date_order(self.log.day_first)
-            # One person is no population, of which somebody or some day could stand out.
-            everything = Interactions.from_frame(
-                table, dates=dates, bot_events_per_day=None, keep_outliers=True
-            )
-            events = truncate_log(everything.align_to(self.catalog), cutoff)
-            log = self.log.append_user(events)
+            if allow_empty and not len(table):
+                log = Interactions.empty(self.catalog.item_ids, [NEW_USER])
+            else:
+                log = self._events_of_new_user(table, cutoff, dates, is_clean, allow_empty)
         except DataError as error:
             raise DataError(f"the frame of a new user: {error}") from error
-        return replace(self, log=log).histories(cutoff, [log.n_users - 1])[0]
+        own = replace(
+            self, log=replace(log, day_first=self.log.day_first), population=self.everybody
+        )
+        return own.histories(cutoff)[0]
+
+    def _events_of_new_user(
+        self,
+        table: pd.DataFrame,
+        cutoff: np.datetime64,
+        dates: str | None,
+        is_clean: bool,
+        allow_empty: bool,
+    ) -> Interactions:
+        """Give the log of one new user's events before a cutoff, aligned with the catalog."""
+        if dates is None and not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype):
+            dates = date_order(self.log.day_first)
+        if is_clean:
+            table = table.assign(**{_ROW: np.arange(len(table))})
+        # One person is no population, of which somebody or some day could stand out.
+        everything = Interactions.from_frame(
+            table,
+            dates=dates,
+            identity=[_ROW] if is_clean else (),
+            bot_events_per_day=None,
+            keep_outliers=True,
+            in_file_order=is_clean,
+        )
+        if everything.n_users > 1:
+            raise DataError(f"these are events of {everything.n_users} users: give those of one.")
+        (user,) = everything.user_ids
+        if user in self.log.user_ids:
+            raise DataError(
+                f"user {user!r} is in the log: give the id to use the log's events, or another "
+                "user_id for somebody new."
+            )
+        events = everything.align_to(self.catalog)
+        if allow_empty and events.timestamp.min() >= cutoff:
+            report = events.report.with_dropped("at or after the cutoff", events.source_row)
+            return Interactions.empty(self.catalog.item_ids, [user], report)
+        return truncate_log(events, cutoff)
 
 
 def _drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> Catalog:

@@ -30,12 +30,15 @@ from llmrec.data.validation import (
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
+UNKNOWN_ITEM = "item not in the catalog"  # among the reasons of a report
+
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """A log of events, sorted by user, then time, then item, so that no file order matters.
 
-    An event's position in this order is its *event id*. Build one with `from_frame`.
+    An event's position in this order is its *event id*. Build one with `from_frame`; `empty` holds
+    no event, where only what everybody took is known.
 
     Attributes
     ----------
@@ -160,8 +163,31 @@ class Interactions:
             left_out=_people_without_events(all_users, user_ids, cleaner),
         )
 
+    @classmethod
+    def empty(
+        cls,
+        item_ids: pd.Index[str],
+        user_ids: Sequence[str] = (),
+        report: CleaningReport | None = None,
+        day_first: bool | None = None,
+    ) -> Interactions:
+        """Give a log without events, of these users (default: of nobody)."""
+        return cls(
+            user_ids=pd.Index(list(user_ids), dtype="str"),
+            item_ids=item_ids,
+            user_offsets=np.zeros(len(user_ids) + 1, dtype=np.int64),
+            item_idx=np.empty(0, dtype=np.int64),
+            timestamp=np.empty(0, dtype="datetime64[ms]"),
+            source_row=np.empty(0, dtype=np.int64),
+            rating=None,
+            report=report or CleaningReport(0),
+            day_first=day_first,
+        )
+
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
+        if not len(self):
+            return f"Interactions(no events, {len(self.item_ids):,} items)"
         first, last = (str(time)[:10] for time in (self.timestamp.min(), self.timestamp.max()))
         return f"Interactions({len(self):,} events of {self.n_users:,} users, {first} to {last})"
 
@@ -193,9 +219,13 @@ class Interactions:
         Raises
         ------
         DataError
-            If no event of this user is in the log: it says which rule dropped them all, or names
-            similar ids.
+            If no event of this user is in the log: it says which rule dropped them all, names
+            similar ids, or says that the log holds nobody.
         """
+        if not self.n_users:
+            raise DataError(
+                "this engine holds no log: give the person's events, session(frame), not an id."
+            )
         known = pd.Index([format_id(user_id)])
         for reason, ids in self.left_out.items():
             if self.user_ids.get_indexer(known)[0] < 0 <= ids.get_indexer(known)[0]:
@@ -217,40 +247,7 @@ class Interactions:
         uncategorized = ~unknown & ~catalog.has_category[item_idx]
         aligned = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
         return aligned.drop_events(
-            {"item not in the catalog": unknown, "item without a category": uncategorized}
-        )
-
-    def append_user(self, events: Interactions) -> Interactions:
-        """Give the log with the events of one more person at its end.
-
-        Parameters
-        ----------
-        events
-            Of one person, aligned with the same catalog.
-
-        Raises
-        ------
-        DataError
-            If they are of several people, or of one whom the log knows.
-        """
-        if events.n_users > 1:
-            raise DataError(f"these are events of {events.n_users} users: give those of one.")
-        if events.user_ids[0] in self.user_ids:
-            raise DataError(
-                f"user {events.user_ids[0]!r} is in the log: give the id to use the log's events, "
-                "or another user_id for somebody new."
-            )
-        rating = None
-        if self.rating is not None and events.rating is not None:
-            rating = np.concatenate((self.rating, events.rating))
-        return replace(
-            self,
-            user_ids=self.user_ids.append(events.user_ids),
-            user_offsets=np.append(self.user_offsets, len(self) + len(events)),
-            item_idx=np.concatenate((self.item_idx, events.item_idx)),
-            timestamp=np.concatenate((self.timestamp, events.timestamp)),
-            source_row=np.concatenate((self.source_row, events.source_row)),
-            rating=rating,
+            {UNKNOWN_ITEM: unknown, "item without a category": uncategorized}
         )
 
     def drop_events(self, leave_out: Mapping[str, BoolArray]) -> Interactions:
@@ -264,13 +261,13 @@ class Interactions:
         Raises
         ------
         DataError
-            If nothing is left.
+            If nothing is left of its events.
         """
         report, keep = self.report, np.ones(len(self), dtype=bool)
         for reason, rows in leave_out.items():
             report = report.with_dropped(reason, self.source_row[rows])
             keep &= ~rows
-        if not keep.any():
+        if len(self) and not keep.any():
             raise DataError(f"no event is left.\n{report}")
         counts = np.bincount(self.user_idx[keep], minlength=self.n_users)
         gone = {

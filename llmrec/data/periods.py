@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from llmrec.data.calendar import (
 )
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.population import Population
 from llmrec.data.versions import MOVED_NAMES
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
@@ -45,6 +46,8 @@ class History:
         Events: ties in time are ordered by their items (embedded logs: as in their files).
     verb
         What the person did with the items, as in `Dataset`; for sentences alone.
+    given_population
+        What everybody took, where the log does not hold it; see `population`.
     """
 
     log: Interactions
@@ -55,6 +58,12 @@ class History:
     cutoff: np.datetime64
     period_length: PeriodLength
     verb: str = "taken"
+    given_population: Population | None = field(default=None, repr=False)
+
+    @property
+    def population(self) -> Population:
+        """What everybody took: the one that was given, or else that of the log."""
+        return self.given_population or Population.of(self.log)
 
     @property
     def user_id(self) -> str:
@@ -173,25 +182,31 @@ def make_histories(
     cutoff: TimeLike | None = None,
     users: Sequence[int] | None = None,
     verb: str = "taken",
+    population: Population | None = None,
 ) -> list[History]:
-    """Give users' whole past before a cutoff (default: just after the log's last event).
+    """Give users' whole past before a cutoff (default: just after everybody's last event).
 
     ``users`` are user indices into ``log.align_to(catalog)`` (default: all). A user without an
-    event before the cutoff gets a history of empty periods.
+    event before the cutoff gets a history of empty periods. ``population`` is what everybody took,
+    of the catalog's items, where the log does not hold it (default: that of the log): calendar
+    periods go back to its first event, or to the log's.
     """
     log, length = log.align_to(catalog), PeriodLength.parse(period)
-    end = log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
+    everybody = population or Population.of(log)
+    end = everybody.end if cutoff is None else to_datetime64(cutoff)
     user_idx = range(log.n_users) if users is None else [int(user) for user in users]
     if length.unit == "events":
         stops = [event_position(log, user, end) for user in user_idx]
         return [
-            make_event_history(log, catalog, length, user, stop, end, verb)
+            make_event_history(log, catalog, length, user, stop, end, verb, population)
             for user, stop in zip(user_idx, stops, strict=True)
         ]
-    bounds = boundaries_up_to(log, length, end)
+    start = np.append(log.timestamp, everybody.start).min()
+    bounds = boundaries_up_to(start, length, end)
+    offsets = [_positions(log, user, bounds) for user in user_idx]
     return [
-        History(log, catalog, user, _positions(log, user, bounds), bounds, end, length, verb)
-        for user in user_idx
+        History(log, catalog, user, own, bounds, end, length, verb, population)
+        for user, own in zip(user_idx, offsets, strict=True)
     ]
 
 
@@ -278,20 +293,22 @@ def make_event_history(
     stop: int,
     cutoff: np.datetime64,
     verb: str = "taken",
+    population: Population | None = None,
 ) -> History:
     """Give a history of periods of n events up to position ``stop``; the newest may be shorter."""
     first = int(log.user_offsets[user])
     offsets = np.append(np.arange(first, max(stop, first + 1), length.n), stop)
-    # A user whose first event is not before the cutoff has one empty period, which ends there.
-    bounds = np.append(np.minimum(log.timestamp[offsets[:-1]], cutoff), cutoff)
-    return History(log, catalog, user, offsets, bounds, cutoff, length, verb)
+    # A user without an event before the cutoff has one empty period, which starts and ends there.
+    starts = log.timestamp[offsets[:-1]] if stop > first else np.array([cutoff])
+    bounds = np.append(starts, cutoff)
+    return History(log, catalog, user, offsets, bounds, cutoff, length, verb, population)
 
 
 def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int]]:
-    """Give the positions of at most ``size`` histories at a time, all of one log."""
+    """Give the positions of at most ``size`` histories at a time, all of one population."""
     by_log: dict[int, list[int]] = {}
     for position, history in enumerate(histories):
-        by_log.setdefault(id(history.log), []).append(position)
+        by_log.setdefault(id(history.population), []).append(position)
     for positions in by_log.values():
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 

@@ -8,11 +8,16 @@ from functools import cached_property
 
 import numpy as np
 
-from llmrec.data.calendar import PeriodLength, period_boundaries
+from llmrec.data.calendar import MILLISECOND, PeriodLength, boundaries_up_to, period_boundaries
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window, truncate_log
-from llmrec.data.windows import holdout_cutoff, make_windows, rolling_windows
+from llmrec.data.windows import (
+    MIN_CALIBRATION_WINDOWS,
+    holdout_cutoff,
+    make_windows,
+    rolling_windows,
+)
 from llmrec.errors import DataError
 from llmrec.types import TimeArray
 
@@ -133,6 +138,43 @@ def training_windows(dataset: Dataset, grid: TimeArray | None = None) -> list[Wi
             min_target_events=MIN_TARGET_EVENTS,
         )
     return training
+
+
+def past_windows(dataset: Dataset) -> list[list[Window]]:
+    """Give the windows of the last period, of the one before it, and so on back to the first.
+
+    Calendar: the last period ends with the log's last event; histories have two non-empty periods
+    and targets `MIN_TARGET_EVENTS` events, unless fewer than `MIN_CALIBRATION_WINDOWS` windows of
+    the last period do: then one period and one event are enough. Events: each person's last
+    complete period, and those before it.
+    """
+    log, catalog, period = dataset.log.align_to(dataset.catalog), dataset.catalog, dataset.period
+    length = PeriodLength.parse(period)
+    if length.unit == "events":
+        folds: list[list[Window]] = []
+        while windows := make_windows(log, catalog, period, back=len(folds)):
+            folds.append(windows)
+        return folds
+    cutoffs = boundaries_up_to(log.timestamp.min(), length, log.timestamp.max() + MILLISECOND)[
+        -2:0:-1
+    ]
+    found = list[list[Window]]()
+    for min_periods, min_events in ((2, MIN_TARGET_EVENTS), (1, 1)):
+        folds = [
+            make_windows(
+                log,
+                catalog,
+                period,
+                cutoff,
+                min_periods=min_periods,
+                min_target_events=min_events,
+            )
+            for cutoff in cutoffs
+        ]
+        found = [windows for windows in folds if windows] if folds and folds[0] else []
+        if found and len(found[0]) >= MIN_CALIBRATION_WINDOWS:
+            break
+    return found
 
 
 def rolling_training_windows(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 FIRST_VERSION = "0.1.0"  # wrote no version into its files
 
 # Names of scorers in the blend of an engine.json.

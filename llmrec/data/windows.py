@@ -126,7 +126,7 @@ def tick_cutoffs(log: Interactions, period: str | PeriodLength, before: np.datet
     They are a tick apart (with months, whose ticks differ in length, a period).
     """
     length = PeriodLength.parse(period)
-    grid = boundaries_up_to(log, length, before)[1:-1]
+    grid = boundaries_up_to(log.timestamp.min(), length, before)[1:-1]
     if length.unit == "months":
         return grid
     tick = np.timedelta64(length.n, "D").astype("timedelta64[ms]") // TICKS_PER_PERIOD

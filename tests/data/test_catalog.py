@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset as HubDataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import MAX_CATEGORY_LENGTH, MAX_TITLE_LENGTH, clean_text
-from llmrec.errors import DataError
+from llmrec.errors import DataError, ModelLoadError
 
 
 def build(rows: list[tuple[object, ...]], **options: Any) -> Catalog:
@@ -180,3 +184,63 @@ def test_clusters_need_as_many_texts_and_words() -> None:
     wordless = pd.DataFrame({"item_id": [1, 2], "title": ["?", "!"]})
     with pytest.raises(DataError, match="no words"):
         Catalog.with_clustered_categories(wordless, n_categories=2)
+
+
+WORDS = st.text("abcé|λ \u200b'\"", min_size=1, max_size=8).filter(clean_text)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(WORDS, max_size=4), min_size=1, max_size=8).filter(any))
+def test_a_saved_catalog_is_the_same_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory, categories: list[list[str]]
+) -> None:
+    table = {"item_id": range(len(categories)), "title": "é", "categories": categories}
+    items = Catalog.from_frame(pd.DataFrame(table))
+    path = tmp_path_factory.getbasetemp() / "catalog.parquet"
+    items.save(path)
+    loaded = Catalog.load(path)
+    assert loaded.item_ids.equals(items.item_ids)
+    assert loaded.item_ids.dtype == items.item_ids.dtype
+    assert (loaded.titles, loaded.categories) == (items.titles, items.categories)
+    assert loaded.category_shares.shape == items.category_shares.shape
+    for name in ("data", "indices", "indptr"):
+        one, other = getattr(loaded.category_shares, name), getattr(items.category_shares, name)
+        assert one.dtype == other.dtype
+        assert one.tobytes() == other.tobytes()
+
+
+def replaced(name: str, values: list[Any]) -> Callable[[pa.Table], pa.Table]:
+    """Give a function that replaces a column of a table."""
+
+    def change(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        return table.set_column(
+            place, table.schema.field(place), pa.array(values, table.schema.types[place])
+        )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replaced("item_id", ["x", "x"]), "two of one id"),
+        (replaced("title", ["X", None]), "'title' has an empty cell"),
+        (replaced("category", [[0, 2], [0]]), "indices must be < 2"),
+        (replaced("category", [[0, None], [0]]), ""),
+        (replaced("category", [[0], [0, 1]]), "more categories than shares, or fewer"),
+        (replaced("share", [[0.5, np.nan], [1.0]]), "a share is not finite"),
+        (lambda table: table.slice(0, 0), "holds no item"),
+        (lambda table: table.drop_columns("share"), "its columns are item_id"),
+        (lambda table: table.replace_schema_metadata({"llmrec": "{}"}), "are no names"),
+        (lambda table: table.replace_schema_metadata({"llmrec": "[]"}), "not written by llmrec"),
+    ],
+)
+def test_a_damaged_file_of_a_catalog_is_refused_by_its_name(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    path = tmp_path / "catalog.parquet"
+    build([("x", "X", "B|A"), ("y", "Y", "A")]).save(path)
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(ModelLoadError, match=rf"catalog\.parquet.*{message}"):
+        Catalog.load(path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import age_weighted_counts, category_counts_between, item_counts_between
+from llmrec.data.counts import age_weighted_counts
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Target, Window, make_histories, truncate_log
 from llmrec.data.windows import holdout_cutoff, holdout_windows, last_period_windows, make_windows
@@ -189,7 +189,8 @@ def test_a_user_without_an_event_before_the_cutoff_has_one_kind_of_empty_history
     assert history.n_events == 0
     assert not history.category_counts.any()
     assert (history.bounds <= history.cutoff).all()
-    assert not item_counts_between(events, history.bounds[-2:-1], history.bounds[-1:])[0, 1:].any()
+    counts = history.population.item_counts(history.bounds[-2:-1], history.bounds[-1:])
+    assert not counts[0, 1:].any()
 
 
 def test_a_user_with_one_event_has_a_history_of_it() -> None:
@@ -291,21 +292,6 @@ def test_no_history_gives_no_counts() -> None:
     assert age_weighted_counts([], np.ones(3)).shape == (0, 0)
 
 
-@few
-@given(EVENTS, st.lists(st.tuples(CUTOFFS, CUTOFFS), min_size=1, max_size=5))
-def test_items_between_two_times_are_those_a_naive_count_finds(
-    events: Interactions, spans: list[tuple[np.datetime64, np.datetime64]]
-) -> None:
-    expected = [
-        np.bincount(
-            events.item_idx[(events.timestamp >= start) & (events.timestamp < end)], minlength=3
-        )
-        for start, end in spans
-    ]
-    starts, ends = np.array(spans).T
-    np.testing.assert_array_equal(item_counts_between(events, starts, ends), expected)
-
-
 @pytest.mark.parametrize("period", ["7D", "1M", "10 events"])
 def test_everybody_is_held_out_at_one_time(period: str) -> None:
     items, events = world_catalog(), world_log(n_users=12, n_periods=12)
@@ -320,13 +306,3 @@ def test_everybody_is_held_out_at_one_time(period: str) -> None:
         assert (
             window.target.log.timestamp[window.target.start : window.target.stop] >= cutoff
         ).all()
-
-
-def test_category_counts_are_item_counts_times_shares() -> None:
-    items = world_catalog()
-    events = world_log(n_users=6).align_to(items)
-    edges = events.timestamp.min() + np.arange(0, 40, 3) * np.timedelta64(1, "D")
-    starts, ends = edges[:-2], edges[2:]
-    by_item = item_counts_between(events, starts, ends)
-    by_category = category_counts_between(events, items, starts, ends)
-    np.testing.assert_allclose(by_category, by_item @ items.category_shares, atol=1e-9)
