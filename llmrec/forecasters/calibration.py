@@ -18,7 +18,7 @@ from llmrec.data.versions import FIRST_VERSION, __version__, unknown_keys
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
-from llmrec.metrics import mean_log_loss
+from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray, IntArray
 
 INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
@@ -93,16 +93,22 @@ def _events_per_period(histories: Sequence[History]) -> FloatArray:
 
 def interpolate(prior: FloatArray, predicted: FloatArray, share: float) -> FloatArray:
     """(1 - share) * prior + share * predicted by row; the prior alone where predicted is all 0."""
-    weight = share * predicted.sum(axis=1, keepdims=True)
-    return np.asarray((1 - weight) * prior + share * predicted)
+    return _mix(prior, predicted, predicted.sum(axis=1, keepdims=True), share)
+
+
+def _mix(prior: FloatArray, predicted: FloatArray, known: FloatArray, share: float) -> FloatArray:
+    return np.asarray((1 - share * known) * prior + share * predicted)
 
 
 def fit_interpolation(
     prior: FloatArray, predicted: FloatArray, targets: FloatArray
 ) -> tuple[float, float]:
     """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
+    cells = TargetCells.of(targets)
+    known = predicted.sum(axis=1)[cells.rows]
+    of_prior, of_predicted = cells.take(prior), cells.take(predicted)
     losses = {
-        share: mean_log_loss(interpolate(prior, predicted, share), targets)
+        share: cells.mean_log_loss(_mix(of_prior, of_predicted, known, share))
         for share in INTERPOLATION_WEIGHTS
     }
     best = min(losses, key=lambda share: losses[share])

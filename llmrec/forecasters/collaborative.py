@@ -1,4 +1,4 @@
-"""Forecasts from other people: EASE over categories, a Markov chain, neighbouring users."""
+"""Forecasts from what people take together or in turn: EASE over categories, a Markov chain."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import special
+from scipy import sparse
 from scipy.linalg import lapack
 
-from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
+from llmrec.data.counts import normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.sparse_counts import (
+    sparse_age_weighted_counts,
+    sparse_row_shares,
+    sparse_target_counts,
+)
+from llmrec.data.stored import Stored
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
@@ -24,7 +30,13 @@ from llmrec.forecasters.calibration import (
 )
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.precomputed import HeldOutPredictions
+from llmrec.forecasters.stored_values import (
+    fit_values,
+    read_fit,
+    read_matrix,
+    read_number,
+    refuse_broken,
+)
 from llmrec.types import FloatArray
 
 RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
@@ -32,8 +44,6 @@ PENALTIES = (10.0, 100.0, 1e3, 1e4)  # of CategoryEASE
 POWERS = (1.0, 1.5, 2.0)
 RECENCY_DECAYS = (0.0, 0.5, 0.8)  # of CategoryMarkov
 PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
-SHARPNESSES = (10.0, 20.0, 40.0, 80.0)  # of NeighbouringUsers
-HISTORIES_PER_BATCH = 256  # histories compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +68,13 @@ class CategoryEASE:
         targets = target_counts(validation)
         counted = prior.category_weights(histories)
         x = _log_counts([window.history for window in training])
-        gram = x.T @ x
+        gram, x = (x.T @ x).toarray(), _log_counts(histories)
         best, least = self, np.inf
         for penalty in PENALTIES:
             item_item = solve_ease(gram.copy(), penalty)
+            scores = x @ item_item
             for power in POWERS:
-                predicted = _distribution(_log_counts(histories) @ item_item, power)
+                predicted = _distribution(scores, power)
                 share, loss = fit_interpolation(counted, predicted, targets)
                 if loss < least:
                     best = replace(self, power=power, share=share, item_item=item_item)
@@ -78,8 +89,7 @@ class CategoryEASE:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.item_item):
-            raise TrainingError("CategoryEASE has no weights yet: fit it")
+        self._check_fitted()
         predicted = _distribution(_log_counts(histories) @ self.item_item, self.power)
         return interpolate(self.prior.category_weights(histories), predicted, self.share)
 
@@ -89,6 +99,30 @@ class CategoryEASE:
             return []
         weights = self.category_weights(histories)
         return make_forecasts(Source("CategoryEASE", "counting"), histories, weights, self.spread)
+
+    def stored(self) -> Stored:
+        """Give the weights, and the prior as a part; TrainingError before a fit."""
+        self._check_fitted()
+        values = {"power": self.power, "share": self.share}
+        values |= fit_values(self.spread, self.fitted)
+        arrays, parts = {"item_item": self.item_item}, {"prior": self.prior.stored()}
+        return Stored("CategoryEASE", values, arrays, parts=parts)
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> CategoryEASE:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "CategoryEASE"):
+            return cls(
+                GlobalDrift.from_stored(stored.parts["prior"]),
+                power=read_number(stored, "power"),
+                share=read_number(stored, "share", high=1.0),
+                item_item=read_matrix(stored, "item_item"),
+                **read_fit(stored),
+            )
+
+    def _check_fitted(self) -> None:
+        if not len(self.item_item):
+            raise TrainingError("CategoryEASE has no weights yet: fit it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +147,18 @@ class CategoryMarkov:
         fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
+        counted, following = prior.category_weights(histories), sparse_target_counts(training)
         best, least = self, np.inf
         for recency in RECENCY_DECAYS:
-            transition = _transition(training, recency)
+            recent = _recent_shares([window.history for window in training], recency)
             candidate = replace(
-                self, prior=prior, recency=recency, transition=transition, fitted=fitted
+                self,
+                prior=prior,
+                recency=recency,
+                transition=_transition(recent, following),
+                fitted=fitted,
             )
-            counted, predicted = prior.category_weights(histories), candidate._predict(histories)
+            predicted = candidate._predict(histories)
             share, loss = fit_interpolation(counted, predicted, targets)
             if loss < least:
                 best, least = replace(candidate, share=share), loss
@@ -128,8 +167,7 @@ class CategoryMarkov:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.transition):
-            raise TrainingError("CategoryMarkov has no transition yet: fit it")
+        self._check_fitted()
         return interpolate(
             self.prior.category_weights(histories), self._predict(histories), self.share
         )
@@ -141,87 +179,40 @@ class CategoryMarkov:
         weights = self.category_weights(histories)
         return make_forecasts(Source("CategoryMarkov", "counting"), histories, weights, self.spread)
 
+    def stored(self) -> Stored:
+        """Give the transition, and the prior as a part; TrainingError before a fit."""
+        self._check_fitted()
+        values = {"recency": self.recency, "share": self.share}
+        values |= fit_values(self.spread, self.fitted)
+        arrays, parts = {"transition": self.transition}, {"prior": self.prior.stored()}
+        return Stored("CategoryMarkov", values, arrays, parts=parts)
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> CategoryMarkov:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "CategoryMarkov"):
+            transition = read_matrix(stored, "transition")
+            if transition.min() < 0 or np.abs(transition.sum(axis=1) - 1).max() > 1e-6:
+                raise ValueError("a row of transition is no distribution")
+            return cls(
+                GlobalDrift.from_stored(stored.parts["prior"]),
+                recency=read_number(stored, "recency", high=1.0),
+                share=read_number(stored, "share", high=1.0),
+                transition=transition,
+                **read_fit(stored),
+            )
+
     def _predict(self, histories: Sequence[History]) -> FloatArray:
         """(n, n_categories) recent interests @ transition; 0 where there are none."""
-        recent = row_shares(age_weighted_counts(histories, age_weights(self.recency)))
-        return np.asarray(recent @ self.transition)
+        return np.asarray(_recent_shares(histories, self.recency) @ self.transition)
 
-
-@dataclass(frozen=True, eq=False)
-class NeighbouringUsers:
-    """q = (1 - share) * counting + share * weighted mean of what others took next.
-
-    Others are histories of the training windows; their weights are the softmax of ``sharpness``
-    times the similarity of the interest vectors (Bhattacharyya coefficient, 0..1). All of them
-    count, the most similar ones most, so that no rounding decides who is a neighbour.
-
-    Attributes
-    ----------
-    neighbour_interests
-        (n_windows, n_categories) square roots of the others' interest vectors.
-    neighbour_next_shares
-        (n_windows, n_categories) what they took in the period after.
-    """
-
-    prior: GlobalDrift = field(default_factory=GlobalDrift)
-    sharpness: float = 20.0
-    share: float = 0.0
-    neighbour_interests: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    neighbour_next_shares: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Dispersion = DEFAULT_DISPERSION
-    fitted: TrainingSpan | None = None
-    held_out: HeldOutPredictions | None = None
-
-    def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> NeighbouringUsers:
-        """Store the training windows; sharpness and share are those of least validation loss.
-
-        Afterwards the validation windows are stored as well. ``held_out`` are their weights from
-        before.
-        """
-        prior = self.prior if self.prior.fitted else self.prior.fit(validation)
-        targets = target_counts(validation)
-        histories = [window.history for window in validation]
-        counted = prior.category_weights(histories)
-        own = _interest_vectors(histories)
-        others = _interest_vectors([window.history for window in training])
-        next_shares = row_shares(target_counts(training))
-        best, least, weights = self, np.inf, counted
-        for sharpness in SHARPNESSES:
-            predicted = _neighbour_means(own, others, next_shares, sharpness)
-            share, loss = fit_interpolation(counted, predicted, targets)
-            if loss < least:
-                best, least = replace(self, sharpness=sharpness, share=share), loss
-                weights = interpolate(counted, predicted, share)
-        return replace(
-            best,
-            prior=prior,
-            neighbour_interests=np.concatenate((others, own)),
-            neighbour_next_shares=np.concatenate((next_shares, row_shares(targets))),
-            spread=fit_dispersion(histories, weights, targets),
-            fitted=TrainingSpan.of_windows(training, validation).union(prior.fitted),
-            held_out=HeldOutPredictions.of(validation, weights),
-        )
-
-    def category_weights(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.neighbour_interests):
-            raise TrainingError("NeighbouringUsers has no neighbours yet: fit it")
-        own = _interest_vectors(histories)
-        predicted = _neighbour_means(
-            own, self.neighbour_interests, self.neighbour_next_shares, self.sharpness
-        )
-        return interpolate(self.prior.category_weights(histories), predicted, self.share)
-
-    def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Forecast the period after each history's cutoff."""
-        if not histories:
-            return []
-        source = Source("NeighbouringUsers", "counting")
-        return make_forecasts(source, histories, self.category_weights(histories), self.spread)
+    def _check_fitted(self) -> None:
+        if not len(self.transition):
+            raise TrainingError("CategoryMarkov has no transition yet: fit it")
 
 
 def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
-    """(n, n) weights of EASE: least squares of each column of X on the others, diagonal 0.
+    """(n, n) weights of EASE, by rows: least squares of each column of X on the others, diagonal 0.
 
     B = I - P / diag(P) with P = (X'X + penalty I)^-1 (Steck 2019, arXiv 1905.03375, equation 8).
     The inverse is made of the Cholesky factor, in place and in half the time.
@@ -237,14 +228,15 @@ def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
     factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
     weights, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)
     weights += np.tril(weights, -1).T
+    weights = weights.T  # symmetric, so the same numbers, but row by row as when loaded
     weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0.0)
     return np.asarray(weights)
 
 
-def _log_counts(histories: Sequence[History]) -> FloatArray:
+def _log_counts(histories: Sequence[History]) -> sparse.csr_array:
     """(n, n_categories) log(1 + decayed counts)."""
-    return np.log1p(age_weighted_counts(histories, age_weights(RECENCY_DECAY)))
+    return sparse_age_weighted_counts(histories, age_weights(RECENCY_DECAY)).log1p()
 
 
 def _distribution(scores: FloatArray, power: float) -> FloatArray:
@@ -252,28 +244,13 @@ def _distribution(scores: FloatArray, power: float) -> FloatArray:
     return row_shares(np.maximum(scores, 0.0) ** power)
 
 
-def _transition(windows: Sequence[Window], recency: float) -> FloatArray:
+def _recent_shares(histories: Sequence[History], recency: float) -> sparse.csr_array:
+    """(n, n_categories) decayed shares; 0 for a person without events."""
+    return sparse_row_shares(sparse_age_weighted_counts(histories, age_weights(recency)))
+
+
+def _transition(recent: sparse.csr_array, following: sparse.csr_array) -> FloatArray:
     """(n_categories, n_categories) mix taken after each recent category; rows sum to 1."""
-    recent = row_shares(age_weighted_counts([w.history for w in windows], age_weights(recency)))
-    targets = target_counts(windows)
-    moves = recent.T @ targets
-    overall = normalize_rows(targets.sum(axis=0, keepdims=True) + 0.5)
+    moves = (recent.T @ following).toarray()
+    overall = normalize_rows(following.sum(axis=0)[None] + 0.5)
     return normalize_rows(moves + PSEUDO_EVENTS * overall)
-
-
-def _interest_vectors(histories: Sequence[History]) -> FloatArray:
-    """(n, n_categories) square roots of decayed shares: of length 1, or 0 without events."""
-    return np.sqrt(row_shares(age_weighted_counts(histories, age_weights(RECENCY_DECAY))))
-
-
-def _neighbour_means(
-    own: FloatArray, others: FloatArray, next_shares: FloatArray, sharpness: float
-) -> FloatArray:
-    """(n, n_categories) weighted means of others' next shares; 0 for a person without events."""
-    means = [
-        special.softmax(sharpness * (own[start : start + HISTORIES_PER_BATCH] @ others.T), axis=1)
-        @ next_shares
-        for start in range(0, len(own), HISTORIES_PER_BATCH)
-    ]
-    known = own.sum(axis=1, keepdims=True) > 0
-    return np.asarray(np.concatenate(means) * known)

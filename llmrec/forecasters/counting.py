@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from llmrec.data.catalog import category_sums
 from llmrec.data.counts import (
     age_weighted_counts,
-    category_counts_between,
     normalize_rows,
     target_counts,
 )
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.stored import Stored
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
     DEFAULT_DISPERSION,
@@ -25,7 +25,15 @@ from llmrec.forecasters.calibration import (
     fit_dispersion,
     make_forecasts,
 )
-from llmrec.metrics import mean_log_loss
+from llmrec.forecasters.stored_values import (
+    SMALLEST,
+    fit_values,
+    read_choice,
+    read_fit,
+    read_number,
+    refuse_broken,
+)
+from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray, TimeArray
 
 PopulationMix = Literal["last period", "all"]
@@ -82,12 +90,16 @@ class DecayedDirichlet:
         fitted = TrainingSpan.of_windows(windows)
         histories = [window.history for window in windows]
         targets = target_counts(windows)
+        cells, own = TargetCells.of(targets), {}
+        for decay in decays:
+            counts = age_weighted_counts(histories, age_weights(decay))
+            own[decay] = cells.take(counts), counts.sum(axis=1)[cells.rows]
         best, least = self, np.inf
-        for mix, decay in itertools.product(candidate_mixes(histories), decays):
-            own = age_weighted_counts(histories, age_weights(decay))
-            common = population_mix(histories, mix)
-            for strength in STRENGTHS:
-                loss = mean_log_loss(normalize_rows(own + strength * common), targets)
+        for mix in candidate_mixes(histories):
+            common = cells.take(population_mix(histories, mix))
+            for decay, strength in itertools.product(decays, STRENGTHS):
+                counted, total = own[decay]
+                loss = cells.mean_log_loss((counted + strength * common) / (total + strength))
                 if loss < least:
                     best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
         spread = fit_dispersion(histories, best.category_weights(histories), targets)
@@ -104,6 +116,24 @@ class DecayedDirichlet:
             return []
         weights = self.category_weights(histories)
         return make_forecasts(Source(self.name, "counting"), histories, weights, self.spread)
+
+    def stored(self) -> Stored:
+        """Give the setting; of the fit only the time before which its events lie."""
+        return Stored("DecayedDirichlet", self.to_dict() | fit_values(self.spread, self.fitted))
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> DecayedDirichlet:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "DecayedDirichlet"):
+            if not isinstance(name := stored.values["name"], str):
+                raise ValueError(f"name is {name!r}, no text")
+            return cls(
+                decay=read_number(stored, "decay", high=1.0),
+                strength=read_number(stored, "strength", SMALLEST),
+                mix=read_choice(stored, "mix", get_args(PopulationMix)),
+                name=name,
+                **read_fit(stored),
+            )
 
 
 @dataclass(frozen=True)
@@ -133,11 +163,15 @@ class ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
+        cells, own = TargetCells.of(targets), {}
+        for decay in AVERAGE_DECAYS:
+            shares = _decayed_mean_shares(histories, decay)
+            own[decay] = cells.take(shares), shares.sum(axis=1)[cells.rows]
         best, least = self, np.inf
-        for mix, decay in itertools.product(candidate_mixes(histories), AVERAGE_DECAYS):
-            own, common = _decayed_mean_shares(histories, decay), population_mix(histories, mix)
-            for smoothing in SMOOTHINGS:
-                loss = mean_log_loss(_smooth(own, common, smoothing), targets)
+        for mix in candidate_mixes(histories):
+            common = cells.take(population_mix(histories, mix))
+            for decay, smoothing in itertools.product(AVERAGE_DECAYS, SMOOTHINGS):
+                loss = cells.mean_log_loss(_smooth(*own[decay], common, smoothing))
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss
@@ -146,8 +180,11 @@ class ExponentialDecay:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        own = _decayed_mean_shares(histories, self.decay)
-        return _smooth(own, population_mix(histories, self.mix), self.smoothing)
+        own, common = (
+            _decayed_mean_shares(histories, self.decay),
+            population_mix(histories, self.mix),
+        )
+        return _smooth(own, own.sum(axis=1, keepdims=True), common, self.smoothing)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -158,6 +195,22 @@ class ExponentialDecay:
             Source("ExponentialDecay", "counting"), histories, weights, self.spread
         )
 
+    def stored(self) -> Stored:
+        """Give the setting; of the fit only the time before which its events lie."""
+        values = {name: getattr(self, name) for name in ("decay", "smoothing", "mix")}
+        return Stored("ExponentialDecay", values | fit_values(self.spread, self.fitted))
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> ExponentialDecay:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "ExponentialDecay"):
+            return cls(
+                decay=read_number(stored, "decay", SMALLEST, 1.0),
+                smoothing=read_number(stored, "smoothing", SMALLEST, 1.0),
+                mix=read_choice(stored, "mix", get_args(PopulationMix)),
+                **read_fit(stored),
+            )
+
 
 def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
     """Give the mixes worth trying: with periods of events people share no last period."""
@@ -167,7 +220,7 @@ def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
 def population_mix(histories: Sequence[History], mix: PopulationMix) -> FloatArray:
     """(n_histories, n_categories) mix that all users took before each cutoff; rows sum to 1."""
     ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
-    starts = np.full_like(ends, histories[0].log.timestamp.min())
+    starts = np.full_like(ends, histories[0].population.start)
     if mix == "last period":
         starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
     return population_mix_between(histories, starts, ends)
@@ -180,9 +233,8 @@ def population_mix_between(
 
     Half an event is added to each category, so that a category nobody took stays possible.
     """
-    log, catalog = histories[0].log, histories[0].catalog
     spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
-    counts = category_counts_between(log, catalog, spans[:, 0], spans[:, 1])
+    counts = histories[0].population.category_counts(histories[0].catalog, spans[:, 0], spans[:, 1])
     return normalize_rows(counts + 0.5)[inverse]
 
 
@@ -212,7 +264,6 @@ def _decayed_mean_shares_of_batch(histories: Sequence[History], decay: float) ->
     return category_sums(histories[0].catalog, rows, items, len(histories), weights)
 
 
-def _smooth(own: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:
-    """(n, n_categories) own averages mixed with the population mix."""
-    known = own.sum(axis=1, keepdims=True)  # 0 for a person without events, else 1
+def _smooth(own: FloatArray, known: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:
+    """Mix own averages with the population mix; known is 0 for a person without events, else 1."""
     return np.asarray((1 - smoothing) * own + (1 - (1 - smoothing) * known) * common)

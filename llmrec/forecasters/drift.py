@@ -12,6 +12,7 @@ from scipy import sparse
 from llmrec.data.counts import normalize_rows, population_counts, target_counts
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.stored import Stored
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
     DEFAULT_DISPERSION,
@@ -25,12 +26,14 @@ from llmrec.forecasters.counting import (
     population_mix,
     population_mix_between,
 )
-from llmrec.metrics import mean_log_loss
+from llmrec.forecasters.stored_values import fit_values, read_fit, read_number, refuse_broken
+from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import BoolArray, FloatArray, TimeArray
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRENDS = (0.0, 0.25, 0.5)
 MAX_PERIODS_BACK = 24  # periods of a history that the drift is measured over
+SPAN_CELLS_PER_BATCH = 2**26  # most counts (span of time, category) made at a time: half a GB
 YEAR, SEASON_LENGTH = np.timedelta64(365, "D"), np.timedelta64(28, "D")
 
 
@@ -53,13 +56,14 @@ class GlobalDrift:
         """Give the powers with the least log-loss on windows, by grid search."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
+        cells = TargetCells.of(targets)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights = prior.category_weights(histories)
         since, lately = _drifts(histories, prior)
-        losses = {
-            (power, trend): mean_log_loss(_adjust(weights, power * since + trend * lately), targets)
-            for power, trend in itertools.product(POWERS, TRENDS)
-        }
+        losses = {}
+        for power, trend in itertools.product(POWERS, TRENDS):
+            adjusted = _adjust(weights, power * since + trend * lately)
+            losses[power, trend] = cells.mean_log_loss(cells.take(adjusted))
         power, trend = min(losses, key=lambda pair: losses[pair])
         adjusted = _adjust(weights, power * since + trend * lately)
         spread = fit_dispersion(histories, adjusted, targets)
@@ -85,6 +89,23 @@ class GlobalDrift:
         weights = self.category_weights(histories)
         return make_forecasts(Source("GlobalDrift", "counting"), histories, weights, self.spread)
 
+    def stored(self) -> Stored:
+        """Give the powers, and the prior as a part."""
+        values = {"power": self.power, "trend": self.trend}
+        values |= fit_values(self.spread, self.fitted)
+        return Stored("GlobalDrift", values, parts={"prior": self.prior.stored()})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> GlobalDrift:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "GlobalDrift"):
+            return cls(
+                DecayedDirichlet.from_stored(stored.parts["prior"]),
+                power=read_number(stored, "power"),
+                trend=read_number(stored, "trend"),
+                **read_fit(stored),
+            )
+
 
 @dataclass(frozen=True)
 class SameSeason:
@@ -104,11 +125,14 @@ class SameSeason:
         """Give the power with the least log-loss on windows; 0 in a log of less than a year."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         targets = target_counts(windows)
+        cells = TargetCells.of(targets)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         weights, season = prior.category_weights(histories), _season_shifts(histories)
-        power = min(
-            POWERS, key=lambda power: mean_log_loss(_adjust(weights, power * season), targets)
-        )
+        losses = {
+            power: cells.mean_log_loss(cells.take(_adjust(weights, power * season)))
+            for power in POWERS
+        }
+        power = min(losses, key=lambda power: losses[power])
         spread = fit_dispersion(histories, _adjust(weights, power * season), targets)
         return replace(
             self, prior=prior, power=power, spread=spread, fitted=fitted.union(prior.fitted)
@@ -135,9 +159,36 @@ class SameSeason:
             for forecast, known in zip(forecasts, _has_year(histories), strict=True)
         ]
 
+    def stored(self) -> Stored:
+        """Give the power, and the prior as a part."""
+        values = {"power": self.power} | fit_values(self.spread, self.fitted)
+        return Stored("SameSeason", values, parts={"prior": self.prior.stored()})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> SameSeason:
+        """Make it again; ModelLoadError if a value is missing or cannot be."""
+        with refuse_broken(stored, "SameSeason"):
+            prior = DecayedDirichlet.from_stored(stored.parts["prior"])
+            return cls(prior, power=read_number(stored, "power"), **read_fit(stored))
+
 
 def _drifts(histories: Sequence[History], prior: DecayedDirichlet) -> tuple[FloatArray, FloatArray]:
     """Two (n, n_categories) arrays: log now / then, and log now / before."""
+    n_cells = MAX_PERIODS_BACK * histories[0].catalog.n_categories  # at most, of a history
+    size = max(1, SPAN_CELLS_PER_BATCH // n_cells)
+    since, lately = zip(
+        *(
+            _drifts_of_batch(histories[start : start + size], prior)
+            for start in range(0, len(histories), size)
+        ),
+        strict=True,
+    )
+    return np.concatenate(since), np.concatenate(lately)
+
+
+def _drifts_of_batch(
+    histories: Sequence[History], prior: DecayedDirichlet
+) -> tuple[FloatArray, FloatArray]:
     spans, which = population_counts(histories, MAX_PERIODS_BACK)
     mixes, known = normalize_rows(spans + 0.5), spans.sum(axis=1) > 0
     own = np.zeros(which.shape)
@@ -176,8 +227,8 @@ def _next_boundary(history: History) -> np.datetime64:
 
 
 def _has_year(histories: Sequence[History]) -> BoolArray:
-    """(n,) whether the log reaches back a year before the cutoff."""
-    first = histories[0].log.timestamp.min() + YEAR
+    """(n,) whether what everybody took reaches back a year before the cutoff."""
+    first = histories[0].population.start + YEAR
     return np.array([history.cutoff >= first for history in histories])
 
 

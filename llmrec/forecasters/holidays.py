@@ -21,7 +21,7 @@ import pandas as pd
 from scipy import optimize, special
 
 from llmrec.data.calendar import Period, boundaries_up_to
-from llmrec.data.counts import category_counts_between, normalize_rows
+from llmrec.data.counts import normalize_rows
 from llmrec.data.files import atomic_write_text
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
@@ -181,8 +181,9 @@ class HolidayForecaster:
         assert span.before is not None
         a, decay, gain, n = 0.0, 0.0, 0.0, 0
         if first.period_length.unit != "events":
-            bounds = boundaries_up_to(first.log, first.period_length, span.before)
-            counts = category_counts_between(first.log, first.catalog, bounds[:-1], bounds[1:])
+            everybody = first.population
+            bounds = boundaries_up_to(everybody.start, first.period_length, span.before)
+            counts = everybody.category_counts(first.catalog, bounds[:-1], bounds[1:])
             z = self.scorer.scores(_to_periods(bounds))
             a, decay, gain, n = _fit_weight(normalize_rows(counts + 0.5), z)
         seen = span.union(getattr(self.prior, "fitted", None))

@@ -32,6 +32,7 @@ from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import Codec
 from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
+from llmrec.metrics import bootstrap_interval, log_loss
 from llmrec.types import FloatArray
 
 
@@ -230,11 +231,18 @@ class TitleForecaster:
         self._cached: tuple[Catalog, FloatArray] | None = None
 
     def fit(self, windows: Sequence[Window]) -> TitleForecaster:
-        """Choose the share of least log-loss on validation windows; return itself."""
+        """Choose the share of least log-loss on validation windows; return itself.
+
+        It is 0 where the 95 % interval of what the titles gain on the prior reaches below 0.
+        """
         histories, targets = [window.history for window in windows], target_counts(windows)
         prior = out_of_sample_weights(self.prior, windows)
         expected = self.title_category_weights(histories)
         self.share, _ = fit_interpolation(prior, expected, targets)
+        mixed = interpolate(prior, expected, self.share)
+        gains = log_loss(prior, targets) - log_loss(mixed, targets)
+        if bootstrap_interval(gains)[1] <= 0:
+            self.share = 0.0
         self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         return self
 

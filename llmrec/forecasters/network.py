@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,22 +16,17 @@ from llmrec.errors import MissingExtraError
 try:
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+    from safetensors.numpy import load_file, save
     from torch import Tensor, nn
     from tqdm import tqdm
 except ImportError as error:
     raise MissingExtraError("neural forecasters need torch: pip install 'llmrec[llm]'") from error
 
-from llmrec.data.counts import (
-    normalize_rows,
-    period_counts,
-    population_counts,
-    row_shares,
-    target_counts,
-)
+from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.stored import Stored
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
@@ -42,74 +36,24 @@ from llmrec.forecasters.calibration import (
     make_forecasts,
 )
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.network_inputs import (
+    HISTORIES_PER_BATCH,
+    MAX_TRAINING_CELLS,
+    MAX_VALIDATION_CELLS,
+    TRAINING_CELLS_PER_BATCH,
+    PeriodArrays,
+    PeriodInputs,
+    TrainingPlan,
+    cross_entropy,
+    newest_rows,
+    rows_per_batch,
+)
+from llmrec.forecasters.neural import NETWORKS
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.types import FloatArray, IntArray
 
 PARAMETERS_FILE, METADATA_FILE = "network.safetensors", "forecaster.json"
-HISTORIES_PER_BATCH = 512  # histories counted at a time
 MAX_PERIODS = 1_000
-
-
-class PeriodInputs(NamedTuple):
-    """What a network gets of n histories.
-
-    ``counts`` (n, n_periods, n_categories) are the person's events by period, newest last, zeros
-    before their first; ``population`` of the same shape are the shares of all users in the same
-    periods; ``prior`` (n, n_categories) are the log weights of counting.
-    """
-
-    counts: Tensor
-    population: Tensor
-    prior: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class PeriodArrays:
-    """Inputs of many histories as arrays; `inputs` gives rows of them as tensors."""
-
-    counts: Any  # (n, n_periods, n_categories)
-    span_shares: Any  # (n_spans, n_categories) shares of all users in a span of time
-    span_of_period: IntArray  # (n, n_periods) row of ``span_shares``
-    prior: Any  # (n, n_categories) log weights
-
-    @classmethod
-    def of(
-        cls, histories: Sequence[History], prior: DecayedDirichlet, n_periods: int, dtype: Any
-    ) -> PeriodArrays:
-        """Count the last periods of histories and of everybody, in the precision ``dtype``."""
-        n_categories = histories[0].catalog.n_categories
-        counts = np.empty((len(histories), n_periods, n_categories), dtype=dtype)
-        for start in range(0, len(histories), HISTORIES_PER_BATCH):
-            part = histories[start : start + HISTORIES_PER_BATCH]
-            counts[start : start + HISTORIES_PER_BATCH] = period_counts(part, n_periods)
-        spans, span_of_period = population_counts(histories, n_periods)
-        span_shares = normalize_rows(spans + 0.5).astype(dtype)
-        weights = np.log(prior.category_weights(histories)).astype(dtype)
-        return cls(counts, span_shares, span_of_period, weights)
-
-    def inputs(self, rows: IntArray | slice = slice(None)) -> PeriodInputs:
-        """Give the inputs of some rows."""
-        return PeriodInputs(
-            torch.from_numpy(self.counts[rows]),
-            torch.from_numpy(self.span_shares[self.span_of_period[rows]]),
-            torch.from_numpy(self.prior[rows]),
-        )
-
-
-def cross_entropy(log_weights: Tensor, shares: Tensor) -> Tensor:
-    """Mean nats per event: -sum_c share_c log q_c."""
-    return -(shares * log_weights).sum(dim=1).mean()
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How long and how fast a network is trained; the epoch of least validation loss counts."""
-
-    epochs: int = 30
-    patience: int = 4
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
 
 
 class Network(Protocol):
@@ -160,7 +104,7 @@ class NetworkForecaster:
         self.prior = prior or DecayedDirichlet()
         self.training_plan: TrainingPlan = training_plan or network.training_plan
         self.categories: tuple[str, ...] = ()
-        self.spread, self.seed = DEFAULT_DISPERSION, 0
+        self.spread, self.seed, self.n_left_out = DEFAULT_DISPERSION, 0, 0
         self.fitted: TrainingSpan | None = None
         self.validation_losses: list[float] = []
         self.held_out: HeldOutPredictions | None = None
@@ -179,7 +123,9 @@ class NetworkForecaster:
         The number of epochs is that of least loss on the validation windows; ``validation_losses``
         holds this loss after each, ``held_out`` the weights then predicted for the validation
         windows, to which the spread is fitted. With ``refit`` the network is then trained anew on
-        all windows for as many epochs: the newest period is worth most.
+        all windows for as many epochs: the newest period is worth most. Beyond `MAX_TRAINING_CELLS`
+        it is trained on the newest windows; ``n_left_out`` says how many training windows were not
+        used.
 
         Raises
         ------
@@ -193,22 +139,27 @@ class NetworkForecaster:
             raise DataError(f"no window to fit on: {found}; both are needed")
         if self.prior.fitted is None:
             self.prior = self.prior.fit(validation)
+        newest = newest_rows(training, MAX_TRAINING_CELLS, seed)
+        self.seed, self.n_left_out = seed, len(training) - len(newest)
+        training = [training[row] for row in newest]
         self.fitted = TrainingSpan.of_windows(training, validation).union(self.prior.fitted)
-        self.seed = seed
         self.categories = training[0].history.catalog.categories
         windows = [*training, *validation]
         histories = [window.history for window in windows]
         arrays = PeriodArrays.of(histories, self.prior, self.n_periods, np.float32)
         shares = torch.from_numpy(row_shares(target_counts(windows)).astype(np.float32))
-        rows, held_out = np.split(np.arange(len(windows)), [len(training)])
+        rows, plan = np.arange(len(training)), self.training_plan
+        epochs = min(plan.epochs, plan.epochs_if_cut) if self.n_left_out else plan.epochs
+        held_out = len(training) + newest_rows(validation, MAX_VALIDATION_CELLS, seed)
         with torch.random.fork_rng(devices=[]):
-            epochs = self._train(arrays, shares, rows, held_out, self.training_plan.epochs)
+            epochs = self._train(arrays, shares, rows, held_out, epochs)
             targets = target_counts(validation)
             weights = self.category_weights(histories[len(training) :])
             self.held_out = HeldOutPredictions.of(validation, weights)
             self.spread = fit_dispersion(histories[len(training) :], weights, targets)
             if refit:
-                self._train(arrays, shares, np.arange(len(windows)), held_out[:0], epochs)
+                rows = newest_rows(windows, MAX_TRAINING_CELLS, seed)
+                self._train(arrays, shares, rows, held_out[:0], epochs)
         return self
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -224,8 +175,9 @@ class NetworkForecaster:
                 f"{histories[0].catalog.n_categories} of this catalog: fit it on this log"
             )
         weights = []
-        for start in range(0, len(histories), HISTORIES_PER_BATCH):
-            part = histories[start : start + HISTORIES_PER_BATCH]
+        n = rows_per_batch(HISTORIES_PER_BATCH, len(self.categories))
+        for start in range(0, len(histories), n):
+            part = histories[start : start + n]
             arrays = PeriodArrays.of(part, self.prior, self.n_periods, np.float64)
             with torch.inference_mode():
                 weights.append(torch.softmax(self._net(arrays.inputs()), dim=1).numpy())
@@ -238,22 +190,51 @@ class NetworkForecaster:
         source = Source(self.name, "counting", seed=self.seed)
         return make_forecasts(source, histories, self.category_weights(histories), self.spread)
 
-    def save(self, folder: Path) -> None:
-        """Write the parameters (safetensors) and all that is needed to forecast again (JSON)."""
+    def stored(self) -> Stored:
+        """Give the parameters, and all that is needed to forecast again."""
         if self._net is None or self.fitted is None:
             raise TrainingError(f"{self.name} has no parameters yet: fit it before saving")
-        atomic_write_bytes(folder / PARAMETERS_FILE, save(self._net.state_dict()))
         values = {
             "network": self.name,
             "n_periods": self.n_periods,
             "prior": self.prior.to_dict(),
-            "categories": self.categories,
-            "spread": self.spread,
+            "categories": list(self.categories),
+            "spread": list(self.spread),
             "seed": self.seed,
             "fitted": self.fitted.to_dict(),
             "curve": self.validation_losses,
         }
-        atomic_write_text(folder / METADATA_FILE, json.dumps(values, indent=1, ensure_ascii=False))
+        # Trained in single precision, which holds them as they are.
+        arrays = {name: value.float().numpy() for name, value in self._net.state_dict().items()}
+        return Stored(type(self).__name__, values, arrays)
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> NetworkForecaster:
+        """Make the forecaster of `stored` again.
+
+        Raises
+        ------
+        ModelLoadError
+            If it is of something else, or a parameter is not finite or of another shape.
+        """
+        if stored.kind != cls.__name__:
+            raise ModelLoadError(f"a stored {stored.kind} is no {cls.__name__}")
+        name = stored.values.get("network")
+        if name not in NETWORKS:
+            raise ModelLoadError(
+                f"no network is called {name!r}; choose from {', '.join(NETWORKS)}"
+            )
+        try:
+            return cls._restore(stored.values, stored.arrays, NETWORKS[name])
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ModelLoadError(f"a stored {name} cannot be read: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write what `stored` gives into a folder: safetensors and JSON."""
+        stored = self.stored()
+        atomic_write_bytes(folder / PARAMETERS_FILE, save(dict(stored.arrays)))
+        about = json.dumps(dict(stored.values), indent=1, ensure_ascii=False)
+        atomic_write_text(folder / METADATA_FILE, about)
 
     @classmethod
     def load(cls, folder: Path, network: type[Any]) -> NetworkForecaster:
@@ -266,23 +247,31 @@ class NetworkForecaster:
         """
         try:
             values = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-            if values["network"] != network.__name__:
-                raise ValueError(f"it is a {values['network']}, not a {network.__name__}")
-            prior = DecayedDirichlet(**values["prior"])
-            loaded = cls(network, prior, n_periods=values["n_periods"])
-            loaded.categories, loaded.seed = tuple(values["categories"]), values["seed"]
-            loaded.spread, loaded.validation_losses = Dispersion(*values["spread"]), values["curve"]
-            loaded.fitted = TrainingSpan.from_dict(values["fitted"])
-            with torch.device("meta"):  # no memory for sizes that the parameters may not have
-                loaded._net = network(len(loaded.categories), loaded.n_periods)
-            parameters = load_file(folder / PARAMETERS_FILE)
-            if bad := [name for name, value in parameters.items() if not value.isfinite().all()]:
-                raise ValueError(f"parameter {bad[0]!r} is not finite; train it again")
-            loaded._net.load_state_dict(parameters, assign=True)
-            loaded._net.double().eval()
+            return cls._restore(values, load_file(folder / PARAMETERS_FILE), network)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ModelLoadError(f"{folder} is no {network.__name__}: {error}") from error
-        return loaded
+
+    @classmethod
+    def _restore(
+        cls, values: Mapping[str, Any], arrays: Mapping[str, Any], network: type[Any]
+    ) -> NetworkForecaster:
+        """Make a fitted forecaster of what `stored` gave; ValueError or so if that cannot be."""
+        if values["network"] != network.__name__:
+            raise ValueError(f"it is a {values['network']}, not a {network.__name__}")
+        found = cls(network, DecayedDirichlet(**values["prior"]), n_periods=values["n_periods"])
+        found.categories, found.seed = tuple(values["categories"]), values["seed"]
+        found.spread, found.validation_losses = Dispersion(*values["spread"]), values["curve"]
+        found.fitted = TrainingSpan.from_dict(values["fitted"])
+        if not np.isfinite(found.spread).all():
+            raise ValueError(f"spread {list(found.spread)} is not finite")
+        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"parameter {bad[0]!r} is not finite; train it again")
+        with torch.device("meta"):  # no memory for sizes that the parameters may not have
+            found._net = network(len(found.categories), found.n_periods)
+        parameters = {name: torch.tensor(array).double() for name, array in arrays.items()}
+        found._net.load_state_dict(parameters, assign=True)
+        found._net.double().eval()
+        return found
 
     def _train(
         self, arrays: PeriodArrays, shares: Tensor, rows: IntArray, held_out: IntArray, epochs: int
@@ -296,13 +285,16 @@ class NetworkForecaster:
             lr=self.training_plan.learning_rate,
             weight_decay=self.training_plan.weight_decay,
         )
-        steps = epochs * -(-len(rows) // self.training_plan.batch_size)
+        batch_size = rows_per_batch(
+            self.training_plan.batch_size, len(self.categories), TRAINING_CELLS_PER_BATCH
+        )
+        steps = epochs * -(-len(rows) // batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, state, curve = epochs, {}, []
         bar = tqdm(range(1, epochs + 1), desc=self.name, disable=not sys.stderr.isatty())
         for epoch in bar:
             self._net.train()
-            for batch in _batches(rng.permutation(rows), self.training_plan.batch_size):
+            for batch in _batches(rng.permutation(rows), batch_size):
                 optimizer.zero_grad()
                 loss = self._net.loss(arrays.inputs(batch), shares[batch])
                 loss.backward()
@@ -339,7 +331,7 @@ class NetworkForecaster:
         self._net.eval()
         total = 0.0
         with torch.inference_mode():
-            for batch in _batches(rows, HISTORIES_PER_BATCH):
+            for batch in _batches(rows, rows_per_batch(HISTORIES_PER_BATCH, shares.shape[1])):
                 log_weights = self._net(arrays.inputs(batch))
                 total += len(batch) * float(cross_entropy(log_weights, shares[batch]))
         return total / len(rows)

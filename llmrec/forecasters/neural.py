@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from llmrec.forecasters.network import PeriodInputs, TrainingPlan, cross_entropy
+from llmrec.forecasters.network_inputs import PeriodInputs, TrainingPlan, cross_entropy
 
 RECENT_PERIODS = 6  # periods whose counts are features of a category one by one
 RECENCY = 0.8  # weight of a period relative to the next newer one, in what a person took
@@ -27,7 +27,12 @@ class CellMLP(nn.Module):
     """
 
     training_plan: ClassVar[TrainingPlan] = TrainingPlan(
-        epochs=10, patience=4, batch_size=64, learning_rate=3e-3, weight_decay=1e-2
+        epochs=10,
+        epochs_if_cut=3,
+        patience=4,
+        batch_size=64,
+        learning_rate=3e-3,
+        weight_decay=1e-2,
     )
 
     def __init__(self, n_categories: int, n_periods: int, hidden: int = 48) -> None:
@@ -245,6 +250,12 @@ class VAE(nn.Module):
     def _decode(self, z: Tensor, prior: Tensor) -> Tensor:
         log_weights: Tensor = self.decode(z, prior)
         return log_weights
+
+
+# What `NetworkForecaster` can be loaded with, by the name of the class.
+NETWORKS: dict[str, type[Any]] = {
+    network.__name__: network for network in (CellMLP, GRU, Transformer, VAE, RRN)
+}
 
 
 def cell_features(inputs: PeriodInputs) -> Tensor:

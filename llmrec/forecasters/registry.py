@@ -8,14 +8,16 @@ from typing import Any
 from llmrec.data.periods import Window
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov, NeighbouringUsers
+from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
+from llmrec.forecasters.loading import load_forecaster as load_forecaster
 from llmrec.forecasters.mixture import GatedMixture
-from llmrec.forecasters.ridge import RidgeAutoregression
+from llmrec.forecasters.neighbours import NeighbouringUsers
+from llmrec.forecasters.ridge import MAX_CATEGORIES, RidgeAutoregression
 
 NEURAL_FORECASTERS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
-NEXT_ITEM_MODELS = ("SASRec", "BERT4Rec")
+NEXT_ITEM_MODELS = ("SASRec", "BERT4Rec", "GRU4Rec")
 MIXTURE_EXPERTS = (
     "CellMLP",
     "CategoryEASE",
@@ -26,6 +28,12 @@ MIXTURE_EXPERTS = (
 SEED_DEPENDENT = (*NEURAL_FORECASTERS, *NEXT_ITEM_MODELS, "GatedMixture")
 
 Builder = Callable[["ForecasterRegistry"], Forecaster]
+
+
+def mixture_experts(n_categories: int) -> tuple[str, ...]:
+    """Give the experts of a mixture that suit a catalog: with many categories no ridge."""
+    too_many = ("RidgeAutoregression",) if n_categories > MAX_CATEGORIES else ()
+    return tuple(name for name in MIXTURE_EXPERTS if name not in too_many)
 
 
 class ForecasterRegistry:
@@ -112,7 +120,8 @@ def _build_next_item(name: Any) -> Builder:
 
 
 def _build_mixture(registry: ForecasterRegistry) -> Forecaster:
-    experts = {name: registry[name] for name in MIXTURE_EXPERTS}
+    n_categories = registry.validation[0].history.catalog.n_categories
+    experts = {name: registry[name] for name in mixture_experts(n_categories)}
     return GatedMixture(experts).fit(registry.validation)
 
 

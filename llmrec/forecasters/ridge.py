@@ -11,7 +11,8 @@ from scipy import linalg
 from llmrec.data.counts import age_weighted_counts, normalize_rows, row_shares, target_counts
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
-from llmrec.errors import TrainingError
+from llmrec.data.stored import Stored
+from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import (
     DEFAULT_DISPERSION,
@@ -22,13 +23,15 @@ from llmrec.forecasters.calibration import (
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.precomputed import HeldOutPredictions
-from llmrec.metrics import mean_log_loss
+from llmrec.forecasters.stored_values import fit_values, read_fit, read_matrix, refuse_broken
+from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray
 
 FEATURE_DECAYS = (0.0, 0.7, 1.0)  # decays of the interest vectors that are regressed on
 PENALTIES = tuple(float(10 ** (power / 2)) for power in range(13))  # 1 to 1e6
 MIN_RELATIVE_WEIGHT = 0.1  # least weight of a category relative to that of counting
 WINDOWS_PER_BATCH = 2_048
+MAX_CATEGORIES = 1_000  # of more, the square of four features each takes minutes and gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class RidgeAutoregression:
     What is regressed is (target - counting) / sqrt(counting): near counting the log-loss is half
     the square of this (Pearson) residual, and rare categories weigh as much as frequent ones.
     Features are the square roots of the shares of the last period, of the recent ones and of all,
-    and of counting. ``coefficients`` is (n_features, n_categories).
+    and of counting. ``coefficients`` is (n_features, n_categories). For `MAX_CATEGORIES` at most.
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
@@ -52,17 +55,24 @@ class RidgeAutoregression:
 
         With that penalty the map is solved for again on all windows. ``held_out`` are the weights
         of the validation windows from before.
+
+        Raises
+        ------
+        DataError
+            If there is no window, or the catalog has more than `MAX_CATEGORIES`.
         """
+        fitted = TrainingSpan.of_windows(training, validation)
+        _check_size((*training, *validation)[0].history.catalog.n_categories)
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
-        fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
+        fitted = fitted.union(prior.fitted)
         squares, products = _normal_equations(training, prior)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         features, counted = _features(histories, prior)
-        losses = {}
+        cells, losses = TargetCells.of(targets), {}
         for penalty in PENALTIES:
             weights = _apply_change(counted, features @ _solve(squares, products, penalty))
-            losses[penalty] = mean_log_loss(weights, targets)
+            losses[penalty] = cells.mean_log_loss(cells.take(weights))
         best = min(losses, key=lambda penalty: losses[penalty])
         held_out = _apply_change(counted, features @ _solve(squares, products, best))
         of_validation = _normal_equations(validation, prior)
@@ -71,7 +81,7 @@ class RidgeAutoregression:
         return replace(
             self,
             prior=prior,
-            coefficients=solved,
+            coefficients=np.ascontiguousarray(solved),  # as when loaded, to the bit
             spread=spread,
             fitted=fitted,
             held_out=HeldOutPredictions.of(validation, held_out),
@@ -79,8 +89,7 @@ class RidgeAutoregression:
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
-        if not len(self.coefficients):
-            raise TrainingError("RidgeAutoregression has no map yet: fit it")
+        self._check_fitted()
         features, counted = _features(histories, self.prior)
         return _apply_change(counted, features @ self.coefficients)
 
@@ -90,6 +99,33 @@ class RidgeAutoregression:
             return []
         source = Source("RidgeAutoregression", "counting")
         return make_forecasts(source, histories, self.category_weights(histories), self.spread)
+
+    def stored(self) -> Stored:
+        """Give the map, and the prior as a part; TrainingError before a fit."""
+        self._check_fitted()
+        values, arrays = fit_values(self.spread, self.fitted), {"coefficients": self.coefficients}
+        return Stored("RidgeAutoregression", values, arrays, parts={"prior": self.prior.stored()})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> RidgeAutoregression:
+        """Make it again, without held-out weights; ModelLoadError if a value cannot be."""
+        with refuse_broken(stored, "RidgeAutoregression"):
+            prior = GlobalDrift.from_stored(stored.parts["prior"])
+            coefficients = read_matrix(stored, "coefficients", len(FEATURE_DECAYS) + 1)
+            return cls(prior, coefficients, **read_fit(stored))
+
+    def _check_fitted(self) -> None:
+        if not len(self.coefficients):
+            raise TrainingError("RidgeAutoregression has no map yet: fit it")
+
+
+def _check_size(n_categories: int) -> None:
+    if n_categories > MAX_CATEGORIES:
+        raise DataError(
+            f"RidgeAutoregression solves for {len(FEATURE_DECAYS) + 1} features of each category, "
+            f"of {MAX_CATEGORIES:,} categories at most, not {n_categories:,}: use CategoryEASE or "
+            "NeighbouringUsers, as `mixture_experts` does, or put categories together"
+        )
 
 
 def _features(histories: Sequence[History], prior: GlobalDrift) -> tuple[FloatArray, FloatArray]:

@@ -1,4 +1,4 @@
-"""SASRec and BERT4Rec of cornac, and GRU4Rec: from item sequences to scores of the next item."""
+"""Networks from item sequences to scores of the next item; SASRec and BERT4Rec are cornac's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from llmrec.errors import MissingExtraError
 
 try:
     import torch
-    from cornac.models.sasrec.sasrec import SASRecModel
-    from cornac.models.transformer_rec.transformer_rec import TransformerRecModel
     from torch import Tensor, nn
     from torch.nn.functional import cross_entropy, pad
 except ImportError as error:
-    raise MissingExtraError(
-        "SASRec and BERT4Rec need cornac and torch: pip install 'llmrec[sequential]'"
-    ) from error
+    raise MissingExtraError("next-item nets need torch: pip install 'llmrec[llm]'") from error
 
-from llmrec.types import IntArray
+from llmrec.forecasters.esasrec import GAPS, ESASRec
+from llmrec.types import IntArray, TimeArray
 
-NextItemName = Literal["SASRec", "BERT4Rec", "GRU4Rec"]
+NextItemName = Literal["SASRec", "BERT4Rec", "GRU4Rec", "eSASRec"]
 BATCH_SIZE = 32
 MAX_SEQUENCE = 50  # items that a network gets
 FACTORS, BLOCKS, HEADS = 64, 2, 2
@@ -56,9 +53,23 @@ def build_net(model: NextItemName, n_items: int) -> Any:
     """Build the network of this name.
 
     The item index n_items is padding, n_items + 1 is BERT4Rec's mask.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is cornac's, and cornac is not installed.
     """
     if model == "GRU4Rec":
         return GRU4Rec(n_items, DROPOUT[model])
+    if model == "eSASRec":
+        return ESASRec(n_items, MAX_SEQUENCE)
+    try:
+        from cornac.models.sasrec.sasrec import SASRecModel
+        from cornac.models.transformer_rec.transformer_rec import TransformerRecModel
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{model} needs cornac: pip install 'llmrec[sequential]'"
+        ) from error
     own = {"use_biases": False} if model == "SASRec" else {"backbone": "bert"}
     net = (SASRecModel if model == "SASRec" else TransformerRecModel)(
         n_items,
@@ -75,13 +86,20 @@ def build_net(model: NextItemName, n_items: int) -> Any:
     return net
 
 
-def hidden_states(net: Any, rows: Tensor) -> Tensor:
-    """(n, MAX_SEQUENCE, FACTORS) states at each position of (n, MAX_SEQUENCE) rows."""
+def hidden_states(net: Any, rows: Tensor, gaps: Tensor | None = None) -> Tensor:
+    """(n, MAX_SEQUENCE, FACTORS) states at each position of (n, MAX_SEQUENCE) rows.
+
+    ``gaps`` of the same shape are those of `gap_buckets`, which eSASRec alone reads; None: unknown.
+    """
+    if isinstance(net, ESASRec):
+        aware: Tensor = net(rows, gaps)
+        return aware
     if isinstance(net, GRU4Rec):
         states: Tensor = net(rows)
         return states
-    if isinstance(net, TransformerRecModel):
-        return net.encode(rows)
+    if _is_masked(net):
+        encoded: Tensor = net.encode(rows)
+        return encoded
     outputs: list[Tensor] = []  # SASRec computes all positions and returns the last alone
     hook = net.last_layernorm.register_forward_hook(lambda _net, _in, out: outputs.append(out))
     net(None, rows, rows[:, -1], return_hidden=True)
@@ -89,26 +107,33 @@ def hidden_states(net: Any, rows: Tensor) -> Tensor:
     return outputs[0]
 
 
+def _is_masked(net: Any) -> bool:
+    """Whether it is BERT4Rec, which predicts masked items; told without importing cornac."""
+    return hasattr(net, "mask_idx")
+
+
 def _item_scores(net: Any, states: Tensor) -> Tensor:
     """(n, n_items) unnormalised log-probabilities from (n, FACTORS) states."""
     scores = states @ net.item_emb.weight[: net.item_num].T
-    if isinstance(net, TransformerRecModel):
+    if _is_masked(net):
         scores = scores + net.item_biases.weight[: net.item_num].T
     return scores
 
 
-def next_item_logits(net: Any, rows: Tensor) -> Tensor:
+def next_item_logits(net: Any, rows: Tensor, gaps: Tensor | None = None) -> Tensor:
     """(n, n_items) unnormalised log-probabilities of the item after (n, MAX_SEQUENCE) rows."""
-    if isinstance(net, TransformerRecModel):
+    if _is_masked(net):
         rows = pad(rows[:, 1:], (0, 1), value=net.mask_idx)
-    return _item_scores(net, hidden_states(net, rows)[:, -1])
+    return _item_scores(net, hidden_states(net, rows, gaps)[:, -1])
 
 
-def next_item_loss(net: Any, rows: Tensor) -> Tensor:
+def next_item_loss(net: Any, rows: Tensor, gaps: Tensor | None = None) -> Tensor:
     """Cross-entropy over the catalog, of (n, MAX_SEQUENCE + 1) rows."""
+    if isinstance(net, ESASRec):
+        return net.loss(rows, gaps)
     inputs, labels = rows[:, :-1], rows[:, 1:]
     predicted = inputs != net.pad_idx
-    if isinstance(net, TransformerRecModel):
+    if _is_masked(net):
         predicted = (torch.rand(labels.shape) < MASK_RATE) & (labels != net.pad_idx)
         predicted[:, -1] = True
         inputs = labels.masked_fill(predicted, net.mask_idx)
@@ -117,12 +142,30 @@ def next_item_loss(net: Any, rows: Tensor) -> Tensor:
     )
 
 
+def optimizer_and_schedule(net: Any, rate: float, steps: int) -> tuple[Any, Any]:
+    """Give Adam and its learning rates; they fall to 0, eSASRec's after they have risen."""
+    if isinstance(net, ESASRec):
+        return net.optimizer_and_schedule(rate, steps)
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.98))
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
 def last_items(taken: Sequence[IntArray], length: int, padding: int) -> IntArray:
     """(n, length) each person's last items, padded on the left."""
     rows = np.full((len(taken), length), padding)
     for row, items in zip(rows, taken, strict=True):
         row[length - min(len(items), length) :] = items[-length:]
     return rows
+
+
+def gap_buckets(times: TimeArray) -> IntArray:
+    """(n_events,) how long before an event the previous one was, as place in `GAPS`.
+
+    The first has no previous one: 0.
+    """
+    gaps = np.zeros(len(times), dtype=np.int64)
+    gaps[1:] = 1 + np.searchsorted(GAPS, np.diff(times), side="right")
+    return gaps
 
 
 def training_sequences(taken: Sequence[IntArray], padding: int) -> IntArray:

@@ -14,8 +14,8 @@ from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecasters.collaborative import CategoryEASE, solve_ease
 from llmrec.metrics import log_loss
-from tests.forecasters.test_collaborative_neighbours import LETTERS
 from tests.forecasters.test_drift import START, town
+from tests.forecasters.test_neighbours import LETTERS
 from tests.worlds import catalog, log, small_world
 
 # Those who were there before took a with c, or b with d. Later people have a or b alone and then

@@ -15,6 +15,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.holidays import HolidayForecaster, HolidayScorer
 from llmrec.forecasters.llm import LLMForecaster
 from llmrec.forecasters.mixture import GatedMixture
+from llmrec.forecasters.pool import LogLinearPool
 from llmrec.forecasters.registry import (
     BUILDERS,
     NEURAL_FORECASTERS,
@@ -23,7 +24,7 @@ from llmrec.forecasters.registry import (
 )
 from llmrec.language.codec import Codec
 from tests.forecasters.fakes import FakeModel
-from tests.worlds import CATEGORIES, catalog, log, small_world
+from tests.worlds import CATEGORIES, catalog, log, small_world, without_log
 
 
 def llm(**options: object) -> LLMForecaster:
@@ -51,7 +52,8 @@ def net(name: str) -> Callable[[], Forecaster]:
     """Fit a net for two epochs."""
 
     def make() -> Forecaster:
-        from llmrec.forecasters.network import NetworkForecaster, TrainingPlan
+        from llmrec.forecasters.network import NetworkForecaster
+        from llmrec.forecasters.network_inputs import TrainingPlan
 
         network = getattr(import_module("llmrec.forecasters.neural"), name)
         windows = small_world(n_users=16, seed=1)
@@ -101,6 +103,9 @@ FORECASTERS: dict[str, Callable[[], Forecaster]] = {
     "GatedMixture": lambda: GatedMixture(
         {"a": DecayedDirichlet(0.5), "b": DecayedDirichlet(1.0, 5.0)}
     ).fit(small_world(n_users=16, seed=1)),
+    "LogLinearPool": lambda: LogLinearPool(
+        {"a": DecayedDirichlet(0.5), "b": DecayedDirichlet(1.0, 5.0)}
+    ).fit(small_world(n_users=16, seed=1)),
     "SeasonReading": season(0.3),
     "SeasonReading, not trusted": season(0.0),
     "llm, read": llm,
@@ -127,6 +132,20 @@ def test_weights_are_a_distribution_over_all_categories(
         assert forecast.category_weights.sum() == pytest.approx(1, abs=1e-9)
         assert forecast.concentration > 0
         assert forecast.source.model
+
+
+@every_forecaster
+@pytest.mark.parametrize("period", ["7D", "5 events"])
+def test_people_of_whom_the_events_alone_are_given_get_the_same_forecast(
+    make: Callable[[], Forecaster], period: str, windows: list[Window]
+) -> None:
+    first, forecaster = windows[0].history, make()
+    histories = make_histories(first.log, first.catalog, period, first.cutoff)
+    expected = forecaster.forecast(histories)
+    for one, other in zip(forecaster.forecast(without_log(histories)), expected, strict=True):
+        assert one.category_weights.tobytes() == other.category_weights.tobytes()
+        assert one.concentration == other.concentration
+        assert one.source == other.source
 
 
 @every_forecaster

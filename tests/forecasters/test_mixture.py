@@ -20,7 +20,7 @@ from llmrec.forecasters import mixture
 from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.collaborative import CategoryMarkov
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.mixture import GatedMixture
+from llmrec.forecasters.mixture import GatedMixture, TargetCells
 from llmrec.forecasters.precomputed import (
     HeldOutPredictions,
     PrecomputedForecaster,
@@ -144,7 +144,7 @@ def test_batches_change_nothing_that_can_be_seen(
     gated, _ = small
     fresh = histories(small_world(seed=2))
     whole = gated.category_weights(fresh)
-    monkeypatch.setattr(mixture, "HISTORIES_PER_BATCH", 3)
+    monkeypatch.setattr("llmrec.forecasters.experts.HISTORIES_PER_BATCH", 3)
     np.testing.assert_allclose(gated.category_weights(fresh), whole, atol=1e-12)
 
 
@@ -254,7 +254,7 @@ def test_the_gradient_of_the_gate_equals_finite_differences(
 
     with monkeypatch.context() as patched:
         patched.setattr(optimize, "minimize", minimise)
-        mixture._fit_gate(x, weights, taken, 0.03)
+        mixture._fit_gate(x, TargetCells.of(weights, taken), 0.03)
     point = rng.normal(size=12)
     found = optimize.check_grad(lambda p: losses[0](p)[0], lambda p: losses[0](p)[1], point)
     assert found < 1e-6
@@ -264,9 +264,9 @@ def test_less_shrinkage_fits_the_gate_s_own_windows_better() -> None:
     rng = np.random.default_rng(1)
     x = np.concatenate((np.ones((30, 1)), rng.normal(size=(30, 2))), axis=1)
     weights, taken = rng.dirichlet(np.ones(4), (30, 2)), rng.multinomial(9, np.ones(4) / 4, 30)
-    losses = []
+    losses, cells = [], TargetCells.of(weights, taken)
     for shrinkage in (1e-4, 1e-2, 1.0, 1e6):
-        gate = mixture._gate(x, mixture._fit_gate(x, weights, taken, shrinkage))
+        gate = mixture._gate(x, mixture._fit_gate(x, cells, shrinkage))
         losses.append(log_loss(np.einsum("ne,nec->nc", gate, weights), taken).mean())
     assert losses == sorted(losses)
     np.testing.assert_allclose(gate, 0.5, atol=1e-3)

@@ -15,19 +15,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from llmrec.data.counts import period_counts
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.provenance import TrainingSpan
+from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError, TrainingError
+from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.network import (
     METADATA_FILE,
     PARAMETERS_FILE,
     NetworkForecaster,
+)
+from llmrec.forecasters.network_inputs import (
+    PeriodArrays,
     PeriodInputs,
     TrainingPlan,
     cross_entropy,
+    newest_rows,
 )
-from llmrec.forecasters.neural import GRU, VAE
+from llmrec.forecasters.neural import GRU, NETWORKS, VAE
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
 from tests.forecasters.test_drift import ITEMS, PURE, START, town
@@ -154,6 +161,94 @@ def test_what_is_saved_and_loaded_forecasts_the_same_bytes(
         PARAMETERS_FILE,
         METADATA_FILE,
     }
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_stored_net_forecasts_the_same_bytes(
+    network: type[Any], fresh: list[History], tmp_path: Path
+) -> None:
+    forecaster = quick(network)
+    forecaster.stored().save(tmp_path)
+    loaded = NetworkForecaster.from_stored(Stored.load(tmp_path))
+    for a, b in zip(forecaster.forecast(fresh), loaded.forecast(fresh), strict=True):
+        assert a.category_weights.tobytes() == b.category_weights.tobytes()
+        assert (a.concentration, a.source) == (b.concentration, b.source)
+    assert loaded.fitted is not None
+    assert loaded.fitted.covers(small_world(n_users=12)[0])
+    assert {array.dtype for array in forecaster.stored().arrays.values()} == {np.dtype(np.float32)}
+    assert "u000" not in str(forecaster.stored())
+
+
+def test_a_stored_net_that_cannot_be_is_refused(fitted: NetworkForecaster) -> None:
+    stored, name = fitted.stored(), "leave.change.weight"
+    broken = stored.arrays[name].copy()
+    broken[1, 2] = np.nan
+    arrays = dict(stored.arrays)
+    for refused, changed in (
+        ("'leave.change.weight' is not finite", arrays | {name: broken}),
+        ("size mismatch", arrays | {name: np.ones_like(broken[:-1])}),
+        ("Missing key", {key: array for key, array in arrays.items() if key != name}),
+        ("Unexpected key", arrays | {"more": np.ones(2)}),
+    ):
+        with pytest.raises(ModelLoadError, match=refused):
+            NetworkForecaster.from_stored(replace(stored, arrays=changed))
+    for refused, values in (
+        ("no network is called 'Lift'; choose from CellMLP", {"network": "Lift"}),
+        ("stored CellMLP cannot be read", {"network": "CellMLP"}),
+        ("not finite", {"spread": [np.inf, 0.0]}),
+        ("n_periods", {"n_periods": 0}),
+        ("stored GRU cannot be read", {"prior": {"decays": 1}}),
+    ):
+        with pytest.raises(ModelLoadError, match=refused):
+            NetworkForecaster.from_stored(replace(stored, values={**stored.values, **values}))
+    with pytest.raises(ModelLoadError, match="a stored GatedMixture is no NetworkForecaster"):
+        NetworkForecaster.from_stored(replace(stored, kind="GatedMixture"))
+
+
+def test_beyond_so_many_cells_it_is_trained_on_the_newest_windows_and_fewer_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weeks = [at(1), at(2)]
+    plan = replace(Lift.training_plan, epochs_if_cut=2)
+    monkeypatch.setattr("llmrec.forecasters.network.MAX_TRAINING_CELLS", 2 * 6)
+    Lift.steps.clear()
+    cut = NetworkForecaster(Lift, OWN, training_plan=plan)
+    cut.fit([*weeks[1], *weeks[0]], at(3), refit=False)
+    assert cut.n_left_out == 2 * 8 - 6
+    assert sum(Lift.steps) == 6 * 2
+    Lift.steps.clear()
+    whole = NetworkForecaster(Lift, OWN, training_plan=plan).fit(weeks[1][:6], at(3))
+    assert whole.n_left_out == 0
+    chosen, best = len(whole.validation_losses), int(np.argmin(whole.validation_losses)) + 1
+    assert chosen > 2
+    assert sum(Lift.steps) == 6 * chosen + 6 * best  # fitted anew on the newest of all windows
+
+
+def test_the_newest_windows_are_kept_in_order_and_drawn_at_random_among_those_of_one_time() -> None:
+    windows = [*at(2), *at(1), *at(3)]
+    whole = newest_rows(windows, 1_000)
+    np.testing.assert_array_equal(whole, np.arange(24))
+    np.testing.assert_array_equal(newest_rows(windows, 2 * 16), [*range(8), *range(16, 24)])
+    some = newest_rows(windows, 2 * 3)
+    assert len(some) == 3
+    assert some.min() >= 16
+    assert (np.diff(some) > 0).all()
+    assert {tuple(newest_rows(windows, 2 * 3, seed)) for seed in range(9)} != {tuple(some)}
+    assert len(newest_rows(windows, 1)) == 1
+
+
+def test_inputs_of_any_rows_are_what_each_history_alone_gives(fresh: list[History]) -> None:
+    arrays = PeriodArrays.of(fresh, DecayedDirichlet(), 4, np.float64)
+    for rows in (np.array([3, 0]), slice(1, 4), slice(None)):
+        found = arrays.inputs(rows)
+        chosen = [fresh[row] for row in np.arange(len(fresh))[rows]]
+        np.testing.assert_array_equal(found.counts, period_counts(chosen, 4))
+        alone = [
+            PeriodArrays.of([one], DecayedDirichlet(), 4, np.float64).inputs() for one in chosen
+        ]
+        for part in ("population", "prior"):
+            expected = torch.cat([getattr(one, part) for one in alone])
+            torch.testing.assert_close(getattr(found, part), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

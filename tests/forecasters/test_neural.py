@@ -11,7 +11,8 @@ from torch import nn
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.data.windows import make_windows
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.network import NetworkForecaster, PeriodArrays, PeriodInputs, TrainingPlan
+from llmrec.forecasters.network import NetworkForecaster
+from llmrec.forecasters.network_inputs import PeriodArrays, PeriodInputs, TrainingPlan
 from llmrec.forecasters.neural import (
     GRU,
     RRN,

@@ -1,10 +1,8 @@
-"""SASRec and BERT4Rec: a world whose next item is certain, cornac's own scores, checkpoints."""
+"""Next-item nets as forecasters: a world whose next item is certain, cornac's scores, files."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -22,7 +20,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window, make_histories, truncate_log
 from llmrec.data.windows import make_windows
-from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
+from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.sequential import METADATA_FILE, PARAMETERS_FILE, NextItemModel
 from llmrec.forecasters.sequential_nets import (
@@ -274,7 +272,7 @@ def test_a_loss_that_is_no_number_leaves_nothing_to_ask(monkeypatch: pytest.Monk
     every = small_world()
     forecaster = NextItemModel("SASRec", steps=1)
     monkeypatch.setattr(
-        "llmrec.forecasters.sequential.next_item_loss", lambda *_: torch.tensor(float("nan"))
+        "llmrec.forecasters.next_item.next_item_loss", lambda *_: torch.tensor(float("nan"))
     )
     with pytest.raises(TrainingError, match="step 0 is nan"):
         forecaster.fit(every[:14], every[14:])
@@ -300,10 +298,3 @@ def test_nothing_can_be_learned_from_people_without_events() -> None:
     (window,) = small_world(n_users=1, empty=True)
     with pytest.raises(TrainingError, match="two items"):
         NextItemModel("SASRec", steps=1).fit([], [window])
-
-
-def test_without_cornac_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cornac.models.sasrec.sasrec", None)
-    monkeypatch.delitem(sys.modules, "llmrec.forecasters.sequential_nets")
-    with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[sequential\]'"):
-        importlib.import_module("llmrec.forecasters.sequential_nets")
