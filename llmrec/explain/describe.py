@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from llmrec.explain.statements import (
     statement_sentence,
 )
 from llmrec.forecast import Forecast, StatementKind
-from llmrec.language.codec import Codec
 from llmrec.language.grammar import PHRASES_BY_KIND
-from llmrec.language.model import LanguageModel
 from llmrec.types import FloatArray
+
+if TYPE_CHECKING:
+    from llmrec.language.codec import Codec
+    from llmrec.language.model import LanguageModel
 
 MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
 EMPTY_DESCRIPTION = "Nothing in this history points up or down."

@@ -1,9 +1,11 @@
-"""Several item scorers as one: a log-linear blend with weights fitted on validation windows."""
+"""Several item scorers as one: a log-linear blend, trees over its scores, and fitted weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from typing import Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,20 +16,49 @@ from llmrec.forecast import ItemScorer
 from llmrec.types import BoolArray, FloatArray, RepeatPolicy
 
 
+class SecondStage(Protocol):
+    """A scorer that scores items by the scores that others give them."""
+
+    @property
+    def name(self) -> str:
+        """Its name in explanations."""
+        ...
+
+    @property
+    def n_scorers(self) -> int:
+        """How many scorers it scores by: the first of a blend."""
+        ...
+
+    def second_scores(self, first_scores: FloatArray, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probabilities; ``first_scores`` (n_scorers, n_users, n_items)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Blend:
     """A weighted sum of the log-probabilities of scorers; itself one, up to normalisation.
+
+    The scorers are scored once, whether trees use their scores or not. In ``names`` and parts are
+    those of weight > 0 only.
 
     Parameters
     ----------
     scorers
         At least one item scorer; their names differ.
     weights
-        One a scorer, finite and >= 0.
+        One a scorer, finite and >= 0. Those of weight 0 are scored for the trees alone, and not at
+        all without trees.
+    trees
+        A fitted second stage, such as a `GBDTReranker`: one more part, by the scores of the first
+        scorers, those that it was fitted on. More may follow them.
+    trees_weight
+        Its weight, finite and >= 0.
     """
 
     scorers: Sequence[ItemScorer]
     weights: Sequence[float]
+    trees: SecondStage | None = None
+    trees_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.scorers or len(self.scorers) != len(self.weights):
@@ -35,23 +66,27 @@ class Blend:
                 f"a blend needs one weight a scorer and at least one scorer, not "
                 f"{len(self.weights)} weights for {len(self.scorers)} scorers"
             )
-        duplicates = {name for name in self.names if self.names.count(name) > 1}
+        if self.trees is None and self.trees_weight:
+            raise ValueError(f"there are no trees for the weight {self.trees_weight}: give both")
+        each = self._names_and_weights
+        names = [name for name, _ in each]
+        duplicates = {name for name in names if names.count(name) > 1}
         if duplicates:
             raise ValueError(
                 f"two scorers are called {min(duplicates)!r}, so their contributions could not be "
                 "distinguished: give one of them another `name`"
             )
-        for name, weight in zip(self.names, self.weights, strict=True):
+        for name, weight in each:
             if not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {name!r} must be finite and >= 0, not {weight}")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each scorer in explanations: its ``name``, or else its class."""
-        return tuple(getattr(scorer, "name", type(scorer).__name__) for scorer in self.scorers)
+        """Name of each part of weight > 0 in explanations, the trees' last."""
+        return tuple(name for name, weight in self._names_and_weights if weight > 0)
 
     def weighted_scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_scorers, n_users, n_items) each scorer's weighted log-probabilities.
+        """(n_parts, n_users, n_items) weighted log-probabilities of the parts in ``names``.
 
         Raises
         ------
@@ -59,23 +94,45 @@ class Blend:
             If a scorer gives another shape, NaN or infinity; the message names the scorer.
         """
         if not histories:
-            return np.empty((len(self.scorers), 0, 0))
-        parts = np.empty((len(self.scorers), len(histories), histories[0].catalog.n_items))
-        for part, scorer, name, weight in zip(
-            parts, self.scorers, self.names, self.weights, strict=True
-        ):
-            np.multiply(_checked_scores(scorer, name, histories), weight, out=part)
+            return np.empty((len(self.names), 0, 0))
+        parts = self._part_scores(histories)
+        parts *= np.array([weight for _, weight in self._positive])[:, None, None]
         return parts
 
     def precompute(self, histories: Sequence[History]) -> Blend:
-        """Give the same blend for these histories only, with their scores computed once."""
-        return Blend(
-            [PrecomputedScorer.of(scorer, histories) for scorer in self.scorers], self.weights
-        )
+        """Give the same blend for these histories only, with the scores of its parts stored."""
+        if not self.names:
+            return self
+        keys = [history_key(history) for history in histories]
+        scores = self._part_scores(histories) if histories else [()] * len(self.names)
+        parts = [
+            PrecomputedScorer(name, dict(zip(keys, rows, strict=True)))
+            for name, rows in zip(self.names, scores, strict=True)
+        ]
+        return Blend(parts, [weight for _, weight in self._positive])
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""
         return np.asarray(self.weighted_scores(histories).sum(axis=0), dtype=np.float64)
+
+    @property
+    def _names_and_weights(self) -> list[tuple[str, float]]:
+        each = list(zip(map(scorer_name, self.scorers), self.weights, strict=True))
+        return each if self.trees is None else [*each, (self.trees.name, self.trees_weight)]
+
+    @property
+    def _positive(self) -> list[tuple[str, float]]:
+        return [(name, weight) for name, weight in self._names_and_weights if weight > 0]
+
+    def _part_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_parts, n_users, n_items) log-probabilities of the parts of weight > 0."""
+        weighted = [weight > 0 for weight in self.weights]
+        if self.trees is None or not self.trees_weight:
+            return stack_scores(list(compress(self.scorers, weighted)), histories)
+        first = stack_scores(self.scorers, histories)
+        second = self.trees.second_scores(first[: self.trees.n_scorers], histories)
+        second = _checked(second, self.trees.name, histories)
+        return np.concatenate((first[weighted], second[None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +161,7 @@ class PrecomputedScorer:
         ValueError
             If it gives another shape, NaN or infinity; it names the scorer.
         """
-        name = name or Blend((scorer,), (1.0,)).names[0]
+        name = name or scorer_name(scorer)
         rows = _checked_scores(scorer, name, histories) if histories else ()
         return cls(name, dict(zip(map(history_key, histories), rows, strict=True)))
 
@@ -150,7 +207,7 @@ def fit_blend(
     """
     if top_n < 0 or top_n == 1:
         raise ValueError(f"top_n must be 0, or at least 2 items, not {top_n}")
-    shares = [_target_shares(window, repeat) for window in windows]
+    shares = [target_shares(window, repeat) for window in windows]
     usable = [index for index, share in enumerate(shares) if share.any()]
     if not usable:
         raise ValueError(
@@ -161,11 +218,30 @@ def fit_blend(
     scores = Blend(scorers, (1.0,) * len(scorers)).weighted_scores(histories)
     possible = np.stack([rankable_items(history, repeat) for history in histories])
     taken = np.stack([shares[index] for index in usable])
-    weights = _most_likely_weights(scores, taken, possible, l2)
+    weights = most_likely_weights(scores, taken, possible, l2)
     for _ in range(2 if top_n else 0):
-        top = _top_items(scores, taken, possible, weights, top_n)
-        weights = _most_likely_weights(*top, l2) if top[1].size else weights
+        top = top_items(scores, taken, possible, weights, top_n)
+        weights = most_likely_weights(*top, l2) if top[1].size else weights
     return Blend(tuple(scorers), tuple(float(weight) for weight in weights))
+
+
+def scorer_name(scorer: ItemScorer) -> str:
+    """Give a scorer's name in explanations: its ``name``, or else its class."""
+    return str(getattr(scorer, "name", type(scorer).__name__))
+
+
+def stack_scores(scorers: Sequence[ItemScorer], histories: Sequence[History]) -> FloatArray:
+    """(n_scorers, n_users, n_items) log-probabilities of each scorer, for at least one history.
+
+    Raises
+    ------
+    ValueError
+        If a scorer gives another shape, NaN or infinity; the message names the scorer.
+    """
+    found = np.empty((len(scorers), len(histories), histories[0].catalog.n_items))
+    for part, scorer in zip(found, scorers, strict=True):
+        part[:] = _checked_scores(scorer, scorer_name(scorer), histories)
+    return found
 
 
 def rankable_items(history: History, repeat: RepeatPolicy) -> BoolArray:
@@ -183,14 +259,14 @@ def rankable_items(history: History, repeat: RepeatPolicy) -> BoolArray:
     return possible
 
 
-def _target_shares(window: Window, repeat: RepeatPolicy) -> FloatArray:
+def target_shares(window: Window, repeat: RepeatPolicy) -> FloatArray:
     """(n_items,) shares of the target events that count by item; zeros if none counts."""
     counts = np.bincount(window.target.item_idx, minlength=window.history.catalog.n_items)
     counts = counts * rankable_items(window.history, repeat)
     return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
 
 
-def _most_likely_weights(
+def most_likely_weights(
     scores: FloatArray, shares: FloatArray, possible: BoolArray, l2: float
 ) -> FloatArray:
     """(n_scorers,) weights for (n_scorers, n_users, n_items) scores and target shares."""
@@ -213,7 +289,7 @@ def _most_likely_weights(
     return np.asarray(found.x, dtype=np.float64)
 
 
-def _top_items(
+def top_items(
     scores: FloatArray, taken: FloatArray, possible: BoolArray, weights: FloatArray, n: int
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Select each person's n best items under the weights, and the people who took one of them."""
@@ -227,7 +303,12 @@ def _top_items(
 
 
 def _checked_scores(scorer: ItemScorer, name: str, histories: Sequence[History]) -> FloatArray:
-    scores = np.asarray(scorer.scores(histories), dtype=np.float64)
+    return _checked(scorer.scores(histories), name, histories)
+
+
+def _checked(given: FloatArray, name: str, histories: Sequence[History]) -> FloatArray:
+    """Give (n_users, n_items) finite scores as they are; ValueError, with the name, for others."""
+    scores = np.asarray(given, dtype=np.float64)
     expected = (len(histories), histories[0].catalog.n_items)
     if scores.shape != expected:
         raise ValueError(f"{name!r} gave scores of shape {scores.shape}, not {expected}")

@@ -6,34 +6,24 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, Window
-from llmrec.data.splits import sample_windows, training_log_for
-from llmrec.data.windows import MIN_FIT_WINDOWS
+from llmrec.data.periods import Window
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
-from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
+from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.ranking import Ranking, rank
 from llmrec.ranking.registry import (
     POPULARITY_BLEND,
     build_scorer,
-    default_scorers,
     registered_name,
 )
-from llmrec.types import FloatArray, IntArray, RepeatPolicy
+from llmrec.types import IntArray, RepeatPolicy
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 MAX_NDCG_LOSS = 0.01  # share of the NDCG that the tilt may cost, since edits act through it
-# Steps of a weight: times a factor, or plus a share of the sum of all weights.
-WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
-MAX_PASSES, MIN_GAIN = 3, 2e-4
-# Scorers x windows x items. While the blend is fitted each is in memory twice, in float64, beside
-# temporary arrays: 24 bytes each for five scorers (tracemalloc), 3.6 GB in all.
-MAX_FITTED_SCORES = 150_000_000
 
 
 def evaluate_rankings(
@@ -98,82 +88,6 @@ def fit_strength(
     return float(np.array(STRENGTHS)[ndcg >= (1 - tolerance) * ndcg.max()].max())
 
 
-def tune_blend(
-    blend: Blend, windows: Sequence[Window], *, repeat: RepeatPolicy = "allow", k: int = 10
-) -> Blend:
-    """Search a blend's weights, one by one, for a greater NDCG@k on validation windows.
-
-    The most likely weights (`fit_blend`) need not rank best. From there, or from the one scorer
-    that alone ranks better, each weight in turn takes the step (by `WEIGHT_FACTORS`, or up by
-    `WEIGHT_STEP` of all weights) of greatest NDCG@k, in up to `MAX_PASSES` passes: a coordinate
-    search, as the metric has no gradient. All scores are in memory in float32, twice while they are
-    stacked: 8 * n_scorers * n_windows * n_items bytes, and one scorer's in float64.
-    """
-    histories = [window.history for window in windows]
-    scores = np.stack([_float32_scores(scorer, histories) for scorer in blend.scorers])
-    possible = np.stack([rankable_items(window.history, repeat) for window in windows])
-    relevant = [np.unique(window.target.item_idx) for window in windows]
-    relevant = [items[row[items]] for items, row in zip(relevant, possible, strict=True)]
-
-    def ndcg_of(weights: FloatArray) -> float:
-        blended = np.tensordot(weights.astype(np.float32), scores, 1)
-        return _mean_ndcg(np.where(possible, blended, -np.inf), relevant, k)
-
-    start = np.array(blend.weights, dtype=np.float64)
-    weights = max((start, *np.diag(np.full(len(scores), start.sum()))), key=ndcg_of)
-    best = ndcg_of(weights)
-    for _ in range(MAX_PASSES):
-        before = best
-        for position in range(len(weights)):
-            for value in _weight_steps(weights, position):
-                tried = weights.copy()
-                tried[position] = value
-                if tried.any() and (found := ndcg_of(tried)) > best:
-                    best, weights = found, tried
-        if best - before < MIN_GAIN:
-            break
-    return Blend(blend.scorers, tuple(float(weight) for weight in weights))
-
-
-def fit_ranking(
-    dataset: Dataset,
-    windows: Sequence[Window],
-    forecaster: Forecaster,
-    extra_scorers: Mapping[str, ItemScorer] = MappingProxyType({}),
-) -> tuple[dict[str, float], float]:
-    """Fit the weights of a blend, and the strength of its tilt, on validation windows.
-
-    The default scorers of the log are fitted on what precedes the windows' targets
-    (`training_log_for`). Their weights are fitted by `fit_blend`, then by `tune_blend`.
-
-    Parameters
-    ----------
-    windows
-        A sample of them is used, of no more than `MAX_FITTED_SCORES` scores (37 windows with four
-        scorers and a million items) and no fewer than `MIN_FIT_WINDOWS` windows: from 3,750,000
-        items on, memory grows by 960 bytes an item.
-    extra_scorers
-        More scorers, by name; not fitted on the windows' targets.
-
-    Returns
-    -------
-    blend, strength
-        As `EngineSettings` stores them. Edits act through the strength, so it is never 0: it is the
-        largest that costs no more than a hundredth of the NDCG@10, or .05 if even that costs more.
-    """
-    catalog, repeat = dataset.catalog, dataset.repeat
-    names = default_scorers(dataset.period, catalog.n_items, repeat)
-    each = (len(names) + len(extra_scorers)) * catalog.n_items
-    windows = sample_windows(windows, max(MIN_FIT_WINDOWS, MAX_FITTED_SCORES // each))
-    before, histories = training_log_for(windows), [window.history for window in windows]
-    scorers = {name: build_scorer(name, before, catalog) for name in names} | dict(extra_scorers)
-    stored = [PrecomputedScorer.of(scorer, histories) for scorer in scorers.values()]
-    blend = tune_blend(fit_blend(stored, windows, repeat=repeat), windows, repeat=repeat)
-    weights = {name: float(weight) for name, weight in zip(scorers, blend.weights, strict=True)}
-    strength = fit_strength(forecaster, blend, windows, repeat=repeat, tolerance=MAX_NDCG_LOSS)
-    return weights, max(strength, STRENGTHS[1])
-
-
 def build_blend(
     dataset: Dataset,
     cutoff: np.datetime64,
@@ -204,7 +118,9 @@ def registered_weights(blend: Blend) -> dict[str, float]:
         If settings have no name for a scorer.
     """
     named = [registered_name(scorer) for scorer in blend.scorers]
-    unnamed = [shown for shown, name in zip(blend.names, named, strict=True) if not name]
+    pairs = zip(blend.scorers, named, strict=True)
+    unnamed = [scorer_name(scorer) for scorer, name in pairs if not name]
+    unnamed += [] if blend.trees is None else [blend.trees.name]
     if unnamed:
         raise DataError(
             f"the blend holds {', '.join(map(repr, unnamed))}, which settings have no name for "
@@ -219,24 +135,3 @@ def _relevant_items(window: Window, kind: str) -> IntArray:
     if kind == "repeat":
         return np.intersect1d(items, seen)
     return np.setdiff1d(items, seen) if kind == "explore" else items
-
-
-def _float32_scores(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
-    """(n_users, n_items) a scorer's checked scores in single precision."""
-    return np.asarray(Blend((scorer,), (1.0,)).weighted_scores(histories)[0], dtype=np.float32)
-
-
-def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:
-    """Give the values to try next for one weight."""
-    weight = weights[position]
-    return (*(weight * factor for factor in WEIGHT_FACTORS), weight + WEIGHT_STEP * weights.sum())
-
-
-def _mean_ndcg(scores: FloatArray, relevant: Sequence[IntArray], k: int) -> float:
-    """Mean NDCG@k of (n_windows, n_items) scores, over the windows that have a relevant item."""
-    k_most = min(k, scores.shape[1])
-    top = np.argpartition(-scores, k_most - 1, axis=1)[:, :k_most]
-    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
-    lists = np.take_along_axis(top, order, axis=1)
-    found = [ndcg_at(k, row, items) for row, items in zip(lists, relevant, strict=True)]
-    return float(np.nanmean(found))

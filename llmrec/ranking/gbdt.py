@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.special import log_softmax
 
-from llmrec.data.counts import item_counts_between
+from llmrec.data.counts import shared_population
 from llmrec.data.periods import History, Window
-from llmrec.errors import MissingExtraError
+from llmrec.data.stored import Stored
 from llmrec.forecast import ItemScorer
-from llmrec.ranking.blend import Blend, fit_blend, rankable_items
-from llmrec.ranking.item_item import recency_weighted
+from llmrec.ranking.blend import fit_blend, rankable_items, stack_scores
+from llmrec.ranking.fitted import parameters_from, refusing, settings_of
+from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.scorers import (
-    dedupe_moments,
-    first_interactions,
     item_counts,
     require_positive,
-    shared_log,
 )
+from llmrec.ranking.trees_text import import_lightgbm, read_trees, text_digest
 from llmrec.types import FloatArray, IntArray, RepeatPolicy, TimeArray
 
 RECENT_DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
+N_HISTORY_FEATURES = 14  # of `candidate_features`, beside one a scorer
 NEVER_TAKEN_DAYS = 1000.0  # since the last time, for a person who never took an item
 _LIGHTGBM_PARAMETERS = {
     "objective": "rank_xendcg",
@@ -55,15 +54,15 @@ class RankingFold:
 
 @dataclass(eq=False)
 class GBDTReranker:
-    """Scores items by trees over the scores of several scorers.
+    """Scores items by trees over the scores of several scorers: the second stage of a `Blend`.
 
-    The scorers' log-linear blend selects each person's ``candidates``. LightGBM, trained by a
-    cross-entropy of lists (XE-NDCG, Bruch 2021, arXiv 1911.09798) on which candidates of past lists
-    were taken, orders them by the scorers' log-probabilities, when and how often the person took
-    the item, how often everybody does, and how much the person takes. The number of trees is that
-    of greatest NDCG@10 on the last fold; the trees are then fitted on all folds.
+    The scorers' log-linear blend, the first stage, selects each person's ``candidates``. LightGBM,
+    trained by a cross-entropy of lists (XE-NDCG, Bruch 2021, arXiv 1911.09798) on which candidates
+    of past lists were taken, orders them by the scorers' log-probabilities, when and how often the
+    person took the item, how often everybody does, and how much the person takes. The number of
+    trees is that of greatest NDCG@10 on the last fold; the trees are then fitted on all folds.
 
-    p_i = (1 - floor) * softmax(trees) over the candidates + floor * softmax(blend) over all.
+    p_i = (1 - floor) * softmax(trees) over the candidates + floor * softmax(first) over all.
 
     Parameters
     ----------
@@ -83,13 +82,21 @@ class GBDTReranker:
     floor: float = 0.01
     seed: int = 0
     name: str = field(default="order learned from earlier lists", init=False)
-    _blend: Blend | None = field(default=None, init=False, repr=False)
+    first_weights: tuple[float, ...] = field(default=(), init=False, repr=False)
     _booster: Any = field(default=None, init=False, repr=False)
+    _scorers: Sequence[ItemScorer] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(candidates=self.candidates, max_trees=self.max_trees, floor=self.floor)
         if self.floor >= 1:
             raise ValueError(f"floor must lie in (0, 1), not {self.floor}")
+        if self.repeat not in get_args(RepeatPolicy):
+            raise ValueError(f"repeat must be 'allow' or 'exclude', not {self.repeat!r}")
+
+    @property
+    def n_scorers(self) -> int:
+        """Number of scorers that it was fitted on; 0 before `fit`."""
+        return len(self.first_weights)
 
     @property
     def n_trees(self) -> int:
@@ -103,10 +110,17 @@ class GBDTReranker:
             return 0
         return sum(tree["num_leaves"] for tree in self._booster.dump_model()["tree_info"])
 
-    def fit(self, folds: Sequence[RankingFold], scorers: Sequence[ItemScorer]) -> GBDTReranker:
+    def fit(self, folds: Sequence[RankingFold], scorers: Sequence[ItemScorer] = ()) -> GBDTReranker:
         """Fit the trees on folds, oldest first.
 
-        ``scorers`` are those of the folds, in their order, fitted for the lists to rerank.
+        Parameters
+        ----------
+        folds
+            At least two, each with the same scorers in the same order, fitted on what precedes
+            the fold's targets.
+        scorers
+            Those of the folds, fitted for the lists to come: what `scores` scores with. A `Blend`
+            does without: it has scorers of its own.
 
         Raises
         ------
@@ -116,12 +130,13 @@ class GBDTReranker:
             If there are fewer than two folds, they have other scorers, or no candidate was taken in
             the last one or in those before it.
         """
-        lightgbm = _import_lightgbm()
-        if len(folds) < 2 or any(len(fold.scorers) != len(scorers) for fold in folds):
+        lightgbm = import_lightgbm()
+        n_scorers = {len(fold.scorers) for fold in folds} | ({len(scorers)} if scorers else set())
+        if len(folds) < 2 or len(n_scorers) != 1:
             raise ValueError("a GBDTReranker needs two folds or more, each with the same scorers")
         last = folds[-1]
         weights = fit_blend(last.scorers, last.windows, repeat=self.repeat).weights
-        examples = [self._examples(Blend(fold.scorers, weights), fold.windows) for fold in folds]
+        examples = [self._examples(fold, weights) for fold in folds]
         if not len(examples[-1][1]) or not any(len(taken) for _, taken in examples[:-1]):
             raise ValueError("no candidate was taken: give more candidates or folds")
         training, validation = _dataset(lightgbm, examples[:-1]), _dataset(lightgbm, examples[-1:])
@@ -130,49 +145,114 @@ class GBDTReranker:
         stopped = lightgbm.train(options, training, self.max_trees, [validation], callbacks=[stop])
         n_trees = max(stopped.best_iteration, 1)
         self._booster = lightgbm.train(options, _dataset(lightgbm, examples), n_trees)
-        self._blend = Blend(scorers, weights)
+        self.first_weights, self._scorers = tuple(weights), tuple(scorers)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) log-probability of each item; ValueError before `fit`."""
-        if self._blend is None:
-            raise ValueError(f"{self.name!r} is not fitted: call fit(folds, scorers) first.")
+        """(n_users, n_items) log-probabilities by the scorers that `fit` was given.
+
+        Raises
+        ------
+        ValueError
+            If it was given none; a `Blend` has its own.
+        """
+        if not self._scorers:
+            raise ValueError(f"{self.name!r} is not fitted with scorers: call fit(folds, scorers).")
         if not histories:
             return np.empty((0, 0))
-        first_scores, items = self._select_candidates(self._blend, histories)
+        return self.second_scores(stack_scores(self._scorers, histories), histories)
+
+    def second_scores(self, first_scores: FloatArray, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item, by what the scorers gave them.
+
+        Parameters
+        ----------
+        first_scores
+            (n_scorers, n_users, n_items) log-probabilities of the folds' scorers, in their order.
+
+        Raises
+        ------
+        ValueError
+            If there was no fit, or one on another number of scorers.
+        """
+        if self._booster is None:
+            raise ValueError(f"{self.name!r} is not fitted: call fit(folds) first.")
+        if len(first_scores) != len(self.first_weights):
+            raise ValueError(
+                f"{self.name!r} was fitted on {len(self.first_weights)} scorers, "
+                f"not {len(first_scores)}: give those of its folds."
+            )
+        if not histories:
+            return np.empty((0, 0))
+        items = self._select_candidates(first_scores, self.first_weights, histories)
         features = candidate_features(first_scores, items, histories)
         margins = self._booster.predict(features.reshape(-1, features.shape[2]), num_threads=1)
         ordered = log_softmax(margins.reshape(items.shape), axis=1) + np.log(1 - self.floor)
-        blended = _weighted_sum(first_scores, self._blend.weights)
+        blended = _weighted_sum(first_scores, self.first_weights)
         scores: FloatArray = log_softmax(blended, axis=1) + np.log(self.floor)
         rows = np.arange(len(items))[:, None]
         scores[rows, items] = np.logaddexp(scores[rows, items], ordered)
         return scores
 
-    def _examples(self, first: Blend, windows: Sequence[Window]) -> tuple[FloatArray, FloatArray]:
+    def stored(self) -> Stored:
+        """Give the trees as LightGBM's text, with the parameters; ValueError before `fit`.
+
+        The scorers are not in it: they are those of a `Blend`.
+        """
+        if self._booster is None:
+            raise ValueError(f"{self.name!r} is not fitted: call fit(folds) first.")
+        text = self._booster.model_to_string()
+        fitted = {"first_weights": list(self.first_weights), "trees": text_digest(text)}
+        return Stored("GBDTReranker", settings_of(self) | fitted, texts={"trees": text})
+
+    @classmethod
+    def from_stored(cls, stored: Stored) -> GBDTReranker:
+        """Make the trees again.
+
+        Raises
+        ------
+        MissingExtraError
+            If the package ``lightgbm`` is not installed.
+        ModelLoadError
+            If the text is not the one that was stored, or its trees expect other features.
+        """
+        with refusing(stored.kind):
+            made = cls(**parameters_from(stored.values, "first_weights", "trees"))
+            weights = [float(weight) for weight in stored.values["first_weights"]]
+            if not weights or not (np.isfinite(weights) & (np.array(weights) >= 0)).all():
+                raise ValueError(f"the first stage has the weights {weights}: each must be >= 0")
+            made.first_weights = tuple(weights)
+            n_features = len(weights) + N_HISTORY_FEATURES
+            digest = stored.values["trees"]
+            made._booster = read_trees(stored.texts["trees"], digest, n_features)
+        return made
+
+    def _examples(
+        self, fold: RankingFold, weights: Sequence[float]
+    ) -> tuple[FloatArray, FloatArray]:
         """(n, n_candidates, n_features) features, and (n, n_candidates) 1 for a taken candidate.
 
         Windows in which no candidate was taken are left out. Seen items are among the candidates of
         a person who has too few unseen ones; they do not count as taken.
         """
-        histories = [window.history for window in windows]
-        scores, items = self._select_candidates(first, histories)
+        histories = [window.history for window in fold.windows]
+        scores = stack_scores(fold.scorers, histories)
+        items = self._select_candidates(scores, weights, histories)
         taken = np.zeros(items.shape)
-        for row, window in enumerate(windows):
+        for row, window in enumerate(fold.windows):
             possible = rankable_items(window.history, self.repeat)[items[row]]
             taken[row] = possible & np.isin(items[row], window.target.item_idx)
         some = taken.any(axis=1)
         return candidate_features(scores, items, histories)[some], taken[some]
 
     def _select_candidates(
-        self, first: Blend, histories: Sequence[History]
-    ) -> tuple[FloatArray, IntArray]:
-        """Give all scores, and (n_users, n_candidates) the best items by blend, in items' order."""
-        scores = Blend(first.scorers, (1.0,) * len(first.weights)).weighted_scores(histories)
+        self, scores: FloatArray, weights: Sequence[float], histories: Sequence[History]
+    ) -> IntArray:
+        """(n_users, n_candidates) the best items by the first stage's blend, in items' order."""
         possible = np.stack([rankable_items(history, self.repeat) for history in histories])
-        blended = np.where(possible, _weighted_sum(scores, first.weights), -np.inf)
+        blended = np.where(possible, _weighted_sum(scores, weights), -np.inf)
         best = np.argsort(-blended, axis=1, kind="stable")[:, : self.candidates]
-        return scores, np.sort(best, axis=1)
+        return np.sort(best, axis=1)
 
 
 def candidate_features(
@@ -215,11 +295,9 @@ def _item_features(histories: Sequence[History]) -> Iterator[FloatArray]:
     for half_life in (28.0, np.inf):
         of_category = recency_weighted(histories, half_life, "days") @ shares
         yield np.log1p((of_category @ shares.T).toarray())
-    log = shared_log(histories)
-    takers, moments = (
-        item_counts_between(events, *_time_bounds(histories))
-        for events in (first_interactions(log), dedupe_moments(log))
-    )
+    population, bounds = shared_population(histories), _time_bounds(histories)
+    takers = population.item_counts(*bounds, "takers")
+    moments = population.item_counts(*bounds, "moments")
     yield np.log1p(takers)
     yield moments / np.maximum(takers, 1)
 
@@ -235,7 +313,7 @@ def _user_features(histories: Sequence[History]) -> Iterator[FloatArray]:
 def _time_bounds(histories: Sequence[History]) -> tuple[TimeArray, TimeArray]:
     """(n,) and (n,) the time of the first event of all, and each cutoff."""
     ends = np.array([history.cutoff for history in histories])
-    return np.full_like(ends, histories[0].log.timestamp.min()), ends
+    return np.full_like(ends, histories[0].population.start), ends
 
 
 def _dataset(lightgbm: Any, examples: Sequence[tuple[FloatArray, FloatArray]]) -> Any:
@@ -244,12 +322,3 @@ def _dataset(lightgbm: Any, examples: Sequence[tuple[FloatArray, FloatArray]]) -
     taken = np.concatenate([labels.ravel() for _, labels in examples])
     sizes = np.concatenate([np.full(*labels.shape) for _, labels in examples])
     return lightgbm.Dataset(rows, taken, group=sizes, free_raw_data=False)
-
-
-def _import_lightgbm() -> Any:
-    try:
-        return importlib.import_module("lightgbm")
-    except ImportError as error:
-        raise MissingExtraError(
-            "a GBDTReranker needs the package lightgbm: pip install 'llmrec[trees]'"
-        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,7 +14,26 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
 from llmrec.data.provenance import TrainingSpan, require_fitted
+from llmrec.data.stored import Stored, sparse_arrays, sparse_matrix
 from llmrec.forecasters.collaborative import solve_ease
+from llmrec.ranking.fitted import (
+    parameters_from,
+    popularity_from,
+    refusing,
+    require_shape,
+    settings_of,
+    span_before,
+    stored_cutoff,
+)
+from llmrec.ranking.history_matrix import (
+    Counts,
+    log_shares,
+    recency_weighted,
+    require_counts,
+    scale_counts,
+)
+from llmrec.ranking.largest import largest_entries, largest_of_rows
+from llmrec.ranking.next_items import NextItems
 from llmrec.ranking.scorers import item_counts, require_positive
 from llmrec.types import FloatArray
 
@@ -52,17 +71,30 @@ class Ease:
         > 0; the larger, the more frequent pairs dominate.
     counts
         X holds 1 for what was taken ("binary"), or log(1 + how often) ("log").
+    keep
+        Weights that stay of each item taken, the largest in size; None: all of them. A matrix with
+        few of them is sparse: it takes less memory, and less room on disk.
     """
 
     regularization: float = 300.0
     counts: Literal["binary", "log"] = "binary"
+    keep: int | None = None
     name: ClassVar[str] = "goes with what was taken"
 
     def __post_init__(self) -> None:
-        require_positive(regularization=self.regularization)
+        require_positive(
+            regularization=self.regularization, keep=1 if self.keep is None else self.keep
+        )
+        require_counts(self.counts, "binary", "log")
 
     def matrix(self, histories: Sequence[History]) -> Matrix:
-        """(n_items, n_items) float32, dense; ValueError if the catalog is too large for that."""
+        """(n_items, n_items) float32, dense, or sparse with ``keep`` weights in each row.
+
+        Raises
+        ------
+        ValueError
+            If the catalog is too large for the dense one.
+        """
         n_items = histories[0].catalog.n_items
         if n_items > MAX_DENSE_ITEMS:
             raise ValueError(
@@ -71,7 +103,8 @@ class Ease:
             )
         taken = scale_counts(item_counts(histories), self.counts)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
-        return np.asarray(solve_ease(gram, self.regularization), dtype=np.float32)
+        dense = np.asarray(solve_ease(gram, self.regularization), dtype=np.float32)
+        return dense if self.keep is None else largest_of_rows(dense, self.keep)
 
 
 @dataclass(frozen=True)
@@ -92,6 +125,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         require_positive(neighbours=self.neighbours)
+        require_counts(self.counts, "binary", "log")
 
     def matrix(self, histories: Sequence[History]) -> Matrix:
         """(n_items, n_items) sparse, ``neighbours`` in each column at most."""
@@ -108,7 +142,7 @@ class Cosine:
             similarity = across[start:stop] @ unit
             similarity.setdiag(0.0, k=start)
             similarity.eliminate_zeros()
-            yield _largest_entries(similarity, self.neighbours)
+            yield largest_entries(similarity, self.neighbours)
 
 
 @dataclass(frozen=True)
@@ -124,15 +158,20 @@ class SequentialRules:
         Positions that a pair may be apart, and the factor of each position more, in (0, 1].
     power
         0 weighs items by their frequency, 1 weighs all items alike.
+    keep
+        Entries that stay of each item taken, the largest; None: all of them.
     """
 
     window: int = 10
     fade: float = 0.9
     power: float = 0.8
+    keep: int | None = None
     name: ClassVar[str] = "taken after what was taken"
 
     def __post_init__(self) -> None:
-        require_positive(window=self.window, fade=self.fade)
+        require_positive(
+            window=self.window, fade=self.fade, keep=1 if self.keep is None else self.keep
+        )
         if self.fade > 1 or self.power < 0:
             raise ValueError(f"fade must lie in (0, 1] and power be >= 0: {self}")
 
@@ -149,7 +188,12 @@ class SequentialRules:
             found = found + sparse.csr_array((values, pairs), shape=found.shape)
         taken = 1.0 + np.bincount(items, minlength=n_items)
         found.data *= np.repeat(taken**-self.power, np.diff(found.indptr))
-        return found
+        return found if self.keep is None else largest_entries(found, self.keep)
+
+
+SIMILARITIES: Mapping[str, type[Ease | Cosine | SequentialRules | NextItems]] = {
+    kind.__name__: kind for kind in (Ease, Cosine, SequentialRules, NextItems)
+}
 
 
 @dataclass
@@ -175,7 +219,7 @@ class ItemToItem:
     similarity: ItemSimilarity = field(default_factory=Ease)
     half_life: float = np.inf
     per: Literal["events", "days"] = "events"
-    counts: Literal["binary", "count", "log"] = "binary"
+    counts: Counts = "binary"
     floor: float = 1e-3
     _matrix: Matrix | None = field(default=None, init=False, repr=False)
     _popularity: FloatArray | None = field(default=None, init=False, repr=False)
@@ -183,6 +227,7 @@ class ItemToItem:
 
     def __post_init__(self) -> None:
         require_positive(floor=self.floor)
+        require_counts(self.counts, "binary", "count", "log")
         if not self.half_life > 0 or self.floor >= 1:
             raise ValueError(f"half_life must be > 0 and floor < 1: {self}")
 
@@ -204,7 +249,7 @@ class ItemToItem:
             If no event lies before the cutoff, or the catalog is too large.
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
-        self._matrix = self.similarity.matrix(histories)
+        self._matrix = self.similarity.matrix(histories).astype(np.float32)
         taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
         self._popularity = taken / taken.sum()
         return self
@@ -218,59 +263,55 @@ class ItemToItem:
             If not fitted, fitted on another catalog, or on events that are not in a history.
         """
         require_fitted(self._fitted, self.name, histories)
+        assert self._matrix is not None
         assert self._popularity is not None
         if not histories:
             return np.empty((0, 0))
         weights = recency_weighted(histories, self.half_life, self.per, self.counts)
-        product = sparse.csr_array(weights) @ self._matrix
+        # Products are in double precision: of the rows that nobody took no copy is made.
+        taken = np.unique(weights.indices)
+        product = sparse.csr_array(weights)[:, taken] @ self._matrix[taken]
         dense = product.toarray() if sparse.issparse(product) else product
-        found = np.maximum(np.asarray(dense, dtype=np.float64), 0.0)
-        totals = found.sum(axis=1, keepdims=True)
-        floor = np.where(totals > 0, self.floor, 1.0)
-        found /= np.where(totals > 0, totals, 1.0)
-        found *= 1 - floor
-        found += floor * self._popularity
-        return np.asarray(np.log(found, out=found), dtype=np.float64)
+        return log_shares(np.asarray(dense, dtype=np.float64), self.floor, self._popularity)
+
+    def stored(self) -> Stored:
+        """Give the parameters, the similarities and the popularity; ValueError without a cutoff."""
+        values = settings_of(self) | {
+            "similarity": _stored_similarity(self.similarity),
+            "before": stored_cutoff(self._fitted, self.name),
+        }
+        assert self._matrix is not None
+        assert self._popularity is not None
+        is_sparse = sparse.issparse(self._matrix)
+        matrix = sparse_arrays("matrix", self._matrix) if is_sparse else {"matrix": self._matrix}
+        return Stored("ItemToItem", values, matrix | {"popularity": self._popularity})
+
+    @classmethod
+    def from_stored(cls, stored: Stored, catalog: Catalog) -> ItemToItem:
+        """Make it again for the catalog of its fit; ModelLoadError for what is not of this one."""
+        with refusing(stored.kind):
+            similarity = _make_similarity(stored.values["similarity"])
+            options = parameters_from(stored.values, "similarity", "before")
+            made = cls(similarity, **options)
+            is_dense = "matrix" in stored.arrays
+            matrix = stored.arrays["matrix"] if is_dense else sparse_matrix("matrix", stored.arrays)
+            require_shape("matrix", matrix, (catalog.n_items, catalog.n_items))
+            made._matrix = matrix.astype(np.float32)
+            made._popularity = popularity_from(stored, catalog)
+            made._fitted = span_before(stored.values["before"], catalog)
+        return made
 
 
-def recency_weighted(
-    histories: Sequence[History],
-    half_life: float,
-    per: Literal["events", "days"],
-    counts: Literal["binary", "count", "log"] = "count",
-) -> sparse.csr_matrix:
-    """(n_users, n_items) events weighted by 2^(-age / half_life), their age in events or days."""
-    ages = [
-        history.days_ago if per == "days" else np.arange(history.n_events - 1, -1, -1.0)
-        for history in histories
-    ]
-    weights = np.exp2(-np.concatenate([np.empty(0), *ages]) / half_life)
-    if counts == "binary":
-        return _newest_weights(histories, weights)
-    return scale_counts(item_counts(histories, weights), counts)
+def _stored_similarity(similarity: ItemSimilarity) -> dict[str, Any]:
+    """Give the kind and the parameters of a similarity; ValueError for one of somebody else's."""
+    kind = type(similarity).__name__
+    if SIMILARITIES.get(kind) is not type(similarity):
+        raise ValueError(f"a similarity {kind} cannot be stored: {', '.join(SIMILARITIES)} can")
+    return {"kind": kind} | settings_of(similarity)
 
 
-def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
-    """Scale counts: "binary" to 1, "count" not at all, "log" to log(1 + count)."""
-    found = taken.copy()
-    if counts == "binary":
-        found.data = np.ones_like(found.data)
-    elif counts == "log":
-        found.data = np.log1p(found.data)
-    return found
-
-
-def _newest_weights(histories: Sequence[History], weights: FloatArray) -> sparse.csr_matrix:
-    """(n_users, n_items) the weight of a person's newest event of each item."""
-    found = item_counts(histories).astype(np.float64)
-    found.sort_indices()
-    users = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
-    items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
-    order = np.lexsort((-weights, items, users))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (np.diff(users[order]) != 0) | (np.diff(items[order]) != 0)
-    found.data = weights[order][first]
-    return found
+def _make_similarity(values: dict[str, Any]) -> Any:
+    return SIMILARITIES[values["kind"]](**parameters_from(values, "kind"))
 
 
 def _batches_of_pairs(taken: sparse.csr_array) -> Iterator[tuple[int, int]]:
@@ -280,17 +321,3 @@ def _batches_of_pairs(taken: sparse.csr_array) -> Iterator[tuple[int, int]]:
     batch = pairs.cumsum() // _PAIRS_PER_BATCH
     edges = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
     yield from pairwise(edges)
-
-
-def _largest_entries(similarity: sparse.csr_array, n: int) -> sparse.csr_array:
-    """Select the n largest entries of each row; of equal ones those of smaller index."""
-    sizes = np.diff(similarity.indptr)
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((similarity.indices, -similarity.data, rows))
-    position = np.arange(len(order)) - np.repeat(similarity.indptr[:-1], sizes)
-    selected = order[position < n]
-    offsets = np.append(0, np.minimum(sizes, n).cumsum()).astype(similarity.indptr.dtype)
-    entries = (similarity.data[selected], similarity.indices[selected], offsets)
-    found = sparse.csr_array(entries, shape=similarity.shape)
-    found.sort_indices()
-    return found

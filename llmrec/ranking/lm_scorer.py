@@ -15,7 +15,7 @@ from llmrec.errors import DataError
 from llmrec.language.codec import Codec
 from llmrec.language.encoder import TextEncoder
 from llmrec.language.model import LanguageModel
-from llmrec.ranking.item_item import recency_weighted
+from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.scorers import require_positive
 from llmrec.types import FloatArray, IntArray
 

@@ -13,9 +13,8 @@ from scipy import sparse
 from scipy.special import softmax
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.counts import item_counts_between
-from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
+from llmrec.data.population import Population
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend, rankable_items
@@ -30,7 +29,7 @@ MAX_STRENGTH = 100.0
 _SCORES_PER_BATCH = 1_000_000  # users times items: keeps the parts of a batch small
 _CACHED_CUTOFFS = 4  # whose item counts are cached, each as wide as the catalog
 
-Popularity = Callable[[Interactions, np.datetime64], FloatArray]
+Popularity = Callable[[Population, np.datetime64], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +241,7 @@ def _best(
     items = items[np.argsort(-scores[items])]
     if (np.diff(scores[items]) == 0).any():  # counting the log is slow, so only where items tie
         items = items[history.catalog.item_ids[items].argsort()]
-        popular = popularity(history.log, history.cutoff)[items]
+        popular = popularity(history.population, history.cutoff)[items]
         items = items[np.lexsort((-popular, -scores[items]))]  # stable: the rest stay by id
     return items[:k]
 
@@ -263,10 +262,10 @@ def _make_ranking(
     return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
 
 
-def _popularity(log: Interactions, cutoff: np.datetime64) -> FloatArray:
+def _popularity(population: Population, cutoff: np.datetime64) -> FloatArray:
     """(n_items,) events of all users before the cutoff."""
     ends: TimeArray = np.array([cutoff])
-    counts = item_counts_between(log, np.minimum(log.timestamp.min(), ends), ends)
+    counts = population.item_counts(np.minimum(population.start, ends), ends)
     return np.asarray(counts[0], dtype=np.float64)
 
 

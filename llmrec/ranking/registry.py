@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
 
 import numpy as np
 
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.errors import DataError
+from llmrec.data.stored import Stored
+from llmrec.errors import DataError, ModelLoadError
 from llmrec.forecast import ItemScorer
+from llmrec.ranking.blend import Blend, scorer_name
+from llmrec.ranking.factors import ImplicitALS, PureSVD
+from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
+from llmrec.ranking.gbdt import GBDTReranker
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.next_items import NextItems
+from llmrec.ranking.scorers import ALL_TIME_DAYS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.seasonal import Seasonal
 from llmrec.types import RepeatPolicy
 
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
@@ -22,6 +31,9 @@ SIMILARITY_FLOOR = 0.01
 # An engine fits its scorers whenever it is loaded. Each EASE takes 9 s and .9 GB at so many items,
 # and grows with their cube and square.
 MAX_EASE_ITEMS = 6_000
+# Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
+# a matrix of 3,000 items needs a quarter of the room (LOG.md).
+KEPT_WEIGHTS = 400
 # Names are stored in files: their meaning must not change. All but Cosine were chosen on
 # validation, Successors on periods of events (LOG.md). Cosine, and Successors on calendar periods,
 # replace EASE where a catalog is too large for it: on no such log have they been validated.
@@ -36,19 +48,40 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
     "Successors": lambda: ItemToItem(
         SequentialRules(), 3.1, counts="count", floor=SIMILARITY_FLOOR
     ),
+    "PopularityOfWeek": lambda: RecentPopularity(7.0),
+    "PopularityOfQuarter": lambda: RecentPopularity(84.0),
+    "PopularityOfAllTime": lambda: RecentPopularity(ALL_TIME_DAYS),
+    "PersonalRepeatOfWeeks": lambda: PersonalRepeat(21.0),
+    "PersonalRepeatOfYears": lambda: PersonalRepeat(1000.0),
+    "EaseStrong": lambda: ItemToItem(Ease(1000.0, keep=KEPT_WEIGHTS), floor=SIMILARITY_FLOOR),
+    "EaseSeasonal": lambda: Seasonal(
+        ItemToItem(Ease(1000.0, keep=KEPT_WEIGHTS), floor=SIMILARITY_FLOOR)
+    ),
+    "SuccessorsByDays": lambda: ItemToItem(
+        SequentialRules(30, 0.97), 84.0, "days", "count", SIMILARITY_FLOOR
+    ),
+    "SparseEase": lambda: ItemToItem(Ease(keep=KEPT_WEIGHTS), floor=SIMILARITY_FLOOR),
+    "SparseEaseByEvents": lambda: ItemToItem(
+        Ease(1000.0, keep=KEPT_WEIGHTS), 6.6, floor=SIMILARITY_FLOOR
+    ),
+    "SparseEaseByDays": lambda: ItemToItem(
+        Ease(1000.0, "log", keep=KEPT_WEIGHTS), 224.0, "days", "log", SIMILARITY_FLOOR
+    ),
+    "NextItems": lambda: ItemToItem(NextItems(keep=KEPT_WEIGHTS), 8.0, floor=SIMILARITY_FLOOR),
+    "PureSVD": lambda: PureSVD(30, floor=SIMILARITY_FLOOR),
+    "PureSVDOf64": lambda: PureSVD(64, floor=SIMILARITY_FLOOR),
+    "PureSVDByDays": lambda: PureSVD(32, "log", 112.0, SIMILARITY_FLOOR),
 }
+# What stored scorers are made again by; those of nets load torch.
+_LOADERS: Mapping[str, Callable[[Stored, Catalog], ItemScorer]] = {
+    "RecentPopularity": RecentPopularity.from_stored,
+    "PersonalRepeat": PersonalRepeat.from_stored,
+    "ItemToItem": ItemToItem.from_stored,
+    "ImplicitALS": ImplicitALS.from_stored,
+    "PureSVD": PureSVD.from_stored,
+}
+_NETS = {"NextItemScorer": "llmrec.forecasters.sequential"}
 POPULARITY_BLEND = {"RecentPopularity": 1.0}  # where no scorer has a weight
-
-
-@runtime_checkable
-class FittableScorer(Protocol):
-    """A scorer that has to be fitted first."""
-
-    def fit(
-        self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | None = None
-    ) -> ItemScorer:
-        """Fit on all users' events before the cutoff (default: all events)."""
-        ...
 
 
 def build_scorer(
@@ -81,7 +114,8 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
     """Give the names of the scorers to blend for a log.
 
     `PersonalRepeat` where items may be listed again; item similarities by EASE up to
-    `MAX_EASE_ITEMS`, by counts beyond; sequential rules where periods are counted in events.
+    `MAX_EASE_ITEMS`, by counts beyond; sequential rules, and
+    a linear map to the next items, where periods are counted in events.
     """
     by_events = PeriodLength.parse(period).unit == "events"
     is_small = n_items <= MAX_EASE_ITEMS
@@ -89,7 +123,8 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
     if repeat == "allow":
         names.append("PersonalRepeat")
     if is_small:
-        names += ["Ease", "EaseByEvents"] if by_events else ["EaseByDays"]
+        names += ["SparseEase", "SparseEaseByEvents", "NextItems"] if by_events else []
+        names += [] if by_events else ["SparseEaseByDays"]
     else:
         names.append("Cosine")
     if by_events or not is_small:
@@ -100,3 +135,121 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
 def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:
     """Give the blend of a log that is too short to fit one on."""
     return {"PersonalRepeat": 1.0} if repeat == "allow" else dict(POPULARITY_BLEND)
+
+
+def first_stage_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[str, ...]:
+    """Give the names of the scorers whose scores trees learn from, for a log.
+
+    More of them than `default_scorers`, and of other parameters: trees find out which help.
+    `ImplicitALS` only where the package that fits it is installed; EASE up to `MAX_EASE_ITEMS`.
+    """
+    by_events = PeriodLength.parse(period).unit == "events"
+    names = ["PopularityOfAllTime", "PopularityOfQuarter", "RecentPopularity", "PopularityOfWeek"]
+    if repeat == "allow":
+        names += ["PersonalRepeatOfWeeks", "PersonalRepeat", "PersonalRepeatOfYears"]
+    names.append("Cosine")
+    if importlib.util.find_spec("implicit") is not None:
+        names.append("ImplicitALS")
+    if n_items <= MAX_EASE_ITEMS:
+        names += ["SparseEase", "SparseEaseByEvents", "NextItems"] if by_events else []
+        names += [] if by_events else ["EaseStrong", "EaseSeasonal", "SparseEaseByDays"]
+    if by_events:
+        return (*names, "Successors", "PureSVD")
+    return (*names, "SuccessorsByDays", "PureSVDByDays", "PureSVDOf64")
+
+
+def load_scorer(stored: Stored, catalog: Catalog) -> ItemScorer:
+    """Make a fitted scorer again for the catalog of its fit; it gives the same scores to the bit.
+
+    Raises
+    ------
+    ModelLoadError
+        If no scorer is of that kind, or what is stored is not of this catalog.
+    """
+    if stored.kind == "Seasonal":
+        return Seasonal.from_stored(stored, catalog, load_scorer)
+    if stored.kind in _NETS:
+        module = importlib.import_module(_NETS[stored.kind])
+        found: ItemScorer = getattr(module, stored.kind).from_stored(stored, catalog)
+        return found
+    if stored.kind not in _LOADERS:
+        known = ", ".join((*_LOADERS, "Seasonal", *_NETS))
+        raise ModelLoadError(f"no scorer is stored as {stored.kind!r}: known are {known}")
+    return _LOADERS[stored.kind](stored, catalog)
+
+
+def stored_blend(blend: Blend, titles_weight: float = 0.0) -> Stored:
+    """Give a blend with all of its scorers and its trees, to be stored.
+
+    Of an `LMItemScorer` only the place is stored: its model lies elsewhere. ``titles_weight`` is of
+    one that the blend was loaded without, and is stored again.
+
+    Raises
+    ------
+    DataError
+        If a scorer cannot be stored, or is not fitted.
+    """
+    parts, kinds = {}, []
+    for place, scorer in enumerate(blend.scorers):
+        kinds.append(type(scorer).__name__)
+        if isinstance(scorer, StorableScorer):
+            try:
+                parts[f"scorer{place:02}"] = scorer.stored()
+            except ValueError as error:
+                raise DataError(f"the blend cannot be stored: {error}") from error
+        elif kinds[-1] != LM_SCORER:
+            raise DataError(
+                f"the blend holds {scorer_name(scorer)!r}, which cannot be stored: take it out of "
+                "engine.blend before saving."
+            )
+    if isinstance(blend.trees, GBDTReranker):
+        parts["trees"] = blend.trees.stored()
+    elif blend.trees is not None:
+        raise DataError(f"{blend.trees.name!r} cannot be stored: only a GBDTReranker can")
+    weights = list(blend.weights)
+    if titles_weight and LM_SCORER not in kinds:
+        kinds, weights = [*kinds, LM_SCORER], [*weights, titles_weight]
+    values = {"scorers": kinds, "weights": weights, "trees_weight": blend.trees_weight}
+    return Stored("Blend", values, parts=parts)
+
+
+def stored_titles_weight(stored: Stored) -> float:
+    """Give the weight that a stored blend has for an `LMItemScorer`; 0 if it has none."""
+    with refusing(stored.kind):
+        pairs = zip(stored.values["scorers"], stored.values["weights"], strict=True)
+        return float(sum(weight for kind, weight in pairs if kind == LM_SCORER))
+
+
+def load_blend(
+    stored: Stored,
+    catalog: Catalog,
+    extra_scorers: Mapping[str, ItemScorer] = MappingProxyType({}),
+) -> Blend:
+    """Make a blend again, with scorers and trees.
+
+    Parameters
+    ----------
+    extra_scorers
+        By kind, those that are not stored: the `LMItemScorer`. Without it the others rank alone.
+
+    Raises
+    ------
+    ModelLoadError
+        If a scorer is missing, or anything is not of this catalog.
+    """
+    with refusing(stored.kind):
+        scorers, weights = list[ItemScorer](), list[float]()
+        pairs = zip(stored.values["scorers"], stored.values["weights"], strict=True)
+        for place, (kind, weight) in enumerate(pairs):
+            part = stored.parts.get(f"scorer{place:02}")
+            if part is None and kind == LM_SCORER and kind not in extra_scorers:
+                continue
+            scorers.append(extra_scorers[kind] if part is None else load_scorer(part, catalog))
+            weights.append(weight)
+        trees = stored.parts.get("trees")
+        return Blend(
+            tuple(scorers),
+            tuple(weights),
+            None if trees is None else GBDTReranker.from_stored(trees),
+            stored.values["trees_weight"],
+        )

@@ -14,8 +14,10 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, make_histories
 from llmrec.errors import DataError
-from llmrec.forecast import ItemScorer
+from llmrec.forecast import Forecast, ItemScorer, Source
 from llmrec.ranking.blend import Blend, PrecomputedScorer, fit_blend, rankable_items
+from llmrec.ranking.edits import Edit
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import FloatArray
 from tests.worlds import START, small_world
@@ -41,6 +43,32 @@ class Broken:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         return self.answer
+
+
+@dataclass
+class Counting:
+    """Passes on another scorer's scores, and counts how often it is asked."""
+
+    scorer: ItemScorer
+    name: str = "counted"
+    n_calls: int = 0
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        self.n_calls += 1
+        return self.scorer.scores(histories)
+
+
+@dataclass
+class Squares:
+    """A second stage: minus the square of the sum of all scores."""
+
+    name: str = "squares"
+    n_calls: int = 0
+    n_scorers: int | None = None  # of as many as there are
+
+    def second_scores(self, first_scores: FloatArray, histories: Sequence[History]) -> FloatArray:
+        self.n_calls += 1
+        return -np.square(first_scores.sum(axis=0))
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +240,88 @@ def test_a_precomputed_blend_gives_the_same_bytes_without_its_scorers(
     )
     with pytest.raises(DataError, match="no scores of"):
         asked.weighted_scores(histories[9:])
+
+
+def test_trees_are_one_more_part_by_the_scores_of_all_scorers_scored_once(
+    windows: list[Window],
+) -> None:
+    histories = [window.history for window in windows]
+    scorers = [Counting(RecentPopularity(), "first"), Counting(PersonalRepeat(), "second")]
+    trees = Squares()
+    blend = Blend(scorers, (0.0, 2.0), trees, 0.5)
+    parts = blend.weighted_scores(histories)
+    assert [scorer.n_calls for scorer in scorers] == [1, 1]
+    assert blend.names == ("second", "squares")
+    popular, taken = (scorer.scorer.scores(histories) for scorer in scorers)
+    np.testing.assert_array_equal(parts[0], 2.0 * taken)
+    np.testing.assert_allclose(parts[1], -0.5 * (popular + taken) ** 2)
+    np.testing.assert_allclose(blend.scores(histories), parts.sum(axis=0), atol=1e-9)
+
+
+def test_trees_without_a_weight_are_not_run_and_no_scorer_for_them(windows: list[Window]) -> None:
+    histories = [window.history for window in windows]
+    unused, trees = Counting(RecentPopularity(), "unused"), Squares()
+    blend = Blend((PersonalRepeat(), unused), (1.0, 0.0), trees)
+    assert blend.weighted_scores(histories).shape[0] == 1
+    assert (blend.names, unused.n_calls, trees.n_calls) == (("taken before or popular",), 0, 0)
+
+
+def test_a_precomputed_blend_ranks_again_under_edits_without_its_trees(
+    windows: list[Window],
+) -> None:
+    histories = [window.history for window in windows[:5]]
+    scorer, trees = Counting(PersonalRepeat()), Squares()
+    blend = Blend((RecentPopularity(), scorer), (0.0, 1.0), trees, 0.3)
+    asked = blend.precompute(histories)
+    n_calls = scorer.n_calls, trees.n_calls
+    expected = blend.weighted_scores(histories)
+    assert asked.weighted_scores(histories).tobytes() == expected.tobytes()
+    assert asked.names == blend.names
+    catalog = histories[0].catalog
+    for history in histories:
+        weights = np.full(catalog.n_categories, 1 / catalog.n_categories)
+        forecast = Forecast(weights, 10.0, "", (), Source("even", "counting"))
+        edits = [Edit(catalog.categories[0], factor=3.0)]
+        one, other = (
+            rank([forecast], [history], each, k=9, edits=edits)[0] for each in (blend, asked)
+        )
+        assert one.item_idx.tolist() == other.item_idx.tolist()
+        total = one.scorer_parts.sum(axis=1) + one.category_parts.sum(axis=1)
+        np.testing.assert_allclose(total, one.scores, rtol=0, atol=1e-9)
+        assert one.scorer_names == ("counted", "squares")
+    assert (n_calls, scorer.n_calls, trees.n_calls) == ((1, 1), 7, 7)
+
+
+def test_a_blend_without_any_weight_ranks_by_what_is_popular(windows: list[Window]) -> None:
+    histories = [window.history for window in windows[:2]]
+    blend = Blend((PersonalRepeat(),), (0.0,)).precompute(histories)
+    assert blend.names == ()
+    assert not blend.scores(histories).any()
+
+
+@pytest.mark.parametrize(
+    ("trees", "weight", "message"),
+    [
+        (None, 1.0, "no trees for the weight 1.0"),
+        (Squares(), -1.0, "'squares' must be finite and >= 0"),
+        (Squares("popular in the last 28 days"), 1.0, "could not be distinguished"),
+    ],
+)
+def test_impossible_trees_are_refused(trees: Squares | None, weight: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Blend((RecentPopularity(),), (1.0,), trees, weight)
+
+
+def test_trees_that_give_no_finite_numbers_are_named(windows: list[Window]) -> None:
+    class Broken(Squares):
+        def second_scores(
+            self, first_scores: FloatArray, histories: Sequence[History]
+        ) -> FloatArray:
+            return first_scores[0] * np.nan
+
+    blend = Blend((RecentPopularity(),), (1.0,), Broken(), 1.0)
+    with pytest.raises(ValueError, match=r"'squares' gave nan to item 'i000'"):
+        blend.scores([window.history for window in windows])
 
 
 @pytest.mark.parametrize(

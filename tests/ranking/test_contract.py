@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
+from llmrec.errors import ModelLoadError
 from llmrec.forecast import ItemScorer
+from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.factors import ImplicitALS, PureSVD
+from llmrec.ranking.fitted import StorableScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
 from llmrec.ranking.lm_scorer import LMItemScorer, TextSimilarity
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.ranking import rank
+from llmrec.ranking.registry import load_blend, load_scorer, stored_blend
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
+from llmrec.ranking.seasonal import Seasonal
+from llmrec.types import FloatArray
 from tests.ranking.fakes import LetterEncoder, make_title_model
-from tests.worlds import START, catalog, log
+from tests.worlds import START, catalog, log, without_log
 
 CUTOFF = START + np.timedelta64(28, "D")
 ITEMS, EVENTS = catalog(), log(n_users=12)
+
+
+class EqualScorer:
+    """Gives all items the same score, so that popularity decides."""
+
+    name = "equal"
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return np.zeros((len(histories), ITEMS.n_items))
 
 
 def als() -> ImplicitALS:
@@ -41,6 +62,13 @@ def gbdt() -> GBDTReranker:
     reranker = GBDTReranker(candidates=10).fit(folds, fitted(CUTOFF))
     assert reranker.n_leaves > reranker.n_trees
     return reranker
+
+
+@cache
+def blend_with_trees() -> Blend:
+    """Trees by the scores of two scorers, one of them without a weight of its own."""
+    scorers = (PersonalRepeat(), ItemToItem(Ease(5.0)).fit(EVENTS, ITEMS, CUTOFF))
+    return Blend(scorers, (0.5, 0.0), gbdt(), 0.7)
 
 
 def next_item(model: str) -> Callable[[], ItemScorer]:
@@ -71,12 +99,22 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     ).fit(EVENTS, ITEMS, CUTOFF),
     "neighbours": lambda: ItemToItem(Cosine(3), counts="count").fit(EVENTS, ITEMS, CUTOFF),
     "successors": lambda: ItemToItem(SequentialRules(3), half_life=3.0).fit(EVENTS, ITEMS, CUTOFF),
+    "ease, few weights": lambda: ItemToItem(Ease(5.0, keep=4)).fit(EVENTS, ITEMS, CUTOFF),
+    "successors, few": lambda: ItemToItem(SequentialRules(3, keep=4)).fit(EVENTS, ITEMS, CUTOFF),
+    "svd": lambda: PureSVD(4).fit(EVENTS, ITEMS, CUTOFF),
+    "svd, counts": lambda: PureSVD(4, "log", half_life=9.0).fit(EVENTS, ITEMS, CUTOFF),
+    "ease in season": lambda: Seasonal(ItemToItem(Ease(5.0)), days=7.0).fit(EVENTS, ITEMS, CUTOFF),
+    "repeat in season": lambda: Seasonal(PersonalRepeat(), days=7.0),
     "gbdt": gbdt,
     **NETS,
     "texts": lambda: TextSimilarity(LetterEncoder(), half_life=3.0),  # type: ignore[arg-type]
     "titles": lambda: LMItemScorer(*make_title_model()),
     "blend": lambda: Blend((RecentPopularity(), PersonalRepeat(), als()), (0.2, 0.7, 0.1)),
+    "blend with trees": blend_with_trees,
 }
+UNSTORED = {"gbdt", "texts", "titles", *NETS}  # trees are stored with their blend
+STORED = {name: make for name, make in SCORERS.items() if name not in UNSTORED}
+every_stored_scorer = pytest.mark.parametrize("make", STORED.values(), ids=STORED)
 every_scorer = pytest.mark.parametrize("make", SCORERS.values(), ids=SCORERS.keys())
 
 
@@ -120,6 +158,30 @@ def test_a_batch_gives_the_bytes_that_single_calls_give_in_any_order(
 
 
 @every_scorer
+def test_people_of_whom_the_events_alone_are_given_get_the_same_bytes(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scorer = make()
+    assert scorer.scores(without_log(histories)).tobytes() == scorer.scores(histories).tobytes()
+
+
+@pytest.mark.parametrize(
+    "blend",
+    [Blend((RecentPopularity(), PersonalRepeat()), (0.3, 0.7)), Blend((EqualScorer(),), (1.0,))],
+    ids=["usual", "equal scores"],
+)
+def test_people_of_whom_the_events_alone_are_given_get_the_same_list(
+    blend: Blend, histories: list[History]
+) -> None:
+    forecasts = DecayedDirichlet().forecast(histories)
+    expected = rank(forecasts, histories, blend, k=10)
+    found = rank(forecasts, without_log(histories), blend, k=10)
+    for one, other in zip(found, expected, strict=True):
+        assert one.item_idx.tobytes() == other.item_idx.tobytes()
+        assert one.scores.tobytes() == other.scores.tobytes()
+
+
+@every_scorer
 def test_the_same_seed_gives_the_same_bytes(
     make: Callable[[], ItemScorer], histories: list[History]
 ) -> None:
@@ -150,3 +212,60 @@ def test_somebody_without_an_event_gets_scores_too(make: Callable[[], ItemScorer
     )
     assert later.n_events == 0
     assert np.isfinite(make().scores([later])).all()
+
+
+def to_stored(scorer: ItemScorer) -> Stored:
+    if isinstance(scorer, Blend):
+        return stored_blend(scorer)
+    assert isinstance(scorer, StorableScorer)
+    return scorer.stored()
+
+
+@every_stored_scorer
+def test_a_saved_scorer_scores_the_same_to_the_bit(
+    make: Callable[[], ItemScorer], histories: list[History], tmp_path: Path
+) -> None:
+    scorer = make()
+    to_stored(scorer).save(tmp_path)
+    load = load_blend if isinstance(scorer, Blend) else load_scorer
+    again = load(Stored.load(tmp_path), ITEMS)
+    assert again.scores(histories).tobytes() == scorer.scores(histories).tobytes()
+    to_stored(again).save(tmp_path / "again")
+    for path in tmp_path.rglob("*.*"):
+        if "again" not in path.parts:
+            twin = tmp_path / "again" / path.relative_to(tmp_path)
+            assert twin.read_bytes() == path.read_bytes()
+
+
+@every_stored_scorer
+def test_no_id_and_no_title_is_stored_with_a_scorer(
+    make: Callable[[], ItemScorer], tmp_path: Path
+) -> None:
+    to_stored(make()).save(tmp_path)
+    found = b"".join(path.read_bytes() for path in tmp_path.rglob("*.*"))
+    for text in (*EVENTS.user_ids, *ITEMS.item_ids, *ITEMS.titles):
+        assert str(text).encode() not in found
+
+
+@every_stored_scorer
+def test_a_loaded_scorer_of_fitted_numbers_refuses_other_catalogs_and_earlier_cutoffs(
+    make: Callable[[], ItemScorer],
+) -> None:
+    scorer = make()
+    stored = to_stored(scorer)
+    if isinstance(scorer, Blend) or not stored.values.get("before"):
+        pytest.skip("nothing is fitted, or the parts are")
+    with pytest.raises(ModelLoadError, match=f"the stored {stored.kind} cannot be used: .*shape"):
+        load_scorer(stored, catalog(30))
+    early = make_histories(EVENTS, ITEMS, "7D", CUTOFF - np.timedelta64(7, "D"))
+    with pytest.raises(ValueError, match="fit it with an earlier cutoff"):
+        load_scorer(stored, ITEMS).scores(early)
+    for name in stored.arrays:
+        part = {key: array for key, array in stored.arrays.items() if key != name}
+        with pytest.raises(ModelLoadError, match=f"the stored {stored.kind} cannot be used"):
+            load_scorer(replace(stored, arrays=part), ITEMS)
+    for name in ("before", "floor", "temperature"):
+        if name in stored.values:
+            wrong = replace(stored, values={**stored.values, name: "much"})
+            with pytest.raises(ModelLoadError, match=f"the stored {stored.kind} cannot be used"):
+                load_scorer(wrong, ITEMS)

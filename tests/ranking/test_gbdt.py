@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from llmrec.data.periods import History, Window, make_histories
+from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
-from llmrec.errors import MissingExtraError
+from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
-from llmrec.ranking.blend import rankable_items
-from llmrec.ranking.gbdt import GBDTReranker, RankingFold, candidate_features
-from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, first_interactions
+from llmrec.ranking.blend import Blend, rankable_items, stack_scores
+from llmrec.ranking.gbdt import (
+    N_HISTORY_FEATURES,
+    GBDTReranker,
+    RankingFold,
+    candidate_features,
+)
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import FloatArray
 from tests.worlds import START, catalog, log
 
@@ -77,8 +85,8 @@ def test_items_that_are_no_candidates_keep_the_order_of_the_blend_below_all_cand
     reranker = GBDTReranker(candidates=4).fit(folds(3, 4), [RecentPopularity(), PersonalRepeat()])
     history = weeks(5)[0][0].history
     (scores,) = reranker.scores([history])
-    assert reranker._blend is not None
-    (first,) = reranker._blend.scores([history])
+    first_stage = Blend([RecentPopularity(), PersonalRepeat()], reranker.first_weights)
+    (first,) = first_stage.scores([history])
     order = np.argsort(-first, kind="stable")
     assert set(np.argsort(-scores)[:4]) == set(order[:4])
     assert (np.diff(scores[order[4:]]) <= 0).all()
@@ -110,13 +118,67 @@ def test_features_are_when_and_how_often_a_person_took_an_item() -> None:
     assert overdue == pytest.approx(own[0] / max(np.diff(own).mean(), 1))
 
 
-def test_of_a_persons_events_with_an_item_the_first_stays() -> None:
-    first = first_interactions(EVENTS)
-    pairs = set(zip(EVENTS.user_idx.tolist(), EVENTS.item_idx.tolist(), strict=True))
-    assert len(first) == len(pairs)
-    for user, item, time in zip(first.user_idx, first.item_idx, first.timestamp, strict=True):
-        same = (EVENTS.user_idx == user) & (EVENTS.item_idx == item)
-        assert time == EVENTS.timestamp[same].min()
+def test_there_is_a_feature_a_scorer_and_as_many_more_as_stored_trees_are_checked_for() -> None:
+    histories = [window.history for window in weeks(4)[0]][:3]
+    scores = stack_scores([RecentPopularity(), PersonalRepeat()], histories)
+    items = np.tile(np.arange(4), (3, 1))
+    assert candidate_features(scores, items, histories).shape == (3, 4, 2 + N_HISTORY_FEATURES)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> GBDTReranker:
+    return GBDTReranker(candidates=6, max_trees=20).fit(folds(2, 3, 4))
+
+
+def test_trees_of_stored_text_score_the_same_to_the_bit(
+    fitted: GBDTReranker, tmp_path: Path
+) -> None:
+    fitted.stored().save(tmp_path)
+    again = GBDTReranker.from_stored(Stored.load(tmp_path))
+    histories = [window.history for window in weeks(5)[0]]
+    first = stack_scores([RecentPopularity(), PersonalRepeat()], histories)
+    expected = fitted.second_scores(first, histories)
+    assert again.second_scores(first, histories).tobytes() == expected.tobytes()
+    assert again.stored().texts == fitted.stored().texts
+    assert (again.candidates, again.n_trees) == (6, fitted.n_trees)
+
+
+def test_scores_of_another_number_of_scorers_are_refused(fitted: GBDTReranker) -> None:
+    histories = [window.history for window in weeks(5)[0]]
+    first = stack_scores([RecentPopularity()], histories)
+    with pytest.raises(ValueError, match="fitted on 2 scorers, not 1"):
+        fitted.second_scores(first, histories)
+
+
+def test_without_scorers_of_its_own_it_scores_in_a_blend_only(fitted: GBDTReranker) -> None:
+    histories = [window.history for window in weeks(5)[0]]
+    with pytest.raises(ValueError, match="not fitted with scorers"):
+        fitted.scores(histories)
+    scorers = [RecentPopularity(), PersonalRepeat()]
+    alone = GBDTReranker(candidates=6, max_trees=20).fit(folds(2, 3, 4), scorers).scores(histories)
+    blend = Blend(scorers, (0.0, 0.0), fitted, 1.0)
+    assert blend.scores(histories).tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_weights": [1.0]}, "expect 16 features, not 15"),
+        ({"first_weights": [1.0, -1.0]}, "each must be >= 0"),
+        ({"first_weights": []}, "each must be >= 0"),
+        ({"candidates": 0}, "candidates must be"),
+        ({"repeat": "never"}, "'allow' or 'exclude'"),
+        ({"depth": 3}, "depth"),
+    ],
+)
+def test_stored_values_that_cannot_be_are_refused(
+    fitted: GBDTReranker, change: dict[str, Any], message: str
+) -> None:
+    stored = fitted.stored()
+    with pytest.raises(ModelLoadError, match=message):
+        GBDTReranker.from_stored(replace(stored, values={**stored.values, **change}))
+    with pytest.raises(ModelLoadError, match="it has no 'trees'"):
+        GBDTReranker.from_stored(replace(stored, texts={}))
 
 
 def test_before_a_fit_nothing_is_scored() -> None:

@@ -10,13 +10,13 @@ from scipy import sparse
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories, truncate_log
+from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.item_item import (
     Cosine,
     Ease,
     ItemSimilarity,
     ItemToItem,
     SequentialRules,
-    recency_weighted,
 )
 from tests.worlds import START, catalog, log
 
@@ -78,6 +78,35 @@ def test_sequential_rules_count_ordered_pairs_by_their_distance() -> None:
     found = dense(SequentialRules(window=2, fade=0.5, power=1.0), histories)
     a, b, c = 1 / 3, 1 / 3, 1 / 2  # one over 1 + how often each was taken
     np.testing.assert_allclose(found, [[0, a, 0.5 * a], [b, 0, b], [0, 0, 0 * c]])
+
+
+@pytest.mark.parametrize("keep", [1, 4, 24, 25, 99])
+def test_few_weights_of_ease_are_the_largest_in_size_of_each_item_taken(keep: int) -> None:
+    histories = make_histories(log(), catalog(), "7D")
+    whole, few = dense(Ease(5.0), histories), dense(Ease(5.0, keep=keep), histories)
+    assert few.dtype == np.float32
+    for row, kept in zip(whole, few, strict=True):
+        n = min(keep, np.count_nonzero(row))
+        np.testing.assert_array_equal(kept[kept != 0], row[kept != 0])
+        assert np.count_nonzero(kept) == n
+        assert sorted(np.abs(kept))[-n:] == sorted(np.abs(row))[-n:]
+
+
+@pytest.mark.parametrize("keep", [1, 4, 99])
+def test_few_rules_are_the_strongest_of_each_item_taken(keep: int) -> None:
+    histories = make_histories(log(), catalog(), "7D")
+    whole = dense(SequentialRules(3), histories)
+    few = dense(SequentialRules(3, keep=keep), histories)
+    for row, kept in zip(whole, few, strict=True):
+        assert sorted(kept)[-keep:] == sorted(row)[-keep:]
+        np.testing.assert_array_equal(kept[kept > 0], row[kept > 0])
+
+
+def test_weights_are_selected_alike_in_any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = make_histories(log(), catalog(), "7D")
+    whole = dense(Ease(5.0, keep=3), histories)
+    monkeypatch.setattr("llmrec.ranking.largest._ROWS_PER_BATCH", 4)
+    assert dense(Ease(5.0, keep=3), histories).tobytes() == whole.tobytes()
 
 
 def test_events_of_different_people_are_no_pair() -> None:
@@ -162,6 +191,11 @@ def test_parameters_out_of_bounds_are_refused(value: float) -> None:
         lambda: Cosine(value),  # type: ignore[arg-type]
         lambda: SequentialRules(fade=value),
         lambda: SequentialRules(power=-1.0),
+        lambda: Ease(keep=value),  # type: ignore[arg-type]
+        lambda: SequentialRules(keep=value),  # type: ignore[arg-type]
+        lambda: Ease(counts="count"),  # type: ignore[arg-type]
+        lambda: Cosine(counts="count"),  # type: ignore[arg-type]
+        lambda: ItemToItem(counts="often"),  # type: ignore[arg-type]
         lambda: SequentialRules(fade=1.5),
         lambda: ItemToItem(half_life=value),
         lambda: ItemToItem(floor=value),
@@ -169,3 +203,16 @@ def test_parameters_out_of_bounds_are_refused(value: float) -> None:
     ):
         with pytest.raises(ValueError, match="must"):
             build()
+
+
+def test_a_similarity_of_somebody_else_is_not_stored() -> None:
+    class Own(Cosine):
+        pass
+
+    cutoff = START + np.timedelta64(28, "D")
+    scorer = ItemToItem(Own()).fit(log(n_users=6), catalog(), cutoff)
+    with pytest.raises(ValueError, match="a similarity Own cannot be stored: Ease, Cosine, Seq"):
+        scorer.stored()
+    scorer = ItemToItem(Cosine()).fit(log(n_users=6), catalog())
+    with pytest.raises(ValueError, match="give fit a cutoff to store it"):
+        scorer.stored()

@@ -276,7 +276,7 @@ def test_where_nothing_was_taken_lately_the_list_goes_by_all_that_was_taken(
 
 
 def test_a_scorer_that_gives_no_number_is_an_error_however_the_others_score() -> None:
-    blend = Blend((Fixed(np.zeros(7)), Fixed(np.full(7, np.nan), "broken")), (1.0, 0.0))
+    blend = Blend((Fixed(np.zeros(7)), Fixed(np.full(7, np.nan), "broken")), (1.0, 0.5))
     with pytest.raises(ValueError, match="'broken' gave nan"):
         rank([forecast([0.5, 0.3, 0.2])], [HISTORY], blend, k=3)
 

@@ -1,0 +1,257 @@
+"""The weights of a blend, chosen on validation windows by the metric of the lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec.data.periods import History, Window
+from llmrec.data.windows import MIN_FIT_WINDOWS
+from llmrec.forecast import ItemScorer
+from llmrec.ranking.blend import (
+    Blend,
+    most_likely_weights,
+    rankable_items,
+    target_shares,
+    top_items,
+)
+from llmrec.types import BoolArray, FloatArray, RepeatPolicy
+
+# Steps of a weight: times a factor, or plus a share of the sum of all weights.
+WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
+MAX_PASSES, MIN_GAIN = 3, 2e-4
+TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
+LIKELY_L2 = 1e-3
+ADDED_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)  # of all other weights
+
+
+def choose_weights(
+    scorers: Sequence[ItemScorer],
+    windows: Sequence[Window],
+    *,
+    repeat: RepeatPolicy = "allow",
+    k: int = 10,
+    seed: int = 0,
+) -> tuple[float, ...]:
+    """Choose a blend's weights for a great NDCG@k on validation windows.
+
+    Three ways are tried: the weights that make the targets most likely, those that do so among the
+    items that a list could hold (`fit_blend` with ``top_n``), and from the best of these, or of the
+    scorers alone, a coordinate search for NDCG@k itself, as the metric has no gradient: each weight
+    in turn takes the step (by `WEIGHT_FACTORS`, or up by `WEIGHT_STEP` of all weights) of greatest
+    NDCG, in up to `MAX_PASSES` passes. The way of greatest NDCG in two-fold cross-validation over
+    the windows is taken, and used on all of them. Only items among the best of a scorer, or of
+    their sum, are looked at.
+
+    Returns
+    -------
+    tuple[float, ...]
+        One weight >= 0 a scorer; at least one is above 0.
+    """
+    return choose_weights_of(BestItems.of(scorers, windows, repeat, k), seed)
+
+
+def choose_weights_of(best: BestItems, seed: int = 0) -> tuple[float, ...]:
+    """Choose weights as `choose_weights` does, from scores that are known already."""
+    n_scorers = len(best.scores)
+    if n_scorers == 1 or not best.n:
+        return (1.0,) * n_scorers
+    ways = (_likely_weights, _likely_top_weights, _searched_weights)
+    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
+    if half.sum() < MIN_FIT_WINDOWS:
+        return tuple(_likely_weights(best).tolist())
+    held_out = [
+        float(np.mean([best.part(~one).ndcg(way(best.part(one))) for one in (half, ~half)]))
+        for way in ways
+    ]
+    weights = ways[int(np.argmax(held_out))](best)
+    return tuple(weights.tolist()) if weights.any() else (1.0,) * n_scorers
+
+
+def ndcg_of_blend(
+    blend: Blend, windows: Sequence[Window], *, repeat: RepeatPolicy = "allow", k: int = 10
+) -> float:
+    """Mean NDCG@k of a blend's lists, over the windows with a relevant item; 0 without any."""
+    best = BestItems.of([blend], windows, repeat, k)
+    return best.ndcg(np.ones(1)) if best.n else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class BestItems:
+    """Scores of the items that lists of validation windows could hold, and which were taken.
+
+    Attributes
+    ----------
+    scores
+        (n_scorers, n, n_candidates) float32.
+    shares
+        (n, n_candidates) shares of the target events; rows sum to 1 at most, or to 0. Items that
+        were taken and are not among the best stay out: with them, and without all else that nobody
+        ranks high, a low score would seem to be as good as a high one.
+    possible
+        (n, n_candidates) which places hold an item: people have different numbers of candidates.
+    ideal
+        (n,) DCG@k of the best possible list.
+    k
+        Length of the lists.
+    """
+
+    scores: npt.NDArray[np.float32]
+    shares: FloatArray
+    possible: BoolArray
+    ideal: FloatArray
+    k: int
+
+    @classmethod
+    def of(
+        cls,
+        scorers: Sequence[ItemScorer],
+        windows: Sequence[Window],
+        repeat: RepeatPolicy,
+        k: int,
+    ) -> BestItems:
+        """Take from the windows that have a relevant item the best items of every scorer."""
+        shares = [target_shares(window, repeat) for window in windows]
+        usable = [place for place, share in enumerate(shares) if share.any()]
+        histories = [windows[place].history for place in usable]
+        if not usable:
+            nothing = np.empty((0, 0))
+            return cls(np.empty((len(scorers), 0, 0), np.float32), nothing, nothing > 0, nothing, k)
+        possible = np.stack([rankable_items(history, repeat) for history in histories])
+        scores = np.stack([_float32_scores(scorer, histories) for scorer in scorers])
+        taken = np.stack([shares[place] for place in usable])
+        candidates = np.zeros(taken.shape, dtype=np.bool_)
+        for part, n_best in [*((part, k) for part in scores), (scores.mean(axis=0), N_BEST)]:
+            n_best = min(n_best, part.shape[1])
+            masked = np.where(possible, part, -np.inf)
+            top = np.argpartition(-masked, n_best - 1, axis=1)[:, :n_best]
+            np.put_along_axis(candidates, top, True, axis=1)
+        candidates &= possible
+        width = int(candidates.sum(axis=1).max())
+        items = np.argsort(~candidates, axis=1, kind="stable")[:, :width]
+        n_relevant = np.minimum((taken > 0).sum(axis=1), k)
+        return cls(
+            np.take_along_axis(scores, items[None], axis=2),
+            np.take_along_axis(taken, items, axis=1),
+            np.take_along_axis(candidates, items, axis=1),
+            np.cumsum(_discounts(k))[n_relevant - 1],
+            k,
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of windows."""
+        return len(self.ideal)
+
+    def part(self, rows: BoolArray) -> BestItems:
+        """Give some of the windows."""
+        return BestItems(
+            self.scores[:, rows], self.shares[rows], self.possible[rows], self.ideal[rows], self.k
+        )
+
+    def blended(self, weights: FloatArray) -> npt.NDArray[np.float32]:
+        """(n, n_candidates) weighted sums of the scores; -inf where no item is."""
+        total = np.tensordot(weights.astype(np.float32), self.scores, 1)
+        return np.where(self.possible, total, np.float32(-np.inf))
+
+    def ndcg(self, weights: FloatArray) -> float:
+        """Mean NDCG@k of the lists under some weights."""
+        return self.ndcg_of(self.blended(weights))
+
+    def ndcg_of(self, blended: npt.NDArray[np.float32]) -> float:
+        """Mean NDCG@k of the lists by (n, n_candidates) scores."""
+        k = min(self.k, blended.shape[1])
+        top = np.argpartition(-blended, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
+        lists = np.take_along_axis(top, order, axis=1)
+        hits = np.take_along_axis(self.shares, lists, axis=1) > 0
+        hits &= np.take_along_axis(self.possible, lists, axis=1)
+        return float((hits @ _discounts(k) / self.ideal).mean())
+
+
+def _discounts(k: int) -> FloatArray:
+    """(k,) discounts of the places of a list."""
+    return np.asarray(1 / np.log2(np.arange(2, k + 2)))
+
+
+def _likely_weights(best: BestItems) -> FloatArray:
+    totals = best.shares.sum(axis=1)
+    some = totals > 0
+    if not some.any():
+        return np.ones(len(best.scores))
+    scores = best.scores[:, some].astype(np.float64)
+    shares = best.shares[some] / totals[some, None]
+    return most_likely_weights(scores, shares, best.possible[some], LIKELY_L2)
+
+
+def _likely_top_weights(best: BestItems) -> FloatArray:
+    """Fit them among the best `TOP_N` items under the weights before, twice."""
+    weights, scores = _likely_weights(best), best.scores.astype(np.float64)
+    for _ in range(2):
+        top = top_items(scores, best.shares, best.possible, weights, TOP_N)
+        weights = most_likely_weights(*top, LIKELY_L2) if top[1].size else weights
+    return weights
+
+
+def _searched_weights(best: BestItems) -> FloatArray:
+    """Search coordinate by coordinate from the best of the likely weights and single scorers."""
+    likely = [_likely_weights(best), _likely_top_weights(best)]
+    singles = np.diag(np.full(len(best.scores), max(likely[0].sum(), 1.0)))
+    weights: FloatArray = max((*likely, *singles), key=best.ndcg).copy()
+    blended, found = best.blended(weights), best.ndcg(weights)
+    for _ in range(MAX_PASSES):
+        before = found
+        for place, part in enumerate(best.scores):
+            start, old = blended, weights[place]
+            for value in _weight_steps(weights, place):
+                tried = start + np.float32(value - old) * part
+                if (ndcg := best.ndcg_of(tried)) > found and value + weights.sum() > old:
+                    found, blended, weights[place] = ndcg, tried, value
+        if found - before < MIN_GAIN:
+            break
+    return weights
+
+
+def _float32_scores(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
+    """(n_users, n_items) a scorer's checked scores in single precision."""
+    return np.asarray(Blend((scorer,), (1.0,)).weighted_scores(histories)[0], dtype=np.float32)
+
+
+def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:
+    """Give the values to try next for one weight."""
+    weight = weights[position]
+    return (*(weight * factor for factor in WEIGHT_FACTORS), weight + WEIGHT_STEP * weights.sum())
+
+
+def choose_added_weight(
+    blend: Blend,
+    scorer: ItemScorer,
+    windows: Sequence[Window],
+    *,
+    repeat: RepeatPolicy = "allow",
+    k: int = 10,
+    seed: int = 0,
+) -> float:
+    """Choose the weight of one more scorer, all others as they are; 0 unless it helps.
+
+    Half of the windows choose it and the other half judge it by NDCG@k, and the other way round: if
+    it does not gain `MIN_GAIN` that way, it gets no weight.
+    """
+    best = BestItems.of([blend, scorer], windows, repeat, k)
+    values = np.array(ADDED_WEIGHTS) * max(sum(blend.weights) + blend.trees_weight, 1e-9)
+    if best.n < 2 * MIN_FIT_WINDOWS:
+        return 0.0
+    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
+    gains = []
+    for one in (half, ~half):
+        chosen = _best_added(best.part(one), values)
+        other = best.part(~one)
+        gains.append(other.ndcg(np.array([1, chosen])) - other.ndcg(np.array([1.0, 0.0])))
+    return float(_best_added(best, values)) if np.mean(gains) > MIN_GAIN else 0.0
+
+
+def _best_added(best: BestItems, values: FloatArray) -> float:
+    return float(max(values, key=lambda value: best.ndcg(np.array([1, value]))))
