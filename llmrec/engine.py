@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import format_id
 from llmrec.data.periods import History, Window, batches_by_log
-from llmrec.data.splits import sample_windows
 from llmrec.data.validation import is_frame
-from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, last_period_windows
-from llmrec.engine_config import load_engine_parts, require_not_trained_on, title_scorers
-from llmrec.engine_folder import CALIBRATION_FILE, EngineSettings, save_engine
+from llmrec.engine_config import (
+    DEFAULT_MODEL,
+    EngineParts,
+    ModelChoice,
+    history_of_frame,
+    load_engine_parts,
+)
+from llmrec.engine_folder import CALIBRATION_FILE, EngineFiles, save_engine
+from llmrec.engine_refit import FitPlan, refit_parts
+from llmrec.engine_resolve import with_log
+from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_from_claims, describe_with_model
-from llmrec.explain.item import reword
+from llmrec.explain.item import ItemExplanation, reword
 from llmrec.forecast import Forecast
-from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import AdapterMetadata
+from llmrec.forecasters.loading import stored_forecaster
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.fitting import build_blend, fit_ranking, registered_weights
+from llmrec.ranking.registry import stored_blend
 from llmrec.session import Recommendation, SessionInputs, UserSession
 from llmrec.types import RepeatPolicy
-
-if TYPE_CHECKING:
-    from llmrec.forecasters.calibration import Calibration
-    from llmrec.forecasters.llm import LLMForecaster
-
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
@@ -43,7 +43,7 @@ class InterestEngine:
 
     Usage::
 
-        engine = InterestEngine.from_pretrained("smollm2-135m", data="completejourney")
+        engine = InterestEngine.from_pretrained(data="completejourney")
         print(engine.forecast("1823").description)
         for item in engine.recommend("1823", k=10):
             print(item.rank, item.title, item.why)
@@ -51,40 +51,42 @@ class InterestEngine:
     Attributes
     ----------
     dataset
-        The log, cut at ``cutoff``: the engine cannot see anything later.
+        The log, cut at ``cutoff``: the engine cannot see anything later. A saved engine that was
+        loaded without its log has a dataset without one, and serves people by their events.
     cutoff
         The forecast period starts here.
+    forecaster, blend
+        What forecasts, the language model included if there is one, and what ranks.
+    settings
+        What `save_pretrained` writes; ``settings.report`` has the figures of the fit.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        cutoff: np.datetime64,
-        forecaster: LLMForecaster,
-        blend: Blend,
-        settings: EngineSettings,
-        *,
-        describe: bool = True,
-        stored_calibration: Calibration | None = None,
-        later_users: Collection[str] = (),
-    ) -> None:
-        self.dataset, self.cutoff, self.describe = dataset, cutoff, describe
-        self.forecaster, self.blend, self.settings = forecaster, blend, settings
-        self._stored_calibration, self._settings_blend = stored_calibration, blend
-        self._later_users = later_users
+    def __init__(self, parts: EngineParts, *, describe: bool = True) -> None:
+        self.dataset, self.cutoff, self.describe = parts.dataset, parts.cutoff, describe
+        self._take(parts)
+
+    def _take(self, parts: EngineParts) -> None:
+        self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
+        self.prior, self.language = parts.prior, parts.language
+        self.forecaster = (
+            self.prior
+            if self.language is None
+            else self.language.forecaster(self.prior, self.settings.titles)
+        )
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str = "smollm2-135m",
+        name: str = DEFAULT_MODEL,
         *,
         data: Dataset | str | Path | None = None,
         cutoff: np.datetime64 | str | None = None,
+        model: ModelChoice = "auto",
         describe: bool = True,
         refit: bool = False,
         **model_options: Any,
     ) -> InterestEngine:
-        """Load an engine for a log.
+        """Load an engine, or make one for a log.
 
         Parameters
         ----------
@@ -92,18 +94,19 @@ class InterestEngine:
             A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded), a
             local folder, a hub id.
         data
-            A `Dataset`, or what `load_dataset` takes; default: the log that the folder was fitted
-            on, else "ml-100k". Engines of the two embedded logs, fine-tuned, ship with the package
-            and are used for cutoffs after they were fitted; for anything else, a folder that was
-            fitted on another log included, counting and blend are fitted here, and the model's
-            scores have no weight until `fit`.
+            A `Dataset`, or what `load_dataset` takes; a saved engine needs none, else "ml-100k" is
+            the default. Engines of the two embedded logs ship with the package and are used for
+            cutoffs after they were fitted; for anything else, a folder that was fitted on another
+            log included, effort "quick" of `fit` is fitted here.
         cutoff
             Start of the period to forecast; default: the end of the log.
+        model
+            None: no language model is loaded, and descriptions are made of checked claims.
+            "auto": the one that the name has, if the llm extra is installed.
         describe
             Whether the model words the descriptions; what they say is true either way.
         refit
-            Fit counting and blend here even if the folder has fitted settings; its calibration is
-            left out, until `fit`.
+            Fit here even if the folder has fitted parts; its calibration is left out, until `fit`.
         model_options
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
             model is loaded in the precision that it was calibrated in, if none is given.
@@ -112,28 +115,20 @@ class InterestEngine:
         -----
         UserWarning
             If the folder was fitted on another log, the stored calibration is missing or of other
-            weights than these (another precision, another adapter), or the model has title
-            embeddings and no calibration: it says what is left out, and the way out.
+            weights than these (another precision, another adapter), the model has title embeddings
+            and no calibration, or the log has items that the engine does not know: it says what is
+            left out, and the way out.
 
         Raises
         ------
         DataError
-            If an engine's folder is broken or lacks a file, or was fitted on what lies after the
-            cutoff.
+            If an engine's folder is broken, lacks a file or has another one than was saved, or was
+            fitted on what lies after the cutoff.
         """
-        parts = load_engine_parts(name, data, cutoff, refit, model_options)
+        parts = load_engine_parts(name, data, cutoff, model, refit, model_options)
         if parts.warning:
             warnings.warn(parts.warning, stacklevel=2)
-        return cls(
-            parts.dataset,
-            parts.cutoff,
-            parts.forecaster,
-            parts.blend,
-            parts.settings,
-            describe=describe,
-            stored_calibration=parts.stored_calibration,
-            later_users=parts.later_users,
-        )
+        return cls(parts, describe=describe)
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
@@ -199,10 +194,7 @@ class InterestEngine:
     def recommend_many(
         self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0
     ) -> list[list[Recommendation]]:
-        """Recommend to many people in one batch (frames one by one), each as `recommend` does.
-
-        Scores are held of so many people at once that they stay below `SCORES_PER_BATCH`.
-        """
+        """Recommend to many people in batches (frames one by one), each as `recommend` does."""
         histories, found = self._histories(users), dict[int, list[Recommendation]]()
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
@@ -215,89 +207,96 @@ class InterestEngine:
 
     def fit(
         self,
-        n_windows: int | None = 500,
+        effort: Effort = "standard",
         *,
         seed: int = 0,
         leave_out: Callable[[Window], bool] | None = None,
+        use_llm: bool | None = None,
+        n_windows: int | None = 500,
+        without: Collection[str] = (),
+        work_folder: Path | str | None = None,
+        show: Callable[[str], None] | None = None,
     ) -> InterestEngine:
-        """Calibrate category scores and titles on the last period before the cutoff.
-
-        Where the model has title embeddings, blend and strength of the tilt are fitted anew, with
-        titles among the scorers.
+        """Fit what forecasts and ranks on the log, and choose its members on the last period.
 
         Parameters
         ----------
-        n_windows
-            As many windows, drawn at random; None: all.
+        effort
+            "quick": counting and statistics of items, in seconds. "standard": a mixture of numeric
+            forecasters, more statistics, and trees over them. "best": nets trained on the log among
+            both, and the language model. A log that is too small for an effort gets the one that it
+            is large enough for, with a warning.
+        seed
+            Of what is trained or drawn.
         leave_out
-            Says of a window that it is not to be used: an adapter may have learned from it. See
-            `llmrec.data.splits.was_trained_on`.
+            Says of a window that an adapter may have learned from it, and that the model is not to
+            be calibrated on it. See `llmrec.data.splits.was_trained_on`.
+        use_llm
+            Whether the model's scores and titles get the weight that they earn on top; None: with
+            effort "best", where there is a model.
+        n_windows
+            That many windows, drawn at random, are read by the model; None: all.
+        without
+            Names of members not to use, see ``settings.report``.
+        work_folder
+            Where nets are stored when they are trained: a fit that was killed goes on from there.
+        show
+            Is given a line of progress for each member, with the time left.
 
         Raises
         ------
         DataError
-            If there are too few windows, or the model's adapter learned from this log up to a time
-            after the start of one and nothing says which to leave out; nothing has changed then.
+            If the engine has no log or no model to use, the effort or a member is unknown, or the
+            model cannot be calibrated (`calibrate_language`); nothing has changed then.
         """
-        from llmrec.forecasters.llm import TitleForecaster
-
-        found = last_period_windows(self.dataset.log, self.dataset.catalog, self.dataset.period)
-        usable = [window for window in found if leave_out is None or not leave_out(window)]
-        windows = sample_windows(usable, n_windows, seed)
-        if leave_out is None:
-            require_not_trained_on(windows, self._adapter_metadata(), self.dataset.name)
-        forecaster, counting = self.forecaster, DecayedDirichlet(**self.settings.counting)
-        if (
-            forecaster.model.title_embeddings is not None
-            and len(windows) >= MIN_CALIBRATION_WINDOWS
-        ):
-            titles = TitleForecaster(forecaster.model, forecaster.codec, counting).fit(windows)
-            forecaster.prior = titles if titles.share else counting
-            self.settings = replace(self.settings, titles=titles.share)
-        forecaster.fit(windows)
-        self.settings = replace(self.settings, precision=forecaster.model.precision)
-        if scorer := title_scorers(forecaster):
-            blend, strength = fit_ranking(self.dataset, windows, forecaster, scorer)
-            self.settings = replace(self.settings, blend=blend, strength=strength)
-            self.blend = self._settings_blend = build_blend(
-                self.dataset, self.cutoff, blend, scorer
-            )
+        plan = FitPlan(effort, seed, leave_out, use_llm, n_windows, (*without,), work_folder, show)
+        self._take(refit_parts(self._parts, plan))
         return self
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write settings, calibration and adapter; `from_pretrained` needs nothing else.
+    def save_pretrained(self, folder: Path | str, *, with_catalog: bool = True) -> None:
+        """Write all that was learned; `from_pretrained` needs nothing else, not even the log.
 
         What was loaded and could not be used is written as it was.
 
+        Parameters
+        ----------
+        with_catalog
+            Whether catalog and population are written, too; else it is for those who have the log.
+
         Raises
         ------
         DataError
-            If the blend holds scorers that settings have no name for, or the folder a calibration
-            that this engine has nothing to replace with; nothing is written then.
+            If the blend or the forecaster holds something that cannot be stored, or the folder a
+            calibration that this engine has nothing to replace with; nothing is written then.
         """
-        folder = Path(folder)
-        settings = self.settings
-        if self.blend is not self._settings_blend:
-            settings = replace(settings, blend=registered_weights(self.blend))
-        calibration = self.forecaster.calibration or self._stored_calibration
-        if calibration is None and (folder / CALIBRATION_FILE).exists():
+        folder, language = Path(folder), self.language
+        calibration = None
+        if language is not None:
+            calibration = language.calibration or language.stored_calibration
+        if calibration is None and language and (folder / CALIBRATION_FILE).exists():
             raise DataError(
                 f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
                 "call engine.fit(), or save into another folder."
             )
-        adapter = Path(self.forecaster.model.adapter) if settings.adapter else None
-        save_engine(folder, settings, adapter, calibration)
-
-    def _adapter_metadata(self) -> AdapterMetadata | None:
-        return AdapterMetadata.load_if_present(
-            Path(self.forecaster.model.adapter or self.settings.model)
+        settings = self.settings if language else self.settings.without_model()
+        if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
+            settings = with_log(settings, self.dataset, self.cutoff)
+        adapter = Path(language.model.adapter) if language and settings.adapter else None
+        files = EngineFiles(
+            self.dataset.catalog if with_catalog else None,
+            self.dataset.everybody if with_catalog else None,
+            stored_forecaster(self.prior),
+            stored_blend(self.blend, self._parts.titles_weight),
+            calibration,
+            adapter,
         )
+        save_engine(folder, settings, files)
 
     def _forecast_batch(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast histories of one log."""
-        model, codec = self.forecaster.model, self.forecaster.codec
         forecasts = self.forecaster.forecast(histories)
-        if self.describe:
+        if self.describe and self.language is not None:
+            model, codec = self.language.model, self.language.codec
             return describe_with_model(model, codec, histories, forecasts)
         return [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
 
@@ -314,8 +313,13 @@ class InterestEngine:
             self.settings.strength,
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history])[0],
-            lambda explanations: reword(self.forecaster.model, explanations),
+            self._reword,
         )
+
+    def _reword(self, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
+        if self.language is None:
+            raise DataError("this engine has no language model that could reword: load it with one")
+        return reword(self.language.model, explanations)
 
     def _histories(self, users: Iterable[object]) -> list[History]:
         """Give the history of each user: as it is, looked up by id, or made of a frame."""
@@ -327,7 +331,7 @@ class InterestEngine:
         return [self._history_of(user) or next(known) for user in users]
 
     def _user_index(self, user_id: object) -> int:
-        if format_id(user_id) in self._later_users:
+        if format_id(user_id) in self._parts.later_users:
             raise DataError(
                 f"user {str(user_id)[:80]!r} has no event before the cutoff {self.cutoff}, and so "
                 "no history yet: give a later cutoff."
@@ -336,7 +340,7 @@ class InterestEngine:
 
     def _history_of(self, user: object) -> History | None:
         if is_frame(user):
-            return self.dataset.new_user_history(user, self.cutoff)
+            return history_of_frame(self.dataset, user, self.cutoff)
         if not isinstance(user, History):
             return None
         if not user.catalog.item_ids.equals(self.dataset.catalog.item_ids):

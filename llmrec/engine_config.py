@@ -1,166 +1,40 @@
-"""An engine's settings: bundled, found in a folder or fitted; the model loaded from them."""
+"""What an engine is made of: its log, what forecasts and ranks, and the model loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
+from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window
-from llmrec.data.provenance import events_fingerprint
+from llmrec.data.interactions import UNKNOWN_ITEM
+from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import sample_windows
-from llmrec.data.windows import MIN_FIT_WINDOWS, last_period_windows
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
     CALIBRATION_FILE,
-    SETTINGS_FILE,
-    EngineSettings,
-    bundled_engine,
+    CATALOG_FILE,
     fitted_dataset,
-    has_lost_calibration,
     is_engine,
-    log_difference,
+    load_serving_dataset,
     require_parts,
 )
+from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
+from llmrec.engine_resolve import FoundSettings, found_in, require_fitted_before, resolve_settings
+from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
-from llmrec.forecast import Forecaster, ItemScorer
-from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.adapters import AdapterMetadata
+from llmrec.forecast import Forecaster
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import build_blend, fit_ranking
-from llmrec.ranking.registry import LM_SCORER, fallback_blend
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from llmrec.forecasters.calibration import Calibration
-    from llmrec.forecasters.llm import LLMForecaster
-
-
-def fit_settings(dataset: Dataset) -> EngineSettings:
-    """Fit counting and blend on the last period of a log; one too short gets defaults."""
-    log, catalog = dataset.log, dataset.catalog
-    about: dict[str, Any] = {
-        "dataset": dataset.name,
-        "period": dataset.period,
-        "data": events_fingerprint(log),
-        "fitted_before": str(log.timestamp.max() + MILLISECOND),
-    }
-    latest = last_period_windows(log, catalog, dataset.period)
-    if len(latest) < MIN_FIT_WINDOWS:
-        events = PeriodLength.parse(dataset.period).unit == "events"
-        mix = {"mix": "all" if events else "last period"}
-        return EngineSettings(counting=mix, blend=fallback_blend(dataset.repeat), **about)
-    counting = DecayedDirichlet().fit(latest)
-    blend, strength = fit_ranking(dataset, sample_windows(latest, 500), counting)
-    return EngineSettings(counting=counting.to_dict(), blend=blend, strength=strength, **about)
-
-
-@dataclass(frozen=True)
-class FoundSettings:
-    """The settings behind a name, and what of an engine's folder is used with them.
-
-    Attributes
-    ----------
-    adapter, calibration
-        Folder of the adapter, and the one that the calibration is in; None: none is used.
-    left_out
-        What of an engine is not used, because it is of another log; "" if all is.
-    """
-
-    settings: EngineSettings
-    adapter: Path | None = None
-    calibration: Path | None = None
-    left_out: str = ""
-
-    @property
-    def lost_calibration(self) -> bool:
-        """Whether the engine was saved with a calibration that its folder no longer has."""
-        folder = self.calibration
-        return folder is not None and has_lost_calibration(folder, self.settings)
-
-
-def resolve_settings(
-    name: str, whole: Dataset, known: Dataset, cutoff: np.datetime64, refit: bool
-) -> FoundSettings:
-    """Find or fit the settings behind a name.
-
-    Parameters
-    ----------
-    whole, known
-        The log, and what was known of it before the cutoff.
-
-    Raises
-    ------
-    DataError
-        If an engine's folder lacks a file, or was fitted on what lies after the cutoff.
-    """
-    if not is_engine(name):
-        return _resolve_model(name, known, cutoff, refit)
-    folder = Path(name)
-    settings = EngineSettings.load(folder / SETTINGS_FILE)
-    require_parts(folder, settings)
-    difference = log_difference(folder, settings, whole, known.catalog.categories)
-    if refit or difference:
-        return _resolve_anew(folder, settings, known, cutoff, difference, refit)
-    if to_datetime64(settings.fitted_before) > cutoff:
-        raise DataError(
-            f"engine {name} was fitted on events up to {settings.fitted_before}, beyond the "
-            f"cutoff {cutoff}. Give a later cutoff, or refit=True."
-        )
-    return FoundSettings(settings, folder / settings.adapter if settings.adapter else None, folder)
-
-
-def _resolve_model(name: str, known: Dataset, cutoff: np.datetime64, refit: bool) -> FoundSettings:
-    """Give a model the bundled settings of an embedded log, or fit some."""
-    folder, bundled = bundled_engine(known.name), _bundled_settings(known, cutoff)
-    if refit or bundled is None:
-        return FoundSettings(replace(fit_settings(known), model=name))
-    if bundled.model != name:
-        return FoundSettings(bundled.without_adapter(name))
-    require_parts(folder, bundled)
-    return FoundSettings(bundled, folder / bundled.adapter, folder)
-
-
-def _resolve_anew(
-    folder: Path,
-    settings: EngineSettings,
-    known: Dataset,
-    cutoff: np.datetime64,
-    difference: str,
-    refit: bool,
-) -> FoundSettings:
-    """Give the model of an engine settings of this log; its adapter stays where it fits."""
-    adapter = folder / settings.adapter if settings.adapter else None
-    about = None if adapter is None else AdapterMetadata.load_if_present(adapter)
-    fits = not difference or about is None or about.categories == known.catalog.categories
-    stays = ("model", "template", "budget", "adapter") if fits else ("model",)
-    bundled = None if refit else _bundled_settings(known, cutoff)
-    anew = bundled.without_adapter(settings.model) if bundled else fit_settings(known)
-    anew = replace(anew, **{name: getattr(settings, name) for name in stays})
-    left_out = [] if refit else ["counting", "blend", "tilt"]
-    if not fits:
-        left_out.append("adapter")
-    if not refit and (folder / CALIBRATION_FILE).is_file():
-        left_out.append("calibration")
-    if not refit and settings.titles:
-        left_out.append("share of titles")
-    why = f"{difference}: without its {', '.join(left_out)}" if difference and left_out else ""
-    return FoundSettings(anew, adapter if fits else None, left_out=why)
-
-
-def _bundled_settings(known: Dataset, cutoff: np.datetime64) -> EngineSettings | None:
-    """Give the settings of an embedded log's engine, if they are good for this cutoff."""
-    path = bundled_engine(known.name) / SETTINGS_FILE
-    settings = EngineSettings.load(path) if path.is_file() else None
-    return settings if settings and settings.valid_for(known, cutoff) else None
+DEFAULT_MODEL = "smollm2-135m"
+ModelChoice = Literal["auto"] | None
 
 
 @dataclass(frozen=True)
@@ -170,41 +44,110 @@ class EngineParts:
     Attributes
     ----------
     dataset, cutoff
-        The log as it was known before the cutoff, and the cutoff.
+        The log as it was known before the cutoff, and the cutoff; or a dataset without a log.
     later_users
         Those of the log who have no event before it.
-    stored_calibration
-        The calibration in the engine's folder, whether or not it is of the model as loaded.
+    prior, language
+        What forecasts by numbers alone, and the language model on top; None: there is none.
     warning
         What was left out, why, and the way out; "" if nothing was.
+    titles_weight
+        Of the model's titles in the folder's blend, where they are left out for now.
     """
 
     dataset: Dataset
     cutoff: np.datetime64
     later_users: pd.Index[str]
     settings: EngineSettings
-    forecaster: LLMForecaster
+    prior: Forecaster
+    language: LoadedLanguage | None
     blend: Blend
-    stored_calibration: Calibration | None
     warning: str = ""
+    titles_weight: float = 0.0
 
 
 def load_engine_parts(
     name: str,
     data: Dataset | str | Path | None,
     cutoff: np.datetime64 | str | None,
+    model: ModelChoice,
     refit: bool,
     options: Mapping[str, Any],
 ) -> EngineParts:
-    """Find or fit settings, load the model, and build the scorers; see `from_pretrained`.
+    """Find or fit what forecasts and ranks, and load the model; see `from_pretrained`.
 
     ``options`` are those of `LanguageModel.load`.
     """
-    _check_model_options(options)
+    use_model = _uses_model(name, model, options)
+    if data is None and is_engine(name) and _has_catalog(name):
+        return _load_without_log(name, cutoff, use_model, options)
     whole = _open_dataset(name, data)
     end = whole.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
+    whole, unknown = _with_engine_catalog(name, whole, end)
     known = whole.known_before(end)
     found = resolve_settings(name, whole, known, end, refit)
+    later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
+    parts = _assemble(found, name, known, end, later, use_model, refit, options)
+    return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def _has_catalog(name: str) -> bool:
+    """Whether an engine was saved with its catalog; DataError if it is broken."""
+    settings = EngineSettings.load(Path(name, SETTINGS_FILE))
+    if settings.is_whole:
+        require_parts(Path(name), settings)
+    return CATALOG_FILE in settings.parts
+
+
+def _load_without_log(
+    name: str, cutoff: np.datetime64 | str | None, use_model: bool, options: Mapping[str, Any]
+) -> EngineParts:
+    """Load an engine that serves people whose events are given, from what its folder holds."""
+    folder = Path(name)
+    settings = EngineSettings.load(folder / SETTINGS_FILE)
+    require_parts(folder, settings)
+    end = to_datetime64(settings.fitted_before if cutoff is None else cutoff)
+    require_fitted_before(name, settings, end)
+    dataset = load_serving_dataset(folder, settings)
+    nobody = pd.Index([], dtype="str")
+    found = found_in(folder, settings)
+    return _assemble(found, name, dataset, end, nobody, use_model, False, options)
+
+
+def _assemble(
+    found: FoundSettings,
+    name: str,
+    dataset: Dataset,
+    cutoff: np.datetime64,
+    later: pd.Index[str],
+    use_model: bool,
+    refit: bool,
+    options: Mapping[str, Any],
+) -> EngineParts:
+    settings, language, warning = found.settings, None, ""
+    if use_model:
+        found, options = _with_adapter(found, options)
+        settings = found.settings
+        why = f"{CALIBRATION_FILE} is missing" if found.lost_calibration else ""
+        why = f"the engine was {found.left_out}" if found.left_out else why
+        language = load_language(dataset, settings, found.calibration, why, options)
+        if found.left_out or not refit:
+            warning = describe_left_out(name, found, language)
+    elif found.left_out:
+        warning = _of_another_log(name, found)
+    titles = language.title_scorers if language and language.calibration else {}
+    if language is None or not language.title_scorers:
+        settings = settings.without_titles()
+    blend = found.blend(dataset, cutoff, titles)
+    prior = found.prior(dataset.catalog)
+    waiting = 0.0 if language is None or titles else found.titles_weight
+    return EngineParts(dataset, cutoff, later, settings, prior, language, blend, warning, waiting)
+
+
+def _with_adapter(
+    found: FoundSettings, options: Mapping[str, Any]
+) -> tuple[FoundSettings, dict[str, Any]]:
+    """Give settings and loading options of the adapter that is asked for, or is the engine's."""
     settings, adapter = found.settings, found.adapter
     if options.get("adapter"):
         adapter = Path(options["adapter"])
@@ -214,18 +157,44 @@ def load_engine_parts(
     options = {"dtype": settings.precision} | dict(options)
     if adapter is not None:
         options["adapter"] = adapter
-    found = replace(found, settings=settings)
-    forecaster, stored = load_forecaster(known, found, options)
-    titles = title_scorers(forecaster)
-    if not titles:
-        settings = settings.without_titles()
-    ranked = settings if forecaster.calibration else settings.without_titles()
-    blend = build_blend(known, end, ranked.blend, titles)
-    warning = ""
-    if found.left_out or not refit:
-        warning = describe_left_out(name, found, forecaster, stored)
-    later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
-    return EngineParts(known, end, later, settings, forecaster, blend, stored, warning)
+    return replace(found, settings=settings), options
+
+
+def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bool:
+    """Whether a language model is loaded: not if it is not wanted, or by default not installed."""
+    if model not in ("auto", None):
+        raise DataError(f"model is {model!r}; it should be 'auto', or None for no language model")
+    if model is None:
+        if options:
+            raise TypeError(f"from_pretrained() got {', '.join(options)}, and model=None")
+        return False
+    settings = Path(name, SETTINGS_FILE)
+    if settings.is_file() and not EngineSettings.load(settings).model:
+        return False
+    if not is_llm_installed() and (name == DEFAULT_MODEL or settings.is_file()) and not options:
+        return False
+    _check_model_options(options)
+    return True
+
+
+def _with_engine_catalog(name: str, whole: Dataset, end: np.datetime64) -> tuple[Dataset, str]:
+    """Give a log the catalog of the engine that was fitted on it, and say what that leaves out.
+
+    Where a catalog comes from the log it grows, and an engine knows the items of its fit.
+    """
+    if not (is_engine(name) and EngineSettings.load(Path(name, SETTINGS_FILE)).is_whole):
+        return whole, ""
+    settings = EngineSettings.load(Path(name, SETTINGS_FILE))
+    if not settings.is_of(whole) or to_datetime64(settings.fitted_before) > end:
+        return whole, ""
+    own = whole.with_catalog_before(to_datetime64(settings.fitted_before))
+    gone = len(whole.log) - len(own.log)
+    if not gone:
+        return own, ""
+    return own, (
+        f"engine {name} does not know items that came after its fit: {gone} of {len(whole.log)} "
+        "events are left out until it is fitted again."
+    )
 
 
 def _open_dataset(name: str, data: Dataset | str | Path | None) -> Dataset:
@@ -248,57 +217,20 @@ def _check_model_options(options: Mapping[str, Any]) -> None:
         raise TypeError(f"from_pretrained() {error}{hint}") from None
 
 
-def load_forecaster(
-    dataset: Dataset, found: FoundSettings, options: Mapping[str, Any]
-) -> tuple[LLMForecaster, Calibration | None]:
-    """Load the model and the folder's calibration, and use this if it is of that very model."""
-    from llmrec.forecasters.calibration import Calibration
-    from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
-    from llmrec.language.codec import codec_for
-    from llmrec.language.model import LanguageModel
-
-    settings, why = found.settings, "no calibration was fitted"
-    model = LanguageModel.load(settings.model, **options)
-    codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    if about := AdapterMetadata.load_if_present(Path(model.adapter or settings.model)):
-        about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
-    prior: Forecaster = DecayedDirichlet(**settings.counting)
-    if found.calibration is None or not (found.calibration / CALIBRATION_FILE).is_file():
-        if found.left_out:
-            why = f"the engine was {found.left_out}"
-        elif found.lost_calibration:
-            why = f"{CALIBRATION_FILE} is missing"
-        return LLMForecaster(model, codec, prior, fallback_reason=why), None
-    at_hand = Calibration.load(found.calibration / CALIBRATION_FILE, dataset.catalog.categories)
-    if at_hand.model != model.fingerprint:
-        why = "the stored calibration is of another model or precision"
-        return LLMForecaster(model, codec, prior, fallback_reason=why), at_hand
-    if settings.titles and model.title_embeddings is not None:
-        prior = TitleForecaster(model, codec, prior, settings.titles)
-    return LLMForecaster(model, codec, prior, at_hand), at_hand
+def _of_another_log(name: str, found: FoundSettings) -> str:
+    return (
+        f"engine {name} was {found.left_out}. Counting and blend are of this log, and category "
+        "scores have no weight until engine.fit() is called."
+    )
 
 
-def title_scorers(forecaster: LLMForecaster) -> dict[str, ItemScorer]:
-    """Give the model as a scorer of items, by its name in settings, if it has title embeddings."""
-    from llmrec.ranking.lm_scorer import LMItemScorer
-
-    if forecaster.model.title_embeddings is None:
-        return {}
-    return {LM_SCORER: LMItemScorer(forecaster.model, forecaster.codec)}
-
-
-def describe_left_out(
-    name: str, found: FoundSettings, forecaster: LLMForecaster, stored: Calibration | None
-) -> str:
+def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage) -> str:
     """Say what of an engine or model is left out, why, and the way out; "" if nothing is."""
     if found.left_out:
-        return (
-            f"engine {name} was {found.left_out}. Counting and blend are of this log, and "
-            "category scores have no weight until engine.fit() is called."
-        )
-    model = forecaster.model
+        return _of_another_log(name, found)
+    model, stored = language.model, language.stored_calibration
     titles = f"the titles that {model.name} expects"
-    if forecaster.calibration is not None:
+    if language.calibration is not None:
         return ""
     if stored is None and model.title_embeddings is None and not found.lost_calibration:
         return ""
@@ -317,16 +249,16 @@ def describe_left_out(
     )
 
 
-def require_not_trained_on(
-    windows: Sequence[Window], about: AdapterMetadata | None, dataset: str
-) -> None:
-    """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
-    if about is None or about.dataset != dataset:
-        return
-    seen = sum(window.history.cutoff < to_datetime64(about.cutoff) for window in windows)
-    if seen:
-        raise DataError(
-            f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "
-            f"{len(windows)} windows begin before: it may know what they are to validate. Give "
-            "leave_out=was_trained_on(dataset), of llmrec.data.splits."
+def history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
+    """Give the history of a person by their events; a warning counts those of unknown items.
+
+    Events at or after the cutoff are left out; a frame without rows is of somebody without a past.
+    """
+    history = dataset.new_user_history(frame, cutoff, allow_empty=True)
+    if unknown := history.log.report.dropped.get(UNKNOWN_ITEM, 0):
+        warnings.warn(
+            f"{unknown} of {len(frame)} events are of items that the engine does not know: they "
+            "are left out",
+            stacklevel=6,  # where the session was asked for
         )
+    return history

@@ -1,32 +1,22 @@
-"""An engine's folder: its settings, the files that belong to it, and the log it was fitted on."""
+"""An engine's folder: settings, all that was learned, and the hash of every file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
 
-import numpy as np
-
-from llmrec.data.calendar import to_datetime64
+from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_text
-from llmrec.data.provenance import log_fingerprints
-from llmrec.data.versions import (
-    CONFIG_KEYS,
-    FIRST_VERSION,
-    __version__,
-    rename_keys,
-    unknown_keys,
-)
-from llmrec.data.versions import SCORERS as OLD_SCORERS
+from llmrec.data.population import Population
+from llmrec.data.stored import VALUES_FILE, Stored
+from llmrec.data.versions import CONFIG_KEYS, rename_keys
+from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
-from llmrec.forecasters.counting import DecayedDirichlet, PopulationMix
+from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import (
     ADAPTER_FILE,
     CATEGORY_HEAD_FILE,
@@ -34,174 +24,100 @@ from llmrec.language.adapters import (
     TITLE_EMBEDDINGS_FILE,
     AdapterMetadata,
 )
-from llmrec.ranking.registry import LM_SCORER, POPULARITY_BLEND, SCORERS
+from llmrec.ranking.registry import LM_SCORER
 
-if TYPE_CHECKING:
-    from llmrec.forecasters.calibration import Calibration
-
-
-SETTINGS_FILE, CALIBRATION_FILE = "engine.json", "calibration.json"
-ADAPTER_FOLDER = "adapter"  # inside an engine's folder
-_NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
-_KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default
-    str: ((str,), "text"),
-    int: ((int,), "a whole number"),
-    float: _NUMBER,
-    dict: ((dict,), "an object"),
-    list: _LIST,
-    tuple: _LIST,
-}
+CALIBRATION_FILE = "calibration.json"
+CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
+FORECAST_FOLDER, RANKING_FOLDER = "forecast", "ranking"
+ADAPTER_FOLDER = "adapter"
 
 
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine folder holds beside its calibration: plain values, stored as JSON.
+@dataclass(frozen=True, eq=False)
+class EngineFiles:
+    """What a folder is written of, beside its settings.
 
     Attributes
     ----------
-    model, template, budget
-        Base model, prompt version, and tokens a prompt may have.
-    counting
-        Fields of `DecayedDirichlet`.
-    blend
-        Name of a scorer, see `llmrec.ranking.registry`, to its weight; those of 0 are not built.
-    strength
-        How hard the forecast tilts the ranking (0: not at all).
-    titles
-        Share of the expected titles in the prior, see `TitleForecaster`.
-    adapter
-        Folder of the adapter inside the model, beside the settings' file; "" if there is none.
-    precision
-        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
-        where it was not calibrated.
-    dataset
-        Name of the log, which `load_dataset` takes if it is one of those that it knows.
-    period, data, fitted_before
-        Length of the periods, fingerprint of the log, and the time at or after which nothing was
-        used: what the fit is good for.
-    parts
-        The other files that the folder had when it was saved; earlier versions list none.
+    catalog, population
+        What is known of items, and what everybody took; None: those of an embedded log.
+    prior, blend
+        What forecasts, without a language model, and what ranks.
+    calibration, adapter
+        Of the language model; None: there is none.
     """
 
-    model: str = "smollm2-135m"
-    template: str = "forecast-v1"
-    budget: int = 300
-    counting: Mapping[str, Any] = field(default_factory=dict)
-    blend: Mapping[str, float] = field(default_factory=dict)
-    strength: float = 1.0
-    titles: float = 0.0
-    adapter: str = ""
-    precision: str = "auto"
-    dataset: str = ""
-    period: str = ""
-    data: str = ""
-    fitted_before: str = ""
-    parts: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def load(cls, path: Path) -> EngineSettings:
-        """Read settings; DataError names a field that is unknown or holds what it cannot."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values.pop("version", FIRST_VERSION)
-            _check_kinds("", values, asdict(cls()))
-            blend = rename_keys(values.get("blend", {}), OLD_SCORERS)
-            for given, known in (
-                (values, [one.name for one in fields(cls)]),
-                (values.get("counting", {}), [*DecayedDirichlet().to_dict()]),
-                (blend, [*SCORERS, LM_SCORER]),
-            ):
-                if unknown := unknown_keys(given, known, version):
-                    raise ValueError(unknown)
-            _check_values(values | {"blend": blend})
-            return cls(**values | {"blend": blend, "parts": tuple(values.get("parts", ()))})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no engine's settings: {error}") from error
-
-    def save(self, path: Path) -> None:
-        """Write the settings, and which version of this package wrote them."""
-        atomic_write_text(path, json.dumps({"version": __version__} | asdict(self), indent=1))
-
-    def without_adapter(self, model: str) -> EngineSettings:
-        """Give the same for a base model without an adapter."""
-        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
-        if not self.adapter:
-            return plain
-        return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
-
-    def without_titles(self) -> EngineSettings:
-        """Give the same for a model without title embeddings, or without a calibration of them."""
-        blend = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
-        return replace(self, titles=0.0, blend=blend if any(blend.values()) else POPULARITY_BLEND)
-
-    def with_adapter_prompt(self, adapter_folder: Path) -> EngineSettings:
-        """Write prompts like those that an adapter, or a merged model, was trained on."""
-        about = AdapterMetadata.load_if_present(adapter_folder)
-        if about is None:
-            return self
-        budget = int(about.config.get("budget", self.budget))
-        return replace(self, template=about.prompt, budget=budget)
-
-    def is_of(self, dataset: Dataset) -> bool:
-        """Whether they were fitted on this log, which may have grown since."""
-        if not self.fitted_before:
-            return False
-        try:
-            return self.data in log_fingerprints(dataset, to_datetime64(self.fitted_before))
-        except DataError:  # nothing had happened by then
-            return False
-
-    def valid_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
-        """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
-        if not self.fitted_before or to_datetime64(self.fitted_before) > cutoff:
-            return False
-        return self.period == dataset.period and self.is_of(dataset)
+    catalog: Catalog | None
+    population: Population | None
+    prior: Stored
+    blend: Stored
+    calibration: Calibration | None = None
+    adapter: Path | None = None
 
 
-def _check_values(values: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value inside a field that it cannot hold."""
-    counting, blend = values.get("counting", {}), values["blend"]
-    _check_kinds("counting.", counting, DecayedDirichlet().to_dict())
-    spread = _number_entries("counting.spread", counting.get("spread", []))
-    _check_kinds("", spread, dict.fromkeys(spread, 0.0))
-    if counting.get("mix", "all") not in get_args(PopulationMix):
-        allowed = " or ".join(map(repr, get_args(PopulationMix)))
-        raise ValueError(f"counting.mix is {_shorten(counting['mix'])}; it should be {allowed}")
-    DecayedDirichlet(**counting)  # whose spread has two numbers at most
-    _check_kinds("blend.", blend, dict.fromkeys(blend, 0.0))
-    for name, weight in blend.items():
-        if weight < 0:
-            raise ValueError(f"blend.{name} is {weight}; it should be at least 0")
-    paths = _number_entries("parts", values.get("parts", [])) | {
-        "adapter": values.get("adapter", "")
-    }
-    _check_kinds("", paths, dict.fromkeys(paths, ""))
-    for name, path in paths.items():
-        forms = PurePosixPath(path), PureWindowsPath(path)
-        if any(form.anchor or ".." in form.parts for form in forms):
-            raise ValueError(f"{name} is {_shorten(path)}; it should be a path inside the folder")
-    if before := values.get("fitted_before"):
-        to_datetime64(before)
+def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> None:
+    """Write an engine's folder, its settings last; they list the files beside them.
+
+    Files of an engine that was in the folder before, and that this one has not, are removed.
+    """
+    old = _parts_before(folder)
+    parts = list[Path]()
+    if files.catalog is not None and files.population is not None:
+        files.catalog.save(folder / CATALOG_FILE)
+        files.population.save(folder / POPULATION_FILE)
+        parts += [folder / CATALOG_FILE, folder / POPULATION_FILE]
+    for name, stored in ((FORECAST_FOLDER, files.prior), (RANKING_FOLDER, files.blend)):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        stored.save(folder / name)
+        parts += [path for path in (folder / name).rglob("*") if path.is_file()]
+    if files.calibration is not None:
+        files.calibration.save(folder / CALIBRATION_FILE)
+        parts.append(folder / CALIBRATION_FILE)
+    if files.adapter is not None:
+        own = folder / settings.adapter
+        if own.absolute() != files.adapter.absolute():
+            shutil.copytree(files.adapter, own, dirs_exist_ok=True)
+        parts += [*own.glob("*.json"), *own.glob("*.safetensors")]
+    hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(parts)}
+    replace(settings, parts=hashes).save(folder / SETTINGS_FILE)
+    for path in old - set(hashes):
+        (folder / path).unlink(missing_ok=True)
 
 
-def _number_entries(name: str, entries: Sequence[Any]) -> dict[str, Any]:
-    return {f"{name}[{place}]": entry for place, entry in enumerate(entries)}
+def _parts_before(folder: Path) -> set[str]:
+    path = folder / SETTINGS_FILE
+    return set(EngineSettings.load(path).parts) if path.is_file() else set()
 
 
-def _check_kinds(where: str, values: Mapping[Any, Any], defaults: Mapping[Any, Any]) -> None:
-    """Raise ValueError for a value of another kind than its default; unknown names pass."""
-    for name, value in values.items():
-        if name not in defaults:
-            continue
-        kinds, word = _KINDS[type(defaults[name])]
-        infinite = isinstance(value, float) and not math.isfinite(value)
-        if type(value) not in kinds or infinite:  # True is no number here
-            raise ValueError(f"{where}{name} is {_shorten(value)}; it should be {word}")
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shorten(value: Any) -> str:
-    shown = repr(value)
-    return f"{shown[:60]}..." if len(shown) > 63 else shown
+def catalog_fingerprint(catalog: Catalog) -> str:
+    """Hash a catalog's item ids, categories, and which item has which."""
+    shares, digest = catalog.category_shares, hashlib.sha256()
+    for names in (catalog.item_ids.tolist(), catalog.categories):
+        digest.update(json.dumps(list(names)).encode())
+    for array in (shares.indptr, shares.indices):
+        digest.update(array.astype("<i8").tobytes())
+    digest.update(shares.data.astype("<f8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
+    """Make the dataset of an engine's own catalog and population: it has no log."""
+    catalog = Catalog.load(folder / CATALOG_FILE)
+    return Dataset.without_log(
+        settings.dataset,
+        catalog,
+        Population.load(folder / POPULATION_FILE, catalog),
+        period=settings.period,
+        noun=settings.noun,
+        person=settings.person,
+        repeat="exclude" if settings.repeat == "exclude" else "allow",
+        verb=settings.verb,
+    )
 
 
 def bundled_engine(dataset: str) -> Path:
@@ -237,43 +153,44 @@ def fitted_dataset(name: str) -> str:
     return (EngineSettings.load(file).dataset if file.is_file() else "") or "ml-100k"
 
 
-def save_engine(
-    folder: Path, settings: EngineSettings, adapter: Path | None, calibration: Calibration | None
-) -> None:
-    """Write an engine's folder, its settings last; they list the files beside them."""
-    own, parts = folder / settings.adapter, list[str]()
-    if adapter is not None:
-        if own.absolute() != adapter.absolute():
-            shutil.copytree(adapter, own, dirs_exist_ok=True)
-        files = (*adapter.glob("*.json"), *adapter.glob("*.safetensors"))
-        parts += sorted(f"{settings.adapter}/{file.name}" for file in files)
-    if calibration is not None:
-        calibration.save(folder / CALIBRATION_FILE)
-        parts.append(CALIBRATION_FILE)
-    replace(settings, parts=tuple(parts)).save(folder / SETTINGS_FILE)
-
-
 def has_lost_calibration(folder: Path, settings: EngineSettings) -> bool:
     """Whether a folder lacks its calibration: an engine works without, and says so."""
     return CALIBRATION_FILE in _missing_parts(folder, settings)
 
 
 def require_parts(folder: Path, settings: EngineSettings) -> None:
-    """Raise DataError if a file of the engine is missing, but for its calibration."""
-    missing = [part for part in _missing_parts(folder, settings) if part != CALIBRATION_FILE]
+    """Raise DataError if a file of the engine is missing, or is not the one that was saved.
+
+    Format 1 has no hashes, and may lack its calibration.
+    """
+    missing = _missing_parts(folder, settings)
+    if not settings.is_whole:
+        missing = [part for part in missing if part != CALIBRATION_FILE]
     if missing:
         raise DataError(
             f"{folder / missing[0]} is missing, without which the engine is another one: copy the "
             "whole folder of the engine, or save it again."
         )
+    needed = [f"{name}/{VALUES_FILE}" for name in (FORECAST_FOLDER, RANKING_FOLDER)]
+    if settings.is_whole and (unnamed := [part for part in needed if part not in settings.parts]):
+        raise DataError(
+            f"{folder / SETTINGS_FILE} has no hash of {unnamed[0]}: it was changed, or is of "
+            "another engine. Copy the whole folder, or save the engine again."
+        )
+    for part, stored in settings.parts.items():
+        if (stored or settings.is_whole) and file_hash(folder / part) != stored:
+            raise DataError(
+                f"{folder / part} is not the file that was saved with this engine: it is cut off, "
+                "changed, or of another engine. Copy the whole folder, or save the engine again."
+            )
 
 
 def log_difference(
-    folder: Path, settings: EngineSettings, dataset: Dataset, categories: tuple[str, ...]
+    folder: Path, settings: EngineSettings, dataset: Dataset, catalog: Catalog
 ) -> str:
     """Say what an engine was fitted on instead of this log; "" if it was fitted on it.
 
-    ``categories`` are those that are known before the cutoff.
+    ``catalog`` is what is known before the cutoff.
     """
     fitted, name = settings.dataset, dataset.name
     if not settings.is_of(dataset):
@@ -284,7 +201,9 @@ def log_difference(
         return f"fitted on {fitted!r}, not on this log ({name!r})"
     if settings.period != dataset.period:
         return f"fitted on {fitted!r} in periods of {settings.period}, not of {dataset.period}"
-    if _stored_categories(folder, settings) not in (None, categories):
+    if settings.is_whole and settings.catalog != catalog_fingerprint(catalog):
+        return f"fitted on {fitted!r} with other items or categories"
+    if _stored_categories(folder, settings) not in (None, catalog.categories):
         return f"fitted on {fitted!r} with other categories"
     return ""
 

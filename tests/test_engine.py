@@ -15,8 +15,9 @@ from llmrec import DataError, Edit, Interactions, InterestEngine
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
 from llmrec.data.readers import read_table
-from llmrec.engine_config import fit_settings
+from llmrec.engine_fit import fit_engine
 from llmrec.engine_folder import CALIBRATION_FILE, SETTINGS_FILE, EngineSettings
+from llmrec.engine_resolve import describe_fit
 from llmrec.errors import EditError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import AdapterMetadata
@@ -80,6 +81,11 @@ def merged(folder: Path, dataset: Dataset, *, cutoff: str) -> str:
     folder.mkdir(exist_ok=True)
     about.save(folder)
     return str(folder)
+
+
+def figures(engine: InterestEngine) -> dict[str, Any]:
+    """Give the figures by which an engine's members were chosen, without how long it took."""
+    return {name: found for name, found in engine.settings.report.items() if name != "seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +154,9 @@ def test_an_engine_sees_nothing_at_or_after_its_cutoff(dataset: Dataset) -> None
     early = read_table(frame().query("timestamp < @cutoff"), name="small", period="7D")
     alone = InterestEngine.from_pretrained(data=early, cutoff=cutoff)
     assert engine.dataset.log.timestamp.max() < cutoff
-    assert engine.settings.counting == alone.settings.counting
-    assert engine.settings.blend == pytest.approx(alone.settings.blend, abs=1e-6)
+    assert figures(engine) == figures(alone)
+    assert engine.blend.names == alone.blend.names
+    assert engine.blend.weights == pytest.approx(alone.blend.weights, abs=1e-6)
     for user in ("u000", "u030"):
         a, b = engine.forecast(user), alone.forecast(user)
         assert a.category_weights.tobytes() == b.category_weights.tobytes()
@@ -162,7 +169,7 @@ def test_an_option_that_no_model_takes_is_refused_before_anything_is_fitted(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr("llmrec.engine_config.fit_settings", None)
+    monkeypatch.setattr("llmrec.engine_resolve.fit_engine", None)
     with pytest.raises(TypeError, match="'colour'"):
         InterestEngine.from_pretrained(data=dataset, colour="red")
     with pytest.raises(TypeError, match=r"'write'; write= of version 0\.1 is describe="):
@@ -187,7 +194,7 @@ def test_what_is_no_dataset_is_refused(data: Any) -> None:
 
 def test_an_engine_survives_its_folder(dataset: Dataset, tmp_path: Path) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
-    engine.fit(60)
+    engine.fit("quick", use_llm=True, n_windows=60)
     engine.save_pretrained(tmp_path)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     assert again.settings == engine.settings
@@ -399,7 +406,7 @@ def test_fitted_settings_hold_only_for_their_log_their_period_and_later_cutoffs(
     dataset: Dataset,
 ) -> None:
     end = dataset.log.timestamp.max() + np.timedelta64(1, "ms")
-    settings = fit_settings(dataset)
+    settings = describe_fit(dataset, fit_engine(dataset, "quick"))
     assert settings.valid_for(dataset, end)
     assert not settings.valid_for(dataset, end - np.timedelta64(1, "D"))
     assert not settings.valid_for(replace(dataset, period="14D"), end)
@@ -420,7 +427,9 @@ def test_an_engine_fitted_on_the_future_is_refused_and_can_be_fitted_again(
 def test_a_calibration_of_another_model_is_not_used_and_the_source_says_so(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
+    InterestEngine.from_pretrained(data=dataset).fit(
+        "quick", use_llm=True, n_windows=60
+    ).save_pretrained(tmp_path)
     monkeypatch.setattr(FakeModel, "fingerprint", "fake-2")
     with pytest.warns(UserWarning, match=r"without its category scores until .*engine\.fit\(\)"):
         engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
@@ -429,8 +438,8 @@ def test_a_calibration_of_another_model_is_not_used_and_the_source_says_so(
 
 def test_too_few_windows_to_fit_on_are_refused_before_anything_is_read() -> None:
     engine = InterestEngine.from_pretrained(data=read_table(frame(n_users=20), period="7D"))
-    with pytest.raises(DataError, match="too few"):
-        engine.fit()
+    with pytest.raises(DataError, match="20 validation windows are too few"):
+        engine.fit("quick", use_llm=True)
 
 
 def engine_with_titles(
@@ -441,11 +450,12 @@ def engine_with_titles(
     model = merged(folder, dataset, cutoff="2020-01-01")
     with pytest.warns(UserWarning, match="titles that fake expects"):
         engine = InterestEngine.from_pretrained(model, data=dataset)
-    assert LM_SCORER not in engine.settings.blend
-    engine.fit(60)
-    assert LM_SCORER in engine.settings.blend
-    weights = {**engine.settings.blend, LM_SCORER: 0.7}  # a hash earns none
-    engine.settings = replace(engine.settings, blend=weights)
+    assert LMItemScorer.name not in engine.blend.names
+    engine.fit("quick", use_llm=True, n_windows=60)
+    assert LM_SCORER in engine.settings.report["llm"]
+    titles = engine.language.title_scorers[LM_SCORER]
+    scorers, weights = (*engine.blend.scorers, titles), (*engine.blend.weights, 0.7)
+    engine.blend = Blend(scorers, weights)  # a hash earns no weight
     engine.save_pretrained(folder)
     return engine
 
@@ -479,7 +489,7 @@ def test_in_another_precision_titles_are_left_out_with_a_warning_and_nothing_sto
         other.save_pretrained(place)
         for name in (SETTINGS_FILE, CALIBRATION_FILE):
             assert (place / name).read_bytes() == stored[name]
-    other.fit(60)
+    other.fit("quick", use_llm=True, n_windows=60)
     assert other.settings.precision == "bfloat16"
 
 
@@ -493,14 +503,16 @@ def test_an_engine_is_loaded_in_the_precision_that_it_was_calibrated_in(
         return FakeModel()
 
     monkeypatch.setattr(LanguageModel, "load", load)
-    InterestEngine.from_pretrained(data=dataset).fit(60).save_pretrained(tmp_path)
+    InterestEngine.from_pretrained(data=dataset).fit(
+        "quick", use_llm=True, n_windows=60
+    ).save_pretrained(tmp_path)
     InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     InterestEngine.from_pretrained(str(tmp_path), data=dataset, dtype="bfloat16")
     InterestEngine.from_pretrained(str(tmp_path), data=dataset, refit=True)
     assert asked == ["auto", "float32", "bfloat16", "auto"]
 
 
-def test_titles_without_a_calibration_are_left_out_with_a_warning_and_no_calibration_is_removed(
+def test_a_calibration_is_not_removed_by_an_engine_that_has_none_and_is_missed_where_it_is_lost(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine_with_titles(dataset, tmp_path, monkeypatch)
@@ -510,26 +522,42 @@ def test_titles_without_a_calibration_are_left_out_with_a_warning_and_no_calibra
         again.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == stored
     (tmp_path / CALIBRATION_FILE).unlink()
-    with pytest.warns(
-        UserWarning, match=r"calibration\.json is missing: .*until .*engine\.fit\(\)"
-    ):
+    with pytest.raises(DataError, match=r"calibration\.json is missing"):
         InterestEngine.from_pretrained(str(tmp_path), data=dataset)
 
 
-def test_a_blend_of_scorers_without_a_name_is_not_saved_and_one_with_names_is(
+class Flat:
+    """Scores all items alike, and cannot be stored."""
+
+    name = "flat"
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        return np.zeros((len(histories), self.n_items))
+
+
+def test_a_blend_of_scorers_that_cannot_be_stored_is_not_saved_and_any_fitted_one_is(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     engine = InterestEngine.from_pretrained(data=dataset)
     repeat = build_scorer("PersonalRepeat", dataset.log, dataset.catalog)
-    engine.blend = Blend((repeat, ItemToItem(Ease(77.0))), (0.4, 0.6))
-    with pytest.raises(DataError, match="'goes with what was taken', which settings have no name"):
-        engine.save_pretrained(tmp_path)
-    assert not list(tmp_path.iterdir())
-    engine.blend = Blend((repeat, build_scorer("Cosine", dataset.log, dataset.catalog)), (0.4, 0))
+    unfitted = ItemToItem(Ease(77.0))
+    for scorer, reason in (
+        (Flat(dataset.catalog.n_items), "'flat', which cannot be stored"),
+        (unfitted, "'goes with what was taken' is not fitted"),
+    ):
+        engine.blend = Blend((repeat, scorer), (0.4, 0.6))
+        with pytest.raises(DataError, match=reason):
+            engine.save_pretrained(tmp_path)
+        assert not list(tmp_path.iterdir())
+    engine.blend = Blend((repeat, unfitted.fit(dataset.log, dataset.catalog)), (0.4, 0.6))
     engine.save_pretrained(tmp_path)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
-    assert again.settings.blend == {"PersonalRepeat": 0.4, "Cosine": 0.0}
-    assert again.blend.names == ("taken before or popular",)
+    assert again.blend.weights == (0.4, 0.6)
+    scores = [one.blend.weighted_scores(one.histories()) for one in (engine, again)]
+    assert scores[0].tobytes() == scores[1].tobytes()
 
 
 def test_an_engine_is_not_fitted_on_what_its_adapter_learned_from(
@@ -540,8 +568,10 @@ def test_an_engine_is_not_fitted_on_what_its_adapter_learned_from(
     engine = InterestEngine.from_pretrained(model, data=dataset)
     fitted = engine.settings
     with pytest.raises(DataError, match="learned from small up to"):
-        engine.fit()
+        engine.fit("quick", use_llm=True)
     assert engine.settings == fitted
     assert engine.forecaster.calibration is None
-    engine.fit(60, leave_out=lambda window: False)  # somebody who knows says that it did not
+    engine.fit(
+        "quick", use_llm=True, n_windows=60, leave_out=lambda window: False
+    )  # somebody who knows says that it did not
     assert engine.forecaster.calibration is not None

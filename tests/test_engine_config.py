@@ -16,23 +16,20 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, truncate_log
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, training_log_for
-from llmrec.data.windows import holdout_cutoff, last_period_windows, make_windows
-from llmrec.engine_config import fit_settings
+from llmrec.data.windows import MIN_FIT_WINDOWS, holdout_cutoff, last_period_windows, make_windows
+from llmrec.engine_fit import fit_engine, fit_tilt
 from llmrec.engine_folder import EngineSettings
 from llmrec.errors import DataError
+from llmrec.forecast import ItemScorer
 from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend, fit_blend
-from llmrec.ranking.fitting import (
-    MIN_FIT_WINDOWS,
-    build_blend,
-    evaluate_rankings,
-    fit_ranking,
-    fit_strength,
-)
+from llmrec.ranking.fitting import build_blend, evaluate_rankings, fit_strength
 from llmrec.ranking.ranking import rank
-from llmrec.ranking.registry import LM_SCORER, build_scorer
+from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers
+from llmrec.ranking.selection import ListSelection, select_list
+from llmrec.ranking.weights import choose_added_weight
 from llmrec.types import FloatArray, RepeatPolicy, TimeArray
 from tests.real_parts import needs_real_parts
 from tests.worlds import catalog, log
@@ -66,6 +63,19 @@ class Knowing:
         return found
 
 
+def fit_list(dataset: Dataset, windows: Sequence[Window]) -> ListSelection:
+    """Fit the default scorers of a log, and weigh them on windows."""
+    names = default_scorers(dataset.period, dataset.catalog.n_items, dataset.repeat)
+
+    def fit(name: str, events: Interactions, cutoff: np.datetime64 | None) -> ItemScorer:
+        return build_scorer(name, events, dataset.catalog, cutoff)
+
+    end = dataset.log.timestamp.max() + MILLISECOND
+    return select_list(
+        dataset.log, dataset.catalog, [windows], names, fit, cutoff=end, repeat=dataset.repeat
+    )
+
+
 def ndcg(blend: Blend, windows: Sequence[Window], dataset: Dataset) -> float:
     histories = [window.history for window in windows]
     forecasts = DecayedDirichlet().forecast(histories)
@@ -77,9 +87,9 @@ def ndcg(blend: Blend, windows: Sequence[Window], dataset: Dataset) -> float:
 def held_out(dataset: Dataset, fitted: Sequence[Window], judged: Sequence[Window]) -> list[float]:
     """NDCG@10 on some windows of the blend fitted on others, as it is and as it once was."""
     before = training_log_for([*fitted, *judged])
-    weights, _ = fit_ranking(dataset, fitted, DecayedDirichlet())
-    scorers = [build_scorer(name, before, dataset.catalog) for name in weights]
-    now = Blend(scorers, tuple(weights.values()))
+    members = fit_list(dataset, fitted).members
+    scorers = [build_scorer(member.name, before, dataset.catalog) for member in members]
+    now = Blend(scorers, [member.weight for member in members])
     old = [build_scorer(name, before, dataset.catalog) for name in BEFORE]
     once = fit_blend(old, fitted, repeat=dataset.repeat)
     return [ndcg(blend, judged, dataset) for blend in (now, once)]
@@ -147,29 +157,26 @@ def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> No
     dataset = world()
     windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
     given = {LM_SCORER: Knowing(windows)}
-    weights, _ = fit_ranking(dataset, windows, DecayedDirichlet(), given)
-    assert weights[LM_SCORER] > 2 * max(w for name, w in weights.items() if name != LM_SCORER)
+    blend = fit_list(dataset, windows).validation_blend
+    weight = choose_added_weight(blend, given[LM_SCORER], windows, repeat=dataset.repeat)
+    assert weight > 0.2 * sum(blend.weights)
+    both = Blend((*blend.scorers, given[LM_SCORER]), (*blend.weights, weight))
+    assert ndcg(both, windows, dataset) > ndcg(blend, windows, dataset)
+    weights = {"PersonalRepeat": 1.0, LM_SCORER: weight}
     end = dataset.log.timestamp.max() + MILLISECOND
     assert "knows" in build_blend(dataset, end, weights, given).names
     with pytest.raises(DataError, match="title embeddings"):
         build_blend(dataset, end, weights)
 
 
-@pytest.mark.parametrize(("n_scores", "n_windows"), [(4 * 25 * 23, 23), (1, MIN_FIT_WINDOWS)])
+@pytest.mark.parametrize(("n_scores", "n_windows"), [(3 * 25 * 23, 23), (1, MIN_FIT_WINDOWS)])
 def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
     monkeypatch: pytest.MonkeyPatch, n_scores: int, n_windows: int
 ) -> None:
-    dataset, asked = world(), []
+    dataset = world()
     windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
-
-    class Counting(Knowing):
-        def scores(self, histories: Sequence[History]) -> FloatArray:
-            asked.append(len(histories))
-            return super().scores(histories)
-
-    monkeypatch.setattr("llmrec.ranking.fitting.MAX_FITTED_SCORES", n_scores)
-    fit_ranking(dataset, windows, DecayedDirichlet(), {LM_SCORER: Counting(windows)})
-    assert asked == [n_windows]
+    monkeypatch.setattr("llmrec.ranking.selection.MAX_FOLD_SCORES", n_scores)
+    assert len(fit_list(dataset, windows).windows) == n_windows
 
 
 def test_settings_without_titles_rank_by_the_other_scorers_or_by_popularity() -> None:
@@ -204,8 +211,10 @@ def test_a_short_log_has_a_scorer_of_repeats_only_where_items_may_be_listed_agai
 ) -> None:
     short = replace(world(), repeat=repeat)
     short = replace(short, log=truncate_log(short.log, short.log.timestamp.min() + MILLISECOND))
-    settings, end = fit_settings(short), short.log.timestamp.max() + MILLISECOND
-    assert build_blend(short, end, settings.blend).names == (name,)
+    fitted = fit_engine(short, "standard")
+    assert fitted.blend.names == (name,)
+    assert fitted.effort == ""
+    assert "0 people have a history" in fitted.report["reason"]
 
 
 def test_a_blend_whose_weights_are_all_0_is_popularity() -> None:
@@ -215,13 +224,15 @@ def test_a_blend_whose_weights_are_all_0_is_popularity() -> None:
     assert blend.names == ("popular in the last 28 days",)
 
 
-def test_the_settings_fitted_on_a_log_suit_it_and_say_so() -> None:
-    settings = fit_settings(world())
-    assert settings.blend.keys() == {"RecentPopularity", "PersonalRepeat", "EaseByDays"}
+def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None:
     films = replace(world("10 events"), repeat="exclude")
-    found = fit_settings(films).blend
-    assert found.keys() == {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}
-    assert any(found.values())
+    for dataset, names in (
+        (world(), {"RecentPopularity", "PersonalRepeat", "SparseEaseByDays"}),
+        (films, {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}),
+    ):
+        members = fit_engine(dataset, "quick").report["list"]["members"]
+        assert {member["name"] for member in members} == names
+        assert any(member["weight"] for member in members)
 
 
 def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
@@ -235,11 +246,8 @@ def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
     )
     costly = []
     for forecaster in (DecayedDirichlet(), backwards):
-        weights, strength = fit_ranking(dataset, windows, forecaster)
-        scorers = [
-            build_scorer(name, training_log_for(windows), dataset.catalog) for name in weights
-        ]
-        blend = Blend(scorers, tuple(weights.values()))
+        blend = fit_list(dataset, windows).validation_blend
+        strength = fit_tilt(forecaster, blend, windows, dataset)
         cheap = fit_strength(forecaster, blend, windows, repeat="allow", tolerance=0.01)
         costly.append(cheap == 0)
         assert strength == (cheap or 0.05)

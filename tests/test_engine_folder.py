@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -104,7 +105,7 @@ def test_after_a_fit_an_engine_is_of_the_log_that_it_was_fitted_on(
 ) -> None:
     with pytest.warns(UserWarning, match="fitted on 'log'"):
         engine = open_engine("engine", other)
-    engine.fit(60).save_pretrained("mine")
+    engine.fit("quick", use_llm=True, n_windows=60).save_pretrained("mine")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         mine = open_engine("mine", other)
@@ -147,7 +148,8 @@ def test_an_engine_that_does_not_say_what_it_was_fitted_on_is_of_no_log(
 
 
 def test_a_log_that_grew_is_the_same_one_whatever_its_name(place: Path, other: Dataset) -> None:
-    open_engine("base", other).save_pretrained("mine")
+    fitted = open_engine("base", other)
+    fitted.save_pretrained("mine")
     later = pd.DataFrame(
         {
             "user_id": ["u001", "zoe"],
@@ -158,9 +160,12 @@ def test_a_log_that_grew_is_the_same_one_whatever_its_name(place: Path, other: D
         }
     )
     grown = read_table(pd.concat([frame(), later]), name="shop of today", period="7D")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        assert open_engine("mine", grown).settings == open_engine("base", other).settings
+    message = "does not know items that came after its fit: 1 of 2402 events"
+    with pytest.warns(UserWarning, match=message) as caught:
+        engine = open_engine("mine", grown)
+    assert len([one for one in caught if one.category is UserWarning]) == 1
+    assert engine.settings == fitted.settings
+    assert engine.history("zoe").n_events == 1
     changed = read_table(frame().drop(index=3), name="shop", period="7D")
     with pytest.warns(UserWarning, match="before the past of this one changed"):
         open_engine("mine", changed)
@@ -194,8 +199,13 @@ def test_an_engine_that_lost_a_file_is_refused_by_its_name(
 def test_an_engine_lists_its_files(place: Path) -> None:
     open_engine("engine", "log.parquet").save_pretrained("again")
     stored = json.loads(Path("again/engine.json").read_text())
-    assert stored["parts"] == [*sorted(PARTS), "calibration.json"]
-    assert all((Path("again") / part).is_file() for part in stored["parts"])
+    assert {*PARTS, "calibration.json", "catalog.parquet", "population.parquet"} < {
+        *stored["parts"]
+    }
+    files = {path for path in Path("again").rglob("*") if path.suffix != ".md" and path.is_file()}
+    assert {Path("again") / part for part in stored["parts"]} == files - {Path("again/engine.json")}
+    for part, stored_hash in stored["parts"].items():
+        assert hashlib.sha256((Path("again") / part).read_bytes()).hexdigest() == stored_hash
 
 
 @pytest.mark.parametrize(
@@ -219,14 +229,15 @@ def test_an_engine_lists_its_files(place: Path) -> None:
         ("adapter", "../adapter", r"adapter is '\.\./adapter'; it should be a path"),
         ("adapter", "/adapter", "adapter is '/adapter'; it should be a path"),
         ("adapter", "C:\\adapter", "adapter is .*; it should be a path"),
-        ("parts", "abc", "parts is 'abc'; it should be a list"),
-        ("parts", [5], r"parts\[0\] is 5; it should be text"),
+        ("parts", "abc", "parts is 'abc'; it should be an object"),
+        ("parts", {"a": 5}, r"parts\.a is 5; it should be text"),
         (
             "parts",
             ["a", "adapter/../../b"],
-            r"parts\[1\] is 'adapter.*'; it should be a path",
+            r"parts\.adapter/\.\./\.\./b is 'adapter.*'; it should be a path",
         ),
-        ("parts", ["..\\b"], r"parts\[0\] is .*; it should be a path inside the folder"),
+        ("parts", {"..\\b": ""}, r"parts\..* is .*; it should be a path inside the folder"),
+        ("format", 99, r"format 99, written by llmrec .*pip install --upgrade llmrec"),
         ("fitted_before", "some day", "some day"),
     ],
 )
@@ -269,11 +280,17 @@ def test_an_engine_that_lost_its_settings_is_told_which_file_is_missing(
 def test_weights_that_are_all_0_list_what_is_popular_and_say_so(
     place: Path, other: Dataset
 ) -> None:
-    open_engine("base", other).save_pretrained("mine")
-    path = Path("mine/engine.json")
-    stored = json.loads(path.read_text())
-    stored["blend"] = {"PersonalRepeat": 0.0, "EaseByDays": 0.0}
-    path.write_text(json.dumps(stored))
+    before = other.log.timestamp.max() + np.timedelta64(1, "ms")
+    settings = EngineSettings(
+        model="base",
+        blend={"PersonalRepeat": 0.0, "EaseByDays": 0.0},
+        dataset="shop",
+        period=other.period,
+        data=events_fingerprint(other.log),
+        fitted_before=str(before),
+    )
+    Path("mine").mkdir()
+    settings.save(Path("mine/engine.json"))  # of format 1
     engine = open_engine("mine", other)
     item = engine.session("u001", strength=0).recommend(1)[0]
     assert list(item.explanation.scorer_parts) == ["popular in the last 28 days"]

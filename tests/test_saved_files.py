@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ from llmrec.evaluation.track_record import score_forecasts, summarize_track_reco
 from llmrec.forecasters.network import NetworkForecaster
 from llmrec.forecasters.neural import GRU, RRN, VAE, CellMLP, Transformer
 from llmrec.forecasters.sequential import NextItemModel
-from llmrec.forecasters.sequential_nets import NextItemName, build_net
+from llmrec.forecasters.sequential_nets import build_net
 from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import codec_for
 from llmrec.language.heads import Verbalizer
@@ -180,7 +180,7 @@ def network_forecasts(name: str, windows: Sequence[Window]) -> list[Forecast]:
 def parameter_names() -> dict[str, list[str]]:
     """Give what the parameters of every net are called in its file, those of no stored one too."""
     nets = {name: net(5, 3) for name, net in NETWORKS.items()}
-    nets |= {name: build_net(name, 5) for name in get_args(NextItemName)}
+    nets |= {name: build_net(name, 5) for name in ("SASRec", "BERT4Rec", "GRU4Rec")}
     return {name: sorted(net.state_dict()) for name, net in nets.items()}
 
 

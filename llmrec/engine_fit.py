@@ -1,0 +1,162 @@
+"""Fits what an engine forecasts and ranks with, at one of three efforts; a killed fit goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from llmrec.data.calendar import MILLISECOND
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import Window
+from llmrec.data.splits import past_windows
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, MIN_FIT_WINDOWS
+from llmrec.engine_members import MemberFit
+from llmrec.engine_settings import Effort
+from llmrec.errors import DataError
+from llmrec.fit_store import FitStore
+from llmrec.forecast import Forecaster
+from llmrec.forecasters.calibration import (
+    DEFAULT_DISPERSION,
+)
+from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
+from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.fitting import MAX_NDCG_LOSS, STRENGTHS, build_blend, fit_strength
+from llmrec.ranking.registry import (
+    fallback_blend,
+)
+from llmrec.ranking.selection import ListSelection
+
+
+@dataclass(frozen=True, eq=False)
+class FittedEngine:
+    """What a fit gives an engine, but for what a language model adds.
+
+    Attributes
+    ----------
+    prior
+        The forecaster.
+    held_out
+        Its weights of ``windows`` before it was fitted on them; None where nothing was fitted.
+    windows
+        Those of the last period, by which members were chosen.
+    blend, strength, list_selection
+        What ranks, how hard the forecast tilts it, and its figures; None where nothing was fitted.
+    effort
+        What was done: less than was asked for where the log is too small; "" for nothing.
+    report
+        Plain values: the figures of all members.
+    """
+
+    prior: Forecaster
+    held_out: HeldOutPredictions | None
+    windows: Sequence[Window]
+    blend: Blend
+    strength: float
+    list_selection: ListSelection | None
+    effort: Effort | str
+    report: dict[str, Any]
+
+
+def fit_engine(
+    dataset: Dataset,
+    effort: Effort,
+    *,
+    seed: int = 0,
+    without: Collection[str] = (),
+    store: FitStore | None = None,
+    show: Callable[[str], None] = lambda line: None,
+) -> FittedEngine:
+    """Fit forecaster and list on a log, and choose their members on its last period.
+
+    Parameters
+    ----------
+    effort
+        "quick": counting and statistics of items. "standard": a mixture of numeric experts, more
+        statistics, and trees over them. "best": nets trained on the log among both.
+    without
+        Names of members not to use.
+    store
+        Where nets are stored as soon as they are trained, and looked up.
+    show
+        Is given a line of progress for each member.
+
+    Raises
+    ------
+    DataError
+        If there is no such effort, or no member is called as one of ``without``.
+    """
+    if effort not in get_args(Effort):
+        raise DataError(f"effort is {effort!r}; it should be one of {', '.join(get_args(Effort))}")
+    folds = past_windows(dataset)
+    done, reason = suitable_effort(effort, folds)
+    report: dict[str, Any] = {"asked": effort, "reason": reason}
+    if not done:
+        return _unfitted(dataset, folds[0] if folds else [], report)
+    fit = MemberFit(dataset, folds, done, seed, frozenset(without), store or FitStore(None), show)
+    fit.check_names()
+    selection = fit.select_forecaster()
+    lists = fit.select_list()
+    report |= {
+        "windows": len(folds[0]),
+        "forecast": selection.to_dict(),
+        "list": lists.to_dict() | {"windows": len(lists.windows)},
+    }
+    prior = fit.with_newest_nets(selection.forecaster)
+    held_out = selection.held_out
+    strength = fit_tilt(
+        held_out_forecaster(held_out, lists.windows), lists.validation_blend, lists.windows, dataset
+    )
+    return FittedEngine(prior, held_out, folds[0], lists.blend, strength, lists, done, report)
+
+
+def held_out_forecaster(
+    held_out: HeldOutPredictions, windows: Sequence[Window]
+) -> PrecomputedForecaster:
+    """Give held-out weights as forecasts of windows' histories; their dispersion is none's."""
+    histories = [window.history for window in windows]
+    weights = held_out.lookup(windows)
+    return PrecomputedForecaster.of("held out", histories, weights, DEFAULT_DISPERSION, "counting")
+
+
+def fit_tilt(
+    forecaster: Forecaster, blend: Blend, windows: Sequence[Window], dataset: Dataset
+) -> float:
+    """Fit how hard forecasts tilt lists: the most that costs next to nothing of their NDCG@10.
+
+    Edits act through the strength, so it is never 0.
+    """
+    strength = fit_strength(
+        forecaster, blend, windows, repeat=dataset.repeat, tolerance=MAX_NDCG_LOSS
+    )
+    return max(strength, STRENGTHS[1])
+
+
+def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[Effort | str, str]:
+    """Give the effort that a log is large enough for, and why it is another one than was asked for.
+
+    Nothing is fitted on fewer than `MIN_FIT_WINDOWS` windows of the last period; mixtures, trees
+    and nets need `MIN_CALIBRATION_WINDOWS` there, and as many in earlier periods.
+    """
+    n, n_before = len(folds[0]) if folds else 0, sum(map(len, folds[1:]))
+    if n < MIN_FIT_WINDOWS:
+        return "", (
+            f"{n} people have a history and a last period to fit on, and {MIN_FIT_WINDOWS} are "
+            "needed: counting and list have default settings"
+        )
+    if effort != "quick" and min(n, n_before) < MIN_CALIBRATION_WINDOWS:
+        return "quick", (
+            f"the log has {n} windows in its last period and {n_before} before, and effort "
+            f"{effort!r} needs {MIN_CALIBRATION_WINDOWS} of each"
+        )
+    return effort, ""
+
+
+def _unfitted(dataset: Dataset, windows: Sequence[Window], report: dict[str, Any]) -> FittedEngine:
+    """Give default settings to a log that is too short to fit any on."""
+    end = dataset.log.timestamp.max() + MILLISECOND
+    mix = candidate_mixes(dataset.histories(end, [0]))[0]
+    weights = fallback_blend(dataset.repeat)
+    blend = build_blend(dataset, end, weights)
+    return FittedEngine(DecayedDirichlet(mix=mix), None, windows, blend, 1.0, None, "", report)

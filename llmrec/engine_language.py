@@ -1,0 +1,210 @@
+"""The language model of an engine: loaded, and weighed against what numbers alone give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrec.data.calendar import to_datetime64
+from llmrec.data.dataset import Dataset
+from llmrec.data.periods import Window
+from llmrec.data.splits import sample_windows
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
+from llmrec.engine_fit import FittedEngine, held_out_forecaster
+from llmrec.engine_folder import CALIBRATION_FILE
+from llmrec.engine_settings import EngineSettings
+from llmrec.errors import DataError
+from llmrec.forecast import Forecaster, ItemScorer
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.ranking.blend import Blend, PrecomputedScorer
+from llmrec.ranking.registry import LM_SCORER
+from llmrec.ranking.weights import choose_added_weight
+
+if TYPE_CHECKING:
+    from llmrec.forecasters.calibration import Calibration
+    from llmrec.forecasters.llm import LLMForecaster
+    from llmrec.language.codec import Codec
+    from llmrec.language.model import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLanguage:
+    """A language model, the format of its prompts, and the calibration in an engine's folder.
+
+    Attributes
+    ----------
+    calibration
+        Of these very weights; None: their scores are not used.
+    stored_calibration
+        What the folder has, whether or not it is of these weights.
+    why
+        Why there is no calibration.
+    about
+        What the adapter, or the merged model, learned from; None: it does not say.
+    """
+
+    model: LanguageModel
+    codec: Codec
+    calibration: Calibration | None = None
+    stored_calibration: Calibration | None = None
+    why: str = "no calibration was fitted"
+    about: AdapterMetadata | None = None
+
+    def bare(self) -> LoadedLanguage:
+        """Give the same without a calibration: the model words, and its scores are not used."""
+        return replace(
+            self, calibration=None, stored_calibration=None, why="the fit did not use the model"
+        )
+
+    @property
+    def title_scorers(self) -> dict[str, ItemScorer]:
+        """The model as a scorer of items, by its name in blends, if it has title embeddings."""
+        from llmrec.ranking.lm_scorer import LMItemScorer
+
+        if self.model.title_embeddings is None:
+            return {}
+        return {LM_SCORER: LMItemScorer(self.model, self.codec)}
+
+    def forecaster(self, prior: Forecaster, titles: float = 0.0) -> LLMForecaster:
+        """Put the model on top of a prior: the share of titles, and the calibrated scores."""
+        from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
+
+        if titles and self.calibration is not None and self.model.title_embeddings is not None:
+            prior = TitleForecaster(self.model, self.codec, prior, titles)
+        return LLMForecaster(
+            self.model, self.codec, prior, self.calibration, fallback_reason=self.why
+        )
+
+
+def is_llm_installed() -> bool:
+    """Whether the packages of the llm extra are there."""
+    return all(find_spec(name) is not None for name in ("torch", "transformers", "peft"))
+
+
+def load_language(
+    dataset: Dataset,
+    settings: EngineSettings,
+    calibration: Path | None,
+    why: str,
+    options: Mapping[str, Any],
+) -> LoadedLanguage:
+    """Load the model of settings, and a folder's calibration if it is of that very model.
+
+    ``calibration`` is the folder; ``why`` says why there is none.
+    """
+    from llmrec.forecasters.calibration import Calibration
+    from llmrec.language.codec import codec_for
+    from llmrec.language.model import LanguageModel
+
+    model = LanguageModel.load(settings.model, **options)
+    codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
+    about = AdapterMetadata.load_if_present(Path(model.adapter or settings.model))
+    if about is not None:
+        about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
+    bare = LoadedLanguage(model, codec, why=why or "no calibration was fitted", about=about)
+    if calibration is None or not (calibration / CALIBRATION_FILE).is_file():
+        return bare
+    at_hand = Calibration.load(calibration / CALIBRATION_FILE, dataset.catalog.categories)
+    if at_hand.model != model.fingerprint:
+        why = "the stored calibration is of another model or precision"
+        return replace(bare, stored_calibration=at_hand, why=why)
+    return replace(bare, calibration=at_hand, stored_calibration=at_hand)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedLanguage:
+    """What a language model adds to a fit.
+
+    Attributes
+    ----------
+    language
+        With its calibration.
+    titles
+        Share of the expected titles in the forecast.
+    blend
+        With the titles among the scorers, if they help.
+    report
+        Plain values: what each adds, on how many windows.
+    """
+
+    language: LoadedLanguage
+    titles: float
+    blend: Blend
+    validation_blend: Blend
+    windows: Sequence[Window]
+    report: dict[str, Any]
+
+
+def calibrate_language(
+    language: LoadedLanguage,
+    fitted: FittedEngine,
+    dataset: Dataset,
+    n_windows: int | None,
+    seed: int,
+    leave_out: Callable[[Window], bool] | None,
+) -> CalibratedLanguage:
+    """Give the model the weight that it earns on top of what was fitted, on the last period.
+
+    Raises
+    ------
+    DataError
+        If there are too few windows, or the adapter learned from this log up to a time after the
+        start of one and nothing says which to leave out.
+    """
+    from llmrec.forecasters.llm import TitleForecaster
+
+    lists = fitted.list_selection
+    known = fitted.windows if lists is None else lists.windows
+    usable = [window for window in known if leave_out is None or not leave_out(window)]
+    windows = sample_windows(usable, n_windows, seed)
+    if leave_out is None:
+        require_not_trained_on(windows, language.about, dataset.name)
+    if len(windows) < MIN_CALIBRATION_WINDOWS or fitted.held_out is None or lists is None:
+        raise DataError(
+            f"{len(windows)} validation windows are too few to calibrate on; at least "
+            f"{MIN_CALIBRATION_WINDOWS} are needed. Without, forecasts fall back to counting."
+        )
+    histories = [window.history for window in windows]
+    prior: Forecaster = held_out_forecaster(fitted.held_out, windows)
+    titles = 0.0
+    if language.model.title_embeddings is not None:
+        of_titles = TitleForecaster(language.model, language.codec, prior).fit(windows)
+        titles = of_titles.share
+        prior = of_titles if titles else prior
+    calibration = language.forecaster(prior).fit(windows)
+    language = replace(language, calibration=calibration, stored_calibration=calibration)
+    report = {
+        "windows": len(windows),
+        "titles": titles,
+        "a": calibration.a,
+        "gain": list(calibration.gain),
+    }
+    blend, validation = fitted.blend, lists.validation_blend
+    for name, scorer in language.title_scorers.items():
+        part = PrecomputedScorer.of(scorer, histories)
+        weight = choose_added_weight(validation, part, windows, repeat=dataset.repeat, seed=seed)
+        report[name] = weight
+        if weight:
+            blend = replace(
+                blend, scorers=(*blend.scorers, scorer), weights=(*blend.weights, weight)
+            )
+            validation = Blend((*validation.scorers, part), (*validation.weights, weight))
+    return CalibratedLanguage(language, titles, blend, validation, windows, report)
+
+
+def require_not_trained_on(
+    windows: Sequence[Window], about: AdapterMetadata | None, dataset: str
+) -> None:
+    """Refuse windows of the log that an adapter learned from if it saw what lies after a cutoff."""
+    if about is None or about.dataset != dataset:
+        return
+    seen = sum(window.history.cutoff < to_datetime64(about.cutoff) for window in windows)
+    if seen:
+        raise DataError(
+            f"the adapter learned from {dataset} up to {about.cutoff}, and {seen} of "
+            f"{len(windows)} windows begin before: it may know what they are to validate. Give "
+            "leave_out=was_trained_on(dataset), of llmrec.data.splits."
+        )

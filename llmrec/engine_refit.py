@@ -1,0 +1,92 @@
+"""An engine's parts, fitted again on its log: numbers first, then what the language model adds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmrec.data.periods import Window
+from llmrec.engine_config import EngineParts
+from llmrec.engine_fit import FittedEngine, fit_engine, fit_tilt, held_out_forecaster
+from llmrec.engine_language import calibrate_language
+from llmrec.engine_resolve import describe_fit
+from llmrec.engine_settings import Effort, EngineSettings
+from llmrec.errors import DataError
+from llmrec.fit_store import FitStore
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How an engine is fitted: the parameters of `InterestEngine.fit`."""
+
+    effort: Effort = "standard"
+    seed: int = 0
+    leave_out: Callable[[Window], bool] | None = None
+    use_llm: bool | None = None
+    n_windows: int | None = 500
+    without: tuple[str, ...] = ()
+    work_folder: Path | str | None = None
+    show: Callable[[str], None] | None = None
+
+
+def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
+    """Give the same parts fitted on their log, see `InterestEngine.fit` for errors and warnings."""
+    if not len(parts.dataset.log):
+        raise DataError("this engine holds no log to fit on: load it with data=")
+    if plan.use_llm and parts.language is None:
+        raise DataError("this engine has no language model: load it with one, or use_llm=False")
+    fitted = fit_engine(
+        parts.dataset,
+        plan.effort,
+        seed=plan.seed,
+        without=plan.without,
+        store=FitStore(None if plan.work_folder is None else Path(plan.work_folder)),
+        show=plan.show or (lambda line: None),
+    )
+    if fitted.report["reason"]:
+        did = f"effort {fitted.effort!r}" if fitted.effort else "nothing"
+        warnings.warn(f"{did} was fitted: {fitted.report['reason']}", stacklevel=3)
+    settings = describe_fit(parts.dataset, fitted, plan.seed)
+    kept = ("model", "template", "budget", "adapter")
+    settings = replace(settings, **{name: getattr(parts.settings, name) for name in kept})
+    by_default = fitted.effort == "best" and parts.language is not None
+    if by_default if plan.use_llm is None else plan.use_llm:
+        return _with_language(parts, fitted, settings, plan)
+    return replace(
+        parts,
+        settings=settings,
+        prior=fitted.prior,
+        blend=fitted.blend,
+        language=parts.language and parts.language.bare(),
+        titles_weight=0.0,
+    )
+
+
+def _with_language(
+    parts: EngineParts, fitted: FittedEngine, settings: EngineSettings, plan: FitPlan
+) -> EngineParts:
+    """Calibrate the model on top of what was fitted, and give both."""
+    assert parts.language is not None
+    found = calibrate_language(
+        parts.language, fitted, parts.dataset, plan.n_windows, plan.seed, plan.leave_out
+    )
+    assert fitted.held_out is not None
+    prior = held_out_forecaster(fitted.held_out, found.windows)
+    on_top = found.language.forecaster(prior, found.titles)
+    settings = replace(
+        settings,
+        titles=found.titles,
+        precision=found.language.model.precision,
+        strength=fit_tilt(on_top, found.validation_blend, found.windows, parts.dataset),
+        report={**settings.report, "llm": found.report},
+    )
+    return replace(
+        parts,
+        settings=settings,
+        prior=fitted.prior,
+        blend=found.blend,
+        language=found.language,
+        titles_weight=0.0,
+    )

@@ -1,0 +1,236 @@
+"""An engine's settings: plain values, read from and written to JSON, each of them checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from llmrec.data.calendar import to_datetime64
+from llmrec.data.dataset import Dataset
+from llmrec.data.files import atomic_write_text
+from llmrec.data.provenance import log_fingerprints
+from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
+from llmrec.data.versions import SCORERS as OLD_SCORERS
+from llmrec.errors import DataError
+from llmrec.forecasters.counting import DecayedDirichlet, PopulationMix
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.ranking.registry import LM_SCORER, POPULARITY_BLEND, SCORERS
+
+SETTINGS_FILE = "engine.json"
+FORMAT = (
+    2  # of the folder; 1 holds settings, calibration and adapter, and fits the rest when loaded
+)
+Effort = Literal["quick", "standard", "best"]
+_NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default
+    str: ((str,), "text"),
+    int: ((int,), "a whole number"),
+    float: _NUMBER,
+    dict: ((dict,), "an object"),
+    list: _LIST,
+    tuple: _LIST,
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine folder says in its engine.json: plain values.
+
+    Attributes
+    ----------
+    model, template, budget
+        Base model, "" for an engine without one; prompt version, and tokens a prompt may have.
+    counting, blend
+        Of format 1: fields of `DecayedDirichlet`, and names of scorers with their weights. Format 2
+        has folders for what forecasts and what ranks.
+    strength
+        How hard the forecast tilts the ranking (0: not at all).
+    titles
+        Share of the expected titles in the prior, see `TitleForecaster`.
+    adapter
+        Folder of the adapter inside the model, beside the settings' file; "" if there is none.
+    precision
+        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
+        where it was not calibrated.
+    dataset
+        Name of the log, which `load_dataset` takes if it is one of those that it knows.
+    period, data, fitted_before
+        Length of the periods, fingerprint of the log, and the time at or after which nothing was
+        used: what the fit is good for.
+    format
+        Of the folder.
+    effort, seed
+        Of the fit; "" where nothing was fitted.
+    noun, person, verb, repeat
+        As in `Dataset`.
+    catalog
+        Fingerprint of the catalog.
+    n_users, n_events
+        Of the log that was fitted on.
+    report
+        The figures by which members were chosen, see `llmrec.engine_fit`.
+    parts
+        The other files of the folder, with the SHA-256 of each ("" in format 1).
+    """
+
+    model: str = "smollm2-135m"
+    template: str = "forecast-v1"
+    budget: int = 300
+    counting: Mapping[str, Any] = field(default_factory=dict)
+    blend: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+    titles: float = 0.0
+    adapter: str = ""
+    precision: str = "auto"
+    dataset: str = ""
+    period: str = ""
+    data: str = ""
+    fitted_before: str = ""
+    format: int = 1
+    effort: str = ""
+    seed: int = 0
+    noun: str = ""
+    person: str = ""
+    verb: str = ""
+    repeat: str = ""
+    catalog: str = ""
+    n_users: int = 0
+    n_events: int = 0
+    report: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def load(cls, path: Path) -> EngineSettings:
+        """Read settings; DataError names a field that is unknown or holds what it cannot."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values.pop("version", FIRST_VERSION)
+            _check_format(values, version)
+            if isinstance(parts := values.get("parts"), list):  # of format 1
+                values["parts"] = dict.fromkeys(map(str, parts), "")
+            _check_kinds("", values, asdict(cls()))
+            blend = rename_keys(values.get("blend", {}), OLD_SCORERS)
+            for given, known in (
+                (values, [one.name for one in fields(cls)]),
+                (values.get("counting", {}), [*DecayedDirichlet().to_dict()]),
+                (blend, [*SCORERS, LM_SCORER]),
+            ):
+                if unknown := unknown_keys(given, known, version):
+                    raise ValueError(unknown)
+            _check_values(values | {"blend": blend})
+            return cls(**values | {"blend": blend})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is no engine's settings: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the settings, and which version of this package wrote them."""
+        atomic_write_text(path, json.dumps({"version": __version__} | asdict(self), indent=1))
+
+    def without_adapter(self, model: str) -> EngineSettings:
+        """Give the same for a base model without an adapter."""
+        plain = replace(self.without_titles(), model=model, adapter="", precision="auto")
+        if not self.adapter:
+            return plain
+        return replace(plain, template=EngineSettings.template, budget=EngineSettings.budget)
+
+    def without_model(self) -> EngineSettings:
+        """Give the same for an engine without a language model."""
+        plain = replace(self.without_titles(), model="", adapter="", precision="auto")
+        report = {name: found for name, found in self.report.items() if name != "llm"}
+        return replace(plain, report=report)
+
+    def without_titles(self) -> EngineSettings:
+        """Give the same for a model without title embeddings, or without a calibration of them."""
+        if self.is_whole:
+            return replace(self, titles=0.0)
+        blend = {name: weight for name, weight in self.blend.items() if name != LM_SCORER}
+        return replace(self, titles=0.0, blend=blend if any(blend.values()) else POPULARITY_BLEND)
+
+    def with_adapter_prompt(self, adapter_folder: Path) -> EngineSettings:
+        """Write prompts like those that an adapter, or a merged model, was trained on."""
+        about = AdapterMetadata.load_if_present(adapter_folder)
+        if about is None:
+            return self
+        budget = int(about.config.get("budget", self.budget))
+        return replace(self, template=about.prompt, budget=budget)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the folder holds all that was learned."""
+        return self.format > 1
+
+    def is_of(self, dataset: Dataset) -> bool:
+        """Whether they were fitted on this log, which may have grown since."""
+        if not self.fitted_before:
+            return False
+        try:
+            return self.data in log_fingerprints(dataset, to_datetime64(self.fitted_before))
+        except DataError:  # nothing had happened by then
+            return False
+
+    def valid_for(self, dataset: Dataset, cutoff: np.datetime64) -> bool:
+        """Whether they were fitted on this very log and period, and on nothing after the cutoff."""
+        if not self.fitted_before or to_datetime64(self.fitted_before) > cutoff:
+            return False
+        return self.period == dataset.period and self.is_of(dataset)
+
+
+def _check_format(values: Mapping[str, Any], version: str) -> None:
+    """Raise ValueError for a folder that a later version of this package wrote."""
+    found = values.get("format", 1)
+    if isinstance(found, int) and found > FORMAT:
+        raise ValueError(
+            f"it is of format {found}, written by llmrec {version}; this is {__version__}, which "
+            f"reads up to format {FORMAT}: pip install --upgrade llmrec"
+        )
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value inside a field that it cannot hold."""
+    counting, blend = values.get("counting", {}), values["blend"]
+    _check_kinds("counting.", counting, DecayedDirichlet().to_dict())
+    spread = _number_entries("counting.spread", counting.get("spread", []))
+    _check_kinds("", spread, dict.fromkeys(spread, 0.0))
+    if counting.get("mix", "all") not in get_args(PopulationMix):
+        allowed = " or ".join(map(repr, get_args(PopulationMix)))
+        raise ValueError(f"counting.mix is {_shorten(counting['mix'])}; it should be {allowed}")
+    DecayedDirichlet(**counting)  # whose spread has two numbers at most
+    _check_kinds("blend.", blend, dict.fromkeys(blend, 0.0))
+    for name, weight in blend.items():
+        if weight < 0:
+            raise ValueError(f"blend.{name} is {weight}; it should be at least 0")
+    parts = values.get("parts", {})
+    _check_kinds("parts.", parts, dict.fromkeys(parts, ""))
+    named = {"adapter": values.get("adapter", "")} | {f"parts.{path}": path for path in parts}
+    for name, path in named.items():
+        forms = PurePosixPath(path), PureWindowsPath(path)
+        if any(form.anchor or ".." in form.parts for form in forms):
+            raise ValueError(f"{name} is {_shorten(path)}; it should be a path inside the folder")
+    if before := values.get("fitted_before"):
+        to_datetime64(before)
+
+
+def _number_entries(name: str, entries: Sequence[Any]) -> dict[str, Any]:
+    return {f"{name}[{place}]": entry for place, entry in enumerate(entries)}
+
+
+def _check_kinds(where: str, values: Mapping[Any, Any], defaults: Mapping[Any, Any]) -> None:
+    """Raise ValueError for a value of another kind than its default; unknown names pass."""
+    for name, value in values.items():
+        if name not in defaults:
+            continue
+        kinds, word = _KINDS[type(defaults[name])]
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if type(value) not in kinds or infinite:  # True is no number here
+            raise ValueError(f"{where}{name} is {_shorten(value)}; it should be {word}")
+
+
+def _shorten(value: Any) -> str:
+    shown = repr(value)
+    return f"{shown[:60]}..." if len(shown) > 63 else shown
