@@ -38,6 +38,7 @@ ARGUMENTS = {
     "track-record": ["{stored}", "--data"],
     "receipts": ["{stored}", "--data"],
     "check": [],
+    "fit": ["--effort", "quick", "--model", "none", "--out", "{stored}-engine", "--data"],
 }
 
 

@@ -46,6 +46,12 @@ app = typer.Typer(
 DATA_HELP = "ml-100k, completejourney, or a folder or file of a log."
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
 Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", help="As for recommend; give the option again for more engines' folders."
+    ),
+]
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
 Users = Annotated[
     list[str], typer.Option("--user", help="User id; give the option again for more people.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llmrec.engine_folder import is_engine
+from llmrec.engine_settings import SETTINGS_FILE
 from llmrec.errors import DataError
 
 CHART_KINDS = (".png", ".html")
@@ -23,6 +25,26 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder} cannot be a folder: {nearest} is a file; give another path.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise DataError(f"{folder} cannot be written: no right to write in {nearest}.")
+
+
+def require_engine_folder(folder: Path) -> None:
+    """Refuse a folder that an engine cannot be written to: a file, or one that is another's.
+
+    Nothing is made yet; an engine that is there will be written over.
+
+    Raises
+    ------
+    DataError
+        If it is a file, holds other things and no engine, or cannot be written.
+    """
+    require_folder(folder)
+    if is_engine(str(folder)) or not folder.is_dir():
+        return
+    if found := sorted(path.name for path in folder.iterdir()):
+        raise DataError(
+            f"{folder} holds {found[0]!r} and no {SETTINGS_FILE}: it is no engine's folder. Give "
+            "an empty one, a new one, or an engine to write over."
+        )
 
 
 def require_chart_path(path: Path) -> None:

@@ -17,46 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from llmrec.cli import render
+from llmrec.cli.comparison_tables import show_comparison
 from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
-from llmrec.cli.options import AsJson, Data, Forecasters, Model, app
+from llmrec.cli.options import AsJson, Data, Forecasters, Model, Models, app
 from llmrec.cli.paths import require_folder
 from llmrec.cli.render import console, print_json
 from llmrec.data import embedded
 from llmrec.data.dataset import Dataset
 from llmrec.data.names import clean_text
 from llmrec.data.options import ReadingOptions
+from llmrec.engine_config import DEFAULT_MODEL
 from llmrec.engine_folder import is_engine
 from llmrec.errors import DataError
-
-COLUMN_LEGEND = (
-    "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
-    "mean; 80 %: observations inside the 80 % interval."
-)
-
-
-def show_comparison(title: str, table: pd.DataFrame) -> None:
-    """Print a line a model, the best first, of what matters most; the report has the rest."""
-    whole = table[table["slice"] == "all"]
-    for split in dict.fromkeys(whole["split"]):
-        rows: list[dict[Any, Any]] = whole[whole["split"] == split].to_dict("records")
-        cells = {(row["model"], row["metric"]): row for row in rows}
-        models = {row["model"]: row["value"] for key, row in cells.items() if key[1] == "log_loss"}
-        view = Table(title=Text(f"{title}, {split}"), box=None, header_style="dim", pad_edge=False)
-        for column in ("model", "n", "loss", "gain on counting", "skill", "80 %"):
-            view.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
-        for model in sorted(models, key=lambda model: models[model]):
-            gain = cells[model, "log_loss_gain"]
-            view.add_row(
-                Text(model),
-                str(cells[model, "log_loss"]["n"]),
-                f"{models[model]:.4f}",
-                f"{gain['value']:+.4f} ({gain['low']:+.4f}, {gain['high']:+.4f})",
-                f"{cells[model, 'skill']['value']:+.4f}",
-                f"{cells[model, 'coverage80']['value']:.0%}",
-            )
-        console.print(view)
-    console.print(Text(COLUMN_LEGEND, style="dim"))
-
 
 TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
@@ -199,16 +171,19 @@ def evaluate(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
-    model: Model = "smollm2-135m",
+    model: Models = None,
     cutoff: KnownBefore = None,
-    users: Annotated[int, typer.Option(min=0, help="Windows the LLM reads a split; 0: all.")] = 200,
+    users: Annotated[
+        int,
+        typer.Option(min=0, help="Windows a split that the LLM, or an engine, is given; 0: all."),
+    ] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of what is trained.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and its tables.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit forecasters on the past, evaluate them on held-out periods, and draw who wins where.
 
-    An engine's folder as --model is evaluated as it was saved, in the place of the LLM.
+    An engine's folder as --model is evaluated as it was saved, by its lists and explanations, too.
     """
     from llmrec.evaluation.comparison import compare
     from llmrec.evaluation.html_report import save_report
@@ -216,7 +191,7 @@ def evaluate(
     if out is not None:
         require_folder(out)
     names, dataset = _names(forecasters), load_log(data, reading, cutoff)
-    rows = _model_rows(dataset, model, users or None, names)
+    rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), **rows)
     if as_json:
@@ -306,18 +281,22 @@ def _language_model(model: str) -> Any:
 
 
 def _model_rows(
-    dataset: Dataset, model: str, users: int | None, names: Sequence[str]
+    dataset: Dataset, models: Sequence[str], users: int | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Give the arguments of `compare` for a model: its scores, or the engine that it is."""
+    """Give the arguments of `compare` for models: scores of one, and the engines among them."""
     from llmrec.evaluation.comparison import LLMScores
-    from llmrec.evaluation.saved_engine import load_saved_engine
+    from llmrec.evaluation.saved_engine import load_saved_engines
 
-    if is_engine(model):
-        with render.warnings_as_lines():
-            return {"saved_engine": load_saved_engine(model, dataset, users)}
-    if "LLM" not in names:
-        return {}
-    return {"llm_scores": LLMScores.sample(dataset, users).score(_language_model(model), dataset)}
+    engines = [model for model in models if is_engine(model)]
+    bare = [model for model in models if model not in engines]
+    if len(bare) > 1:
+        raise DataError(f"--model {bare[1]} is a second language model: give one, and engines.")
+    with render.warnings_as_lines():
+        rows: dict[str, Any] = {"saved_engine": load_saved_engines(engines, dataset, users)}
+    if bare and "LLM" in names:
+        scores = LLMScores.sample(dataset, users)
+        rows["llm_scores"] = scores.score(_language_model(bare[0]), dataset)
+    return rows
 
 
 def _version(distribution: str) -> str | None:

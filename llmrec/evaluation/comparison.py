@@ -14,6 +14,7 @@ from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
 from llmrec.data.splits import EvaluationSplits, sample_windows
+from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters, summarize
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.calibration import (
@@ -54,7 +55,7 @@ class Comparison:
     forecasters
         Split to the forecasters by name, those of several seeds one after the other.
     table
-        Tidy means and intervals of all splits, see `summarize`.
+        Tidy means and intervals of all splits, see `summarize`; of engines `score_engine`, too.
     calibrations
         Calibrations of the language model's category scores, by the prior they are added to.
     """
@@ -78,7 +79,7 @@ def compare(
     *,
     seeds: Sequence[int] = (0,),
     llm_scores: LLMScores | None = None,
-    saved_engine: SavedEngine | None = None,
+    saved_engine: SavedEngine | Sequence[SavedEngine] | None = None,
 ) -> Comparison:
     """Fit forecasters on all that precedes the test splits, and evaluate them there.
 
@@ -93,8 +94,15 @@ def compare(
     llm_scores
         Category scores of a language model, if it takes part; it is evaluated on their users.
     saved_engine
-        An engine, if one takes part; it is evaluated on its own windows.
+        Engines, if some take part; each is evaluated on its own windows, and by its lists and
+        explanations, too: see `llmrec.evaluation.engine_scores`.
+
+    Raises
+    ------
+    DataError
+        If two engines have one name.
     """
+    engines = _several(saved_engine)
     splits = EvaluationSplits.of(dataset)
     dataset, windows = splits.dataset, splits.tests
     registry = ForecasterRegistry(splits.training, splits.windows["validation"], seeds[0])
@@ -109,15 +117,32 @@ def compare(
     if llm_scores is not None:
         of_llm, calibrations = llm_scores.to_forecasters(fitted, seeds[0])
         sampled.append((of_llm, llm_scores.windows))
-    if saved_engine is not None:
-        sampled.append((saved_engine.forecasters, saved_engine.windows))
+    sampled += [(engine.forecasters, engine.windows) for engine in engines]
     for by_split, some in sampled:
         for split, found in by_split.items():
             result = evaluate_forecasters(found, some[split], dataset=dataset.name, split=split)
             results[split] = results[split].merge(result)
             forecasters[split] |= found
-    table = pd.concat([summary_table(result) for result in results.values()], ignore_index=True)
+    tables = [summary_table(result) for result in results.values()]
+    if engines:
+        from llmrec.evaluation.engine_scores import score_engine
+
+        tables += [score_engine(engine, dataset.name) for engine in engines]
+    table = pd.concat(tables, ignore_index=True)
     return Comparison(dataset, windows, results, forecasters, table, calibrations)
+
+
+def _several(saved: SavedEngine | Sequence[SavedEngine] | None) -> list[SavedEngine]:
+    """Give engines as a list; DataError if two have one name."""
+    if saved is None:
+        return []
+    engines = list(saved) if isinstance(saved, Sequence) else [saved]
+    names = [engine.name for engine in engines]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"two engines are called {double[0]!r}: rename one, replace(engine, name=...)"
+        )
+    return engines
 
 
 def summary_table(result: EvaluationResult) -> pd.DataFrame:

@@ -155,7 +155,8 @@ def save_forecasts(
     folder = Path(folder)
     made = to_datetime64(pd.Timestamp.now("UTC")) if made is None else made
     logs = {dataset.log, *(history.log for history in histories)}
-    log_end = max(log.timestamp.max() for log in logs) + MILLISECOND
+    times = [log.timestamp.max() + MILLISECOND for log in logs if len(log)]
+    log_end = max([*times, *(history.population.end for history in histories)])
     occasion = {"log": dataset.name, "made": made.item(), "log_end": log_end.item()}
     pasts = {(history.log, history.cutoff) for history in histories}
     seen = {past: past_fingerprint(*past) for past in pasts}

@@ -30,6 +30,14 @@ REPORT_METRICS = (
     "emerging_recall",
     "false_retention",
 )
+ENGINE_METRICS = (
+    "ndcg@10",
+    "ndcg@10_gain",
+    "recall@10",
+    "statements_supported",
+    "statements_true",
+    "explanations_supported",
+)
 N_PEOPLE = 5
 
 
@@ -56,6 +64,8 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
     table, models = comparison.table, _rank_models(comparison.table)
     bins = {split: found.bins for split, found in comparison.results.items()}
     dataset = comparison.dataset
+    of_engines = [metric for metric in ENGINE_METRICS if (table["metric"] == metric).any()]
+    columns = (*REPORT_METRICS, *of_engines)
     page = environment.get_template(TEMPLATE_FILE).render(
         dataset=clean_text(dataset.name),
         period=dataset.period,
@@ -70,8 +80,9 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
         calibration=report_figures.plot_calibration(bins, models),
         coverage=report_figures.plot_coverage(table, models),
         wins=report_figures.plot_wins(comparison.scores),
-        columns=REPORT_METRICS,
-        numbers={split: _metric_rows(table, split) for split in comparison.windows},
+        columns=columns,
+        has_engines=len(columns) > len(REPORT_METRICS),
+        numbers={split: _metric_rows(table, split, columns) for split in comparison.windows},
         slices={split: _gains_by_slice(table, split) for split in comparison.windows},
         person=clean_text(dataset.person),
         people=_sample_people(comparison, models, seed),
@@ -102,14 +113,14 @@ def _winner(table: pd.DataFrame, split: str) -> dict[str, Any]:
     }
 
 
-def _metric_rows(table: pd.DataFrame, split: str) -> list[dict[str, Any]]:
+def _metric_rows(table: pd.DataFrame, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """One row a model, best first, with each metric's value and interval."""
     part = table[(table["slice"] == "all") & (table["split"] == split)]
     cells = {(row.model, row.metric): row for row in part.itertuples()}
     found = []
     for model in _rank_models(part):
         row: dict[str, Any] = {"model": model, "n": cells[model, "log_loss"].n}
-        for metric in REPORT_METRICS:
+        for metric in columns:
             cell: Any = cells.get((model, metric))
             value = float("nan") if cell is None else float(cell.value)
             text = f"{value:.4f}" if np.isfinite(value) else "-"

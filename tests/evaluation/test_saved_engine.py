@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import llmrec.evaluation.engine_scores
 from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.data.splits import split_windows
@@ -31,12 +33,15 @@ def dataset() -> Dataset:
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LanguageModel, "load", lambda name, **_: FakeModel())
+    monkeypatch.setattr(llmrec.evaluation.engine_scores, "MAX_PEOPLE", 5)
 
 
 def save_engine(dataset: Dataset, folder: Path, split: str) -> InterestEngine:
     """Save an engine that was fitted on what precedes a test split."""
     cutoff = split_windows(dataset)[split][0].history.cutoff
-    engine = InterestEngine.from_pretrained(data=dataset, cutoff=cutoff).fit(60)
+    engine = InterestEngine.from_pretrained(data=dataset, cutoff=cutoff).fit(
+        "quick", use_llm=True, n_windows=60
+    )
     engine.save_pretrained(folder)
     return engine
 
@@ -109,7 +114,9 @@ def test_an_engine_of_another_log_has_no_forecasts_of_its_own_to_judge(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     other = read_table(frame(n_users=70), name="other", period="7D")
-    InterestEngine.from_pretrained(data=other).fit(60).save_pretrained(tmp_path)
+    InterestEngine.from_pretrained(data=other).fit(
+        "quick", use_llm=True, n_windows=60
+    ).save_pretrained(tmp_path)
     with pytest.raises(DataError, match=r"was fitted on 'other', not on this log .*nothing that"):
         load_saved_engine(str(tmp_path), dataset)
     save_engine(dataset, tmp_path / "mine", "test 1")
@@ -117,11 +124,20 @@ def test_an_engine_of_another_log_has_no_forecasts_of_its_own_to_judge(
         load_saved_engine(str(tmp_path / "mine"), replace(dataset, period="14D"))
 
 
+@pytest.mark.parametrize("form", [1, 2])
 def test_an_engine_without_the_calibration_that_it_had_is_not_judged(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path, form: int
 ) -> None:
-    save_engine(dataset, tmp_path, "test 1")
+    engine = save_engine(dataset, tmp_path, "test 1")
     (tmp_path / "calibration.json").unlink()
+    if form == 2:
+        with pytest.raises(DataError, match=r"calibration\.json is missing, without which"):
+            load_saved_engine(str(tmp_path), dataset)
+        return
+    old = {"format": 1, "parts": ["calibration.json"], "blend": {"RecentPopularity": 1.0}}
+    settings = json.loads((tmp_path / "engine.json").read_text()) | old
+    (tmp_path / "engine.json").write_text(json.dumps(settings))
+    assert engine.settings.precision != "auto"
     with (
         pytest.warns(UserWarning, match=r"calibration\.json is missing"),
         pytest.raises(DataError, match=r"cannot be evaluated: calibration\.json is missing\. Copy"),
@@ -143,9 +159,10 @@ def test_an_engine_is_judged_by_its_own_forecasts_after_a_new_category_came(
     assert (new["timestamp"] < begin).any()
     engine = save_engine(grown, tmp_path, "validation")
     assert "Western" not in engine.dataset.catalog.categories
-    assert engine.forecaster.calibration is not None
-    trusted = replace(engine.forecaster.calibration, a=1.0, gain=(0.1, 0.05, 0.2))
-    engine.forecaster.calibration = trusted  # so that its scores are seen
+    assert engine.language is not None
+    assert engine.language.calibration is not None
+    trusted = replace(engine.language.calibration, a=1.0, gain=(0.1, 0.05, 0.2))
+    engine.language = replace(engine.language, calibration=trusted)  # its scores are seen
     engine.save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="it was fitted without 'Western', to which the least"):
         saved = load_saved_engine(str(tmp_path), grown)
@@ -153,7 +170,7 @@ def test_an_engine_is_judged_by_its_own_forecasts_after_a_new_category_came(
     assert windows[0].history.catalog.categories[-1] == "Western"
     weights, concentrations = predict(saved.forecaster, windows)
     users = [alone.log.user_index(window.history.user_id) for window in windows]
-    own = engine.forecaster.forecast(alone.histories(begin, users))
+    own = engine.language.forecaster(engine.prior).forecast(alone.histories(begin, users))
     assert {forecast.source.how for forecast in own} == {"llm"}
     expected = np.stack([forecast.category_weights for forecast in own])
     least = expected.min(axis=1, keepdims=True)

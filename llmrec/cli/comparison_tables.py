@@ -1,0 +1,94 @@
+"""Comparisons of forecasters and engines as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from llmrec.cli.render import console
+
+COLUMN_LEGEND = (
+    "loss: nats per event; gain: paired, with its 95 % interval over people; skill: against the "
+    "mean; 80 %: observations inside the 80 % interval."
+)
+ENGINE_LEGEND = (
+    "Lists are over all items. gain: paired, with its 95 % interval over people; holds: statements "
+    "and explanations that history and forecast support; true: statements that the period then "
+    "supported, of {} people at most."
+)
+Cells = dict[tuple[str, str], dict[Any, Any]]  # rows of a table by model and metric
+
+
+def show_comparison(title: str, table: pd.DataFrame) -> None:
+    """Print a line a model, the best first, of what matters most; the report has the rest.
+
+    Engines have a second table, of their lists and explanations.
+    """
+    whole = table[table["slice"] == "all"]
+    for split in dict.fromkeys(whole["split"]):
+        rows: list[dict[Any, Any]] = whole[whole["split"] == split].to_dict("records")
+        cells = {(str(row["model"]), str(row["metric"])): row for row in rows}
+        console.print(_forecasts(f"{title}, {split}", cells))
+        if any(metric == "ndcg@10" for _, metric in cells):
+            console.print("", _lists(f"{title}, {split}: lists and explanations", cells), "")
+    console.print(Text(COLUMN_LEGEND, style="dim"))
+    if (whole["metric"] == "ndcg@10").any():
+        from llmrec.evaluation.engine_scores import MAX_PEOPLE
+
+        console.print(Text(ENGINE_LEGEND.format(MAX_PEOPLE), style="dim"))
+
+
+def _forecasts(title: str, cells: Cells) -> Table:
+    view = _table(title, ("model", "n", "loss", "gain on counting", "skill", "80 %"))
+    losses = {model: row["value"] for (model, name), row in cells.items() if name == "log_loss"}
+    for model in sorted(losses, key=lambda model: losses[model]):
+        view.add_row(
+            Text(model),
+            str(cells[model, "log_loss"]["n"]),
+            f"{losses[model]:.4f}",
+            _interval(cells[model, "log_loss_gain"], 4),
+            f"{cells[model, 'skill']['value']:+.4f}",
+            f"{cells[model, 'coverage80']['value']:.0%}",
+        )
+    return view
+
+
+def _lists(title: str, cells: Cells) -> Table:
+    view = _table(title, ("model", "n", "NDCG@10", "gain on popularity", "recall", "holds", "true"))
+    ndcg = {model: row["value"] for (model, name), row in cells.items() if name == "ndcg@10"}
+    for model in sorted(ndcg, key=lambda model: -ndcg[model]):
+        held = [
+            cells[model, name]["value"]
+            for name in ("statements_supported", "explanations_supported")
+        ]
+        true = cells[model, "statements_true"]["value"]
+        view.add_row(
+            Text(model),
+            str(cells[model, "ndcg@10"]["n"]),
+            f"{ndcg[model]:.4f}",
+            _interval(cells[model, "ndcg@10_gain"], 3),
+            f"{cells[model, 'recall@10']['value']:.4f}",
+            "-" if np.isnan(held).all() else f"{np.nanmin(held):.0%}",
+            "-" if np.isnan(true) else f"{true:.0%}",
+        )
+    return view
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    view = Table(title=Text(title), box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        is_name = column == "model"
+        view.add_column(
+            column, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
+        )
+    return view
+
+
+def _interval(row: dict[Any, Any], digits: int) -> str:
+    value, low, high = (f"{row[name]:+.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low}, {high})"

@@ -1,0 +1,160 @@
+"""How good an engine's lists are, and how true what it says: scores of a saved engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from llmrec.data.periods import History, Window
+from llmrec.data.splits import sample_windows
+from llmrec.evaluation.saved_engine import SavedEngine
+from llmrec.evaluation.track_record import realized_claims
+from llmrec.explain.explanation import check_explanation, explain_ranked_item
+from llmrec.explain.item import explain_item
+from llmrec.explain.statements import check_statement
+from llmrec.explain.verify import check_item
+from llmrec.forecast import Forecast
+from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.ranking import Ranking, make_reranker, rank
+from llmrec.ranking.scorers import RecentPopularity
+from llmrec.types import FloatArray, IntArray, RepeatPolicy
+
+K = 10  # length of the lists
+MAX_PEOPLE = 60  # whose explanations are checked, of each split
+LIST_METRICS = (
+    f"ndcg@{K}",
+    f"recall@{K}",
+    f"popularity_ndcg@{K}",
+    f"popularity_recall@{K}",
+    f"ndcg@{K}_gain",
+    f"recall@{K}_gain",
+)
+EXPLANATION_METRICS = ("statements_supported", "statements_true", "explanations_supported")
+
+
+def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.DataFrame:
+    """Score an engine's lists and explanations on its windows, in a tidy table.
+
+    Rows: dataset, split, slice ("all"), model, metric, value, low, high, n, as those of
+    `llmrec.evaluation.evaluator.summarize`. Values are means over people, with their 95 % interval;
+    n are the people for whom a value is defined. Metrics:
+
+    ndcg@10, recall@10
+        Of lists over all items, under the engine's own rule for items already taken: where it
+        leaves them out, only other items are relevant. Items that came after the fit count as
+        missed.
+    popularity_ndcg@10, popularity_recall@10, ndcg@10_gain, recall@10_gain
+        The same of what was popular lately before the window, by all that had happened then, and
+        how much better the engine is, paired.
+    statements_supported, statements_true
+        Share of a person's statements that history and forecast support (it has to be 1), and that
+        the observed period supports. Of at most `MAX_PEOPLE` people a split, drawn by the seed.
+    explanations_supported
+        Share of their listed items whose explanation holds when it is recomputed, that of the first
+        one with the change that would take it off the list.
+    """
+    rows = []
+    for split, windows in saved.windows.items():
+        people = sample_windows(windows, MAX_PEOPLE, seed)
+        values = list_values(saved, windows) | explanation_values(saved, people)
+        for metric, each in values.items():
+            n = int(np.isfinite(each).sum())
+            interval = bootstrap_interval(each)
+            rows.append((dataset, split, "all", saved.name, metric, *interval, n))
+    columns = ("dataset", "split", "slice", "model", "metric", "value", "low", "high", "n")
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def list_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[str, FloatArray]:
+    """(n_windows,) values of each of `LIST_METRICS`; NaN where no item is relevant."""
+    forecaster, engine = saved.forecaster, saved.engine
+    histories, repeat = [window.history for window in windows], forecaster.repeat
+    own, forecasts = forecaster.own_histories(histories), forecaster.own_forecasts(histories)
+    strength = engine.settings.strength
+    ranked = rank(forecasts, own, engine.blend, k=K, strength=strength, repeat=repeat)
+    places = windows[0].history.catalog.item_ids.get_indexer(own[0].catalog.item_ids)
+    lists = [places[ranking.item_idx] for ranking in ranked]
+    popular = rank(
+        forecaster.forecast(histories),
+        histories,
+        Blend((RecentPopularity(),), (1.0,)),
+        k=K,
+        strength=0.0,
+        repeat=repeat,
+    )
+    relevant = [_relevant_items(window, repeat) for window in windows]
+    found = _list_metrics(lists, relevant)
+    baseline = _list_metrics([ranking.item_idx for ranking in popular], relevant)
+    gains = {f"{name}_gain": found[name] - baseline[name] for name in found}
+    return found | {f"popularity_{name}": each for name, each in baseline.items()} | gains
+
+
+def explanation_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[str, FloatArray]:
+    """(n_windows,) values of each of `EXPLANATION_METRICS`; NaN where nothing is said."""
+    own = saved.forecaster.own_histories([window.history for window in windows])
+    forecasts = saved.engine.forecast_many(own)
+    rows = [
+        (
+            _share(
+                [check_statement(one, history, forecast) is None for one in forecast.statements]
+            ),
+            _share(_came_true(window, history, forecast)),
+            _share(_hold(saved, history, forecast)),
+        )
+        for window, history, forecast in zip(windows, own, forecasts, strict=True)
+    ]
+    return dict(zip(EXPLANATION_METRICS, np.array(rows, dtype=np.float64).T, strict=True))
+
+
+def _list_metrics(lists: Sequence[IntArray], relevant: Sequence[IntArray]) -> dict[str, FloatArray]:
+    pairs = list(zip(lists, relevant, strict=True))
+    return {
+        f"{name}@{K}": np.array([score(K, *pair) for pair in pairs])
+        for name, score in (("ndcg", ndcg_at), ("recall", recall_at))
+    }
+
+
+def _relevant_items(window: Window, repeat: RepeatPolicy) -> IntArray:
+    """Give the items of a target that a list may hold."""
+    taken = window.target.item_idx
+    return taken if repeat == "allow" else np.setdiff1d(taken, window.history.item_idx)
+
+
+def _came_true(window: Window, own: History, forecast: Forecast) -> list[bool]:
+    """Whether the observed period supports each statement; of categories that it knows."""
+    if not window.target.category_counts.any():
+        return []
+    names = window.history.catalog.categories
+    said = [(one.kind, own.catalog.categories[one.category]) for one in forecast.statements]
+    known = [(kind, names.index(name)) for kind, name in said if name in names]
+    return realized_claims(window, known)
+
+
+def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool]:
+    """Whether the explanation of each listed item holds, that of the first one in full."""
+    engine = saved.engine
+    rerank = make_reranker(
+        history,
+        forecast,
+        engine.blend,
+        strength=engine.settings.strength,
+        repeat=saved.forecaster.repeat,
+    )
+    ranking: Ranking = rerank((), K)
+    held = []
+    for place, item in enumerate(ranking.item_idx.tolist()):
+        if place == 0:
+            whole = explain_ranked_item(item, rerank, K, history, forecast)
+            errors = check_explanation(whole, item, rerank, history, forecast)
+        else:
+            explanation = explain_item(ranking, place, history, forecast)
+            errors = check_item(explanation, ranking, history, forecast)
+        held.append(not errors)
+    return held
+
+
+def _share(found: Sequence[bool]) -> float:
+    return float(np.mean(found)) if found else np.nan
