@@ -9,7 +9,7 @@ BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run spee
               finetuning.parse_rate explanations.edit_laws explanations.truthfulness
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking clean
+.PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking bench-engines clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,11 +78,26 @@ bench-ranking: $(INSTALLED) $(RECTOOLS)  ## rankings against baselines, on five 
 	$(BIN)/python finetune/lora.py finetune/configs/smollm2-135m-ml-100k.yaml --data $(MOVIES) \
 	    --examples examples/ml-next-period --out $(MOVIES)-adapter --generation.epochs 0 --label_renaming 0 --epochs 7
 	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter
-	$(COMPARE) --split next-period --adapter $(MOVIES)-adapter/adapter --plain
 	$(COMPARE) --split leave-one-out --adapter $(MOVIES)-adapter/adapter
 	$(COMPARE) --split global-time
 	$(COMPARE) --split repeat-allowed $(GROCERIES)
 	$(COMPARE) --split explore-only $(GROCERIES)
+	$(PAGES)
+
+# Baselines compared with in pairs are fitted again, with the settings that the results have.
+AGAIN := --known-settings --keep-rows --baselines
+FORECAST := $(BIN)/python -m benchmarks.forecasting.engines
+WHOLE := $(BIN)/python -m benchmarks.engines.whole
+
+bench-engines: $(INSTALLED)  ## engines at three efforts: lists, forecasts, members, cost; hours
+	$(WHOLE) --data many-items --efforts quick standard
+	for log in ml-100k completejourney; do $(WHOLE) --data $$log || exit 1; done
+	for split in next-period leave-one-out global-time; do \
+	    $(COMPARE) --split $$split $(AGAIN) "GRU4Rec,Two-stage trees,Two-stage trees with GRU4Rec" || exit 1; done
+	for split in repeat-allowed explore-only; do \
+	    $(COMPARE) --split $$split $(AGAIN) "Personal frequency,GRU4Rec,Two-stage trees" || exit 1; done
+	for log in ml-100k completejourney; do $(FORECAST) --data $$log || exit 1; done
+	for log in ml-100k completejourney; do $(BIN)/python -m benchmarks.engines.members --data $$log || exit 1; done
 	$(PAGES)
 
 clean:  ## remove the environment and what tools left behind

@@ -1,5 +1,8 @@
 """Whether edits obey the laws that `llmrec.ranking.effects` proves, on random and on real people.
 
+Random cases have random scores, and others those of trees and a net that learned from made-up logs;
+people of two logs have the forecasts and scores of the logs' engines.
+
 Run: python -m benchmarks.explanations.edit_laws
 """
 
@@ -12,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.explanations.edit_cases import EditCase, random_case, real_cases
+from benchmarks.explanations.edit_cases import EditCase, learned_case, random_case, real_cases
+from benchmarks.harness.labels import LEARNED
 from benchmarks.harness.results import record_results
 from llmrec.data.readers import load_dataset
 from llmrec.errors import EditError
@@ -139,16 +143,20 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000, help="random cases a law")
     arguments = parser.parse_args()
     rows = list(_law_rows("synthetic", map(random_case, range(10**9)), arguments.cases))
+    learned = map(learned_case, range(10**9))
+    rows += _law_rows("synthetic", learned, arguments.cases, LEARNED)
     for name in ("ml-100k", "completejourney"):
         cases = real_cases(load_dataset(name), 2 * REAL_CASES)
         rows += _law_rows(name, cases, REAL_CASES)
     record_results("explanations/edit_laws", rows)
 
 
-def _law_rows(dataset: str, cases: Iterable[EditCase], n: int) -> Iterator[dict[str, object]]:
+def _law_rows(
+    dataset: str, cases: Iterable[EditCase], n: int, split: str = "all"
+) -> Iterator[dict[str, object]]:
     """Test every law on cases until each was applicable n times."""
     tested, violated = dict.fromkeys(LAWS, 0), dict.fromkeys(LAWS, 0)
-    progress = tqdm(total=n * len(LAWS), disable=None, desc=dataset)
+    progress = tqdm(total=n * len(LAWS), disable=None, desc=f"{dataset}, {split}")
     for case in cases:
         for name, law in LAWS.items():
             if tested[name] < n and (result := holds(law, case)) is not None:
@@ -160,7 +168,7 @@ def _law_rows(dataset: str, cases: Iterable[EditCase], n: int) -> Iterator[dict[
     for name, count in violated.items():
         yield {
             "dataset": dataset,
-            "split": "all",
+            "split": split,
             "model": name,
             "metric": "violations",
             "value": count,

@@ -1,6 +1,6 @@
 """Are explanations true, do they cite evidence, are corrupted ones caught: on two real logs.
 
-Forecasts count and need no language model; the blends are those of the bundled engines. One
+Forecasts count and need no language model; the blends are those of engines fitted before. One
 explanation a person is corrupted; counterfactuals are checked for one item on the list and one off
 it.
 
@@ -28,8 +28,9 @@ from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, make_histories
 from llmrec.data.readers import load_dataset
+from llmrec.data.splits import past_windows
 from llmrec.data.windows import holdout_cutoff
-from llmrec.engine_folder import SETTINGS_FILE, EngineSettings, bundled_engine
+from llmrec.engine import InterestEngine
 from llmrec.explain.describe import check_description, describe_from_claims
 from llmrec.explain.explanation import check_explanation, explain_ranked_item
 from llmrec.explain.item import explain_item
@@ -39,7 +40,6 @@ from llmrec.forecast import Forecast
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.fitting import build_blend
 from llmrec.ranking.ranking import Reranker, make_reranker, rank
 
 K = 10
@@ -77,16 +77,16 @@ def build_case(name: str, n_people: int) -> CaseStudy:
     """Draw people with a past before the log's last period; corruptions use what follows."""
     dataset = load_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
-    settings = EngineSettings.load(bundled_engine(name) / SETTINGS_FILE).without_titles()
+    known = dataset.known_before(cutoff)
+    engine = InterestEngine.from_pretrained(data=known, cutoff=cutoff, model=None)
     everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
     everybody = [history for history in everybody if history.n_events]
     order = np.random.default_rng(0).permutation(len(everybody))[:n_people]
     histories = [everybody[person] for person in order]
-    forecasts = DecayedDirichlet(**settings.counting).forecast(histories)
+    forecasts = DecayedDirichlet().fit(past_windows(known)[0]).forecast(histories)
     described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
-    blend = build_blend(dataset, cutoff, settings.blend)
     people = list(zip(histories, described, strict=True))
-    return CaseStudy(dataset, blend, settings.strength, people)
+    return CaseStudy(dataset, engine.blend, engine.settings.strength, people)
 
 
 def check_case(

@@ -1,7 +1,7 @@
 """Who forecasts the next period best? All forecasters on one log, tests used once.
 
 Fitted on all windows before validation, tuned on validation, evaluated on the test periods. Models
-that depend on a seed are fitted three times (SASRec and BERT4Rec once); scores are means over
+that depend on a seed are fitted three times (next-item models once); scores are means over
 seeds. Evaluations are cached under --cache: an interrupted run goes on where it stopped.
 
 Run: python -m benchmarks.forecasting.quality --data completejourney

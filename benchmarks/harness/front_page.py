@@ -9,35 +9,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.formatting import format_ndcg, render_table
-from benchmarks.harness.labels import COUNTING, MIXTURE, TWO_STAGE, TWO_STAGE_WITH_NET
-from benchmarks.harness.results import load_rows
-from benchmarks.harness.summaries import (
-    FORECAST_TESTS,
-    NDCG,
-    ON_COUNTING,
-    TITLES,
-    UNTILTED,
-    part_rows,
+from benchmarks.harness.labels import (
+    BEST,
+    COUNTING,
+    QUICK,
+    STANDARD,
+    TWO_STAGE,
+    TWO_STAGE_WITH_NET,
 )
+from benchmarks.harness.results import Rows, load_rows_if_any
+from benchmarks.harness.summaries import FORECAST_TESTS, MISSING, NDCG, part_rows
 from llmrec.data.files import atomic_write_text
 
 FRONT_PAGE = Path(__file__).parents[2] / "README.md"
 END = "<!-- up to here -->"
-FORECASTERS = {  # model in the results: group of the result files, and what the row is called
-    "LastPeriod": ("forecasting", "the last period again"),
-    COUNTING: ("forecasting", "counting"),
-    "CellMLP": ("forecasting", "`CellMLP`, a small net"),
-    MIXTURE: ("forecasting", "`GatedMixture`"),
-    ON_COUNTING: ("finetuning", "counting + LLM scores"),
-    TITLES: ("finetuning", "counting + LLM titles"),
+FORECASTERS = {  # model in the results: start of the result files, and what the row is called
+    "LastPeriod": ("quality", "the last period again"),
+    COUNTING: ("quality", "counting"),
+    "CellMLP": ("quality", "`CellMLP`, a small net"),
+    **{engine: ("engines", engine) for engine in (QUICK, STANDARD, BEST)},
 }
-RANKERS = {  # models in the results, the first that a split has counts: what the row is called
+# Models in the results, the first that a split has counts, and what the row is called.
+RANKERS: dict[tuple[str, ...], str] = {
     ("Popular lately",): "Popular lately",
     ("EASE",): "EASE",
-    ("SASRec",): "SASRec",
     ("GRU4Rec",): "GRU4Rec",
     (TWO_STAGE_WITH_NET, TWO_STAGE): f"{TWO_STAGE} (MovieLens: with GRU4Rec)",
-    (UNTILTED,): UNTILTED,
+    **{(engine,): engine for engine in (STANDARD, BEST)},
 }
 RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
     "MovieLens, next period": ("next-period", ["next period / test"]),
@@ -63,15 +61,22 @@ def forecast_block() -> str:
     for model, (source, label) in FORECASTERS.items():
         cells = []
         for dataset, split, _ in FORECAST_TESTS:
-            rows = load_rows(f"{source}/quality_{dataset}")
-            loss = rows[dataset, split, model, "log_loss"]["value"]
-            gain = rows[dataset, split, model, "log_loss_gain"]
-            half = (gain["high"] - gain["low"]) / 2
-            both = f"{loss:.3f}, {gain['value']:+.3f} ± {half:.3f}"
-            cells.append(f"{loss:.3f}" if model == COUNTING else both)
+            rows = load_rows_if_any(f"forecasting/{source}_{dataset}")
+            cells.append(_loss_cell(rows, dataset, split, model))
         lines.append([label, *cells])
     header = ["log-loss, gain", *(title for *_, title in FORECAST_TESTS)]
     return render_table(header, lines)
+
+
+def _loss_cell(rows: Rows, dataset: str, split: str, model: str) -> str:
+    if (dataset, split, model, "log_loss") not in rows:
+        return MISSING
+    loss = rows[dataset, split, model, "log_loss"]["value"]
+    if model == COUNTING:
+        return f"{loss:.3f}"
+    gain = rows[dataset, split, model, "log_loss_gain"]
+    half = (gain["high"] - gain["low"]) / 2
+    return f"{loss:.3f}, {gain['value']:+.3f} ± {half:.3f}"
 
 
 def ranking_block() -> str:
@@ -81,8 +86,9 @@ def ranking_block() -> str:
         cells = []
         for name, parts in RANKING_COLUMNS.values():
             tests = [part_rows(f"ranking/compare_{name}", part) for part in parts]
-            model = next(model for model in models if (model, NDCG) in tests[0])
-            cells.append(", ".join(format_ndcg(test[model, NDCG]["value"]) for test in tests))
+            found = [model for model in models if (model, NDCG) in tests[0]]
+            values = [test[model, NDCG]["value"] for model in found[:1] for test in tests]
+            cells.append(", ".join(map(format_ndcg, values)) or MISSING)
         lines.append([label, *cells])
     return render_table(["NDCG@10", *RANKING_COLUMNS], lines)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 COUNTING, MIXTURE, SASREC = "DecayedDirichlet", "GatedMixture", "GatedMixture + SASRec"
-LLMREC = "llmrec"  # a blend with everything
-WITHOUT_TITLES = f"{LLMREC} without titles"  # ... but the scorer of an LLM's title probabilities
-TUNED_LLM = "the tuned LLM"  # forecasts that lists are tilted to
-OBSERVED = "the observed weights"
+LLMREC = "llmrec"  # what the name of every engine begins with
 TWO_STAGE = "Two-stage trees"
 TWO_STAGE_WITH_NET = f"{TWO_STAGE} with GRU4Rec"
 
 
-def untilted(blend: str) -> str:
-    """Name the row of a blend's lists by score alone."""
-    return f"{blend}, no tilt"
+def engine_label(effort: str, *, use_llm: bool = False, without: Sequence[str] = ()) -> str:
+    """Name the row of an engine that was fitted with an effort."""
+    label = f"{LLMREC} {effort}" + " with LLM" * use_llm
+    return f"{label} without {', '.join(without)}" if without else label
 
 
-def tilted(blend: str, forecast: str) -> str:
-    """Name the row of a blend's lists, tilted to a forecast."""
-    return f"{blend}, tilted to {forecast}"
+QUICK, STANDARD, BEST = map(engine_label, ("quick", "standard", "best"))
+BEST_WITH_LLM = engine_label("best", use_llm=True)
+LEARNED = "trees and nets"  # what the scores are of, in a split of the laws of edits

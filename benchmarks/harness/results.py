@@ -13,9 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from benchmarks.harness.formatting import Row
 from llmrec.data.files import atomic_write_text
+from llmrec.metrics import bootstrap_interval
+from llmrec.types import FloatArray
 
 FIELDS = ("dataset", "split", "model", "metric", "value", "low", "high", "n", "seeds")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -65,6 +69,23 @@ def record_results(
     atomic_write_text(RESULTS / f"{name}.json", text)
 
 
+def value_row(keys: Row, metric: str, value: float, n: int) -> Row:
+    """Make the row of a number without an interval; ``keys``: dataset, split, model and seeds."""
+    return keys | {"metric": metric, "value": value, "low": None, "high": None, "n": n}
+
+
+def mean_row(keys: Row, metric: str, values: FloatArray) -> Row:
+    """Make the row of the mean over users of (n_users,) values, NaN left out, with its interval."""
+    mean, low, high = bootstrap_interval(values)
+    row = value_row(keys, metric, mean, int(np.isfinite(values).sum()))
+    return row | {"low": low, "high": high}
+
+
+def has_results(name: str) -> bool:
+    """Whether there is a result file of a name."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
 def result_names() -> list[str]:
     """List the names of all result files, "GROUP/NAME", in order."""
     paths = RESULTS.glob("*/*.json")
@@ -83,6 +104,11 @@ def load_rows(name: str) -> Rows:
         (row["dataset"], row["split"], row["model"], row["metric"]): row
         for row in load_results(name)["rows"]
     }
+
+
+def load_rows_if_any(name: str) -> Rows:
+    """Read the rows of a result file; none if it has not been measured yet."""
+    return load_rows(name) if has_results(name) else {}
 
 
 def _to_json(value: object) -> object:

@@ -14,25 +14,20 @@ from benchmarks.harness.formatting import (
     wrap_text,
 )
 from benchmarks.harness.labels import (
+    BEST,
+    BEST_WITH_LLM,
     COUNTING,
-    LLMREC,
+    LEARNED,
     MIXTURE,
+    QUICK,
     SASREC,
-    TUNED_LLM,
-    WITHOUT_TITLES,
-    tilted,
-    untilted,
+    STANDARD,
 )
-from benchmarks.harness.results import Rows, load_rows
+from benchmarks.harness.results import Rows, load_rows, load_rows_if_any
 
-NDCG, UNTILTED = "ndcg@10", untilted(LLMREC)
-LLM_CONTRIBUTIONS = {  # (model, metric): what its row is called
-    (UNTILTED, f"{NDCG} above {untilted(WITHOUT_TITLES)}"): "gain of the LLM's title scorer",
-    (
-        tilted(WITHOUT_TITLES, TUNED_LLM),
-        f"{NDCG} above {tilted(WITHOUT_TITLES, 'counting')}",
-    ): "without titles: gain of the tilt to the LLM on the tilt to counting",
-}
+NDCG, MISSING = "ndcg@10", "-"  # a cell whose row has not been measured
+LLM_GAIN = "gain of the LLM on llmrec best"
+ENGINES = (QUICK, STANDARD, BEST, BEST_WITH_LLM)
 RANKING_TESTS = (  # result file, part of its split, and the column's title
     ("next-period", "next period / test", "MovieLens, next period"),
     ("leave-one-out", "leave one out / test", "leave one out"),
@@ -92,7 +87,7 @@ GAIN_ROWS = (  # what the row is called, part of the split, model and metric
 
 
 def forecast_table() -> str:
-    """Log-loss and gain on counting of every forecaster and test, the best first."""
+    """Log-loss and gain on counting of every test: engines, then forecasters, the best first."""
     rows: Rows = {}
     for dataset in ("completejourney", "ml-100k", "synthetic"):
         rows |= load_rows(f"forecasting/quality_{dataset}")
@@ -101,6 +96,9 @@ def forecast_table() -> str:
     gains = {model: rows[(*first, model, "log_loss_gain")] for model in models}
     # Those that were evaluated on some of the people only come last.
     models.sort(key=lambda model: (-gains[model]["n"], -gains[model]["value"]))
+    for dataset in ("completejourney", "ml-100k"):
+        rows |= load_rows_if_any(f"forecasting/engines_{dataset}")
+    models = [*ENGINES, *models]
     lines = [
         [model, *(loss_and_gain(rows, test, split, model) for test, split, _ in FORECAST_TESTS)]
         for model in models
@@ -111,6 +109,8 @@ def forecast_table() -> str:
 
 def loss_and_gain(rows: Rows, dataset: str, split: str, model: str) -> str:
     """Format a model's log-loss, and its gain on counting with the interval."""
+    if (dataset, split, model, "log_loss") not in rows:
+        return MISSING
     loss = rows[dataset, split, model, "log_loss"]["value"]
     return f"{loss:.3f}, {format_gain(rows[dataset, split, model, 'log_loss_gain'], 3)}"
 
@@ -146,27 +146,21 @@ def _forecast_text(rows: Rows) -> str:
 
 
 def ranking_table() -> str:
-    """NDCG@10 of baselines and of llmrec; llmrec to the best baselines; what the LLM adds."""
-    columns: list[dict[str, Row | str]] = []
+    """NDCG@10 of baselines and of engines; how these compare with the best baseline."""
+    columns: list[dict[str, str]] = []
     people = []
     for name, part, _ in RANKING_TESTS:
         rows = part_rows(f"ranking/compare_{name}", part)
         ndcg = {model: row for (model, metric), row in rows.items() if metric == NDCG}
         people.append(f"{next(iter(ndcg.values()))['n']:,}")
-        columns.append({**ndcg, **_comparisons(rows)})
+        column = {model: format_ndcg(row["value"]) for model, row in ndcg.items()}
+        columns.append(column | _comparisons(rows))
     names = list(dict.fromkeys(name for column in columns for name in column))
-    last = LLM_CONTRIBUTIONS.values()
-    names.sort(
-        key=lambda name: (name in last, name.endswith("ratio to the best"), "llmrec" in name)
-    )
-    lines = []
-    for name in names:
-        cells = [column.get(name, "") for column in columns]
-        texts = [cell if isinstance(cell, str) else format_ndcg(cell["value"]) for cell in cells]
-        lines.append([name, *texts])
+    names = [name for name in names if not name.startswith("llmrec")]
+    names += [*ENGINES, *(f"{engine}, to the best baseline" for engine in ENGINES), LLM_GAIN]
+    lines = [[name, *(column.get(name, MISSING) for column in columns)] for name in names]
     table = render_table(["NDCG@10", *(title for *_, title in RANKING_TESTS)], lines)
-    text = wrap_text(f"{', '.join(people)} people. {_plain_blend_text()}")
-    return f"{table}\n\n{text}\n"
+    return f"{table}\n\n{', '.join(people)} people.\n"
 
 
 def part_rows(name: str, part: str) -> dict[tuple[str, str], Row]:
@@ -174,36 +168,29 @@ def part_rows(name: str, part: str) -> dict[tuple[str, str], Row]:
     return {key[2:]: row for key, row in load_rows(name).items() if key[1] == part}
 
 
-def _comparisons(rows: dict[tuple[str, str], Row]) -> dict[str, Row | str]:
-    """Cells of llmrec's ratio to the best baselines, and of what the LLM adds."""
-    ratios, cells = [], dict[str, Row | str]()
-    for (model, metric), row in rows.items():
-        if metric.startswith("ratio to ") and model == UNTILTED:
-            ratios.append(f"{format_interval(row)} of {metric.removeprefix('ratio to ')}")
-        elif (model, metric) in LLM_CONTRIBUTIONS:
-            cells[LLM_CONTRIBUTIONS[model, metric]] = format_difference(row)
-    return cells | {f"{UNTILTED}, ratio to the best": "; ".join(ratios)}
-
-
-def _plain_blend_text() -> str:
-    """Tell what the LLM adds to a blend that holds neither nets nor trees."""
-    rows = part_rows("ranking/compare_next-period_plain", RANKING_TESTS[0][1])
-    (titles, title_gain), (tilt, tilt_gain) = (
-        (model, format_difference(rows[model, metric])) for model, metric in LLM_CONTRIBUTIONS
-    )
-    ndcg = {model: format_ndcg(r["value"]) for (model, metric), r in rows.items() if metric == NDCG}
-    return (
-        "Where nets and trees are left out of the blend, as they are in engines, the one without "
-        f"titles has {ndcg[untilted(WITHOUT_TITLES)]} on MovieLens's next period; tilted to "
-        f"the LLM {ndcg[tilt]}, {tilt_gain} above the tilt to counting; with the LLM's titles "
-        f"{ndcg[titles]}, {title_gain} above none."
-    )
+def _comparisons(rows: dict[tuple[str, str], Row]) -> dict[str, str]:
+    """Cells of engines' ratios to the best baseline compared with, and of the LLM's gain."""
+    cells = {}
+    for engine in ENGINES:
+        ratios = {
+            metric.removeprefix("ratio to "): row
+            for (model, metric), row in rows.items()
+            if model == engine and metric.startswith("ratio to ")
+        }
+        if ratios:
+            best = max(ratios, key=lambda name: float(rows[name, NDCG]["value"]))
+            cells[f"{engine}, to the best baseline"] = f"{format_interval(ratios[best])} of {best}"
+    if gain := rows.get((BEST_WITH_LLM, f"{NDCG} above {BEST}")):
+        cells[LLM_GAIN] = format_difference(gain)
+    return cells
 
 
 def edit_and_explanation_summary() -> str:
     """How often the laws of edits hold, how many explanations are true, corruptions caught."""
     laws, rows = load_rows("explanations/edit_laws"), load_rows("explanations/truthfulness")
     cases = {data: row["n"] for (data, *_), row in laws.items()}
+    has_learned = any(split == LEARNED for _, split, *_ in laws)
+    learned = ", in as many on trees and nets," * has_learned
     violations = sum(row["value"] for row in laws.values())
     logs = ("completejourney", "ml-100k")
 
@@ -219,7 +206,7 @@ def edit_and_explanation_summary() -> str:
     )
     text = (
         f"{len({model for _, _, model, _ in laws})} laws of edits hold in {cases['synthetic']:,} "
-        f"random cases each and for {cases['ml-100k']} people of each log: {violations:g} "
+        f"random cases each{learned} and for {cases['ml-100k']} people of each log: {violations:g} "
         f"violations. Of {share(logs[0], 'items with evidence')['n']:,} explained items a log "
         f"{true[0]} (Complete Journey) and {true[1]} (MovieLens) are true in every number, "
         f"{with_evidence[0]} and {with_evidence[1]} cite the person's own events, and {caught:,} "

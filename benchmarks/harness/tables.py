@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.harness.engine_tables import cost_table, llm_table, member_table
 from benchmarks.harness.formatting import Row, format_interval, format_number, render_table
 from benchmarks.harness.results import load_results, result_names
 from benchmarks.harness.summaries import (
@@ -19,6 +20,7 @@ from benchmarks.harness.summaries import (
 from llmrec.data.files import atomic_write_text
 
 TABLES = Path(__file__).parents[1] / "TABLES.md"
+COMPARISONS = ("ndcg@10 above ", "ratio to ")  # metrics that name another model
 MAX_LONG_ROWS = 80  # beyond that a split is a table with a column a metric
 HEAD = """# Tables
 
@@ -32,10 +34,16 @@ Log-loss in nats per event, and the gain on counting (`forecasting.quality`).
 """
 RANKINGS = """## Rankings compared
 
-`llmrec` blends all baselines but the nets of RecTools, with weights fitted on validation, and the
-titles of an adapter that has seen nothing of validation or tests; "without titles" lacks these. In
-the column of global time nothing is of the LLM. "Tilted to the observed weights" tilts to the true
-next weights of categories: the most that any forecast can bring (`ranking.compare --split ...`).
+The rows of `llmrec` are engines: fitted with an effort on the log before the test, and asked for
+lists, tilt included (`ranking.compare --split ...`). Baselines are tuned on the split's validation.
+"-": not measured, or not meant for that log.
+"""
+ENGINES = """## Engines
+
+What a fit costs, how large the folder is, how long it takes to load without the LLM, and the share
+of people for whom a loaded engine ranks as before, to the bit (`engines.whole`). What lists
+(NDCG@10) and forecasts (nats per event) lose where an engine is fitted without a member, and what
+the LLM adds to each effort (`engines.members`).
 """
 FINETUNING = """## Gains of fine-tuning
 
@@ -65,7 +73,9 @@ def build_tables() -> str:
     """Render the page: tables over several files, then one section a result file."""
     parts = [
         HEAD,
-        *(FORECASTS, forecast_table(), RANKINGS, ranking_table(), FINETUNING, finetuning_table()),
+        *(FORECASTS, forecast_table(), RANKINGS, ranking_table()),
+        *(ENGINES, *filter(None, (cost_table(), member_table(), llm_table()))),
+        *(FINETUNING, finetuning_table()),
         *("## Edits and explanations\n", edit_and_explanation_summary()),
         *("## Speed of rankings\n", ranking_speed_summary()),
     ]
@@ -99,10 +109,27 @@ def wide_tables(rows: list[Row]) -> list[str]:
     splits: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         splits.setdefault((row["dataset"], row["split"]), []).append(row)
-    return [
-        f"**{dataset}, {split}**\n\n{_wide_table(part)}\n"
-        for (dataset, split), part in splits.items()
-    ]
+    tables = []
+    for (dataset, split), part in splits.items():
+        compared = [row for row in part if row["metric"].startswith(COMPARISONS)]
+        others = [row for row in part if row not in compared]
+        tables.append(f"**{dataset}, {split}**\n\n{_wide_table(others)}\n")
+        if compared:
+            tables.append(_comparison_table(compared) + "\n")
+    return tables
+
+
+def _comparison_table(rows: list[Row]) -> str:
+    """One line a model and another one: by how much it is above, and the ratio."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        start = next(start for start in COMPARISONS if row["metric"].startswith(start))
+        other = row["metric"].removeprefix(start)
+        cells.setdefault((row["model"], other), {})[start] = format_interval(row)
+    lines = []
+    for pair, found in cells.items():
+        lines.append([*pair, *(found.get(start, "") for start in COMPARISONS)])
+    return render_table(["model", "compared with", "ndcg@10 above", "ratio"], lines)
 
 
 def _wide_table(rows: list[Row]) -> str:

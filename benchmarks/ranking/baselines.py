@@ -24,16 +24,11 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.sequential import NextItemModel
 from llmrec.ranking.blend import PrecomputedScorer
+from llmrec.ranking.factors import ImplicitALS
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
-from llmrec.ranking.item_item import (
-    Cosine,
-    Ease,
-    ItemToItem,
-    SequentialRules,
-    recency_weighted,
-    scale_counts,
-)
-from llmrec.ranking.scorers import ImplicitALS, PersonalRepeat, RecentPopularity, item_counts
+from llmrec.ranking.history_matrix import recency_weighted, scale_counts
+from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
+from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity, item_counts
 from llmrec.types import FloatArray, RepeatPolicy
 
 Settings = Mapping[str, Any]

@@ -136,7 +136,7 @@ def next_weeks(dataset: Dataset, repeat: RepeatPolicy) -> RankingSplit:
     ]
     stages = [
         RankingStage(truncate_log(log, windows[0].history.cutoff), _with_own_log(windows, dataset))
-        for windows in (*earlier, *parts.values())
+        for windows in (*filter(None, earlier), *parts.values())
     ]
     validation, *tests = _with_earlier(stages)[-len(parts) :]
     rule = "repeat allowed" if repeat == "allow" else "explore only"
@@ -147,16 +147,14 @@ def next_weeks(dataset: Dataset, repeat: RepeatPolicy) -> RankingSplit:
 def _with_own_log(windows: list[Window], dataset: Dataset) -> list[Window]:
     """Give the windows with histories in the log before them: nothing later can be looked up."""
     log = truncate_log(dataset.log, windows[0].history.cutoff).align_to(dataset.catalog)
-    moved = []
-    for window in windows:
-        old = window.history
-        user = log.user_index(old.user_id)
-        offsets = old.offsets - old.offsets[0] + log.user_offsets[user]
-        history = History(
-            log, old.catalog, user, offsets, old.bounds, old.cutoff, old.period_length
-        )
-        moved.append(Window(history, window.target))
-    return moved
+    return [Window(history_in(window.history, log), window.target) for window in windows]
+
+
+def history_in(history: History, log: Interactions) -> History:
+    """Give the same history as positions in another log, which holds these events of the person."""
+    user = log.user_index(history.user_id)
+    offsets = history.offsets - history.offsets[0] + log.user_offsets[user]
+    return replace(history, log=log, user_idx=user, offsets=offsets)
 
 
 def _nested(

@@ -1,0 +1,67 @@
+"""Tables of the engines: what fits and loads cost, what members are worth, what the LLM adds."""
+
+from __future__ import annotations
+
+from benchmarks.harness.formatting import (
+    Row,
+    format_difference,
+    format_gain,
+    format_number,
+    render_table,
+)
+from benchmarks.harness.labels import BEST, QUICK, STANDARD, engine_label
+from benchmarks.harness.results import load_rows_if_any
+from benchmarks.harness.summaries import MISSING
+
+WITHOUT = " without "
+LOGS = {"ml-100k": "MovieLens 100K", "completejourney": "Complete Journey"}
+COST_LOGS = {**LOGS, "many-items": "10,000 made-up items"}
+COSTS = ("CPU seconds of fit", "MB of the folder", "seconds to load", "same lists", "same scores")
+
+
+def cost_table() -> str:
+    """Render what each effort costs on each log, and whether a loaded engine ranks the same."""
+    lines = []
+    for data, title in COST_LOGS.items():
+        rows = load_rows_if_any(f"engines/whole_{data}")
+        for engine in (QUICK, STANDARD, BEST):
+            found = {metric: row for (*_, model, metric), row in rows.items() if model == engine}
+            cells = [format_number(found[m]["value"]) if m in found else MISSING for m in COSTS]
+            lines.append([title, engine, *cells])
+    return render_table(["log", "engine", *COSTS], lines) + "\n"
+
+
+def member_table() -> str:
+    """Render what lists and forecasts lose without each member; "" before it is measured."""
+    tables = []
+    for data, title in LOGS.items():
+        rows = load_rows_if_any(f"engines/members_{data}")
+        tests = list(dict.fromkeys(split for _, split, *_ in rows))
+        names = dict.fromkeys(model for _, _, model, _ in rows if WITHOUT in model)
+        cells = {
+            (split, model): _format_change(metric, row)
+            for (_, split, model, metric), row in rows.items()
+            if metric.endswith(" lost")
+        }
+        lines = [[name, *(cells.get((test, name), "") for test in tests)] for name in names]
+        if lines:
+            tables.append(render_table([f"{title}: loss", *tests], lines) + "\n")
+    return "\n".join(tables)
+
+
+def llm_table() -> str:
+    """Render what the LLM adds to each effort; "" before it is measured."""
+    lines = []
+    for data, title in LOGS.items():
+        rows = load_rows_if_any(f"engines/members_{data}")
+        for effort in ("quick", "standard", "best"):
+            with_llm = engine_label(effort, use_llm=True)
+            for (_, split, model, metric), row in rows.items():
+                if model == with_llm and metric.endswith(f" {engine_label(effort)}"):
+                    lines.append([title, split, metric, _format_change(metric, row)])
+    header = ["log", "test", "gain of the LLM", "value"]
+    return render_table(header, lines) + "\n" if lines else ""
+
+
+def _format_change(metric: str, row: Row) -> str:
+    return format_gain(row, 4) if metric.startswith("log_loss") else format_difference(row)
