@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from llmrec import InterestEngine
 from llmrec.data.options import ReadingOptions, add_reading_arguments
 from llmrec.data.provenance import has_fingerprint
 from llmrec.data.splits import was_trained_on, with_catalog_of_training
 from llmrec.data.windows import holdout_cutoff
+from llmrec.engine_settings import Effort
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", help="what load_dataset takes (default: the log of the adapter)")
 parser.add_argument("--model", default="smollm2-135m", help="base model, if there is no adapter")
 parser.add_argument("--adapter", type=Path, help="an adapter's folder inside an engine's")
+parser.add_argument("--effort", default="standard", choices=get_args(Effort), help="of the fit")
 parser.add_argument("--windows", type=int, default=500, help="validation windows to score")
 parser.add_argument("--out", type=Path, help="engine folder to write (default: the adapter's own)")
 add_reading_arguments(parser)
@@ -50,18 +53,26 @@ if about:
     leave_out = was_trained_on(dataset, include_validation=SEEN_METRICS in about.metrics)
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 
-# 2. Counting and blend are fitted on the last period before it.
+# 2. The model, with its adapter, on the log before it.
 engine = InterestEngine.from_pretrained(
     model, data=dataset, cutoff=cutoff, refit=True, adapter=arguments.adapter
 )
-print(f"counting: {engine.settings.counting}\nblend: {engine.settings.blend}")
 
-# 3. The model scores the same windows; cross-validation chooses the weight of its scores. Title
-#    probabilities, if it gives them, join the blend.
-engine.fit(arguments.windows, leave_out=leave_out)
+# 3. What forecasts and ranks is fitted, and judged on the last period. The model scores the same
+#    windows; cross-validation chooses the weight of its scores. Title probabilities, if it gives
+#    them, join the blend where they help.
+engine.fit(
+    arguments.effort,
+    use_llm=True,
+    n_windows=arguments.windows,
+    leave_out=leave_out,
+    show=lambda line: print(line, flush=True),
+)
 calibration = engine.forecaster.calibration
 assert calibration is not None
-print(f"blend: {engine.settings.blend}, strength of the tilt {engine.settings.strength:g}")
+blend = dict(zip(engine.blend.names, engine.blend.weights, strict=True))
+print(f"forecast: {engine.settings.report['forecast']['reason']}")
+print(f"blend: {blend}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {calibration.gain}, of the bias {calibration.bias_gain}")
 
 out = arguments.out or arguments.adapter.parent

@@ -88,11 +88,14 @@ engine = InterestEngine.from_pretrained(
     config.model, data=dataset, cutoff=cutoff, adapter=adapter, refit=True, device=config.device
 )
 leave_out = was_trained_on(dataset, include_validation=manifest.validated)
-engine.fit(config.calibration_windows, leave_out=leave_out)
+engine.fit(
+    use_llm=True, n_windows=config.calibration_windows, seed=config.seed, leave_out=leave_out
+)
 engine.save_pretrained(out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
 gain, low, high = calibration.gain
-print(f"blend: {engine.settings.blend}, strength of the tilt {engine.settings.strength:g}")
+blend = dict(zip(engine.blend.names, engine.blend.weights, strict=True))
+print(f"blend: {blend}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {gain:.5f} nats an event, 95 % {low:.5f} to {high:.5f}")
 print(f"saved to {out}: InterestEngine.from_pretrained({str(out)!r})")

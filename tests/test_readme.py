@@ -81,7 +81,7 @@ def test_lines_have_at_most_100_characters_but_for_rows_of_tables_outside_of_the
     assert long == []
 
 
-NEXT_PERIOD, TITLES = "next period / test", "LLM titles in"
+TITLES = "LLM titles in"
 REPEATS = "next 28 days, repeat allowed / test"
 # Sentences of README.md, and where in the results their numbers are: file, split, model, metric.
 SENTENCES = {
@@ -91,10 +91,6 @@ SENTENCES = {
     "than a GRU4Rec does ({:+.3f}, {:+.3f})": [
         ("finetuning/quality_ml-100k", "test", f"{TITLES} DecayedDirichlet", "gain_of_llm"),
         ("forecasting/next_item", "test", "GRU4Rec", "log_loss_gain"),
-    ],
-    "(an engine's has {:.3f} on MovieLens, {:.3f} without the LLM)": [
-        ("ranking/compare_next-period_plain", NEXT_PERIOD, f"llmrec{part}, no tilt", "ndcg@10")
-        for part in ("", " without titles")
     ],
     "nothing is far above counting ({:.3f} and {:.3f})": [
         ("ranking/compare_repeat-allowed", f"{REPEATS} {n}", "Personal frequency", "ndcg@10")

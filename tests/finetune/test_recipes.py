@@ -141,7 +141,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_trained_engine_needs_nothing_but_its_folder(trained: Path) -> None:
-    engine = InterestEngine.from_pretrained("runs/tiny")
+    serving = InterestEngine.from_pretrained("runs/tiny")
+    with pytest.raises(DataError, match="u001"):  # it has no log, and people give their events
+        serving.forecast("u001")
+    engine = InterestEngine.from_pretrained("runs/tiny", data="tiny")
     assert engine.settings.template == "forecast-v3"
     assert Path(engine.forecaster.model.adapter) == Path("runs/tiny/adapter")
     assert engine.forecaster.calibration.model == engine.forecaster.model.fingerprint
@@ -438,7 +441,7 @@ def test_an_adapter_of_other_labels_is_refused_and_an_engine_leaves_its_own_out(
     data = str(tmp_path / "tiny")
     with pytest.raises(ModelLoadError, match=r"missing here: 'War', new here: 'Peace'"):
         InterestEngine.from_pretrained("llama", data=data, adapter=trained / "adapter")
-    with pytest.warns(UserWarning, match="fitted on 'tiny' with other categories: without .*adapt"):
+    with pytest.warns(UserWarning, match="fitted on 'tiny' with other items or .*adapt"):
         engine = InterestEngine.from_pretrained("runs/tiny", data=data)
     assert not engine.forecaster.model.adapter
 
