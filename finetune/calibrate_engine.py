@@ -70,9 +70,8 @@ engine.fit(
 )
 calibration = engine.forecaster.calibration
 assert calibration is not None
-blend = dict(zip(engine.blend.names, engine.blend.weights, strict=True))
 print(f"forecast: {engine.settings.report['forecast']['reason']}")
-print(f"blend: {blend}, strength of the tilt {engine.settings.strength:g}")
+print(f"blend: {engine.blend.named_weights}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {calibration.gain}, of the bias {calibration.bias_gain}")
 
 out = arguments.out or arguments.adapter.parent

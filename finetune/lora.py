@@ -95,7 +95,6 @@ engine.save_pretrained(out)
 calibration = engine.forecaster.calibration
 assert calibration is not None
 gain, low, high = calibration.gain
-blend = dict(zip(engine.blend.names, engine.blend.weights, strict=True))
-print(f"blend: {blend}, strength of the tilt {engine.settings.strength:g}")
+print(f"blend: {engine.blend.named_weights}, strength of the tilt {engine.settings.strength:g}")
 print(f"a = {calibration.a:.4f}, gain {gain:.5f} nats an event, 95 % {low:.5f} to {high:.5f}")
 print(f"saved to {out}: InterestEngine.from_pretrained({str(out)!r})")

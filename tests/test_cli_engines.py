@@ -109,7 +109,7 @@ def test_info_shows_each_member_with_its_figures_at_eighty_columns(folder: Path)
         assert row[1] == ("-" if one["alone"] is None else f"{one['alone']:.4f}")
         assert row[-1] == ("yes" if one["kept"] else "no")
     names = {one["name"] for one in members}
-    assert {"GBDTReranker", "EaseByDays", "GlobalDrift"} <= names
+    assert {"GBDTReranker", "SparseEaseByDays", "GlobalDrift"} <= names
     assert not names & set(WITHOUT)
     assert (found["effort"], found["asked"], found["reason"]) == ("standard", "standard", "")
     assert sum(found["sizes"].values()) == sum(

@@ -85,6 +85,11 @@ class Blend:
         """Name of each part of weight > 0 in explanations, the trees' last."""
         return tuple(name for name, weight in self._names_and_weights if weight > 0)
 
+    @property
+    def named_weights(self) -> dict[str, float]:
+        """Weight of each scorer, and of the trees, by name; those of 0 included."""
+        return dict(self._names_and_weights)
+
     def weighted_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_parts, n_users, n_items) weighted log-probabilities of the parts in ``names``.
 

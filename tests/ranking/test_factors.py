@@ -169,9 +169,10 @@ def test_parameters_of_svd_out_of_bounds_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("scorer", [ImplicitALS(factors=2), PureSVD(2)])
-def test_a_scorer_without_a_fit_or_a_cutoff_is_not_stored(scorer: ImplicitALS | PureSVD) -> None:
+def test_a_scorer_without_a_fit_is_not_stored_and_one_of_a_whole_log_is(
+    scorer: ImplicitALS | PureSVD,
+) -> None:
     pytest.importorskip("implicit")
     with pytest.raises(ValueError, match="is not fitted"):
         scorer.stored()
-    with pytest.raises(ValueError, match="give fit a cutoff to store it"):
-        scorer.fit(EVENTS, ITEMS).stored()
+    assert scorer.fit(EVENTS, ITEMS).stored().values["before"] is None
