@@ -79,11 +79,14 @@ def load_engine_parts(
     ``options`` are those of `LanguageModel.load`.
     """
     use_model = _uses_model(name, model, options)
-    if data is None and is_engine(name) and _has_catalog(name):
-        return _load_without_log(name, cutoff, use_model, options)
+    own = EngineSettings.load(Path(name, SETTINGS_FILE)) if is_engine(name) else None
+    if data is None and own is not None and own.is_whole:
+        require_parts(Path(name), own)
+        if CATALOG_FILE in own.parts:
+            return _load_without_log(name, own, cutoff, use_model, options)
     whole = _open_dataset(name, data)
     end = whole.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
-    whole, unknown = _with_engine_catalog(name, whole, end)
+    whole, unknown = _with_engine_catalog(name, own, whole, end)
     known = whole.known_before(end)
     found = resolve_settings(name, whole, known, end, refit)
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
@@ -91,21 +94,15 @@ def load_engine_parts(
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
 
 
-def _has_catalog(name: str) -> bool:
-    """Whether an engine was saved with its catalog; DataError if it is broken."""
-    settings = EngineSettings.load(Path(name, SETTINGS_FILE))
-    if settings.is_whole:
-        require_parts(Path(name), settings)
-    return CATALOG_FILE in settings.parts
-
-
 def _load_without_log(
-    name: str, cutoff: np.datetime64 | str | None, use_model: bool, options: Mapping[str, Any]
+    name: str,
+    settings: EngineSettings,
+    cutoff: np.datetime64 | str | None,
+    use_model: bool,
+    options: Mapping[str, Any],
 ) -> EngineParts:
     """Load an engine that serves people whose events are given, from what its folder holds."""
     folder = Path(name)
-    settings = EngineSettings.load(folder / SETTINGS_FILE)
-    require_parts(folder, settings)
     end = to_datetime64(settings.fitted_before if cutoff is None else cutoff)
     require_fitted_before(name, settings, end)
     dataset = load_serving_dataset(folder, settings)
@@ -177,15 +174,16 @@ def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bo
     return True
 
 
-def _with_engine_catalog(name: str, whole: Dataset, end: np.datetime64) -> tuple[Dataset, str]:
+def _with_engine_catalog(
+    name: str, settings: EngineSettings | None, whole: Dataset, end: np.datetime64
+) -> tuple[Dataset, str]:
     """Give a log the catalog of the engine that was fitted on it, and say what that leaves out.
 
     Where a catalog comes from the log it grows, and an engine knows the items of its fit.
     """
-    if not (is_engine(name) and EngineSettings.load(Path(name, SETTINGS_FILE)).is_whole):
+    if settings is None or not settings.is_whole or not settings.is_of(whole):
         return whole, ""
-    settings = EngineSettings.load(Path(name, SETTINGS_FILE))
-    if not settings.is_of(whole) or to_datetime64(settings.fitted_before) > end:
+    if to_datetime64(settings.fitted_before) > end:
         return whole, ""
     own = whole.with_catalog_before(to_datetime64(settings.fitted_before))
     gone = len(whole.log) - len(own.log)

@@ -20,34 +20,19 @@ from llmrec.engine_settings import Effort
 from llmrec.errors import DataError, LlmrecError
 from llmrec.fit_store import FitProgress, FitStore
 from llmrec.forecast import Forecaster, ItemScorer
-from llmrec.forecasters.calibration import (
-    fit_dispersion,
-    fit_interpolation,
-    interpolate,
-)
+from llmrec.forecasters.calibration import fit_dispersion, fit_interpolation, interpolate
 from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
-from llmrec.ranking.registry import (
-    build_scorer,
-    default_scorers,
-    first_stage_scorers,
-)
+from llmrec.ranking.registry import build_scorer, default_scorers, first_stage_scorers
 from llmrec.ranking.selection import TREES, ListSelection, select_list
 
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift")
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
-NEXT_ITEM_NETS: tuple[Any, ...] = (
-    "GRU4Rec",
-    "SASRec",
-    "eSASRec",
-)  # scorers trained on it, and forecasters too
-N_FOLDS: dict[str, int] = {
-    "quick": 1,
-    "standard": 5,
-    "best": 4,
-}  # periods of lists
+# Scorers trained on it, and forecasters too.
+NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
+N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 4}  # past periods of lists
 MAX_QUICK_WINDOWS = 500
 COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0) | {TREES: 20.0}
 

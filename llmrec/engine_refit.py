@@ -21,14 +21,14 @@ from llmrec.fit_store import FitStore
 class FitPlan:
     """How an engine is fitted: the parameters of `InterestEngine.fit`."""
 
-    effort: Effort = "standard"
-    seed: int = 0
-    leave_out: Callable[[Window], bool] | None = None
-    use_llm: bool | None = None
-    n_windows: int | None = 500
-    without: tuple[str, ...] = ()
-    work_folder: Path | str | None = None
-    show: Callable[[str], None] | None = None
+    effort: Effort
+    seed: int
+    leave_out: Callable[[Window], bool] | None
+    use_llm: bool | None
+    n_windows: int | None
+    without: tuple[str, ...]
+    work_folder: Path | str | None
+    show: Callable[[str], None] | None
 
 
 def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:

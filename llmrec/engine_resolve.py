@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,12 @@ class FoundSettings:
         """Weight of the model's titles in the folder's blend."""
         if self.fitted is not None or not self.settings.is_whole:
             return 0.0
+        return stored_titles_weight(self._stored_blend)
+
+    @cached_property
+    def _stored_blend(self) -> Stored:
         assert self.folder is not None
-        return stored_titles_weight(Stored.load(self.folder / RANKING_FOLDER))
+        return Stored.load(self.folder / RANKING_FOLDER)
 
     def blend(
         self, dataset: Dataset, cutoff: np.datetime64, titles: Mapping[str, ItemScorer]
@@ -123,9 +128,7 @@ class FoundSettings:
         if self.fitted is not None:
             return self.fitted.blend
         if self.settings.is_whole:
-            assert self.folder is not None
-            stored = Stored.load(self.folder / RANKING_FOLDER)
-            return load_blend(stored, dataset.catalog, titles)
+            return load_blend(self._stored_blend, dataset.catalog, titles)
         settings = self.settings if titles else self.settings.without_titles()
         return build_blend(dataset, cutoff, settings.blend, titles)
 

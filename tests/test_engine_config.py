@@ -228,7 +228,10 @@ def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None
     films = replace(world("10 events"), repeat="exclude")
     for dataset, names in (
         (world(), {"RecentPopularity", "PersonalRepeat", "SparseEaseByDays"}),
-        (films, {"RecentPopularity", "Ease", "EaseByEvents", "Successors"}),
+        (
+            films,
+            {"RecentPopularity", "SparseEase", "SparseEaseByEvents", "NextItems", "Successors"},
+        ),
     ):
         members = fit_engine(dataset, "quick").report["list"]["members"]
         assert {member["name"] for member in members} == names

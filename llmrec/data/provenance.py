@@ -134,6 +134,10 @@ class TrainingSpan:
             found = TrainingSpan(max(found.before, other.before), found.log, stops)
         return found
 
+    def time_only(self) -> TrainingSpan:
+        """Give the time alone: of what goes into an engine's folder nothing tells who took what."""
+        return TrainingSpan(self.before)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values: dict[str, Any] = {

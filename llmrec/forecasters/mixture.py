@@ -124,7 +124,7 @@ class GatedMixture:
         values = {
             "constant": self.constant,
             "spread": list(self.spread),
-            "fitted": self.fitted.to_dict(),
+            "fitted": self.fitted.time_only().to_dict(),
         }
         arrays = {"parameters": self.parameters, "scale": self.scale}
         return Stored("GatedMixture", values, arrays, parts=stored_experts(self.experts))

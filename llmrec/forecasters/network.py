@@ -201,7 +201,7 @@ class NetworkForecaster:
             "categories": list(self.categories),
             "spread": list(self.spread),
             "seed": self.seed,
-            "fitted": self.fitted.to_dict(),
+            "fitted": self.fitted.time_only().to_dict(),
             "curve": self.validation_losses,
         }
         # Trained in single precision, which holds them as they are.
@@ -230,10 +230,12 @@ class NetworkForecaster:
             raise ModelLoadError(f"a stored {name} cannot be read: {error}") from error
 
     def save(self, folder: Path) -> None:
-        """Write what `stored` gives into a folder: safetensors and JSON."""
+        """Write what `stored` gives, and whose events were seen: safetensors and JSON."""
         stored = self.stored()
+        assert self.fitted is not None
         atomic_write_bytes(folder / PARAMETERS_FILE, save(dict(stored.arrays)))
-        about = json.dumps(dict(stored.values), indent=1, ensure_ascii=False)
+        values = {**stored.values, "fitted": self.fitted.to_dict()}
+        about = json.dumps(values, indent=1, ensure_ascii=False)
         atomic_write_text(folder / METADATA_FILE, about)
 
     @classmethod

@@ -117,7 +117,7 @@ class LogLinearPool:
         """Give the exponents, and the experts as parts."""
         if self.fitted is None:
             raise TrainingError("LogLinearPool has no exponents yet: fit it before saving")
-        values = {"spread": list(self.spread), "fitted": self.fitted.to_dict()}
+        values = {"spread": list(self.spread), "fitted": self.fitted.time_only().to_dict()}
         arrays = {"exponents": self.exponents}
         return Stored("LogLinearPool", values, arrays, parts=stored_experts(self.experts))
 

@@ -211,9 +211,9 @@ class NextItemModel:
 
     def stored(self) -> Stored:
         """Give what it is made again from; TrainingError if not fitted."""
-        scorer, settings = self.scorer.stored(), self._settings()
-        for ids in ("item_ids", "n_events"):  # of a net fitted on a whole log
-            settings["fitted"].pop(ids, None)
+        scorer = self.scorer.stored()
+        assert self.fitted is not None
+        settings = self._settings() | {"fitted": self.fitted.time_only().to_dict()}
         return Stored(type(self).__name__, settings, parts={"scorer": scorer})
 
     @classmethod

@@ -26,6 +26,7 @@ from llmrec.errors import MissingExtraError
 from llmrec.ranking.fitted import (
     parameters_from,
     popularity_from,
+    popularity_of,
     refusing,
     require_shape,
     settings_of,
@@ -95,8 +96,7 @@ class PureSVD:
         vectors = _singular_vectors(scale_counts(taken, self.counts), self.factors)
         # Stored in single precision: before saving they are what they are after loading.
         self._item_factors = vectors.astype(np.float32).astype(np.float64)
-        popularity = 1.0 + np.asarray(taken.sum(axis=0)).ravel()
-        self._popularity = popularity / popularity.sum()
+        self._popularity = popularity_of(taken)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -117,7 +117,7 @@ class PureSVD:
         return log_shares(_products(self._item_factors, users), self.floor, self._popularity)
 
     def stored(self) -> Stored:
-        """Give the parameters, the items' factors and popularity; ValueError without a cutoff."""
+        """Give the parameters, the items' factors and popularity; ValueError before `fit`."""
         values = settings_of(self) | {"before": stored_cutoff(self._fitted, self.name)}
         assert self._item_factors is not None
         assert self._popularity is not None
@@ -216,7 +216,7 @@ class ImplicitALS:
         return np.asarray(log_softmax(logits, axis=1), dtype=np.float64)
 
     def stored(self) -> Stored:
-        """Give the parameters and the items' factors; ValueError without a cutoff."""
+        """Give the parameters and the items' factors; ValueError before `fit`."""
         values = settings_of(self) | {"before": stored_cutoff(self._fitted, self.name)}
         assert self._item_factors is not None
         return Stored("ImplicitALS", values, {"factors": self._item_factors.astype(np.float32)})

@@ -77,6 +77,12 @@ def span_before(cutoff: str | None, catalog: Catalog) -> TrainingSpan:
     return TrainingSpan(before, item_ids=catalog.item_ids)
 
 
+def popularity_of(taken: Any) -> FloatArray:
+    """(n_items,) shares of all events, of (n_users, n_items) counts with one more of each item."""
+    counts = 1.0 + np.asarray(taken.sum(axis=0)).ravel()
+    return np.asarray(counts / counts.sum())
+
+
 def popularity_from(stored: Stored, catalog: Catalog) -> FloatArray:
     """(n_items,) the stored shares of all events; ValueError if they are none of this catalog."""
     popularity = np.array(stored.arrays["popularity"], dtype=np.float64)

@@ -10,15 +10,13 @@ import pandas as pd
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
-from llmrec.ranking.blend import Blend, scorer_name
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.ranking import Ranking, rank
 from llmrec.ranking.registry import (
     POPULARITY_BLEND,
     build_scorer,
-    registered_name,
 )
 from llmrec.types import IntArray, RepeatPolicy
 
@@ -107,26 +105,6 @@ def build_blend(
         for name in used
     ]
     return Blend(tuple(scorers), tuple(used.values()))
-
-
-def registered_weights(blend: Blend) -> dict[str, float]:
-    """Give the weights of a blend by the names that settings have for its scorers.
-
-    Raises
-    ------
-    DataError
-        If settings have no name for a scorer.
-    """
-    named = [registered_name(scorer) for scorer in blend.scorers]
-    pairs = zip(blend.scorers, named, strict=True)
-    unnamed = [scorer_name(scorer) for scorer, name in pairs if not name]
-    unnamed += [] if blend.trees is None else [blend.trees.name]
-    if unnamed:
-        raise DataError(
-            f"the blend holds {', '.join(map(repr, unnamed))}, which settings have no name for "
-            "and could not make again: take them out of engine.blend before saving."
-        )
-    return {name: w for name, w in zip(named, blend.weights, strict=True) if name}
 
 
 def _relevant_items(window: Window, kind: str) -> IntArray:

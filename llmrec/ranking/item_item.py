@@ -19,6 +19,7 @@ from llmrec.forecasters.collaborative import solve_ease
 from llmrec.ranking.fitted import (
     parameters_from,
     popularity_from,
+    popularity_of,
     refusing,
     require_shape,
     settings_of,
@@ -250,8 +251,7 @@ class ItemToItem:
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         self._matrix = self.similarity.matrix(histories).astype(np.float32)
-        taken = 1.0 + np.asarray(item_counts(histories).sum(axis=0)).ravel()
-        self._popularity = taken / taken.sum()
+        self._popularity = popularity_of(item_counts(histories))
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -275,7 +275,7 @@ class ItemToItem:
         return log_shares(np.asarray(dense, dtype=np.float64), self.floor, self._popularity)
 
     def stored(self) -> Stored:
-        """Give the parameters, the similarities and the popularity; ValueError without a cutoff."""
+        """Give the parameters, the similarities and the popularity; ValueError before `fit`."""
         values = settings_of(self) | {
             "similarity": _stored_similarity(self.similarity),
             "before": stored_cutoff(self._fitted, self.name),

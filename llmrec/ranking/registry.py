@@ -103,13 +103,6 @@ def build_scorer(
     return scorer.fit(log, catalog, cutoff) if isinstance(scorer, FittableScorer) else scorer
 
 
-def registered_name(scorer: ItemScorer) -> str | None:
-    """Give the name that `build_scorer` builds an equal scorer from; None if there is none."""
-    if type(scorer).__name__ == LM_SCORER:
-        return LM_SCORER
-    return next((name for name, make in SCORERS.items() if repr(make()) == repr(scorer)), None)
-
-
 def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[str, ...]:
     """Give the names of the scorers to blend for a log.
 

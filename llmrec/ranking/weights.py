@@ -71,14 +71,6 @@ def choose_weights_of(best: BestItems, seed: int = 0) -> tuple[float, ...]:
     return tuple(weights.tolist()) if weights.any() else (1.0,) * n_scorers
 
 
-def ndcg_of_blend(
-    blend: Blend, windows: Sequence[Window], *, repeat: RepeatPolicy = "allow", k: int = 10
-) -> float:
-    """Mean NDCG@k of a blend's lists, over the windows with a relevant item; 0 without any."""
-    best = BestItems.of([blend], windows, repeat, k)
-    return best.ndcg(np.ones(1)) if best.n else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class BestItems:
     """Scores of the items that lists of validation windows could hold, and which were taken.

@@ -142,7 +142,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_trained_engine_needs_nothing_but_its_folder(trained: Path) -> None:
     serving = InterestEngine.from_pretrained("runs/tiny")
-    with pytest.raises(DataError, match="u001"):  # it has no log, and people give their events
+    with pytest.raises(
+        DataError, match="holds no log"
+    ):  # it has no log, and people give their events
         serving.forecast("u001")
     engine = InterestEngine.from_pretrained("runs/tiny", data="tiny")
     assert engine.settings.template == "forecast-v3"
@@ -160,7 +162,7 @@ def test_an_engine_is_fitted_again_around_its_adapter(trained: Path) -> None:
     assert contents(trained) == before
     first, again = (EngineSettings.load(folder / "engine.json") for folder in (trained, AGAIN))
     assert again == first
-    assert LM_SCORER in again.blend
+    assert LM_SCORER in again.report["llm"]
     assert contents(AGAIN / "adapter") == contents(trained / "adapter")
     with pytest.raises(SystemExit):
         run("calibrate_engine", "--data", "tiny")

@@ -16,7 +16,7 @@ from llmrec.data.periods import History, make_histories
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError, ModelLoadError
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.item_item import MAX_DENSE_ITEMS, Ease, ItemToItem
+from llmrec.ranking.item_item import MAX_DENSE_ITEMS
 from llmrec.ranking.lm_scorer import LMItemScorer
 from llmrec.ranking.registry import (
     LM_SCORER,
@@ -27,7 +27,6 @@ from llmrec.ranking.registry import (
     first_stage_scorers,
     load_blend,
     load_scorer,
-    registered_name,
     stored_blend,
 )
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
@@ -50,12 +49,6 @@ def test_every_name_is_a_scorer_fitted_before_the_cutoff(name: str) -> None:
     scorer = build_scorer(name, EVENTS, ITEMS, CUTOFF)
     histories = make_histories(EVENTS, ITEMS, "7D", CUTOFF)
     assert np.isfinite(scorer.scores(histories)).all()
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_a_scorer_is_registered_under_its_name_and_parameters(name: str) -> None:
-    assert registered_name(SCORERS[name]()) == name
-    assert registered_name(ItemToItem(Ease(77.0))) is None
 
 
 @pytest.mark.parametrize(("period", "n_items", "repeat"), LOGS)

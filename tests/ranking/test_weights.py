@@ -17,7 +17,7 @@ from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import evaluate_rankings
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.ranking.weights import BestItems, choose_added_weight, choose_weights, ndcg_of_blend
+from llmrec.ranking.weights import BestItems, choose_added_weight, choose_weights
 from llmrec.types import FloatArray, RepeatPolicy
 from tests.ranking.test_blend import Fixed
 from tests.worlds import catalog, log, small_world
@@ -37,6 +37,14 @@ def knowing(windows: Sequence[Window] = WINDOWS, scale: float = 1.0) -> Fixed:
     for window in windows:
         table[window.history.user_idx, window.target.item_idx] = scale
     return Fixed(table, "knows")
+
+
+def ndcg_of_blend(
+    blend: Blend, windows: Sequence[Window], *, repeat: RepeatPolicy = "allow", k: int = 10
+) -> float:
+    """Mean NDCG@k among the best items of a blend; 0 without a window that has a relevant item."""
+    best = BestItems.of([blend], windows, repeat, k)
+    return best.ndcg(np.ones(1)) if best.n else 0.0
 
 
 def ndcg_of_lists(blend: Blend, windows: Sequence[Window], repeat: RepeatPolicy, k: int) -> float:
