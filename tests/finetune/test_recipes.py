@@ -25,7 +25,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmrec import DataError, Dataset, InterestEngine, load_dataset
 from llmrec.data import options
-from llmrec.engine_folder import EngineSettings
+from llmrec.engine_folder import file_hash
+from llmrec.engine_settings import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
 from llmrec.language.model import LanguageModel
@@ -454,6 +455,12 @@ def test_an_adapter_is_refused_by_an_engine_of_another_prompt_version(
     shutil.copytree(trained, tmp_path / "engine")
     about = tmp_path / "engine" / "adapter" / ADAPTER_FILE
     about.write_text(about.read_text().replace("forecast-v3", "forecast-v2"))
+    with pytest.raises(DataError, match="is not the file that was saved with this engine"):
+        InterestEngine.from_pretrained(str(tmp_path / "engine"))
+    path = tmp_path / "engine" / "engine.json"  # as if it had been saved so
+    values = json.loads(path.read_text())
+    values["parts"][f"adapter/{ADAPTER_FILE}"] = file_hash(about)
+    path.write_text(json.dumps(values))
     with pytest.raises(ModelLoadError, match="version 'forecast-v2', not 'forecast-v3'"):
         InterestEngine.from_pretrained(str(tmp_path / "engine"))
 
