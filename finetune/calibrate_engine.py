@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from llmrec import InterestEngine
+from llmrec.data.embedded import is_embedded
 from llmrec.data.options import ReadingOptions, add_reading_arguments
 from llmrec.data.provenance import has_fingerprint
 from llmrec.data.splits import was_trained_on, with_catalog_of_training
@@ -29,6 +30,7 @@ parser.add_argument("--data", help="what load_dataset takes (default: the log of
 parser.add_argument("--model", default="smollm2-135m", help="base model, if there is no adapter")
 parser.add_argument("--adapter", type=Path, help="an adapter's folder inside an engine's")
 parser.add_argument("--effort", default="standard", choices=get_args(Effort), help="of the fit")
+parser.add_argument("--without", default="", help="members not to use, with commas between")
 parser.add_argument("--windows", type=int, default=500, help="validation windows to score")
 parser.add_argument("--out", type=Path, help="engine folder to write (default: the adapter's own)")
 add_reading_arguments(parser)
@@ -66,6 +68,7 @@ engine.fit(
     use_llm=True,
     n_windows=arguments.windows,
     leave_out=leave_out,
+    without=[name for name in arguments.without.split(",") if name],
     show=lambda line: print(line, flush=True),
 )
 calibration = engine.forecaster.calibration
@@ -75,5 +78,6 @@ print(f"blend: {engine.blend.named_weights}, strength of the tilt {engine.settin
 print(f"a = {calibration.a:.4f}, gain {calibration.gain}, of the bias {calibration.bias_gain}")
 
 out = arguments.out or arguments.adapter.parent
-engine.save_pretrained(out)
+# Whoever loads the engine of an embedded log has its catalog, whose titles may not be handed on.
+engine.save_pretrained(out, with_catalog=not is_embedded(dataset.name))
 print(f"saved to {out}")

@@ -32,7 +32,7 @@ QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift")
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
-N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 4}  # past periods of lists
+N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 3}  # past periods of lists
 MAX_QUICK_WINDOWS = 500
 COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0) | {TREES: 20.0}
 
@@ -154,18 +154,6 @@ class MemberFit:
         training = [window for fold in self.folds[:0:-1] for window in fold]
         return ForecasterRegistry(training or self.validation, self.validation, self.seed)
 
-    @cached_property
-    def _log_before(self) -> Interactions:
-        """What nets may learn from to be judged on lists of all folds, for which they train once.
-
-        With calendar periods the log before the oldest of them; with periods of events that of each
-        person.
-        """
-        folds = self.folds[: N_FOLDS[self.effort]]  # with trees or without
-        by_events = self.end is None
-        windows = [window for fold in folds for window in fold] if by_events else folds[-1]
-        return training_log_for(windows).align_to(self.catalog)
-
     def _expert(self, name: str) -> Forecaster:
         if name in NEXT_ITEM_NETS:
             return self._next_item_expert(name)
@@ -189,7 +177,8 @@ class MemberFit:
         """Mix a net that has not seen the last period into counting, by as much as helps there."""
         from llmrec.forecasters.sequential import NextItemModel
 
-        scorer: Any = self._scorer(name, self._log_before, None)
+        before = training_log_for(self.validation).align_to(self.catalog)
+        scorer: Any = self._scorer(name, before, None)
         drift: Any = self.registry["GlobalDrift"]
         histories = [window.history for window in self.validation]
         counted, targets = drift.category_weights(histories), target_counts(self.validation)
@@ -199,21 +188,20 @@ class MemberFit:
         return NextItemModel.of(scorer, drift, share, spread)
 
     def _scorer(self, name: str, log: Interactions, cutoff: np.datetime64 | None) -> ItemScorer:
-        """Fit a scorer on a log; a net on the whole log, or on what all folds may know."""
+        """Fit a scorer on a log; the same net is trained once."""
         if name not in NEXT_ITEM_NETS:
             self.progress.begin(name, 0.5)
             return build_scorer(name, log, self.catalog, cutoff)
         from llmrec.forecasters.next_item import NextItemScorer
 
-        if log is not self.log:
-            log = self._log_before
         if (name, log.fingerprint) in self._nets:
             return self._nets[name, log.fingerprint]
         self.progress.begin(name, COSTS[name])
 
         def train() -> Stored:
             net: Any = name
-            return NextItemScorer(net).fit(log, self.catalog, cutoff, seed=self.seed).stored()
+            scorer = NextItemScorer(net, repeat=self.dataset.repeat)
+            return scorer.fit(log, self.catalog, cutoff, seed=self.seed).stored()
 
         stored = self.store.get(name, self._key(log, "scores"), train)
         self._nets[name, log.fingerprint] = NextItemScorer.from_stored(stored, self.catalog)
@@ -226,6 +214,7 @@ class MemberFit:
             "items": self.catalog.n_items,
             "categories": self.catalog.categories,
             "period": self.dataset.period,
+            "repeat": self.dataset.repeat,
             "seed": self.seed,
         }
 
@@ -233,6 +222,6 @@ class MemberFit:
         trained = sum(COSTS.get(name, 1.0) for name in self.expert_names)
         statistics = [name for name in self.scorer_names if name not in NEXT_ITEM_NETS]
         each = 0.5 * len(statistics) * (1 + self.n_folds)
-        once_more = sum(COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS)
+        nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
         of_trees = COSTS[TREES] if self.n_folds > 1 else 0.0
-        return float(trained + each + once_more + of_trees)
+        return float(trained + each + self.n_folds * sum(nets) + of_trees)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention, silu
 
+from llmrec.types import RepeatPolicy
+
 FACTORS, BLOCKS, HEADS = 64, 2, 2
 DROPOUT = 0.4
 INIT_STD = 0.05
@@ -22,6 +24,28 @@ GAPS = np.array([1, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_419_200, 7_776_00
 GAPS = GAPS.astype("timedelta64[ms]")
 MAX_FULL_SOFTMAX = 10_000  # items; beyond, a step would hold too many scores
 NEGATIVES = 2_048  # items that a step's labels are told apart from in a larger catalog
+
+
+def taken_items(rows: Tensor, n_items: int) -> Tensor:
+    """(n, length, n_items) whether each item is at a position of (n, length) rows, or before it."""
+    length = rows.shape[1]
+    places = torch.arange(length).expand_as(rows)
+    first = torch.full((len(rows), max(n_items, int(rows.max()) + 1)), length)
+    first.scatter_reduce_(1, rows, places, "amin")
+    return first[:, None, :n_items] <= torch.arange(length)[:, None]
+
+
+def label_loss(scores: Tensor, labels: Tensor, taken: Tensor | None = None) -> Tensor:
+    """Cross-entropy of (n,) labels under (n, n_items) scores.
+
+    Where (n, n_items) ``taken`` is given, that of the labels that are not taken, among all items
+    that are not; 0 if there are none.
+    """
+    if taken is None:
+        return cross_entropy(scores, labels)
+    new = ~taken.gather(1, labels[:, None])[:, 0]
+    possible = scores.masked_fill(taken, -torch.inf)[new]
+    return cross_entropy(possible, labels[new], reduction="sum") / max(int(new.sum()), 1)
 
 
 class LiGRBlock(nn.Module):
@@ -88,16 +112,24 @@ class ESASRec(nn.Module):
         found: Tensor = self.dropout(self.norm(states))
         return found
 
-    def loss(self, rows: Tensor, gaps: Tensor | None = None) -> Tensor:
-        """Cross-entropy of the item after each position of (n, length + 1) rows."""
+    def loss(
+        self, rows: Tensor, gaps: Tensor | None = None, repeat: RepeatPolicy = "allow"
+    ) -> Tensor:
+        """Cross-entropy of the item after each position of (n, length + 1) rows.
+
+        With ``repeat="exclude"`` of one that is not before it, among all that are not.
+        """
         first = int((rows != self.pad_idx).any(dim=0).int().argmax())  # before it all is padding
         inputs, labels = rows[:, first:-1], rows[:, first + 1 :]
         predicted = inputs != self.pad_idx
         states = self(inputs, None if gaps is None else gaps[:, first:-1])[predicted]
-        labels = labels[predicted]
+        labels, taken = labels[predicted], None
+        if repeat == "exclude":
+            taken = taken_items(inputs, self.item_num)[predicted]
         if self.item_num <= MAX_FULL_SOFTMAX:
-            return cross_entropy(states @ self.item_emb.weight[: self.item_num].T, labels)
-        return self._sampled_loss(states, labels)
+            scores = states @ self.item_emb.weight[: self.item_num].T
+            return label_loss(scores, labels, taken)
+        return self._sampled_loss(states, labels, taken)
 
     def optimizer_and_schedule(self, rate: float, steps: int) -> tuple[Any, Any]:
         """Give Adam and its learning rates: they rise at first, then fall to 0 as a cosine does.
@@ -121,7 +153,7 @@ class ESASRec(nn.Module):
     def _clip_gradients(self, *_: Any) -> None:
         nn.utils.clip_grad_norm_(self.parameters(), MAX_NORM)
 
-    def _sampled_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+    def _sampled_loss(self, states: Tensor, labels: Tensor, taken: Tensor | None) -> Tensor:
         """Estimate the cross-entropy over the catalog by that over some items drawn uniformly.
 
         The scores of those stand for all others', so that log-probabilities stay such.
@@ -130,7 +162,9 @@ class ESASRec(nn.Module):
         others = states @ self.item_emb(drawn).T + math.log(self.item_num / NEGATIVES)
         others = others.masked_fill(drawn[None] == labels[:, None], -torch.inf)
         own = (states * self.item_emb(labels)).sum(dim=1, keepdim=True)
-        return cross_entropy(torch.cat([own, others], dim=1), torch.zeros_like(labels))
+        if taken is not None:
+            taken = torch.cat([taken.gather(1, labels[:, None]), taken[:, drawn]], dim=1)
+        return label_loss(torch.cat([own, others], dim=1), torch.zeros_like(labels), taken)
 
     def _attention_bias(self, rows: Tensor) -> Tensor:
         """(n, HEADS, length, length) what is added to attention; -inf for padding and for later.

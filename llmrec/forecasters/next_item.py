@@ -36,13 +36,14 @@ from llmrec.forecasters.sequential_nets import (
     optimizer_and_schedule,
     training_sequences,
 )
-from llmrec.types import FloatArray, IntArray, TimeArray
+from llmrec.types import FloatArray, IntArray, RepeatPolicy, TimeArray
 
 SEQUENCES_PER_USER = 6  # training sequences of a person, the newest
 # BERT4Rec predicts fewer items a step than the others.
 DEFAULT_STEPS = {"SASRec": 900, "BERT4Rec": 1600, "GRU4Rec": 1800, "eSASRec": 800}
 DEFAULT_RATES = {"SASRec": 2e-3, "BERT4Rec": 2e-3, "GRU4Rec": 2e-2, "eSASRec": 2e-2}
 HISTORIES_PER_BATCH = 256  # histories scored at a time
+TAKEN_PROBABILITY = 1e-12  # of an item that will not be taken again
 POPULARITY = "popularity"  # among the arrays of a net
 
 
@@ -60,6 +61,10 @@ class NextItemScorer:
         Training steps of `BATCH_SIZE` sequences; None: as `DEFAULT_STEPS` says.
     rate
         Largest learning rate, > 0; None: as `DEFAULT_RATES` says.
+    repeat
+        "exclude": an item is predicted among those that the person has not taken, and a taken one
+        gets the probability `TAKEN_PROBABILITY`. For logs in which nobody takes an item again that
+        makes better lists than learning it from the events.
 
     Attributes
     ----------
@@ -71,18 +76,26 @@ class NextItemScorer:
     Raises
     ------
     DataError
-        If no net is called so, or the rate is none.
+        If no net is called so, or the rate or ``repeat`` is none.
     """
 
     def __init__(
-        self, model: NextItemName, *, steps: int | None = None, rate: float | None = None
+        self,
+        model: NextItemName,
+        *,
+        steps: int | None = None,
+        rate: float | None = None,
+        repeat: RepeatPolicy = "allow",
     ) -> None:
         if model not in get_args(NextItemName):
             known = ", ".join(get_args(NextItemName))
             raise DataError(f"no next-item model is called {model!r}: choose from {known}")
         if rate is not None and not 0 < rate < np.inf:
             raise DataError(f"the rate must be finite and > 0, not {rate}")
+        if repeat not in get_args(RepeatPolicy):
+            raise DataError(f"repeat must be 'allow' or 'exclude', not {repeat!r}")
         self.model: NextItemName = model
+        self.repeat: RepeatPolicy = repeat
         self.steps, self.rate = steps or DEFAULT_STEPS[model], rate or DEFAULT_RATES[model]
         self.name = f"what comes next ({model})"
         self.fitted: TrainingSpan | None = None
@@ -219,6 +232,7 @@ class NextItemScorer:
             "model": self.model,
             "steps": self.steps,
             "rate": self.rate,
+            "repeat": self.repeat,
             "seed": self.seed,
             "before": None if before is None else str(before),
         }
@@ -242,7 +256,8 @@ class NextItemScorer:
             if stored.kind != cls.__name__:
                 raise ValueError(f"it is a {stored.kind!r}")
             values = stored.values
-            loaded = cls(values["model"], steps=values["steps"], rate=values["rate"])
+            options = {name: values[name] for name in ("steps", "rate", "repeat")}
+            loaded = cls(values["model"], **options)
             loaded.seed, before = values["seed"], values["before"]
             cutoff = None if before is None else to_datetime64(before)
             state = {name: torch.from_numpy(array) for name, array in stored.arrays.items()}
@@ -265,7 +280,13 @@ class NextItemScorer:
             gaps = torch.from_numpy(last_items(times, MAX_SEQUENCE, 0))
             empty = torch.tensor([not history.n_events for history in part])[:, None]
             with torch.inference_mode():
-                scores = torch.log_softmax(next_item_logits(self._net, rows, gaps), dim=1)
+                logits = next_item_logits(self._net, rows, gaps)
+            if self.repeat == "exclude":
+                seen = _is_taken(taken, len(own))
+                scores = torch.log_softmax(logits.masked_fill(seen, -torch.inf), dim=1)
+                scores = scores.masked_fill(seen, np.log(TAKEN_PROBABILITY))
+            else:
+                scores = torch.log_softmax(logits, dim=1)
             batches.append(torch.where(empty, self._popularity, scores).double().numpy()[:, own])
         return np.concatenate(batches)
 
@@ -296,7 +317,7 @@ class NextItemScorer:
             chosen = rng.choice(len(rows), min(BATCH_SIZE, len(rows)), replace=False)
             optimizer.zero_grad()
             inputs = torch.from_numpy(rows[chosen]), torch.from_numpy(gaps[chosen])
-            loss = next_item_loss(net, *inputs)
+            loss = next_item_loss(net, *inputs, self.repeat)
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
                     f"{self.model}: the loss of step {step} is {loss.item():g}, no finite number; "
@@ -311,6 +332,14 @@ class NextItemScorer:
                 f"the rate ({self.rate:g}), or try another seed"
             )
         return net.double().eval()
+
+
+def _is_taken(taken: Sequence[IntArray], n_items: int) -> torch.Tensor:
+    """(n, n_items) whether each person took each item."""
+    found = np.zeros((len(taken), n_items), dtype=np.bool_)
+    for row, items in zip(found, taken, strict=True):
+        row[items] = True
+    return torch.from_numpy(found)
 
 
 def _times(history: History) -> TimeArray:

@@ -132,7 +132,7 @@ class NextItemModel:
         """
         fitted = TrainingSpan.of_windows(training, validation)
         old, self.fitted = self.scorer, None
-        self.scorer = NextItemScorer(old.model, steps=old.steps, rate=old.rate)
+        self.scorer = NextItemScorer(old.model, steps=old.steps, rate=old.rate, repeat=old.repeat)
         self.prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
@@ -182,6 +182,7 @@ class NextItemModel:
             "model": self.model,
             "steps": self.scorer.steps,
             "rate": self.scorer.rate,
+            "repeat": self.scorer.repeat,
             "learned": self.scorer.fitted.to_dict(),
             "seed": self.seed,
             **self._settings(),
@@ -200,7 +201,10 @@ class NextItemModel:
         """
         try:
             values = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-            loaded = cls(values["model"], steps=values["steps"], rate=values["rate"])
+            loaded = cls(values["model"])
+            options = {name: values[name] for name in ("steps", "rate")}
+            repeat = values.get("repeat", "allow")  # which version 0.3 did not write
+            loaded.scorer = NextItemScorer(values["model"], **options, repeat=repeat)
             state = load_file(folder / PARAMETERS_FILE)
             loaded.scorer.load_parameters(state, TrainingSpan.from_dict(values["learned"]))
             loaded.scorer.seed = values["seed"]

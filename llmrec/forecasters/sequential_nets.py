@@ -12,12 +12,12 @@ from llmrec.errors import MissingExtraError
 try:
     import torch
     from torch import Tensor, nn
-    from torch.nn.functional import cross_entropy, pad
+    from torch.nn.functional import pad
 except ImportError as error:
     raise MissingExtraError("next-item nets need torch: pip install 'llmrec[llm]'") from error
 
-from llmrec.forecasters.esasrec import GAPS, ESASRec
-from llmrec.types import IntArray, TimeArray
+from llmrec.forecasters.esasrec import GAPS, ESASRec, label_loss, taken_items
+from llmrec.types import IntArray, RepeatPolicy, TimeArray
 
 NextItemName = Literal["SASRec", "BERT4Rec", "GRU4Rec", "eSASRec"]
 BATCH_SIZE = 32
@@ -127,19 +127,29 @@ def next_item_logits(net: Any, rows: Tensor, gaps: Tensor | None = None) -> Tens
     return _item_scores(net, hidden_states(net, rows, gaps)[:, -1])
 
 
-def next_item_loss(net: Any, rows: Tensor, gaps: Tensor | None = None) -> Tensor:
-    """Cross-entropy over the catalog, of (n, MAX_SEQUENCE + 1) rows."""
+def next_item_loss(
+    net: Any, rows: Tensor, gaps: Tensor | None = None, repeat: RepeatPolicy = "allow"
+) -> Tensor:
+    """Cross-entropy over the catalog, of (n, MAX_SEQUENCE + 1) rows.
+
+    With ``repeat="exclude"`` only of items that are new in their row, among the new ones.
+    """
     if isinstance(net, ESASRec):
-        return net.loss(rows, gaps)
+        return net.loss(rows, gaps, repeat)
     inputs, labels = rows[:, :-1], rows[:, 1:]
     predicted = inputs != net.pad_idx
     if _is_masked(net):
         predicted = (torch.rand(labels.shape) < MASK_RATE) & (labels != net.pad_idx)
         predicted[:, -1] = True
         inputs = labels.masked_fill(predicted, net.mask_idx)
-    return cross_entropy(
-        _item_scores(net, hidden_states(net, inputs)[predicted]), labels[predicted]
-    )
+    taken = None
+    if repeat == "exclude":
+        taken = taken_items(inputs, net.item_num)
+        if _is_masked(net):  # it sees the whole row at each position
+            taken = taken[:, -1:].expand_as(taken)
+        taken = taken[predicted]
+    scores = _item_scores(net, hidden_states(net, inputs)[predicted])
+    return label_loss(scores, labels[predicted], taken)
 
 
 def optimizer_and_schedule(net: Any, rate: float, steps: int) -> tuple[Any, Any]:

@@ -22,8 +22,8 @@ from llmrec.errors import DataError, MissingExtraError, ModelLoadError, Training
 from llmrec.forecasters import esasrec, next_item
 from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.drift import GlobalDrift
-from llmrec.forecasters.esasrec import ESASRec
-from llmrec.forecasters.next_item import NextItemScorer
+from llmrec.forecasters.esasrec import ESASRec, label_loss, taken_items
+from llmrec.forecasters.next_item import TAKEN_PROBABILITY, NextItemScorer
 from llmrec.forecasters.sequential import NextItemModel
 from llmrec.forecasters.sequential_nets import (
     MAX_SEQUENCE,
@@ -32,6 +32,7 @@ from llmrec.forecasters.sequential_nets import (
     hidden_states,
     last_items,
     next_item_logits,
+    next_item_loss,
 )
 from llmrec.ranking.registry import FittableScorer
 from tests.worlds import START, catalog, log
@@ -259,6 +260,60 @@ def test_only_the_two_nets_of_cornac_need_it(monkeypatch: pytest.MonkeyPatch) ->
     for model in CORNACS:
         with pytest.raises(MissingExtraError, match=r"pip install 'llmrec\[sequential\]'"):
             NextItemScorer(model, steps=1).fit(EVENTS, ITEMS)
+
+
+@each
+def test_without_repeats_an_item_is_predicted_among_those_not_taken(
+    model: NextItemName, tmp_path: Path
+) -> None:
+    if model in CORNACS:
+        pytest.importorskip("cornac")
+    scorer = NextItemScorer(model, steps=2, repeat="exclude").fit(EVENTS, ITEMS, CUTOFF)
+    probabilities = np.exp(scorer.scores(histories()))
+    for row, history in zip(probabilities, histories(), strict=True):
+        taken = np.unique(history.item_idx)
+        np.testing.assert_allclose(row[taken], TAKEN_PROBABILITY)
+        assert np.delete(row, taken).sum() == pytest.approx(1)
+    loaded = NextItemScorer.from_stored(in_folder(scorer.stored(), tmp_path), ITEMS)
+    assert loaded.scores(histories()).tobytes() == scorer.scores(histories()).tobytes()
+    assert not np.allclose(probabilities, np.exp(fitted(model).scores(histories())))
+
+
+@pytest.mark.parametrize("largest_catalog", [10, 10_000])
+@each_of_ours
+def test_without_repeats_nothing_is_learned_from_taking_an_item_again(
+    model: NextItemName, largest_catalog: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(esasrec, "MAX_FULL_SOFTMAX", largest_catalog)
+    net = build_net(model, 30).eval()
+    once = torch.full((2, MAX_SEQUENCE + 1), 30)  # padding
+    again = once.clone()
+    again[:, -2:] = 4
+    once[:, -2:] = torch.tensor([4, 5])
+    assert float(next_item_loss(net, again, None, "exclude")) == 0
+    assert float(next_item_loss(net, once, None, "exclude")) > 0
+    assert float(next_item_loss(net, again, None, "allow")) > 0
+    mixed = torch.cat([once[:1], again[:1]])
+    torch.manual_seed(0)
+    expected = next_item_loss(net, once[:1], None, "exclude")
+    torch.manual_seed(0)
+    torch.testing.assert_close(next_item_loss(net, mixed, None, "exclude"), expected)
+
+
+def test_the_loss_without_repeats_is_the_cross_entropy_of_the_items_left() -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.0, 0.0]], dtype=torch.double)
+    taken = torch.tensor([[True, False, False], [False, False, False]])
+    left = -torch.log_softmax(scores[0, 1:], 0)[1], -torch.log_softmax(scores[1], 0)[0]
+    loss = label_loss(scores, torch.tensor([2, 0]), taken)
+    torch.testing.assert_close(loss, torch.stack(left).mean())
+    rows = torch.tensor([[3, 1, 0, 1]])  # 3 is padding
+    has = [[False] * 3, [False, True, False], [True, True, False], [True, True, False]]
+    assert taken_items(rows, 3)[0].tolist() == has
+
+
+def test_a_rule_on_repeats_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(DataError, match="'allow' or 'exclude'"):
+        NextItemScorer("GRU4Rec", repeat="never")  # type: ignore[arg-type]
 
 
 @each_of_ours
