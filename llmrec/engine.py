@@ -157,7 +157,7 @@ class InterestEngine:
         edits
             Changes to the forecast that the list follows.
         strength
-            How hard the forecast tilts the list, in [0, 100]; default: as fitted.
+            How hard forecast and edits tilt the list, in [0, 100]; default: each as fitted.
         repeat
             Whether items already taken may be listed; default: the log's own rule.
         forecast
@@ -311,6 +311,7 @@ class InterestEngine:
             history,
             blend,
             self.settings.strength,
+            self.settings.edit_strength,
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history])[0],
             self._reword,

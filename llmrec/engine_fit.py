@@ -20,7 +20,7 @@ from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import MAX_NDCG_LOSS, STRENGTHS, build_blend, fit_strength
+from llmrec.ranking.fitting import Strengths, build_blend, fit_strengths
 from llmrec.ranking.registry import fallback_blend
 from llmrec.ranking.selection import ListSelection
 
@@ -37,8 +37,9 @@ class FittedEngine:
         Its weights of ``windows`` before it was fitted on them; None where nothing was fitted.
     windows
         Those of the last period, by which members were chosen.
-    blend, strength, list_selection
-        What ranks, how hard the forecast tilts it, and its figures; None where nothing was fitted.
+    blend, strengths, list_selection
+        What ranks, how hard forecast and edits tilt it, and its figures; None where nothing was
+        fitted.
     effort
         What was done: less than was asked for where the log is too small; "" for nothing.
     report
@@ -49,7 +50,7 @@ class FittedEngine:
     held_out: HeldOutPredictions | None
     windows: Sequence[Window]
     blend: Blend
-    strength: float
+    strengths: Strengths
     list_selection: ListSelection | None
     effort: Effort | str
     report: dict[str, Any]
@@ -101,10 +102,9 @@ def fit_engine(
     }
     prior = fit.with_newest_nets(selection.forecaster)
     held_out = selection.held_out
-    strength = fit_tilt(
-        held_out_forecaster(held_out, lists.windows), lists.validation_blend, lists.windows, dataset
-    )
-    return FittedEngine(prior, held_out, folds[0], lists.blend, strength, lists, done, report)
+    forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
+    strengths = fit_strengths(forecaster, blend, lists.windows, repeat=dataset.repeat)
+    return FittedEngine(prior, held_out, folds[0], lists.blend, strengths, lists, done, report)
 
 
 def held_out_forecaster(
@@ -114,19 +114,6 @@ def held_out_forecaster(
     histories = [window.history for window in windows]
     weights = held_out.lookup(windows)
     return PrecomputedForecaster.of("held out", histories, weights, DEFAULT_DISPERSION, "counting")
-
-
-def fit_tilt(
-    forecaster: Forecaster, blend: Blend, windows: Sequence[Window], dataset: Dataset
-) -> float:
-    """Fit how hard forecasts tilt lists: the most that costs next to nothing of their NDCG@10.
-
-    Edits act through the strength, so it is never 0.
-    """
-    strength = fit_strength(
-        forecaster, blend, windows, repeat=dataset.repeat, tolerance=MAX_NDCG_LOSS
-    )
-    return max(strength, STRENGTHS[1])
 
 
 def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[Effort | str, str]:
@@ -155,4 +142,5 @@ def _unfitted(dataset: Dataset, windows: Sequence[Window], report: dict[str, Any
     mix = candidate_mixes(dataset.histories(end, [0]))[0]
     weights = fallback_blend(dataset.repeat)
     blend = build_blend(dataset, end, weights)
-    return FittedEngine(DecayedDirichlet(mix=mix), None, windows, blend, 1.0, None, "", report)
+    counting = DecayedDirichlet(mix=mix)
+    return FittedEngine(counting, None, windows, blend, Strengths(1.0, 1.0), None, "", report)

@@ -48,8 +48,8 @@ class EngineInfo:
         Effort that was done and the one asked for, and why they differ; "" where not known.
     forecast, ranking, language
         None where nothing was fitted, or the format has no figures; None without a language model.
-    strength
-        How hard the forecast tilts the list.
+    strength, edit_strength
+        How hard the forecast tilts the list, and how hard edits do.
     counting, blend
         Of format 1: settings of counting, and weights of scorers that are fitted when it is loaded.
     sizes
@@ -75,6 +75,7 @@ class EngineInfo:
     ranking: ListInfo | None
     language: LanguageInfo | None
     strength: float
+    edit_strength: float
     counting: Mapping[str, Any]
     blend: Mapping[str, float]
     sizes: Mapping[str, int]
@@ -153,6 +154,7 @@ _TAKEN_OVER = (
     "effort",
     "seed",
     "strength",
+    "edit_strength",
     "counting",
     "blend",
 )
@@ -263,7 +265,8 @@ def _forecast_lines(info: EngineInfo) -> list[str]:
 
 
 def _list_lines(info: EngineInfo) -> list[str]:
-    tilt = f"The forecast tilts it with strength {info.strength:g}."
+    strengths = f"strength {info.strength:g}, edits with {info.edit_strength:g}"
+    tilt = f"The forecast tilts it with {strengths}."
     if info.ranking is not None:
         return [*info.ranking.lines(), tilt]
     if not info.blend:

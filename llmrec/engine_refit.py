@@ -9,12 +9,13 @@ from pathlib import Path
 
 from llmrec.data.periods import Window
 from llmrec.engine_config import EngineParts
-from llmrec.engine_fit import FittedEngine, fit_engine, fit_tilt, held_out_forecaster
+from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster
 from llmrec.engine_language import calibrate_language
 from llmrec.engine_resolve import describe_fit
 from llmrec.engine_settings import Effort, EngineSettings
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
+from llmrec.ranking.fitting import fit_strengths
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,15 @@ def _with_language(
     assert fitted.held_out is not None
     prior = held_out_forecaster(fitted.held_out, found.windows)
     on_top = found.language.forecaster(prior, found.titles)
+    strengths = fit_strengths(
+        on_top, found.validation_blend, found.windows, repeat=parts.dataset.repeat
+    )
     settings = replace(
         settings,
         titles=found.titles,
         precision=found.language.model.precision,
-        strength=fit_tilt(on_top, found.validation_blend, found.windows, parts.dataset),
+        strength=strengths.of_forecast,
+        edit_strength=strengths.of_edits,
         report={**settings.report, "llm": found.report},
     )
     return replace(

@@ -49,8 +49,9 @@ class EngineSettings:
     counting, blend
         Of format 1: fields of `DecayedDirichlet`, and names of scorers with their weights. Format 2
         has folders for what forecasts and what ranks.
-    strength
-        How hard the forecast tilts the ranking (0: not at all).
+    strength, edit_strength
+        How hard the forecast, and what edits change of it, tilt the ranking (0: not at all). Until
+        version 0.3 there was one strength for both.
     titles
         Share of the expected titles in the prior, see `TitleForecaster`.
     adapter
@@ -85,6 +86,7 @@ class EngineSettings:
     counting: Mapping[str, Any] = field(default_factory=dict)
     blend: Mapping[str, float] = field(default_factory=dict)
     strength: float = 1.0
+    edit_strength: float = 1.0
     titles: float = 0.0
     adapter: str = ""
     precision: str = "auto"
@@ -124,6 +126,7 @@ class EngineSettings:
                 if unknown := unknown_keys(given, known, version):
                     raise ValueError(unknown)
             _check_values(values | {"blend": blend})
+            values.setdefault("edit_strength", values.get("strength", cls.strength))
             return cls(**values | {"blend": blend})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error

@@ -64,8 +64,9 @@ class SessionInputs:
         The person's events before the cutoff.
     blend
         Scores the items; it scores this history once.
-    strength
-        How hard the forecast tilts the ranking where a session sets no other strength.
+    strength, edit_strength
+        How hard the forecast, and what edits change of it, tilt the ranking where a session sets no
+        other strength.
     repeat
         Whether items already taken may be listed.
     make_forecast
@@ -77,6 +78,7 @@ class SessionInputs:
     history: History
     blend: Blend
     strength: float
+    edit_strength: float
     repeat: RepeatPolicy
     make_forecast: Callable[[History], Forecast]
     reword: Rewording
@@ -90,7 +92,12 @@ class SessionInputs:
     def reranker(self) -> Reranker:
         """Ranks the items under edits; they are scored when it is made."""
         return make_reranker(
-            self.history, self.forecast, self.blend, strength=self.strength, repeat=self.repeat
+            self.history,
+            self.forecast,
+            self.blend,
+            strength=self.strength,
+            edit_strength=self.edit_strength,
+            repeat=self.repeat,
         )
 
 
@@ -115,7 +122,7 @@ class UserSession:
     edits
         Changes to the forecast that the list follows; items of muted categories are left out.
     strength
-        How hard the forecast tilts the list, in [0, 100].
+        How hard the forecast tilts the list, in [0, 100]; edits, too, if it is not the fitted one.
     issues
         What of the edits given as text was not understood.
     """
@@ -134,6 +141,7 @@ class UserSession:
         active_edits(self.edits, self.history.catalog, self.history.cutoff)  # refuses what is none
         self.issues = tuple(issues)
         self.strength = inputs.strength if strength is None else strength
+        self._new_strength = strength
         validate_strength(self.strength)
 
     def __repr__(self) -> str:
@@ -172,7 +180,7 @@ class UserSession:
         description
             The forecast's description as somebody changed it: what is new in it is parsed, too.
         strength
-            How hard the forecast tilts the list, in [0, 100]; None: as here.
+            How hard forecast and edits tilt the list, in [0, 100]; None: as here.
 
         Raises
         ------
@@ -195,7 +203,7 @@ class UserSession:
         return UserSession(
             self._inputs,
             edits=(*self.edits, *together.edits),
-            strength=self.strength if strength is None else strength,
+            strength=self._new_strength if strength is None else strength,
             issues=(*self.issues, *together.issues),
         )
 
@@ -240,9 +248,15 @@ class UserSession:
         EditError
             If the edits cannot be applied to the forecast.
         """
-        before = self._inputs.strength
+        inputs = self._inputs
         return predict_effect(
-            self.forecast, self.edits, self.history, self._inputs.reranker, before, self.strength
+            self.forecast,
+            self.edits,
+            self.history,
+            inputs.reranker,
+            inputs.strength,
+            self._new_strength,
+            inputs.edit_strength,
         )
 
     def why(self, item: object, k: int = 10, *, model_words: bool = False) -> ItemExplanation:
@@ -305,7 +319,7 @@ class UserSession:
 
     @cached_property
     def _full_ranking(self) -> Ranking:
-        ranking = self._inputs.reranker(self.edits, strength=self.strength)
+        ranking = self._inputs.reranker(self.edits, strength=self._new_strength)
         for array in (ranking.item_idx, ranking.scores, ranking.scorer_parts, ranking.muted):
             array.flags.writeable = False  # all answers of the session come from it
         return ranking
@@ -314,7 +328,7 @@ class UserSession:
         self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
         """Rank under other edits: a `Reranker` that ranks under the session's own ones once."""
-        strength = self.strength if strength is None else strength
-        if k is None and tuple(edits) == self.edits and strength == self.strength:
+        strength = self._new_strength if strength is None else strength
+        if k is None and tuple(edits) == self.edits and strength == self._new_strength:
             return self._full_ranking
         return self._inputs.reranker(edits, k, strength=strength)

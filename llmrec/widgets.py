@@ -67,7 +67,7 @@ class EditSliders:
         self._session, self._k = session, k
         categories = session.history.catalog.categories
         names = [categories[c] for c in session.forecast.top(n_categories)]
-        fitted = session.strength
+        fitted = self._fitted = session.strength
         self.factors = {
             name: _make_slider(name, 1.0, MAX_SLIDER_FACTOR, FACTOR_STEP) for name in names
         }
@@ -105,7 +105,8 @@ class EditSliders:
 
     def _render_list(self) -> str:
         try:
-            effect = self._session.edit(*self.edits, strength=self.strength.value).effect()
+            tilt = None if self.strength.value == self._fitted else self.strength.value
+            effect = self._session.edit(*self.edits, strength=tilt).effect()
         except EditError as error:
             return _render(error=str(error))
         return _render(**_page_variables(effect, self._k, self._session.history.verb))

@@ -17,15 +17,13 @@ from llmrec.data.periods import History, Window, truncate_log
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS, holdout_cutoff, last_period_windows, make_windows
-from llmrec.engine_fit import fit_engine, fit_tilt
+from llmrec.engine_fit import fit_engine
 from llmrec.engine_folder import EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import ItemScorer
-from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend, fit_blend
-from llmrec.ranking.fitting import build_blend, evaluate_rankings, fit_strength
+from llmrec.ranking.fitting import build_blend, evaluate_rankings
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers
 from llmrec.ranking.selection import ListSelection, select_list
@@ -236,25 +234,6 @@ def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None
         members = fit_engine(dataset, "quick").report["list"]["members"]
         assert {member["name"] for member in members} == names
         assert any(member["weight"] for member in members)
-
-
-def test_the_strength_costs_a_hundredth_at_most_and_is_never_0() -> None:
-    dataset = world()
-    windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
-    histories = [window.history for window in windows]
-    counts = np.stack([window.target.category_counts for window in windows])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    backwards = PrecomputedForecaster.of(
-        "backwards", histories, (1 - shares) / (shares.shape[1] - 1), Dispersion()
-    )
-    costly = []
-    for forecaster in (DecayedDirichlet(), backwards):
-        blend = fit_list(dataset, windows).validation_blend
-        strength = fit_tilt(forecaster, blend, windows, dataset)
-        cheap = fit_strength(forecaster, blend, windows, repeat="allow", tolerance=0.01)
-        costly.append(cheap == 0)
-        assert strength == (cheap or 0.05)
-    assert any(costly)  # for one of them even .05 costs more, and yet edits act
 
 
 def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:

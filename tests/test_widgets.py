@@ -25,7 +25,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> InterestEngine:
     table = frame()
     table["title"] = table["title"] + " <b>"
     found = InterestEngine.from_pretrained(data=read_table(table, name="small", period="7D"))
-    found.settings = replace(found.settings, strength=1.0)
+    found.settings = replace(found.settings, strength=1.0, edit_strength=1.0)
     return found
 
 

@@ -84,7 +84,11 @@ class EditCase:
         return apply_edits(forecast or self.forecast, edits, self.catalog, self.history.cutoff)
 
     def rank(
-        self, *edits: Edit, forecast: Forecast | None = None, strength: float | None = None
+        self,
+        *edits: Edit,
+        forecast: Forecast | None = None,
+        strength: float | None = None,
+        edit_strength: float | None = None,
     ) -> Ranking:
         """Give the ranking of all items that may be ranked."""
         return rank(
@@ -93,6 +97,7 @@ class EditCase:
             self.blend,
             k=self.catalog.n_items,
             strength=self.strength if strength is None else strength,
+            edit_strength=edit_strength if strength is None else strength,
             repeat=self.repeat,
             edits=edits,
         )[0]
@@ -105,15 +110,24 @@ class EditCase:
         scores: FloatArray = ranking.scores[ranking.item_idx.argsort()]
         return scores
 
-    def effect(self, strength: float | None = None) -> EditEffect:
-        """Predict what the edits, and another strength, do."""
+    def effect(
+        self, strength: float | None = None, edit_strength: float | None = None
+    ) -> EditEffect:
+        """Predict what the edits, and another strength, do; edits may have a strength of theirs."""
+
+        def rerank(
+            edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
+        ) -> Ranking:
+            return self.rank(*edits, strength=strength, edit_strength=edit_strength)
+
         return predict_effect(
             self.forecast,
             self.edits,
             self.history,
-            lambda edits, k=None, *, strength=None: self.rank(*edits, strength=strength),
+            rerank,
             self.strength,
             strength,
+            edit_strength,
         )
 
 

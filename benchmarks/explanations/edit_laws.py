@@ -31,8 +31,9 @@ MIN_REMAINDER = 1e-4  # left to the others of a locked share: to divide by less 
 
 
 def predicted(case: EditCase) -> bool:
-    """Scores, order and directions are as predicted, also where the strength changes."""
-    return case.effect().verify().holds and case.effect(strength=0.7).verify().holds
+    """Scores, order and directions are as predicted, with other strengths."""
+    others: list[dict[str, float]] = [{}, {"strength": 0.7}, {"edit_strength": 1.3}]
+    return all(case.effect(**strengths).verify().holds for strengths in others)
 
 
 def monotone(case: EditCase) -> bool:

@@ -161,10 +161,13 @@ def full_sort_ranking(
     Muted items come last; then by score, popularity and item id.
     """
     catalog, log = history.catalog, history.log
-    weights = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
+    weights = forecast.category_weights + EPSILON
+    edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights + EPSILON
     blended = blend.scores([history])[0]
     implied = softmax(blended) @ catalog.category_shares
-    tilt = strength * np.log((weights + EPSILON) / (implied / implied.sum() + EPSILON))
+    tilt = strength * np.log(weights / (implied / implied.sum() + EPSILON))
+    if edits:
+        tilt += strength * (np.log(edited) - np.log(weights))
     scores = blended + catalog.category_shares @ tilt
     popularity = np.bincount(log.item_idx[log.timestamp < history.cutoff], minlength=len(scores))
     muted = muted_item_mask(edits, catalog, history.cutoff)

@@ -1,11 +1,11 @@
 """The effect of edits on a ranking, predicted before they are applied and verified after.
 
-The laws. An item's score is s_i = b_i + strength * sum_c m_ic * log((w_c + e) / (v_c + e)): the
-blend b and its mix v depend on neither the forecast w nor the edits, item shares m_i sum to 1 or 0,
-e is EPSILON. Edits turn w into w'. Write d_c for log((w'_c + e) / (w_c + e)) and D_i for the change
-of s_i.
+The laws. Without edits an item's score is s_i = b_i + strength * sum_c m_ic * log((w_c + e) /
+(v_c + e)): the blend b and its mix v depend on neither the forecast w nor the edits, item shares
+m_i sum to 1 or 0, e is EPSILON. Edits turn w into w'. Write d_c for log((w'_c + e) / (w_c + e)) and
+D_i for the change of s_i.
 
-- Exact: D_i = strength * sum_c m_ic * d_c. Subtract s_i from s'_i; b and v cancel.
+- Exact: D_i = edit_strength * sum_c m_ic * d_c, which is what edits add to s_i.
 - Direction: an item of the largest D can only rise, one of the smallest only fall, where D of a
   muted item is below any other. From s_j <= s_i and D_j <= D_i follows s'_j <= s'_i.
 - Monotone: a larger factor on c never lowers an item of c alone against any other. w'_c / w_c >= 1
@@ -19,7 +19,7 @@ of s_i.
 - Idempotent, whatever the order: edits act by category, and two equal ones of a category are one.
 - Removable, and expiring: only the edits that are left matter. Nothing is stored between calls.
 - Locked: w'_c = w_c * f to the last bit, whatever the other edits: only the others are rescaled.
-- Strength: D is proportional to it; at 0 no edit but muting moves anything.
+- Strength: D is proportional to that of edits; at 0 no edit but muting moves anything.
 
 All to 1e-9 in scores. Items closer than that are tied, and the order of tied items may change.
 """
@@ -37,7 +37,13 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit, active_edits, apply_edits, muted_item_mask
-from llmrec.ranking.ranking import EPSILON, Ranking, Reranker, validate_k, validate_strength
+from llmrec.ranking.ranking import (
+    Ranking,
+    Reranker,
+    log_weights,
+    validate_k,
+    validate_strength,
+)
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOLERANCE = 1e-9  # scores no further apart are the same
@@ -55,8 +61,10 @@ class EditEffect:
         Those in force at the history's cutoff, by category; those that have ended and do nothing.
     before, after
         The forecast without the edits, and with them.
-    strength_before, strength_after
-        Strength of the tilt without the edits, and with them.
+    strength_before
+        Strength of the tilt without the edits.
+    new_strength
+        Another one that was asked for, of forecast and edits alike; None: their own.
     category_changes
         (n_categories,) change of the score of an item that belongs to this category only.
     item_idx
@@ -74,7 +82,7 @@ class EditEffect:
     before: Forecast
     after: Forecast
     strength_before: float
-    strength_after: float
+    new_strength: float | None
     category_changes: FloatArray
     item_idx: IntArray
     scores: FloatArray
@@ -82,6 +90,11 @@ class EditEffect:
     muted: BoolArray
     catalog: Catalog
     rerank: Reranker
+
+    @property
+    def strength_after(self) -> float:
+        """Strength of the tilt to the forecast, with the edits."""
+        return self.strength_before if self.new_strength is None else self.new_strength
 
     @property
     def may_rise(self) -> BoolArray:
@@ -121,7 +134,7 @@ class EditEffect:
         ValueError if k < 1.
         """
         validate_k(k)
-        ranking = self.rerank(tuple(self.edits.values()), strength=self.strength_after)
+        ranking = self.rerank(tuple(self.edits.values()), strength=self.new_strength)
         muted = set(self.item_idx[self.muted].tolist())
         before = self.item_idx[:k].tolist()
         now = [item for item in ranking.item_idx[:k].tolist() if item not in muted]
@@ -212,7 +225,8 @@ def predict_effect(
     history: History,
     rerank: Reranker,
     strength: float,
-    strength_after: float | None = None,
+    new_strength: float | None = None,
+    edit_strength: float | None = None,
 ) -> EditEffect:
     """Predict what edits do to a person's forecast and to the score of every item.
 
@@ -220,8 +234,10 @@ def predict_effect(
     ----------
     rerank
         Ranks the items that may be ranked by this forecast; here it is called without edits only.
-    strength, strength_after
-        Strength of the tilt before, and with the edits; None: the same.
+    strength, edit_strength
+        Those of ``rerank``; None: the same.
+    new_strength
+        Of forecast and edits, once there are edits; None: as before.
 
     Raises
     ------
@@ -229,12 +245,15 @@ def predict_effect(
         If the edits cannot be applied or contradict each other, or a strength is out of bounds.
     """
     catalog, at = history.catalog, history.cutoff
-    new_strength = strength if strength_after is None else strength_after
+    if new_strength is not None:
+        edit_strength = new_strength
+    elif edit_strength is None:
+        edit_strength = strength
     after = apply_edits(forecast, edits, catalog, at)
-    validate_strength(new_strength)
+    validate_strength(edit_strength)
     now = rerank((), strength=strength)
-    changes = new_strength * _log_weights(after) - new_strength * _log_weights(forecast)
-    if new_strength != strength:
+    changes = edit_strength * (log_weights(after) - log_weights(forecast))
+    if new_strength is not None and new_strength != strength:
         pull = _category_pull(rerank((), strength=1.0), catalog)
         changes += (new_strength - strength) * pull
     return EditEffect(
@@ -243,7 +262,7 @@ def predict_effect(
         before=forecast,
         after=after,
         strength_before=strength,
-        strength_after=new_strength,
+        new_strength=new_strength,
         category_changes=changes,
         item_idx=now.item_idx,
         scores=now.scores,
@@ -278,10 +297,6 @@ def outcome_verdict(effect: EditEffect, outcome: EditOutcome) -> str:
             f"predicted (largest error {outcome.largest_error:.0e}), and so is their order."
         )
     return f"NOT as predicted. Ranking again broke: {'; '.join(outcome.violations)}."
-
-
-def _log_weights(forecast: Forecast) -> FloatArray:
-    return np.log(forecast.category_weights + EPSILON)
 
 
 def _category_pull(ranking: Ranking, catalog: Catalog) -> FloatArray:

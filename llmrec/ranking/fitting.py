@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +22,7 @@ from llmrec.ranking.registry import (
 from llmrec.types import IntArray, RepeatPolicy
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
-MAX_NDCG_LOSS = 0.01  # share of the NDCG that the tilt may cost, since edits act through it
+MAX_NDCG_LOSS = 0.01  # share of the NDCG, see `fit_strengths`
 
 
 def evaluate_rankings(
@@ -54,19 +55,27 @@ def evaluate_rankings(
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])
 
 
-def fit_strength(
+@dataclass(frozen=True)
+class Strengths:
+    """How hard the forecast tilts lists, and how hard that does which edits change of it."""
+
+    of_forecast: float
+    of_edits: float
+
+
+def fit_strengths(
     forecaster: Forecaster,
     blend: Blend,
     windows: Sequence[Window],
     *,
     repeat: RepeatPolicy = "allow",
     k: int = 10,
-    tolerance: float = 0.0,
-) -> float:
-    """Find the strength of greatest NDCG@k on windows; the smallest of equals.
+) -> Strengths:
+    """Find how hard forecasts tilt lists, by NDCG@k on windows.
 
-    With a ``tolerance`` the largest strength that loses no more than this share of it: edits act
-    through the strength too. 0 where no list has a relevant item.
+    The forecast gets the strength of greatest NDCG, the smallest of equals, and 0 where no list has
+    a relevant item. Edits, which windows know nothing of, get the largest one with which the
+    forecast would cost no more than `MAX_NDCG_LOSS`, and never 0.
     """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
@@ -78,12 +87,9 @@ def fit_strength(
         pairs = zip(rankings, relevant, strict=True)
         values = np.array([ndcg_at(k, ranking.item_idx, items) for ranking, items in pairs])
         found.append(values[~np.isnan(values)].mean() if np.isfinite(values).any() else 0.0)
-    ndcg = np.array(found)
-    if not ndcg.any():  # no list has a relevant item
-        return STRENGTHS[0]
-    if tolerance == 0:
-        return STRENGTHS[int(ndcg.argmax())]
-    return float(np.array(STRENGTHS)[ndcg >= (1 - tolerance) * ndcg.max()].max())
+    ndcg, strengths = np.array(found), np.array(STRENGTHS)
+    cheap = strengths[ndcg >= (1 - MAX_NDCG_LOSS) * ndcg.max()] if ndcg.any() else strengths[:1]
+    return Strengths(float(strengths[ndcg.argmax()]), float(max(cheap.max(), strengths[1])))
 
 
 def build_blend(

@@ -69,18 +69,20 @@ def rank(
     *,
     k: int,
     strength: float = 1.0,
+    edit_strength: float | None = None,
     repeat: RepeatPolicy = "allow",
     candidates: IntArray | None = None,
     edits: Sequence[Edit] = (),
 ) -> list[Ranking]:
-    """Rank items for each history by the blend, tilted toward its forecast.
+    """Rank items for each history by the blend, tilted toward its forecast and its edits.
 
-    score_i = sum of the scorers' parts + strength * sum_c m_ic * log(w_c / v_c), with m the item's
-    category shares, w the forecast and v the category mix that the blend implies over the items
-    that may be ranked. Where the blend gives all of these the same score, their popularity before
-    the cutoff takes its place (`popularity_before`). Ties: the item with more events of all users
-    before the cutoff, then the smaller item id. Items with any share of a muted category come last,
-    whatever the strength.
+    score_i = sum of the scorers' parts
+    + sum_c m_ic * (strength * log(w_c / v_c) + edit_strength * log(w'_c / w_c)), with m the item's
+    category shares, w the forecast, w' the same under the edits, and v the category mix that the
+    blend implies over the items that may be ranked. Where the blend gives all of these the same
+    score, their popularity before the cutoff takes its place (`popularity_before`). Ties: the item
+    with more events of all users before the cutoff, then the smaller item id. Items with any share
+    of a muted category come last, whatever the strength.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def rank(
         How many items at most, >= 1; fewer come back where fewer may be ranked.
     strength
         In [0, 100]; 0 leaves the blend as it is, 1 moves its category mix to the forecast's.
+    edit_strength
+        Of what the edits change, in [0, 100]; None: the same.
     repeat
         "exclude" leaves out items of the history.
     candidates
@@ -104,7 +108,9 @@ def rank(
     if len(forecasts) != len(histories):
         raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
     validate_k(k)
+    edit_strength = strength if edit_strength is None else edit_strength
     validate_strength(strength)
+    validate_strength(edit_strength)
     popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
     rankings, each = [], _scores_by_user(blend, histories)
     for forecast, history, parts in zip(forecasts, histories, each, strict=True):
@@ -116,7 +122,9 @@ def rank(
         if _is_constant(blended[possible]):
             name, blended = popularity_before(history)
             names, parts = (name,), blended[None]
-        pull = strength * _log_ratio(edited, blended, possible, catalog)
+        pull = strength * _log_ratio(forecast, blended, possible, catalog)
+        if edits:
+            pull += edit_strength * (log_weights(edited) - log_weights(forecast))
         scores = blended + catalog.category_shares @ pull
         best = _best_muted_last(scores, possible, muted, k, history, popularity)
         rankings.append(_make_ranking(best, muted, scores, names, parts, pull, catalog))
@@ -144,7 +152,10 @@ class Reranker(Protocol):
     def __call__(
         self, edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
-        """Rank the k best (None: all that may be ranked), at the given strength (None: its own)."""
+        """Rank the k best (None: all that may be ranked).
+
+        The strength is that of forecast and edits; None: its own.
+        """
         ...
 
 
@@ -154,6 +165,7 @@ def make_reranker(
     blend: Blend,
     *,
     strength: float,
+    edit_strength: float | None = None,
     repeat: RepeatPolicy,
 ) -> Reranker:
     """Make a function that ranks one person's items under edits; they are scored once.
@@ -161,15 +173,22 @@ def make_reranker(
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
     scored_blend, n_items = blend.precompute([history]), history.catalog.n_items
-    default_strength = strength
+    own_strengths = strength, edit_strength
 
     def rerank(
         edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
         size = n_items if k is None else k
-        tilt = default_strength if strength is None else strength
+        tilt, of_edits = own_strengths if strength is None else (strength, strength)
         return rank(
-            [forecast], [history], scored_blend, k=size, strength=tilt, repeat=repeat, edits=edits
+            [forecast],
+            [history],
+            scored_blend,
+            k=size,
+            strength=tilt,
+            edit_strength=of_edits,
+            repeat=repeat,
+            edits=edits,
         )[0]
 
     return rerank
@@ -197,6 +216,11 @@ def _scores_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[Floa
     size = max(1, _SCORES_PER_BATCH // histories[0].catalog.n_items) if histories else 1
     for start in range(0, len(histories), size):
         yield from blend.weighted_scores(histories[start : start + size]).swapaxes(0, 1)
+
+
+def log_weights(forecast: Forecast) -> FloatArray:
+    """(n_categories,) log of the forecast's shares, each plus `EPSILON`."""
+    return np.asarray(np.log(forecast.category_weights + EPSILON), dtype=np.float64)
 
 
 def _log_ratio(

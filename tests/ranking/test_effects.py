@@ -20,14 +20,22 @@ SCORES = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0, -0.1])
 
 
 def predicted(
-    *edits: Edit, strength: float = 1.0, new_strength: float | None = None, **options: Any
+    *edits: Edit,
+    strength: float = 1.0,
+    new_strength: float | None = None,
+    edit_strength: float | None = None,
+    **options: Any,
 ) -> EditEffect:
+    own = {"strength": strength, "edit_strength": edit_strength}
+
     def rerank(
         edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
-        return ranked(scores=SCORES, edits=edits, strength=strength, **options)
+        strengths = own if strength is None else {"strength": strength}
+        return ranked(scores=SCORES, edits=edits, **strengths, **options)
 
-    return predict_effect(forecast([0.5, 0.3, 0.2]), edits, HISTORY, rerank, strength, new_strength)
+    of_user = forecast([0.5, 0.3, 0.2])
+    return predict_effect(of_user, edits, HISTORY, rerank, strength, new_strength, edit_strength)
 
 
 def by_item(effect: EditEffect, values: FloatArray) -> dict[int, float]:
@@ -124,6 +132,22 @@ def test_where_all_is_muted_the_list_is_empty() -> None:
     assert set(outcome.left) == {0, 3, 5}
 
 
+@pytest.mark.parametrize("edit_strength", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_edits_act_by_a_strength_of_their_own(strength: float, edit_strength: float) -> None:
+    edits = Edit("X", 2), Edit("Y", 0.5, lock=True)
+    effect = predicted(*edits, strength=strength, edit_strength=edit_strength)
+    assert effect.verify().holds
+    assert effect.strength_before == effect.strength_after == strength
+    unit = predicted(*edits, strength=strength, edit_strength=1.0)
+    expected = edit_strength * unit.score_changes
+    np.testing.assert_allclose(effect.score_changes, expected, atol=1e-12)
+    asked = predicted(*edits, strength=strength, edit_strength=edit_strength, new_strength=0.7)
+    assert asked.verify().holds
+    both = predicted(*edits, strength=strength, new_strength=0.7)
+    assert asked.score_changes.tobytes() == both.score_changes.tobytes()
+
+
 def test_an_item_without_a_category_moves_only_as_others_pass_it() -> None:
     effect = predicted(Edit("Y", 3), candidates=np.array([1, 6]))
     assert by_item(effect, effect.score_changes)[6] == 0
@@ -135,7 +159,7 @@ def test_a_ranking_that_is_not_as_predicted_violates_claims_of_the_prediction() 
         edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
         turned = [Edit(edit.category, 1 / edit.factor) for edit in edits]
-        return ranked(scores=SCORES, edits=turned, strength=strength)
+        return ranked(scores=SCORES, edits=turned, strength=strength or 1.0)
 
     expected = forecast([0.5, 0.3, 0.2])
     outcome = predict_effect(expected, [Edit("X", 9)], HISTORY, invert, 1.0).verify()
@@ -147,7 +171,7 @@ def test_a_ranking_that_is_not_as_predicted_violates_claims_of_the_prediction() 
     def shorten(
         edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
-        return ranked(scores=SCORES, edits=edits, k=7 - len(edits), strength=strength)
+        return ranked(scores=SCORES, edits=edits, k=7 - len(edits), strength=strength or 1.0)
 
     outcome = predict_effect(expected, [Edit("X", 9)], HISTORY, shorten, 1.0).verify()
     assert outcome.violations == ("the same items are ranked",)
