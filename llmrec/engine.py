@@ -99,14 +99,14 @@ class InterestEngine:
             cutoffs after they were fitted; for anything else, a folder that was fitted on another
             log included, effort "quick" of `fit` is fitted here.
         cutoff
-            Start of the period to forecast; default: the end of the log.
+            Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
             None: no language model is loaded, and descriptions are made of checked claims.
             "auto": the one that the name has, if the llm extra is installed.
         describe
             Whether the model words the descriptions; what they say is true either way.
         refit
-            Fit here even if the folder has fitted parts; its calibration is left out, until `fit`.
+            Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
         model_options
             Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
             model is loaded in the precision that it was calibrated in, if none is given.
@@ -230,7 +230,7 @@ class InterestEngine:
             Of what is trained or drawn.
         leave_out
             Says of a window that an adapter may have learned from it, and that the model is not to
-            be calibrated on it. See `llmrec.data.splits.was_trained_on`.
+            be calibrated on it; default with effort "best": `llmrec.data.splits.was_trained_on`.
         use_llm
             Whether the model's scores and titles get the weight that they earn on top; None: with
             effort "best", where there is a model.

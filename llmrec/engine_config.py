@@ -83,15 +83,31 @@ def load_engine_parts(
     if data is None and own is not None and own.is_whole:
         require_parts(Path(name), own)
         if CATALOG_FILE in own.parts:
+            if refit:
+                raise DataError(
+                    f"engine {name} holds no log, and refit=True fits it on one: give it with data="
+                )
             return _load_without_log(name, own, cutoff, use_model, options)
     whole = _open_dataset(name, data)
-    end = whole.log.timestamp.max() + MILLISECOND if cutoff is None else to_datetime64(cutoff)
+    is_given = data is not None
+    end = _default_cutoff(own, whole, is_given) if cutoff is None else to_datetime64(cutoff)
     whole, unknown = _with_engine_catalog(name, own, whole, end)
     known = whole.known_before(end)
     found = resolve_settings(name, whole, known, end, refit)
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
     parts = _assemble(found, name, known, end, later, use_model, refit, options)
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def _default_cutoff(own: EngineSettings | None, whole: Dataset, is_given: bool) -> np.datetime64:
+    """Give the cutoff that an engine had, or the end of a log that is given and goes on after."""
+    end: np.datetime64 = whole.log.timestamp.max() + MILLISECOND
+    if own is None or not own.cutoff:
+        return end
+    before = to_datetime64(own.cutoff)
+    if (is_given and before <= end) or not own.is_of(whole):
+        return end
+    return before
 
 
 def _load_without_log(
@@ -103,7 +119,8 @@ def _load_without_log(
 ) -> EngineParts:
     """Load an engine that serves people whose events are given, from what its folder holds."""
     folder = Path(name)
-    end = to_datetime64(settings.fitted_before if cutoff is None else cutoff)
+    own = settings.cutoff or settings.fitted_before
+    end = to_datetime64(own if cutoff is None else cutoff)
     require_fitted_before(name, settings, end)
     dataset = load_serving_dataset(folder, settings)
     nobody = pd.Index([], dtype="str")
@@ -135,6 +152,7 @@ def _assemble(
     titles = language.title_scorers if language and language.calibration else {}
     if language is None or not language.title_scorers:
         settings = settings.without_titles()
+    settings = replace(settings, cutoff=str(cutoff))
     blend = found.blend(dataset, cutoff, titles)
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
@@ -161,12 +179,12 @@ def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bo
     """Whether a language model is loaded: not if it is not wanted, or by default not installed."""
     if model not in ("auto", None):
         raise DataError(f"model is {model!r}; it should be 'auto', or None for no language model")
-    if model is None:
-        if options:
-            raise TypeError(f"from_pretrained() got {', '.join(options)}, and model=None")
-        return False
     settings = Path(name, SETTINGS_FILE)
-    if settings.is_file() and not EngineSettings.load(settings).model:
+    has_none = settings.is_file() and not EngineSettings.load(settings).model
+    if model is None or has_none:
+        if options:
+            why = "model=None" if model is None else f"{settings} names no model"
+            raise TypeError(f"from_pretrained() got {', '.join(options)}, and {why}")
         return False
     if not is_llm_installed() and (name == DEFAULT_MODEL or settings.is_file()) and not options:
         return False

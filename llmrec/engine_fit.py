@@ -95,12 +95,13 @@ def fit_engine(
     fit.check_names()
     selection = fit.select_forecaster()
     lists = fit.select_list()
+    prior = fit.with_newest_nets(selection.forecaster)
+    reason = "; ".join([selection.reason, *fit.older_nets])
     report |= {
         "windows": len(folds[0]),
-        "forecast": selection.to_dict(),
+        "forecast": selection.to_dict() | {"reason": reason},
         "list": lists.to_dict() | {"windows": len(lists.windows)},
     }
-    prior = fit.with_newest_nets(selection.forecaster)
     held_out = selection.held_out
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
     strengths = fit_strengths(forecaster, blend, lists.windows, repeat=dataset.repeat)

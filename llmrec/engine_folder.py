@@ -14,7 +14,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.population import Population
 from llmrec.data.stored import VALUES_FILE, Stored
 from llmrec.data.versions import CONFIG_KEYS, rename_keys
-from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
+from llmrec.engine_settings import DAY_FIRST, SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import (
@@ -29,6 +29,7 @@ from llmrec.ranking.registry import LM_SCORER
 CALIBRATION_FILE = "calibration.json"
 CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
 FORECAST_FOLDER, RANKING_FOLDER = "forecast", "ranking"
+FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
 ADAPTER_FOLDER = "adapter"
 
 
@@ -74,13 +75,23 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         parts.append(folder / CALIBRATION_FILE)
     if files.adapter is not None:
         own = folder / settings.adapter
-        if own.absolute() != files.adapter.absolute():
-            shutil.copytree(files.adapter, own, dirs_exist_ok=True)
+        if not (own.is_dir() and own.samefile(files.adapter)):
+            _replace_folder(own, files.adapter)
         parts += [*own.glob("*.json"), *own.glob("*.safetensors")]
     hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(parts)}
     replace(settings, parts=hashes).save(folder / SETTINGS_FILE)
     for path in old - set(hashes):
         (folder / path).unlink(missing_ok=True)
+
+
+def _replace_folder(folder: Path, source: Path) -> None:
+    """Make a folder a copy of another one; nothing of what it held before stays."""
+    copy = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(copy, ignore_errors=True)  # of a save that was killed
+    shutil.copytree(source, copy)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    copy.rename(folder)
 
 
 def _parts_before(folder: Path) -> set[str]:
@@ -117,6 +128,7 @@ def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
         person=settings.person,
         repeat="exclude" if settings.repeat == "exclude" else "allow",
         verb=settings.verb,
+        day_first=DAY_FIRST[settings.dates],
     )
 
 
@@ -138,7 +150,8 @@ def is_engine(name: str) -> bool:
         return True
     if (folder / "config.json").is_file():  # a model's
         return False
-    parts = (CALIBRATION_FILE, *(f"{ADAPTER_FOLDER}/{one}" for one in (ADAPTER_FILE, *LORA_FILES)))
+    of_adapter = (f"{ADAPTER_FOLDER}/{one}" for one in (ADAPTER_FILE, *LORA_FILES))
+    parts = (CALIBRATION_FILE, *of_adapter, CATALOG_FILE, POPULATION_FILE, *FITTED_PARTS)
     if found := [part for part in parts if (folder / part).is_file()]:
         raise DataError(
             f"{folder / SETTINGS_FILE} is missing, though {found[0]} is there: copy the whole "
@@ -171,8 +184,8 @@ def require_parts(folder: Path, settings: EngineSettings) -> None:
             f"{folder / missing[0]} is missing, without which the engine is another one: copy the "
             "whole folder of the engine, or save it again."
         )
-    needed = [f"{name}/{VALUES_FILE}" for name in (FORECAST_FOLDER, RANKING_FOLDER)]
-    if settings.is_whole and (unnamed := [part for part in needed if part not in settings.parts]):
+    unnamed = [part for part in FITTED_PARTS if part not in settings.parts]
+    if settings.is_whole and unnamed:
         raise DataError(
             f"{folder / SETTINGS_FILE} has no hash of {unnamed[0]}: it was changed, or is of "
             "another engine. Copy the whole folder, or save the engine again."

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.splits import sample_windows
+from llmrec.data.provenance import has_fingerprint
+from llmrec.data.splits import sample_windows, was_trained_on
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
 from llmrec.engine_fit import FittedEngine, held_out_forecaster
 from llmrec.engine_folder import CALIBRATION_FILE
 from llmrec.engine_settings import EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
-from llmrec.language.adapters import AdapterMetadata
+from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.registry import LM_SCORER
 from llmrec.ranking.weights import choose_added_weight
@@ -148,25 +149,15 @@ def calibrate_language(
 ) -> CalibratedLanguage:
     """Give the model the weight that it earns on top of what was fitted, on the last period.
 
-    Raises
-    ------
-    DataError
-        If there are too few windows, or the adapter learned from this log up to a time after the
-        start of one and nothing says which to leave out.
+    Raises as `draw_calibration_windows` does.
     """
     from llmrec.forecasters.llm import TitleForecaster
 
     lists = fitted.list_selection
     known = fitted.windows if lists is None else lists.windows
-    usable = [window for window in known if leave_out is None or not leave_out(window)]
-    windows = sample_windows(usable, n_windows, seed)
-    if leave_out is None:
-        require_not_trained_on(windows, language.about, dataset.name)
-    if len(windows) < MIN_CALIBRATION_WINDOWS or fitted.held_out is None or lists is None:
-        raise DataError(
-            f"{len(windows)} validation windows are too few to calibrate on; at least "
-            f"{MIN_CALIBRATION_WINDOWS} are needed. Without, forecasts fall back to counting."
-        )
+    windows = draw_calibration_windows(known, language, dataset, n_windows, seed, leave_out)
+    assert lists is not None  # without a fit there are fewer windows
+    assert fitted.held_out is not None
     histories = [window.history for window in windows]
     prior: Forecaster = held_out_forecaster(fitted.held_out, windows)
     titles = 0.0
@@ -193,6 +184,48 @@ def calibrate_language(
             )
             validation = Blend((*validation.scorers, part), (*validation.weights, weight))
     return CalibratedLanguage(language, titles, blend, validation, windows, report)
+
+
+def draw_calibration_windows(
+    windows: Sequence[Window],
+    language: LoadedLanguage,
+    dataset: Dataset,
+    n_windows: int | None,
+    seed: int,
+    leave_out: Callable[[Window], bool] | None,
+) -> list[Window]:
+    """Draw those of the last period's windows that a model is calibrated on.
+
+    Raises
+    ------
+    DataError
+        If there are too few windows, or the adapter learned from this log up to a time after the
+        start of one and nothing says which to leave out.
+    """
+    usable = [window for window in windows if leave_out is None or not leave_out(window)]
+    drawn = sample_windows(usable, n_windows, seed)
+    if leave_out is None:
+        require_not_trained_on(drawn, language.about, dataset.name)
+    if len(drawn) < MIN_CALIBRATION_WINDOWS:
+        raise DataError(
+            f"{len(drawn)} validation windows are too few to calibrate on; at least "
+            f"{MIN_CALIBRATION_WINDOWS} are needed. Without, forecasts fall back to counting."
+        )
+    return drawn
+
+
+def find_trained_windows(
+    about: AdapterMetadata | None, dataset: Dataset
+) -> Callable[[Window], bool] | None:
+    """Say which windows of a log an adapter has learned from; None: it is of another log.
+
+    If the log changed since, nobody can tell: `draw_calibration_windows` refuses earlier windows.
+    """
+    if about is None or about.dataset != dataset.name:
+        return None
+    if not has_fingerprint(dataset, about.data_fingerprint):
+        return None
+    return was_trained_on(dataset, include_validation=SEEN_METRICS in about.metrics)
 
 
 def require_not_trained_on(

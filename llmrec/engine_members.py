@@ -16,8 +16,9 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
 from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.data.stored import Stored
+from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_settings import Effort
-from llmrec.errors import DataError, LlmrecError
+from llmrec.errors import DataError
 from llmrec.fit_store import FitProgress, FitStore
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.calibration import fit_dispersion, fit_interpolation, interpolate
@@ -26,7 +27,7 @@ from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
 from llmrec.ranking.registry import build_scorer, default_scorers, first_stage_scorers
-from llmrec.ranking.selection import TREES, ListSelection, select_list
+from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift")
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
@@ -56,6 +57,7 @@ class MemberFit:
         # With periods of events "before" holds person by person: each has a next period of theirs.
         by_events = PeriodLength.parse(self.dataset.period).unit == "events"
         self.end = None if by_events else self.log.timestamp.max() + MILLISECOND
+        self.older_nets: list[str] = []
         self._nets: dict[tuple[str, str], ItemScorer] = {}
         self.progress = FitProgress(self.show)
         self.progress.plan(self._total_cost())
@@ -107,7 +109,7 @@ class MemberFit:
         for name in self.expert_names:
             try:
                 experts[name] = self._expert(name)
-            except (LlmrecError, ValueError, ImportError) as error:
+            except MEMBER_ERRORS as error:
                 experts[name] = error
         counting = self.registry["DecayedDirichlet"]
         return select_mixture(experts, self.validation, self.seed, counting=counting)
@@ -128,10 +130,14 @@ class MemberFit:
             repeat=self.dataset.repeat,
             seed=self.seed,
             without=sorted(without),
+            before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
         )
 
     def with_newest_nets(self, forecaster: Any) -> Forecaster:
-        """Give next-item nets among the experts the parameters of a training on the whole log."""
+        """Give next-item nets among the experts the parameters of a training on the whole log.
+
+        One that diverges there stays as it was, and ``older_nets`` says why.
+        """
         if not self._nets:  # and torch may not be there
             return forecaster  # type: ignore[no-any-return]
         from llmrec.forecasters.sequential import NextItemModel
@@ -139,7 +145,11 @@ class MemberFit:
         def newest(expert: Any) -> Any:
             if not isinstance(expert, NextItemModel):
                 return expert
-            scorer: Any = self._scorer(expert.model, self.log, self.end)
+            try:
+                scorer: Any = self._scorer(expert.model, self.log, self.end)
+            except MEMBER_ERRORS as error:
+                self.older_nets.append(f"{expert.model} is that of before the last period: {error}")
+                return expert
             return NextItemModel.of(scorer, expert.prior, expert.share, expert.spread)
 
         if hasattr(forecaster, "experts"):
@@ -211,8 +221,7 @@ class MemberFit:
         return {
             "purpose": purpose,
             "log": log.fingerprint,
-            "items": self.catalog.n_items,
-            "categories": self.catalog.categories,
+            "catalog": catalog_fingerprint(self.catalog),
             "period": self.dataset.period,
             "repeat": self.dataset.repeat,
             "seed": self.seed,

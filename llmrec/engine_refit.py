@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrec.data.periods import Window
+from llmrec.data.splits import past_windows
 from llmrec.engine_config import EngineParts
-from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster
-from llmrec.engine_language import calibrate_language
+from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster, suitable_effort
+from llmrec.engine_language import (
+    calibrate_language,
+    draw_calibration_windows,
+    find_trained_windows,
+)
 from llmrec.engine_resolve import describe_fit
 from llmrec.engine_settings import Effort, EngineSettings
 from llmrec.errors import DataError
@@ -38,6 +43,7 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         raise DataError("this engine holds no log to fit on: load it with data=")
     if plan.use_llm and parts.language is None:
         raise DataError("this engine has no language model: load it with one, or use_llm=False")
+    plan = _with_model_planned(parts, plan)
     fitted = fit_engine(
         parts.dataset,
         plan.effort,
@@ -50,10 +56,9 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         did = f"effort {fitted.effort!r}" if fitted.effort else "nothing"
         warnings.warn(f"{did} was fitted: {fitted.report['reason']}", stacklevel=3)
     settings = describe_fit(parts.dataset, fitted, plan.seed)
-    kept = ("model", "template", "budget", "adapter")
+    kept = ("model", "template", "budget", "adapter", "cutoff")
     settings = replace(settings, **{name: getattr(parts.settings, name) for name in kept})
-    by_default = fitted.effort == "best" and parts.language is not None
-    if by_default if plan.use_llm is None else plan.use_llm:
+    if plan.use_llm:
         return _with_language(parts, fitted, settings, plan)
     return replace(
         parts,
@@ -63,6 +68,24 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         language=parts.language and parts.language.bare(),
         titles_weight=0.0,
     )
+
+
+def _with_model_planned(parts: EngineParts, plan: FitPlan) -> FitPlan:
+    """Say whether the model is used, and which windows it is not calibrated on.
+
+    DataError says why it could not be calibrated, before anything is trained.
+    """
+    language, leave_out = parts.language, plan.leave_out
+    if language is None or not (plan.use_llm or (plan.use_llm is None and plan.effort == "best")):
+        return replace(plan, use_llm=False)
+    folds = past_windows(parts.dataset)
+    if plan.use_llm is None:
+        if suitable_effort(plan.effort, folds)[0] != "best":
+            return replace(plan, use_llm=False)
+        leave_out = leave_out or find_trained_windows(language.about, parts.dataset)
+    last = folds[0] if folds else []
+    draw_calibration_windows(last, language, parts.dataset, plan.n_windows, plan.seed, leave_out)
+    return replace(plan, use_llm=True, leave_out=leave_out)
 
 
 def _with_language(

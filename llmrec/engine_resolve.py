@@ -15,6 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.provenance import events_fingerprint
 from llmrec.data.stored import Stored
+from llmrec.data.text_times import date_order
 from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_folder import (
     CALIBRATION_FILE,
@@ -66,6 +67,7 @@ def with_log(settings: EngineSettings, dataset: Dataset, end: np.datetime64) -> 
         person=dataset.person,
         verb=dataset.verb,
         repeat=dataset.repeat,
+        dates=date_order(log.day_first) or "",
         catalog=catalog_fingerprint(dataset.catalog),
         n_users=log.n_users,
         n_events=len(log),

@@ -27,6 +27,8 @@ FORMAT = (
     2  # of the folder; 1 holds settings, calibration and adapter, and fits the rest when loaded
 )
 Effort = Literal["quick", "standard", "best"]
+# Whether texts of times have days before months, by the name of their order.
+DAY_FIRST = {"": None, "day-first": True, "month-first": False}
 _NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
 _KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default
     str: ((str,), "text"),
@@ -64,12 +66,16 @@ class EngineSettings:
     period, data, fitted_before
         Length of the periods, fingerprint of the log, and the time at or after which nothing was
         used: what the fit is good for.
+    cutoff
+        Of the engine, at or after ``fitted_before``; "" in folders that do not say it.
     format
         Of the folder.
     effort, seed
         Of the fit; "" where nothing was fitted.
     noun, person, verb, repeat
         As in `Dataset`.
+    dates
+        "day-first" or "month-first": how the log's texts of times are read; "" where none tells.
     catalog
         Fingerprint of the catalog.
     n_users, n_events
@@ -94,6 +100,7 @@ class EngineSettings:
     period: str = ""
     data: str = ""
     fitted_before: str = ""
+    cutoff: str = field(default="", compare=False)
     format: int = 1
     effort: str = ""
     seed: int = 0
@@ -101,6 +108,7 @@ class EngineSettings:
     person: str = ""
     verb: str = ""
     repeat: str = ""
+    dates: str = ""
     catalog: str = ""
     n_users: int = 0
     n_events: int = 0
@@ -215,8 +223,12 @@ def _check_values(values: Mapping[str, Any]) -> None:
         forms = PurePosixPath(path), PureWindowsPath(path)
         if any(form.anchor or ".." in form.parts for form in forms):
             raise ValueError(f"{name} is {_shorten(path)}; it should be a path inside the folder")
-    if before := values.get("fitted_before"):
-        to_datetime64(before)
+    if (dates := values.get("dates", "")) not in DAY_FIRST:
+        allowed = " or ".join(map(repr, DAY_FIRST))
+        raise ValueError(f"dates is {_shorten(dates)}; it should be {allowed}")
+    for name in ("fitted_before", "cutoff"):
+        if time := values.get(name):
+            to_datetime64(time)
 
 
 def _number_entries(name: str, entries: Sequence[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a ranking is fitted: on which events, no worse than before, and files that are kept."""
+"""How a fit goes: on which events, no worse than before, and what a model is calibrated on."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmrec import InterestEngine
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window, truncate_log
+from llmrec.data.provenance import events_fingerprint
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import sample_windows, training_log_for
+from llmrec.data.splits import past_windows, sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS, holdout_cutoff, last_period_windows, make_windows
 from llmrec.engine_fit import fit_engine
 from llmrec.engine_folder import EngineSettings
+from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.language.adapters import AdapterMetadata
+from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.fitting import build_blend, evaluate_rankings
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers
-from llmrec.ranking.selection import ListSelection, select_list
+from llmrec.ranking.selection import TREES, ListSelection, select_list
 from llmrec.ranking.weights import choose_added_weight
 from llmrec.types import FloatArray, RepeatPolicy, TimeArray
 from tests.real_parts import needs_real_parts
+from tests.test_engine import TitleModel, merged
 from tests.worlds import catalog, log
 
 BEFORE = ("RecentPopularity", "PersonalRepeat", "ImplicitALS")  # what engines once blended
@@ -70,7 +76,14 @@ def fit_list(dataset: Dataset, windows: Sequence[Window]) -> ListSelection:
 
     end = dataset.log.timestamp.max() + MILLISECOND
     return select_list(
-        dataset.log, dataset.catalog, [windows], names, fit, cutoff=end, repeat=dataset.repeat
+        dataset.log,
+        dataset.catalog,
+        [windows],
+        names,
+        fit,
+        cutoff=end,
+        repeat=dataset.repeat,
+        without=[TREES],
     )
 
 
@@ -241,3 +254,73 @@ def test_windows_at_one_cutoff_hide_everybody_s_later_events() -> None:
     cutoff = holdout_cutoff(dataset.log, "10 events")
     windows = make_windows(dataset.log, dataset.catalog, "10 events", cutoff)
     assert training_log_for(windows).timestamp.max() < cutoff
+
+
+def model_trained_on(
+    dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str
+) -> InterestEngine:
+    """Open an engine around a model that learned from a log until just before its last period."""
+    monkeypatch.setattr(LanguageModel, "load", lambda name, **_: TitleModel())
+    name = merged(folder, dataset, cutoff=str(dataset.log.timestamp.max()))
+    about = replace(AdapterMetadata.load(folder), data_fingerprint=fingerprint)
+    about.save(folder)
+    with pytest.warns(UserWarning, match="no calibration weighs the titles"):
+        return InterestEngine.from_pretrained(name, data=dataset)
+
+
+@pytest.mark.parametrize(
+    ("effort", "use_llm", "n_windows", "is_known", "reason"),
+    [
+        ("quick", True, 500, True, "the adapter learned from world up to"),
+        ("best", None, 500, False, "the adapter learned from world up to"),
+        ("best", None, 49, True, "49 validation windows are too few"),
+    ],
+)
+def test_a_model_that_could_not_be_calibrated_is_refused_before_anything_is_trained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    effort: Effort,
+    use_llm: bool | None,
+    n_windows: int,
+    is_known: bool,
+    reason: str,
+) -> None:
+    dataset = world()
+    fingerprint = events_fingerprint(dataset.log) if is_known else "of a log that changed"
+    engine = model_trained_on(dataset, tmp_path, monkeypatch, fingerprint)
+    before = engine.settings
+    monkeypatch.setattr("llmrec.engine_refit.fit_engine", None)
+    with pytest.raises(DataError, match=reason):
+        engine.fit(effort, use_llm=use_llm, n_windows=n_windows)
+    assert engine.settings == before
+
+
+def test_with_effort_best_a_model_is_calibrated_on_windows_that_it_has_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = world()
+    fingerprint = events_fingerprint(dataset.log)
+    engine = model_trained_on(dataset, tmp_path, monkeypatch, fingerprint)
+    monkeypatch.setattr(
+        "llmrec.engine_refit.fit_engine",
+        lambda dataset, effort, *, seed, **_: fit_engine(dataset, "quick", seed=seed),
+    )
+    with pytest.raises(DataError, match="learned from world up to"):
+        engine.fit("best", use_llm=True)
+    engine.fit("best")
+    assert engine.forecaster.calibration is not None
+    assert engine.settings.report["llm"]["windows"] == len(past_windows(dataset)[0])
+
+
+def test_with_effort_best_too_few_windows_that_were_not_learned_from_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = world()
+    engine = model_trained_on(dataset, tmp_path, monkeypatch, events_fingerprint(dataset.log))
+    monkeypatch.setattr("llmrec.engine_refit.fit_engine", None)
+    monkeypatch.setattr(
+        "llmrec.engine_language.was_trained_on",
+        lambda dataset, **_: lambda window: window.history.user_idx >= 40,
+    )
+    with pytest.raises(DataError, match="40 validation windows are too few"):
+        engine.fit("best")

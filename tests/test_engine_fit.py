@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 
 from llmrec import DataError, Dataset, InterestEngine
+from llmrec.data.catalog import Catalog
 from llmrec.data.readers import read_table
+from llmrec.data.splits import past_windows
 from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_members import MemberFit
 from llmrec.errors import MissingExtraError, TrainingError
@@ -157,6 +160,48 @@ def test_a_missing_package_costs_its_members_alone(
         assert not members(fitted, "forecast")[name]["kept"]
     assert not members(fitted, "list")["GRU4Rec"]["kept"]
     assert fitted.effort == "best"
+
+
+def test_a_net_that_diverges_on_the_whole_log_alone_stays_as_it_was_judged(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from llmrec.forecasters import next_item
+
+    monkeypatch.setitem(next_item.DEFAULT_STEPS, "GRU4Rec", 2)
+    fit_scorer = next_item.NextItemScorer.fit
+
+    def diverging(self: Any, events: Any, *values: Any, **options: Any) -> Any:
+        if len(events) == len(dataset.log):
+            raise TrainingError("the loss is no number")
+        return fit_scorer(self, events, *values, **options)
+
+    monkeypatch.setattr(next_item.NextItemScorer, "fit", diverging)
+    everything = (*NOT_NEEDED, "CellMLP", "GRU", "SASRec", "eSASRec", "DecayedDirichlet")
+    fitted = fit_engine(dataset, "best", without=(*everything, "GlobalDrift"))
+    assert "GRU4Rec is that of before the last period" in fitted.report["forecast"]["reason"]
+    assert "the loss is no number" in members(fitted, "list")["GRU4Rec"]["reason"]
+    assert fitted.prior.forecast(dataset.histories(np.datetime64("2021-01-01"), [0]))
+
+
+def test_a_net_of_items_in_other_categories_is_trained_again(dataset: Dataset) -> None:
+    turned = np.roll(np.array(dataset.catalog.categories), 1)
+    frame = pd.DataFrame(
+        {
+            "item_id": dataset.catalog.item_ids,
+            "categories": [[turned[item % 5]] for item in range(dataset.catalog.n_items)],
+        }
+    )
+    moved = replace(dataset, catalog=Catalog.from_frame(frame))
+    assert moved.catalog.categories == dataset.catalog.categories
+    keys = [
+        MemberFit(one, past_windows(one), "best", 0, frozenset(), FitStore(None), print)._key(
+            one.log, "forecast"
+        )
+        for one in (dataset, moved)
+    ]
+    assert keys[0]["log"] == keys[1]["log"]
+    assert keys[0] != keys[1]
 
 
 def test_every_member_is_in_the_report_with_its_figures(dataset: Dataset) -> None:

@@ -208,6 +208,18 @@ def test_an_engine_lists_its_files(place: Path) -> None:
         assert hashlib.sha256((Path("again") / part).read_bytes()).hexdigest() == stored_hash
 
 
+def test_an_adapter_replaces_the_one_in_the_folder_and_is_not_merged_with_it(place: Path) -> None:
+    engine = open_engine("engine", "log.parquet")
+    engine.save_pretrained("again")
+    expected = {path: path.read_bytes() for path in Path("again").rglob("*") if path.is_file()}
+    Path("again/adapter/extra.safetensors").write_bytes(b"of another adapter")
+    engine.save_pretrained("again")
+    for _ in range(2):
+        found = {path: path.read_bytes() for path in Path("again").rglob("*") if path.is_file()}
+        assert found == expected
+        open_engine("again", "log.parquet").save_pretrained("again")  # over its own adapter
+
+
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
@@ -239,6 +251,8 @@ def test_an_engine_lists_its_files(place: Path) -> None:
         ("parts", {"..\\b": ""}, r"parts\..* is .*; it should be a path inside the folder"),
         ("format", 99, r"format 99, written by llmrec .*pip install --upgrade llmrec"),
         ("fitted_before", "some day", "some day"),
+        ("cutoff", "some day", "some day"),
+        ("dates", "year-first", "dates is 'year-first'; it should be '' or 'day-first' or"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_file_and_key(

@@ -18,7 +18,14 @@ import pytest
 
 from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.readers import read_table
-from llmrec.engine_folder import SETTINGS_FILE
+from llmrec.data.stored import VALUES_FILE
+from llmrec.engine_folder import (
+    CATALOG_FILE,
+    FORECAST_FOLDER,
+    POPULATION_FILE,
+    RANKING_FOLDER,
+    SETTINGS_FILE,
+)
 from llmrec.engine_settings import FORMAT
 from tests.worlds import CATEGORIES, START
 
@@ -136,6 +143,53 @@ def test_another_process_gives_the_same_answers_and_the_same_seed_the_same_bytes
     assert one == two
 
 
+def test_a_saved_engine_keeps_its_cutoff_unless_its_log_goes_on_after_it(tmp_path: Path) -> None:
+    data, folder = dataset(), tmp_path / "engine"
+    later = data.log.timestamp.max() + np.timedelta64(5, "D")
+    engine = InterestEngine.from_pretrained(data=data, model=None, cutoff=later).fit("quick")
+    engine.save_pretrained(folder)
+    frames, expected = [events_of(data, user) for user in USERS], answers(engine, USERS)
+    for again, people in ((load(folder), frames), (load(folder, data=data), USERS)):
+        assert again.cutoff == later
+        assert answers(again, people) == expected
+        again.save_pretrained(tmp_path / "again")
+        assert files_of(tmp_path / "again") == files_of(folder)
+    next_day = later + np.timedelta64(1, "D")
+    assert load(folder, data=data, cutoff=next_day).cutoff == next_day
+    for time, cutoff in ((later - 1, later), (later, later + 1)):
+        event = table().head(1).assign(timestamp=time)
+        grown = read_table(pd.concat([table(), event]), name="small", period="7D")
+        assert load(folder, data=grown).cutoff == cutoff
+    fewer = read_table(table().drop(index=3), name="small", period="7D")
+    with pytest.warns(UserWarning, match="before the past of this one changed"):
+        assert load(folder, data=fewer).cutoff == fewer.log.timestamp.max() + 1
+
+
+def test_a_folder_that_does_not_say_its_cutoff_begins_where_its_fit_ended(folder: Path) -> None:
+    settings = json.loads((folder / SETTINGS_FILE).read_text())
+    del settings["cutoff"], settings["dates"]
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings))
+    for again in (load(folder), load(folder, data=dataset())):
+        assert str(again.cutoff) == settings["fitted_before"]
+
+
+@pytest.mark.parametrize(
+    ("written", "is_day_first", "day"),
+    [("%d/%m/%Y", True, "2020-01-02"), ("%m/%d/%Y", False, "2020-02-01")],
+)
+def test_a_saved_engine_reads_texts_of_times_in_the_order_of_its_log(
+    written: str, is_day_first: bool, day: str, tmp_path: Path
+) -> None:
+    times = table()["timestamp"].dt.strftime(f"{written} %H:%M:%S")
+    data = read_table(table().assign(timestamp=times), name="small", period="7D")
+    InterestEngine.from_pretrained(data=data, model=None).save_pretrained(tmp_path)
+    engine = load(tmp_path)
+    assert data.log.day_first == engine.dataset.log.day_first == is_day_first
+    new = pd.DataFrame({"item_id": ["article-001"], "timestamp": ["02/01/2020"]})
+    history = engine.dataset.new_user_history(new, engine.cutoff)
+    assert history.log.timestamp.tolist() == [np.datetime64(day, "ms").item()]
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -192,6 +246,32 @@ def test_settings_that_were_changed_are_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=rf"engine\.json.*{reason}"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        CATALOG_FILE,
+        POPULATION_FILE,
+        f"{FORECAST_FOLDER}/{VALUES_FILE}",
+        f"{RANKING_FOLDER}/{VALUES_FILE}",
+    ],
+)
+def test_an_engine_that_lost_its_settings_is_refused_by_whatever_part_is_left(
+    folder: Path, tmp_path: Path, part: str
+) -> None:
+    (tmp_path / "left" / part).parent.mkdir(parents=True)
+    shutil.copy(folder / part, tmp_path / "left" / part)
+    (folder / SETTINGS_FILE).unlink()
+    for broken in (folder, tmp_path / "left"):
+        with pytest.raises(DataError, match=r"engine\.json is missing, though"):
+            load(broken, data=dataset())
+
+
+def test_a_refit_of_an_engine_without_its_log_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no log, and refit=True .* give it with data="):
+        load(folder, refit=True)
+    assert load(folder, refit=True, data=dataset()).settings.effort == "quick"
 
 
 def test_settings_that_were_cut_off_are_refused(folder: Path) -> None:
@@ -285,6 +365,13 @@ def test_a_choice_of_model_that_is_none_is_refused() -> None:
         InterestEngine.from_pretrained(data=dataset(), model="gpt")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="device, and model=None"):
         InterestEngine.from_pretrained(data=dataset(), model=None, device="cpu")
+
+
+@pytest.mark.parametrize("option", ["dtype", "colour"])
+def test_options_of_a_model_are_refused_by_an_engine_without_one(folder: Path, option: str) -> None:
+    for data in (None, dataset()):
+        with pytest.raises(TypeError, match=rf"{option}, and .*engine\.json names no model"):
+            InterestEngine.from_pretrained(str(folder), data=data, **{option: "float32"})
 
 
 @pytest.mark.slow

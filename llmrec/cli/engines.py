@@ -19,15 +19,14 @@ from llmrec.cli.paths import require_engine_folder, require_folder
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
 from llmrec.data.periods import Window
-from llmrec.data.provenance import has_fingerprint
-from llmrec.data.splits import was_trained_on
 from llmrec.engine import InterestEngine
 from llmrec.engine_config import DEFAULT_MODEL
 from llmrec.engine_folder import CALIBRATION_FILE, is_engine
 from llmrec.engine_info import EngineInfo, describe_engine
+from llmrec.engine_language import find_trained_windows
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
-from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
+from llmrec.language.adapters import AdapterMetadata
 
 NO_MODEL = "none"
 
@@ -142,19 +141,12 @@ def _require_out(out: Path, effort: Effort, model: str) -> None:
 
 
 def trained_windows(engine: InterestEngine, dataset: Dataset) -> Callable[[Window], bool] | None:
-    """Say which windows of this log the engine's adapter has learned from; None: of another log.
-
-    If the log changed since, nobody can tell: then `InterestEngine.fit` refuses earlier windows.
-    """
+    """Say which windows of the whole log the engine's adapter has learned from."""
     if engine.language is None:
         return None
     model = engine.language.model
     about = AdapterMetadata.load_if_present(Path(model.adapter or model.name))
-    if about is None or about.dataset != dataset.name:
-        return None
-    if not has_fingerprint(dataset, about.data_fingerprint):
-        return None
-    return was_trained_on(dataset, include_validation=SEEN_METRICS in about.metrics)
+    return find_trained_windows(about, dataset)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from llmrec.forecasters.neighbours import NeighbouringUsers
 from llmrec.forecasters.ridge import MAX_CATEGORIES, RidgeAutoregression
 
 NEURAL_FORECASTERS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
-NEXT_ITEM_MODELS = ("SASRec", "BERT4Rec", "GRU4Rec")
+NEXT_ITEM_MODELS = ("SASRec", "BERT4Rec", "GRU4Rec", "eSASRec")
 MIXTURE_EXPERTS = (
     "CellMLP",
     "CategoryEASE",

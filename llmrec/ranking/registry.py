@@ -28,8 +28,7 @@ from llmrec.types import RepeatPolicy
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
 # Of item-to-item scores: in a blend the logarithm of almost 0 would dominate the other scorers.
 SIMILARITY_FLOOR = 0.01
-# An engine fits its scorers whenever it is loaded. Each EASE takes 9 s and .9 GB at so many items,
-# and grows with their cube and square.
+# Each EASE takes 9 s and .9 GB at so many items, and grows with their cube and square.
 MAX_EASE_ITEMS = 6_000
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).

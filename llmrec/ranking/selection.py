@@ -26,6 +26,8 @@ MIN_TREE_FOLDS = 3  # two to learn from, one to judge by
 # Scorers x windows x items of one fold: half a gigabyte in single precision, and twice as much
 # while weights are fitted.
 MAX_FOLD_SCORES = 120_000_000
+# What leaves a member out, with the reason in the report, instead of ending the fit.
+MEMBER_ERRORS = (LlmrecError, ValueError, ImportError)
 FitScorer = Callable[[str, Interactions, np.datetime64 | None], ItemScorer]
 
 
@@ -95,6 +97,7 @@ def select_list(
     repeat: RepeatPolicy,
     seed: int = 0,
     without: Sequence[str] = (),
+    before_trees: Callable[[], None] = lambda: None,
 ) -> ListSelection:
     """Fit scorers on each fold's past and on the whole log, trees over the folds, and weights.
 
@@ -113,6 +116,8 @@ def select_list(
         Gives the scorer of a name fitted on a log up to a time (None: all of it), or raises.
     without
         Members not to use; `TREES` are one.
+    before_trees
+        Called when all scorers are fitted and trees begin.
 
     Raises
     ------
@@ -120,6 +125,8 @@ def select_list(
         If no scorer is left; it says why each failed.
     """
     wanted = [name for name in names if name not in without]
+    if not wanted:
+        raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
     limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(wanted) * catalog.n_items))
     made = []
@@ -136,8 +143,9 @@ def select_list(
     final = _fit_all(wanted, log, cutoff, fit_scorer, failed)
     if not final:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
-    use_trees = TREES not in without and len(folds) >= MIN_TREE_FOLDS
-    return _weigh(made, final, failed, use_trees, repeat, seed)
+    if TREES not in without:
+        before_trees()
+    return _weigh(made, final, failed, TREES not in without, repeat, seed)
 
 
 def _fit_all(
@@ -154,7 +162,7 @@ def _fit_all(
             continue
         try:
             found[name] = fit_scorer(name, log, cutoff)
-        except (LlmrecError, ValueError, ImportError) as error:
+        except MEMBER_ERRORS as error:
             failed[name] = f"{name}: {error}"
     return found
 
@@ -163,7 +171,7 @@ def _weigh(
     folds: Sequence[_Fold],
     final: Mapping[str, ItemScorer],
     failed: Mapping[str, str],
-    use_trees: bool,
+    wants_trees: bool,
     repeat: RepeatPolicy,
     seed: int,
 ) -> ListSelection:
@@ -172,7 +180,9 @@ def _weigh(
     histories = [window.history for window in newest.windows]
     parts = [newest.scorers[name] for name in names]
     past = [RankingFold([f.scorers[n] for n in names], f.windows) for f in folds[::-1]]
-    trees, reason = _fit_trees(past, repeat, seed) if use_trees else (None, "not asked for")
+    trees, reason = None, f"trees need {MIN_TREE_FOLDS} past periods, and there are {len(folds)}"
+    if wants_trees and len(folds) >= MIN_TREE_FOLDS:
+        trees, reason = _fit_trees(past, repeat, seed)
     if trees is not None:  # those that have not seen the newest lists are judged on them
         judged, reason = _fit_trees(past[:-1], repeat, seed)
         trees = trees if judged else None
@@ -181,7 +191,7 @@ def _weigh(
             rows = zip(_keys(parts[0]), judged.second_scores(first, histories), strict=True)
             parts = [*parts, PrecomputedScorer(judged.name, dict(rows))]
     best = BestItems.of(parts, newest.windows, repeat, LIST_LENGTH)
-    weights = choose_weights_of(best, seed)
+    weights = choose_weights_of(best)
     validation = Blend(parts, weights)
     of_trees = weights[len(names)] if len(weights) > len(names) else 0.0
     kept_trees = trees if of_trees else None
@@ -196,7 +206,7 @@ def _weigh(
     labels = [*names, TREES][: len(parts)]
     members = _figures(labels, best, np.array(weights), kept_trees is not None)
     missing = [ListMember(name, None, 0.0, 0.0, False, why) for name, why in failed.items()]
-    if use_trees and len(parts) == len(names):
+    if wants_trees and len(parts) == len(names):
         missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
     ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
     return ListSelection(blend, validation, newest.windows, ndcg, (*members, *missing))
@@ -208,7 +218,7 @@ def _fit_trees(
     """Fit trees on folds, oldest first; None and the reason if they cannot be fitted."""
     try:
         return GBDTReranker(repeat=repeat, seed=seed).fit(folds), ""
-    except (LlmrecError, ValueError, ImportError) as error:
+    except MEMBER_ERRORS as error:
         return None, str(error)
 
 

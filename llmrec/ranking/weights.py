@@ -25,6 +25,7 @@ WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
 TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
 LIKELY_L2 = 1e-3
+MIN_SHARE = 0.01  # of the largest weight: a smaller one is not worth its scorer
 ADDED_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)  # of all other weights
 
 
@@ -34,41 +35,42 @@ def choose_weights(
     *,
     repeat: RepeatPolicy = "allow",
     k: int = 10,
-    seed: int = 0,
 ) -> tuple[float, ...]:
     """Choose a blend's weights for a great NDCG@k on validation windows.
 
-    Three ways are tried: the weights that make the targets most likely, those that do so among the
-    items that a list could hold (`fit_blend` with ``top_n``), and from the best of these, or of the
-    scorers alone, a coordinate search for NDCG@k itself, as the metric has no gradient: each weight
-    in turn takes the step (by `WEIGHT_FACTORS`, or up by `WEIGHT_STEP` of all weights) of greatest
-    NDCG, in up to `MAX_PASSES` passes. The way of greatest NDCG in two-fold cross-validation over
-    the windows is taken, and used on all of them. Only items among the best of a scorer, or of
-    their sum, are looked at.
+    They are the mean of three ways' weights, as shares of their sums: those that make the targets
+    most likely, those that do so among the items that a list could hold (`fit_blend` with
+    ``top_n``), and from the best of these, or of the scorers alone, a coordinate search for NDCG@k
+    itself, as the metric has no gradient: each weight in turn takes the step (by `WEIGHT_FACTORS`,
+    or up by `WEIGHT_STEP` of all weights) of greatest NDCG, in up to `MAX_PASSES` passes. The mean
+    ranks other people's lists better than any of the three, and than the one that does best in
+    cross-validation (LOG.md). Weights below `MIN_SHARE` of the largest become 0. Where a scorer
+    alone ranks better, it is alone. Only items among the best of a scorer, or of their sum, are
+    looked at.
 
     Returns
     -------
     tuple[float, ...]
-        One weight >= 0 a scorer; at least one is above 0.
+        One weight >= 0 a scorer, on the scale of the most likely ones; at least one is above 0.
     """
-    return choose_weights_of(BestItems.of(scorers, windows, repeat, k), seed)
+    return choose_weights_of(BestItems.of(scorers, windows, repeat, k))
 
 
-def choose_weights_of(best: BestItems, seed: int = 0) -> tuple[float, ...]:
+def choose_weights_of(best: BestItems) -> tuple[float, ...]:
     """Choose weights as `choose_weights` does, from scores that are known already."""
     n_scorers = len(best.scores)
     if n_scorers == 1 or not best.n:
         return (1.0,) * n_scorers
     ways = (_likely_weights, _likely_top_weights, _searched_weights)
-    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
-    if half.sum() < MIN_FIT_WINDOWS:
-        return tuple(_likely_weights(best).tolist())
-    held_out = [
-        float(np.mean([best.part(~one).ndcg(way(best.part(one))) for one in (half, ~half)]))
-        for way in ways
-    ]
-    weights = ways[int(np.argmax(held_out))](best)
-    return tuple(weights.tolist()) if weights.any() else (1.0,) * n_scorers
+    found = [weights for way in ways if (weights := way(best)).any()]
+    if not found:
+        return (1.0,) * n_scorers
+    shares = np.mean([weights / weights.sum() for weights in found], axis=0)
+    shares[shares < MIN_SHARE * shares.max()] = 0.0
+    weights = shares * found[0].sum()
+    alone = max(np.eye(n_scorers), key=best.ndcg)
+    chosen = alone if best.ndcg(alone) > best.ndcg(weights) else weights
+    return tuple(chosen.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ class BestItems:
         n_relevant = np.minimum((taken > 0).sum(axis=1), k)
         return cls(
             np.take_along_axis(scores, items[None], axis=2),
-            np.take_along_axis(taken, items, axis=1),
+            np.take_along_axis(taken * candidates, items, axis=1),
             np.take_along_axis(candidates, items, axis=1),
             np.cumsum(_discounts(k))[n_relevant - 1],
             k,

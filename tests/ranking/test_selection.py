@@ -82,7 +82,7 @@ def test_where_no_scorer_is_left_each_reason_is_given() -> None:
 
 def test_a_member_that_is_not_to_be_used_is_not_fitted() -> None:
     fit = Fitting()
-    found = select(fit, without=["Cosine"])
+    found = select(fit, without=["Cosine", TREES])
     assert "Cosine" not in {name for name, _, _ in fit.calls}
     assert {member.name for member in found.members} == set(NAMES[:2])
 
@@ -125,3 +125,17 @@ def test_without_the_package_of_trees_the_scorers_rank_alone_and_the_reason_is_g
     assert not trees.kept
     assert "needs the package lightgbm" in trees.reason
     assert found.blend.trees is None
+
+
+def test_where_periods_are_too_few_for_trees_the_reason_is_given() -> None:
+    begun: list[str] = []
+    found = select(Fitting(), 2, before_trees=lambda: begun.append(TREES))
+    (trees,) = [member for member in found.members if member.name == TREES]
+    assert not trees.kept
+    assert trees.reason == "trees need 3 past periods, and there are 2"
+    assert begun == [TREES]
+
+
+def test_to_leave_every_scorer_out_is_refused() -> None:
+    with pytest.raises(LlmrecError, match="leave one in"):
+        select(Fitting(), without=NAMES)

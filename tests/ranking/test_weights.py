@@ -124,6 +124,23 @@ def test_few_windows_get_weights_too() -> None:
     assert np.isfinite(weights).all()
 
 
+def test_where_all_likely_weights_are_0_each_scorer_gets_1() -> None:
+    backwards = [Fixed(-knowing(scale=scale).table, f"{scale}") for scale in (1.0, 2.0)]
+    assert choose_weights(backwards, WINDOWS[:3]) == (1.0, 1.0)
+
+
+def test_taken_items_that_are_no_candidates_count_for_nothing() -> None:
+    items = catalog(400)
+    events = log(n_users=20).align_to(items)
+    windows = last_period_windows(events, items, "7D")
+    shape = events.n_users, items.n_items
+    scorers = [Fixed(noise(seed, shape=shape), f"noise {seed}") for seed in range(3)]
+    best = BestItems.of(scorers, windows, "exclude", 10)
+    assert not best.possible.all()  # people have different numbers of candidates
+    assert (best.shares > 0).any()
+    assert not best.shares[~best.possible].any()
+
+
 def test_an_added_scorer_gets_a_weight_only_if_it_helps() -> None:
     blend = Blend([PersonalRepeat()], [2.0])
     weight = choose_added_weight(blend, knowing(), WINDOWS)
