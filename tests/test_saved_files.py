@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from llmrec.data import make_windows
 from llmrec.data.periods import Window
 from llmrec.data.versions import __version__, rename_model
 from llmrec.data.windows import holdout_cutoff
+from llmrec.engine_folder import bundled_engine
 from llmrec.errors import LlmrecError, ModelLoadError
 from llmrec.evaluation.forecast_store import load_forecasts, save_forecasts
 from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
@@ -71,9 +73,15 @@ def open_engine(folder: Path | str, data: Dataset | str) -> InterestEngine:
 
 
 def open_bundled(name: str) -> InterestEngine:
-    """Open a bundled engine on its log as 0.1 read it: with its verb and its titles."""
+    """Open the engine that 0.1 came with on its log as 0.1 read it: with its verb and its titles.
+
+    Its adapter is still the one that the package has.
+    """
     dataset = with_double_titles(load_dataset(name, verb="taken"))
-    return InterestEngine.from_pretrained(data=dataset, describe=False, device="cpu")
+    with TemporaryDirectory() as folder:
+        shutil.copytree(SAVED / "bundled" / name, folder, dirs_exist_ok=True)
+        shutil.copytree(bundled_engine(name) / "adapter", Path(folder) / "adapter")
+        return open_engine(folder, dataset)
 
 
 def with_double_titles(dataset: Dataset) -> Dataset:
