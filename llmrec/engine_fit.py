@@ -20,7 +20,7 @@ from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import Strengths, build_blend, fit_strengths
+from llmrec.ranking.fitting import build_blend, fit_strength
 from llmrec.ranking.registry import fallback_blend
 from llmrec.ranking.selection import ListSelection
 
@@ -37,9 +37,8 @@ class FittedEngine:
         Its weights of ``windows`` before it was fitted on them; None where nothing was fitted.
     windows
         Those of the last period, by which members were chosen.
-    blend, strengths, list_selection
-        What ranks, how hard forecast and edits tilt it, and its figures; None where nothing was
-        fitted.
+    blend, strength, list_selection
+        What ranks, how hard the forecast tilts it, and its figures; None where nothing was fitted.
     effort
         What was done: less than was asked for where the log is too small; "" for nothing.
     report
@@ -50,7 +49,7 @@ class FittedEngine:
     held_out: HeldOutPredictions | None
     windows: Sequence[Window]
     blend: Blend
-    strengths: Strengths
+    strength: float
     list_selection: ListSelection | None
     effort: Effort | str
     report: dict[str, Any]
@@ -104,8 +103,8 @@ def fit_engine(
     }
     held_out = selection.held_out
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
-    strengths = fit_strengths(forecaster, blend, lists.windows, repeat=dataset.repeat)
-    return FittedEngine(prior, held_out, folds[0], lists.blend, strengths, lists, done, report)
+    strength = fit_strength(forecaster, blend, lists.windows, repeat=dataset.repeat)
+    return FittedEngine(prior, held_out, folds[0], lists.blend, strength, lists, done, report)
 
 
 def held_out_forecaster(
@@ -144,4 +143,4 @@ def _unfitted(dataset: Dataset, windows: Sequence[Window], report: dict[str, Any
     weights = fallback_blend(dataset.repeat)
     blend = build_blend(dataset, end, weights)
     counting = DecayedDirichlet(mix=mix)
-    return FittedEngine(counting, None, windows, blend, Strengths(1.0, 1.0), None, "", report)
+    return FittedEngine(counting, None, windows, blend, 1.0, None, "", report)

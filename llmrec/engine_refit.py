@@ -20,7 +20,7 @@ from llmrec.engine_resolve import describe_fit
 from llmrec.engine_settings import Effort, EngineSettings
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
-from llmrec.ranking.fitting import fit_strengths
+from llmrec.ranking.fitting import fit_strength
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,12 @@ def _with_language(
     assert fitted.held_out is not None
     prior = held_out_forecaster(fitted.held_out, found.windows)
     on_top = found.language.forecaster(prior, found.titles)
-    strengths = fit_strengths(
-        on_top, found.validation_blend, found.windows, repeat=parts.dataset.repeat
-    )
+    repeat = parts.dataset.repeat
     settings = replace(
         settings,
         titles=found.titles,
         precision=found.language.model.precision,
-        strength=strengths.of_forecast,
-        edit_strength=strengths.of_edits,
+        strength=fit_strength(on_top, found.validation_blend, found.windows, repeat=repeat),
         report={**settings.report, "llm": found.report},
     )
     return replace(

@@ -45,8 +45,7 @@ def describe_fit(dataset: Dataset, fitted: FittedEngine, seed: int = 0) -> Engin
         effort=fitted.effort,
         seed=seed,
         report=json.loads(json.dumps(fitted.report)),  # as it is read again
-        strength=fitted.strengths.of_forecast,
-        edit_strength=fitted.strengths.of_edits,
+        strength=fitted.strength,
     )
     return with_log(settings, dataset, dataset.log.timestamp.max() + MILLISECOND)
 

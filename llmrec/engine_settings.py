@@ -52,8 +52,9 @@ class EngineSettings:
         Of format 1: fields of `DecayedDirichlet`, and names of scorers with their weights. Format 2
         has folders for what forecasts and what ranks.
     strength, edit_strength
-        How hard the forecast, and what edits change of it, tilt the ranking (0: not at all). Until
-        version 0.3 there was one strength for both.
+        How hard the forecast, and what edits change of it, tilt the ranking (0: not at all). With 1
+        an edit "3 times as much" triples the odds of the category's items. Until version 0.3 there
+        was one strength for both.
     titles
         Share of the expected titles in the prior, see `TitleForecaster`.
     adapter

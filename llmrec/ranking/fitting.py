@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -22,7 +21,6 @@ from llmrec.ranking.registry import (
 from llmrec.types import IntArray, RepeatPolicy
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
-MAX_NDCG_LOSS = 0.01  # share of the NDCG, see `fit_strengths`
 
 
 def evaluate_rankings(
@@ -55,27 +53,17 @@ def evaluate_rankings(
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high", "n"])
 
 
-@dataclass(frozen=True)
-class Strengths:
-    """How hard the forecast tilts lists, and how hard that does which edits change of it."""
-
-    of_forecast: float
-    of_edits: float
-
-
-def fit_strengths(
+def fit_strength(
     forecaster: Forecaster,
     blend: Blend,
     windows: Sequence[Window],
     *,
     repeat: RepeatPolicy = "allow",
     k: int = 10,
-) -> Strengths:
-    """Find how hard forecasts tilt lists, by NDCG@k on windows.
+) -> float:
+    """Find the strength of greatest NDCG@k on windows; the smallest of equals.
 
-    The forecast gets the strength of greatest NDCG, the smallest of equals, and 0 where no list has
-    a relevant item. Edits, which windows know nothing of, get the largest one with which the
-    forecast would cost no more than `MAX_NDCG_LOSS`, and never 0.
+    0 where no list has a relevant item.
     """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
@@ -87,9 +75,7 @@ def fit_strengths(
         pairs = zip(rankings, relevant, strict=True)
         values = np.array([ndcg_at(k, ranking.item_idx, items) for ranking, items in pairs])
         found.append(values[~np.isnan(values)].mean() if np.isfinite(values).any() else 0.0)
-    ndcg, strengths = np.array(found), np.array(STRENGTHS)
-    cheap = strengths[ndcg >= (1 - MAX_NDCG_LOSS) * ndcg.max()] if ndcg.any() else strengths[:1]
-    return Strengths(float(strengths[ndcg.argmax()]), float(max(cheap.max(), strengths[1])))
+    return STRENGTHS[int(np.argmax(found))]
 
 
 def build_blend(

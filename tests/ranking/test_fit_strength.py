@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import STRENGTHS, Strengths, evaluate_rankings, fit_strengths
+from llmrec.ranking.fitting import STRENGTHS, evaluate_rankings, fit_strength
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import RecentPopularity
 from tests.ranking.test_blend import Fixed
@@ -33,45 +32,31 @@ def test_the_tilt_is_as_hard_as_the_forecast_is_good() -> None:
     shares = targets / targets.sum(axis=1, keepdims=True)
     oracle = PrecomputedForecaster.of("oracle", histories, 0.98 * shares + 0.004, Dispersion())
     backwards = PrecomputedForecaster.of("backwards", histories, (1 - shares) / 4, Dispersion())
-    assert fit_strengths(oracle, blend, windows).of_forecast >= 0.5
-    of_backwards = fit_strengths(backwards, blend, windows)
-    assert of_backwards.of_forecast == 0.0
-    assert 0 < of_backwards.of_edits < fit_strengths(oracle, blend, windows).of_edits
+    assert fit_strength(oracle, blend, windows) >= 0.5
+    assert fit_strength(backwards, blend, windows) == 0.0
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.05, 0.2])
-def test_edits_get_the_largest_strength_with_which_the_forecast_costs_no_more(
-    loss: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_strength_is_that_of_the_best_lists() -> None:
     windows = small_world(n_users=40)
     blend = Blend((RecentPopularity(),), (1.0,))
     histories = [window.history for window in windows]
-    counts = np.stack([window.target.category_counts for window in windows])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    rather_wrong = PrecomputedForecaster.of(
-        "rather wrong", histories, 0.21 - 0.05 * shares, Dispersion()
-    )
     worth = {}
     for strength in STRENGTHS:
-        lists = rank(rather_wrong.forecast(histories), histories, blend, k=10, strength=strength)
+        forecasts = DecayedDirichlet().forecast(histories)
+        lists = rank(forecasts, histories, blend, k=10, strength=strength)
         table = evaluate_rankings({"it": lists}, windows).set_index("metric")
         worth[strength] = table.loc["ndcg@10", "value"]
-    monkeypatch.setattr("llmrec.ranking.fitting.MAX_NDCG_LOSS", loss)
-    found = fit_strengths(rather_wrong, blend, windows)
-    assert worth[found.of_forecast] == max(worth.values())
-    assert 0 < found.of_edits < 1
-    enough = (1 - loss) * max(worth.values())
-    assert worth[found.of_edits] >= enough
-    assert all(worth[strength] < enough for strength in STRENGTHS if strength > found.of_edits)
+    found = fit_strength(DecayedDirichlet(), blend, windows)
+    assert worth[found] == max(worth.values()) > min(worth.values())
 
 
-def test_where_no_list_holds_a_target_item_there_is_no_tilt_and_yet_edits_act() -> None:
+def test_where_no_list_holds_a_target_item_there_is_no_tilt() -> None:
     windows = small_world(n_users=10)
     avoided = np.zeros((windows[0].history.log.n_users, windows[0].history.catalog.n_items))
     for window in windows:
         avoided[window.history.user_idx, window.target.item_idx] = -1000.0
     blend = Blend((Fixed(avoided),), (1.0,))
-    assert fit_strengths(DecayedDirichlet(), blend, windows, k=1) == Strengths(0.0, STRENGTHS[1])
+    assert fit_strength(DecayedDirichlet(), blend, windows, k=1) == 0.0
 
 
 def test_repeat_and_explore_are_evaluated_apart() -> None:
