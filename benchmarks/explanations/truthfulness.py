@@ -54,6 +54,7 @@ class CaseStudy:
     dataset: Dataset
     blend: Blend
     strength: float
+    edit_strength: float
     people: list[tuple[History, Forecast]]
 
 
@@ -86,15 +87,17 @@ def build_case(name: str, n_people: int) -> CaseStudy:
     forecasts = DecayedDirichlet().fit(past_windows(known)[0]).forecast(histories)
     described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     people = list(zip(histories, described, strict=True))
-    return CaseStudy(dataset, engine.blend, engine.settings.strength, people)
+    settings = engine.settings
+    return CaseStudy(dataset, engine.blend, settings.strength, settings.edit_strength, people)
 
 
 def check_case(
     study: CaseStudy, history: History, forecast: Forecast, rng: np.random.Generator
 ) -> Iterator[tuple[str, bool]]:
     """Say of each claim about one person's list if it holds, of each corruption if it is caught."""
-    strength, repeat = study.strength, study.dataset.repeat
-    rerank = cache(make_reranker(history, forecast, study.blend, strength=strength, repeat=repeat))
+    strengths = {"strength": study.strength, "edit_strength": study.edit_strength}
+    repeat = study.dataset.repeat
+    rerank = cache(make_reranker(history, forecast, study.blend, **strengths, repeat=repeat))
     ranking = rerank(())
     items = [explain_item(ranking, place, history, forecast) for place in range(K)]
     for statement in forecast.statements:
@@ -149,6 +152,7 @@ def check_counterfactuals(
         study.blend,
         k=study.dataset.catalog.n_items,
         strength=study.strength,
+        edit_strength=study.edit_strength,
         repeat=study.dataset.repeat,
         edits=change.edits,
     )

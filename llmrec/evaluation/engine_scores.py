@@ -141,6 +141,7 @@ def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool
         forecast,
         engine.blend,
         strength=engine.settings.strength,
+        edit_strength=engine.settings.edit_strength,
         repeat=saved.forecaster.repeat,
     )
     ranking: Ranking = rerank((), K)

@@ -21,7 +21,7 @@ def import_lightgbm() -> Any:
 
 def text_digest(text: str) -> str:
     """SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def read_trees(text: str, digest: str, n_features: int) -> Any:
