@@ -13,8 +13,9 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.population import Population
 from llmrec.data.stored import VALUES_FILE, Stored
+from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import CONFIG_KEYS, rename_keys
-from llmrec.engine_settings import DAY_FIRST, SETTINGS_FILE, EngineSettings
+from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import (
@@ -128,7 +129,7 @@ def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
         person=settings.person,
         repeat="exclude" if settings.repeat == "exclude" else "allow",
         verb=settings.verb,
-        day_first=DAY_FIRST[settings.dates],
+        day_first=DAY_FIRST.get(settings.dates),
     )
 
 

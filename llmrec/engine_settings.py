@@ -15,6 +15,7 @@ from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_text
 from llmrec.data.provenance import log_fingerprints
+from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
 from llmrec.data.versions import SCORERS as OLD_SCORERS
 from llmrec.errors import DataError
@@ -27,8 +28,6 @@ FORMAT = (
     2  # of the folder; 1 holds settings, calibration and adapter, and fits the rest when loaded
 )
 Effort = Literal["quick", "standard", "best"]
-# Whether texts of times have days before months, by the name of their order.
-DAY_FIRST = {"": None, "day-first": True, "month-first": False}
 _NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
 _KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default
     str: ((str,), "text"),
@@ -224,8 +223,8 @@ def _check_values(values: Mapping[str, Any]) -> None:
         forms = PurePosixPath(path), PureWindowsPath(path)
         if any(form.anchor or ".." in form.parts for form in forms):
             raise ValueError(f"{name} is {_shorten(path)}; it should be a path inside the folder")
-    if (dates := values.get("dates", "")) not in DAY_FIRST:
-        allowed = " or ".join(map(repr, DAY_FIRST))
+    if (dates := values.get("dates", "")) not in ("", *DAY_FIRST):
+        allowed = " or ".join(map(repr, ("", *DAY_FIRST)))
         raise ValueError(f"dates is {_shorten(dates)}; it should be {allowed}")
     for name in ("fitted_before", "cutoff"):
         if time := values.get(name):

@@ -25,6 +25,7 @@ from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 ORDERS = ("day-first", "month-first", "year-first")
+DAY_FIRST = {"day-first": True, "month-first": False}  # whether days come before months
 _PLACES = {  # of month, day and year
     "day-first": "bac",
     "month-first": "abc",
@@ -74,7 +75,7 @@ _CLOCK_FIRST = r"(?i)^(\d{1,2}[:h]\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*[ap]\.?m\.?)?)
 
 def date_order(day_first: bool | None) -> str | None:
     """Name one of `ORDERS` by whether days come before months; None where that is not known."""
-    return {None: None, True: "day-first", False: "month-first"}[day_first]
+    return next((name for name, first in DAY_FIRST.items() if first is day_first), None)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _parse_numbers(
     row = int((~np.isnan(millis)).argmax())
     example = f"row {texts.index[row]}: {texts.iloc[row]} is {_day(millis[row])}"
     rule = f"dates in column {column!r} are read {order.replace('-', ' ')}"
-    day_first = {"day-first": True, "month-first": False}.get(order)
+    day_first = DAY_FIRST.get(order)
     if dates is None and np.array_equal(
         readings["day-first"], readings["month-first"], equal_nan=True
     ):

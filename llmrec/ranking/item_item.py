@@ -83,9 +83,7 @@ class Ease:
     name: ClassVar[str] = "goes with what was taken"
 
     def __post_init__(self) -> None:
-        require_positive(
-            regularization=self.regularization, keep=1 if self.keep is None else self.keep
-        )
+        require_positive(regularization=self.regularization, keep=self.keep)
         require_counts(self.counts, "binary", "log")
 
     def matrix(self, histories: Sequence[History]) -> Matrix:
@@ -170,9 +168,7 @@ class SequentialRules:
     name: ClassVar[str] = "taken after what was taken"
 
     def __post_init__(self) -> None:
-        require_positive(
-            window=self.window, fade=self.fade, keep=1 if self.keep is None else self.keep
-        )
+        require_positive(window=self.window, fade=self.fade, keep=self.keep)
         if self.fade > 1 or self.power < 0:
             raise ValueError(f"fade must lie in (0, 1] and power be >= 0: {self}")
 

@@ -51,7 +51,7 @@ class NextItems:
             half_life=self.half_life,
             ahead=self.ahead,
             fade=self.fade,
-            keep=1 if self.keep is None else self.keep,
+            keep=self.keep,
         )
         if self.fade > 1:
             raise ValueError(f"fade must lie in (0, 1], not {self.fade}")

@@ -169,8 +169,8 @@ def item_counts(
     return sparse.csr_matrix((values[last], (rows[last], items[last])), shape=shape)
 
 
-def require_positive(**values: float) -> None:
-    """Raise ValueError, with its name, for a parameter that is not finite and > 0."""
+def require_positive(**values: float | None) -> None:
+    """Raise ValueError, with its name, for a parameter that is given and not finite and > 0."""
     for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
+        if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be finite and > 0, not {value}")
