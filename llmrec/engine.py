@@ -26,7 +26,8 @@ from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_from_claims, describe_with_model
-from llmrec.explain.item import ItemExplanation, reword
+from llmrec.explain.item import ItemExplanation
+from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
 from llmrec.forecasters.loading import stored_forecaster
 from llmrec.ranking.blend import Blend
@@ -310,6 +311,7 @@ class InterestEngine:
         return SessionInputs(
             history,
             blend,
+            self.blend,
             self.settings.strength,
             self.settings.edit_strength,
             repeat or self.dataset.repeat,

@@ -10,6 +10,7 @@ import numpy as np
 
 from llmrec.data.periods import History
 from llmrec.errors import DataError, EditError
+from llmrec.explain.causes import find_causes
 from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.explanation import Explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation, explain_item
@@ -32,6 +33,7 @@ from llmrec.ranking.ranking import (
     validate_k,
     validate_strength,
 )
+from llmrec.ranking.removal import RemovalRanker
 from llmrec.types import RepeatPolicy
 
 Rewording = Callable[[Sequence[ItemExplanation]], list[ItemExplanation]]
@@ -64,6 +66,8 @@ class SessionInputs:
         The person's events before the cutoff.
     blend
         Scores the items; it scores this history once.
+    scorer
+        The blend that scores other histories, too: this one without some of its events.
     strength, edit_strength
         How hard the forecast, and what edits change of it, tilt the ranking where a session sets no
         other strength.
@@ -77,6 +81,7 @@ class SessionInputs:
 
     history: History
     blend: Blend
+    scorer: Blend
     strength: float
     edit_strength: float
     repeat: RepeatPolicy
@@ -230,9 +235,11 @@ class UserSession:
         if calibrate:
             catalog = self.history.catalog
             ranking = rerank_calibrated(ranking, self.edited_forecast, catalog, k, calibrate)
+        places = np.flatnonzero(~ranking.muted)
+        causes = find_causes(ranking.item_idx[places], self.removal, self._rank)
         explanations = [
-            explain_item(ranking, int(place), self.history, self.forecast, self.edits)
-            for place in np.flatnonzero(~ranking.muted)
+            explain_item(ranking, place, self.history, self.forecast, self.edits, one)
+            for place, one in zip(places.tolist(), causes, strict=True)
         ]
         if model_words:
             explanations = self._inputs.reword(explanations)
@@ -283,8 +290,9 @@ class UserSession:
                 f"{self.history.catalog.titles[item_idx]!r} {where} and is not among the {k} best: "
                 "ask why_not(item), or of a longer list, why(item, k)."
             )
+        (causes,) = find_causes(np.array([item_idx]), self.removal, self._rank)
         explanation = explain_item(
-            self._full_ranking, place - 1, self.history, self.forecast, self.edits
+            self._full_ranking, place - 1, self.history, self.forecast, self.edits, causes
         )
         return self._inputs.reword([explanation])[0] if model_words else explanation
 
@@ -311,11 +319,25 @@ class UserSession:
         """
         item_idx = self.history.catalog.item_index(item)
         found = explain_ranked_item(
-            item_idx, self._rank, k, self.history, self.forecast, self.edits
+            item_idx, self._rank, k, self.history, self.forecast, self.edits, self.removal
         )
         if model_words and found.item:
             return replace(found, item=self._inputs.reword([found.item])[0])
         return found
+
+    @cached_property
+    def removal(self) -> RemovalRanker:
+        """Ranks again as if the person had not taken some items, as the list is ranked."""
+        inputs, new = self._inputs, self._new_strength
+        return RemovalRanker(
+            self.history,
+            self.forecast,
+            inputs.scorer,
+            inputs.strength if new is None else new,
+            inputs.edit_strength if new is None else new,
+            self.repeat,
+            self.edits,
+        )
 
     @cached_property
     def _full_ranking(self) -> Ranking:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def item_corruptions(
         *_event_corruptions(true, history),
         *_statement_text_corruptions(true, history, forecast),
         *_edit_corruptions(true),
+        *_cause_corruptions(true, history),
         *_text_corruptions(true),
     ):
         if corrupted != true:
@@ -146,6 +148,45 @@ def _part_corruptions(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanat
         yield "count", replace(true, category_events=counts)
         renamed = {key if key != name else "Magic": share for key, share in shares.items()}
         yield "category", replace(true, past_shares=renamed)
+
+
+def _cause_corruptions(
+    true: ItemExplanation, history: History
+) -> Iterator[tuple[str, ItemExplanation]]:
+    """Name another past item, another rank without it, a wrong order, or nothing."""
+    causes = true.causes
+    if causes is None:
+        return
+
+    def with_causes(**changed: Any) -> ItemExplanation:
+        return replace(true, causes=replace(causes, **changed))
+
+    yield "cause: popularity", with_causes(n_recent=causes.n_recent + 1)
+    yield "cause: rank", with_causes(rank=causes.rank + 1)
+    for by in (-1, 1):
+        if causes.rank_without is not None:
+            yield "cause: rank without", with_causes(rank_without=causes.rank_without + by)
+        if causes.rank_without_tilt is not None:
+            moved = causes.rank_without_tilt + by
+            yield "cause: rank without the forecast", with_causes(rank_without_tilt=moved)
+    named = causes.named
+    if len(named) > 1:
+        yield "cause: order", with_causes(named=named[::-1])
+    cited = {one.latest.item_id for one in named}
+    others = [event for event in history.event_ids if _item_id(event, history) not in cited]
+    for place, one in enumerate(named):
+        rest = (*named[:place], *named[place + 1 :])
+        yield "cause: times", with_causes(named=(replace(one, times=one.times + 1), *rest))
+        yield "cause: share", with_causes(named=(replace(one, share=one.share / 2), *rest))
+        for event in others[-1:]:
+            (other,) = cite_events([event], history)
+            yield "cause: another item", with_causes(named=(replace(one, latest=other), *rest))
+        for name, events in _corrupted_events((one.latest,), history):
+            yield name, with_causes(named=(replace(one, latest=events[0]), *rest))
+
+
+def _item_id(event: int, history: History) -> str:
+    return str(history.catalog.item_ids[history.log.item_idx[event]])
 
 
 def _edit_corruptions(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanation]]:

@@ -20,10 +20,12 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.names import clean_text
 from llmrec.data.periods import History
 from llmrec.explain import plots
+from llmrec.explain.causes import format_ordinal
 from llmrec.explain.explanation import Explanation, score_parts
 from llmrec.explain.facts import format_day, format_percent
-from llmrec.explain.item import ItemExplanation, wording_note
+from llmrec.explain.item import ItemExplanation
 from llmrec.explain.printable import printable, to_json
+from llmrec.explain.reword import wording_note
 from llmrec.forecast import Forecast
 from llmrec.ranking.edit_parser import ParsedEdits, edit_sentences
 from llmrec.ranking.effects import (
@@ -137,12 +139,32 @@ def render_explanation(found: Explanation) -> Group:
     if item.rejection:
         refused = f"What the model wrote did not hold and is not shown: {item.rejection}."
         parts.append(Padding(Text(refused, style="dim"), (1, 2, 0, 2)))
+    if found.lifting:
+        parts.append(Text("\nWhat lifts it: its rank without each", style="bold"))
+        parts.append(Padding(_lifting(found), (0, 2)))
+    if found.against:
+        parts.append(Text("\nWhat speaks against it", style="bold"))
+        parts += [Padding(Text(line), (0, 2)) for line in found.against]
     if item.statements:
         parts.append(Text("\nWhat the forecast says", style="bold"))
         parts += [Padding(Text(statement.text), (0, 2)) for statement in item.statements]
     parts += [Text("\nEvidence", style="bold"), Padding(_evidence(item), (0, 2))]
     parts += [Text("\nThe score, in parts", style="bold"), Padding(_split(item), (0, 2))]
     return Group(*parts, Text("\nWhat would change it", style="bold"), change)
+
+
+def _lifting(found: Explanation) -> Table:
+    """Lay out past items with the share of each in what lifts, as bars, and the rank without it."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="cyan", min_width=plots.BAR_CELLS)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True, style="dim")
+    for one in found.lifting:
+        rank = format_ordinal(one.rank_without)
+        title = Text(one.latest.title)
+        table.add_row(plots.share_bar(one.share), format_percent(one.share), title, rank)
+    return table
 
 
 def _evidence(item: ItemExplanation) -> Table:

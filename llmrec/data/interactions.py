@@ -287,6 +287,19 @@ class Interactions:
             left_out={**gone, **self.left_out},
         )
 
+    def select_person(self, user_idx: int, event_ids: IntArray) -> Interactions:
+        """Give the log of one person alone, with these of their events; there may be none."""
+        return replace(
+            self,
+            user_ids=self.user_ids[[user_idx]],
+            user_offsets=np.array([0, len(event_ids)]),
+            item_idx=self.item_idx[event_ids],
+            timestamp=self.timestamp[event_ids],
+            source_row=self.source_row[event_ids],
+            rating=None if self.rating is None else self.rating[event_ids],
+            left_out={},
+        )
+
 
 def _make_table(
     frame: pd.DataFrame,

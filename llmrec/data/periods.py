@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -48,6 +48,8 @@ class History:
         What the person did with the items, as in `Dataset`; for sentences alone.
     given_population
         What everybody took, where the log does not hold it; see `population`.
+    n_left_out
+        Events of the person that it was made without, see `without_items`.
     """
 
     log: Interactions
@@ -59,6 +61,7 @@ class History:
     period_length: PeriodLength
     verb: str = "taken"
     given_population: Population | None = field(default=None, repr=False)
+    n_left_out: int = 0
 
     @property
     def population(self) -> Population:
@@ -112,6 +115,22 @@ class History:
         """(n_categories,) whether the newest `ABSENCE_PERIODS` non-empty periods lack it."""
         counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
         return np.asarray(~counts[-ABSENCE_PERIODS:].any(axis=0))
+
+    def without_items(self, items: IntArray) -> History:
+        """Give the history as if the person had never taken these items (indices).
+
+        Periods, cutoff and what everybody took stay. Its log holds the other events alone.
+        """
+        kept = ~np.isin(self.item_idx, items)
+        log = self.log.select_person(self.user_idx, self.offsets[0] + np.flatnonzero(kept))
+        return replace(
+            self,
+            log=log,
+            user_idx=0,
+            offsets=np.concatenate(([0], kept.cumsum()))[self.offsets - self.offsets[0]],
+            given_population=self.population,
+            n_left_out=self.n_left_out + int((~kept).sum()),
+        )
 
 
 @dataclass(frozen=True, eq=False)

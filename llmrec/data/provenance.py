@@ -112,7 +112,7 @@ class TrainingSpan:
                     f"{history.cutoff} of user {history.user_id!r}: fit it with an earlier cutoff."
                 )
             seen = self._n_seen(history)
-            if self.before is None and seen > history.n_events:
+            if self.before is None and seen > history.n_events + history.n_left_out:
                 raise DataError(
                     f"{name!r} saw {seen} events of user {history.user_id!r}, whose history holds "
                     f"{history.n_events}: fit it on a log without the others, or with a cutoff."

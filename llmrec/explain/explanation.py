@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from llmrec.data.periods import History
+from llmrec.explain.causes import (
+    PastEffect,
+    find_causes,
+    find_past_effects,
+)
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
-from llmrec.explain.item import ItemExplanation, explain_item
+from llmrec.explain.facts import format_percent
+from llmrec.explain.item import ItemExplanation, explain_item, to_plain_values
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Reranker, listed_rank, rank_of
+from llmrec.ranking.removal import RemovalRanker
+
+MIN_SHOWN_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,15 @@ class Explanation:
     change
         On the list: the smallest change that takes it off. Else: why it is not listed, and the
         smallest change that lists it.
+    past
+        What the past items that matter most do to its rank, those that lift it most first.
     """
 
     k: int
     n_ranked: int
     item: ItemExplanation | None
     change: RemovalCounterfactual | WhyNot
+    past: tuple[PastEffect, ...] = ()
 
     @property
     def text(self) -> str:
@@ -44,11 +58,38 @@ class Explanation:
         statements = [one.text for one in item.statements if one.text not in item.text]
         parts = ", ".join(f"{name} {part:+.2f}" for name, part in score_parts(item).items())
         lines = [f"{item.title}: rank {item.rank:,} of {self.n_ranked:,}.", item.text, *statements]
+        if lifting := [f"{format_percent(one.share)} {one}" for one in self.lifting]:
+            lines.append(f"What lifts it: {'; '.join(lifting)}.")
+        if against := self.against:
+            lines.append(f"What speaks against it: {'; '.join(against)}.")
         if item.evidence:
             events = dict.fromkeys(map(str, item.evidence))  # taken twice a day: cited once
             lines.append(f"Evidence: {'; '.join(events)}.")
         lines.append(f"Its score {item.score:.2f} is the sum of: {parts}.")
         return "\n".join([*lines, self.change.text])
+
+    @property
+    def lifting(self) -> tuple[PastEffect, ...]:
+        """The past items that lift it: without each it does not rank higher; largest first."""
+        rank = self._rank
+        return tuple(
+            one for one in self.past if one.share >= MIN_SHOWN_SHARE and one.rank_without >= rank
+        )
+
+    @property
+    def _rank(self) -> int:
+        """Its rank by score."""
+        return (self.item.causes or self.item).rank if self.item else 0
+
+    @property
+    def against(self) -> list[str]:
+        """What lowers the item: past items without which it ranks higher, and the tilt."""
+        if self.item is None:
+            return []
+        found = [str(one) for one in self.past if one.effect < 0 and one.rank_without < self._rank]
+        label = "edited forecast" if self.item.edited_shares else "forecast"
+        lowering = {name: part for name, part in self.item.category_parts.items() if part <= -0.005}
+        return found + [f"the {label} of {name} ({part:.2f})" for name, part in lowering.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON."""
@@ -64,6 +105,7 @@ class Explanation:
             "item": self.item and self.item.to_dict(),
             "what_removes": change if is_listed else None,
             "why_not": None if is_listed else change,
+            "past": to_plain_values([asdict(one) for one in self.past]),
             "text": self.text,
         }
 
@@ -75,6 +117,7 @@ def explain_ranked_item(
     history: History,
     forecast: Forecast,
     edits: Sequence[Edit] = (),
+    removal: RemovalRanker | None = None,
 ) -> Explanation:
     """Explain an item's rank, and find what would change it by ranking again.
 
@@ -88,16 +131,22 @@ def explain_ranked_item(
         The forecast before the edits.
     edits
         Those of the ranking; the counterfactual change comes on top of them.
+    removal
+        Ranks the same without some past items; None: no cause is looked for.
     """
     now = rerank(edits)
     rank, listed = rank_of(now, item_idx), listed_rank(now, item_idx)
-    item = explain_item(now, rank - 1, history, forecast, edits) if rank else None
+    causes, past = None, tuple[PastEffect, ...]()
+    if removal and rank:
+        (causes,) = find_causes(np.array([item_idx]), removal, rerank)
+        past = find_past_effects(item_idx, removal, rerank)
+    item = explain_item(now, rank - 1, history, forecast, edits, causes) if rank else None
     change: RemovalCounterfactual | WhyNot
     if listed and listed <= k:
         change = find_removal(item_idx, rerank, k, history.catalog, history, edits)
     else:
         change = why_not(item_idx, rerank, k, history.catalog, history, edits)
-    return Explanation(k, len(now.item_idx), item, change)
+    return Explanation(k, len(now.item_idx), item, change, past)
 
 
 def check_explanation(
@@ -107,6 +156,7 @@ def check_explanation(
     history: History,
     forecast: Forecast,
     edits: Sequence[Edit] = (),
+    removal: RemovalRanker | None = None,
 ) -> tuple[str, ...]:
     """Describe all errors of an explanation, see `check_item` and `check_change`; () if none.
 
@@ -119,7 +169,11 @@ def check_explanation(
     if item_id != (history.catalog.item_ids[item_idx] if rank_of(now, item_idx) else None):
         errors.append(f"the explanation is not of {history.catalog.titles[item_idx]}")
     if explanation.item:
-        errors += check_item(explanation.item, now, history, forecast, edits)
+        errors += check_item(explanation.item, now, history, forecast, edits, removal)
+    if removal and explanation.past:
+        again = find_past_effects(item_idx, replace(removal), rerank)
+        if again != explanation.past:
+            errors.append("past items do something else to its rank when ranked again")
     if error := check_change(explanation.change, item_idx, rerank, history, edits):
         errors.append(error)
     return tuple(errors)

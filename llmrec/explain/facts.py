@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.names import clean_text
@@ -25,6 +28,7 @@ MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
 MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
 MIN_PRESENCE = 0.5  # share of the periods that a steady category is in, at least
 SITTING_GAP = np.timedelta64(30, "m")  # events no further apart belong to one sitting
+_CACHED_PEOPLE = 4  # of whom all statements are made from the same facts
 MAX_CLAIMS = 4  # of a forecast line, and statements of a description
 
 
@@ -59,6 +63,13 @@ def cite_events(event_ids: Sequence[int], history: History) -> tuple[Evidence, .
     return tuple(_cite_event(event, history) for event in event_ids)
 
 
+def parse_evidence(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
+    """Make events of their fields as JSON has them."""
+    return tuple(
+        Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
+    )
+
+
 def distinct_evidence(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
     """Cite the first event of each distinct item among these log positions, in their order."""
     by_item: dict[int, Evidence] = {}
@@ -77,8 +88,16 @@ def join_evidence(events: Sequence[Evidence]) -> str:
 
 def category_event_ids(category: int, history: History) -> IntArray:
     """(n,) log positions of the history's events of a category, newest first."""
-    shares = history.catalog.category_shares[history.item_idx][:, [category]].toarray()[:, 0]
-    return np.flatnonzero(shares)[::-1] + int(history.offsets[0])
+    taken = _category_columns(history)
+    column = slice(*taken.indptr[category : category + 2].tolist())
+    events = np.sort(taken.indices[column][taken.data[column] > 0])[::-1]
+    return np.asarray(events, dtype=np.int64) + int(history.offsets[0])
+
+
+@lru_cache(_CACHED_PEOPLE)
+def _category_columns(history: History) -> sparse.csc_array:
+    """(n_events, n_categories) shares of the categories of each event."""
+    return sparse.csc_array(history.catalog.category_shares[history.item_idx])
 
 
 def history_shares(history: History) -> FloatArray:
@@ -127,7 +146,12 @@ class ClaimFacts:
 
     @classmethod
     def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
-        """Compare a history with a forecast, or with `observed_forecast`."""
+        """Compare a history with a forecast, or with `observed_forecast`; those asked last stay."""
+        return _compare(history, forecast)
+
+    @classmethod
+    def compare(cls, history: History, forecast: Forecast) -> ClaimFacts:
+        """Compute them."""
         counts = history.category_counts
         counts = counts[counts.sum(axis=1) > 0]
         past, expected = history_shares(history), forecast.category_weights
@@ -227,6 +251,11 @@ class ClaimFacts:
             if len(chosen) < limit:
                 chosen.setdefault(category, kind)
         return sorted(((kind, category) for category, kind in chosen.items()), key=order)
+
+
+@lru_cache(_CACHED_PEOPLE)
+def _compare(history: History, forecast: Forecast) -> ClaimFacts:
+    return ClaimFacts.compare(history, forecast)
 
 
 def observed_forecast(window: Window) -> Forecast:

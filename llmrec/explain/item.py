@@ -1,20 +1,18 @@
-"""The reasons for an item's rank: score, forecast and evidence; in plain or in model words.
-
-A language model that rewords an explanation chooses among true sentences, and is checked.
-"""
+"""The reasons for an item's rank: its causes, score, forecast and evidence."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from llmrec.data.periods import History
 from llmrec.data.versions import EXPLANATION_KEYS, rename_keys
+from llmrec.explain.causes import Causes, format_ordinal
 from llmrec.explain.facts import (
     MAX_EVENTS_SHOWN,
     Evidence,
@@ -25,16 +23,12 @@ from llmrec.explain.facts import (
     format_horizon,
     format_percent,
     history_shares,
+    parse_evidence,
 )
 from llmrec.explain.statements import statement_sentence, statements_for
 from llmrec.forecast import Forecast, Statement, StatementKind
-from llmrec.language.grammar import sentences_grammar
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.ranking import Ranking
-
-if TYPE_CHECKING:
-    from llmrec.language.model import LanguageModel
-
 
 MAX_CATEGORIES_IN_SENTENCE = 2
 MIN_SHOWN_TILT = 0.005  # less would be written as 0.00
@@ -92,6 +86,9 @@ class ItemExplanation:
         Why the model's text is rejected; "" if it is not.
     verb
         What the person did with the items, for the text: "taken", "watched".
+    causes
+        What the rank rests on, which the text then says; None where it was not asked for, or in
+        version 0.1: the text then says what the item has to do with history and forecast.
     """
 
     item_id: str
@@ -113,6 +110,7 @@ class ItemExplanation:
     model_text: str = ""
     rejection: str = ""
     verb: str = "taken"
+    causes: Causes | None = None
 
     @property
     def text(self) -> str:
@@ -122,13 +120,16 @@ class ItemExplanation:
     @property
     def sentence_variants(self) -> tuple[tuple[str, ...], ...]:
         """Variants of each sentence of the text, the plainest first."""
+        if self.causes is not None:
+            named = self.causes.sentences(self.item_id, self.verb)
+            return (named, self._lift_sentences()) if self.causes.tilt_lifts else (named,)
         found = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
         return tuple(variants for variants in found if variants)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
         stored = {new: old for old, new in EXPLANATION_KEYS.items()}
-        return {**rename_keys(_to_json(asdict(self)), stored), "text": self.text}
+        return {**rename_keys(to_plain_values(asdict(self)), stored), "text": self.text}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ItemExplanation:
@@ -136,13 +137,46 @@ class ItemExplanation:
         values, last = rename_keys(fields, EXPLANATION_KEYS), fields["last_taken"]
         text = values.pop("text")
         values["last_taken"] = last and datetime.date.fromisoformat(last)
-        values["evidence"] = _parse_evidence(fields["evidence"])
+        if values.get("causes") is not None:
+            values["causes"] = Causes.from_dict(values["causes"])
+        values["evidence"] = parse_evidence(fields["evidence"])
         values["statements"] = tuple(
-            StatementText(**{**statement, "evidence": _parse_evidence(statement["evidence"])})
+            StatementText(**{**statement, "evidence": parse_evidence(statement["evidence"])})
             for statement in fields["statements"]
         )
         found = cls(**values)
         return found if found.text == text else replace(found, model_text=text)
+
+    def _lift_sentences(self) -> tuple[str, ...]:
+        """Say that edits, or the forecast, lift it, and where it would be without them."""
+        assert self.causes is not None
+        assert self.causes.rank_without_tilt is not None
+        would_be = f"it would be {format_ordinal(self.causes.rank_without_tilt)}"
+        if self.edited_shares:
+            names = list(self.edit_factors or self.edited_shares)[:MAX_CATEGORIES_IN_SENTENCE]
+            moved = " and ".join(
+                f"{name} is at {format_percent(self.edited_shares[name])} instead of "
+                f"{format_percent(self.forecast_shares[name])}"
+                for name in names
+            )
+            return (
+                f"Your edits lift it: {moved}; without them {would_be}.",
+                f"With your edits {moved}: without them {would_be}.",
+            )
+        lifting = sorted(self.category_parts, key=lambda name: -self.category_parts[name])
+        shares = " and ".join(
+            f"{name} at {self._shares_clause(name)}"
+            for name in lifting[:MAX_CATEGORIES_IN_SENTENCE]
+            if self.category_parts[name] > 0
+        )
+        if not shares:
+            return (f"The forecast lifts it: without the forecast {would_be}.",)
+        return (
+            f"The forecast of {shares} for the next {self.horizon} lifts it: without the "
+            f"forecast {would_be}.",
+            f"For the next {self.horizon} {shares} is forecast, and lifts it: without the "
+            f"forecast {would_be}.",
+        )
 
     def _past_sentences(self) -> tuple[str, ...]:
         verb = self.verb
@@ -211,6 +245,7 @@ def explain_item(
     history: History,
     forecast: Forecast,
     edits: Sequence[Edit] = (),
+    causes: Causes | None = None,
 ) -> ItemExplanation:
     """Explain one position (0-based) of a ranking.
 
@@ -220,6 +255,8 @@ def explain_item(
         The forecast before any edit: statements are about it.
     edits
         Those of the ranking; edited shares are given beside the forecast ones.
+    causes
+        What `find_causes` found for the item.
 
     Raises
     ------
@@ -259,6 +296,7 @@ def explain_item(
         edited_shares={names[c]: float(edited[c]) for c in own if active},
         edit_factors={names[c]: active[c].factor for c in own if c in active},
         verb=history.verb,
+        causes=causes,
     )
 
 
@@ -273,50 +311,6 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
     )
 
 
-def reword(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
-    """Give the explanations with texts that the model composes of true sentences.
-
-    It chooses a variant of each sentence of the text, and statements of the forecast to follow. If
-    a text has anything else, it is rejected: the plain text stays, and ``rejection`` says why.
-    """
-    grammars = [
-        sentences_grammar(one.sentence_variants, _statement_sentences(one)) for one in explanations
-    ]
-    prompts = [_prompt(one) for one in explanations]
-    lines = model.generate(prompts, constrain=grammars) if prompts else []
-    found = []
-    for explanation, line in zip(explanations, lines, strict=True):
-        rejection = unsupported_text(line.text, explanation)
-        text = "" if rejection else line.text.strip()
-        found.append(replace(explanation, model_text=text, rejection=rejection))
-    return found
-
-
-def wording_note(explanations: Sequence[ItemExplanation]) -> str:
-    """Give a line on how many texts are the model's, and how many were rejected; "" if none is."""
-    n_reworded = sum(bool(one.model_text) for one in explanations)
-    n_rejected = sum(bool(one.rejection) for one in explanations)
-    if not n_reworded + n_rejected:
-        return ""
-    reworded = f"{n_reworded} of {len(explanations)} reasons are in the model's words"
-    return f"{reworded}; {n_rejected} did not hold and are not shown."
-
-
-def unsupported_text(text: str, explanation: ItemExplanation) -> str:
-    """Describe the part of a text that is none of an explanation's sentences, each once; or "".
-
-    The explanation's own numbers are assumed to be true: `check_item` checks them.
-    """
-    rest = text.strip()
-    if not rest:
-        return "nothing is said"
-    statements = ((sentence,) for sentence in _statement_sentences(explanation))
-    for variants in (*explanation.sentence_variants, *statements):
-        sentence = max((one for one in variants if rest.startswith(one)), key=len, default="")
-        rest = rest.removeprefix(sentence).lstrip()
-    return f"{rest[:80]!r} is no true sentence here" if rest else ""
-
-
 def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     """Give the stored entries of one row, by column."""
     start, stop = matrix.indptr[row : row + 2]
@@ -325,26 +319,10 @@ def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     )
 
 
-def _parse_evidence(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
-    )
-
-
-def _to_json(value: Any) -> Any:
+def to_plain_values(value: Any) -> Any:
     """Make lists of tuples and ISO strings of days, at any depth."""
     if isinstance(value, dict):
-        return {key: _to_json(inner) for key, inner in value.items()}
+        return {key: to_plain_values(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json(inner) for inner in value]
+        return [to_plain_values(inner) for inner in value]
     return value.isoformat() if isinstance(value, datetime.date) else value
-
-
-def _statement_sentences(explanation: ItemExplanation) -> list[str]:
-    return [statement.text for statement in explanation.statements]
-
-
-def _prompt(explanation: ItemExplanation) -> str:
-    plain = [variants[0] for variants in explanation.sentence_variants]
-    facts = "\n".join(f"- {one}" for one in [*plain, *_statement_sentences(explanation)])
-    return f"What is known of {explanation.title}:\n{facts}\nWhy it is on the list:"

@@ -21,8 +21,9 @@ from llmrec.data.names import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.periods import History
 from llmrec.explain.facts import format_day, format_horizon, format_percent, history_shares, to_date
 from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
-from llmrec.explain.item import ItemExplanation, wording_note
+from llmrec.explain.item import ItemExplanation
 from llmrec.explain.printable import printable
+from llmrec.explain.reword import wording_note
 from llmrec.explain.statements import change_direction
 from llmrec.forecast import Forecast
 from llmrec.types import FloatArray, IntArray, TimeArray
@@ -118,7 +119,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
             format_percent(past[category]),
             Text(format_percent(expected[category]), style="bold"),
             Text(arrow, style=style),
-            Text(_bar(expected[category] / expected[leading].max()), style=style),
+            Text(share_bar(expected[category] / expected[leading].max()), style=style),
         )
     return Group(Text(_heading(history), style="bold"), Constrain(table, MAX_WIDTH))
 
@@ -233,7 +234,8 @@ def _sparkline(shares: FloatArray) -> str:
     )
 
 
-def _bar(part: float) -> str:
+def share_bar(part: float) -> str:
+    """Draw a share of 0 to 1 in blocks, `BAR_CELLS` wide at most."""
     eighths = round(part * BAR_CELLS * 8)
     return ("█" * (eighths // 8) + EIGHTHS[eighths % 8]).rstrip()
 

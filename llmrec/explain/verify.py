@@ -12,11 +12,14 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
 from llmrec.explain.facts import Evidence, format_horizon, to_date
-from llmrec.explain.item import ItemExplanation, StatementText, unsupported_text
+from llmrec.explain.item import ItemExplanation, StatementText
+from llmrec.explain.reword import unsupported_text
 from llmrec.explain.statements import TOLERANCE, check_statement, statement_sentence
+from llmrec.explain.verify_causes import check_causes
 from llmrec.forecast import Forecast, Statement
 from llmrec.ranking.edits import Edit, apply_edits
 from llmrec.ranking.ranking import Ranking, Reranker, rank_of
+from llmrec.ranking.removal import RemovalRanker
 from llmrec.types import IntArray
 
 
@@ -26,11 +29,12 @@ def check_item(
     history: History,
     forecast: Forecast,
     edits: Sequence[Edit] = (),
+    removal: RemovalRanker | None = None,
 ) -> tuple[str, ...]:
     """Describe all errors of an explanation: what log, forecast and ranking do not support.
 
     Each number is recomputed from the log's arrays, not by the code that explains. The parameters
-    are those of `explain_item`.
+    are those of `explain_item`. Where ``removal`` is given, `check_causes` checks the causes, too.
     """
     catalog, title = history.catalog, explanation.title
     item = _item_index(explanation.item_id, catalog)
@@ -52,6 +56,8 @@ def check_item(
     ]
     errors += check_evidence(explanation, history)
     errors += _wrong_evidence(explanation, item, history)
+    if explanation.causes and removal:
+        errors += [f"{title}: {error}" for error in check_causes(explanation.causes, item, removal)]
     for statement in explanation.statements:
         errors += _check_statement_text(statement, explanation, history, forecast)
     if explanation.model_text and (error := unsupported_text(explanation.model_text, explanation)):
@@ -68,7 +74,9 @@ def check_evidence(explanation: ItemExplanation, history: History) -> tuple[str,
     log; an event at another position of the log is an error too.
     """
     of_statements = (event for one in explanation.statements for event in one.evidence)
-    events = dict.fromkeys([*explanation.evidence, *of_statements])
+    causes = explanation.causes.named if explanation.causes else ()
+    of_causes = (cause.latest for cause in causes)
+    events = dict.fromkeys([*explanation.evidence, *of_statements, *of_causes])
     return tuple(error for event in events if (error := _check_event(event, history)))
 
 

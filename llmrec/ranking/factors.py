@@ -23,6 +23,7 @@ from llmrec.data.periods import History
 from llmrec.data.provenance import TrainingSpan, require_fitted
 from llmrec.data.stored import Stored
 from llmrec.errors import MissingExtraError
+from llmrec.ranking.contributions import Contributions, past_items
 from llmrec.ranking.fitted import (
     parameters_from,
     popularity_from,
@@ -40,7 +41,7 @@ from llmrec.ranking.history_matrix import (
     scale_counts,
 )
 from llmrec.ranking.scorers import item_counts, require_positive
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 
 @dataclass
@@ -108,13 +109,26 @@ class PureSVD:
             If not fitted, fitted on another catalog, or on events that are not in a history.
         """
         require_fitted(self._fitted, self.name, histories)
-        assert self._item_factors is not None
         assert self._popularity is not None
-        if not histories:
-            return np.empty((0, 0))
-        weights = recency_weighted(histories, self.half_life, "days", self.counts)
-        users = sparse.csr_array(weights) @ self._item_factors
-        return log_shares(_products(self._item_factors, users), self.floor, self._popularity)
+        return log_shares(self.raw_scores(histories), self.floor, self._popularity)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) w V V', of a fitted scorer; what is below 0 counts as 0."""
+        assert self._item_factors is not None
+        users = sparse.csr_array(self._weights(histories)) @ self._item_factors
+        return _products(self._item_factors, users)
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the raw scores of these items: w_j V_j V_i' of each past item j."""
+        assert self._item_factors is not None
+        past = past_items(history)
+        weights = self._weights([history]).toarray()[0, past]
+        parts = self._item_factors[items] @ (weights[:, None] * self._item_factors[past]).T
+        return Contributions(past, parts, np.zeros(len(items)))
+
+    def _weights(self, histories: Sequence[History]) -> sparse.csr_matrix:
+        """(n_users, n_items) w: the recency-weighted histories."""
+        return recency_weighted(histories, self.half_life, "days", self.counts)
 
     def stored(self) -> Stored:
         """Give the parameters, the items' factors and popularity; ValueError before `fit`."""
@@ -210,10 +224,26 @@ class ImplicitALS:
         require_fitted(self._fitted, self.name, histories)
         if not histories:
             return np.empty((0, 0))
+        return np.asarray(log_softmax(self.raw_scores(histories), axis=1), dtype=np.float64)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) predicted preferences over the temperature, of a fitted scorer."""
         assert self._item_factors is not None
         users = self._user_factors(_damp_counts(item_counts(histories)))
-        logits = _products(self._item_factors, users) / self.temperature
-        return np.asarray(log_softmax(logits, axis=1), dtype=np.float64)
+        return _products(self._item_factors, users) / self.temperature
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the raw scores of these items (Hu et al. 2008, equation 7)."""
+        factors = self._item_factors
+        assert factors is not None
+        past = past_items(history)
+        own = factors[past]
+        confidence = self.alpha * _damp_counts(item_counts([history])).toarray()[0, past]
+        confidence = confidence.astype(np.float64)
+        squares = (own * (confidence - 1)[:, None]).T @ own
+        solved = np.linalg.solve(self._gram + squares, (confidence[:, None] * own).T)
+        parts = factors[items] @ solved / self.temperature
+        return Contributions(past, parts, np.zeros(len(items)), "log")
 
     def stored(self) -> Stored:
         """Give the parameters and the items' factors; ValueError before `fit`."""
@@ -261,7 +291,10 @@ def _products(items: FloatArray, users: FloatArray) -> FloatArray:
 
     A product for a batch would round differently with the size of the batch.
     """
-    return np.stack([items @ user for user in users])
+    found = np.empty((len(users), len(items)))
+    for row, user in zip(found, users, strict=True):
+        row[:] = items @ user
+    return found
 
 
 def _factors_from(stored: Stored, catalog: Catalog) -> FloatArray:

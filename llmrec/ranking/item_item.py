@@ -16,6 +16,7 @@ from llmrec.data.periods import History
 from llmrec.data.provenance import TrainingSpan, require_fitted
 from llmrec.data.stored import Stored, sparse_arrays, sparse_matrix
 from llmrec.forecasters.collaborative import solve_ease
+from llmrec.ranking.contributions import Contributions, past_items
 from llmrec.ranking.fitted import (
     parameters_from,
     popularity_from,
@@ -36,7 +37,7 @@ from llmrec.ranking.history_matrix import (
 from llmrec.ranking.largest import largest_entries, largest_of_rows
 from llmrec.ranking.next_items import NextItems
 from llmrec.ranking.scorers import item_counts, require_positive
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 # Of a dense matrix: 1.6 GB in float32. Its fit holds 25 bytes an entry and takes 9 s of one thread
 # at 6,000 items (measured); memory grows with their square, time with their cube: 10 GB and five
@@ -259,16 +260,34 @@ class ItemToItem:
             If not fitted, fitted on another catalog, or on events that are not in a history.
         """
         require_fitted(self._fitted, self.name, histories)
-        assert self._matrix is not None
         assert self._popularity is not None
+        return log_shares(self.raw_scores(histories), self.floor, self._popularity)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) w B, of a fitted scorer; what is below 0 counts as 0."""
+        assert self._matrix is not None
         if not histories:
-            return np.empty((0, 0))
-        weights = recency_weighted(histories, self.half_life, self.per, self.counts)
+            return np.empty((0, self._matrix.shape[1]))
+        weights = self._weights(histories)
         # Products are in double precision: of the rows that nobody took no copy is made.
         taken = np.unique(weights.indices)
         product = sparse.csr_array(weights)[:, taken] @ self._matrix[taken]
         dense = product.toarray() if sparse.issparse(product) else product
-        return log_shares(np.asarray(dense, dtype=np.float64), self.floor, self._popularity)
+        return np.asarray(dense, dtype=np.float64)
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the raw scores of these items: w_j B_ji of each past item j."""
+        assert self._matrix is not None
+        past = past_items(history)
+        weights = self._weights([history]).toarray()[0, past]
+        similar = self._matrix[past][:, items]
+        dense = similar.toarray() if sparse.issparse(similar) else similar
+        parts = weights[:, None] * dense.astype(np.float64)
+        return Contributions(past, parts.T, np.zeros(len(items)))
+
+    def _weights(self, histories: Sequence[History]) -> sparse.csr_matrix:
+        """(n_users, n_items) w: the recency-weighted histories."""
+        return recency_weighted(histories, self.half_life, self.per, self.counts)
 
     def stored(self) -> Stored:
         """Give the parameters, the similarities and the popularity; ValueError before `fit`."""

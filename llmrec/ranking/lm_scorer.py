@@ -15,6 +15,7 @@ from llmrec.errors import DataError
 from llmrec.language.codec import Codec
 from llmrec.language.encoder import TextEncoder
 from llmrec.language.model import LanguageModel
+from llmrec.ranking.contributions import Contributions, past_items
 from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.scorers import require_positive
 from llmrec.types import FloatArray, IntArray
@@ -112,13 +113,23 @@ class TextSimilarity:
         """(n_users, n_items) log-probability of each item."""
         if not histories:
             return np.empty((0, 0))
+        return np.asarray(log_softmax(self.raw_scores(histories), axis=1))
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) cosines over the temperature, for at least one history."""
         vectors = self._vectors(histories[0].catalog)
         users = recency_weighted(histories, self.half_life, self.per) @ vectors
-        norms = np.linalg.norm(users, axis=1, keepdims=True)
-        users = users / np.maximum(norms, 1e-12)
+        users = users / _norms(users)
         # One product a user: a batched product would round differently with the batch size.
-        similarity = np.stack([vectors @ user for user in users])
-        return np.asarray(log_softmax(similarity / self.temperature, axis=1))
+        return np.stack([vectors @ user for user in users]) / self.temperature
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the raw scores of these items: products of the texts' vectors."""
+        vectors, past = self._vectors(history.catalog), past_items(history)
+        weights = recency_weighted([history], self.half_life, self.per)
+        own = weights.toarray()[0, past][:, None] * vectors[past]
+        scale = self.temperature * _norms(weights @ vectors)[0]
+        return Contributions(past, vectors[items] @ own.T / scale, np.zeros(len(items)), "log")
 
     def _vectors(self, catalog: Catalog) -> FloatArray:
         """(n_items, d) vectors of a catalog's items, computed once."""
@@ -126,6 +137,11 @@ class TextSimilarity:
             texts = [item_text(catalog, item) for item in range(catalog.n_items)]
             self._cached = catalog, self.encoder.embed(texts)
         return self._cached[1]
+
+
+def _norms(vectors: FloatArray) -> FloatArray:
+    """(n, 1) lengths of vectors, none of them 0."""
+    return np.asarray(np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def item_text(catalog: Catalog, item: int) -> str:

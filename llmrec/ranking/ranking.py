@@ -114,21 +114,59 @@ def rank(
     popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
     rankings, each = [], _scores_by_user(blend, histories)
     for forecast, history, parts in zip(forecasts, histories, each, strict=True):
-        catalog, cutoff = history.catalog, history.cutoff
-        edited = apply_edits(forecast, edits, catalog, cutoff)
-        possible = rankable_items(history, repeat) & _candidate_mask(candidates, catalog)
-        muted = muted_item_mask(edits, catalog, cutoff)
-        names, blended = blend.names, parts.sum(axis=0)
+        possible = rankable_items(history, repeat) & _candidate_mask(candidates, history.catalog)
+        scored = _ScoredPerson.of(history, forecast, blend.names, parts, possible)
+        rankings.append(scored.rank(k, strength, edit_strength, edits, popularity))
+    return rankings
+
+
+@dataclass(frozen=True, eq=False)
+class _ScoredPerson:
+    """One person's scored items, to be ranked under any edits."""
+
+    history: History
+    forecast: Forecast
+    names: tuple[str, ...]
+    parts: FloatArray  # (n_parts, n_items)
+    blended: FloatArray  # (n_items,) their sum
+    possible: BoolArray  # (n_items,) whether it may be ranked
+    log_ratio: FloatArray  # (n_categories,) of the forecast's share over the blend's
+
+    @classmethod
+    def of(
+        cls,
+        history: History,
+        forecast: Forecast,
+        names: tuple[str, ...],
+        parts: FloatArray,
+        possible: BoolArray,
+    ) -> _ScoredPerson:
+        """Sum the parts; where they say nothing, popularity takes their place."""
+        blended = parts.sum(axis=0)
         if _is_constant(blended[possible]):
             name, blended = popularity_before(history)
             names, parts = (name,), blended[None]
-        pull = strength * _log_ratio(forecast, blended, possible, catalog)
+        log_ratio = _log_ratio(forecast, blended, possible, history.catalog)
+        return cls(history, forecast, names, parts, blended, possible, log_ratio)
+
+    def rank(
+        self,
+        k: int,
+        strength: float,
+        edit_strength: float,
+        edits: Sequence[Edit],
+        popularity: Popularity,
+    ) -> Ranking:
+        """Tilt and sort; the parameters are those of `rank`."""
+        history, catalog = self.history, self.history.catalog
+        edited = apply_edits(self.forecast, edits, catalog, history.cutoff)
+        muted = muted_item_mask(edits, catalog, history.cutoff)
+        pull = strength * self.log_ratio
         if edits:
-            pull += edit_strength * (log_weights(edited) - log_weights(forecast))
-        scores = blended + catalog.category_shares @ pull
-        best = _best_muted_last(scores, possible, muted, k, history, popularity)
-        rankings.append(_make_ranking(best, muted, scores, names, parts, pull, catalog))
-    return rankings
+            pull = pull + edit_strength * (log_weights(edited) - log_weights(self.forecast))
+        scores = self.blended + catalog.category_shares @ pull
+        best = _best_muted_last(scores, self.possible, muted, k, history, popularity)
+        return _make_ranking(best, muted, scores, self.names, self.parts, pull, catalog)
 
 
 def validate_k(k: int) -> None:
@@ -172,24 +210,20 @@ def make_reranker(
 
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
-    scored_blend, n_items = blend.precompute([history]), history.catalog.n_items
-    own_strengths = strength, edit_strength
+    parts, possible = blend.weighted_scores([history])[:, 0], rankable_items(history, repeat)
+    scored = _ScoredPerson.of(history, forecast, blend.names, parts, possible)
+    popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
+    own_strengths = strength, strength if edit_strength is None else edit_strength
 
     def rerank(
         edits: Sequence[Edit], k: int | None = None, *, strength: float | None = None
     ) -> Ranking:
-        size = n_items if k is None else k
-        tilt, of_edits = own_strengths if strength is None else (strength, strength)
-        return rank(
-            [forecast],
-            [history],
-            scored_blend,
-            k=size,
-            strength=tilt,
-            edit_strength=of_edits,
-            repeat=repeat,
-            edits=edits,
-        )[0]
+        size = history.catalog.n_items if k is None else k
+        strengths = own_strengths if strength is None else (strength, strength)
+        validate_k(size)
+        for one in strengths:
+            validate_strength(one)
+        return scored.rank(size, *strengths, edits, popularity)
 
     return rerank
 

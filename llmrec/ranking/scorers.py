@@ -14,8 +14,9 @@ from llmrec.data.counts import shared_population
 from llmrec.data.periods import History
 from llmrec.data.population import is_repeated_at_moment
 from llmrec.data.stored import Stored
+from llmrec.ranking.contributions import Contributions, past_items
 from llmrec.ranking.fitted import parameters_from, refusing, settings_of
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 ALL_TIME_DAYS = 36_500.0  # a span as long as any log
 DEFAULT_HALF_LIFE_DAYS = 84.0
@@ -75,6 +76,16 @@ class RecentPopularity:
         """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
         shares = self.item_shares(histories)
         return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) shares of the recent events."""
+        return self.item_shares(histories)
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the raw scores of these items: nothing in them is of the person."""
+        past = past_items(history)
+        parts = np.zeros((len(items), len(past)))
+        return Contributions(past, parts, self.item_shares([history])[0, items])
 
 
 def popularity_before(history: History) -> tuple[str, FloatArray]:
@@ -137,11 +148,24 @@ class PersonalRepeat:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
+        shares = self.raw_scores(histories)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) decayed counts plus ``strength`` times the popularity."""
         shares = self.popularity.item_shares(histories)
         shares *= self.strength
         shares += self._decayed_counts(histories).toarray()
-        shares /= shares.sum(axis=1, keepdims=True)
-        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+        return shares
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the raw scores of these items: an item's own decayed count."""
+        past = past_items(history)
+        counts = self._decayed_counts([history]).toarray()[0, past]
+        parts = np.where(items[:, None] == past, counts, 0.0)
+        rest = self.strength * self.popularity.item_shares([history])[0, items]
+        return Contributions(past, parts, rest)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
         ages = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])

@@ -14,9 +14,10 @@ from llmrec.data.periods import History
 from llmrec.data.stored import Stored
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import scorer_name
+from llmrec.ranking.contributions import AdditiveScorer, Contributions, contributions_of
 from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
 from llmrec.ranking.scorers import ALL_TIME_DAYS, RecentPopularity, require_positive
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 
 @dataclass
@@ -61,6 +62,16 @@ class Seasonal:
         trend = recent.scores(histories) - whole.scores(histories)
         scores = self.scorer.scores(histories) + self.power * trend
         return np.asarray(log_softmax(scores, axis=1), dtype=np.float64)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) those of the other scorer: the trend multiplies all parts alike."""
+        if isinstance(self.scorer, AdditiveScorer):
+            return self.scorer.raw_scores(histories)
+        return self.scorer.scores(histories)
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the parts of the other scorer's raw scores of these items."""
+        return contributions_of(self.scorer, history, items)
 
     def stored(self) -> Stored:
         """Give the parameters, and the other scorer as a part; ValueError if it is not fitted."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmrec.explain.item import ItemExplanation, reword, unsupported_text, wording_note
+from llmrec.explain.item import ItemExplanation
+from llmrec.explain.reword import reword, unsupported_text, wording_note
 from llmrec.explain.verify import check_item
 from llmrec.language.generation import Generation
 from llmrec.language.grammar import sentences_grammar

@@ -17,6 +17,7 @@ from llmrec.errors import ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.contributions import AdditiveScorer, contributions_of
 from llmrec.ranking.factors import ImplicitALS, PureSVD
 from llmrec.ranking.fitted import StorableScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
@@ -186,6 +187,57 @@ def test_the_same_seed_gives_the_same_bytes(
     make: Callable[[], ItemScorer], histories: list[History]
 ) -> None:
     assert make().scores(histories).tobytes() == make().scores(histories).tobytes()
+
+
+@every_scorer
+def test_contributions_sum_to_the_raw_scores_or_are_what_removal_takes_off(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scorer, items = make(), np.array([7, 0, 24])
+    for history in histories[:3]:
+        found = contributions_of(scorer, history, items)
+        assert found.parts.shape == (3, len(found.past_items))
+        assert set(found.past_items) <= set(history.item_idx)
+        if isinstance(scorer, AdditiveScorer) and found.is_exact:
+            raw = scorer.raw_scores([history])[0, items]
+            np.testing.assert_allclose(found.raw_scores, raw, rtol=0, atol=1e-9)
+        else:
+            scores = scorer.scores([history])[0, items]
+            np.testing.assert_allclose(found.raw_scores, scores, rtol=0, atol=1e-9)
+            first = history.without_items(found.past_items[:1])
+            lost = scores - scorer.scores([first])[0, items]
+            np.testing.assert_allclose(found.parts[:, 0], lost, rtol=0, atol=1e-9)
+
+
+@every_scorer
+def test_scores_rise_with_the_raw_scores(
+    make: Callable[[], ItemScorer], histories: list[History]
+) -> None:
+    scorer = make()
+    if not isinstance(scorer, AdditiveScorer) or isinstance(scorer, Seasonal):
+        pytest.skip("it has no raw scores of its own")
+    for raw, scores in zip(scorer.raw_scores(histories), scorer.scores(histories), strict=True):
+        positive = np.flatnonzero(raw > 0)
+        by_raw = positive[np.argsort(raw[positive], kind="stable")]
+        if "floor" not in vars(scorer):  # else popularity has a say
+            assert (np.diff(scores[by_raw]) >= -1e-12).all()
+
+
+@every_scorer
+def test_a_person_without_some_items_is_one_who_never_took_them(
+    make: Callable[[], ItemScorer],
+) -> None:
+    (full, *_) = make_histories(EVENTS, ITEMS, "7D", CUTOFF, [3])
+    removed = np.unique(full.item_idx)[:2]
+    known = truncate_log(EVENTS, CUTOFF).align_to(ITEMS)
+    gone = (known.user_idx == 3) & np.isin(known.item_idx, removed)
+    shorter = known.drop_events({"never taken": gone})
+    (expected,) = make_histories(shorter, ITEMS, "7D", CUTOFF, [3], population=full.population)
+    found = full.without_items(removed)
+    assert found.n_left_out == gone.sum()
+    np.testing.assert_array_equal(found.category_counts, expected.category_counts)
+    scorer, expected = make(), replace(expected, n_left_out=found.n_left_out)
+    assert scorer.scores([found]).tobytes() == scorer.scores([expected]).tobytes()
 
 
 @every_scorer

@@ -1,0 +1,93 @@
+"""The checker of causes: ranks again without them, and counts in the log's own arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from llmrec.data.calendar import DAY
+from llmrec.data.periods import History
+from llmrec.explain.causes import N_COMPARED, RECENT_DAYS, Causes
+from llmrec.explain.facts import to_date
+from llmrec.ranking.edits import active_edits
+from llmrec.ranking.ranking import Ranking
+from llmrec.ranking.removal import RemovalRanker
+
+TOLERANCE = 1e-9
+
+
+def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple[str, ...]:
+    """Describe all errors of an item's causes; () if there is none.
+
+    ``removal`` ranks the person as the list is ranked; what it has stored is not used.
+    """
+    fresh, ids = replace(removal), removal.history.catalog.item_ids
+    unknown = [one for one in causes.named if one.latest.item_id not in ids]
+    if unknown:
+        return (f"{unknown[0].latest.title} is not in the catalog",)
+    past = [removal.history.catalog.item_index(one.latest.item_id) for one in causes.named]
+    return (
+        *_wrong_ranks(causes, item_idx, past, fresh),
+        *_wrong_events(causes, past, removal.history),
+        *_wrong_effects(causes, item_idx, past, fresh),
+    )
+
+
+def _wrong_ranks(
+    causes: Causes, item: int, past: list[int], removal: RemovalRanker
+) -> Iterator[str]:
+    history = removal.history
+    has_edits = bool(active_edits(removal.edits, history.catalog, history.cutoff))
+    plain = replace(removal, edits=(), strength=removal.strength if has_edits else 0.0)
+    rank = _count_rank(removal.rankings([()])[0], item)
+    without = _count_rank(removal.rankings([past])[0], item) if past else None
+    population = history.population
+    recent = (population.timestamp < history.cutoff) & population.is_last_of_moment
+    recent &= population.timestamp >= history.cutoff - RECENT_DAYS * DAY
+    true = {
+        "rank": rank,
+        "rank_without": without,
+        "rank_without_tilt": _count_rank(plain.rankings([()])[0], item),
+        "n_recent": int(np.count_nonzero(population.item_idx[recent] == item)),
+    }
+    for field, value in true.items():
+        if getattr(causes, field) != value:
+            yield f"{field} is {value}, not {getattr(causes, field)}"
+    if without is not None and without < rank:
+        yield "without its causes it ranks higher"
+
+
+def _wrong_events(causes: Causes, past: list[int], history: History) -> Iterator[str]:
+    log, first = history.log, int(history.offsets[0])
+    for one, item in zip(causes.named, past, strict=True):
+        events = np.flatnonzero(history.item_idx == item) + first
+        if not len(events) or one.latest.event_id != events[-1] or one.times != len(events):
+            yield f"{one.latest} is not the last of {one.times} times"
+        elif one.latest.date != to_date(log.timestamp[events[-1]]):
+            yield f"{one.latest.title} was on another day than {one.latest.date}"
+        if one.latest.title != history.catalog.titles[item]:
+            yield f"{history.catalog.titles[item]} is not called {one.latest.title}"
+
+
+def _wrong_effects(
+    causes: Causes, item: int, past: list[int], removal: RemovalRanker
+) -> Iterator[str]:
+    best = removal.rankings([()])[0].item_idx[:N_COMPARED]
+    known, effects = removal.effects(np.append(item, best))
+    beyond = effects[0] - effects[1:].mean(axis=0)
+    total = np.maximum(beyond, 0.0).sum()
+    for one, own in zip(causes.named, past, strict=True):
+        effect = float(beyond[known == own].sum())
+        share = effect / total if total else 0.0
+        if abs(one.effect - effect) > TOLERANCE or abs(one.share - share) > TOLERANCE:
+            yield f"{one.latest.title} adds {effect:.4g}, {share:.1%} of what lifts"
+    if [one.effect for one in causes.named] != sorted(one.effect for one in causes.named)[::-1]:
+        yield "the largest cause is not named first"
+
+
+def _count_rank(ranking: Ranking, item: int) -> int:
+    """Count up to an item's place; 0 where it is not ranked."""
+    places = np.flatnonzero(ranking.item_idx == item)
+    return int(places[0]) + 1 if len(places) else 0
