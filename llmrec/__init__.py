@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from llmrec.ranking.edit_parser import parse_edits as parse_edits
     from llmrec.ranking.edits import Edit as Edit
     from llmrec.ranking.effects import EditEffect as EditEffect
-    from llmrec.session import Recommendation as Recommendation
     from llmrec.session import UserSession as UserSession
+    from llmrec.session_inputs import Recommendation as Recommendation
 
 __all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
@@ -47,7 +47,8 @@ __all__, __getattr__, __dir__ = lazy_attributes(
         "llmrec.ranking.edit_parser": ["parse_description_edits", "parse_edits"],
         "llmrec.ranking.edits": ["Edit"],
         "llmrec.ranking.effects": ["EditEffect"],
-        "llmrec.session": ["Recommendation", "UserSession"],
+        "llmrec.session": ["UserSession"],
+        "llmrec.session_inputs": ["Recommendation"],
     },
     moved=MOVED_NAMES,
 )

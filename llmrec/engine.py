@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_from_claims, describe_with_model
-from llmrec.explain.item import ItemExplanation
 from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
 from llmrec.forecasters.loading import stored_forecaster
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.registry import stored_blend
-from llmrec.session import Recommendation, SessionInputs, UserSession
+from llmrec.session import UserSession
+from llmrec.session_inputs import Recommendation, SessionInputs
 from llmrec.types import RepeatPolicy
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
@@ -316,13 +317,8 @@ class InterestEngine:
             self.settings.edit_strength,
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history])[0],
-            self._reword,
+            partial(reword, self.language.model if self.language else None),
         )
-
-    def _reword(self, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
-        if self.language is None:
-            raise DataError("this engine has no language model that could reword: load it with one")
-        return reword(self.language.model, explanations)
 
     def _histories(self, users: Iterable[object]) -> list[History]:
         """Give the history of each user: as it is, looked up by id, or made of a frame."""

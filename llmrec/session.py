@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from llmrec.data.periods import History
 from llmrec.errors import DataError, EditError
 from llmrec.explain.causes import find_causes
 from llmrec.explain.counterfactual import WhyNot, why_not
-from llmrec.explain.explanation import Explanation, explain_ranked_item
+from llmrec.explain.explanation import Explanation, check_explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation, explain_item
+from llmrec.explain.verify import check_item
 from llmrec.forecast import Forecast
-from llmrec.ranking.blend import Blend
 from llmrec.ranking.calibrated_rerank import rerank_calibrated
 from llmrec.ranking.edit_parser import (
     ParsedEdits,
@@ -27,83 +26,15 @@ from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.effects import EditEffect, predict_effect
 from llmrec.ranking.ranking import (
     Ranking,
-    Reranker,
     listed_rank,
-    make_reranker,
     validate_k,
     validate_strength,
 )
 from llmrec.ranking.removal import RemovalRanker
+from llmrec.session_inputs import Recommendation, SessionInputs
 from llmrec.types import RepeatPolicy
 
-Rewording = Callable[[Sequence[ItemExplanation]], list[ItemExplanation]]
 CALIBRATION_POOL = 1_000  # best items by score, of which a calibrated list is chosen
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One item of a list, and why it is there."""
-
-    item_id: str
-    title: str
-    rank: int
-    score: float
-    explanation: ItemExplanation
-
-    @property
-    def why(self) -> str:
-        """The explanation in a sentence or two."""
-        return self.explanation.text
-
-
-@dataclass(frozen=True, eq=False)
-class SessionInputs:
-    """What all sessions of one person share, whatever their edits: the forecast and the scores.
-
-    Attributes
-    ----------
-    history
-        The person's events before the cutoff.
-    blend
-        Scores the items; it scores this history once.
-    scorer
-        The blend that scores other histories, too: this one without some of its events.
-    strength, edit_strength
-        How hard the forecast, and what edits change of it, tilt the ranking where a session sets no
-        other strength.
-    repeat
-        Whether items already taken may be listed.
-    make_forecast
-        Forecasts the history; it is called once, when the forecast is first needed.
-    reword
-        Puts explanations into a language model's words, checked.
-    """
-
-    history: History
-    blend: Blend
-    scorer: Blend
-    strength: float
-    edit_strength: float
-    repeat: RepeatPolicy
-    make_forecast: Callable[[History], Forecast]
-    reword: Rewording
-
-    @cached_property
-    def forecast(self) -> Forecast:
-        """The next period, before any edit."""
-        return self.make_forecast(self.history)
-
-    @cached_property
-    def reranker(self) -> Reranker:
-        """Ranks the items under edits; they are scored when it is made."""
-        return make_reranker(
-            self.history,
-            self.forecast,
-            self.blend,
-            strength=self.strength,
-            edit_strength=self.edit_strength,
-            repeat=self.repeat,
-        )
 
 
 class UserSession:
@@ -324,6 +255,21 @@ class UserSession:
         if model_words and found.item:
             return replace(found, item=self._inputs.reword([found.item])[0])
         return found
+
+    def check(self, explanation: Explanation | ItemExplanation) -> tuple[str, ...]:
+        """Describe all errors of an explanation of this session's list; () if there is none.
+
+        All is computed again from the log, the forecast and rankings, see `check_explanation` and
+        `llmrec.explain.verify.check_item`.
+        """
+        history, forecast = self.history, self.forecast
+        if isinstance(explanation, ItemExplanation):
+            ranking = self._full_ranking
+            return check_item(explanation, ranking, history, forecast, self.edits, self.removal)
+        item_id = explanation.item.item_id if explanation.item else explanation.change.title
+        item_idx = history.catalog.item_index(item_id)
+        rest = history, forecast, self.edits, self.removal
+        return check_explanation(explanation, item_idx, self._rank, *rest)
 
     @cached_property
     def removal(self) -> RemovalRanker:

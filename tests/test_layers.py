@@ -31,6 +31,7 @@ ORDER = (
     {"engine_resolve"},
     {"engine_config"},
     {"engine_refit"},
+    {"session_inputs"},
     {"session"},
     {"engine"},
     {"evaluation"},

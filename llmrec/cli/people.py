@@ -43,7 +43,7 @@ from llmrec.errors import DataError
 from llmrec.explain import plots
 from llmrec.explain.facts import format_day, to_date
 from llmrec.forecast import Forecast
-from llmrec.session import Recommendation
+from llmrec.session_inputs import Recommendation
 
 
 @app.command()

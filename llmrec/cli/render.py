@@ -36,7 +36,7 @@ from llmrec.ranking.effects import (
     rank_changes,
     strength_text,
 )
-from llmrec.session import Recommendation
+from llmrec.session_inputs import Recommendation
 
 CHANGES_SHOWN = 8  # categories
 CALIBRATED_NOTE = (

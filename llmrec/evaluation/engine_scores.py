@@ -11,14 +11,13 @@ from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows
 from llmrec.evaluation.saved_engine import SavedEngine
 from llmrec.evaluation.track_record import realized_claims
-from llmrec.explain.explanation import check_explanation, explain_ranked_item
-from llmrec.explain.item import explain_item
+from llmrec.explain.explanation import Explanation
+from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check_statement
-from llmrec.explain.verify import check_item
 from llmrec.forecast import Forecast
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.ranking import Ranking, make_reranker, rank
+from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
@@ -135,26 +134,11 @@ def _came_true(window: Window, own: History, forecast: Forecast) -> list[bool]:
 
 def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool]:
     """Whether the explanation of each listed item holds, that of the first one in full."""
-    engine = saved.engine
-    rerank = make_reranker(
-        history,
-        forecast,
-        engine.blend,
-        strength=engine.settings.strength,
-        edit_strength=engine.settings.edit_strength,
-        repeat=saved.forecaster.repeat,
-    )
-    ranking: Ranking = rerank((), K)
-    held = []
-    for place, item in enumerate(ranking.item_idx.tolist()):
-        if place == 0:
-            whole = explain_ranked_item(item, rerank, K, history, forecast)
-            errors = check_explanation(whole, item, rerank, history, forecast)
-        else:
-            explanation = explain_item(ranking, place, history, forecast)
-            errors = check_item(explanation, ranking, history, forecast)
-        held.append(not errors)
-    return held
+    session = saved.engine.session(history, forecast=forecast, repeat=saved.forecaster.repeat)
+    listed = session.recommend(K)
+    said: list[Explanation | ItemExplanation] = [one.explanation for one in listed]
+    said[:1] = [session.explain(one.item_id, K) for one in listed[:1]]
+    return [not session.check(one) for one in said]
 
 
 def _share(found: Sequence[bool]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmrec.errors import DataError
 from llmrec.explain.item import ItemExplanation
 from llmrec.language.grammar import sentences_grammar
 
@@ -13,12 +14,21 @@ if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 
-def reword(model: LanguageModel, explanations: Sequence[ItemExplanation]) -> list[ItemExplanation]:
+def reword(
+    model: LanguageModel | None, explanations: Sequence[ItemExplanation]
+) -> list[ItemExplanation]:
     """Give the explanations with texts that the model composes of true sentences.
 
     It chooses a variant of each sentence of the text, and statements of the forecast to follow. If
     a text has anything else, it is rejected: the plain text stays, and ``rejection`` says why.
+
+    Raises
+    ------
+    DataError
+        If there is no model.
     """
+    if model is None:
+        raise DataError("this engine has no language model that could reword: load it with one")
     grammars = [
         sentences_grammar(one.sentence_variants, _statement_sentences(one)) for one in explanations
     ]

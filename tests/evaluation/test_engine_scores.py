@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import llmrec.evaluation.engine_scores
+import llmrec.session
 from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.data.splits import split_windows
@@ -145,10 +146,9 @@ def test_an_explanation_that_says_too_much_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = save_and_load(read(), tmp_path)
-    module = llmrec.evaluation.engine_scores
-    real = module.explain_item
+    real = llmrec.session.explain_item
     monkeypatch.setattr(
-        module, "explain_item", lambda *given: replace(real(*given), times_taken=99)
+        llmrec.session, "explain_item", lambda *given: replace(real(*given), times_taken=99)
     )
     values = explanation_values(saved, saved.windows["test 1"][:3])
     np.testing.assert_allclose(values["explanations_supported"], 0.1)  # the first in full
