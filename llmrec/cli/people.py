@@ -41,6 +41,7 @@ from llmrec.data.windows import holdout_windows
 from llmrec.engine import InterestEngine
 from llmrec.errors import DataError
 from llmrec.explain import plots
+from llmrec.explain.explanation_page import save_explanation
 from llmrec.explain.facts import format_day, to_date
 from llmrec.forecast import Forecast
 from llmrec.session_inputs import Recommendation
@@ -181,17 +182,22 @@ def explain(
     mute: Mute = None,
     until: Until = None,
     strength: Strength = None,
+    chart: Annotated[Path | None, typer.Option(help="Write it as a page: .html, or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain one item: its score, the forecast and events behind it, and what would move it.
 
     With edits: first what was understood and what it will do; then the list with it is explained.
     """
+    if chart is not None:
+        require_chart_path(chart)
     engine = _engine(model, load_log(data, reading), cutoff)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
     found = session.explain(item, k, model_words=model_words)
+    if chart is not None:
+        save_explanation(found, chart)
     shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
     view = render.render_explanation(found)
     if parsed.edits or strength is not None:

@@ -289,7 +289,7 @@ def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: In
     steps = LABEL_GAP * np.arange(len(leading))
     apart = isotonic_regression(heights - steps).x.clip(0, 1 - steps[-1]) + steps
     for rank, (category, height) in enumerate(zip(leading, apart[::-1], strict=True)):
-        name = _shorten(history.catalog.categories[category])
+        name = shorten(history.catalog.categories[category])
         percent = format_percent(expected[category])
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(1.012, height, "●", color=COLORS[rank], **place)
@@ -297,10 +297,10 @@ def _draw_labels(axes: Axes, history: History, expected: FloatArray, leading: In
         axes.text(1.125, height, name, color=TEXT_COLOR, parse_math=False, **place)
 
 
-def _shorten(name: str) -> str:
-    """Cut a name to what fits at the right of the axes."""
-    name = clean_text(name, MAX_NAME_LENGTH)
-    while cell_len(name) > MAX_NAME_LENGTH:
+def shorten(name: str, limit: int = MAX_NAME_LENGTH) -> str:
+    """Cut a name to what fits beside the axes."""
+    name = clean_text(name, limit)
+    while cell_len(name) > limit:
         name = f"{name.removesuffix('…')[:-1]}…"
     return name
 
