@@ -1,7 +1,7 @@
 """The beta-binomial distribution: how many of n events have a category whose share is not known.
 
 K of n events have it, and its share behind them is Beta(a, b) with a = concentration * w and
-b = concentration * (1 - w), w the forecast share (Johnson, Kemp and Kotz 2005, section 6.2.2).
+b = concentration * (1 - w), w the forecast share (Johnson, Kemp and Kotz 2005, chapter 6).
 """
 
 from __future__ import annotations
