@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -15,13 +16,24 @@ from llmrec.forecasters.linear_predictor import LinearPredictor, fit_logistic
 from llmrec.forecasters.stored_values import read_number, refuse_broken
 from llmrec.types import FloatArray
 
-N_POINTS = 12  # equally likely numbers of events that stand for the distribution
+N_POINTS = 12  # equally likely numbers of events that stand for those above 0
 MAX_PERIODS = 16  # newest periods of a history that count
 DECAYS = (0.5, 0.85, 1.0)  # weights of a period by its age, of three means
 N_FEATURES = len(DECAYS) + 4
 SHRINKAGE = 1e-4  # of the slopes, per mean log-likelihood
 LOG_MEANS, LOG_SIZES = (-6.0, 8.0), (-4.0, 6.0)  # within which both are kept
 MAX_STEPS = 200
+
+
+class EventNumbers(NamedTuple):
+    """How many events there may be: none, or one of some equally likely numbers.
+
+    ``none`` are the (n_histories,) probabilities of no event, and ``some`` the
+    (n_histories, n_numbers) numbers where there is one.
+    """
+
+    none: FloatArray
+    some: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +84,21 @@ class NextPeriodEvents:
         mean = LinearPredictor.fit(features[some], fit_mean)
         return cls(0, min_events, mean, fit_logistic(features, numbers == 0), found[-2:])
 
-    def points(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories, 12) equally likely numbers of events; (n_histories, 1) if it is known."""
+    def distribution(self, histories: Sequence[History]) -> EventNumbers:
+        """Give the distribution of the number of events after each history."""
         if self.fixed:
-            return np.full((len(histories), 1), float(self.fixed))
+            known = np.full((len(histories), 1), float(self.fixed))
+            return EventNumbers(np.zeros(len(histories)), known)
         features = _features(histories)
         mean = np.exp(np.clip(self.mean.predict(features), *LOG_MEANS))
         size = _size(self.size, mean)
         none = special.expit(self.none.predict(features)) * (self.min_events == 0)
-        middles = (np.arange(N_POINTS) + 0.5) / N_POINTS
-        above = np.clip((middles - none[:, None]) / (1 - none[:, None]), 0, 1 - 1e-9)
         least = max(1, self.min_events)
         below = np.exp(_log_below(least, mean, size))[:, None]
+        quantiles = below + (1 - below) * (np.arange(N_POINTS) + 0.5) / N_POINTS
         chance = size / (size + mean)
-        found = stats.nbinom.ppf(below + (1 - below) * above, size[:, None], chance[:, None])
-        return np.where(middles < none[:, None], 0.0, np.maximum(found, least))
+        found = stats.nbinom.ppf(quantiles, size[:, None], chance[:, None])
+        return EventNumbers(none, np.maximum(found, least))
 
     def stored(self) -> Stored:
         """Give the coefficients."""

@@ -9,7 +9,7 @@ from scipy import special
 
 from llmrec.data.stored import Stored
 from llmrec.forecasters.linear_predictor import LinearPredictor, fit_logistic
-from llmrec.forecasters.statement_outcomes import ProbableKind
+from llmrec.forecasters.statement_outcomes import SHARE_KINDS, ProbableKind
 from llmrec.forecasters.stored_values import read_number, refuse_broken
 from llmrec.types import BoolArray, FloatArray
 
@@ -47,15 +47,24 @@ class ProbabilityCalibrator:
 
     @classmethod
     def fit(
-        cls, kind: ProbableKind, raw: FloatArray, outcomes: BoolArray, seed: int = 0
+        cls,
+        kind: ProbableKind,
+        raw: FloatArray,
+        outcomes: BoolArray,
+        has_events: BoolArray,
+        seed: int = 0,
     ) -> ProbabilityCalibrator:
-        """Fit on (n,) raw probabilities and what came true; of more than `MAX_CASES` on some."""
+        """Fit on (n,) raw probabilities and what came true; of more than `MAX_CASES` on some.
+
+        ``has_events`` says whether anything was taken: that a share rises or fades is calibrated
+        on these cases alone.
+        """
         n, n_true = len(raw), int(outcomes.sum())
-        if n > MAX_CASES:
-            drawn = np.random.default_rng(seed).choice(n, MAX_CASES, replace=False)
-            raw, outcomes = raw[drawn], outcomes[drawn]
-        features = np.stack(_features(kind, raw), axis=1)
-        predictor = fit_logistic(features, outcomes.astype(np.bool_), rising=True)
+        cases = np.flatnonzero(has_events) if kind in SHARE_KINDS else np.arange(n)
+        if len(cases) > MAX_CASES:
+            cases = np.random.default_rng(seed).choice(cases, MAX_CASES, replace=False)
+        features = np.stack(_features(kind, raw[cases]), axis=1)
+        predictor = fit_logistic(features, outcomes[cases].astype(np.bool_), rising=True)
         return cls(kind, predictor, n_true / max(n, 1), n, n_true)
 
     @property
@@ -65,7 +74,10 @@ class ProbabilityCalibrator:
         return self.n_cases >= MIN_CASES and least >= MIN_OF_EACH
 
     def apply(self, raw: FloatArray) -> FloatArray:
-        """Calibrate probabilities of any shape; NaN where they are, and all if not `is_fitted`."""
+        """Calibrate probabilities of any shape; NaN where they are, and all if not `is_fitted`.
+
+        Of "rising" and "fading" both are given that there is an event.
+        """
         if not self.is_fitted:
             return np.full(raw.shape, np.nan)
         return np.asarray(special.expit(self.predictor.predict(_features(self.kind, raw))))
@@ -87,7 +99,7 @@ class ProbabilityCalibrator:
 
 
 def _features(kind: ProbableKind, raw: FloatArray) -> list[FloatArray]:
-    if kind in ("rising", "fading"):
+    if kind in SHARE_KINDS:
         p = np.clip(raw, MIN_RAW_OF_BETA, 1 - MIN_RAW_OF_BETA)
         return [np.log(p), -np.log1p(-p)]
     return [special.logit(np.clip(raw, MIN_RAW, 1 - MIN_RAW))]

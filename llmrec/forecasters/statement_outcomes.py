@@ -8,11 +8,13 @@ import numpy as np
 
 from llmrec.beta_binomial import cdf, log_none, log_pmf
 from llmrec.data.counts import row_shares
+from llmrec.forecasters.next_events import EventNumbers
 from llmrec.forecasters.past_counts import PastCounts
 from llmrec.types import BoolArray, FloatArray
 
 ProbableKind = Literal["again", "fading", "nothing of", "rising", "new", "returning"]
 PROBABLE_KINDS: tuple[ProbableKind, ...] = get_args(ProbableKind)
+SHARE_KINDS: tuple[ProbableKind, ...] = ("rising", "fading")  # true only if there is an event
 MIN_PERIODS = 2  # non-empty ones that a past share needs to be compared with
 TOLERANCE = 1e-6  # of shares that are the same
 MIN_PROBABILITY = 1e-6
@@ -61,38 +63,40 @@ def raw_probabilities(
     past: PastCounts,
     event_shares: FloatArray,
     concentration: FloatArray,
-    numbers: FloatArray,
+    numbers: EventNumbers,
     per_share: FloatArray,
 ) -> dict[ProbableKind, FloatArray]:
     """(n_histories, n_categories) probability of each statement, before calibration.
 
-    The mean over equally likely numbers n of events of the beta-binomial's: "again", "new" and
+    The mean over the numbers n of events of the beta-binomial's: "again", "new" and
     "returning" are P(K > 0), "nothing of" is P(K = 0), "rising" is P(K > n * past share) and
-    "fading" P(K < n * past share). NaN where a statement cannot be said.
+    "fading" P(K < n * past share), both given that there is an event. NaN where a statement cannot
+    be said.
 
     Parameters
     ----------
     event_shares, concentration
         (n_histories, n_categories) of `CategoryDispersion`.
     numbers
-        (n_histories, n_numbers) of `NextPeriodEvents`.
+        What `NextPeriodEvents` gives.
     per_share
         (n_categories,) `events_per_share`.
     """
     a, b = concentration * event_shares, concentration * (1 - event_shares)
     none = np.zeros(a.shape)
-    for n in numbers.T:
-        none += np.exp(log_none(n[:, None], a, b))
-    none /= numbers.shape[1]
+    for n in numbers.some.T:
+        none += np.exp(log_none(n[:, None], a, b)) / numbers.some.shape[1]
+    some = 1 - numbers.none[:, None]
+    none = 1 - some + some * none
     applicable = where_applicable(past)
     rows, columns = np.nonzero(applicable["rising"])
     cells = a[rows, columns], b[rows, columns]
     limit = (past.shares * per_share)[rows, columns]
-    below, above = _mean_tails(numbers[rows], limit, *cells)
+    below, above = _mean_tails(numbers.some[rows], limit, *cells)
     found: dict[ProbableKind, FloatArray] = {}
     for kind, mask in applicable.items():
         values = np.full(a.shape, np.nan)
-        if kind in ("rising", "fading"):
+        if kind in SHARE_KINDS:
             values[rows, columns] = above if kind == "rising" else below
         else:
             values[mask] = none[mask] if kind == "nothing of" else 1 - none[mask]
@@ -103,15 +107,15 @@ def raw_probabilities(
 def _mean_tails(
     numbers: FloatArray, limit: FloatArray, a: FloatArray, b: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Two (n_cells,) means over n of P(K < n * limit) and P(K > n * limit); 0 where n is 0."""
+    """Two (n_cells,) means over n of P(K < n * limit) and P(K > n * limit), n > 0."""
     below, above = np.zeros(len(a)), np.zeros(len(a))
     for n in numbers.T:
-        edge, some = n * limit, n > 0
+        edge = n * limit
         less = cdf(np.ceil(edge - TOLERANCE) - 1, n, a, b)
         whole = np.rint(edge)
         same = (np.abs(edge - whole) <= TOLERANCE) & (whole <= n)
         equal = np.zeros(len(a))
         equal[same] = np.exp(log_pmf(whole[same], n[same], a[same], b[same]))
-        below += less * some
-        above += np.clip(1 - less - equal, 0, 1) * some
+        below += less
+        above += np.clip(1 - less - equal, 0, 1)
     return below / numbers.shape[1], above / numbers.shape[1]

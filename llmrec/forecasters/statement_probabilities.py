@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,17 @@ from llmrec.forecasters.past_counts import PastCounts, blocks_of_histories
 from llmrec.forecasters.probability_calibration import ProbabilityCalibrator
 from llmrec.forecasters.statement_outcomes import (
     PROBABLE_KINDS,
+    SHARE_KINDS,
     ProbableKind,
     raw_probabilities,
     statement_outcomes,
 )
 from llmrec.forecasters.stored_values import refuse_broken
-from llmrec.types import BoolArray, FloatArray
+from llmrec.types import FloatArray
 
 MAX_FIT_CELLS = 4_000_000  # (window, category) whose statements calibrators are fitted on
-MAX_STATEMENTS, MAX_OF_KIND = 4, 2  # that are said about a person
+MAX_STATEMENTS, MAX_OF_KIND = 4, 2  # that are said about a person, and
+MAX_UNLIKELY, UNLIKELY = 1, 0.6  # of those that are less likely than this
 UNCHANGED = 0.98  # part of the past shares in a forecast that tells nothing
 MIN_LIFT = 0.1  # of a probability over that of the forecast that tells nothing, or the usual rate
 MIN_PRESENCE = 0.25  # share of the periods, and
@@ -197,24 +199,6 @@ class StatementProbabilities:
             }
             return cls(own, events, dispersion, calibrators)
 
-    def _raw(
-        self,
-        histories: Sequence[History],
-        weights: FloatArray,
-        told: FloatArray,
-        past: PastCounts,
-    ) -> dict[ProbableKind, FloatArray]:
-        """Uncalibrated probabilities under weights ``told`` that scatter as the forecast does."""
-        if histories[0].catalog.categories != self.categories:
-            raise DataError(
-                "probabilities of statements were fitted for other categories than those of the "
-                "histories: fit them again"
-            )
-        concentration = self.dispersion.concentration(histories, weights)
-        shares, per_share = self.dispersion.event_shares(told), self.dispersion.per_share
-        numbers = self.events.points(histories)
-        return raw_probabilities(past, shares, concentration, numbers, per_share)
-
     def _calibrated(
         self,
         histories: Sequence[History],
@@ -222,29 +206,48 @@ class StatementProbabilities:
         told: FloatArray,
         past: PastCounts | None = None,
     ) -> dict[ProbableKind, FloatArray]:
-        raw = self._raw(histories, weights, told, past or PastCounts.of(histories))
-        return {kind: self.calibrators[kind].apply(values) for kind, values in raw.items()}
+        """Probabilities under weights ``told`` that scatter as the forecast does."""
+        raw, none = self._raw(histories, weights, told, past or PastCounts.of(histories))
+        found = {kind: self.calibrators[kind].apply(values) for kind, values in raw.items()}
+        return found | {kind: found[kind] * (1 - none[:, None]) for kind in SHARE_KINDS}
+
+    def _raw(
+        self,
+        histories: Sequence[History],
+        weights: FloatArray,
+        told: FloatArray,
+        past: PastCounts,
+    ) -> tuple[dict[ProbableKind, FloatArray], FloatArray]:
+        """Uncalibrated probabilities, and the (n_histories,) ones that nothing is taken."""
+        if histories[0].catalog.categories != self.categories:
+            raise DataError(
+                "probabilities of statements were fitted for other categories than those of the "
+                "histories: fit them again"
+            )
+        concentration = self.dispersion.concentration(histories, weights)
+        shares, per_share = self.dispersion.event_shares(told), self.dispersion.per_share
+        numbers = self.events.distribution(histories)
+        return raw_probabilities(past, shares, concentration, numbers, per_share), numbers.none
 
     def _fit_calibrators(
         self, windows: Sequence[Window], category_weights: FloatArray, seed: int
     ) -> dict[ProbableKind, ProbabilityCalibrator]:
-        raw: dict[ProbableKind, list[FloatArray]] = {kind: [] for kind in PROBABLE_KINDS}
-        true: dict[ProbableKind, list[BoolArray]] = {kind: [] for kind in PROBABLE_KINDS}
+        cases: dict[ProbableKind, list[tuple[Any, ...]]] = {kind: [] for kind in PROBABLE_KINDS}
         histories = [window.history for window in windows]
         for rows in blocks_of_histories(histories):
             past, weights = PastCounts.of(histories[rows]), category_weights[rows]
-            found = self._raw(histories[rows], weights, weights, past)
-            outcomes = statement_outcomes(past, target_counts(windows[rows]))
+            found, _ = self._raw(histories[rows], weights, weights, past)
+            targets = target_counts(windows[rows])
+            outcomes = statement_outcomes(past, targets)
+            has_events = np.broadcast_to(targets.any(axis=1, keepdims=True), targets.shape)
             for kind, values in found.items():
                 known = ~np.isnan(values)
-                raw[kind].append(values[known])
-                true[kind].append(outcomes[kind][known])
-        return {
-            kind: ProbabilityCalibrator.fit(
-                kind, np.concatenate(raw[kind]), np.concatenate(true[kind]), seed
-            )
-            for kind in PROBABLE_KINDS
-        }
+                cases[kind].append((values[known], outcomes[kind][known], has_events[known]))
+        fitted = {}
+        for kind, blocks in cases.items():
+            raw, true, some = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+            fitted[kind] = ProbabilityCalibrator.fit(kind, raw, true, some, seed)
+        return fitted
 
     def _gains(
         self, kind: ProbableKind, past: PastCounts, found: FloatArray, without: FloatArray
@@ -275,13 +278,18 @@ class StatementProbabilities:
         ]
         said: dict[int, ProbableStatement] = {}
         of_kind: Counter[ProbableKind] = Counter()
+        n_unlikely = 0
         for _, kind, category in sorted(candidates):
             if len(said) == MAX_STATEMENTS:
                 break
+            probability = float(values[kind][0][category])
+            is_unlikely = probability < UNLIKELY
             if category in said or of_kind[kind] == MAX_OF_KIND:
                 continue
+            if is_unlikely and n_unlikely == MAX_UNLIKELY:
+                continue
             of_kind[kind] += 1
-            probability = float(values[kind][0][category])
+            n_unlikely += is_unlikely
             usual = self.calibrators[kind].usual_rate
             said[category] = ProbableStatement(kind, category, probability, usual)
         return list(said.values())
