@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
-from llmrec.data.calendar import PeriodLength
+from llmrec.data.calendar import DAY, PeriodLength
 from llmrec.data.periods import History, Window
 from llmrec.data.stored import Stored
 from llmrec.forecasters.linear_predictor import LinearPredictor, fit_logistic
@@ -19,7 +19,8 @@ from llmrec.types import FloatArray
 N_POINTS = 12  # equally likely numbers of events that stand for those above 0
 MAX_PERIODS = 16  # newest periods of a history that count
 DECAYS = (0.5, 0.85, 1.0)  # weights of a period by its age, of three means
-N_FEATURES = len(DECAYS) + 4
+PRESENCE_DECAY = 0.7  # the same, of the share of periods with an event
+N_FEATURES = len(DECAYS) + 6
 SHRINKAGE = 1e-4  # of the slopes, per mean log-likelihood
 LOG_MEANS, LOG_SIZES = (-6.0, 8.0), (-4.0, 6.0)  # within which both are kept
 MAX_STEPS = 200
@@ -41,9 +42,10 @@ class NextPeriodEvents:
     """A negative binomial regression of the number of events on the sizes of earlier periods.
 
     Its log mean is linear in log1p of three age-weighted mean sizes, of the last period's size and
-    of the time since the last event, and its log size parameter in log(mean + 1). Whether there is
-    no event at all is a logistic of its own, and the numbers above it are those of the truncated
-    distribution (NB2 and hurdle models: Cameron and Trivedi 2013, chapters 3 and 4).
+    of the periods and days since the last event, and in the age-weighted share of periods with an
+    event; its log size parameter in log(mean + 1). Whether there is no event at all is a logistic
+    of its own, and the numbers above it are those of the truncated distribution (NB2 and hurdle
+    models: Cameron and Trivedi 2013, chapters 3 and 4).
 
     Attributes
     ----------
@@ -124,14 +126,17 @@ class NextPeriodEvents:
 def _features(histories: Sequence[History]) -> list[FloatArray]:
     """Give `N_FEATURES` arrays (n_histories,) of the sizes of earlier periods."""
     sizes = np.zeros((len(histories), MAX_PERIODS))  # newest first
-    known = np.zeros(sizes.shape, dtype=np.bool_)
+    known, days = np.zeros(sizes.shape, dtype=np.bool_), np.zeros(len(histories))
     for row, history in enumerate(histories):
         own = np.diff(history.offsets)[::-1][:MAX_PERIODS]
         sizes[row, : len(own)] = own
         known[row, : len(own)] = True
+        days[row] = _days_since(history)
     ages = np.arange(MAX_PERIODS)
     weights = [np.where(known, decay**ages, 0.0) for decay in DECAYS]
     means = [(w * sizes).sum(axis=1) / np.maximum(w.sum(axis=1), 1e-9) for w in weights]
+    by_age = np.where(known, PRESENCE_DECAY**ages, 0.0)
+    presence = (by_age * (sizes > 0)).sum(axis=1) / np.maximum(by_age.sum(axis=1), 1e-9)
     is_empty = ~sizes.any(axis=1)
     since = np.where(is_empty, known.sum(axis=1), (sizes > 0).argmax(axis=1))
     return [
@@ -140,7 +145,17 @@ def _features(histories: Sequence[History]) -> list[FloatArray]:
         np.log1p(since),
         (since == 0).astype(np.float64),
         np.log(np.maximum(known.sum(axis=1), 1)),
+        presence,
+        np.log1p(days),
     ]
+
+
+def _days_since(history: History) -> float:
+    """Days from the last event to the cutoff; without one from the start of the history."""
+    last = history.bounds[0]
+    if history.n_events:
+        last = history.log.timestamp[history.event_ids[-1]]
+    return float(max(0.0, (history.cutoff - last) / DAY))
 
 
 def _size(parameters: FloatArray, mean: FloatArray) -> FloatArray:
