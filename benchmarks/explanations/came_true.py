@@ -1,12 +1,13 @@
-"""Do statements about the next period come true as often as they say, do 80 % intervals cover 80 %.
+"""Whether statements come true as often as they say, and intervals of 80 % cover 80 %.
 
-Probabilities, calibrators and dispersion are fitted on validation windows with held-out weights of
-`GatedMixture`, and measured on the tests. Statements are those that can be made of each person and
-category; "said" are the four that would be chosen for a person. The split is of the people of all
-other tests, who take five events or more (calibrators are fitted on such people); "/ everybody" has
-those too who take less or nothing, and its calibrators are of everybody. Bins of a tenth: what was
-said on average and what came true; their Wilson intervals take statements for independent, which
-those of a person are not. Weights are cached under --cache.
+Probabilities, calibrators and dispersion are fitted on validation windows, on held-out weights of
+`GatedMixture` (seed 0, as in `forecasting.quality`), and measured on the tests. Statements are all
+that can be made of a person and a category; "said" are the four that would be chosen.
+
+A test is of the same people as everywhere: with calendar periods those who take five events or
+more, and what is fitted is fitted on such people. Splits "/ everybody" also hold who takes less or
+nothing, and what is fitted there is fitted on everybody. Wilson intervals of bins take statements
+for independent, which those of one person are not: they are too narrow. Weights are cached.
 
 Run: python -m benchmarks.explanations.came_true --data completejourney
 """
@@ -64,8 +65,8 @@ class Outcomes:
         """Mean said less share that came true, without its sign."""
         return float(abs(self.said.mean() - self.came_true.mean()))
 
-    def rows(self, keys: Row, name: str) -> Iterator[Row]:
-        """Give the rows of all, and of each bin."""
+    def rows(self, keys: Row, name: str, *, by_bin: bool = True) -> Iterator[Row]:
+        """Give the rows of all, and of each bin; none if there is nothing."""
         n = len(self.said)
         if not n:
             return
@@ -74,7 +75,7 @@ class Outcomes:
         sure = [part.gap for part in parts.values() if len(part.said) >= MIN_IN_BIN]
         yield value_row(own, "came_true_error", error, n)
         yield value_row(own, "came_true_worst", max(sure, default=np.nan), n)
-        for label, part in {"": self, **parts}.items():
+        for label, part in {"": self, **(parts if by_bin else {})}.items():
             of_bin = keys | {"model": f"{name} {label}".strip()}
             hits, size = int(part.came_true.sum()), len(part.said)
             low, high = wilson_interval(hits, size)
@@ -175,7 +176,7 @@ def said_rows(keys: Row, said: list[list[tuple[str, float, bool]]]) -> Iterator[
             np.array([one[1] for one in chosen]),
             np.array([one[2] for one in chosen], dtype=np.bool_),
         )
-        yield from outcomes.rows(keys, f"{SAID}: {kind}" if kind else SAID)
+        yield from outcomes.rows(keys, f"{SAID}: {kind}" if kind else SAID, by_bin=not kind)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def describe_probability(probability: float, usual_rate: float) -> str:
     """
     percent = format_probability(probability)
     for least, word in WORDS:
-        if probability >= least:
+        if round(probability, 2) >= least:  # as it is written
             return f"{word} ({percent})"
     word, lift = "as likely as", probability - usual_rate
     if abs(lift) >= MIN_LIFT:

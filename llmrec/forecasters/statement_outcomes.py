@@ -18,6 +18,7 @@ SHARE_KINDS: tuple[ProbableKind, ...] = ("rising", "fading")  # true only if the
 MIN_PERIODS = 2  # non-empty ones that a past share needs to be compared with
 TOLERANCE = 1e-6  # of shares that are the same
 MIN_PROBABILITY = 1e-6
+CELLS_PER_BATCH = 2**13
 
 
 def where_applicable(past: PastCounts) -> dict[ProbableKind, BoolArray]:
@@ -107,15 +108,20 @@ def raw_probabilities(
 def _mean_tails(
     numbers: FloatArray, limit: FloatArray, a: FloatArray, b: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Two (n_cells,) means over n of P(K < n * limit) and P(K > n * limit), n > 0."""
-    below, above = np.zeros(len(a)), np.zeros(len(a))
-    for n in numbers.T:
-        edge = n * limit
-        less = cdf(np.ceil(edge - TOLERANCE) - 1, n, a, b)
+    """Two (n_cells,) means over n of P(K < n * limit) and P(K > n * limit), n > 0.
+
+    ``numbers`` are (n_cells, n_numbers), the others (n_cells,).
+    """
+    below, above = np.empty(len(a)), np.empty(len(a))
+    for start in range(0, len(a), CELLS_PER_BATCH):
+        rows = slice(start, start + CELLS_PER_BATCH)
+        n, first, second = np.broadcast_arrays(numbers[rows], a[rows, None], b[rows, None])
+        edge = n * limit[rows, None]
+        less = cdf(np.ceil(edge - TOLERANCE) - 1, n, first, second)
         whole = np.rint(edge)
         same = (np.abs(edge - whole) <= TOLERANCE) & (whole <= n)
-        equal = np.zeros(len(a))
-        equal[same] = np.exp(log_pmf(whole[same], n[same], a[same], b[same]))
-        below += less
-        above += np.clip(1 - less - equal, 0, 1)
-    return below / numbers.shape[1], above / numbers.shape[1]
+        equal = np.zeros(n.shape)
+        equal[same] = np.exp(log_pmf(whole[same], n[same], first[same], second[same]))
+        below[rows] = less.mean(axis=1)
+        above[rows] = np.clip(1 - less - equal, 0, 1).mean(axis=1)
+    return below, above
