@@ -16,8 +16,8 @@ from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend, fit_strength

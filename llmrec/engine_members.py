@@ -21,7 +21,8 @@ from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.fit_store import FitProgress, FitStore
 from llmrec.forecast import Forecaster, ItemScorer
-from llmrec.forecasters.calibration import fit_dispersion, fit_interpolation, interpolate
+from llmrec.forecasters.calibration import fit_interpolation, interpolate
+from llmrec.forecasters.dispersion import fit_dispersion
 from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
@@ -194,7 +195,7 @@ class MemberFit:
         counted, targets = drift.category_weights(histories), target_counts(self.validation)
         predicted = scorer.category_shares(histories)
         share, _ = fit_interpolation(counted, predicted, targets)
-        spread = fit_dispersion(histories, interpolate(counted, predicted, share), targets)
+        spread = fit_dispersion(self.validation, interpolate(counted, predicted, share))
         return NextItemModel.of(scorer, drift, share, spread)
 
     def _scorer(self, name: str, log: Interactions, cutoff: np.datetime64 | None) -> ItemScorer:

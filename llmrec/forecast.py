@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from llmrec.data.periods import History
 from llmrec.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from llmrec.beta_binomial import CountInterval
 
 StatementKind = Literal["rising", "fading", "steady", "new", "returning"]
 STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new", "returning")
@@ -68,7 +71,8 @@ class Forecast:
     category_weights
         (n_categories,) float64, >= 0, sums to 1.
     concentration
-        Dirichlet concentration (> 0): the larger, the more certain.
+        Dirichlet concentration (> 0) of the shares behind the next period's events: the larger,
+        the more certain.
     description
         The next period in words.
     statements
@@ -99,7 +103,7 @@ class Forecast:
         object.__setattr__(self, "category_weights", weights)
 
     def intervals(self, level: float = 0.8) -> FloatArray:
-        """Central interval of each category's share of the next period.
+        """Central interval of the share behind each category's events of the next period.
 
         Parameters
         ----------
@@ -110,7 +114,7 @@ class Forecast:
         -------
         FloatArray
             (n_categories, 2) lower and upper shares. Marginals of a Dirichlet are
-            Beta(c w, c (1 - w)).
+            Beta(c w, c (1 - w)). The share of a few events scatters more: `count_interval`.
         """
         from scipy import stats
 
@@ -118,6 +122,36 @@ class Forecast:
         weights = np.clip(self.category_weights, 1e-12, 1 - 1e-12)[:, None]
         a, b = self.concentration * weights, self.concentration * (1 - weights)
         return np.asarray(stats.beta.ppf(tails, a, b), dtype=np.float64)
+
+    def count_interval(
+        self, category: int, n: int, level: float = 0.8, *, events_per_share: float = 1.0
+    ) -> CountInterval:
+        """Whole numbers that a category's count among the next n events lies between.
+
+        Parameters
+        ----------
+        category
+            Category index, 0..n_categories-1.
+        n
+            Number of events, 0 or more.
+        level
+            Probability to come near to, in (0, 1). Whole numbers rarely meet it: the interval has
+            its own.
+        events_per_share
+            Where items have several categories: events with this one, per event and per unit of
+            its share, see `llmrec.data.counts.events_per_share`.
+
+        Returns
+        -------
+        CountInterval
+            ``low``, ``high`` (both inside) and ``probability``, of the beta-binomial of n events.
+        """
+        from llmrec.beta_binomial import MAX_SHARE, MIN_SHARE, count_interval
+
+        share = float(self.category_weights[category]) * events_per_share
+        share = min(max(share, MIN_SHARE), MAX_SHARE)
+        k = self.concentration
+        return count_interval(n, k * share, k * (1 - share), level)
 
     def sample(self, n: int, seed: int = 0) -> FloatArray:
         """Draw (n, n_categories) interest vectors from the forecast's Dirichlet."""

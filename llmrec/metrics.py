@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
+from llmrec.beta_binomial import MAX_SHARE, MIN_SHARE, share_of_interval
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 DRAWS_PER_BATCH = 64  # bootstrap draws that are counted together
@@ -57,28 +57,36 @@ def brier(category_weights: FloatArray, targets: FloatArray) -> FloatArray:
 
 
 def coverage(
-    category_weights: FloatArray, concentration: FloatArray, targets: FloatArray, level: float
+    event_shares: FloatArray,
+    concentration: FloatArray,
+    counts: FloatArray,
+    n_events: FloatArray,
+    level: float,
 ) -> FloatArray:
-    """(n,) how often the observed share of a category lies in its central interval.
+    """(n,) how often the observed number of a category's events lies in its central interval.
 
-    Marginals are Beta(k q, k (1 - q)) with F their distribution function. A share s of n events
-    stands for all from s - 1/2n to s + 1/2n: its part of [F(s - 1/2n), F(s + 1/2n)] that lies
-    inside [(1 - level) / 2, (1 + level) / 2] counts as covered (the non-randomised probability
-    integral transform of Czado, Gneiting and Held 2009). Mean over each forecast's ten heaviest
-    categories; NaN where nothing was observed.
+    Of n events BetaBinomial(n, k q, k (1 - q)) have the category. A count that an edge of the
+    interval falls into counts in part, see `share_of_interval`. Mean over each forecast's ten
+    largest categories; NaN where nothing was observed.
+
+    Parameters
+    ----------
+    event_shares
+        (n, n_categories) expected shares q of events that have a category: the forecast weights,
+        times `events_per_share` where items have several categories.
+    concentration
+        (n,) concentrations k of the forecasts.
+    counts, n_events
+        (n, n_categories) events that have a category, and (n,) all of them.
+    level
+        Probability inside the interval, in (0, 1).
     """
-    top = np.argsort(-category_weights, axis=1, kind="stable")[:, :10]
-    q = np.clip(np.take_along_axis(category_weights, top, axis=1), 1e-12, 1 - 1e-12)
-    shares = np.take_along_axis(_shares(targets), top, axis=1)
-    half = 0.5 / np.maximum(targets.sum(axis=1, keepdims=True), 1e-9)
+    top = np.argsort(-event_shares, axis=1, kind="stable")[:, :10]
+    q = np.clip(np.take_along_axis(event_shares, top, axis=1), MIN_SHARE, MAX_SHARE)
+    found = np.take_along_axis(counts, top, axis=1)
     a, b = concentration[:, None] * q, concentration[:, None] * (1 - q)
-    below = np.where(shares - half <= 0, 0.0, special.betainc(a, b, np.clip(shares - half, 0, 1)))
-    above = special.betainc(a, b, np.clip(shares + half, 0, 1))
-    inside = np.minimum(above, (1 + level) / 2) - np.maximum(below, (1 - level) / 2)
-    width = above - below
-    covered = np.clip(inside, 0.0, None) / np.maximum(width, 1e-12)
-    # Far out in a tail the span has no width: it is outside.
-    return np.asarray(np.where(np.isnan(shares), np.nan, np.minimum(covered, 1.0)).mean(axis=1))
+    covered = share_of_interval(found, np.maximum(n_events, 1)[:, None], a, b, level)
+    return np.where(n_events > 0, covered.mean(axis=1), np.nan)
 
 
 def noise_jsd(

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # itself, whose public names come from everywhere.
 ORDER = (
     {"errors", "types", "lazy"},
+    {"beta_binomial"},
     {"metrics"},
     {"data"},
     {"forecast"},

@@ -99,9 +99,9 @@ SENTENCES = {
     "60 MovieLens viewers {:.0%} came true": [
         ("finetuning/quality_ml-100k", "test / statements", "LLM", "statements_realized")
     ],
-    "those of 80% hold {:.0%} (Complete Journey) and {:.0%} (MovieLens)": [
-        ("forecasting/quality_completejourney", "test 1", "GatedMixture", "coverage80"),
-        ("forecasting/quality_ml-100k", "test", "GatedMixture", "coverage80"),
+    "intervals of 80% hold {:.0%} (Complete Journey) and {:.0%} (MovieLens)": [
+        ("explanations/came_true_completejourney", "test 1", "GatedMixture", "coverage80"),
+        ("explanations/came_true_ml-100k", "test", "GatedMixture", "coverage80"),
     ],
 }
 

@@ -17,8 +17,8 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows, split_windows, training_windows
-from llmrec.forecasters.calibration import Dispersion, fit_dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.dispersion import fit_dispersion, read_spread
 from llmrec.forecasters.mixture import GatedMixture
 from llmrec.forecasters.precomputed import (
     PrecomputedForecaster,
@@ -91,7 +91,7 @@ class Evaluator:
             print(f"{name}: fitted", flush=True)
         histories = histories_of([one for part in self.all_windows.values() for one in part])
         with np.load(path) as stored:
-            spread = Dispersion(*stored["spread"].tolist())
+            spread = read_spread(stored["spread"].tolist())
             return PrecomputedForecaster.of(name, histories, stored["weights"], spread)
 
     def mixture(
@@ -107,9 +107,7 @@ class Evaluator:
     def precompute(self, name: str, weights: Mapping[str, FloatArray]) -> PrecomputedForecaster:
         """Make a forecaster of the weights of every split; its spread is fitted on validation."""
         windows = [window for split in weights for window in self.windows[split]]
-        spread = fit_dispersion(
-            histories_of(self.validation), weights["validation"], self.targets["validation"]
-        )
+        spread = fit_dispersion(self.validation, weights["validation"])
         rows = np.concatenate(list(weights.values()))
         return PrecomputedForecaster.of(name, histories_of(windows), rows, spread)
 

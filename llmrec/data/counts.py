@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import sparse
 
-from llmrec.data.catalog import category_sums
+from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.periods import History, Window
 from llmrec.data.population import Population
 from llmrec.types import FloatArray, IntArray
@@ -17,6 +18,39 @@ HISTORIES_PER_BATCH = 256  # whose events fit the processor's cache
 def target_counts(windows: Sequence[Window]) -> FloatArray:
     """(n_windows, n_categories) category counts of each target."""
     return np.stack([window.target.category_counts for window in windows])
+
+
+def target_events(windows: Sequence[Window]) -> FloatArray:
+    """(n_windows, n_categories) number of each target's events that have a category.
+
+    An event of several categories counts 1 for each; in `target_counts` it is divided over them.
+    """
+    items = [window.target.item_idx for window in windows]
+    starts = np.cumsum([0, *map(len, items)])
+    shape = (len(windows), windows[0].history.catalog.n_items)
+    taken = sparse.csr_array((np.ones(starts[-1]), np.concatenate(items), starts), shape)
+    return np.asarray((taken @ _category_flags(windows[0].history.catalog)).toarray())
+
+
+def events_per_share(histories: Sequence[History]) -> FloatArray:
+    """(n_categories,) how many events have a category, per event and per unit of its share.
+
+    1 where each item has one category. A share times this is that of the events with the category.
+    A category is smoothed by one event, which counts alike for both.
+    """
+    catalog = histories[0].catalog
+    items = np.concatenate([history.item_idx for history in histories])
+    taken = np.bincount(items, minlength=catalog.n_items).astype(np.float64)
+    counts = catalog.category_shares.T @ taken
+    having = _category_flags(catalog).T @ taken
+    categorized = float(taken[catalog.has_category].sum() / max(taken.sum(), 1.0))
+    return np.asarray((having + 1) / (counts + 1) * (categorized if taken.any() else 1.0))
+
+
+def _category_flags(catalog: Catalog) -> sparse.csr_array:
+    """(n_items, n_categories) ones where an item has a category."""
+    shares = catalog.category_shares
+    return sparse.csr_array((np.ones(shares.nnz), shares.indices, shares.indptr), shares.shape)
 
 
 def age_weighted_counts(histories: Sequence[History], age_weights: FloatArray) -> FloatArray:

@@ -169,7 +169,7 @@ class SyntheticWorld:
         -------
         category_weights, concentration
             (n_histories, n_categories) expected mixes, and (n_histories,) Dirichlet concentrations
-            of the shares that will be observed.
+            of the shares that events will be drawn from.
 
         Raises
         ------
@@ -210,15 +210,15 @@ class SyntheticWorld:
     ) -> tuple[FloatArray, FloatArray]:
         """(n, n_categories) expected mixes of one period, and (n,) concentrations.
 
-        The concentration is the one whose summed variance of shares (see `Dispersion`) is the exact
-        one: that of the mix, and that of so few events drawn from it.
+        The concentration is the one whose summed variance of shares is that of the mix. What is
+        observed scatters more: few events are drawn from it.
         """
         posterior = self.hmm.posterior(period_counts(histories, period))
         mixes = self.hmm.all_state_mixes(period)
         mean = posterior @ mixes
         mean /= mean.sum(axis=1, keepdims=True)
         squared, of_mean = posterior @ (mixes**2).sum(axis=1), (mean**2).sum(axis=1)
-        variance = squared - of_mean + (1 - squared) * _mean_inverse(self.events_per_period)
+        variance = np.maximum(squared - of_mean, 1e-9)
         return mean, np.clip((1 - of_mean) / variance - 1, 0.5, 1e6)
 
 
@@ -340,10 +340,3 @@ def _draw_times(
     times = period * span + nth * part + rng.integers(part)
     times[0], times[-1] = 0, n_periods * span - 1
     return FIRST_TIME + times.astype("timedelta64[ms]")
-
-
-def _mean_inverse(rate: float) -> float:
-    """E[1 / max(1, N)] for a Poisson N: the noise that the number of events leaves."""
-    n = np.arange(int(rate + 10 * np.sqrt(rate) + 20))
-    probabilities = np.exp(n * np.log(rate) - rate - special.gammaln(n + 1))
-    return float((probabilities / np.maximum(n, 1)).sum())

@@ -17,13 +17,8 @@ from llmrec.data.splits import EvaluationSplits, sample_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters, summarize
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Calibration,
-    Dispersion,
-    fit_calibration,
-    softmax_update,
-)
+from llmrec.forecasters.calibration import Calibration, fit_calibration, softmax_update
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread
 from llmrec.forecasters.precomputed import (
     PrecomputedForecaster,
     out_of_sample_weights,
@@ -250,6 +245,6 @@ def _fit(
     return found
 
 
-def _dispersion(forecaster: Any) -> Dispersion:
-    found: Dispersion = getattr(forecaster, "spread", DEFAULT_DISPERSION)
+def _dispersion(forecaster: Any) -> Spread:
+    found: Spread = getattr(forecaster, "spread", DEFAULT_DISPERSION)
     return found

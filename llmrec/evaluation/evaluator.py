@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec import metrics
-from llmrec.data.counts import target_counts
+from llmrec.data.counts import events_per_share, target_counts, target_events
 from llmrec.data.periods import Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
@@ -86,7 +86,8 @@ def evaluate_forecasters(
     for name, seeds in forecasters.items():
         predictions = [predict(forecaster, windows) for forecaster in seeds]
         values = [
-            _metric_values(q, concentration, past, targets)
+            _metric_values(q, past, targets)
+            | coverages(q, concentration, windows)
             | {"half_loss": metrics.log_loss(q, hidden)}
             | {"informed_loss": informed_losses(q, shown, hidden)}
             for q, concentration in predictions
@@ -204,10 +205,23 @@ def _user_table(windows: Sequence[Window], past: FloatArray, targets: FloatArray
     )
 
 
-def _metric_values(
-    q: FloatArray, concentration: FloatArray, past: FloatArray, targets: FloatArray
+def coverages(
+    q: FloatArray, concentration: FloatArray, windows: Sequence[Window]
 ) -> dict[str, FloatArray]:
-    found = {
+    """(n_windows,) coverage at each of `COVERAGE_LEVELS`, by name, of forecasts of windows."""
+    shares = q * events_per_share([window.history for window in windows])
+    counts = target_events(windows)
+    n_events = np.array([float(window.target.n_events) for window in windows])
+    return {
+        f"coverage{level * 100:.0f}": metrics.coverage(
+            shares, concentration, counts, n_events, level
+        )
+        for level in COVERAGE_LEVELS
+    }
+
+
+def _metric_values(q: FloatArray, past: FloatArray, targets: FloatArray) -> dict[str, FloatArray]:
+    return {
         "log_loss": metrics.log_loss(q, targets),
         "brier": metrics.brier(q, targets),
         "jsd": metrics.jsd(q, targets),
@@ -215,9 +229,6 @@ def _metric_values(
         "emerging_recall": metrics.emerging_recall(q, past, targets),
         "false_retention": metrics.false_retention(q, past, targets),
     }
-    for level in COVERAGE_LEVELS:
-        found[f"coverage{level * 100:.0f}"] = metrics.coverage(q, concentration, targets, level)
-    return found
 
 
 def _bin_table(name: str, q: FloatArray, targets: FloatArray) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window, make_histories, observed_windows, truncate_log
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
-from llmrec.evaluation.evaluator import COVERAGE_LEVELS
+from llmrec.evaluation.evaluator import COVERAGE_LEVELS, coverages
 from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint
 from llmrec.explain.facts import ClaimFacts, observed_forecast
 from llmrec.explain.statements import check_statement
@@ -260,8 +260,7 @@ def _metric_values(
     found = {"log_loss": loss, "jsd": metrics.jsd(q, targets)}
     for name, reference in references.items():
         found[name] = metrics.log_loss(reference.category_weights(histories), targets) - loss
-    for level in COVERAGE_LEVELS:
-        found[f"coverage{level * 100:.0f}"] = metrics.coverage(q, concentration, targets, level)
+    found |= coverages(q, concentration, windows)
     found["came_true"] = np.array(
         [_mean(realized_claims(window, _claims(one.forecast))) for one, window in scored]
     )

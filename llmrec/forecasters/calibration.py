@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -18,58 +18,18 @@ from llmrec.data.versions import FIRST_VERSION, __version__, unknown_keys
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, read_spread
+from llmrec.forecasters.dispersion import Dispersion as Dispersion
 from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray, IntArray
 
 INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
-MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3  # of concentrations of 1e6 and 0.5
 N_FOLDS = 5
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
 
 
-class Dispersion(NamedTuple):
-    """Variance of an observed share around its forecast w: w (1 - w) (latent + sampling / m).
-
-    ``latent`` is the variance that more events would not reduce, ``sampling`` the noise of a
-    period's few events: m is the mean number of events in the non-empty periods of the person's
-    history (1 for an empty one).
-    """
-
-    latent: float = 0.02
-    sampling: float = 0.0
-
-    def concentration(self, histories: Sequence[History]) -> FloatArray:
-        """(n_histories,) Dirichlet concentrations with that variance, in 0.5..1e6."""
-        variance = self.latent + self.sampling / _events_per_period(histories)
-        return np.asarray(1 / np.clip(variance, MIN_VARIANCE, MAX_VARIANCE) - 1)
-
-
-DEFAULT_DISPERSION = Dispersion()
-
-
-def fit_dispersion(
-    histories: Sequence[History], category_weights: FloatArray, targets: FloatArray
-) -> Dispersion:
-    """Fit the dispersion by moments to observed targets.
-
-    With a Dirichlet, E sum_c (share_c - w_c)^2 = (1 - sum_c w_c^2) / (concentration + 1); both
-    parts of the variance are found by non-negative least squares over users. ``category_weights``
-    and ``targets`` (counts) are (n_histories, n_categories); targets without events are left out.
-    """
-    totals = targets.sum(axis=1)
-    known = totals > 0
-    shares = targets[known] / totals[known, None]
-    weights = category_weights[known]
-    largest = np.maximum(1 - (weights**2).sum(axis=1), 1e-9)
-    variances = ((shares - weights) ** 2).sum(axis=1) / largest
-    noise = 1 / _events_per_period(histories)[known]
-    features = np.stack((np.ones(len(variances)), noise), axis=1)
-    (latent, sampling), _ = optimize.nnls(features, variances)
-    return Dispersion(float(latent), float(sampling))
-
-
 def make_forecasts(
-    source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Dispersion
+    source: Source, histories: Sequence[History], category_weights: FloatArray, spread: Spread
 ) -> list[Forecast]:
     """Make forecasts without words of (n_histories, n_categories) weights."""
     return [
@@ -78,17 +38,6 @@ def make_forecasts(
             category_weights, spread.concentration(histories).tolist(), strict=True
         )
     ]
-
-
-def _events_per_period(histories: Sequence[History]) -> FloatArray:
-    """(n_histories,) mean number of events in non-empty periods, 1 at least."""
-    n_periods = np.array([history.n_periods for history in histories])
-    last = (n_periods + 1).cumsum()
-    sizes = np.diff(np.concatenate([history.offsets for history in histories]))
-    sizes = np.delete(sizes, last[:-1] - 1)  # events of each period
-    starts = n_periods.cumsum() - n_periods
-    periods = np.add.reduceat(sizes > 0, starts, dtype=np.int64)
-    return np.asarray(np.maximum(np.add.reduceat(sizes, starts) / np.maximum(periods, 1), 1.0))
 
 
 def interpolate(prior: FloatArray, predicted: FloatArray, share: float) -> FloatArray:
@@ -145,7 +94,7 @@ class Calibration:
     gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     bias_gain: tuple[float, float, float] = (0.0, 0.0, 0.0)
     n: int = 0
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     model: str = ""
     categories: tuple[str, ...] = field(default=())
 
@@ -192,7 +141,7 @@ class Calibration:
             values[name] = np.array(values[name])
         for name in ("gain", "bias_gain", "categories"):
             values[name] = tuple(values[name])
-        values["spread"] = Dispersion(*values["spread"])
+        values["spread"] = read_spread(values["spread"])
         return cls(**values)
 
 

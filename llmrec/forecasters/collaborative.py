@@ -20,15 +20,9 @@ from llmrec.data.sparse_counts import (
 from llmrec.data.stored import Stored
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    fit_interpolation,
-    interpolate,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import fit_interpolation, interpolate, make_forecasts
 from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.stored_values import (
     fit_values,
@@ -58,7 +52,7 @@ class CategoryEASE:
     power: float = 1.0
     share: float = 0.0
     item_item: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryEASE:
@@ -85,7 +79,7 @@ class CategoryEASE:
             fitted=TrainingSpan.of_windows(training, validation).union(prior.fitted),
         )
         weights = best.category_weights(histories)
-        return replace(best, spread=fit_dispersion(histories, weights, targets))
+        return replace(best, spread=fit_dispersion(validation, weights))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
@@ -138,7 +132,7 @@ class CategoryMarkov:
     recency: float = 0.5
     share: float = 0.0
     transition: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryMarkov:
@@ -163,7 +157,7 @@ class CategoryMarkov:
             if loss < least:
                 best, least = replace(candidate, share=share), loss
         weights = best.category_weights(histories)
-        return replace(best, spread=fit_dispersion(histories, weights, targets))
+        return replace(best, spread=fit_dispersion(validation, weights))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""

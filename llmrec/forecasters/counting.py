@@ -19,12 +19,8 @@ from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion, read_spread
 from llmrec.forecasters.stored_values import (
     SMALLEST,
     fit_values,
@@ -69,12 +65,12 @@ class DecayedDirichlet:
     decay: float = 0.9
     strength: float = 120.0
     mix: PopulationMix = "last period"
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     name: str = "DecayedDirichlet"
     fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spread", Dispersion(*self.spread))  # JSON makes it a list
+        object.__setattr__(self, "spread", read_spread(self.spread))  # JSON makes it a list
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; ``DecayedDirichlet(**values)`` is the same setting, unfitted."""
@@ -102,7 +98,7 @@ class DecayedDirichlet:
                 loss = cells.mean_log_loss((counted + strength * common) / (total + strength))
                 if loss < least:
                     best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
-        spread = fit_dispersion(histories, best.category_weights(histories), targets)
+        spread = fit_dispersion(windows, best.category_weights(histories))
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -156,7 +152,7 @@ class ExponentialDecay:
     decay: float = 0.9
     smoothing: float = 0.5
     mix: PopulationMix = "last period"
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> ExponentialDecay:
@@ -175,7 +171,7 @@ class ExponentialDecay:
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss
-        spread = fit_dispersion(histories, best.category_weights(histories), targets)
+        spread = fit_dispersion(windows, best.category_weights(histories))
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:

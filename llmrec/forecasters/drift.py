@@ -14,18 +14,14 @@ from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
 from llmrec.forecasters.counting import (
     DecayedDirichlet,
     age_weights,
     population_mix,
     population_mix_between,
 )
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.stored_values import fit_values, read_fit, read_number, refuse_broken
 from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import BoolArray, FloatArray, TimeArray
@@ -49,7 +45,7 @@ class GlobalDrift:
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
     power: float = 0.75
     trend: float = 0.25
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> GlobalDrift:
@@ -66,7 +62,7 @@ class GlobalDrift:
             losses[power, trend] = cells.mean_log_loss(cells.take(adjusted))
         power, trend = min(losses, key=lambda pair: losses[pair])
         adjusted = _adjust(weights, power * since + trend * lately)
-        spread = fit_dispersion(histories, adjusted, targets)
+        spread = fit_dispersion(windows, adjusted)
         return replace(
             self,
             prior=prior,
@@ -118,7 +114,7 @@ class SameSeason:
 
     prior: DecayedDirichlet = field(default_factory=DecayedDirichlet)
     power: float = 0.5
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = field(default=None, compare=False)
 
     def fit(self, windows: Sequence[Window]) -> SameSeason:
@@ -133,7 +129,7 @@ class SameSeason:
             for power in POWERS
         }
         power = min(losses, key=lambda power: losses[power])
-        spread = fit_dispersion(histories, _adjust(weights, power * season), targets)
+        spread = fit_dispersion(windows, _adjust(weights, power * season))
         return replace(
             self, prior=prior, power=power, spread=spread, fitted=fitted.union(prior.fitted)
         )

@@ -12,7 +12,7 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError, ModelLoadError
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.dispersion import Spread, is_possible_spread, read_spread
 from llmrec.forecasters.precomputed import out_of_sample_weights, predict_weights
 from llmrec.types import FloatArray
 
@@ -88,7 +88,7 @@ def stored_experts(experts: Experts) -> dict[str, Stored]:
 
 def restored_arrays(
     stored: Stored, kind: str, shapes: Mapping[str, Sequence[tuple[int, ...]]]
-) -> tuple[dict[str, FloatArray], Dispersion, TrainingSpan]:
+) -> tuple[dict[str, FloatArray], Spread, TrainingSpan]:
     """Give arrays, spread and training span of a stored mixture.
 
     ``shapes`` are those that an array may have, by its name.
@@ -112,11 +112,11 @@ def restored_arrays(
             raise ModelLoadError(f"{kind}: a number of {name} is not finite; fit it again")
         found[name] = array
     try:
-        spread = Dispersion(*map(float, stored.values["spread"]))
+        spread = read_spread([*map(float, stored.values["spread"])])
         fitted = TrainingSpan.from_dict(stored.values["fitted"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelLoadError(f"{kind}: its values cannot be read: {error!r}") from error
-    if not all(np.isfinite(spread)) or min(spread) < 0:
+    if not is_possible_spread(spread):
         raise ModelLoadError(f"{kind}: its spread {list(spread)} cannot be")
     return found, spread, fitted
 

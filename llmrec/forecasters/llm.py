@@ -22,11 +22,11 @@ from llmrec.forecasters.calibration import (
     Calibration,
     center_rows,
     fit_calibration,
-    fit_dispersion,
     fit_interpolation,
     interpolate,
     make_forecasts,
 )
+from llmrec.forecasters.dispersion import fit_dispersion
 from llmrec.forecasters.precomputed import out_of_sample_weights
 from llmrec.language.adapters import AdapterMetadata, adapter_hash
 from llmrec.language.codec import Codec
@@ -100,7 +100,7 @@ class LLMForecaster:
         self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         self.calibration = replace(
             fitted,
-            spread=fit_dispersion(histories, fitted.apply(prior, z), targets),
+            spread=fit_dispersion(windows, fitted.apply(prior, z)),
             model=self.model.fingerprint,
             categories=self.codec.categories,
         )

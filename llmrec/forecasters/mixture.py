@@ -14,13 +14,9 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
 from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.experts import (
     Experts,
     ExpertWeights,
@@ -59,7 +55,7 @@ class GatedMixture:
         self.experts, self.constant = sorted_experts(experts), constant
         self.parameters: FloatArray = np.empty((0, 0))
         self.scale: FloatArray = np.empty((2, 0))
-        self.spread: Dispersion = DEFAULT_DISPERSION
+        self.spread: Spread = DEFAULT_DISPERSION
         self.fitted: TrainingSpan | None = None
         self.held_out: HeldOutPredictions | None = None
         self.mean_weights: FloatArray = np.empty(0)
@@ -94,7 +90,7 @@ class GatedMixture:
         for rows, weights in out_of_sample_blocks(self.experts, validation, known):
             held_out[rows] = _mix(gates[best][rows], weights)
         self.held_out = HeldOutPredictions.of(validation, held_out)
-        self.spread = fit_dispersion(histories, held_out, targets)
+        self.spread = fit_dispersion(validation, held_out)
         self.fitted = fitted
         return self
 

@@ -19,15 +19,9 @@ from llmrec.data.sparse_counts import (
 from llmrec.data.stored import Stored, sparse_arrays
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    fit_interpolation,
-    interpolate,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import fit_interpolation, interpolate, make_forecasts
 from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.stored_values import (
@@ -70,7 +64,7 @@ class NeighbouringUsers:
     neighbour_next_shares: sparse.csr_array = field(
         default_factory=lambda: sparse.csr_array((0, 0))
     )
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = None
     held_out: HeldOutPredictions | None = None
 
@@ -99,7 +93,7 @@ class NeighbouringUsers:
             prior=prior,
             neighbour_interests=interests,
             neighbour_next_shares=next_shares,
-            spread=fit_dispersion(histories, weights, targets),
+            spread=fit_dispersion(validation, weights),
             fitted=fitted,
             held_out=HeldOutPredictions.of(validation, weights),
         )

@@ -29,13 +29,9 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion, read_spread
 from llmrec.forecasters.network_inputs import (
     HISTORIES_PER_BATCH,
     MAX_TRAINING_CELLS,
@@ -104,7 +100,8 @@ class NetworkForecaster:
         self.prior = prior or DecayedDirichlet()
         self.training_plan: TrainingPlan = training_plan or network.training_plan
         self.categories: tuple[str, ...] = ()
-        self.spread, self.seed, self.n_left_out = DEFAULT_DISPERSION, 0, 0
+        self.spread: Spread = DEFAULT_DISPERSION
+        self.seed, self.n_left_out = 0, 0
         self.fitted: TrainingSpan | None = None
         self.validation_losses: list[float] = []
         self.held_out: HeldOutPredictions | None = None
@@ -153,10 +150,9 @@ class NetworkForecaster:
         held_out = len(training) + newest_rows(validation, MAX_VALIDATION_CELLS, seed)
         with torch.random.fork_rng(devices=[]):
             epochs = self._train(arrays, shares, rows, held_out, epochs)
-            targets = target_counts(validation)
             weights = self.category_weights(histories[len(training) :])
             self.held_out = HeldOutPredictions.of(validation, weights)
-            self.spread = fit_dispersion(histories[len(training) :], weights, targets)
+            self.spread = fit_dispersion(validation, weights)
             if refit:
                 rows = newest_rows(windows, MAX_TRAINING_CELLS, seed)
                 self._train(arrays, shares, rows, held_out[:0], epochs)
@@ -262,7 +258,7 @@ class NetworkForecaster:
             raise ValueError(f"it is a {values['network']}, not a {network.__name__}")
         found = cls(network, DecayedDirichlet(**values["prior"]), n_periods=values["n_periods"])
         found.categories, found.seed = tuple(values["categories"]), values["seed"]
-        found.spread, found.validation_losses = Dispersion(*values["spread"]), values["curve"]
+        found.spread, found.validation_losses = read_spread(values["spread"]), values["curve"]
         found.fitted = TrainingSpan.from_dict(values["fitted"])
         if not np.isfinite(found.spread).all():
             raise ValueError(f"spread {list(found.spread)} is not finite")

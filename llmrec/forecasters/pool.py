@@ -13,12 +13,8 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.experts import (
     Experts,
     ExpertWeights,
@@ -58,7 +54,7 @@ class LogLinearPool:
     def __init__(self, experts: Experts) -> None:
         self.experts = sorted_experts(experts)
         self.exponents: FloatArray = np.empty(0)
-        self.spread: Dispersion = DEFAULT_DISPERSION
+        self.spread: Spread = DEFAULT_DISPERSION
         self.fitted: TrainingSpan | None = None
         self.held_out: HeldOutPredictions | None = None
 
@@ -92,8 +88,7 @@ class LogLinearPool:
         for block, found in out_of_sample_blocks(self.experts, validation, known):
             held_out[block] = _pool(found, by_fold[folds[block]])
         self.held_out = HeldOutPredictions.of(validation, held_out)
-        histories = [window.history for window in validation]
-        self.spread = fit_dispersion(histories, held_out, target_counts(validation))
+        self.spread = fit_dispersion(validation, held_out)
         self.exponents, self.fitted = whole, fitted
         return self
 

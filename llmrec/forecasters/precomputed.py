@@ -15,7 +15,8 @@ from llmrec.data.periods import History, HistoryKey, Window, history_key
 from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
-from llmrec.forecasters.calibration import Dispersion, make_forecasts
+from llmrec.forecasters.calibration import make_forecasts
+from llmrec.forecasters.dispersion import Spread
 from llmrec.types import FloatArray
 
 _METADATA = b"llmrec"
@@ -34,7 +35,7 @@ class PrecomputedForecaster:
         name: str,
         histories: Sequence[History],
         weights: FloatArray,
-        spread: Dispersion,
+        spread: Spread,
         how: Literal["llm", "counting"] = "llm",
     ) -> PrecomputedForecaster:
         """Make forecasts without words of (n_histories, n_categories) weights."""

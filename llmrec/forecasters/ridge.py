@@ -14,13 +14,9 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import make_forecasts
 from llmrec.forecasters.counting import age_weights
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.stored_values import fit_values, read_fit, read_matrix, refuse_broken
@@ -46,7 +42,7 @@ class RidgeAutoregression:
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
     coefficients: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    spread: Dispersion = DEFAULT_DISPERSION
+    spread: Spread = DEFAULT_DISPERSION
     fitted: TrainingSpan | None = None
     held_out: HeldOutPredictions | None = None
 
@@ -77,7 +73,7 @@ class RidgeAutoregression:
         held_out = _apply_change(counted, features @ _solve(squares, products, best))
         of_validation = _normal_equations(validation, prior)
         solved = _solve(squares + of_validation[0], products + of_validation[1], best)
-        spread = fit_dispersion(histories, held_out, targets)
+        spread = fit_dispersion(validation, held_out)
         return replace(
             self,
             prior=prior,

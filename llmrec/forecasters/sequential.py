@@ -22,15 +22,9 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError, ModelLoadError, TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import (
-    DEFAULT_DISPERSION,
-    Dispersion,
-    fit_dispersion,
-    fit_interpolation,
-    interpolate,
-    make_forecasts,
-)
+from llmrec.forecasters.calibration import fit_interpolation, interpolate, make_forecasts
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion, read_spread
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.next_item import NextItemScorer
 from llmrec.forecasters.sequential_nets import NextItemName
@@ -75,12 +69,13 @@ class NextItemModel:
     ) -> None:
         self.scorer = NextItemScorer(model, steps=steps, rate=rate)
         self.prior = prior or GlobalDrift()
-        self.share, self.spread = 0.0, DEFAULT_DISPERSION
+        self.share = 0.0
+        self.spread: Spread = DEFAULT_DISPERSION
         self.fitted: TrainingSpan | None = None
 
     @classmethod
     def of(
-        cls, scorer: NextItemScorer, prior: GlobalDrift, share: float, spread: Dispersion
+        cls, scorer: NextItemScorer, prior: GlobalDrift, share: float, spread: Spread
     ) -> NextItemModel:
         """Make a forecaster of a trained net, such as one trained later, on more events.
 
@@ -143,7 +138,7 @@ class NextItemModel:
         predicted = self.scorer.category_shares(histories)
         self.share, _ = fit_interpolation(counted, predicted, targets)
         weights = interpolate(counted, predicted, self.share)
-        self.spread = fit_dispersion(histories, weights, targets)
+        self.spread = fit_dispersion(validation, weights)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -257,8 +252,8 @@ class NextItemModel:
         """Take over what `_settings` gave; ValueError if a value cannot be."""
         power, trend, spread = values["prior"]
         counting = DecayedDirichlet(**values["counting"])
-        self.prior = GlobalDrift(counting, power, trend, Dispersion(*spread))
-        self.share, self.spread = values["share"], Dispersion(*values["spread"])
+        self.prior = GlobalDrift(counting, power, trend, read_spread(spread))
+        self.share, self.spread = values["share"], read_spread(values["spread"])
         self._check_settings()
         self.fitted = TrainingSpan.from_dict(values["fitted"])
 

@@ -14,9 +14,16 @@ from llmrec.data.calendar import to_datetime64
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored, sparse_matrix
 from llmrec.errors import ModelLoadError
-from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.dispersion import (
+    Dispersion,
+    EventDispersion,
+    Spread,
+    is_possible_spread,
+    read_spread,
+)
 from llmrec.types import FloatArray
 
+SPREAD_SIZES = tuple(len(kind._fields) for kind in (Dispersion, EventDispersion))
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min  # of finite and of positive numbers
 
 
@@ -41,7 +48,7 @@ def refuse_broken(stored: Stored, kind: str) -> Iterator[None]:
         raise ModelLoadError(f"a stored {kind} cannot be read: {error}") from error
 
 
-def fit_values(spread: Dispersion, fitted: TrainingSpan | None) -> dict[str, Any]:
+def fit_values(spread: Spread, fitted: TrainingSpan | None) -> dict[str, Any]:
     """Plain values of a spread, and of the time before which all events of the fit lie."""
     return {"spread": list(spread), "fitted_before": None if fitted is None else str(fitted.before)}
 
@@ -51,11 +58,9 @@ def read_fit(stored: Stored) -> dict[str, Any]:
     before = stored.values["fitted_before"]
     if before is not None and not isinstance(before, str):
         raise ValueError(f"fitted_before is {before!r}, no time")
-    spread = stored.values["spread"]
-    if len(spread) != 2 or not all(_is_number(value, 0.0, LARGEST) for value in spread):
-        raise ValueError(f"spread is {spread!r}, not two finite numbers of 0 or more")
+    spread = _read_spread(stored.values["spread"])
     fitted = None if before is None else TrainingSpan(to_datetime64(before))
-    return {"spread": Dispersion(*spread), "fitted": fitted}
+    return {"spread": spread, "fitted": fitted}
 
 
 def read_number(stored: Stored, name: str, low: float = 0.0, high: float = LARGEST) -> float:
@@ -93,6 +98,15 @@ def read_sparse_shares(stored: Stored, name: str) -> sparse.csr_array:
     if data.dtype != np.float32 or not matrix.shape[0] or not ((data >= 0) & (data <= 1)).all():
         raise ValueError(f"{name} holds no shares of single precision, 0 to 1")
     return matrix
+
+
+def _read_spread(values: Any) -> Spread:
+    """Give a spread of its numbers; ValueError if it cannot be."""
+    if len(values) in SPREAD_SIZES and all(_is_number(v, -LARGEST, LARGEST) for v in values):
+        spread = read_spread(values)
+        if is_possible_spread(spread):
+            return spread
+    raise ValueError(f"spread is {values!r}, not two finite numbers of 0 or more")
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:

@@ -128,7 +128,8 @@ def test_concentrations_have_the_variance_that_is_found() -> None:
     targets = targets_of(windows)
     shares = targets / targets.sum(axis=1, keepdims=True)
     found = ((shares - weights) ** 2).sum(axis=1)
-    promised = (1 - (weights**2).sum(axis=1)) / (concentration + 1)
+    drawn = 1 / targets.sum(axis=1)  # the part of the variance that few events add
+    promised = (1 - (weights**2).sum(axis=1)) * (drawn + (1 - drawn) / (concentration + 1))
     error = (found - promised).std() / np.sqrt(len(found))
     assert abs((found - promised).mean()) < 4 * error
 

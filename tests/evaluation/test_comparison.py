@@ -12,7 +12,7 @@ from llmrec.data.splits import split_windows
 from llmrec.evaluation.audits import audit_dataset
 from llmrec.evaluation.comparison import Comparison, LLMScores, compare
 from llmrec.evaluation.html_report import render_report, save_report
-from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.dispersion import Dispersion
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from tests.data.test_splits import growing
 from tests.forecasters.fakes import FakeModel

@@ -17,8 +17,8 @@ from llmrec.evaluation.evaluator import (
 )
 from llmrec.evaluation.references import informed_losses, split_targets
 from llmrec.forecast import Forecast
-from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.dispersion import Dispersion
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from llmrec.metrics import log_loss
 from tests.worlds import catalog, log, small_world

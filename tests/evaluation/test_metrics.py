@@ -63,33 +63,24 @@ def test_rankings_with_nothing_relevant_are_nan() -> None:
 
 def test_coverage_of_what_was_drawn_from_the_forecast_is_the_level() -> None:
     rng = np.random.default_rng(0)
-    weights = rng.dirichlet(np.full(10, 5.0), size=1_500)
-    targets = 1e6 * np.stack([rng.dirichlet(40 * row) for row in weights])
+    weights = rng.dirichlet(np.full(12, 2.0), size=3_000)
+    n_events = rng.integers(1, 60, size=3_000)
+    shares = np.stack([rng.dirichlet(30 * row) for row in np.maximum(weights, 1e-9)])
+    counts = rng.multinomial(n_events, shares).astype(float)
     for level in (0.5, 0.8, 0.9):
-        found = coverage(weights, np.full(1_500, 40.0), targets, level)
+        found = coverage(weights, np.full(3_000, 30.0), counts, n_events.astype(float), level)
         assert found.mean() == pytest.approx(level, abs=0.015)
 
 
-def test_coverage_stays_near_the_level_for_shares_of_few_events() -> None:
-    rng = np.random.default_rng(1)
-    weights = rng.dirichlet(np.full(12, 2.0), size=3_000)
-    n_events = rng.integers(8, 60, size=3_000)
-    latent = np.stack([rng.dirichlet(30 * row) for row in np.maximum(weights, 1e-9)])
-    targets = rng.multinomial(n_events, latent).astype(float)
-    # The variance of an observed share: that of the latent one, and that of the draw.
-    concentration = 1 / (1 / n_events + (1 - 1 / n_events) / 31) - 1
-    for level in (0.5, 0.8, 0.9):
-        found = coverage(weights, concentration, targets, level)
-        assert found.mean() == pytest.approx(level, abs=0.03)
-
-
 def test_coverage_by_hand() -> None:
-    # Beta(1, 1) is uniform: one event of two spans [1/4, 3/4], of which 0.5 lies in [0.25, 0.75].
+    # Of one event P(0) = P(1) = 1/2: each count spans a half of [0, 1], and 0.4 of 0.5 are inside.
     weights, concentration = np.array([[0.5, 0.5]]), np.array([2.0])
-    targets = np.array([[1.0, 1.0]])
-    assert coverage(weights, concentration, targets, 0.5)[0] == pytest.approx(1.0)
-    assert coverage(weights, concentration, targets, 0.25)[0] == pytest.approx(0.5)
-    assert np.isnan(coverage(weights, concentration, np.zeros((1, 2)), 0.5)[0])
+    found = coverage(weights, concentration, np.array([[1.0, 0.0]]), np.ones(1), 0.8)
+    assert found[0] == pytest.approx(0.8)
+    # Of two events Beta(1, 1) gives each count 1/3: the middle one is inside.
+    found = coverage(weights, concentration, np.array([[1.0, 1.0]]), np.full(1, 2.0), 0.5)
+    assert found[0] == pytest.approx(1.0)
+    assert np.isnan(coverage(weights, concentration, np.zeros((1, 2)), np.zeros(1), 0.5)[0])
 
 
 def test_brier_by_hand() -> None:

@@ -10,8 +10,8 @@ import pytest
 from llmrec.data.periods import Window
 from llmrec.evaluation.evaluator import EvaluationResult, evaluate_forecasters, summarize
 from llmrec.evaluation.references import INFORMED_PRIORS, informed_losses, split_targets
-from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.dispersion import Dispersion
 from llmrec.forecasters.precomputed import PrecomputedForecaster
 from tests.worlds import small_world
 

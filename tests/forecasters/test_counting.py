@@ -5,8 +5,8 @@ import pytest
 
 from llmrec.data.periods import make_histories
 from llmrec.errors import DataError
-from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay, population_mix
+from llmrec.forecasters.dispersion import Dispersion
 from llmrec.metrics import log_loss
 from tests.explain.people import person
 from tests.worlds import catalog, log, small_world

@@ -20,7 +20,7 @@ from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, MissingExtraError, ModelLoadError, TrainingError
 from llmrec.forecasters import esasrec, next_item
-from llmrec.forecasters.calibration import Dispersion
+from llmrec.forecasters.dispersion import Dispersion
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.esasrec import ESASRec, label_loss, taken_items
 from llmrec.forecasters.next_item import TAKEN_PROBABILITY, NextItemScorer

@@ -20,9 +20,9 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError, TrainingError
-from llmrec.forecasters.calibration import Dispersion
 from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
+from llmrec.forecasters.dispersion import Dispersion, EventDispersion
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
 from llmrec.forecasters.loading import MODULE_OF_KIND, load_forecaster
 from llmrec.forecasters.neighbours import NeighbouringUsers
@@ -64,7 +64,9 @@ REGISTRIES = {
 TESTS = {"7D": at(5), "6 events": make_windows(EVENTS, ITEMS, "6 events")}
 each_name = pytest.mark.parametrize("name", NAMES)
 decays, powers = st.floats(0, 1), st.floats(0, 10)
-spreads = st.builds(Dispersion, st.floats(0, 1), st.floats(0, 10))
+spreads = st.builds(Dispersion, st.floats(0, 1), st.floats(0, 10)) | st.builds(
+    EventDispersion, *[st.floats(-9, 9)] * len(EventDispersion._fields)
+)
 times = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1))
 spans = st.none() | times.map(
     lambda time: TrainingSpan(np.datetime64(time, "ms"), "log", np.arange(3))
