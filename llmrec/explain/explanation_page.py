@@ -76,14 +76,13 @@ def _draw_figure(found: Explanation) -> Figure:
     rank = (found.item.causes or found.item).rank if found.item else 0
     against = [one for one in found.past if one.effect < 0 and one.rank_without < rank]
     rows = [*found.lifting, *against]
-    figure = new_figure(
-        figsize=(9.6, 1.1 + ROW_HEIGHT * max(len(rows), 1)), dpi=150, facecolor="white"
-    )
-    height = ROW_HEIGHT * max(len(rows), 1) / figure.get_figheight()
-    axes = figure.add_axes((0.36, 0.06, 0.42, height))
+    n_rows = max(len(rows), 1)
+    top = 1.1 + ROW_HEIGHT * n_rows
+    figure = new_figure(figsize=(9.6, top), dpi=150, facecolor="white")
+    axes = figure.add_axes((0.36, 0.06, 0.42, ROW_HEIGHT * n_rows / top))
     axes.set_axis_off()
     axes.set_xlim(0, 1)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(n_rows - 0.5, -0.5)
     total = sum(one.effect for one in rows if one.effect > 0) or 1.0
     for row, one in enumerate(rows):
         _draw_row(axes, row, one, min(abs(one.effect) / total, 1.0))
@@ -92,7 +91,6 @@ def _draw_figure(found: Explanation) -> Figure:
     note = "share of what these past items add · its rank without each of them"
     if not rows:
         note = "nothing of this person's own past lifts it"
-    top = figure.get_figheight()
     style: dict[str, Any] = {"color": TEXT_COLOR, "parse_math": False}
     figure.text(0.03, 1 - 0.35 / top, heading, fontsize=12, weight="bold", **style)
     figure.text(0.03, 1 - 0.65 / top, note, fontsize=9, **style | {"color": MUTED_COLOR})

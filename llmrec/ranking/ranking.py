@@ -142,6 +142,7 @@ class _ScoredPerson:
         possible: BoolArray,
     ) -> _ScoredPerson:
         """Sum the parts; where they say nothing, popularity takes their place."""
+        apply_edits(forecast, (), history.catalog)  # refuses a forecast of another catalog
         blended = parts.sum(axis=0)
         if _is_constant(blended[possible]):
             name, blended = popularity_before(history)
