@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 EMBEDDED := llmrec/data/embedded-requirements.txt
 
 BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run speed.forecasters speed.ranking \
-              finetuning.parse_rate explanations.edit_laws explanations.truthfulness
+              finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking bench-engines clean

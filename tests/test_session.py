@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any
@@ -42,15 +43,17 @@ VERBS: dict[str, Callable[[UserSession], Any]] = {
 
 
 class Counted:
-    """An item scorer that says of whom it was asked."""
+    """An item scorer that says of whom it was asked, and of which shortened histories."""
 
     name = "counted"
 
     def __init__(self, n_items: int) -> None:
         self.n_items, self.asked = n_items, list[str]()
+        self.shortened = list[tuple[int, ...]]()
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
-        self.asked.extend(history.user_id for history in histories)
+        self.asked.extend(one.user_id for one in histories if not one.n_left_out)
+        self.shortened.extend(tuple(one.item_idx) for one in histories if one.n_left_out)
         return np.zeros((len(histories), self.n_items))
 
 
@@ -90,6 +93,8 @@ def test_the_person_is_forecast_and_scored_once_whatever_the_question(
     for ask in VERBS.values():
         ask(session)
     assert forecasts == scorer.asked == ["u005"]
+    sessions = 2  # the edited one ranks shortened histories itself
+    assert 1 <= max(Counter(scorer.shortened).values()) <= sessions
 
 
 def test_the_order_of_questions_changes_no_answer(engine: InterestEngine) -> None:

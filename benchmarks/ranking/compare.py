@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset, open_split = SPLITS[arguments.split]
     split = open_split(load_dataset(dataset))
+    if arguments.tests:
+        split = replace(split, tests={name: split.tests[name] for name in arguments.tests})
     name = f"ranking/compare_{arguments.split}"
     earlier = EarlierResults.load(name)
     entries = _baselines(arguments, dataset, split, earlier)
@@ -69,7 +72,7 @@ def main() -> None:
     entries |= engine_entries(split, fits, arguments.engine_seeds, cache, adapter)
     rows = list(comparison(split, entries))
     if arguments.keep_rows:
-        rows = [*earlier.rows_without(list(entries)), *rows]
+        rows = [*earlier.rows_without(rows), *rows]
         settings = dict(earlier.settings) | settings
     record_results(name, rows, settings=settings)
 
@@ -98,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     add("--adapter", type=Path, help="fine-tuned on what may be learned from: one engine more")
     add("--cache", "--kept", type=Path, default=RANKING_CACHE)
     add("--seeds", type=int, default=len(SEEDS), help="of baselines that are trained")
+    add("--tests", nargs="*", default=[], help="of the split; default: all")
     add("--efforts", nargs="*", default=EFFORTS, help="of the engines")
     add("--engine-seeds", type=int, default=1, help="of the engines")
     add("--baselines", "--peers", help="fit these only, with commas; others only if cached")

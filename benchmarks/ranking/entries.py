@@ -83,9 +83,10 @@ class EarlierResults:
             )
         return replace(baseline, settings=[self.settings[baseline.name]])
 
-    def rows_without(self, models: Sequence[str]) -> list[Row]:
-        """Give the rows of all baselines but these."""
-        return [row for row in self.rows if row["model"] not in models]
+    def rows_without(self, rows: Sequence[Row]) -> list[Row]:
+        """Give the rows of all models and tests but those that there are new ones of."""
+        new = {(row["model"], row["split"]) for row in rows}
+        return [row for row in self.rows if (row["model"], row["split"]) not in new]
 
     def validation(self, model: str) -> float | None:
         """Give a baseline's NDCG@10 on validation; None if there is none."""
