@@ -194,7 +194,7 @@ class InterestEngine:
         return self.session(user).recommend(k, calibrate=calibrate, model_words=model_words)
 
     def recommend_many(
-        self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0
+        self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0, causes: bool = True
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
         histories, found = self._histories(users), dict[int, list[Recommendation]]()
@@ -204,7 +204,7 @@ class InterestEngine:
             forecasts, blend = self._forecast_batch(batch), self.blend.precompute(batch)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
                 session = UserSession(self._session_inputs(history, blend, forecast))
-                found[place] = session.recommend(k, calibrate=calibrate)
+                found[place] = session.recommend(k, calibrate=calibrate, causes=causes)
         return [found[place] for place in range(len(histories))]
 
     def fit(

@@ -102,26 +102,33 @@ class Forecast:
         weights.flags.writeable = False
         object.__setattr__(self, "category_weights", weights)
 
-    def intervals(self, level: float = 0.8) -> FloatArray:
-        """Central interval of the share behind each category's events of the next period.
+    def intervals(self, level: float = 0.8, n_events: float | None = None) -> FloatArray:
+        """Central interval of each category's share of the next period.
 
         Parameters
         ----------
         level
             Probability inside the interval, in (0, 1).
+        n_events
+            Events of the period, >= 1, among which the share is seen: few events scatter. None: the
+            share behind them, as if they were many.
 
         Returns
         -------
         FloatArray
             (n_categories, 2) lower and upper shares. Marginals of a Dirichlet are
-            Beta(c w, c (1 - w)). The share of a few events scatters more: `count_interval`.
+            Beta(c w, c (1 - w)); of n events it is the Beta distribution with the variance of
+            their beta-binomial share, w (1 - w) (1 / (c + 1) + c / (c + 1) / n).
         """
         from scipy import stats
 
+        c = self.concentration
+        if n_events is not None:
+            variance = (1 + c / max(n_events, 1.0)) / (c + 1)
+            c = max(1 / variance - 1, 1e-6)
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         weights = np.clip(self.category_weights, 1e-12, 1 - 1e-12)[:, None]
-        a, b = self.concentration * weights, self.concentration * (1 - weights)
-        return np.asarray(stats.beta.ppf(tails, a, b), dtype=np.float64)
+        return np.asarray(stats.beta.ppf(tails, c * weights, c * (1 - weights)), dtype=np.float64)
 
     def count_interval(
         self, category: int, n: int, level: float = 0.8, *, events_per_share: float = 1.0
@@ -145,7 +152,16 @@ class Forecast:
         -------
         CountInterval
             ``low``, ``high`` (both inside) and ``probability``, of the beta-binomial of n events.
+
+        Raises
+        ------
+        ValueError
+            If the level or n is out of bounds.
         """
+        if not (0 < level < 1 and n >= 0 and n == int(n)):
+            raise ValueError(
+                f"the level must lie in (0, 1), and n be a number of events, not {level} and {n}"
+            )
         from llmrec.beta_binomial import MAX_SHARE, MIN_SHARE, count_interval
 
         share = float(self.category_weights[category]) * events_per_share

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from llmrec.errors import DataError, EditError
-from llmrec.explain.causes import find_causes
+from llmrec.explain.cause_search import find_causes
+from llmrec.explain.causes import Causes
 from llmrec.explain.counterfactual import WhyNot, why_not
 from llmrec.explain.explanation import Explanation, check_explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation, explain_item
@@ -148,7 +149,12 @@ class UserSession:
         return self._rank(self.edits, k)
 
     def recommend(
-        self, k: int = 10, *, calibrate: float = 0.0, model_words: bool = False
+        self,
+        k: int = 10,
+        *,
+        calibrate: float = 0.0,
+        model_words: bool = False,
+        causes: bool = True,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation; fewer where fewer may be listed.
 
@@ -161,16 +167,22 @@ class UserSession:
         model_words
             Whether the language model rewords the explanations. Where its words do not hold, they
             are not shown and ``explanation.rejection`` says why.
+        causes
+            Whether reasons name causes, for which items are ranked again: with ten reasons a list
+            takes two to three times as long. Else they say what an item has to do with history and
+            forecast.
         """
         ranking = self.ranking(max(k, CALIBRATION_POOL) if calibrate else k)
         if calibrate:
             catalog = self.history.catalog
             ranking = rerank_calibrated(ranking, self.edited_forecast, catalog, k, calibrate)
         places = np.flatnonzero(~ranking.muted)
-        causes = find_causes(ranking.item_idx[places], self.removal, self._rank)
+        found: list[Causes | None] = [None] * len(places)
+        if causes:
+            found[:] = find_causes(ranking.item_idx[places], self.removal, self._rank)
         explanations = [
             explain_item(ranking, place, self.history, self.forecast, self.edits, one)
-            for place, one in zip(places.tolist(), causes, strict=True)
+            for place, one in zip(places.tolist(), found, strict=True)
         ]
         if model_words:
             explanations = self._inputs.reword(explanations)
@@ -260,14 +272,14 @@ class UserSession:
         """Describe all errors of an explanation of this session's list; () if there is none.
 
         All is computed again from the log, the forecast and rankings, see `check_explanation` and
-        `llmrec.explain.verify.check_item`.
+        `llmrec.explain.verify.check_item`. It is about the list by score: in one that is mixed to
+        follow the forecast (``calibrate``) items have other ranks.
         """
         history, forecast = self.history, self.forecast
         if isinstance(explanation, ItemExplanation):
             ranking = self._full_ranking
             return check_item(explanation, ranking, history, forecast, self.edits, self.removal)
-        item_id = explanation.item.item_id if explanation.item else explanation.change.title
-        item_idx = history.catalog.item_index(item_id)
+        item_idx = history.catalog.item_index(explanation.item_id)
         rest = history, forecast, self.edits, self.removal
         return check_explanation(explanation, item_idx, self._rank, *rest)
 

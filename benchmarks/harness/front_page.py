@@ -87,8 +87,10 @@ def ranking_block() -> str:
         for name, parts in RANKING_COLUMNS.values():
             tests = [part_rows(f"ranking/compare_{name}", part) for part in parts]
             found = [model for model in models if (model, NDCG) in tests[0]]
-            values = [test[model, NDCG]["value"] for model in found[:1] for test in tests]
-            cells.append(", ".join(map(format_ndcg, values)) or MISSING)
+            keys = [(model, NDCG) for model in found[:1]]
+            values = [test.get(key) for key in keys for test in tests]
+            shown = [format_ndcg(row["value"]) if row else MISSING for row in values]
+            cells.append(", ".join(shown) or MISSING)
         lines.append([label, *cells])
     return render_table(["NDCG@10", *RANKING_COLUMNS], lines)
 

@@ -61,7 +61,7 @@ def main() -> None:
     if arguments.tests:
         split = replace(split, tests={name: split.tests[name] for name in arguments.tests})
     name = f"ranking/compare_{arguments.split}"
-    earlier = EarlierResults.load(name)
+    earlier = EarlierResults.load(name, with_engines=bool(arguments.tests))
     entries = _baselines(arguments, dataset, split, earlier)
     settings = {model: entry.settings for model, entry in entries.items()}
     fits = [EngineFit(effort) for effort in arguments.efforts]

@@ -56,12 +56,14 @@ class EarlierResults:
     settings: Mapping[str, Settings]
 
     @classmethod
-    def load(cls, name: str) -> EarlierResults:
-        """Read a result file, its rows of llmrec left out; without one there is nothing earlier."""
+    def load(cls, name: str, *, with_engines: bool = False) -> EarlierResults:
+        """Read a result file, its rows of llmrec only if asked for; none without a file."""
         if not has_results(name):
             return cls([], {})
         content = load_results(name)
-        rows = [row for row in content["rows"] if not row["model"].startswith(LLMREC)]
+        rows = [
+            row for row in content["rows"] if with_engines or not row["model"].startswith(LLMREC)
+        ]
         # Infinities are written as null, and no setting is anything else that is.
         settings = {
             model: {key: np.inf if value is None else value for key, value in chosen.items()}

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.periods import History
-from llmrec.explain.causes import (
-    PastEffect,
-    find_causes,
-    find_past_effects,
-)
+from llmrec.explain.cause_search import find_causes, find_past_effects
+from llmrec.explain.causes import PastEffect
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
 from llmrec.explain.facts import format_percent
 from llmrec.explain.item import ItemExplanation, explain_item, to_plain_values
@@ -41,6 +38,8 @@ class Explanation:
         smallest change that lists it.
     past
         What the past items that matter most do to its rank, those that lift it most first.
+    item_id
+        Of the item, whether it may be ranked or not.
     """
 
     k: int
@@ -48,6 +47,7 @@ class Explanation:
     item: ItemExplanation | None
     change: RemovalCounterfactual | WhyNot
     past: tuple[PastEffect, ...] = ()
+    item_id: str = ""
 
     @property
     def text(self) -> str:
@@ -87,6 +87,8 @@ class Explanation:
         if self.item is None:
             return []
         found = [str(one) for one in self.past if one.effect < 0 and one.rank_without < self._rank]
+        if self.item.causes and self.item.causes.tilt_lifts:
+            return found
         label = "edited forecast" if self.item.edited_shares else "forecast"
         lowering = {name: part for name, part in self.item.category_parts.items() if part <= -0.005}
         return found + [f"the {label} of {name} ({part:.2f})" for name, part in lowering.items()]
@@ -146,7 +148,9 @@ def explain_ranked_item(
         change = find_removal(item_idx, rerank, k, history.catalog, history, edits)
     else:
         change = why_not(item_idx, rerank, k, history.catalog, history, edits)
-    return Explanation(k, len(now.item_idx), item, change, past)
+    return Explanation(
+        k, len(now.item_idx), item, change, past, str(history.catalog.item_ids[item_idx])
+    )
 
 
 def check_explanation(

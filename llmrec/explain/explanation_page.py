@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.errors import DataError
 from llmrec.explain.causes import PastEffect, format_ordinal
 from llmrec.explain.explanation import Explanation, score_parts
 from llmrec.explain.facts import format_percent
@@ -40,8 +41,16 @@ def causes_figure(found: Explanation) -> Figure:
 
 
 def save_explanation(found: Explanation, path: Path | str) -> None:
-    """Write the explanation as a page (.html) or its figure (.png); nobody sees half a file."""
+    """Write the explanation as a page (.html) or its figure (.png); nobody sees half a file.
+
+    Raises
+    ------
+    DataError
+        If the path has another ending.
+    """
     path = Path(path)
+    if path.suffix not in (".html", ".png"):
+        raise DataError(f"an explanation is written as .html or .png, not {path.suffix!r}")
     if path.suffix == ".png":
         content = io.BytesIO()
         causes_figure(found).savefig(content, format="png", metadata={"Software": None})
@@ -89,8 +98,10 @@ def _draw_figure(found: Explanation) -> Figure:
     title = shorten(found.change.title, MAX_TITLE_LENGTH)
     heading = f"What lifts {title} to rank {rank:,}"
     note = "share of what these past items add · its rank without each of them"
-    if not rows:
-        note = "nothing of this person's own past lifts it"
+    if found.item is None:
+        heading, note = title, "it may not be listed"
+    elif not rows:
+        note = "nothing of this person's own past that was tried lifts it"
     style: dict[str, Any] = {"color": TEXT_COLOR, "parse_math": False}
     figure.text(0.03, 1 - 0.35 / top, heading, fontsize=12, weight="bold", **style)
     figure.text(0.03, 1 - 0.65 / top, note, fontsize=9, **style | {"color": MUTED_COLOR})

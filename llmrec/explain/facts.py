@@ -6,8 +6,8 @@ import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 from zlib import crc32
 
 import numpy as np
@@ -28,7 +28,6 @@ MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
 MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
 MIN_PRESENCE = 0.5  # share of the periods that a steady category is in, at least
 SITTING_GAP = np.timedelta64(30, "m")  # events no further apart belong to one sitting
-_CACHED_PEOPLE = 4  # of whom all statements are made from the same facts
 MAX_CLAIMS = 4  # of a forecast line, and statements of a description
 
 
@@ -94,10 +93,11 @@ def category_event_ids(category: int, history: History) -> IntArray:
     return np.asarray(events, dtype=np.int64) + int(history.offsets[0])
 
 
-@lru_cache(_CACHED_PEOPLE)
 def _category_columns(history: History) -> sparse.csc_array:
-    """(n_events, n_categories) shares of the categories of each event."""
-    return sparse.csc_array(history.catalog.category_shares[history.item_idx])
+    """(n_events, n_categories) shares of the categories of each event, stored with the history."""
+    if history not in _COLUMNS:
+        _COLUMNS[history] = sparse.csc_array(history.catalog.category_shares[history.item_idx])
+    return _COLUMNS[history]
 
 
 def history_shares(history: History) -> FloatArray:
@@ -146,8 +146,11 @@ class ClaimFacts:
 
     @classmethod
     def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
-        """Compare a history with a forecast, or with `observed_forecast`; those asked last stay."""
-        return _compare(history, forecast)
+        """Compare a history with a forecast, or with `observed_forecast`; stored with these."""
+        known = _FACTS.get(forecast)
+        if known is None or known[0]() is not history:
+            known = _FACTS[forecast] = ref(history), cls.compare(history, forecast)
+        return known[1]
 
     @classmethod
     def compare(cls, history: History, forecast: Forecast) -> ClaimFacts:
@@ -253,11 +256,6 @@ class ClaimFacts:
         return sorted(((kind, category) for category, kind in chosen.items()), key=order)
 
 
-@lru_cache(_CACHED_PEOPLE)
-def _compare(history: History, forecast: Forecast) -> ClaimFacts:
-    return ClaimFacts.compare(history, forecast)
-
-
 def observed_forecast(window: Window) -> Forecast:
     """Give the observed shares of the target as a forecast, as concentrated as it has events.
 
@@ -305,3 +303,7 @@ def _period_shares(counts: FloatArray) -> FloatArray:
     """(n_categories,) shares of (n_periods, n_categories) counts; zeros if there are none."""
     totals = counts.sum(axis=0)
     return np.asarray(totals / (totals.sum() or 1.0), dtype=np.float64)
+
+
+_COLUMNS: WeakKeyDictionary[History, sparse.csc_array] = WeakKeyDictionary()
+_FACTS: WeakKeyDictionary[Forecast, tuple[ReferenceType[History], ClaimFacts]] = WeakKeyDictionary()

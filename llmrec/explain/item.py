@@ -121,10 +121,14 @@ class ItemExplanation:
     def sentence_variants(self) -> tuple[tuple[str, ...], ...]:
         """Variants of each sentence of the text, the plainest first."""
         if self.causes is not None:
-            named = self.causes.sentences(self.item_id, self.verb)
-            return (named, self._lift_sentences()) if self.causes.tilt_lifts else (named,)
-        found = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
-        return tuple(variants for variants in found if variants)
+            found = [self.causes.sentences(self.item_id, self.verb)]
+            if self.causes.tilt_lifts:
+                found.append(self._lift_sentences())
+            if self.causes.rank != self.rank:  # in a list that is mixed to follow the forecast
+                found.append((f"By score alone it is {format_ordinal(self.causes.rank)}.",))
+            return tuple(found)
+        of_0_1 = (self._past_sentences(), self._forecast_sentences(), self._scorers_sentences())
+        return tuple(variants for variants in of_0_1 if variants)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON; days are ISO strings."""
@@ -152,13 +156,20 @@ class ItemExplanation:
         assert self.causes is not None
         assert self.causes.rank_without_tilt is not None
         would_be = f"it would be {format_ordinal(self.causes.rank_without_tilt)}"
-        if self.edited_shares:
-            names = list(self.edit_factors or self.edited_shares)[:MAX_CATEGORIES_IN_SENTENCE]
+        if self.causes.tilt == "edits":
+            raised = [
+                name
+                for name, share in self.edited_shares.items()
+                if share > self.forecast_shares[name]
+            ]
+            raised.sort(key=lambda name: -self.edited_shares[name] / self.forecast_shares[name])
             moved = " and ".join(
                 f"{name} is at {format_percent(self.edited_shares[name])} instead of "
                 f"{format_percent(self.forecast_shares[name])}"
-                for name in names
+                for name in raised[:MAX_CATEGORIES_IN_SENTENCE]
             )
+            if not moved:
+                return (f"Your edits lift it: without them {would_be}.",)
             return (
                 f"Your edits lift it: {moved}; without them {would_be}.",
                 f"With your edits {moved}: without them {would_be}.",
@@ -170,7 +181,7 @@ class ItemExplanation:
             if self.category_parts[name] > 0
         )
         if not shares:
-            return (f"The forecast lifts it: without the forecast {would_be}.",)
+            return (f"The forecast lowers others more: without the forecast {would_be}.",)
         return (
             f"The forecast of {shares} for the next {self.horizon} lifts it: without the "
             f"forecast {would_be}.",

@@ -9,10 +9,9 @@ import numpy as np
 
 from llmrec.data.calendar import DAY
 from llmrec.data.periods import History
-from llmrec.explain.causes import N_COMPARED, RECENT_DAYS, Causes
+from llmrec.explain.cause_search import N_COMPARED, has_edits
+from llmrec.explain.causes import RECENT_DAYS, Causes
 from llmrec.explain.facts import to_date
-from llmrec.ranking.edits import active_edits
-from llmrec.ranking.ranking import Ranking
 from llmrec.ranking.removal import RemovalRanker
 
 TOLERANCE = 1e-9
@@ -38,18 +37,18 @@ def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple
 def _wrong_ranks(
     causes: Causes, item: int, past: list[int], removal: RemovalRanker
 ) -> Iterator[str]:
-    history = removal.history
-    has_edits = bool(active_edits(removal.edits, history.catalog, history.cutoff))
-    plain = replace(removal, edits=(), strength=removal.strength if has_edits else 0.0)
-    rank = _count_rank(removal.rankings([()])[0], item)
-    without = _count_rank(removal.rankings([past])[0], item) if past else None
+    history, edited = removal.history, has_edits(removal)
+    plain = replace(removal, edits=(), strength=removal.strength if edited else 0.0)
+    rank = removal.rankings([()])[0].rank_of(item)
+    without = removal.rankings([past])[0].rank_of(item) if past else None
     population = history.population
     recent = (population.timestamp < history.cutoff) & population.is_last_of_moment
     recent &= population.timestamp >= history.cutoff - RECENT_DAYS * DAY
     true = {
         "rank": rank,
         "rank_without": without,
-        "rank_without_tilt": _count_rank(plain.rankings([()])[0], item),
+        "tilt": "edits" if edited else "forecast",
+        "rank_without_tilt": plain.rankings([()])[0].rank_of(item),
         "n_recent": int(np.count_nonzero(population.item_idx[recent] == item)),
     }
     for field, value in true.items():
@@ -85,9 +84,3 @@ def _wrong_effects(
             yield f"{one.latest.title} adds {effect:.4g}, {share:.1%} of what lifts"
     if [one.effect for one in causes.named] != sorted(one.effect for one in causes.named)[::-1]:
         yield "the largest cause is not named first"
-
-
-def _count_rank(ranking: Ranking, item: int) -> int:
-    """Count up to an item's place; 0 where it is not ranked."""
-    places = np.flatnonzero(ranking.item_idx == item)
-    return int(places[0]) + 1 if len(places) else 0

@@ -280,9 +280,13 @@ class ItemToItem:
         assert self._matrix is not None
         past = past_items(history)
         weights = self._weights([history]).toarray()[0, past]
-        similar = self._matrix[past][:, items]
-        dense = similar.toarray() if sparse.issparse(similar) else similar
-        parts = weights[:, None] * dense.astype(np.float64)
+        is_sparse = sparse.issparse(self._matrix)
+        similar = (
+            self._matrix[past][:, items].toarray()
+            if is_sparse
+            else self._matrix[np.ix_(past, items)]
+        )
+        parts = weights[:, None] * similar.astype(np.float64)
         return Contributions(past, parts.T, np.zeros(len(items)))
 
     def _weights(self, histories: Sequence[History]) -> sparse.csr_matrix:

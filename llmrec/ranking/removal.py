@@ -16,10 +16,24 @@ from llmrec.ranking.contributions import (
     removal_contributions,
 )
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.ranking import Ranking, rank
+from llmrec.ranking.ranking import rank
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
+_HISTORIES_PER_BATCH = 16  # whose rankings with all their parts are in memory
 N_NEWEST = 12  # past items that are removed one by one where no scorer is additive
+
+
+@dataclass(frozen=True, eq=False)
+class RankedItems:
+    """Everything that may be ranked, best first, with its scores; (n,) each."""
+
+    item_idx: IntArray
+    scores: FloatArray
+
+    def rank_of(self, item_idx: int) -> int:
+        """Give an item's rank (1-based); 0 if it is not ranked."""
+        places = np.flatnonzero(self.item_idx == item_idx)
+        return int(places[0]) + 1 if len(places) else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +52,21 @@ class RemovalRanker:
     edit_strength: float
     repeat: RepeatPolicy
     edits: Sequence[Edit] = ()
-    _rankings: dict[tuple[int, ...], Ranking] = field(default_factory=dict, init=False, repr=False)
+    _rankings: dict[tuple[int, ...], RankedItems] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
-    def rankings(self, removed: Sequence[Sequence[int]]) -> list[Ranking]:
+    def rankings(self, removed: Sequence[Sequence[int]]) -> list[RankedItems]:
         """Rank everything that may be ranked without each of these sets of past items."""
         keys = [tuple(sorted(items)) for items in removed]
         missing = [key for key in dict.fromkeys(keys) if key not in self._rankings]
-        histories = [self.history.without_items(np.array(key, dtype=np.int64)) for key in missing]
+        for start in range(0, len(missing), _HISTORIES_PER_BATCH):
+            part = missing[start : start + _HISTORIES_PER_BATCH]
+            self._rankings.update(zip(part, self._rank(part), strict=True))
+        return [self._rankings[key] for key in keys]
+
+    def _rank(self, removed: Sequence[tuple[int, ...]]) -> list[RankedItems]:
+        histories = [self.history.without_items(np.array(key, dtype=np.int64)) for key in removed]
         found = rank(
             [self.forecast] * len(histories),
             histories,
@@ -56,15 +78,15 @@ class RemovalRanker:
             candidates=np.flatnonzero(rankable_items(self.history, self.repeat)),
             edits=self.edits,
         )
-        self._rankings.update(zip(missing, found, strict=True))
-        return [self._rankings[key] for key in keys]
+        return [RankedItems(one.item_idx, one.scores) for one in found]
 
     def effects(self, items: IntArray) -> tuple[IntArray, FloatArray]:
         """Give past items, and (n_items, n_past) what each adds to the items' scores, in nats.
 
         It is the weighted sum over the blend's additive scorers, those that select for its trees
-        included: exact for these, and a guide for the whole, which `rankings` settles. Without
-        an additive scorer, the newest past items are removed one by one.
+        included: exact for these, and a guide for the whole, which `rankings` settles. Nets and
+        language models have no say in it. Without an additive scorer, the newest past items are
+        removed one by one.
         """
         weights = _first_stage_weights(self.blend)
         additive = [

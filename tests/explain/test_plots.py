@@ -162,7 +162,19 @@ def test_the_figure_shows_the_80_percent_intervals_of_the_forecast() -> None:
     drawn = interest_figure(person(WEEKS), AHEAD, top=1)
     (bars,) = drawn.axes[0].collections
     segment = bars.get_segments()[0]  # type: ignore[attr-defined]
-    assert segment[:, 1].tolist() == AHEAD.intervals(0.8)[BREAD].tolist()
+    n_events = np.mean([len(week) for week in WEEKS if week])
+    assert segment[:, 1].tolist() == AHEAD.intervals(0.8, float(n_events))[BREAD].tolist()
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_intervals_of_few_events_have_the_variance_of_their_shares(n: int) -> None:
+    forecast = make_forecast(0.3, 0.7, concentration=20.0)
+    shares = np.random.default_rng(0).beta(6.0, 14.0, 200_000)
+    seen = np.random.default_rng(1).binomial(n, shares) / n
+    quantiles = np.linspace(0.002, 0.998, 499)
+    inside = np.concatenate([forecast.intervals(1 - 2 * q, n)[0] for q in quantiles[:249]])
+    assert inside.var() == pytest.approx(seen.var(), rel=0.06)
+    assert np.ptp(forecast.intervals(0.8)[0]) < np.ptp(forecast.intervals(0.8, n)[0])
 
 
 @pytest.mark.parametrize("top", [0, 8])
