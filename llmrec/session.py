@@ -278,9 +278,9 @@ class UserSession:
         history, forecast = self.history, self.forecast
         if isinstance(explanation, ItemExplanation):
             ranking = self._full_ranking
-            return check_item(explanation, ranking, history, forecast, self.edits, self.removal)
+            return check_item(explanation, ranking, history, forecast, self.edits, self._second)
         item_idx = history.catalog.item_index(explanation.item_id)
-        rest = history, forecast, self.edits, self.removal
+        rest = history, forecast, self.edits, self._second
         return check_explanation(explanation, item_idx, self._rank, *rest)
 
     @cached_property
@@ -296,6 +296,11 @@ class UserSession:
             self.repeat,
             self.edits,
         )
+
+    @cached_property
+    def _second(self) -> RemovalRanker:
+        """Ranks again what `removal` has ranked, to check it."""
+        return replace(self.removal)
 
     @cached_property
     def _full_ranking(self) -> Ranking:

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ from llmrec.engine import InterestEngine
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.verify import check_item
 from llmrec.explain.verify_causes import check_causes
+from llmrec.ranking.removal import RemovalRanker
 from llmrec.session import UserSession
 
 K = 10
@@ -78,13 +80,14 @@ def person_values(
     of_explain = cpu_seconds(lambda: open_session().explain(items[0].item_id))
     yield NOW, f"{MEDIAN}ratio of list and reasons to the list", of_reasons / of_list
     yield NOW, f"{MEDIAN}ratio of explain to the list", of_explain / of_list
+    second = replace(session.removal)  # that has not ranked yet
     for item in items:
-        yield from item_values(item, session)
+        yield from item_values(item, session, second)
     named = {one.latest.item_id for item in items if item.causes for one in item.causes.named}
     cited = {item.evidence[0].item_id for item in items if item.evidence}
     yield NOW, f"{MEDIAN}different causes in a list", len(named)
     yield BEFORE, f"{MEDIAN}different causes in a list", len(cited)
-    yield from lies_caught(items[int(rng.integers(len(items)))], session)
+    yield from lies_caught(items[int(rng.integers(len(items)))], session, second)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -94,11 +97,13 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def item_values(item: ItemExplanation, session: UserSession) -> Iterator[Value]:
+def item_values(
+    item: ItemExplanation, session: UserSession, removal: RemovalRanker
+) -> Iterator[Value]:
     """Give what one item's reason names, and whether it holds."""
     causes, index = item.causes, session.history.catalog.item_index(item.item_id)
     assert causes is not None
-    yield NOW, "causes that hold", not check_causes(causes, index, session.removal)
+    yield NOW, "causes that hold", not check_causes(causes, index, removal)
     yield NOW, "reasons of past items", bool(causes.named)
     yield NOW, "reasons of popularity", not causes.named
     yield NOW, "reasons that the forecast lifts it", causes.tilt_lifts
@@ -109,9 +114,11 @@ def item_values(item: ItemExplanation, session: UserSession) -> Iterator[Value]:
         yield NOW, f"{MEDIAN}places lost without the named", without - causes.rank
 
 
-def lies_caught(item: ItemExplanation, session: UserSession) -> Iterator[Value]:
+def lies_caught(
+    item: ItemExplanation, session: UserSession, removal: RemovalRanker
+) -> Iterator[Value]:
     """Tell each part of a cause wrong; say whether the checker finds it."""
-    given = session.ranking(), session.history, session.forecast, session.edits, session.removal
+    given = session.ranking(), session.history, session.forecast, session.edits, removal
     assert check_item(item, *given) == ()
     for kind, lie in item_corruptions(item, session.history, session.forecast):
         if lie.causes != item.causes:

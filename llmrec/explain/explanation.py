@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ def check_explanation(
     if explanation.item:
         errors += check_item(explanation.item, now, history, forecast, edits, removal)
     if removal and explanation.past:
-        again = find_past_effects(item_idx, replace(removal), rerank)
+        again = find_past_effects(item_idx, removal, rerank)
         if again != explanation.past:
             errors.append("past items do something else to its rank when ranked again")
     if error := check_change(explanation.change, item_idx, rerank, history, edits):

@@ -20,17 +20,18 @@ TOLERANCE = 1e-9
 def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple[str, ...]:
     """Describe all errors of an item's causes; () if there is none.
 
-    ``removal`` ranks the person as the list is ranked; what it has stored is not used.
+    ``removal`` ranks the person as the list is ranked: one that has not ranked yet, so that what
+    was found is ranked again.
     """
-    fresh, ids = replace(removal), removal.history.catalog.item_ids
+    ids = removal.history.catalog.item_ids
     unknown = [one for one in causes.named if one.latest.item_id not in ids]
     if unknown:
         return (f"{unknown[0].latest.title} is not in the catalog",)
     past = [removal.history.catalog.item_index(one.latest.item_id) for one in causes.named]
     return (
-        *_wrong_ranks(causes, item_idx, past, fresh),
+        *_wrong_ranks(causes, item_idx, past, removal),
         *_wrong_events(causes, past, removal.history),
-        *_wrong_effects(causes, item_idx, past, fresh),
+        *_wrong_effects(causes, item_idx, past, removal),
     )
 
 

@@ -84,8 +84,8 @@ def test_every_cause_holds_when_ranked_again_and_every_lie_is_caught(
             assert item.causes
             n_named += bool(item.causes.named)
             index = ITEMS.item_index(item.item_id)
-            assert check_causes(item.causes, index, removal) == ()
-            given = rerank(()), history, forecast, (), removal
+            assert check_causes(item.causes, index, replace(removal)) == ()
+            given = rerank(()), history, forecast, (), replace(removal)
             assert check_item(item, *given) == ()
             for kind, lie in item_corruptions(item, history, forecast):
                 if lie.causes != item.causes:  # the others are those of test_verify
@@ -158,7 +158,7 @@ def test_a_score_without_a_personal_part_is_said_to_be_popularity() -> None:
         (text,) = causes.sentences(str(ITEMS.item_ids[item]), "taken")
         assert ("Popular lately" in text) == (causes.n_recent >= MIN_POPULAR)
         assert ("by everybody" in text) == (causes.n_recent > 0)
-        assert check_causes(causes, int(item), removal) == ()
+        assert check_causes(causes, int(item), replace(removal)) == ()
 
 
 def test_a_blend_without_additive_scorers_is_explained_by_removal() -> None:
