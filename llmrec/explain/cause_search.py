@@ -117,7 +117,7 @@ def _sets_to_try(effects: FloatArray, past: IntArray, item: int) -> list[IntArra
         return [order[:1]]
     alone = [order[[place]] for place in range(len(order))]
     is_pair = len(order) > 1 and effects[order[1]] >= MIN_SECOND_EFFECT * effects[order[0]]
-    return [order[:2], *alone] if is_pair else alone
+    return [order[:2], *alone] if is_pair and past[order[1]] != item else alone
 
 
 def _first_that_lift(

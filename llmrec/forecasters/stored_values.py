@@ -106,7 +106,7 @@ def _read_spread(values: Any) -> Spread:
         spread = read_spread(values)
         if is_possible_spread(spread):
             return spread
-    raise ValueError(f"spread is {values!r}, not two finite numbers of 0 or more")
+    raise ValueError(f"spread is {values!r}, not the numbers of a spread")
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
