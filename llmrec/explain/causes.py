@@ -117,19 +117,18 @@ class Causes:
         if first.latest.item_id == item_id:
             return self._repeat_sentences(first, verb)
         titles = [clean_text(c.latest.title, MAX_SENTENCE_TITLE_LENGTH) for c in self.named]
-        these, it = " and ".join(titles), "it" if len(titles) == 1 else "these two"
+        these = " and ".join(titles)
+        add, it = ("adds", "it") if len(titles) == 1 else ("add", "these two")
+        rank = format_ordinal(self.rank_without or 0)
         if self._is_lifted:
-            outcome = f"without {it} this would be {format_ordinal(self.rank_without or 0)}"
+            outcome = f"without {it} this would be {rank}"
             return (
                 f"Because you have {verb} {these}: {outcome}.",
                 f"You have {verb} {these}; {outcome}.",
             )
         return (
-            f"Of what you have {verb}, {these} adds most to its score; without it this would "
-            f"still be {format_ordinal(self.rank)}."
-            if it == "it"
-            else f"Of what you have {verb}, {these} add most to its score; without these two this "
-            f"would still be {format_ordinal(self.rank)}.",
+            f"Of what you have {verb}, {these} {add} most to its score; without {it} this would "
+            f"still be {rank}.",
         )
 
     @property
