@@ -278,9 +278,11 @@ class UserSession:
         history, forecast = self.history, self.forecast
         if isinstance(explanation, ItemExplanation):
             ranking = self._full_ranking
-            return check_item(explanation, ranking, history, forecast, self.edits, self._second)
+            return check_item(
+                explanation, ranking, history, forecast, self.edits, self._second_removal
+            )
         item_idx = history.catalog.item_index(explanation.item_id)
-        rest = history, forecast, self.edits, self._second
+        rest = history, forecast, self.edits, self._second_removal
         return check_explanation(explanation, item_idx, self._rank, *rest)
 
     @cached_property
@@ -298,7 +300,7 @@ class UserSession:
         )
 
     @cached_property
-    def _second(self) -> RemovalRanker:
+    def _second_removal(self) -> RemovalRanker:
         """Ranks again what `removal` has ranked, to check it."""
         return replace(self.removal)
 

@@ -37,13 +37,11 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class PastEffect:
+class PastEffect(Cause):
     """What one past item does to another one's rank, by ranking again without it.
 
     Attributes
     ----------
-    latest, times
-        As for `Cause`.
     effect
         What the score loses without it, against the mean of the best items: negative where it
         argues against the item.
@@ -53,10 +51,6 @@ class PastEffect:
         1-based.
     """
 
-    latest: Evidence
-    times: int
-    effect: float
-    share: float
     rank_without: int
 
     def __str__(self) -> str:

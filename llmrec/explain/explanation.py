@@ -13,7 +13,12 @@ from llmrec.explain.cause_search import find_causes, find_past_effects
 from llmrec.explain.causes import PastEffect
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
 from llmrec.explain.facts import format_percent
-from llmrec.explain.item import ItemExplanation, explain_item, to_plain_values
+from llmrec.explain.item import (
+    MIN_SHOWN_TILT,
+    ItemExplanation,
+    explain_item,
+    to_plain_values,
+)
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
 from llmrec.ranking.edits import Edit
@@ -71,14 +76,20 @@ class Explanation:
     @property
     def lifting(self) -> tuple[PastEffect, ...]:
         """The past items that lift it: without each it does not rank higher; largest first."""
-        rank = self._rank
+        rank = self.rank_by_score
         return tuple(
             one for one in self.past if one.share >= MIN_SHOWN_SHARE and one.rank_without >= rank
         )
 
     @property
-    def _rank(self) -> int:
-        """Its rank by score."""
+    def lowering(self) -> tuple[PastEffect, ...]:
+        """The past items that speak against it: without each it ranks higher."""
+        rank = self.rank_by_score
+        return tuple(one for one in self.past if one.effect < 0 and one.rank_without < rank)
+
+    @property
+    def rank_by_score(self) -> int:
+        """Its rank, 1-based; 0 if it may not be ranked."""
         return (self.item.causes or self.item).rank if self.item else 0
 
     @property
@@ -86,12 +97,13 @@ class Explanation:
         """What lowers the item: past items without which it ranks higher, and the tilt."""
         if self.item is None:
             return []
-        found = [str(one) for one in self.past if one.effect < 0 and one.rank_without < self._rank]
+        found = [str(one) for one in self.lowering]
         if self.item.causes and self.item.causes.tilt_lifts:
             return found
         label = "edited forecast" if self.item.edited_shares else "forecast"
-        lowering = {name: part for name, part in self.item.category_parts.items() if part <= -0.005}
-        return found + [f"the {label} of {name} ({part:.2f})" for name, part in lowering.items()]
+        parts = self.item.category_parts.items()
+        tilts = [(name, part) for name, part in parts if part <= -MIN_SHOWN_TILT]
+        return found + [f"the {label} of {name} ({part:.2f})" for name, part in tilts]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the text, ready for JSON."""

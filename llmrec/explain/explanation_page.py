@@ -82,9 +82,7 @@ def render_explanation_html(found: Explanation) -> str:
 
 
 def _draw_figure(found: Explanation) -> Figure:
-    rank = (found.item.causes or found.item).rank if found.item else 0
-    against = [one for one in found.past if one.effect < 0 and one.rank_without < rank]
-    rows = [*found.lifting, *against]
+    rows = [*found.lifting, *found.lowering]
     n_rows = max(len(rows), 1)
     top = 1.1 + ROW_HEIGHT * n_rows
     figure = new_figure(figsize=(9.6, top), dpi=150, facecolor="white")
@@ -96,7 +94,7 @@ def _draw_figure(found: Explanation) -> Figure:
     for row, one in enumerate(rows):
         _draw_row(axes, row, one, min(abs(one.effect) / total, 1.0))
     title = shorten(found.change.title, MAX_TITLE_LENGTH)
-    heading = f"What lifts {title} to rank {rank:,}"
+    heading = f"What lifts {title} to rank {found.rank_by_score:,}"
     note = "share of what these past items add · its rank without each of them"
     if found.item is None:
         heading, note = title, "it may not be listed"

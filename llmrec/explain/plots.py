@@ -26,6 +26,7 @@ from llmrec.explain.printable import printable
 from llmrec.explain.reword import wording_note
 from llmrec.explain.statements import change_direction
 from llmrec.forecast import Forecast
+from llmrec.forecasters.dispersion import events_per_period
 from llmrec.types import FloatArray, IntArray, TimeArray
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _draw_figure(history: History, forecast: Forecast, top: int) -> Figure:
     series, expected = ShareSeries.of(history), forecast.category_weights
     leading = top_categories(history_shares(history), expected, top)
     axes = figure.add_axes((0.055, 0.09, 0.67, 0.73))
-    intervals = forecast.intervals(0.8, events_per_period(history))
+    intervals = forecast.intervals(0.8, float(events_per_period([history])[0]))
     _draw_axes(axes, history, series)
     for rank, category in enumerate(leading):
         _draw_category(axes, series, expected, intervals, int(category), rank, len(leading))
@@ -232,12 +233,6 @@ def _sparkline(shares: FloatArray) -> str:
         width * (" " if np.isnan(share) else SPARKLINE_BLOCKS[level])
         for share, level in zip(shares, levels, strict=True)
     )
-
-
-def events_per_period(history: History) -> float:
-    """Mean number of events in the non-empty periods; 1 if there is none."""
-    sizes = np.diff(history.offsets)
-    return float(sizes[sizes > 0].mean()) if sizes.any() else 1.0
 
 
 def share_bar(part: float) -> str:

@@ -12,9 +12,8 @@ from llmrec.data.periods import History
 from llmrec.explain.cause_search import N_COMPARED, has_edits
 from llmrec.explain.causes import RECENT_DAYS, Causes
 from llmrec.explain.facts import to_date
+from llmrec.explain.statements import TOLERANCE
 from llmrec.ranking.removal import RemovalRanker
-
-TOLERANCE = 1e-9
 
 
 def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple[str, ...]:
