@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
-from llmrec.explain.describe import describe_from_claims, describe_with_model
+from llmrec.explain.describe import describe_forecasts, describe_with_model
 from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
 from llmrec.forecasters.loading import stored_forecaster
@@ -271,10 +272,8 @@ class InterestEngine:
             If the blend or the forecaster holds something that cannot be stored, or the folder a
             calibration that this engine has nothing to replace with; nothing is written then.
         """
-        folder, language = Path(folder), self.language
-        calibration = None
-        if language is not None:
-            calibration = language.calibration or language.stored_calibration
+        folder, language, statements = Path(folder), self.language, self._parts.statements
+        calibration = language.calibration or language.stored_calibration if language else None
         if calibration is None and language and (folder / CALIBRATION_FILE).exists():
             raise DataError(
                 f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
@@ -289,6 +288,7 @@ class InterestEngine:
             self.dataset.everybody if with_catalog else None,
             stored_forecaster(self.prior),
             stored_blend(self.blend, self._parts.titles_weight),
+            statements.stored() if statements else None,
             calibration,
             adapter,
         )
@@ -296,11 +296,14 @@ class InterestEngine:
 
     def _forecast_batch(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast histories of one log."""
-        forecasts = self.forecaster.forecast(histories)
+        statements = self._parts.statements
+        forecasts = [
+            replace(one, statement_model=statements) for one in self.forecaster.forecast(histories)
+        ]
         if self.describe and self.language is not None:
             model, codec = self.language.model, self.language.codec
             return describe_with_model(model, codec, histories, forecasts)
-        return [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+        return describe_forecasts(histories, forecasts)
 
     def _session_inputs(
         self,

@@ -31,6 +31,7 @@ from llmrec.engine_resolve import FoundSettings, found_in, require_fitted_before
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -49,6 +50,8 @@ class EngineParts:
         Those of the log who have no event before it.
     prior, language
         What forecasts by numbers alone, and the language model on top; None: there is none.
+    statements
+        Probabilities of statements; None: the engine has none.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
@@ -62,6 +65,7 @@ class EngineParts:
     prior: Forecaster
     language: LoadedLanguage | None
     blend: Blend
+    statements: StatementProbabilities | None = None
     warning: str = ""
     titles_weight: float = 0.0
 
@@ -156,7 +160,10 @@ def _assemble(
     blend = found.blend(dataset, cutoff, titles)
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
-    return EngineParts(dataset, cutoff, later, settings, prior, language, blend, warning, waiting)
+    statements = found.statements(dataset.catalog)
+    return EngineParts(
+        dataset, cutoff, later, settings, prior, language, blend, statements, warning, waiting
+    )
 
 
 def _with_adapter(

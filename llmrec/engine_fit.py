@@ -19,6 +19,7 @@ from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
+from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend, fit_strength
 from llmrec.ranking.registry import fallback_blend
@@ -39,6 +40,8 @@ class FittedEngine:
         Those of the last period, by which members were chosen.
     blend, strength, list_selection
         What ranks, how hard the forecast tilts it, and its figures; None where nothing was fitted.
+    statements
+        Probabilities of statements about the next period; None where nothing was fitted.
     effort
         What was done: less than was asked for where the log is too small; "" for nothing.
     report
@@ -51,6 +54,7 @@ class FittedEngine:
     blend: Blend
     strength: float
     list_selection: ListSelection | None
+    statements: StatementProbabilities | None
     effort: Effort | str
     report: dict[str, Any]
 
@@ -94,17 +98,21 @@ def fit_engine(
     fit.check_names()
     selection = fit.select_forecaster()
     lists = fit.select_list()
+    statements = fit.fit_statements(selection)
     prior = fit.with_newest_nets(selection.forecaster)
     reason = "; ".join([selection.reason, *fit.older_nets])
     report |= {
         "windows": len(folds[0]),
         "forecast": selection.to_dict() | {"reason": reason},
+        "statements": statements.report,
         "list": lists.to_dict() | {"windows": len(lists.windows)},
     }
     held_out = selection.held_out
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
     strength = fit_strength(forecaster, blend, lists.windows, repeat=dataset.repeat)
-    return FittedEngine(prior, held_out, folds[0], lists.blend, strength, lists, done, report)
+    return FittedEngine(
+        prior, held_out, folds[0], lists.blend, strength, lists, statements, done, report
+    )
 
 
 def held_out_forecaster(
@@ -143,4 +151,4 @@ def _unfitted(dataset: Dataset, windows: Sequence[Window], report: dict[str, Any
     weights = fallback_blend(dataset.repeat)
     blend = build_blend(dataset, end, weights)
     counting = DecayedDirichlet(mix=mix)
-    return FittedEngine(counting, None, windows, blend, 1.0, None, "", report)
+    return FittedEngine(counting, None, windows, blend, 1.0, None, None, "", report)

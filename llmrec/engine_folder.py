@@ -29,7 +29,7 @@ from llmrec.ranking.registry import LM_SCORER
 
 CALIBRATION_FILE = "calibration.json"
 CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
-FORECAST_FOLDER, RANKING_FOLDER = "forecast", "ranking"
+FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER = "forecast", "ranking", "statements"
 FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
 ADAPTER_FOLDER = "adapter"
 
@@ -44,6 +44,8 @@ class EngineFiles:
         What is known of items, and what everybody took; None: those of an embedded log.
     prior, blend
         What forecasts, without a language model, and what ranks.
+    statements
+        What gives probabilities to statements; None: they have none.
     calibration, adapter
         Of the language model; None: there is none.
     """
@@ -52,6 +54,7 @@ class EngineFiles:
     population: Population | None
     prior: Stored
     blend: Stored
+    statements: Stored | None = None
     calibration: Calibration | None = None
     adapter: Path | None = None
 
@@ -67,8 +70,15 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         files.catalog.save(folder / CATALOG_FILE)
         files.population.save(folder / POPULATION_FILE)
         parts += [folder / CATALOG_FILE, folder / POPULATION_FILE]
-    for name, stored in ((FORECAST_FOLDER, files.prior), (RANKING_FOLDER, files.blend)):
+    learned = {
+        FORECAST_FOLDER: files.prior,
+        RANKING_FOLDER: files.blend,
+        STATEMENTS_FOLDER: files.statements,
+    }
+    for name, stored in learned.items():
         shutil.rmtree(folder / name, ignore_errors=True)
+        if stored is None:
+            continue
         stored.save(folder / name)
         parts += [path for path in (folder / name).rglob("*") if path.is_file()]
     if files.calibration is not None:

@@ -14,7 +14,7 @@ from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
-from llmrec.data.splits import sample_windows, training_log_for
+from llmrec.data.splits import other_windows, sample_windows, training_log_for
 from llmrec.data.stored import Stored
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_settings import Effort
@@ -24,9 +24,10 @@ from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.calibration import fit_interpolation, interpolate
 from llmrec.forecasters.dispersion import fit_dispersion
 from llmrec.forecasters.loading import load_forecaster
-from llmrec.forecasters.precomputed import HeldOutPredictions
+from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
+from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.registry import build_scorer, default_scorers, first_stage_scorers
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
@@ -36,7 +37,10 @@ NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
 N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 3}  # past periods of lists
 MAX_QUICK_WINDOWS = 500
-COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0) | {TREES: 20.0}
+STATEMENTS = "probabilities of statements"
+MAX_STATEMENT_WINDOWS = 5_000
+COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0)
+COSTS |= {TREES: 20.0, STATEMENTS: 5.0}
 
 
 @dataclass(eq=False)
@@ -133,6 +137,25 @@ class MemberFit:
             without=sorted(without),
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
         )
+
+    def fit_statements(self, selection: Selection) -> StatementProbabilities:
+        """Fit probabilities of statements on everybody of the last period.
+
+        Weights of the windows that members were chosen by are held out; those of other people the
+        forecaster was not fitted on.
+        """
+        self.progress.begin(STATEMENTS, COSTS[STATEMENTS])
+        windows = [*self.validation, *other_windows(self.dataset, self.validation)]
+        windows = sample_windows(windows, MAX_STATEMENT_WINDOWS, self.seed)
+        known = {id(window) for window in self.validation}
+        held_out = [window for window in windows if id(window) in known]
+        others = [window for window in windows if id(window) not in known]
+        weights = selection.held_out.lookup(held_out)
+        if others:
+            histories = [window.history for window in others]
+            predicted = predict_weights(selection.forecaster, histories)
+            weights = np.concatenate([weights, predicted])
+        return StatementProbabilities.fit([*held_out, *others], weights, seed=self.seed)
 
     def with_newest_nets(self, forecaster: Any) -> Forecaster:
         """Give next-item nets among the experts the parameters of a training on the whole log.
@@ -234,4 +257,5 @@ class MemberFit:
         each = 0.5 * len(statistics) * (1 + self.n_folds)
         nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
         of_trees = COSTS[TREES] if self.n_folds > 1 else 0.0
-        return float(trained + each + self.n_folds * sum(nets) + of_trees)
+        rest = self.n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
+        return float(trained + each + rest)

@@ -65,6 +65,7 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         settings=settings,
         prior=fitted.prior,
         blend=fitted.blend,
+        statements=fitted.statements,
         language=parts.language and parts.language.bare(),
         titles_weight=0.0,
     )
@@ -112,6 +113,7 @@ def _with_language(
         settings=settings,
         prior=fitted.prior,
         blend=found.blend,
+        statements=fitted.statements,
         language=found.language,
         titles_weight=0.0,
     )

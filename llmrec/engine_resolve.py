@@ -14,13 +14,14 @@ from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.provenance import events_fingerprint
-from llmrec.data.stored import Stored
+from llmrec.data.stored import VALUES_FILE, Stored
 from llmrec.data.text_times import date_order
 from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_folder import (
     CALIBRATION_FILE,
     FORECAST_FOLDER,
     RANKING_FOLDER,
+    STATEMENTS_FOLDER,
     bundled_engine,
     catalog_fingerprint,
     has_lost_calibration,
@@ -33,6 +34,7 @@ from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.loading import load_forecaster
+from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend
@@ -110,6 +112,16 @@ class FoundSettings:
             assert self.folder is not None
             return load_forecaster(Stored.load(self.folder / FORECAST_FOLDER), catalog)
         return DecayedDirichlet(**self.settings.counting)
+
+    def statements(self, catalog: Catalog) -> StatementProbabilities | None:
+        """Give what knows probabilities of statements; engines of earlier versions have none."""
+        if self.fitted is not None:
+            return self.fitted.statements
+        if f"{STATEMENTS_FOLDER}/{VALUES_FILE}" not in self.settings.parts:
+            return None
+        assert self.folder is not None
+        stored = Stored.load(self.folder / STATEMENTS_FOLDER)
+        return StatementProbabilities.from_stored(stored, catalog.categories)
 
     @property
     def titles_weight(self) -> float:

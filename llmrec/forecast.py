@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,18 +15,27 @@ from llmrec.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from llmrec.beta_binomial import CountInterval
 
-StatementKind = Literal["rising", "fading", "steady", "new", "returning"]
-STATEMENT_KINDS: tuple[StatementKind, ...] = ("rising", "fading", "steady", "new", "returning")
+StatementKind = Literal["again", "fading", "nothing of", "rising", "new", "returning", "steady"]
+# Kinds that are said. "steady" is of version 0.1: it is read, and nobody can foresee it.
+STATEMENT_KINDS: tuple[StatementKind, ...] = (
+    "again",
+    "fading",
+    "nothing of",
+    "rising",
+    "new",
+    "returning",
+)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One checkable claim about how an interest changes in the next period.
+    """One checkable claim about an interest in the next period.
 
     Attributes
     ----------
     kind
-        How the category's share changes.
+        What becomes of the category: it is taken "again", or "nothing of" it; its share is
+        "rising" or "fading"; it is "new", or "returning" after a pause.
     category
         Category index, 0..n_categories-1.
     change
@@ -34,12 +43,49 @@ class Statement:
     event_ids
         Positions in the log of the events that support the claim (newest first; none if absence
         is the evidence).
+    probability
+        That it comes true, in (0, 1); None where nothing was fitted that gives one.
+    usual_rate
+        Share of all such statements, of anybody and any category, that come true; None as above.
     """
 
     kind: StatementKind
     category: int
     change: float
     event_ids: tuple[int, ...] = ()
+    probability: float | None = None
+    usual_rate: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StatementChances:
+    """How likely statements about one person's next period are, by kind.
+
+    Attributes
+    ----------
+    probabilities
+        (n_categories,) in (0, 1); NaN where the statement cannot be made, or its kind has no
+        calibrated probability.
+    gains
+        (n_categories,) how much more a statement tells than what is known without the forecast;
+        NaN where it is not worth saying.
+    usual_rates
+        Share of all statements of a kind that come true; kinds without a probability are missing.
+    """
+
+    probabilities: Mapping[StatementKind, FloatArray]
+    gains: Mapping[StatementKind, FloatArray]
+    usual_rates: Mapping[StatementKind, float]
+
+
+class StatementModel(Protocol):
+    """Knows how likely statements about next periods are."""
+
+    def chances(
+        self, histories: Sequence[History], category_weights: FloatArray
+    ) -> list[StatementChances]:
+        """Give those of each person under (n_people, n_categories) forecast weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +125,8 @@ class Forecast:
         The claims of the description, each with its evidence.
     source
         Its model, prompt and seed, or the fallback and its reason.
+    statement_model
+        What gives probabilities to statements about it; None: they have none.
     """
 
     category_weights: FloatArray
@@ -86,6 +134,7 @@ class Forecast:
     description: str
     statements: tuple[Statement, ...]
     source: Source
+    statement_model: StatementModel | None = None
 
     def __post_init__(self) -> None:
         weights = np.asarray(self.category_weights, dtype=np.float64)

@@ -32,9 +32,10 @@ from llmrec.data.counts import target_counts
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import MIN_TARGET_EVENTS
 from llmrec.evaluation.evaluator import coverages
+from llmrec.forecast import STATEMENT_KINDS
 from llmrec.forecasters.dispersion import fit_dispersion
 from llmrec.forecasters.past_counts import PastCounts, blocks_of_histories
-from llmrec.forecasters.statement_outcomes import PROBABLE_KINDS, statement_outcomes
+from llmrec.forecasters.statement_outcomes import statement_outcomes
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.types import BoolArray, FloatArray
 
@@ -140,8 +141,8 @@ def statement_rows(
     keys: Row, model: StatementProbabilities, part: WeightedWindows
 ) -> Iterator[Row]:
     """Give the rows of all statements by kind, and of those that would be said."""
-    probabilities: dict[str, list[FloatArray]] = {kind: [] for kind in PROBABLE_KINDS}
-    outcomes: dict[str, list[BoolArray]] = {kind: [] for kind in PROBABLE_KINDS}
+    probabilities: dict[str, list[FloatArray]] = {kind: [] for kind in STATEMENT_KINDS}
+    outcomes: dict[str, list[BoolArray]] = {kind: [] for kind in STATEMENT_KINDS}
     said: list[list[tuple[str, float, bool]]] = []
     for rows in blocks_of_histories(part.histories):
         histories, weights = part.histories[rows], part.weights[rows]
@@ -157,7 +158,7 @@ def statement_rows(
                     for one in chosen
                 ]
             )
-    for kind in PROBABLE_KINDS:
+    for kind in STATEMENT_KINDS:
         all_of_kind = Outcomes(np.concatenate(probabilities[kind]), np.concatenate(outcomes[kind]))
         yield from all_of_kind.rows(keys, kind)
     yield from said_rows(keys, said)
@@ -170,7 +171,7 @@ def said_rows(keys: Row, said: list[list[tuple[str, float, bool]]]) -> Iterator[
     yield mean_row(of_all, "statements", np.array([float(len(one)) for one in said]))
     yield value_row(of_all, "median_likely_statements", float(np.median(likely)), len(said))
     flat: list[tuple[Any, ...]] = [one for person in said for one in person]
-    for kind in ("", *PROBABLE_KINDS):
+    for kind in ("", *STATEMENT_KINDS):
         chosen = [one for one in flat if kind in ("", one[0])]
         outcomes = Outcomes(
             np.array([one[1] for one in chosen]),

@@ -13,13 +13,15 @@ import numpy as np
 
 from llmrec.data.periods import History
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot
-from llmrec.explain.facts import Evidence, cite_events, history_shares
+from llmrec.explain.evidence import Evidence, cite_events
+from llmrec.explain.facts import history_shares
 from llmrec.explain.item import ItemExplanation, StatementText, render_statement
 from llmrec.explain.statements import TOLERANCE
-from llmrec.forecast import Forecast, Statement, StatementKind
+from llmrec.forecast import STATEMENT_KINDS, Forecast, Statement, StatementKind
+from llmrec.forecasters.probability_words import WORDS
 
-# Kinds that cannot be true beside a kind, by definition; fading and returning can, so can steady
-# and returning.
+# Kinds that cannot be true beside a kind, by definition, where statements have no probability;
+# fading and returning can, so can steady and returning. With one any other kind is a lie.
 EXCLUDED_KINDS: dict[StatementKind, tuple[StatementKind, ...]] = {
     "rising": ("fading", "steady", "new", "returning"),
     "fading": ("rising", "steady", "new"),
@@ -37,8 +39,15 @@ def statement_corruptions(
 ) -> Iterator[tuple[str, Statement]]:
     """Corrupt a true statement in every way, one at a time."""
     change = forecast.category_weights - history_shares(history)
-    for kind in EXCLUDED_KINDS[true.kind]:
+    kinds = EXCLUDED_KINDS.get(true.kind, ())
+    if true.probability is not None:
+        kinds = tuple(kind for kind in STATEMENT_KINDS if kind != true.kind)
+    for kind in kinds:
         yield "direction", replace(true, kind=kind)
+    for wrong in _wrong_probabilities(true.probability):
+        yield "probability", replace(true, probability=wrong)
+    for wrong in _wrong_probabilities(true.usual_rate):
+        yield "usual rate", replace(true, usual_rate=wrong)
     others = np.flatnonzero(np.abs(change - true.change) > TOLERANCE)
     for category in [*others[:MAX_CATEGORIES].tolist(), len(change)]:
         yield "category", replace(true, category=category)
@@ -77,6 +86,8 @@ def description_corruptions(true: Forecast) -> Iterator[tuple[str, Forecast]]:
     """Change a number of a description, leave a sentence out, or add one."""
     for text in islice(_with_other_number(true.description), MAX_NUMBERS):
         yield "number", replace(true, description=text)
+    for text in _with_other_word(true.description):
+        yield "word of a probability", replace(true, description=text)
     yield "text", replace(true, description=f"{true.description} Everybody loves it.")
     if true.statements:
         yield "text", replace(true, statements=true.statements[1:])
@@ -94,6 +105,10 @@ def change_corruptions(
         yield "change", replace(true, factor=None, rank_after=None)
     if isinstance(true, WhyNot):
         yield "gap", replace(true, gap=true.gap + 0.01)
+
+
+def _wrong_probabilities(true: float | None) -> tuple[float, ...]:
+    return () if true is None else (true + SMALL_SHARE, true - SMALL_SHARE, true / 2, float("nan"))
 
 
 def _wrong_evidence(category: int, history: History) -> dict[str, int]:
@@ -233,13 +248,16 @@ def _statement_text_corruptions(
 
     for place, one in enumerate(true.statements):
         ids = tuple(event.event_id for event in one.evidence)
-        statement = Statement(one.kind, names.index(one.category), one.change, ids)
+        chance = (one.probability, one.usual_rate)
+        statement = Statement(one.kind, names.index(one.category), one.change, ids, *chance)
         for name, corrupted in statement_corruptions(statement, history, forecast):
             if corrupted.category < len(names):
                 yield name, replace_at(place, render_statement(corrupted, history, forecast))
         yield "category", replace_at(place, replace(one, category="Magic"))
         for text in _with_other_number(one.text):
             yield "number", replace_at(place, replace(one, text=text))
+        for text in _with_other_word(one.text):
+            yield "word of a probability", replace_at(place, replace(one, text=text))
         for name, events in _corrupted_events(one.evidence, history):
             yield name, replace_at(place, replace(one, evidence=events))
 
@@ -283,3 +301,13 @@ def _with_other_number(text: str) -> Iterator[str]:
     """Give the text with one of its numbers changed, for each of them."""
     for number in re.finditer(r"\d+", text):
         yield text[: number.start()] + str(int(number[0]) + 1) + text[number.end() :]
+
+
+def _with_other_word(text: str) -> Iterator[str]:
+    """Give the text with another word for each of its probabilities."""
+    words = [*(word for _, word in WORDS), "more likely than usual"]
+    for word in words:
+        for place in re.finditer(f": {word} \\(", text):
+            for other in words:
+                if other != word:
+                    yield f"{text[: place.start()]}: {other} ({text[place.end() :]}"

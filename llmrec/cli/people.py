@@ -41,8 +41,8 @@ from llmrec.data.windows import holdout_windows
 from llmrec.engine import InterestEngine
 from llmrec.errors import DataError
 from llmrec.explain import plots
+from llmrec.explain.evidence import format_day, to_date
 from llmrec.explain.explanation_page import save_explanation
-from llmrec.explain.facts import format_day, to_date
 from llmrec.forecast import Forecast
 from llmrec.session_inputs import Recommendation
 

@@ -21,8 +21,9 @@ from llmrec.data.names import clean_text
 from llmrec.data.periods import History
 from llmrec.explain import plots
 from llmrec.explain.causes import format_ordinal
+from llmrec.explain.evidence import format_day
 from llmrec.explain.explanation import Explanation, score_parts
-from llmrec.explain.facts import format_day, format_percent
+from llmrec.explain.facts import format_percent
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.printable import printable, to_json
 from llmrec.explain.reword import wording_note

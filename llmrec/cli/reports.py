@@ -36,6 +36,7 @@ TRACK_RECORD_COLUMNS = {
     "gain_on_counting": ("  gain on counting", "{:+.4f}"),
     "jsd": ("divergence from observed, bits", "{:.4f}"),
     "coverage80": ("inside the 80 % interval", "{:.0%}"),
+    "said": ("statements: probability said", "{:.0%}"),
     "came_true": ("statements that came true", "{:.0%}"),
 }
 

@@ -177,6 +177,26 @@ def past_windows(dataset: Dataset) -> list[list[Window]]:
     return found
 
 
+def other_windows(dataset: Dataset, windows: Sequence[Window]) -> list[Window]:
+    """Give the windows of everybody else with a history, of the same calendar period.
+
+    They took less in it than the windows were chosen for, or nothing. None with periods of events,
+    of which everybody has as many.
+
+    Parameters
+    ----------
+    windows
+        Of one period, such as the first of `past_windows`.
+    """
+    if not windows or PeriodLength.parse(dataset.period).unit == "events":
+        return []
+    log, known = dataset.log.align_to(dataset.catalog), {one.history.user_id for one in windows}
+    everybody = make_windows(
+        log, dataset.catalog, dataset.period, windows[0].history.cutoff, min_target_events=0
+    )
+    return [window for window in everybody if window.history.user_id not in known]
+
+
 def rolling_training_windows(
     dataset: Dataset, *, include_validation: bool = False
 ) -> list[list[Window]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows
 from llmrec.evaluation.saved_engine import SavedEngine
-from llmrec.evaluation.track_record import realized_claims
+from llmrec.evaluation.track_record import realized_statements
 from llmrec.explain.explanation import Explanation
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check_statement
@@ -31,7 +32,12 @@ LIST_METRICS = (
     f"ndcg@{K}_gain",
     f"recall@{K}_gain",
 )
-EXPLANATION_METRICS = ("statements_supported", "statements_true", "explanations_supported")
+EXPLANATION_METRICS = (
+    "statements_supported",
+    "statements_said",
+    "statements_true",
+    "explanations_supported",
+)
 
 
 def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.DataFrame:
@@ -48,9 +54,11 @@ def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.Dat
     popularity_ndcg@10, popularity_recall@10, ndcg@10_gain, recall@10_gain
         The same of what was popular lately before the window, by all that had happened then, and
         how much better the engine is, paired.
-    statements_supported, statements_true
-        Share of a person's statements that history and forecast support (it has to be 1), and that
-        the observed period supports. Of at most `MAX_PEOPLE` people a split, drawn by the seed.
+    statements_supported, statements_said, statements_true
+        Share of a person's statements that history and forecast support (it has to be 1), the mean
+        of their probabilities, and the share that came true. Of at most `MAX_PEOPLE` people a
+        split, drawn by the seed; with calendar periods they are more active than everybody, of whom
+        the probabilities are.
     explanations_supported
         Share of their listed items whose explanation holds when it is recomputed, that of the first
         one with the change that would take it off the list.
@@ -100,7 +108,7 @@ def explanation_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[st
             _share(
                 [check_statement(one, history, forecast) is None for one in forecast.statements]
             ),
-            _share(_came_true(window, history, forecast)),
+            *_said_and_true(window, history, forecast),
             _share(_hold(saved, history, forecast)),
         )
         for window, history, forecast in zip(windows, own, forecasts, strict=True)
@@ -122,14 +130,13 @@ def _relevant_items(window: Window, repeat: RepeatPolicy) -> IntArray:
     return taken if repeat == "allow" else np.setdiff1d(taken, window.history.item_idx)
 
 
-def _came_true(window: Window, own: History, forecast: Forecast) -> list[bool]:
-    """Whether the observed period supports each statement; of categories that it knows."""
-    if not window.target.category_counts.any():
-        return []
-    names = window.history.catalog.categories
-    said = [(one.kind, own.catalog.categories[one.category]) for one in forecast.statements]
-    known = [(kind, names.index(name)) for kind, name in said if name in names]
-    return realized_claims(window, known)
+def _said_and_true(window: Window, own: History, forecast: Forecast) -> tuple[float, float]:
+    """Mean probability of the statements, and the share that came true; of known categories."""
+    places = {name: place for place, name in enumerate(window.history.catalog.categories)}
+    named = [(one, own.catalog.categories[one.category]) for one in forecast.statements]
+    known = [replace(one, category=places[name]) for one, name in named if name in places]
+    likely = [one.probability for one in known if one.probability is not None]
+    return _share(likely), _share(realized_statements(window, known))
 
 
 def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool]:
@@ -141,5 +148,5 @@ def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool
     return [not session.check(one) for one in said]
 
 
-def _share(found: Sequence[bool]) -> float:
+def _share(found: Sequence[float]) -> float:
     return float(np.mean(found)) if found else np.nan

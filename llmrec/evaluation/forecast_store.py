@@ -32,6 +32,8 @@ _STATEMENT = pa.struct(
         ("category", pa.int64()),
         ("change", pa.float64()),
         ("event_ids", pa.list_(pa.int64())),
+        ("probability", pa.float64()),
+        ("usual_rate", pa.float64()),
     ]
 )
 SCHEMA = pa.schema(

@@ -18,9 +18,9 @@ from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import COVERAGE_LEVELS, coverages
 from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint
-from llmrec.explain.facts import ClaimFacts, observed_forecast
+from llmrec.explain.facts import ClaimFacts, observed_forecast, statements_that_came_true
 from llmrec.explain.statements import check_statement
-from llmrec.forecast import Forecast, StatementKind
+from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.metrics import bootstrap_interval
 from llmrec.types import FloatArray
@@ -34,6 +34,7 @@ METRICS = (
     "gain_on_counting",
     "jsd",
     *(f"coverage{level * 100:.0f}" for level in COVERAGE_LEVELS),
+    "said",
     "came_true",
 )
 ID_COLUMNS = (
@@ -88,7 +89,7 @@ def statement_precision(
             check_statement(statement, window.history, forecast) is None
             for statement in forecast.statements
         ]
-        realized += realized_claims(window, _claims(forecast))
+        realized += realized_statements(window, forecast.statements)
     n_proposed = sum(forecast.source.proposed for forecast in forecasts)
     n_claims = n_proposed + sum(forecast.source.rejected for forecast in forecasts)
     return StatementPrecision(
@@ -103,7 +104,23 @@ def statement_precision(
 def realized_claims(window: Window, claims: Iterable[tuple[StatementKind, int]]) -> list[bool]:
     """Whether the observed period meets the conditions of each (kind, category)."""
     facts = ClaimFacts.of(window.history, observed_forecast(window))
+    facts = replace(facts, came_true=statements_that_came_true(window))
     return [bool(facts.supported(kind)[category]) for kind, category in claims]
+
+
+def realized_statements(window: Window, statements: Iterable[Statement]) -> list[bool]:
+    """Whether each statement came true in the observed period.
+
+    One with a probability is judged by what was taken (`statement_outcomes`), any other as
+    `realized_claims` does, which an empty period says nothing about: it is left out.
+    """
+    true, found = statements_that_came_true(window), list[bool]()
+    for one in statements:
+        if one.probability is not None:
+            found.append(bool(true[one.kind][one.category]))
+        elif window.target.category_counts.any():
+            found += realized_claims(window, [(one.kind, one.category)])
+    return found
 
 
 def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
@@ -119,8 +136,9 @@ def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd
         their cutoff are scored on these.
         Metrics are NaN unless scored. ``same_past``: the log before the cutoff is that of the
         forecast. Gains are in nats per event, on the mean of the person's history and on counting,
-        both fitted on what precedes the cutoff; came_true is the share of the forecast's statements
-        that the observed period supports, NaN if there are none.
+        both fitted on what precedes the cutoff. came_true is the share of the forecast's statements
+        that the observed period supports, and said the mean of their probabilities: NaN without
+        any; both are known of a period in which nothing was taken, too.
     """
     groups: dict[_Group, list[StoredForecast]] = {}
     for one in forecasts:
@@ -142,7 +160,7 @@ def summarize_track_record(scores: pd.DataFrame, *, by_user: bool = False) -> pd
     if by_user:
         keys, unit = ["user_id", *keys], "receipt"
     rows = []
-    for key, part in scores[scores["status"] == SCORED].groupby(keys):
+    for key, part in scores[scores["status"].isin((SCORED, NO_EVENTS))].groupby(keys):
         means, counts = part.groupby(unit)[list(METRICS)].mean(), part.count()
         for metric in METRICS:
             estimate = _estimate(means[metric].dropna().to_numpy(dtype=np.float64))
@@ -197,6 +215,7 @@ def _score_group(
             continue
         n_events = window.target.n_events
         rows[one.receipt] |= {"status": SCORED if n_events else NO_EVENTS, "events": n_events}
+        rows[one.receipt] |= _statement_values(one.forecast, window)
         if n_events:
             scored.append((one, window))
     if scored:
@@ -261,15 +280,15 @@ def _metric_values(
     for name, reference in references.items():
         found[name] = metrics.log_loss(reference.category_weights(histories), targets) - loss
     found |= coverages(q, concentration, windows)
-    found["came_true"] = np.array(
-        [_mean(realized_claims(window, _claims(one.forecast))) for one, window in scored]
-    )
     return pd.DataFrame(found)
 
 
-def _claims(forecast: Forecast) -> list[tuple[StatementKind, int]]:
-    return [(statement.kind, statement.category) for statement in forecast.statements]
+def _statement_values(forecast: Forecast, window: Window) -> dict[str, float]:
+    """Give what a forecast's statements said, and what came true of them."""
+    likely = [one.probability for one in forecast.statements if one.probability is not None]
+    true = realized_statements(window, forecast.statements)
+    return {"said": _mean(likely), "came_true": _mean(true)}
 
 
-def _mean(found: Sequence[bool]) -> float:
+def _mean(found: Sequence[float]) -> float:
     return float(np.mean(found)) if found else np.nan

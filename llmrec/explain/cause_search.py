@@ -9,7 +9,7 @@ import numpy as np
 from llmrec.data.calendar import DAY
 from llmrec.data.periods import History
 from llmrec.explain.causes import RECENT_DAYS, Cause, Causes, PastEffect
-from llmrec.explain.facts import Evidence, cite_events
+from llmrec.explain.evidence import Evidence, cite_events
 from llmrec.ranking.edits import active_edits
 from llmrec.ranking.ranking import Ranking, Reranker, rank_of
 from llmrec.ranking.removal import RankedItems, RemovalRanker

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmrec.data.names import clean_text
-from llmrec.explain.facts import MAX_SENTENCE_TITLE_LENGTH, Evidence, format_day, parse_evidence
+from llmrec.explain.evidence import MAX_SENTENCE_TITLE_LENGTH, Evidence, format_day, parse_evidence
 
 RECENT_DAYS = 28
 MIN_POPULAR = 10  # times in these days that an item is called popular for

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmrec.data.periods import History, Window
-from llmrec.explain.facts import MAX_CLAIMS, ClaimFacts, observed_forecast, seeded_rng
-from llmrec.explain.statements import (
-    check_claims,
-    check_statement,
-    derive_statements,
-    statement_sentence,
+from llmrec.explain.facts import (
+    MAX_CLAIMS,
+    ClaimFacts,
+    compare_many,
+    observed_forecast,
+    seeded_rng,
+    statements_that_came_true,
 )
+from llmrec.explain.statement_sentences import make_sentence, statement_sentence
+from llmrec.explain.statements import check_claims, check_statement, statement_of
 from llmrec.forecast import Forecast, StatementKind
 from llmrec.language.grammar import PHRASES_BY_KIND
 from llmrec.types import FloatArray
@@ -25,22 +28,25 @@ if TYPE_CHECKING:
     from llmrec.language.model import LanguageModel
 
 MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
-EMPTY_DESCRIPTION = "Nothing in this history points up or down."
+EMPTY_DESCRIPTION = "Nothing about the next period is certain enough to be said."
+PEOPLE_AT_A_TIME = 1_000  # whose facts are in memory
 
 
 def supported_claims(window: Window, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
     """Give the claims that the observed target supports, the largest changes first.
 
-    The conditions are those of a forecast's claims; one claim a category, the kinds in turn.
+    One claim a category, the kinds in turn. What is taken "again", and "nothing of" which is, the
+    target says; the other kinds have the conditions of claims without a probability.
     """
-    return _claims(window.history, observed_forecast(window), limit)
+    return _claims(window, observed_forecast(window), limit)
 
 
 def target_line(codec: Codec, window: Window, prior: FloatArray, seed: int) -> str:
     """Render a forecast line between prior and observed shares: the target of a model's training.
 
     A good forecast is between the two, so this line is, too: q = (1 - share) * prior + share *
-    observed, with a sampled share. Its claims are true of q; without true claims it has none.
+    observed, with a sampled share. Its claims are true of q, or of the observed period; without
+    true claims it has none.
 
     Parameters
     ----------
@@ -54,13 +60,14 @@ def target_line(codec: Codec, window: Window, prior: FloatArray, seed: int) -> s
     share = rng.uniform(MIN_OBSERVED_SHARE, 1.0)
     weights = (1 - share) * prior + share * observed.category_weights
     ahead = replace(observed, category_weights=weights / weights.sum())
-    words = codec.line.render_claims(_claims(history, ahead, MAX_CLAIMS), rng)
+    words = codec.line.render_claims(_claims(window, ahead, MAX_CLAIMS), rng)
     return codec.line.render(replace(ahead, description=words))
 
 
-def _claims(history: History, ahead: Forecast, limit: int) -> list[tuple[StatementKind, int]]:
-    """Give true (kind, category) claims, the largest changes first, see `ClaimFacts.top_claims`."""
-    facts = ClaimFacts.of(history, ahead)
+def _claims(window: Window, ahead: Forecast, limit: int) -> list[tuple[StatementKind, int]]:
+    """Give (kind, category) claims, the largest changes first, see `ClaimFacts.top_claims`."""
+    facts = ClaimFacts.compare(window.history, ahead)
+    facts = replace(facts, came_true=statements_that_came_true(window))
     return facts.top_claims(np.abs(facts.change), limit)
 
 
@@ -77,14 +84,14 @@ def describe_with_model(
     It generates claims after the prompt and the forecast in numbers, under a grammar of what
     `derive_statements` finds true of history and forecast; where nothing is, it is not called. If
     ``unconstrained`` it may claim anything of any category, and unsupported claims are rejected
-    afterwards: see `describe_from_claims`.
+    afterwards: see `describe_forecasts`.
     """
-    grammars = {}
-    for i, pair in enumerate(zip(histories, forecasts, strict=True)):
+    facts, grammars = compare_many(histories, forecasts), {}
+    for i, known in enumerate(facts):
         if unconstrained:
             grammars[i] = codec.line.description_grammar()
-        elif true := derive_statements(*pair):
-            grammars[i] = codec.line.claims_grammar((one.kind, one.category) for one in true)
+        elif true := known.chosen_claims():
+            grammars[i] = codec.line.claims_grammar(true)
     prompts = [
         f"{codec.completion_prompt(histories[i])} "
         f"{codec.line.render_shares(forecasts[i].category_weights)}:"
@@ -95,7 +102,20 @@ def describe_with_model(
     found = []
     for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
         claims, unparsed = codec.line.parse_claims(words.get(i, ""))
-        found.append(describe_from_claims(history, forecast, claims, len(unparsed)))
+        found.append(_describe(history, forecast, facts[i], claims, len(unparsed)))
+    return found
+
+
+def describe_forecasts(
+    histories: Sequence[History], forecasts: Sequence[Forecast]
+) -> list[Forecast]:
+    """Give the forecasts with checked statements and a description of their sentences."""
+    found = []
+    for start in range(0, len(histories), PEOPLE_AT_A_TIME):
+        block = slice(start, start + PEOPLE_AT_A_TIME)
+        facts = compare_many(histories[block], forecasts[block])
+        people = zip(histories[block], forecasts[block], facts, strict=True)
+        found += [_describe(history, forecast, known, {}) for history, forecast, known in people]
     return found
 
 
@@ -112,15 +132,26 @@ def describe_from_claims(
     that history and forecast support come first; the rejected ones are counted in the source;
     derived statements follow, up to `MAX_CLAIMS`.
     """
-    accepted, rejected = check_claims(claims, history, forecast)
+    facts = ClaimFacts.of(history, forecast)
+    return _describe(history, forecast, facts, claims, n_unparsed)
+
+
+def _describe(
+    history: History,
+    forecast: Forecast,
+    facts: ClaimFacts,
+    claims: Mapping[tuple[StatementKind, int], str],
+    n_unparsed: int = 0,
+) -> Forecast:
+    accepted, rejected = check_claims(claims, history, facts)
     accepted = accepted[:MAX_CLAIMS]
     claimed = {statement.category for statement in accepted}
-    derived = derive_statements(history, forecast, limit=MAX_CLAIMS)
-    others = [statement for statement in derived if statement.category not in claimed]
+    derived = [claim for claim in facts.chosen_claims() if claim[1] not in claimed]
+    others = [statement_of(*claim, history, facts) for claim in derived]
     statements = (*accepted, *others[: MAX_CLAIMS - len(accepted)])
     phrases = [claims.get((statement.kind, statement.category), "") for statement in statements]
     sentences = [
-        statement_sentence(statement, history, forecast, phrase)
+        make_sentence(statement, history, facts, phrase)
         for statement, phrase in zip(statements, phrases, strict=True)
     ]
     return replace(

@@ -1,103 +1,38 @@
-"""Facts behind claims: cited events, numbers and dates as text, conditions of each kind."""
+"""Facts behind claims: shares and how they are written, conditions of each kind."""
 
 from __future__ import annotations
 
-import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from weakref import ReferenceType, WeakKeyDictionary, ref
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.data.names import clean_text
 from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
-from llmrec.forecast import STATEMENT_KINDS, Forecast, Source, StatementKind
-from llmrec.types import BoolArray, FloatArray, IntArray
+from llmrec.forecast import (
+    STATEMENT_KINDS,
+    Forecast,
+    Source,
+    StatementChances,
+    StatementKind,
+)
+from llmrec.forecasters.past_counts import PastCounts
+from llmrec.forecasters.probability_words import format_probability
+from llmrec.forecasters.statement_outcomes import statement_outcomes, where_applicable
+from llmrec.forecasters.statement_probabilities import LEAST, choose_statements
+from llmrec.types import BoolArray, FloatArray
 
-MAX_SENTENCE_TITLE_LENGTH = 60  # a sentence stays readable with two titles of this length
-MAX_EVENTS_SHOWN = 3
 MIN_CHANGE = 0.01  # one percentage point; or one category's even share where that is less
 MIN_RELATIVE_CHANGE = 0.15  # 30% to 32% is noise, 5% to 6% is a change
 MIN_SHARE = 0.01  # of a forecast arrival: less is within the error of a smoothed forecast
 MIN_PRESENCE = 0.5  # share of the periods that a steady category is in, at least
 SITTING_GAP = np.timedelta64(30, "m")  # events no further apart belong to one sitting
 MAX_CLAIMS = 4  # of a forecast line, and statements of a description
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """An event of the history that a claim cites; ``event_id`` is its log position."""
-
-    event_id: int
-    item_id: str
-    title: str
-    date: datetime.date
-
-    def __str__(self) -> str:
-        """Title and day: "Cola on 12 Nov 2017"."""
-        return f"{clean_text(self.title, MAX_SENTENCE_TITLE_LENGTH)} on {format_day(self.date)}"
-
-
-def category_evidence(
-    category: int, history: History, limit: int = MAX_EVENTS_SHOWN
-) -> tuple[Evidence, ...]:
-    """Cite events of a category, newest first; further events of an item come after all items."""
-    events = category_event_ids(category, history)
-    _, first = np.unique(history.log.item_idx[events], return_index=True)
-    repeats = np.ones(len(events), dtype=np.bool_)
-    repeats[first] = False
-    distinct_first = events[np.argsort(repeats, kind="stable")]
-    return cite_events(distinct_first[:limit].tolist(), history)
-
-
-def cite_events(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
-    """Cite the events at these log positions."""
-    return tuple(_cite_event(event, history) for event in event_ids)
-
-
-def parse_evidence(rows: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]:
-    """Make events of their fields as JSON has them."""
-    return tuple(
-        Evidence(**{**row, "date": datetime.date.fromisoformat(row["date"])}) for row in rows
-    )
-
-
-def distinct_evidence(event_ids: Sequence[int], history: History) -> tuple[Evidence, ...]:
-    """Cite the first event of each distinct item among these log positions, in their order."""
-    by_item: dict[int, Evidence] = {}
-    for event in event_ids:
-        by_item.setdefault(int(history.log.item_idx[event]), _cite_event(event, history))
-    return tuple(by_item.values())
-
-
-def join_evidence(events: Sequence[Evidence]) -> str:
-    """Join events to text; a day they share is written once: "Cola and Soda on 12 Nov 2017"."""
-    if len({event.date for event in events}) > 1:
-        return " and ".join(map(str, events))
-    titles = [clean_text(event.title, MAX_SENTENCE_TITLE_LENGTH) for event in events[:-1]]
-    return " and ".join([*titles, str(events[-1])])
-
-
-def category_event_ids(category: int, history: History) -> IntArray:
-    """(n,) log positions of the history's events of a category, newest first."""
-    taken = _category_columns(history)
-    column = slice(*taken.indptr[category : category + 2].tolist())
-    events = np.sort(taken.indices[column][taken.data[column] > 0])[::-1]
-    return np.asarray(events, dtype=np.int64) + int(history.offsets[0])
-
-
-def _category_columns(history: History) -> sparse.csc_array:
-    """(n_events, n_categories) shares of the categories of each event, stored with the history."""
-    if history not in _COLUMNS:
-        _COLUMNS[history] = sparse.csc_array(history.catalog.category_shares[history.item_idx])
-    return _COLUMNS[history]
 
 
 def history_shares(history: History) -> FloatArray:
@@ -112,17 +47,6 @@ def format_percent(share: float) -> str:
     if 0 < value < 0.01:
         return "under 0.01%"
     return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
-
-
-def format_day(date: datetime.date) -> str:
-    """Format a date: "12 Nov 2017"."""
-    return f"{date.day} {date:%b %Y}"
-
-
-def to_date(time: np.datetime64) -> datetime.date:
-    """Give the (UTC) day of a time."""
-    date: datetime.date = time.astype("datetime64[D]").item()
-    return date
 
 
 def format_horizon(length: PeriodLength) -> str:
@@ -143,6 +67,8 @@ class ClaimFacts:
     n_periods: int  # non-empty ones
     noise: FloatArray  # standard deviation of (expected - past)
     verb: str = "taken"
+    chances: StatementChances | None = None  # None: the forecast has no `StatementModel`
+    came_true: Mapping[StatementKind, BoolArray] | None = None  # where the period was observed
 
     @classmethod
     def of(cls, history: History, forecast: Forecast) -> ClaimFacts:
@@ -153,8 +79,13 @@ class ClaimFacts:
         return known[1]
 
     @classmethod
-    def compare(cls, history: History, forecast: Forecast) -> ClaimFacts:
-        """Compute them."""
+    def compare(
+        cls, history: History, forecast: Forecast, chances: StatementChances | None = None
+    ) -> ClaimFacts:
+        """Compute them; ``chances`` are those of the forecast's model, if they are known."""
+        if chances is None and forecast.statement_model is not None:
+            weights = forecast.category_weights[None]
+            (chances,) = forecast.statement_model.chances([history], weights)
         counts = history.category_counts
         counts = counts[counts.sum(axis=1) > 0]
         past, expected = history_shares(history), forecast.category_weights
@@ -171,6 +102,7 @@ class ClaimFacts:
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
             verb=history.verb,
+            chances=chances,
         )
 
     @property
@@ -184,8 +116,17 @@ class ClaimFacts:
         smallest = min(MIN_CHANGE, 1 / len(self.past))
         return np.maximum(smallest, MIN_RELATIVE_CHANGE * self.past)
 
-    def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
-        """Conditions of a kind: (n_categories,) where each holds, and the reason if not."""
+    def conditions(
+        self, kind: StatementKind, *, likely: bool = True
+    ) -> tuple[tuple[BoolArray, str], ...]:
+        """Conditions of a kind: (n_categories,) where each holds, and the reason if not.
+
+        Where statements have probabilities, a kind is said of what is likely enough, and tells
+        something; else, or if not ``likely``, of what the forecast's share says beside the past
+        one, as in version 0.1.
+        """
+        if likely and self.chances is not None:
+            return self._conditions_of_chances(kind, self.chances)
         size, verb = len(self.past), self.verb
         taken = (self.n_periods_with > 0, f"it was never {verb}")
         lately = f"{verb} in the last two non-empty periods"
@@ -221,24 +162,79 @@ class ClaimFacts:
                 forecast,
             ),
         }
-        return rules[kind]
+        if kind in rules:
+            return rules[kind]
+        if self.came_true is not None:
+            return ((self.came_true[kind], "it did not come true"),)
+        return ((np.zeros(size, dtype=np.bool_), "nothing was fitted that gives its probability"),)
+
+    def _conditions_of_chances(
+        self, kind: StatementKind, chances: StatementChances
+    ) -> tuple[tuple[BoolArray, str], ...]:
+        size = len(self.past)
+        if kind not in chances.usual_rates:
+            reason = "it is not known how often such statements come true"
+            return ((np.zeros(size, dtype=np.bool_), reason),)
+        probability = chances.probabilities[kind]
+        applicable = ~np.isnan(probability)
+        likely = np.where(applicable, probability, 0) >= LEAST[kind]
+        conditions = [
+            (applicable, self._not_applicable(kind)),
+            (likely, f"it is less likely than {format_probability(LEAST[kind])}"),
+            (~np.isnan(chances.gains[kind]), "it tells no more than is known without it"),
+        ]
+        if kind == "returning":
+            reason = f"it was {self.verb} in the sitting of the newest event"
+            conditions.append((~self.in_last_sitting, reason))
+        return tuple(conditions)
+
+    def _not_applicable(self, kind: StatementKind) -> str:
+        lately = f"{self.verb} in the last two non-empty periods"
+        reasons: dict[StatementKind, str] = {
+            "new": f"it was {self.verb} before",
+            "again": f"it was not {lately}",
+            "nothing of": f"it was never {self.verb}",
+            "returning": f"it was never {self.verb}, or it was {lately}",
+        }
+        return reasons.get(kind, f"it was never {self.verb}, or in one non-empty period alone")
 
     def supported(self, kind: StatementKind) -> BoolArray:
         """(n_categories,) where a statement of this kind is true."""
         masks = np.stack([mask for mask, _ in self.conditions(kind)])
         return np.asarray(masks.all(axis=0), dtype=np.bool_)
 
+    def chosen_claims(self, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
+        """Choose what to say: (kind, category) claims, one a category, what tells most first.
+
+        Without probabilities these are the changes that are largest beside their noise.
+        """
+        if self.chances is None:
+            return self.top_claims(np.abs(self.change) / self.noise, limit)
+        gains = dict(self.chances.gains)
+        for kind in self.chances.usual_rates:
+            gains[kind] = np.where(self.supported(kind), gains[kind], np.nan)
+        chosen = choose_statements(replace(self.chances, gains=gains))
+        return [(one.kind, one.category) for one in chosen[:limit]]
+
+    def best_claim(self, category: int) -> StatementKind | None:
+        """Give the kind of statement about a category that tells most; None: nothing is said."""
+        kinds = [kind for kind in STATEMENT_KINDS if self.supported(kind)[category]]
+        if not kinds or self.chances is None:
+            return kinds[0] if kinds else None
+        gains = self.chances.gains
+        return max(kinds, key=lambda kind: float(gains[kind][category]))
+
     def top_claims(self, weight: FloatArray, limit: int) -> list[tuple[StatementKind, int]]:
-        """Choose true (kind, category) claims: one a category, the kinds in turn.
+        """Choose supported (kind, category) claims: one a category, the kinds in turn.
 
         Each kind gives its claim of largest ``weight`` (n_categories,) in turn, rising and fading
-        first, up to the limit. The claims are sorted by weight; steady ones are last, by share.
+        first, up to the limit. The claims are sorted by weight.
         """
 
         def order(claim: tuple[StatementKind, int]) -> tuple[float, float, int]:
             kind, category = claim
-            size = 0.0 if kind == "steady" else float(weight[category])
-            return -size, -float(self.expected[category]), -STATEMENT_KINDS.index(kind)
+            share = float(self.expected[category])
+            return -float(weight[category]), -share, -STATEMENT_KINDS.index(kind)
 
         true = [
             (kind, int(c)) for kind in STATEMENT_KINDS for c in np.flatnonzero(self.supported(kind))
@@ -254,6 +250,29 @@ class ClaimFacts:
             if len(chosen) < limit:
                 chosen.setdefault(category, kind)
         return sorted(((kind, category) for category, kind in chosen.items()), key=order)
+
+
+def compare_many(histories: Sequence[History], forecasts: Sequence[Forecast]) -> list[ClaimFacts]:
+    """Compare many people's histories with their forecasts; one model's probabilities at once."""
+    chances: list[StatementChances | None] = [None] * len(histories)
+    models = {forecast.statement_model for forecast in forecasts} - {None}
+    for model in models:
+        places = [i for i, one in enumerate(forecasts) if one.statement_model is model]
+        weights = np.stack([forecasts[i].category_weights for i in places])
+        assert model is not None
+        found = model.chances([histories[i] for i in places], weights)
+        for place, one in zip(places, found, strict=True):
+            chances[place] = one
+    return [
+        ClaimFacts.compare(*triple) for triple in zip(histories, forecasts, chances, strict=True)
+    ]
+
+
+def statements_that_came_true(window: Window) -> dict[StatementKind, BoolArray]:
+    """(n_categories,) of which categories a statement can be made, and the target makes it true."""
+    past, target = PastCounts.of([window.history]), window.target.category_counts[None]
+    outcomes, applicable = statement_outcomes(past, target), where_applicable(past)
+    return {kind: (true & applicable[kind])[0] for kind, true in outcomes.items()}
 
 
 def observed_forecast(window: Window) -> Forecast:
@@ -280,16 +299,6 @@ def seeded_rng(*values: object) -> np.random.Generator:
     return np.random.default_rng(crc32(repr([str(value) for value in values]).encode()))
 
 
-def _cite_event(event: int, history: History) -> Evidence:
-    item = int(history.log.item_idx[event])
-    return Evidence(
-        event_id=event,
-        item_id=str(history.catalog.item_ids[item]),
-        title=history.catalog.titles[item],
-        date=to_date(history.log.timestamp[event]),
-    )
-
-
 def _in_last_sitting(history: History) -> BoolArray:
     """(n_categories,) whether it is among the newest events, back to the last longer pause."""
     times = history.log.timestamp[history.offsets[0] : history.offsets[-1]]
@@ -305,5 +314,4 @@ def _period_shares(counts: FloatArray) -> FloatArray:
     return np.asarray(totals / (totals.sum() or 1.0), dtype=np.float64)
 
 
-_COLUMNS: WeakKeyDictionary[History, sparse.csc_array] = WeakKeyDictionary()
 _FACTS: WeakKeyDictionary[Forecast, tuple[ReferenceType[History], ClaimFacts]] = WeakKeyDictionary()

@@ -13,19 +13,18 @@ from scipy import sparse
 from llmrec.data.periods import History
 from llmrec.data.versions import EXPLANATION_KEYS, rename_keys
 from llmrec.explain.causes import Causes, format_ordinal
-from llmrec.explain.facts import (
+from llmrec.explain.evidence import (
     MAX_EVENTS_SHOWN,
     Evidence,
     category_event_ids,
     category_evidence,
     cite_events,
     format_day,
-    format_horizon,
-    format_percent,
-    history_shares,
     parse_evidence,
 )
-from llmrec.explain.statements import statement_sentence, statements_for
+from llmrec.explain.facts import format_horizon, format_percent, history_shares
+from llmrec.explain.statement_sentences import statement_sentence
+from llmrec.explain.statements import statements_for
 from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.ranking import Ranking
@@ -47,6 +46,8 @@ class StatementText:
     change: float
     evidence: tuple[Evidence, ...]
     text: str
+    probability: float | None = None
+    usual_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,8 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
         change=statement.change,
         evidence=cite_events(statement.event_ids, history),
         text=statement_sentence(statement, history, forecast),
+        probability=statement.probability,
+        usual_rate=statement.usual_rate,
     )
 
 

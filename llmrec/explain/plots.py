@@ -19,7 +19,8 @@ from llmrec.data.calendar import PeriodLength
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.names import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.periods import History
-from llmrec.explain.facts import format_day, format_horizon, format_percent, history_shares, to_date
+from llmrec.explain.evidence import format_day, to_date
+from llmrec.explain.facts import format_horizon, format_percent, history_shares
 from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.printable import printable

@@ -11,10 +11,12 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot, find_removal, why_not
-from llmrec.explain.facts import Evidence, format_horizon, to_date
+from llmrec.explain.evidence import Evidence, to_date
+from llmrec.explain.facts import format_horizon
 from llmrec.explain.item import ItemExplanation, StatementText
 from llmrec.explain.reword import unsupported_text
-from llmrec.explain.statements import TOLERANCE, check_statement, statement_sentence
+from llmrec.explain.statement_sentences import statement_sentence
+from llmrec.explain.statements import TOLERANCE, check_statement
 from llmrec.explain.verify_causes import check_causes
 from llmrec.forecast import Forecast, Statement
 from llmrec.ranking.edits import Edit, apply_edits
@@ -198,7 +200,8 @@ def _check_statement_text(
         yield f"{explanation.title}: {text.category} is none of its categories"
         return
     events = tuple(event.event_id for event in text.evidence)
-    statement = Statement(text.kind, names.index(text.category), text.change, events)
+    chance = (text.probability, text.usual_rate)
+    statement = Statement(text.kind, names.index(text.category), text.change, events, *chance)
     if error := check_statement(statement, history, forecast):
         yield f"{explanation.title}: {error}"
     elif text.text != statement_sentence(statement, history, forecast):

@@ -11,7 +11,7 @@ from llmrec.data.calendar import DAY
 from llmrec.data.periods import History
 from llmrec.explain.cause_search import N_COMPARED, has_edits
 from llmrec.explain.causes import RECENT_DAYS, Causes
-from llmrec.explain.facts import to_date
+from llmrec.explain.evidence import to_date
 from llmrec.explain.statements import TOLERANCE
 from llmrec.ranking.removal import RemovalRanker
 

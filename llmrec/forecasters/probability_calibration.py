@@ -8,8 +8,9 @@ import numpy as np
 from scipy import special
 
 from llmrec.data.stored import Stored
+from llmrec.forecast import StatementKind
 from llmrec.forecasters.linear_predictor import LinearPredictor, fit_logistic
-from llmrec.forecasters.statement_outcomes import SHARE_KINDS, ProbableKind
+from llmrec.forecasters.statement_outcomes import SHARE_KINDS
 from llmrec.forecasters.stored_values import read_number, refuse_broken
 from llmrec.types import BoolArray, FloatArray
 
@@ -39,7 +40,7 @@ class ProbabilityCalibrator:
         Statements on validation, and those that came true.
     """
 
-    kind: ProbableKind
+    kind: StatementKind
     predictor: LinearPredictor
     usual_rate: float
     n_cases: int
@@ -48,7 +49,7 @@ class ProbabilityCalibrator:
     @classmethod
     def fit(
         cls,
-        kind: ProbableKind,
+        kind: StatementKind,
         raw: FloatArray,
         outcomes: BoolArray,
         has_events: BoolArray,
@@ -88,7 +89,7 @@ class ProbabilityCalibrator:
         return Stored("ProbabilityCalibrator", values, self.predictor.arrays("predictor"))
 
     @classmethod
-    def from_stored(cls, stored: Stored, kind: ProbableKind) -> ProbabilityCalibrator:
+    def from_stored(cls, stored: Stored, kind: StatementKind) -> ProbabilityCalibrator:
         """Make it again; ModelLoadError if a value is missing or cannot be."""
         with refuse_broken(stored, "ProbabilityCalibrator"):
             n_features = len(_features(kind, np.empty(0)))
@@ -98,7 +99,7 @@ class ProbabilityCalibrator:
             return cls(kind, predictor, rate, n_cases, n_true)
 
 
-def _features(kind: ProbableKind, raw: FloatArray) -> list[FloatArray]:
+def _features(kind: StatementKind, raw: FloatArray) -> list[FloatArray]:
     if kind in SHARE_KINDS:
         p = np.clip(raw, MIN_RAW_OF_BETA, 1 - MIN_RAW_OF_BETA)
         return [np.log(p), -np.log1p(-p)]

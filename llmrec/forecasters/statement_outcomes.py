@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 
 from llmrec.beta_binomial import cdf, log_none, log_pmf
 from llmrec.data.counts import row_shares
+from llmrec.forecast import StatementKind
 from llmrec.forecasters.next_events import EventNumbers
 from llmrec.forecasters.past_counts import PastCounts
 from llmrec.types import BoolArray, FloatArray
 
-ProbableKind = Literal["again", "fading", "nothing of", "rising", "new", "returning"]
-PROBABLE_KINDS: tuple[ProbableKind, ...] = get_args(ProbableKind)
-SHARE_KINDS: tuple[ProbableKind, ...] = ("rising", "fading")  # true only if there is an event
+SHARE_KINDS: tuple[StatementKind, ...] = ("rising", "fading")  # true only if there is an event
 MIN_PERIODS = 2  # non-empty ones that a past share needs to be compared with
 TOLERANCE = 1e-6  # of shares that are the same
 MIN_PROBABILITY = 1e-6
 CELLS_PER_BATCH = 2**13
 
 
-def where_applicable(past: PastCounts) -> dict[ProbableKind, BoolArray]:
+def where_applicable(past: PastCounts) -> dict[StatementKind, BoolArray]:
     """(n_histories, n_categories) of which categories each kind of statement can be said.
 
     "again" of one taken in the newest two non-empty periods, "returning" of one that was taken
@@ -40,7 +37,7 @@ def where_applicable(past: PastCounts) -> dict[ProbableKind, BoolArray]:
     }
 
 
-def statement_outcomes(past: PastCounts, targets: FloatArray) -> dict[ProbableKind, BoolArray]:
+def statement_outcomes(past: PastCounts, targets: FloatArray) -> dict[StatementKind, BoolArray]:
     """(n_histories, n_categories) whether each statement came true in a period.
 
     ``targets`` are its (n_histories, n_categories) counts. Of a period without events "nothing of"
@@ -66,7 +63,7 @@ def raw_probabilities(
     concentration: FloatArray,
     numbers: EventNumbers,
     per_share: FloatArray,
-) -> dict[ProbableKind, FloatArray]:
+) -> dict[StatementKind, FloatArray]:
     """(n_histories, n_categories) probability of each statement, before calibration.
 
     The mean over the numbers n of events of the beta-binomial's: "again", "new" and
@@ -94,7 +91,7 @@ def raw_probabilities(
     cells = a[rows, columns], b[rows, columns]
     limit = (past.shares * per_share)[rows, columns]
     below, above = _mean_tails(numbers.some[rows], limit, *cells)
-    found: dict[ProbableKind, FloatArray] = {}
+    found: dict[StatementKind, FloatArray] = {}
     for kind, mask in applicable.items():
         values = np.full(a.shape, np.nan)
         if kind in SHARE_KINDS:

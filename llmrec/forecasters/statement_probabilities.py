@@ -13,14 +13,13 @@ from llmrec.data.counts import target_counts
 from llmrec.data.periods import History, Window
 from llmrec.data.stored import Stored
 from llmrec.errors import DataError
+from llmrec.forecast import STATEMENT_KINDS, StatementChances, StatementKind
 from llmrec.forecasters.category_dispersion import CategoryDispersion
 from llmrec.forecasters.next_events import NextPeriodEvents
 from llmrec.forecasters.past_counts import PastCounts, blocks_of_histories
 from llmrec.forecasters.probability_calibration import ProbabilityCalibrator
 from llmrec.forecasters.statement_outcomes import (
-    PROBABLE_KINDS,
     SHARE_KINDS,
-    ProbableKind,
     raw_probabilities,
     statement_outcomes,
 )
@@ -34,7 +33,7 @@ UNCHANGED = 0.98  # part of the past shares in a forecast that tells nothing
 MIN_LIFT = 0.1  # of a probability over that of the forecast that tells nothing, or the usual rate
 MIN_PRESENCE = 0.25  # share of the periods, and
 MIN_PRESENT_PERIODS = 2  # periods, that a category "nothing of" is said of was in
-LEAST: Mapping[ProbableKind, float] = {  # probability of a statement that is said
+LEAST: Mapping[StatementKind, float] = {  # probability of a statement that is said
     "again": 0.8,
     "fading": 0.7,
     "nothing of": 0.7,
@@ -47,7 +46,7 @@ LEAST: Mapping[ProbableKind, float] = {  # probability of a statement that is sa
 class ProbableStatement(NamedTuple):
     """A statement, its probability, and the share of statements of its kind that come true."""
 
-    kind: ProbableKind
+    kind: StatementKind
     category: int
     probability: float
     usual_rate: float
@@ -74,7 +73,7 @@ class StatementProbabilities:
     categories: tuple[str, ...]
     events: NextPeriodEvents
     dispersion: CategoryDispersion
-    calibrators: Mapping[ProbableKind, ProbabilityCalibrator]
+    calibrators: Mapping[StatementKind, ProbabilityCalibrator]
 
     @classmethod
     def fit(
@@ -122,7 +121,7 @@ class StatementProbabilities:
 
     def probabilities(
         self, histories: Sequence[History], category_weights: FloatArray
-    ) -> dict[ProbableKind, FloatArray]:
+    ) -> dict[StatementKind, FloatArray]:
         """(n_histories, n_categories) probabilities by kind, in (0, 1).
 
         NaN where a statement cannot be said of a category, and of a kind without a calibrator. All
@@ -136,27 +135,28 @@ class StatementProbabilities:
         return self._calibrated(histories, category_weights, category_weights)
 
     def probability(
-        self, history: History, category_weights: FloatArray, kind: ProbableKind, category: int
+        self, history: History, category_weights: FloatArray, kind: StatementKind, category: int
     ) -> float | None:
         """Probability of one statement under (n_categories,) weights; None if it has none."""
         found = self.probabilities([history], category_weights[None])[kind][0, category]
         return None if np.isnan(found) else float(found)
 
-    def usual_rate(self, kind: ProbableKind) -> float | None:
+    def usual_rate(self, kind: StatementKind) -> float | None:
         """Share of statements of a kind that came true on validation; None if it has none."""
         calibrator = self.calibrators[kind]
         return calibrator.usual_rate if calibrator.is_fitted else None
 
-    def choose_statements(
+    def chances(
         self, histories: Sequence[History], category_weights: FloatArray
-    ) -> list[list[ProbableStatement]]:
-        """Choose what is worth saying about each person, what tells most first.
+    ) -> list[StatementChances]:
+        """Give each person's probabilities, and which statements are worth saying.
 
-        At most `MAX_STATEMENTS`, one a category and `MAX_OF_KIND` of a kind. Each is likely enough
-        for its kind (`LEAST`) and tells more than the usual rate does; a change tells more than a
-        forecast of the past shares would. Of a batch each person gets what they get alone.
+        Each is likely enough for its kind (`LEAST`) and tells more than the usual rate does; a
+        change tells more than a forecast of the past shares would. Of a batch each person gets what
+        they get alone.
         """
-        chosen: list[list[ProbableStatement]] = []
+        rates = {kind: one.usual_rate for kind, one in self.calibrators.items() if one.is_fitted}
+        people: list[StatementChances] = []
         for rows in blocks_of_histories(histories):
             part, weights = histories[rows], category_weights[rows]
             past = PastCounts.of(part)
@@ -165,9 +165,23 @@ class StatementProbabilities:
             without = self._calibrated(part, weights, unchanged, past)
             gains = {kind: self._gains(kind, past, found[kind], without[kind]) for kind in found}
             for row in range(len(part)):
-                values = {kind: (found[kind][row], gains[kind][row]) for kind in found}
-                chosen.append(self._choose(values))
-        return chosen
+                own, said = ({kind: one[row] for kind, one in of.items()} for of in (found, gains))
+                people.append(StatementChances(own, said, rates))
+        return people
+
+    def choose_statements(
+        self, histories: Sequence[History], category_weights: FloatArray
+    ) -> list[list[ProbableStatement]]:
+        """Choose what is worth saying about each person, see `choose_statements`."""
+        return [choose_statements(one) for one in self.chances(histories, category_weights)]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Plain values: of each kind the number of cases and its usual rate, None if not fitted."""
+        return {
+            kind: {"cases": one.n_cases, "usual_rate": one.usual_rate if one.is_fitted else None}
+            for kind, one in self.calibrators.items()
+        }
 
     def stored(self) -> Stored:
         """Give all that was fitted."""
@@ -195,7 +209,7 @@ class StatementProbabilities:
             dispersion = CategoryDispersion.from_stored(stored.parts["dispersion"], len(own))
             calibrators = {
                 kind: ProbabilityCalibrator.from_stored(stored.parts[kind], kind)
-                for kind in PROBABLE_KINDS
+                for kind in STATEMENT_KINDS
             }
             return cls(own, events, dispersion, calibrators)
 
@@ -205,7 +219,7 @@ class StatementProbabilities:
         weights: FloatArray,
         told: FloatArray,
         past: PastCounts | None = None,
-    ) -> dict[ProbableKind, FloatArray]:
+    ) -> dict[StatementKind, FloatArray]:
         """Probabilities under weights ``told`` that scatter as the forecast does."""
         raw, none = self._raw(histories, weights, told, past or PastCounts.of(histories))
         found = {kind: self.calibrators[kind].apply(values) for kind, values in raw.items()}
@@ -217,7 +231,7 @@ class StatementProbabilities:
         weights: FloatArray,
         told: FloatArray,
         past: PastCounts,
-    ) -> tuple[dict[ProbableKind, FloatArray], FloatArray]:
+    ) -> tuple[dict[StatementKind, FloatArray], FloatArray]:
         """Uncalibrated probabilities, and the (n_histories,) ones that nothing is taken."""
         if histories[0].catalog.categories != self.categories:
             raise DataError(
@@ -231,8 +245,8 @@ class StatementProbabilities:
 
     def _fit_calibrators(
         self, windows: Sequence[Window], category_weights: FloatArray, seed: int
-    ) -> dict[ProbableKind, ProbabilityCalibrator]:
-        cases: dict[ProbableKind, list[tuple[Any, ...]]] = {kind: [] for kind in PROBABLE_KINDS}
+    ) -> dict[StatementKind, ProbabilityCalibrator]:
+        cases: dict[StatementKind, list[tuple[Any, ...]]] = {kind: [] for kind in STATEMENT_KINDS}
         histories = [window.history for window in windows]
         for rows in blocks_of_histories(histories):
             past, weights = PastCounts.of(histories[rows]), category_weights[rows]
@@ -250,16 +264,15 @@ class StatementProbabilities:
         return fitted
 
     def _gains(
-        self, kind: ProbableKind, past: PastCounts, found: FloatArray, without: FloatArray
+        self, kind: StatementKind, past: PastCounts, found: FloatArray, without: FloatArray
     ) -> FloatArray:
         """(n_histories, n_categories) how much more a statement tells; NaN: it is not said."""
         usual = self.calibrators[kind].usual_rate
         over_usual = found - usual
         said = (found >= LEAST[kind]) & (over_usual > 0)
+        said &= (found >= UNLIKELY) | (over_usual >= MIN_LIFT)
         if kind in ("again", "new", "returning"):
-            gain = over_usual / 2 if kind == "again" else over_usual
-            said &= (kind == "again") | (over_usual >= MIN_LIFT)
-            return np.where(said, gain, np.nan)
+            return np.where(said, over_usual / 2 if kind == "again" else over_usual, np.nan)
         gain = found - without
         said &= gain >= MIN_LIFT
         if kind == "nothing of":
@@ -267,29 +280,31 @@ class StatementProbabilities:
             said &= past.n_periods_with >= least[:, None]
         return np.where(said, gain, np.nan)
 
-    def _choose(
-        self, values: Mapping[ProbableKind, tuple[FloatArray, FloatArray]]
-    ) -> list[ProbableStatement]:
-        """Choose among one person's (n_categories,) probabilities and gains of each kind."""
-        candidates = [
-            (-float(gain[c]), kind, int(c))
-            for kind, (_, gain) in values.items()
-            for c in np.flatnonzero(~np.isnan(gain))
-        ]
-        said: dict[int, ProbableStatement] = {}
-        of_kind: Counter[ProbableKind] = Counter()
-        n_unlikely = 0
-        for _, kind, category in sorted(candidates):
-            if len(said) == MAX_STATEMENTS:
-                break
-            probability = float(values[kind][0][category])
-            is_unlikely = probability < UNLIKELY
-            if category in said or of_kind[kind] == MAX_OF_KIND:
-                continue
-            if is_unlikely and n_unlikely == MAX_UNLIKELY:
-                continue
-            of_kind[kind] += 1
-            n_unlikely += is_unlikely
-            usual = self.calibrators[kind].usual_rate
-            said[category] = ProbableStatement(kind, category, probability, usual)
-        return list(said.values())
+
+def choose_statements(chances: StatementChances) -> list[ProbableStatement]:
+    """Choose what is worth saying about a person, what tells most first.
+
+    At most `MAX_STATEMENTS`, one a category and `MAX_OF_KIND` of a kind, and `MAX_UNLIKELY` of
+    those that are `UNLIKELY`.
+    """
+    candidates = sorted(
+        (-float(gains[category]), kind, int(category))
+        for kind, gains in chances.gains.items()
+        for category in np.flatnonzero(~np.isnan(gains))
+    )
+    said: dict[int, ProbableStatement] = {}
+    of_kind: Counter[StatementKind] = Counter()
+    n_unlikely = 0
+    for _, kind, category in candidates:
+        probability = float(chances.probabilities[kind][category])
+        is_unlikely = probability < UNLIKELY
+        if len(said) == MAX_STATEMENTS:
+            break
+        if category in said or of_kind[kind] == MAX_OF_KIND:
+            continue
+        if is_unlikely and n_unlikely == MAX_UNLIKELY:
+            continue
+        of_kind[kind] += 1
+        n_unlikely += is_unlikely
+        said[category] = ProbableStatement(kind, category, probability, chances.usual_rates[kind])
+    return list(said.values())

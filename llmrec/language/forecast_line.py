@@ -20,6 +20,7 @@ from llmrec.errors import ForecastParseError
 from llmrec.forecast import Forecast, Source, StatementKind
 from llmrec.language.grammar import (
     KIND_BY_PHRASE,
+    PHRASES,
     PHRASES_BY_KIND,
     claims_grammar,
     description_grammar,
@@ -145,11 +146,11 @@ class LineFormat:
 
     def grammar(self) -> str:
         """Give the grammar of every line in this format, for constrained decoding."""
-        return line_grammar(self.labels, tuple(KIND_BY_PHRASE), max_entries=self.top)
+        return line_grammar(self.labels, PHRASES, max_entries=self.top)
 
     def description_grammar(self) -> str:
         """Give the grammar of any claims: what may follow the colon of a line."""
-        return description_grammar(self.labels, tuple(KIND_BY_PHRASE))
+        return description_grammar(self.labels, PHRASES)
 
     def claims_grammar(self, claims: Iterable[tuple[StatementKind, int]]) -> str:
         """Give the grammar of some or all of these (kind, category) claims, in this order."""

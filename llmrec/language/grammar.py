@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from llmrec.forecast import StatementKind
+from llmrec.forecast import STATEMENT_KINDS, StatementKind
 
 
 def line_grammar(
@@ -130,6 +130,20 @@ def _check_bound(name: str, bound: int) -> None:
 # A phrase fits after any label, singular or plural. None is the end of another one: so a claim
 # divides into label and phrase in one way only.
 PHRASES_BY_KIND: dict[StatementKind, tuple[str, ...]] = {
+    "again": (
+        "once more",
+        "as usual",
+        "still on the list",
+        "set to go on",
+        "will be there again",
+    ),
+    "nothing of": (
+        "set to pause",
+        "taking a break",
+        "off the list",
+        "should be left out",
+        "will not be there",
+    ),
     "rising": (
         "is rising",
         "on the way up",
@@ -172,3 +186,5 @@ PHRASES_BY_KIND: dict[StatementKind, tuple[str, ...]] = {
 KIND_BY_PHRASE: dict[str, StatementKind] = {
     text: kind for kind, texts in PHRASES_BY_KIND.items() for text in texts
 }
+# What a model may write; the phrases of version 0.1 beside them are read.
+PHRASES = tuple(text for text, kind in KIND_BY_PHRASE.items() if kind in STATEMENT_KINDS)

@@ -157,6 +157,7 @@ def test_nothing_taken_is_not_a_loss_of_zero(tmp_path: Path, world: Dataset) -> 
     assert row["status"] == "nothing taken"
     assert row["events"] == 0
     assert row[["log_loss", "jsd", "gain_on_mean", "coverage80", "came_true"]].isna().all()
+    assert np.isnan(row["said"])  # no statement of these forecasts has a probability
     record = summarize_track_record(scores).set_index("metric")
     assert record.loc["log_loss", "receipts"] == (scores["status"] == "scored").sum()
 

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.explanations.corruptions import description_corruptions
-from llmrec.explain import describe
 from llmrec.explain.describe import check_description, describe_from_claims, describe_with_model
-from llmrec.explain.facts import MAX_CLAIMS
-from llmrec.explain.statements import check_statement, derive_statements, statement_sentence
-from llmrec.forecast import STATEMENT_KINDS, StatementKind
+from llmrec.explain.facts import MAX_CLAIMS, ClaimFacts
+from llmrec.explain.statement_sentences import statement_sentence
+from llmrec.explain.statements import check_statement, derive_statements
+from llmrec.forecast import STATEMENT_KINDS, StatementKind, StatementModel
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import Codec
 from llmrec.language.grammar import PHRASES_BY_KIND
 from llmrec.language.model import LanguageModel
+from tests.explain.fixed_chances import FixedChances
 from tests.language.tiny_models import save_llama
 from tests.worlds import small_world
 
@@ -58,10 +61,12 @@ def test_rejected_claims_of_the_model_are_counted() -> None:
     assert described.statements == derive_statements(window.history, forecast, limit=MAX_CLAIMS)
 
 
-def test_every_corruption_of_a_description_is_found() -> None:
+@pytest.mark.parametrize("model", [None, FixedChances()])
+def test_every_corruption_of_a_description_is_found(model: StatementModel | None) -> None:
     for window in small_world(n_users=8):
         history = window.history
         (forecast,) = DecayedDirichlet().forecast([history])
+        forecast = replace(forecast, statement_model=model)
         for words in (
             {},
             with_phrases(*((s.kind, s.category) for s in derive_statements(history, forecast))),
@@ -155,7 +160,7 @@ def test_unconstrained_claims_of_the_model_are_checked(model: LanguageModel) -> 
 def test_where_nothing_is_true_the_model_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     people = [window.history for window in small_world(n_users=2)]
     codec = Codec(people[0].catalog.categories, template="forecast-v3")
-    monkeypatch.setattr(describe, "derive_statements", lambda *_, **__: ())
+    monkeypatch.setattr(ClaimFacts, "chosen_claims", lambda *_: [])
     forecasts = DecayedDirichlet().forecast(people)
     described = describe_with_model(None, codec, people, forecasts)  # type: ignore[arg-type]
     assert [one.source.proposed for one in described] == [0, 0]

@@ -3,12 +3,8 @@ from __future__ import annotations
 import pytest
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.explain.facts import (
-    category_event_ids,
-    category_evidence,
-    format_horizon,
-    format_percent,
-)
+from llmrec.explain.evidence import category_event_ids, category_evidence
+from llmrec.explain.facts import format_horizon, format_percent
 from tests.explain.people import APPLES, DIPS, person
 
 

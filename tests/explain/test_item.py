@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from llmrec.explain.item import explain_item
-from llmrec.explain.statements import make_statement, statement_sentence
+from llmrec.explain.statement_sentences import statement_sentence
+from llmrec.explain.statements import make_statement
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Ranking, rank

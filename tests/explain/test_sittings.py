@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
+from llmrec.explain.facts import ClaimFacts
 from llmrec.explain.statements import (
     check_claims,
     check_statement,
@@ -60,7 +61,9 @@ def test_nothing_of_the_newest_sitting_is_ever_said_to_return(
 ) -> None:
     ann = history_of(taken, period)
     derived = [*derive_statements(ann, AHEAD), *statements_for(range(4), ann, AHEAD)]
-    accepted, _ = check_claims([("returning", category) for category in range(4)], ann, AHEAD)
+    accepted, _ = check_claims(
+        [("returning", category) for category in range(4)], ann, ClaimFacts.of(ann, AHEAD)
+    )
     for one in (*derived, *accepted):
         if one.kind == "returning":
             assert not minutes_without_pause("abcd"[one.category], taken)
@@ -82,5 +85,5 @@ def test_a_sitting_is_as_long_as_its_events_follow_one_another() -> None:
 
 def test_the_reason_names_the_sitting() -> None:
     ann = history_of([("a", 0), ("b", 5), ("b", 5), ("b", 5)], "1 events")
-    _, (reason,) = check_claims([("returning", APPLES)], ann, AHEAD)
+    _, (reason,) = check_claims([("returning", APPLES)], ann, ClaimFacts.of(ann, AHEAD))
     assert "it was taken in the sitting of the newest event" in reason

@@ -13,8 +13,10 @@ from llmrec.data.periods import History
 from llmrec.explain.counterfactual import why_not
 from llmrec.explain.describe import check_description, describe_from_claims
 from llmrec.explain.explanation import check_explanation, explain_ranked_item
+from llmrec.explain.facts import ClaimFacts
 from llmrec.explain.item import ItemExplanation, explain_item
-from llmrec.explain.statements import check_claims, derive_statements, statement_sentence
+from llmrec.explain.statement_sentences import statement_sentence
+from llmrec.explain.statements import check_claims, derive_statements
 from llmrec.explain.verify import check_item
 from llmrec.forecast import STATEMENT_KINDS
 from llmrec.ranking.blend import Blend
@@ -50,7 +52,7 @@ def all_texts(verb: str, number: int = 0) -> list[str]:
         for kind in STATEMENT_KINDS
     ]
     _, rejected = check_claims(
-        [(kind, c) for kind in STATEMENT_KINDS for c in range(4)], ann, AHEAD
+        [(kind, c) for kind in STATEMENT_KINDS for c in range(4)], ann, ClaimFacts.of(ann, AHEAD)
     )
     only_new = rerank_for(ann, repeat="exclude")
     excluded = why_not(int(ann.item_idx[0]), only_new, 3, ann.catalog, ann).text

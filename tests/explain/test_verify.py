@@ -18,18 +18,19 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.explain.counterfactual import RemovalCounterfactual
-from llmrec.explain.describe import describe_from_claims
+from llmrec.explain.describe import describe_forecasts
 from llmrec.explain.explanation import Explanation, check_explanation, explain_ranked_item
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check_statement, derive_statements
 from llmrec.explain.verify import check_change, check_evidence, check_item
-from llmrec.forecast import Forecast
+from llmrec.forecast import Forecast, StatementModel
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Reranker, make_reranker
 from llmrec.ranking.scorers import PersonalRepeat
 from llmrec.types import RepeatPolicy
+from tests.explain.fixed_chances import FixedChances
 from tests.explain.people import FixedScorer
 
 K = 5
@@ -81,17 +82,27 @@ def random_log(catalog: Catalog, rng: np.random.Generator, n_users: int = 8) -> 
 
 
 def people(
-    log: Interactions, catalog: Catalog, strength: float = 1.0, repeat: RepeatPolicy = "allow"
+    log: Interactions,
+    catalog: Catalog,
+    strength: float = 1.0,
+    repeat: RepeatPolicy = "allow",
+    statement_model: StatementModel | None = None,
 ) -> list[Person]:
     """Everybody at the start of the seventh week: two weeks lie after the cutoff."""
     histories = make_histories(log, catalog, "7D", START + np.timedelta64(42, "D"))
     histories = [history for history in histories if history.n_events]
     forecasts = DecayedDirichlet(decay=0.5, strength=5.0).forecast(histories)
-    described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
+    forecasts = [replace(one, statement_model=statement_model) for one in forecasts]
+    described = describe_forecasts(histories, forecasts)
     return [
         Person(h, f, make_reranker(h, f, BLEND, strength=strength, repeat=repeat))
         for h, f in zip(histories, described, strict=True)
     ]
+
+
+with_and_without_probabilities = pytest.mark.parametrize(
+    "model", [None, FixedChances()], ids=["no probabilities", "probabilities"]
+)
 
 
 def world(seed: int, **ranking: Any) -> list[Person]:
@@ -109,22 +120,27 @@ def explained(person: Person, seed: int) -> Iterator[Explanation]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("strength", [0.0, 1.0])
-def test_true_explanations_have_no_errors(seed: int, strength: float) -> None:
-    for person in world(seed, strength=strength):
+@with_and_without_probabilities
+def test_true_explanations_have_no_errors(
+    seed: int, strength: float, model: StatementModel | None
+) -> None:
+    for person in world(seed, strength=strength, statement_model=model):
         for found in explained(person, seed):
             assert person.errors_of(found) == ()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_corruption_of_a_statement_is_found(seed: int) -> None:
+@with_and_without_probabilities
+def test_every_corruption_of_a_statement_is_found(seed: int, model: StatementModel | None) -> None:
     names = set()
-    for person in world(seed):
+    for person in world(seed, statement_model=model):
         for true in derive_statements(person.history, person.forecast, limit=6):
             assert check_statement(true, person.history, person.forecast) is None
             for name, wrong in statement_corruptions(true, person.history, person.forecast):
                 assert check_statement(wrong, person.history, person.forecast), (name, true, wrong)
                 names.add(name)
     assert {"direction", "category", "number"} < names
+    assert ({"probability", "usual rate"} <= names) == (model is not None)
     assert {s for s in names if s.startswith("evidence")} == {
         "evidence: another category", "evidence: another person", "evidence: after the cutoff",
         "evidence: twice", "evidence: none", "evidence: not the latest",
@@ -132,9 +148,12 @@ def test_every_corruption_of_a_statement_is_found(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_corruption_of_an_explanation_is_found(seed: int) -> None:
+@with_and_without_probabilities
+def test_every_corruption_of_an_explanation_is_found(
+    seed: int, model: StatementModel | None
+) -> None:
     names = set()
-    for person in world(seed, strength=0.5 * seed)[:3]:
+    for person in world(seed, strength=0.5 * seed, statement_model=model)[:3]:
         now = person.rerank(())
         for found in explained(person, seed):
             assert found.item

@@ -12,12 +12,9 @@ from llmrec.data.periods import Window, make_histories
 from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError, ModelLoadError
+from llmrec.forecast import STATEMENT_KINDS
 from llmrec.forecasters.past_counts import PastCounts
-from llmrec.forecasters.statement_outcomes import (
-    PROBABLE_KINDS,
-    statement_outcomes,
-    where_applicable,
-)
+from llmrec.forecasters.statement_outcomes import statement_outcomes, where_applicable
 from llmrec.forecasters.statement_probabilities import (
     MAX_OF_KIND,
     MAX_STATEMENTS,
@@ -30,12 +27,12 @@ from tests.worlds import catalog, log, small_world
 WINDOWS, WEIGHTS = known_world(500, with_empty=True)
 HISTORIES = [window.history for window in WINDOWS]
 MODEL = StatementProbabilities.fit(WINDOWS, WEIGHTS)
-each_kind = pytest.mark.parametrize("kind", PROBABLE_KINDS)
+each_kind = pytest.mark.parametrize("kind", STATEMENT_KINDS)
 
 
 def same(one: StatementProbabilities, other: StatementProbabilities) -> bool:
     found, expected = (model.probabilities(HISTORIES[:50], WEIGHTS[:50]) for model in (one, other))
-    return all(found[kind].tobytes() == expected[kind].tobytes() for kind in PROBABLE_KINDS)
+    return all(found[kind].tobytes() == expected[kind].tobytes() for kind in STATEMENT_KINDS)
 
 
 @each_kind
@@ -115,8 +112,8 @@ def test_stored_probabilities_are_the_same_to_the_bit(tmp_path: Path) -> None:
     MODEL.stored().save(tmp_path)
     loaded = StatementProbabilities.from_stored(Stored.load(tmp_path), MODEL.categories)
     assert same(loaded, MODEL)
-    assert [loaded.usual_rate(kind) for kind in PROBABLE_KINDS] == [
-        MODEL.usual_rate(kind) for kind in PROBABLE_KINDS
+    assert [loaded.usual_rate(kind) for kind in STATEMENT_KINDS] == [
+        MODEL.usual_rate(kind) for kind in STATEMENT_KINDS
     ]
 
 
