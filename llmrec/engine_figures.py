@@ -75,6 +75,47 @@ class MemberInfo:
 
 
 @dataclass(frozen=True)
+class StatementKindInfo:
+    """What is known of a kind of statements about the next period.
+
+    Attributes
+    ----------
+    cases
+        Statements of the kind on the last period.
+    usual_rate
+        Share of them that came true; None where there were too few, and none is made.
+    """
+
+    kind: str
+    cases: int
+    usual_rate: float | None
+
+    @classmethod
+    def of_report(cls, report: Mapping[str, Any]) -> tuple[Self, ...]:
+        """Read all kinds from the report of a fit; none if it has none."""
+        return tuple(
+            cls(str(kind), int(one["cases"]), read_number(one["usual_rate"]))
+            for kind, one in report.get("statements", {}).items()
+        )
+
+
+def statement_lines(kinds: Sequence[StatementKindInfo]) -> list[str]:
+    """Say which statements have probabilities."""
+    if not kinds:
+        return ["They have no probabilities: nothing was fitted that gives them."]
+    rates = [
+        f"{one.kind} {one.usual_rate:.0%} of {one.cases:,}"
+        for one in kinds
+        if one.usual_rate is not None
+    ]
+    unknown = [one.kind for one in kinds if one.usual_rate is None]
+    lines = [f"Usual rates on the last period: {', '.join(rates)}."] if rates else []
+    if unknown:
+        lines.append(f"Not made, there were too few to calibrate on: {', '.join(unknown)}.")
+    return lines
+
+
+@dataclass(frozen=True)
 class ForecastInfo:
     """How an engine forecasts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from llmrec.data.calendar import MILLISECOND
@@ -42,6 +42,9 @@ class FittedEngine:
         What ranks, how hard the forecast tilts it, and its figures; None where nothing was fitted.
     statements
         Probabilities of statements about the next period; None where nothing was fitted.
+    everybody, everybody_weights
+        What they were fitted on: windows of the last period, whatever was taken in it, and weights
+        of the forecaster that it was not fitted on.
     effort
         What was done: less than was asked for where the log is too small; "" for nothing.
     report
@@ -57,6 +60,8 @@ class FittedEngine:
     statements: StatementProbabilities | None
     effort: Effort | str
     report: dict[str, Any]
+    everybody: Sequence[Window] = ()
+    everybody_weights: HeldOutPredictions = field(default_factory=lambda: HeldOutPredictions({}))
 
 
 def fit_engine(
@@ -98,7 +103,10 @@ def fit_engine(
     fit.check_names()
     selection = fit.select_forecaster()
     lists = fit.select_list()
-    statements = fit.fit_statements(selection)
+    everybody, everybody_weights = fit.predict_everybody(selection)
+    statements = StatementProbabilities.fit(
+        everybody, everybody_weights.lookup(everybody), seed=seed
+    )
     prior = fit.with_newest_nets(selection.forecaster)
     reason = "; ".join([selection.reason, *fit.older_nets])
     report |= {
@@ -111,7 +119,17 @@ def fit_engine(
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
     strength = fit_strength(forecaster, blend, lists.windows, repeat=dataset.repeat)
     return FittedEngine(
-        prior, held_out, folds[0], lists.blend, strength, lists, statements, done, report
+        prior,
+        held_out,
+        folds[0],
+        lists.blend,
+        strength,
+        lists,
+        statements,
+        done,
+        report,
+        everybody,
+        everybody_weights,
     )
 
 

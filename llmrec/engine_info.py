@@ -14,8 +14,10 @@ from llmrec.engine_figures import (
     ForecastInfo,
     LanguageInfo,
     ListInfo,
+    StatementKindInfo,
     read_interval,
     read_number,
+    statement_lines,
 )
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
@@ -46,6 +48,8 @@ class EngineInfo:
         log.
     effort, asked, reason
         Effort that was done and the one asked for, and why they differ; "" where not known.
+    statements
+        By kind; () where they have no probabilities.
     forecast, ranking, language
         None where nothing was fitted, or the format has no figures; None without a language model.
     strength, edit_strength
@@ -72,6 +76,7 @@ class EngineInfo:
     reason: str
     seed: int
     forecast: ForecastInfo | None
+    statements: tuple[StatementKindInfo, ...]
     ranking: ListInfo | None
     language: LanguageInfo | None
     strength: float
@@ -93,6 +98,7 @@ class EngineInfo:
             f"Engine {self.folder}",
             *_indent(_fit_lines(self)),
             *_section("Forecast", _forecast_lines(self)),
+            *_section("Statements about the next period", statement_lines(self.statements)),
             *_section("List", _list_lines(self)),
             *_section("Language model", self.language.lines() if self.language else no_model),
             *_section("Files", _file_lines(self)),
@@ -128,6 +134,7 @@ def describe_engine(folder: Path | str) -> EngineInfo:
             asked=str(report.get("asked", "")),
             reason=str(report.get("reason", "")),
             forecast=ForecastInfo.of_report(report),
+            statements=StatementKindInfo.of_report(report),
             ranking=ListInfo.of_report(report),
             language=_language_info(folder, settings),
             sizes=_sizes(files),

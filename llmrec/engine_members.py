@@ -27,7 +27,6 @@ from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
-from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.registry import build_scorer, default_scorers, first_stage_scorers
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
@@ -138,8 +137,8 @@ class MemberFit:
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
         )
 
-    def fit_statements(self, selection: Selection) -> StatementProbabilities:
-        """Fit probabilities of statements on everybody of the last period.
+    def predict_everybody(self, selection: Selection) -> tuple[list[Window], HeldOutPredictions]:
+        """Give windows of everybody of the last period, and their weights, for statements.
 
         Weights of the windows that members were chosen by are held out; those of other people the
         forecaster was not fitted on.
@@ -155,7 +154,8 @@ class MemberFit:
             histories = [window.history for window in others]
             predicted = predict_weights(selection.forecaster, histories)
             weights = np.concatenate([weights, predicted])
-        return StatementProbabilities.fit([*held_out, *others], weights, seed=self.seed)
+        everybody = [*held_out, *others]
+        return everybody, HeldOutPredictions.of(everybody, weights)
 
     def with_newest_nets(self, forecaster: Any) -> Forecaster:
         """Give next-item nets among the experts the parameters of a training on the whole log.

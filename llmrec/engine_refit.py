@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmrec.data.periods import Window
-from llmrec.data.splits import past_windows
+from llmrec.data.periods import Window, history_key
+from llmrec.data.splits import past_windows, sample_windows
 from llmrec.engine_config import EngineParts
 from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster, suitable_effort
 from llmrec.engine_language import (
+    CalibratedLanguage,
     calibrate_language,
     draw_calibration_windows,
     find_trained_windows,
@@ -20,6 +21,8 @@ from llmrec.engine_resolve import describe_fit
 from llmrec.engine_settings import Effort, EngineSettings
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
+from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
+from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.fitting import fit_strength
 
 
@@ -101,19 +104,42 @@ def _with_language(
     prior = held_out_forecaster(fitted.held_out, found.windows)
     on_top = found.language.forecaster(prior, found.titles)
     repeat = parts.dataset.repeat
+    statements = _fit_statements(fitted, found, plan.seed)
     settings = replace(
         settings,
         titles=found.titles,
         precision=found.language.model.precision,
         strength=fit_strength(on_top, found.validation_blend, found.windows, repeat=repeat),
-        report={**settings.report, "llm": found.report},
+        report={**settings.report, "llm": found.report, "statements": statements.report},
     )
     return replace(
         parts,
         settings=settings,
         prior=fitted.prior,
         blend=found.blend,
-        statements=fitted.statements,
+        statements=statements,
         language=found.language,
         titles_weight=0.0,
     )
+
+
+def _fit_statements(
+    fitted: FittedEngine, found: CalibratedLanguage, seed: int
+) -> StatementProbabilities:
+    """Fit probabilities of statements on forecasts with the model's part, if it has one.
+
+    The model reads the windows that it was calibrated on, and as large a part of other people's.
+    """
+    assert fitted.statements is not None
+    assert fitted.held_out is not None
+    calibration = found.language.calibration
+    if not (found.titles or (calibration is not None and calibration.a)):
+        return fitted.statements
+    chosen_by = {history_key(window.history) for window in fitted.windows}
+    others = [one for one in fitted.everybody if history_key(one.history) not in chosen_by]
+    n_others = round(len(others) * len(found.windows) / len(fitted.windows))
+    windows = [*found.windows, *(sample_windows(others, n_others, seed) if n_others else ())]
+    known = HeldOutPredictions({**fitted.everybody_weights.rows, **fitted.held_out.rows})
+    forecaster = found.language.forecaster(held_out_forecaster(known, windows), found.titles)
+    weights = predict_weights(forecaster, [window.history for window in windows])
+    return StatementProbabilities.fit(windows, weights, seed=seed)
