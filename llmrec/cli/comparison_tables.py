@@ -18,9 +18,10 @@ COLUMN_LEGEND = (
 )
 ENGINE_LEGEND = (
     "Lists are over all items. gain: paired, with its 95 % interval over people; holds: statements "
-    "and explanations that history and forecast support; true: statements that the period then "
-    "supported, of {} people at most."
+    "and explanations that history and forecast support; said: mean probability of the statements; "
+    "true: those that came true; both of {} people at most."
 )
+LIST_COLUMNS = ("model", "n", "NDCG@10", "gain on popularity", "recall", "holds", "said", "true")
 Cells = dict[tuple[str, str], dict[Any, Any]]  # rows of a table by model and metric
 
 
@@ -59,14 +60,14 @@ def _forecasts(title: str, cells: Cells) -> Table:
 
 
 def _lists(title: str, cells: Cells) -> Table:
-    view = _table(title, ("model", "n", "NDCG@10", "gain on popularity", "recall", "holds", "true"))
+    view = _table(title, LIST_COLUMNS)
     ndcg = {model: row["value"] for (model, name), row in cells.items() if name == "ndcg@10"}
     for model in sorted(ndcg, key=lambda model: -ndcg[model]):
         held = [
             cells[model, name]["value"]
             for name in ("statements_supported", "explanations_supported")
         ]
-        true = cells[model, "statements_true"]["value"]
+        said, true = (cells[model, f"statements_{name}"]["value"] for name in ("said", "true"))
         view.add_row(
             Text(model),
             str(cells[model, "ndcg@10"]["n"]),
@@ -74,7 +75,7 @@ def _lists(title: str, cells: Cells) -> Table:
             _interval(cells[model, "ndcg@10_gain"], 3),
             f"{cells[model, 'recall@10']['value']:.4f}",
             "-" if np.isnan(held).all() else f"{np.nanmin(held):.0%}",
-            "-" if np.isnan(true) else f"{true:.0%}",
+            *("-" if np.isnan(share) else f"{share:.0%}" for share in (said, true)),
         )
     return view
 

@@ -32,6 +32,7 @@ from llmrec.cli.options import (
     parse_edit_options,
 )
 from llmrec.cli.paths import CHART_KINDS, require_chart_path, require_folder
+from llmrec.cli.summary import person_summary
 from llmrec.data.calendar import DAY
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
@@ -68,7 +69,7 @@ def demo(
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
             items = engine.session(history, forecast=forecast).recommend(10)
             chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
-            result = render.person_summary(dataset, history, forecast, items)
+            result = person_summary(dataset, history, forecast, items)
             result["happened"] = _observed(windows[row], items)
             results.append(result | {"chart": str(chart)})
             if not as_json:
@@ -109,7 +110,7 @@ def forecast(
     stored = {} if store is None else {"receipt": _store_forecasts(store, dataset, *made)}
     if as_json:
         pairs = zip(people, forecasts, strict=True)
-        found = [render.person_summary(engine.dataset, *pair, []) | stored for pair in pairs]
+        found = [person_summary(engine.dataset, *pair, []) | stored for pair in pairs]
         render.print_json(found if len(found) > 1 else found[0])
         return
     for history, result in zip(people, forecasts, strict=True):
@@ -150,7 +151,7 @@ def recommend(
     items = session.recommend(k, calibrate=calibrate, model_words=model_words)
     answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
-    shown = render.person_summary(engine.dataset, session.history, session.forecast, items)
+    shown = person_summary(engine.dataset, session.history, session.forecast, items)
     shown |= {"why_not": answer, "mixed": mixed}
     verb = session.history.verb
     view = render.render_list(items, verb=verb)

@@ -99,9 +99,11 @@ def show_person(
     verb = "is" if source.proposed == 1 else "are"
     model_words = f"{source.proposed} of the statements above {verb} in the model's words"
     refused = f"; {source.rejected} of its claims did not hold and are not shown"
-    claims = f"{model_words}{refused * bool(source.rejected)}"
+    claims = f" {model_words}{refused * bool(source.rejected)}."
     how = "counting alone, in its place" if source.how == "fallback" else source.how
-    note = f"{source.model}: {how} ({source.why}). {claims}."
+    why = f" ({source.why})" if source.why else ""
+    has_model = bool(source.adapter or source.prompt or source.proposed)
+    note = f"{source.model}: {how}{why}.{claims * has_model}"
     parts.append(Padding(Text(note, style="dim"), (0, 2, 1, 2)))
     if items:
         parts.append(render_list(items))
@@ -299,30 +301,6 @@ def _changes(effect: EditEffect) -> Table:
             "",
         )
     return view
-
-
-def person_summary(
-    dataset: Dataset, history: History, forecast: Forecast, items: Sequence[Recommendation]
-) -> dict[str, Any]:
-    """Give a forecast and a list as plain values for JSON."""
-    names = dataset.catalog.categories
-    weights = forecast.category_weights
-    return {
-        "dataset": dataset.name,
-        "user_id": history.user_id,
-        "period": str(history.period_length),
-        "cutoff": str(history.cutoff),
-        "category_weights": {names[c]: float(weights[c]) for c in forecast.top(20)},
-        "concentration": forecast.concentration,
-        "description": forecast.description,
-        "statements": [
-            vars(statement) | {"category": names[statement.category]}
-            for statement in forecast.statements
-        ],
-        "source": vars(forecast.source),
-        "items": [item.explanation.to_dict() for item in items],
-        "wording": wording_note([item.explanation for item in items]),
-    }
 
 
 def outcome_text(happened: dict[str, Any], verb: str = "taken") -> str:

@@ -23,6 +23,7 @@ from llmrec.explain.evidence import format_day, to_date
 from llmrec.explain.facts import format_horizon, format_percent, history_shares
 from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
 from llmrec.explain.item import ItemExplanation
+from llmrec.explain.next_counts import format_count, next_counts
 from llmrec.explain.printable import printable
 from llmrec.explain.reword import wording_note
 from llmrec.explain.statements import change_direction
@@ -98,7 +99,9 @@ def top_categories(past: FloatArray, expected: FloatArray, top: int) -> IntArray
 def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> RenderableType:
     """Draw the leading categories as text, one row each, for a terminal of 80 columns or more.
 
-    Each row has its own sparkline scale; the bars share one. Names are never parsed as markup.
+    Each row has its own sparkline scale. The last column has whole numbers that the category's
+    count lies between with about 80 %, and their own probability, see `next_counts`. Names are
+    never parsed as markup.
     """
     series, past, expected = (
         ShareSeries.of(history),
@@ -112,8 +115,9 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
     table.add_column("so far", justify="right", no_wrap=True)
     table.add_column("forecast", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for category in leading:
+    n_next, counts = next_counts(history, forecast, leading)
+    table.add_column(f"of next {n_next}", no_wrap=True)
+    for category, count in zip(leading, counts, strict=True):
         arrow, style = ARROWS[int(direction[category])]
         table.add_row(
             Text(clean_text(history.catalog.categories[category], MAX_CATEGORY_LENGTH)),
@@ -121,7 +125,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
             format_percent(past[category]),
             Text(format_percent(expected[category]), style="bold"),
             Text(arrow, style=style),
-            Text(share_bar(expected[category] / expected[leading].max()), style=style),
+            format_count(count),
         )
     return Group(Text(_heading(history), style="bold"), Constrain(table, MAX_WIDTH))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import betabinom
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
@@ -73,10 +75,20 @@ class PageParser(HTMLParser):
 
 def test_a_row_on_the_terminal_has_name_shares_and_direction() -> None:
     apples, dips, bread, cola = printed(person(WEEKS), AHEAD).splitlines()[2:]
-    assert apples.split() == ["Apples", "▃▃▃▃▃▃▃▃", "▇▇▇▇████", "35%", "45%", "↑", "█" * 10]
-    assert dips.split() == ["Dips", "▁" * 8, "▁" * 8, "0%", "30%", "↑", "██████▋"]
-    assert bread.split()[-4:-1] == ["50%", "15%", "↓"]
-    assert cola.split()[-4:-1] == ["15%", "10%", "↓"]
+    assert apples.split()[:-2] == ["Apples", "▃▃▃▃▃▃▃▃", "▇▇▇▇████", "35%", "45%", "↑"]
+    assert dips.split()[:-2] == ["Dips", "▁" * 8, "▁" * 8, "0%", "30%", "↑"]
+    assert bread.split()[-5:-2] == ["50%", "15%", "↓"]
+    assert cola.split()[-5:-2] == ["15%", "10%", "↓"]
+
+
+def test_a_row_ends_with_whole_numbers_and_their_own_probability() -> None:
+    header, apples, *_ = printed(person(WEEKS), AHEAD).splitlines()[1:]
+    n = int(re.search(r"of next (\d+)", header)[1])  # type: ignore[index]
+    low, high, percent = map(int, re.search(r"(\d)-(\d) +\((\d+)%\)$", apples.rstrip()).groups())  # type: ignore[union-attr]
+    a, b = 50 * 0.45, 50 * 0.55
+    inside = betabinom.cdf(high, n, a, b) - betabinom.cdf(low - 1, n, a, b)
+    assert percent == round(100 * inside)
+    assert 0.6 < inside <= 1
 
 
 def test_the_heading_on_the_terminal_has_user_and_dates() -> None:
@@ -90,7 +102,7 @@ def test_rows_fit_the_width_of_the_terminal_with_long_and_wide_names(width: int)
     items = catalog(("x" * 60, "新鮮" * 20, "Cola", "Dips"))
     lines = printed(person(WEEKS * 8, items), AHEAD, width).splitlines()
     assert len(lines) == 2 + 4
-    assert all("%" in line and line.rstrip()[-1] in "█▏▎▍▌▋▊▉" for line in lines[2:])
+    assert all(line.rstrip().endswith("%)") for line in lines[2:])
 
 
 def test_rich_markup_in_names_and_ids_is_shown_as_text() -> None:
