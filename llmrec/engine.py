@@ -202,7 +202,7 @@ class InterestEngine:
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
             batch = [histories[place] for place in places]
-            forecasts, blend = self._forecast_batch(batch), self.blend.precompute(batch)
+            blend, forecasts = self.blend.precompute(batch), self._forecast_batch(batch, True)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
                 session = UserSession(self._session_inputs(history, blend, forecast))
                 found[place] = session.recommend(k, calibrate=calibrate, causes=causes)
@@ -294,8 +294,8 @@ class InterestEngine:
         )
         save_engine(folder, settings, files)
 
-    def _forecast_batch(self, histories: Sequence[History]) -> list[Forecast]:
-        """Forecast histories of one log."""
+    def _forecast_batch(self, histories: Sequence[History], keep: bool = False) -> list[Forecast]:
+        """Forecast histories of one log, see `describe_forecasts`."""
         statements = self._parts.statements
         forecasts = [
             replace(one, statement_model=statements) for one in self.forecaster.forecast(histories)
@@ -303,7 +303,7 @@ class InterestEngine:
         if self.describe and self.language is not None:
             model, codec = self.language.model, self.language.codec
             return describe_with_model(model, codec, histories, forecasts)
-        return describe_forecasts(histories, forecasts)
+        return describe_forecasts(histories, forecasts, remember=keep)
 
     def _session_inputs(
         self,
@@ -319,7 +319,7 @@ class InterestEngine:
             self.settings.strength,
             self.settings.edit_strength,
             repeat or self.dataset.repeat,
-            lambda history: forecast or self._forecast_batch([history])[0],
+            lambda history: forecast or self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -134,7 +134,7 @@ class Forecast:
     description: str
     statements: tuple[Statement, ...]
     source: Source
-    statement_model: StatementModel | None = None
+    statement_model: StatementModel | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         weights = np.asarray(self.category_weights, dtype=np.float64)

@@ -107,15 +107,23 @@ def describe_with_model(
 
 
 def describe_forecasts(
-    histories: Sequence[History], forecasts: Sequence[Forecast]
+    histories: Sequence[History], forecasts: Sequence[Forecast], *, remember: bool = False
 ) -> list[Forecast]:
-    """Give the forecasts with checked statements and a description of their sentences."""
-    found = []
+    """Give the forecasts with checked statements and a description of their sentences.
+
+    ``remember``: whether what they were compared with stays in memory as long as they do, for
+    explanations of them.
+    """
+    found: list[Forecast] = []
     for start in range(0, len(histories), PEOPLE_AT_A_TIME):
         block = slice(start, start + PEOPLE_AT_A_TIME)
         facts = compare_many(histories[block], forecasts[block])
         people = zip(histories[block], forecasts[block], facts, strict=True)
-        found += [_describe(history, forecast, known, {}) for history, forecast, known in people]
+        described = [_describe(*one, {}) for one in people]
+        if remember:
+            for history, one, known in zip(histories[block], described, facts, strict=True):
+                known.remember(history, one)
+        found += described
     return found
 
 

@@ -75,8 +75,14 @@ class ClaimFacts:
         """Compare a history with a forecast, or with `observed_forecast`; stored with these."""
         known = _FACTS.get(forecast)
         if known is None or known[0]() is not history:
-            known = _FACTS[forecast] = ref(history), cls.compare(history, forecast)
+            found = cls.compare(history, forecast)
+            found.remember(history, forecast)
+            return found
         return known[1]
+
+    def remember(self, history: History, forecast: Forecast) -> None:
+        """Let `of` give these for a forecast of the same weights, as long as it exists."""
+        _FACTS[forecast] = ref(history), self
 
     @classmethod
     def compare(
