@@ -141,7 +141,7 @@ PHRASES_BY_KIND: dict[StatementKind, tuple[str, ...]] = {
         "set to pause",
         "taking a break",
         "off the list",
-        "should be left out",
+        "should not come up",
         "will not be there",
     ),
     "rising": (
