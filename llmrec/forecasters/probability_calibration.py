@@ -17,14 +17,15 @@ from llmrec.types import BoolArray, FloatArray
 MIN_CASES, MIN_OF_EACH = 200, 20  # of statements, and of those that came true and that did not
 MAX_CASES = 200_000
 MIN_RAW, MIN_RAW_OF_BETA = 1e-6, 1e-4
+BETA_KINDS: tuple[StatementKind, ...] = (*SHARE_KINDS, "returning")
 
 
 @dataclass(frozen=True, eq=False)
 class ProbabilityCalibrator:
     """Turns a kind's raw probabilities into ones that come true as often as they say.
 
-    Platt scaling (Platt 1999), the logit of a linear function of the raw one's logit; of "rising"
-    and "fading" beta calibration (Kull, Silva Filho and Flach 2017), a linear function of log p and
+    Platt scaling (Platt 1999), the logit of a linear function of the raw one's logit; of
+    `BETA_KINDS` beta calibration (Kull, Silva Filho and Flach 2017), a linear function of log p and
     -log(1 - p). No larger raw probability gets a smaller one, and none further out than the
     smallest and largest of the fit is taken further.
 
@@ -100,7 +101,7 @@ class ProbabilityCalibrator:
 
 
 def _features(kind: StatementKind, raw: FloatArray) -> list[FloatArray]:
-    if kind in SHARE_KINDS:
+    if kind in BETA_KINDS:
         p = np.clip(raw, MIN_RAW_OF_BETA, 1 - MIN_RAW_OF_BETA)
         return [np.log(p), -np.log1p(-p)]
     return [special.logit(np.clip(raw, MIN_RAW, 1 - MIN_RAW))]
