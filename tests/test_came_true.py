@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.explanations import came_true
 from benchmarks.explanations.came_true import Outcomes, said_rows, with_everybody
-from benchmarks.explanations.free_text import supported_row
+from benchmarks.explanations.free_text import checked_rows
 from benchmarks.explanations.unchecked_claims import (
     KINDS_OF_TEMPLATE,
     claim_rows,
@@ -151,9 +151,9 @@ def test_claims_are_counted_by_kind_and_those_that_the_checker_accepts() -> None
         ClaimFacts.of(window.history, forecast).chosen_claims()
         for window, forecast in zip(windows, forecasts, strict=True)
     ]
-    assert supported_row(KEYS, windows, forecasts, true)["value"] == 1
-    twice = [[*claims, *claims] for claims in true]
-    assert supported_row(KEYS, windows, forecasts, twice)["value"] == 0.5
+    for claims, share in ((true, 1), ([[*one, *one] for one in true], 0.5)):
+        possible, supported = checked_rows(KEYS, windows, forecasts, claims)
+        assert (possible["value"], supported["value"]) == (1, share)
     rows = rows_by_name(claim_rows(KEYS, "claims", windows, true))
     n = sum(map(len, true))
     assert rows["test", "claims", "came_true"]["n"] == n

@@ -230,13 +230,13 @@ def free_text_rows(
     forecasts: Sequence[Forecast],
 ) -> Iterator[Row]:
     """Give the rows of what the language model claims of some people, and of the others beside."""
-    from benchmarks.explanations.free_text import FREE_TEXT, free_claims, supported_row
+    from benchmarks.explanations.free_text import FREE_TEXT, checked_rows, free_claims
 
     claims = free_claims(dataset, test, windows, forecasts)
     yield from said_rows(keys, said_of_people(windows, forecasts))
     yield from claim_rows(keys, TEMPLATE, windows, template_claims(windows, forecasts))
     yield from claim_rows(keys, FREE_TEXT, windows, claims)
-    yield supported_row(keys, windows, forecasts, claims)
+    yield from checked_rows(keys, windows, forecasts, claims)
 
 
 if __name__ == "__main__":

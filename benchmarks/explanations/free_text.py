@@ -14,6 +14,8 @@ from llmrec.engine_folder import ADAPTER_FOLDER, bundled_engine
 from llmrec.explain.facts import MAX_CLAIMS, compare_many
 from llmrec.explain.statements import check_claims
 from llmrec.forecast import Forecast
+from llmrec.forecasters.past_counts import PastCounts
+from llmrec.forecasters.statement_outcomes import where_applicable
 
 FREE_TEXT = "free text, unchecked"
 PEOPLE_AT_A_TIME = 10
@@ -24,8 +26,8 @@ def free_claims(
 ) -> list[list[Claim]]:
     """Give the claims that the model writes after each prompt and forecast, up to the limit.
 
-    It may claim anything of any category, as `describe_with_model(unconstrained=True)` lets it; the
-    adapter has learned from nothing of the test.
+    It may claim anything of any category, in words that the grammar has, as
+    `describe_with_model(unconstrained=True)` lets it; the adapter has learned nothing of the test.
     """
     adapter = adapter_for(dataset, bundled_engine(dataset.name) / ADAPTER_FOLDER)
     language = make_engine(test.dataset, adapter).language
@@ -45,19 +47,21 @@ def free_claims(
     return claims
 
 
-def supported_row(
+def checked_rows(
     keys: Row,
     windows: Sequence[Window],
     forecasts: Sequence[Forecast],
     claims: Sequence[Sequence[Claim]],
-) -> Row:
-    """Make the row of the share of claims that the checker accepts."""
+) -> Iterator[Row]:
+    """Give the rows of the shares of claims that the past allows, and that the checker accepts."""
     histories = [window.history for window in windows]
     facts = compare_many(histories, forecasts)
-
-    def accepted() -> Iterator[bool]:
-        for history, known, own in zip(histories, facts, claims, strict=True):
-            n_accepted = len(check_claims(own, history, known)[0])
-            yield from (place < n_accepted for place in range(len(own)))
-
-    return share_row(keys | {"model": FREE_TEXT}, "claims_supported", list(accepted()))
+    possible, accepted = list[bool](), list[bool]()
+    for history, known, own in zip(histories, facts, claims, strict=True):
+        applicable = where_applicable(PastCounts.of([history]))
+        possible += [bool(applicable[kind][0, category]) for kind, category in own]
+        n_accepted = len(check_claims(own, history, known)[0])
+        accepted += [place < n_accepted for place in range(len(own))]
+    of_model = keys | {"model": FREE_TEXT}
+    yield share_row(of_model, "claims_possible", possible)
+    yield share_row(of_model, "claims_supported", accepted)
