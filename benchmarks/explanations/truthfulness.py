@@ -27,7 +27,7 @@ from benchmarks.finetuning.parse_rate import wilson_interval
 from benchmarks.harness.labels import QUICK
 from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, make_histories
+from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
 from llmrec.data.windows import holdout_cutoff
 from llmrec.engine import InterestEngine
@@ -82,8 +82,7 @@ def build_case(name: str, n_people: int) -> CaseStudy:
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     known = dataset.known_before(cutoff)
     engine = InterestEngine.from_pretrained(data=known, cutoff=cutoff, model=None, refit=True)
-    everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
-    everybody = [history for history in everybody if history.n_events]
+    everybody = [history for history in dataset.histories(cutoff) if history.n_events]
     order = np.random.default_rng(0).permutation(len(everybody))[:n_people]
     histories = [everybody[person] for person in order]
     people = list(zip(histories, engine.forecast_many(histories), strict=True))
