@@ -100,8 +100,8 @@ SENTENCES = {
         ("finetuning/quality_ml-100k", "test / statements", "LLM", "statements_realized")
     ],
     "intervals of 80% hold {:.0%} (Complete Journey) and {:.0%} (MovieLens)": [
-        ("explanations/came_true_completejourney", "test 1", "GatedMixture", "coverage80"),
-        ("explanations/came_true_ml-100k", "test", "GatedMixture", "coverage80"),
+        ("explanations/came_true_completejourney", "test 1", "llmrec standard", "coverage80"),
+        ("explanations/came_true_ml-100k", "test", "llmrec standard", "coverage80"),
     ],
 }
 

@@ -1,8 +1,8 @@
 """Are explanations true, do they cite evidence, are corrupted ones caught: on two real logs.
 
-Forecasts count and need no language model; the blends are those of engines fitted before. One
-explanation a person is corrupted; counterfactuals are checked for one item on the list and one off
-it.
+Forecasts and lists are those of engines of effort "quick", fitted here without a language model on
+what precedes the log's last period. One explanation a person is corrupted; counterfactuals are
+checked for one item on the list and one off it.
 
 Run: python -m benchmarks.explanations.truthfulness
 """
@@ -24,20 +24,19 @@ from benchmarks.explanations.corruptions import (
     statement_corruptions,
 )
 from benchmarks.finetuning.parse_rate import wilson_interval
+from benchmarks.harness.labels import QUICK
 from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, make_histories
+from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import past_windows
 from llmrec.data.windows import holdout_cutoff
 from llmrec.engine import InterestEngine
-from llmrec.explain.describe import check_description, describe_from_claims
+from llmrec.explain.describe import check_description
 from llmrec.explain.explanation import check_explanation, explain_ranked_item
 from llmrec.explain.item import explain_item
 from llmrec.explain.statements import check_statement
 from llmrec.explain.verify import check_change, check_item
 from llmrec.forecast import Forecast
-from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import Reranker, make_reranker, rank
@@ -75,18 +74,18 @@ def main() -> None:
 
 
 def build_case(name: str, n_people: int) -> CaseStudy:
-    """Draw people with a past before the log's last period; corruptions use what follows."""
+    """Fit an engine before the log's last period, and draw people with a past.
+
+    Their histories lie in the whole log: corruptions use what follows.
+    """
     dataset = load_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     known = dataset.known_before(cutoff)
-    engine = InterestEngine.from_pretrained(data=known, cutoff=cutoff, model=None)
-    everybody = make_histories(dataset.log, dataset.catalog, dataset.period, cutoff)
-    everybody = [history for history in everybody if history.n_events]
+    engine = InterestEngine.from_pretrained(data=known, cutoff=cutoff, model=None, refit=True)
+    everybody = [history for history in dataset.histories(cutoff) if history.n_events]
     order = np.random.default_rng(0).permutation(len(everybody))[:n_people]
     histories = [everybody[person] for person in order]
-    forecasts = DecayedDirichlet().fit(past_windows(known)[0]).forecast(histories)
-    described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
-    people = list(zip(histories, described, strict=True))
+    people = list(zip(histories, engine.forecast_many(histories), strict=True))
     settings = engine.settings
     return CaseStudy(dataset, engine.blend, settings.strength, settings.edit_strength, people)
 
@@ -171,7 +170,7 @@ def make_rows(name: str, counts: Counts) -> Iterator[dict[str, object]]:
     for metric in dict.fromkeys(metric for metric, _ in counts):
         n = counts[metric, True] + counts[metric, False]
         low, high = wilson_interval(counts[metric, True], n)
-        keys = {"dataset": name, "split": "holdout", "model": "DecayedDirichlet", "seeds": [0]}
+        keys = {"dataset": name, "split": "holdout", "model": QUICK, "seeds": [0]}
         value = counts[metric, True] / n
         yield {**keys, "metric": metric, "value": value, "low": low, "high": high, "n": n}
 

@@ -89,6 +89,12 @@ def forecast_tests(dataset: Dataset) -> list[ForecastTest]:
     return tests
 
 
+def members_besides_popularity(dataset: Dataset) -> tuple[str, ...]:
+    """Name what ranks in an engine of a log, above effort "quick", beside recent popularity."""
+    scorers = {TREES, *first_stage_scorers(dataset.period, 1, dataset.repeat)}
+    return tuple(sorted(scorers - {"RecentPopularity"}))
+
+
 def main() -> None:
     """Fit, forecast, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -102,8 +108,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = load_dataset(arguments.data)
     cache = arguments.cache / f"{dataset.name}-{dataset.log.fingerprint}"
-    other_scorers = {TREES, *first_stage_scorers(dataset.period, 1, dataset.repeat)}
-    without = tuple(sorted(other_scorers - {"RecentPopularity"}))
+    without = members_besides_popularity(dataset)
     fits = [EngineFit(effort) for effort in arguments.efforts]
     adapter = None if arguments.adapter is None else adapter_for(dataset, arguments.adapter)
     if adapter is not None:

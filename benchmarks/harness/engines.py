@@ -14,6 +14,7 @@ from benchmarks.harness.labels import engine_label
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
 from llmrec.engine import InterestEngine
+from llmrec.engine_folder import is_engine
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.language.adapters import AdapterMetadata
@@ -89,6 +90,15 @@ def fit_measured(
             f"{fit.effort!r}: {engine.settings.report['reason']}"
         )
     return seconds
+
+
+def load_or_fit(dataset: Dataset, fit: EngineFit, folder: Path) -> InterestEngine:
+    """Load an engine from where it is cached, or fit it on a log alone and save it there."""
+    if not is_engine(str(folder)):
+        engine = make_engine(dataset)
+        fit_measured(engine, fit)
+        engine.save_pretrained(folder, with_catalog=False)
+    return InterestEngine.from_pretrained(str(folder), data=dataset, model=None, describe=False)
 
 
 def engine_rankings(

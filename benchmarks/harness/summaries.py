@@ -187,27 +187,24 @@ def _comparisons(rows: dict[tuple[str, str], Row]) -> dict[str, str]:
 
 def edit_and_explanation_summary() -> str:
     """How often the laws of edits hold, how many explanations are true, corruptions caught."""
-    laws, rows = load_rows("explanations/edit_laws"), load_rows("explanations/truthfulness")
+    laws, truths = load_rows("explanations/edit_laws"), load_rows("explanations/truthfulness")
+    shares = {(dataset, metric): row for (dataset, _, _, metric), row in truths.items()}
     cases = {data: row["n"] for (data, *_), row in laws.items()}
     has_learned = any(split == LEARNED for _, split, *_ in laws)
     learned = ", in as many on trees and nets," * has_learned
     violations = sum(row["value"] for row in laws.values())
     logs = ("completejourney", "ml-100k")
 
-    def share(dataset: str, metric: str) -> Row:
-        row: Row = rows[dataset, "holdout", COUNTING, metric]
-        return row
-
-    corruptions = [share(log, "corruptions caught, all") for log in logs]
+    corruptions: list[Row] = [shares[log, "corruptions caught, all"] for log in logs]
     caught = sum(round(row["value"] * row["n"]) for row in corruptions)
     true, with_evidence = (
-        [f"{share(log, metric)['value']:.1%}" for log in logs]
+        [f"{shares[log, metric]['value']:.1%}" for log in logs]
         for metric in ("explanations that are true", "items with evidence")
     )
     text = (
         f"{len({model for _, _, model, _ in laws})} laws of edits hold in {cases['synthetic']:,} "
         f"random cases each{learned} and for {cases['ml-100k']} people of each log: {violations:g} "
-        f"violations. Of {share(logs[0], 'items with evidence')['n']:,} explained items a log "
+        f"violations. Of {shares[logs[0], 'items with evidence']['n']:,} explained items a log "
         f"{true[0]} (Complete Journey) and {true[1]} (MovieLens) are true in every number, "
         f"{with_evidence[0]} and {with_evidence[1]} cite the person's own events, and {caught:,} "
         f"of {sum(row['n'] for row in corruptions):,} corrupted statements and explanations are "
