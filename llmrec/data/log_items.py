@@ -95,11 +95,13 @@ def catalog_of_titles(
     """
     items, findings = _merge_titles(rows)
     if before is None or not about.is_known_before(before):
-        early = rows if before is None else rows[rows[TIMESTAMP] < before].reset_index(drop=True)
-        about = about.fit(_merge_titles(early)[0][TITLE].tolist(), before)
+        early = None if before is None else rows[TIMESTAMP] < before
+        known = items if early is None or early.all() else _merge_titles(rows[early])[0]
+        about = about.fit(known[TITLE].tolist(), before)
     assert about.clusters is not None
     names = about.clusters.assign(items[TITLE].tolist())
-    catalog = Catalog.from_frame(items.assign(**{CATEGORIES: [[name] for name in names]}))
+    items[CATEGORIES] = [[name] for name in names]
+    catalog = Catalog.from_frame(items)
     rule = f"categories are {catalog.n_categories} clusters of titles"
     said = Finding(rule, catalog.n_items, f"such as {names[0]}", "read")
     return replace(catalog, report=catalog.report.with_notes(said, *findings)), about
@@ -107,7 +109,8 @@ def catalog_of_titles(
 
 def _merge_titles(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     """Give one row an item, its id and most frequent title (or the id); and where rows differ."""
-    nothing = pd.Series([None] * len(rows), dtype="object")
+    rows = rows.reset_index(drop=True)
+    nothing = pd.Series(np.nan, index=rows.index)
     items = merge_item_rows(rows[ITEM_ID], rows[TITLE], nothing, None, rows[TIMESTAMP])
     titles = [title or name for title, name in zip(items.titles, items.ids, strict=True)]
     return pd.DataFrame({ITEM_ID: items.ids, TITLE: titles}), items.findings

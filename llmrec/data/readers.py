@@ -80,7 +80,8 @@ def load_dataset(
         "synthetic-3": another one, of seed 3 and with category names of its own. A folder of
         MovieLens (100K, 1M, 20M, latest), RecBole's atomic files, Complete Journey, MIND, Amazon
         Reviews 2023, HetRec Last.fm or Steam reviews; or of tables: events alone or with items.
-        UCI's Online Retail, a spreadsheet, CSV or Parquet file or a folder with it. A .csv, .tsv, .txt, .dat, .json, .jsonl or .parquet file with columns user_id, item_id,
+        UCI's Online Retail, a spreadsheet, CSV or Parquet file or a folder with it.
+        A .csv, .tsv, .txt, .dat, .json, .jsonl or .parquet file with columns user_id, item_id,
         timestamp, categories and, if there, title and rating.
     columns
         Of tables: our name to theirs, for those that differ.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from llmrec.data.file_frames import make_log
 from llmrec.data.formats import LayoutOptions, title_case
 from llmrec.data.ids import MISSING_WORDS
 from llmrec.data.log_items import catalog_of_titles, item_rows_of_log
-from llmrec.data.report import Finding
 from llmrec.data.retail_lines import find_cancellations
 from llmrec.data.source_rows import name_rows, tell_first_row
 from llmrec.data.spreadsheets import SPREADSHEET_SUFFIX, read_spreadsheet, spreadsheet_has
@@ -37,18 +35,19 @@ from llmrec.errors import DataError
 from llmrec.types import BoolArray
 
 NO_PRODUCTS = {  # stock codes, in capitals, of lines that are no products, by what they are
-    "postage or carriage": r"POST|DOT|C[23]",
-    "fee or commission": r"AMAZONFEE|BANK CHARGES|CRUK",
+    "line of postage or carriage": r"POST|DOT|C[23]",
+    "line of a fee or commission": r"AMAZONFEE|BANK CHARGES|CRUK",
     "manual entry, discount or adjustment": r"[MDB]|ADJUST\d*|TEST\d*",
-    "sample or packing": r"S|PADS",
-    "gift voucher": r"GIFT.*",
+    "line of samples or packing": r"S|PADS",
+    "line of a gift voucher": r"GIFT.*",
 }
-OTHER_CODE = "other stock code that is not five digits and maybe letters"
+OTHER_CODE = "line of another stock code that is not five digits and maybe letters"
 NO_CUSTOMER = "line without a customer"
 NO_QUANTITY = "line without a quantity"
 NO_PRICE = "line without a price above 0"
 CANCELLATION = "cancellation of an earlier purchase"
 UNMATCHED = "cancellation without an earlier purchase"
+SAME_PURCHASE = "line of an item that another line of the invoice has"
 TAKEN_BACK = "purchase that a cancellation takes back"
 
 _INVOICE, _QUANTITY, _PRICE = "InvoiceNo", "Quantity", "UnitPrice"
@@ -62,6 +61,7 @@ _NAMES = {  # of the published columns; those that we have no name for keep thei
     _PRICE: _PRICE,
 }
 _SECOND_NAMES = {"Invoice": _INVOICE, "Price": _PRICE, "Customer ID": "CustomerID"}
+_KEYS = [USER_ID, ITEM_ID, TIMESTAMP, _INVOICE]  # of a purchase
 _MARKS = ("StockCode", "InvoiceDate")  # the columns that tell the layout
 _PRODUCT = r"\d{5}[A-Z]*"
 
@@ -74,10 +74,10 @@ def find_retail_file(path: Path) -> Path | None:
     if not path.is_dir():
         return path if _has_retail_columns(path) else None
     files = [one for one in sorted(path.iterdir()) if is_table(one) or _is_spreadsheet(one)]
-    first, *others = [one for one in files if _has_retail_columns(one)] or [None]
-    if others:
-        raise DataError(f"{first} and {others[0]} may both be meant: leave one of them there.")
-    return first
+    found = [one for one in files if _has_retail_columns(one)]
+    if len(found) > 1:
+        raise DataError(f"{found[0]} and {found[1]} may both be meant: leave one of them there.")
+    return found[0] if found else None
 
 
 def _is_spreadsheet(path: Path) -> bool:
@@ -120,7 +120,6 @@ def read_online_retail(path: Path, options: LayoutOptions) -> Dataset:
         lines,
         file,
         identity=[_INVOICE],
-        details=[TITLE],
         leave_out=unusable,
         **{**options.cleaning, "dates": None},
     )
@@ -130,7 +129,9 @@ def read_online_retail(path: Path, options: LayoutOptions) -> Dataset:
         log = log.drop_events({TAKEN_BACK: taken_back[log.source_row]})
         catalog, about = catalog_of_titles(rows, TitleCategories(options.clusters))
         log = replace(log.align_to(catalog), day_first=times.day_first)
-    said = (replace(one, example=tell_first_row(one.example, lines.index)) for one in times.findings)
+    said = (
+        replace(one, example=tell_first_row(one.example, lines.index)) for one in times.findings
+    )
     return Dataset(
         *("online-retail", log, catalog, "28D", "products", "customer", "allow", "bought"),
         reading=(*reader.findings, *said),
@@ -167,9 +168,7 @@ def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
     return texts.mask((texts == "") | texts.isin(MISSING_WORDS))
 
 
-def _classify(
-    lines: pd.DataFrame, times: ParsedTimes
-) -> tuple[dict[str, BoolArray], BoolArray]:
+def _classify(lines: pd.DataFrame, times: ParsedTimes) -> tuple[dict[str, BoolArray], BoolArray]:
     """Give reason to (n_lines,) mask of lines that are no purchases, and those taken back."""
     codes = lines[ITEM_ID].fillna("")
     reasons: dict[str, BoolArray] = {NO_CUSTOMER: lines[USER_ID].isna().to_numpy()}
@@ -183,13 +182,24 @@ def _classify(
     has_c = lines[_INVOICE].str.upper().str.startswith("C", na=False).to_numpy(bool)
     is_cancellation = has_c | (quantity < 0)
     has_price = lines[_PRICE].to_numpy() > 0
+    purchases, keys = left & ~is_cancellation & has_price, lines[_KEYS].reset_index(drop=True)
     found = find_cancellations(
-        lines[[USER_ID, ITEM_ID, TIMESTAMP, _INVOICE]],
-        np.abs(quantity),
-        purchases=left & ~is_cancellation & has_price,
-        cancellations=left & is_cancellation,
+        keys, np.abs(quantity), purchases=purchases, cancellations=left & is_cancellation
     )
     reasons[CANCELLATION] = found.matched
     reasons[UNMATCHED] = is_cancellation & ~found.matched
     reasons[NO_PRICE] = ~has_price
+    reasons[SAME_PURCHASE] = _find_same(keys[purchases], lines[TITLE].to_numpy())
     return reasons, found.taken_back
+
+
+def _find_same(purchases: pd.DataFrame, titles: Any) -> BoolArray:
+    """(n_lines,) the lines that are left out where several are one purchase.
+
+    Of these the one whose title comes first stays, whatever their order. ``purchases`` are the keys
+    of those lines that are some, by their places.
+    """
+    several = purchases[purchases.duplicated(keep=False)]
+    ordered = several.assign(title=titles[several.index]).sort_values("title", kind="stable")
+    again = ordered.index[ordered.duplicated([*purchases])]
+    return np.isin(np.arange(len(titles)), again)

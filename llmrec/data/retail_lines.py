@@ -37,8 +37,9 @@ def find_cancellations(
     """Let cancellations take back the person's newest earlier purchases of the same item.
 
     A cancelling line takes back as many pieces as it has, of the newest purchase first; one at the
-    time of a purchase comes after it. Lines of one invoice, item and time are one purchase, which
-    is taken back once all its pieces are.
+    time of a purchase comes after it, and those of one time are in the order of their invoices.
+    Lines of one invoice, item and time are one purchase, which is taken back once all its pieces
+    are.
 
     Parameters
     ----------
@@ -49,18 +50,25 @@ def find_cancellations(
     purchases, cancellations
         (n_lines,) which lines are looked at; none is both.
     """
-    person, item, time, _ = lines.columns
-    pairs = lines.groupby([person, item], sort=False, dropna=False).ngroup().to_numpy()
-    purchase_of = lines.groupby([*lines], sort=False, dropna=False).ngroup().to_numpy()
+    person, item, time, invoice = lines.columns
+    pairs, purchase_of = _number_groups(lines[[person, item]]), _number_groups(lines)
     rows = np.flatnonzero((purchases | cancellations) & np.isin(pairs, pairs[cancellations]))
     moments = lines[time].to_numpy("datetime64[ms]").view(np.int64)
-    keys = (purchase_of[rows], cancellations[rows], moments[rows], pairs[rows])
+    invoices = pd.factorize(lines[invoice], sort=True)[0]
+    order = (quantities, invoices, cancellations, moments, pairs)  # the last weighs most
+    keys = [one[rows] for one in order]
     rows = rows[np.lexsort(keys)]
     matched = np.zeros(len(lines), dtype=bool)
     taken_back: list[int] = []
     for _, same in groupby(rows.tolist(), key=pairs.__getitem__):
         _take_back(list(same), purchase_of, quantities, cancellations, matched, taken_back)
     return Cancellations(matched, purchases & np.isin(purchase_of, taken_back))
+
+
+def _number_groups(frame: pd.DataFrame) -> IntArray:
+    """(n_rows,) which rows are equal, as numbers."""
+    numbers = frame.groupby([*frame], sort=False, dropna=False).ngroup()
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def _take_back(

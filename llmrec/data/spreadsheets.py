@@ -53,7 +53,7 @@ def read_spreadsheet(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
         try:
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 first, *others = map(str, book.sheet_names)
-                frame = book.parse(first, dtype="str")
+                frame = pd.read_excel(book, first, dtype="str")
         except (zipfile.BadZipFile, KeyError, TypeError) as error:
             raise DataError(f"it is no spreadsheet that can be read: {error}.") from error
         if not len(frame):

@@ -131,5 +131,6 @@ def column_names(path: Path) -> list[str]:
 
 
 def is_table(path: Path) -> bool:
+    """Whether a path is a file that `TableReader.table` reads, and not a hidden one."""
     is_hidden = path.name.startswith((".", "_"))
     return path.is_file() and table_kind(path) in TABLE_SUFFIXES and not is_hidden

@@ -30,8 +30,8 @@ class TextClusters:
     _vectorizer: Any = field(repr=False)
     _kmeans: Any = field(repr=False)
 
-    @classmethod
-    def fit(cls, texts: Sequence[str], n_clusters: int, seed: int = 0) -> TextClusters:
+    @staticmethod
+    def fit(texts: Sequence[str], n_clusters: int, seed: int = 0) -> TextClusters:
         """Find clusters of texts, in one thread: the same ones on every run.
 
         Raises
@@ -41,7 +41,7 @@ class TextClusters:
         MissingExtraError
             Without scikit-learn.
         """
-        return _fit_clusters(cls, tuple(texts), n_clusters, seed)
+        return _fit_clusters(tuple(texts), n_clusters, seed)
 
     def assign(self, texts: Sequence[str]) -> list[str]:
         """Give each text the name of the cluster whose centre is nearest."""
@@ -70,9 +70,13 @@ class TitleCategories:
     clusters: TextClusters | None = None
     before: np.datetime64 | None = None
 
+    def __post_init__(self) -> None:
+        if self.n_clusters is not None and self.n_clusters < 1:
+            raise DataError(f"{self.n_clusters} clusters are none: write a number from 1 on.")
+
     def is_known_before(self, cutoff: np.datetime64) -> bool:
         """Whether nothing that the clusters were fitted on is of the cutoff or later."""
-        return self.clusters is not None and self.before is not None and self.before <= cutoff
+        return self.clusters is not None and self.before is not None and bool(self.before <= cutoff)
 
     def fit(self, titles: Sequence[str], before: np.datetime64 | None) -> TitleCategories:
         """Give clusters of these (n_titles,) titles, which the log names before a time."""
@@ -87,9 +91,7 @@ class TitleCategories:
 
 
 @lru_cache(maxsize=8)  # a log is cut at the same few times again and again
-def _fit_clusters(
-    kind: type[TextClusters], texts: tuple[str, ...], n_clusters: int, seed: int
-) -> TextClusters:
+def _fit_clusters(texts: tuple[str, ...], n_clusters: int, seed: int) -> TextClusters:
     try:
         from sklearn.cluster import KMeans
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -111,7 +113,7 @@ def _fit_clusters(
     terms = vectorizer.get_feature_names_out()
     heaviest = np.argsort(-kmeans.cluster_centers_, axis=1, kind="stable")[:, :TERMS_PER_NAME]
     names = _number_repeated(["-".join(terms[row]) for row in heaviest])
-    return kind(tuple(names), vectorizer, kmeans)
+    return TextClusters(tuple(names), vectorizer, kmeans)
 
 
 def _number_repeated(names: Sequence[str]) -> list[str]:
