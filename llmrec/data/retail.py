@@ -89,8 +89,8 @@ def _has_retail_columns(path: Path) -> bool:
     if _is_spreadsheet(path):
         return spreadsheet_has(path, _MARKS)
     with suppress(DataError, OSError):  # reading it says what is wrong
-        names = set(column_names(path)) if is_table(path) else set()
-        return {*_MARKS} < names and CATEGORIES not in names
+        names = column_names(path) if is_table(path) else []
+        return all(mark in names for mark in _MARKS) and CATEGORIES not in names
     return False
 
 
@@ -113,7 +113,8 @@ def read_online_retail(path: Path, options: LayoutOptions) -> Dataset:
     reader = TableReader()
     lines = _read_lines(file, reader)
     with name_file(file), name_rows(lines.index):
-        times = parse_timestamps(lines[TIMESTAMP], options.cleaning.get("dates") or "month-first")
+        written = lines[TIMESTAMP].rename(_NAMES[TIMESTAMP])
+        times = parse_timestamps(written, options.cleaning.get("dates") or "month-first")
         lines[TIMESTAMP] = times.times
         unusable, taken_back = _classify(lines, times)
     log = make_log(
