@@ -126,7 +126,7 @@ def column_names(path: Path) -> list[str]:
         if kind in ("json", "jsonl", "ndjson"):
             return list(json.loads(text.partition("\n")[0]))
         return read_head(text.encode(), None, quoted=True).first
-    except (ValueError, TypeError, DataError):
+    except (ValueError, TypeError, RecursionError, DataError):
         return []  # reading it whole says what is wrong
 
 
