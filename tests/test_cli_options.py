@@ -108,7 +108,7 @@ def test_options_of_a_command_reach_the_reading_of_the_log(
     monkeypatch.setattr(options, "load_dataset", load)
     flags = ["--period", "5 events", "--repeat", "exclude", "--columns", "user=who,time=at"]
     flags += ["--separator", "|", "--dates", "%d/%m/%Y", "--noun", "books", "--person", "reader"]
-    flags += ["--verb", "read", "--keep-bots", "--keep-outliers"]
+    flags += ["--verb", "read", "--keep-bots", "--keep-outliers", "--clusters", "9"]
     for line in (command_line(command, table), command_line(command, table, *flags)):
         shown = RUN.invoke(cli.app, line)
         assert shown.exit_code == 0, shown.output
@@ -125,6 +125,7 @@ def test_options_of_a_command_reach_the_reading_of_the_log(
             verb="read",
             keep_bots=True,
             keep_outliers=True,
+            clusters=9,
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Items with titles and categories: a sparse matrix between them; clusters of item texts."""
+"""Items with titles and categories, and a sparse matrix between them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmrec.data.ids import lookup_id
 from llmrec.data.item_rows import merge_item_rows
 from llmrec.data.names import clean_text, shorten_names
 from llmrec.data.report import CleaningReport
+from llmrec.data.title_clusters import TextClusters
 from llmrec.data.validation import CATEGORIES, ITEM_ID, TITLE, require_columns, to_pandas
-from llmrec.errors import DataError, MissingExtraError, ModelLoadError
+from llmrec.errors import DataError, ModelLoadError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 CATEGORIES_SHOWN = 5  # by repr
-TERMS_PER_NAME = 3  # of a cluster's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,8 @@ class Catalog:
         text = names.pop("text", names[TITLE])
         require_columns(frame, {**names, "text": text})
         texts = [clean_text(value, 2_000) for value in frame[text]]
-        frame[CATEGORIES] = [[name] for name in cluster_names(texts, n_categories, seed)]
+        clusters = TextClusters.fit(texts, n_categories, seed)
+        frame[CATEGORIES] = [[name] for name in clusters.assign(texts)]
         return cls.from_frame(frame, names)
 
     def save(self, path: Path) -> None:
@@ -235,40 +236,6 @@ def category_sums(
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
-def cluster_names(texts: Sequence[str], n_categories: int, seed: int = 0) -> list[str]:
-    """Give each text the name of its cluster.
-
-    TF-IDF, k-means with ``seed``, and the three terms of largest weight in a cluster's centre.
-
-    Raises
-    ------
-    DataError
-        If there are fewer distinct texts than clusters, or no words at all.
-    MissingExtraError
-        Without scikit-learn.
-    """
-    try:
-        from sklearn.cluster import KMeans
-        from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        raise MissingExtraError(
-            "clustered categories need: pip install 'llmrec[clusters]'"
-        ) from error
-
-    if len(set(texts)) < n_categories:
-        raise DataError(f"{len(set(texts))} distinct texts cannot make {n_categories} categories.")
-    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, max_features=20_000)
-    try:
-        weights = vectorizer.fit_transform(texts)
-    except ValueError as error:
-        raise DataError(f"the item texts hold no words to cluster by ({error}).") from error
-    clusters = KMeans(n_categories, n_init=3, random_state=seed).fit(weights)
-    terms = vectorizer.get_feature_names_out()
-    heaviest = np.argsort(-clusters.cluster_centers_, axis=1, kind="stable")[:, :TERMS_PER_NAME]
-    names = _number_repeated(["-".join(terms[row]) for row in heaviest])
-    return [names[label] for label in clusters.labels_]
-
-
 def _category_shares(
     names_of_items: Sequence[Sequence[str]],
 ) -> tuple[tuple[str, ...], sparse.csr_array]:
@@ -312,13 +279,3 @@ def _read_shares(categories: Any, shares: Any, n_categories: int) -> sparse.csr_
     )
     matrix.check_format(full_check=True)
     return matrix
-
-
-def _number_repeated(names: list[str]) -> list[str]:
-    """Give the names, the second and later uses of one with a number."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return result

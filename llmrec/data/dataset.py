@@ -11,11 +11,12 @@ import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.log_items import catalog_of_rows
+from llmrec.data.log_items import catalog_of_rows, catalog_of_titles
 from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.population import Population
 from llmrec.data.report import Finding
 from llmrec.data.text_times import date_order
+from llmrec.data.title_clusters import TitleCategories
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
@@ -55,6 +56,8 @@ class Dataset:
     population
         What everybody took, aligned with the catalog, where the log does not hold it; None: that of
         the log.
+    title_categories
+        The clusters of titles that the categories are, where ``item_rows`` have titles alone.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Dataset:
     separator: str | None = None
     excluded: frozenset[str] = frozenset()
     population: Population | None = None
+    title_categories: TitleCategories | None = None
 
     @classmethod
     def without_log(
@@ -118,8 +122,8 @@ class Dataset:
     def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the items and categories alone that its log names before a cutoff.
 
-        Later events of other items are dropped, and a later cutoff brings nothing back. A catalog
-        that is given apart stays as it is.
+        Later events of other items are dropped, and a later cutoff brings nothing back; clusters of
+        titles are those of the titles of before. A catalog that is given apart stays as it is.
 
         Raises
         ------
@@ -132,27 +136,35 @@ class Dataset:
         rows = rows[rows[TIMESTAMP] < cutoff]
         if not len(rows):
             raise DataError(f"the log names no item before {cutoff}. Choose a later cutoff.")
-        return self._with_item_rows(rows)
+        return self._with_item_rows(rows, cutoff)
 
     def with_categories_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the categories alone that its log names before a cutoff.
 
         For comparisons with what happened: of an item that the log names by then, only that is
         known; items that come later stay if all their categories are known, so that events of them
-        count. A catalog that is given apart stays as it is. Raises as `with_catalog_before` does.
+        count; where categories are clusters of titles, they get the nearest one. A catalog that is
+        given apart stays as it is. Raises as `with_catalog_before` does.
         """
         known = self.with_catalog_before(cutoff)
         rows = self.item_rows
         if rows is None or known.item_rows is None or len(known.item_rows) == len(rows):
             return known
         is_later = ~rows[ITEM_ID].isin(known.item_rows[ITEM_ID])
-        together = self._with_item_rows(rows[(rows[TIMESTAMP] < cutoff) | is_later])
+        together = self._with_item_rows(rows[(rows[TIMESTAMP] < cutoff) | is_later], cutoff)
         later = set(together.catalog.categories) - set(known.catalog.categories)
         return together.without_categories(later)
 
-    def _with_item_rows(self, rows: pd.DataFrame) -> Dataset:
-        """Give the dataset with the catalog of these rows, excluded categories left out."""
+    def _with_item_rows(self, rows: pd.DataFrame, cutoff: np.datetime64) -> Dataset:
+        """Give the dataset with the catalog of these rows, as it was known before a cutoff.
+
+        Excluded categories are left out; of titles the rows have no excluded items, and clusters
+        that are found anew are others than those that were excluded.
+        """
         rows = rows.reset_index(drop=True)
+        if self.title_categories is not None:
+            found, about = catalog_of_titles(rows, self.title_categories, cutoff)
+            return replace(self._with_catalog(found, rows), title_categories=about)
         catalog = catalog_of_rows(rows, self.separator)
         catalog = _drop_categories(catalog, self.excluded, self.name)
         return self._with_catalog(catalog, rows)

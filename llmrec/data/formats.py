@@ -47,10 +47,13 @@ class LayoutOptions:
         Of categories in a cell; None: the layout's own.
     cleaning
         Of `Interactions.from_frame`.
+    clusters
+        How many clusters of titles are categories, where items have none; None: the default.
     """
 
     separator: str | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
+    clusters: int | None = None
 
 
 def read_movielens_100k(folder: Path, options: LayoutOptions) -> Dataset:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
-from llmrec.data.item_rows import has_lists, hashable
+from llmrec.data.item_rows import has_lists, hashable, merge_item_rows
+from llmrec.data.report import Finding
+from llmrec.data.title_clusters import TitleCategories
 from llmrec.data.validation import CATEGORIES, ITEM_ID, TIMESTAMP, TITLE
 
 TAG = "tag"  # a column of rows that each have one name that an item was given
@@ -61,6 +65,55 @@ def catalog_of_rows(rows: pd.DataFrame, separator: str | None) -> Catalog:
     if TAG in rows:
         rows = _most_given(rows)
     return Catalog.from_frame(rows, separator=separator, times=TIMESTAMP)
+
+
+def catalog_of_titles(
+    rows: pd.DataFrame, about: TitleCategories, before: np.datetime64 | None = None
+) -> tuple[Catalog, TitleCategories]:
+    """Make the catalog of what `item_rows_of_log` gave where that has titles and no categories.
+
+    Parameters
+    ----------
+    rows
+        item_id, title and timestamp.
+    about
+        Its clusters are kept where they are of titles from before ``before``.
+    before
+        Clusters are of the titles that the rows before this time have (None: all rows); items that
+        come later get the nearest one.
+
+    Returns
+    -------
+    The catalog, and the clusters that its categories are.
+
+    Raises
+    ------
+    DataError
+        If no row lies before that time, or its titles hold no words.
+    MissingExtraError
+        Without scikit-learn.
+    """
+    items, findings = _merge_titles(rows)
+    if before is None or not about.is_known_before(before):
+        early = None if before is None else rows[TIMESTAMP] < before
+        known = items if early is None or early.all() else _merge_titles(rows[early])[0]
+        about = about.fit(known[TITLE].tolist(), before)
+    assert about.clusters is not None
+    names = about.clusters.assign(items[TITLE].tolist())
+    items[CATEGORIES] = [[name] for name in names]
+    catalog = Catalog.from_frame(items)
+    rule = f"categories are {catalog.n_categories} clusters of titles"
+    said = Finding(rule, catalog.n_items, f"such as {names[0]}", "read")
+    return replace(catalog, report=catalog.report.with_notes(said, *findings)), about
+
+
+def _merge_titles(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
+    """Give one row an item, its id and most frequent title (or the id); and where rows differ."""
+    rows = rows.reset_index(drop=True)
+    nothing = pd.Series(np.nan, index=rows.index)
+    items = merge_item_rows(rows[ITEM_ID], rows[TITLE], nothing, None, rows[TIMESTAMP])
+    titles = [title or name for title, name in zip(items.titles, items.ids, strict=True)]
+    return pd.DataFrame({ITEM_ID: items.ids, TITLE: titles}), items.findings
 
 
 def _most_given(rows: pd.DataFrame) -> pd.DataFrame:

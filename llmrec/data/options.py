@@ -105,6 +105,14 @@ def parse_switch(value: object) -> bool:
     return value
 
 
+def parse_clusters(value: object) -> int:
+    """Give a number of clusters; DataError if it is no whole number from 1 on."""
+    text = str(value).strip()
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise DataError(f"{value!r} is no number of clusters; write a whole one from 1 on.")
+    return int(text)
+
+
 def _describe(parse: Callable[[Any], Any], metavar: str, help_text: str) -> dict[str, Any]:
     return {"parse": parse, "metavar": metavar, "help": help_text}
 
@@ -125,6 +133,8 @@ class ReadingOptions:
         How times are written: one of `DATE_KINDS`, or a format as strptime takes it.
     keep_bots, keep_outliers
         Whether rows stay that a rule would set aside.
+    clusters
+        How many clusters of titles are categories, of a layout without categories.
 
     Raises
     ------
@@ -187,6 +197,14 @@ class ReadingOptions:
     keep_outliers: bool = field(
         default=False,
         metadata=_describe(parse_switch, "", "Keep events far from all others in time."),
+    )
+    clusters: int | None = field(
+        default=None,
+        metadata=_describe(
+            parse_clusters,
+            "N",
+            "How many clusters of titles are categories, of Online Retail, which has none.",
+        ),
     )
 
     def __post_init__(self) -> None:

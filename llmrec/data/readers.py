@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from llmrec.data import formats, web_formats
+from llmrec.data import formats, retail, web_formats
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
@@ -63,6 +63,7 @@ def load_dataset(
     dates: str | None = None,
     keep_bots: bool = False,
     keep_outliers: bool = False,
+    clusters: int | None = None,
     period: str | None = None,
     noun: str | None = None,
     person: str | None = None,
@@ -79,6 +80,7 @@ def load_dataset(
         "synthetic-3": another one, of seed 3 and with category names of its own. A folder of
         MovieLens (100K, 1M, 20M, latest), RecBole's atomic files, Complete Journey, MIND, Amazon
         Reviews 2023, HetRec Last.fm or Steam reviews; or of tables: events alone or with items.
+        UCI's Online Retail, a spreadsheet, CSV or Parquet file or a folder with it.
         A .csv, .tsv, .txt, .dat, .json, .jsonl or .parquet file with columns user_id, item_id,
         timestamp, categories and, if there, title and rating.
     columns
@@ -90,6 +92,9 @@ def load_dataset(
         `llmrec.data.times.parse_timestamps`.
     keep_bots, keep_outliers
         Keep people with more than 1,000 events in a day; stray dates and one-day bursts.
+    clusters
+        How many clusters of titles become categories, where a layout has none (Online Retail);
+        None: 150, or one for every five titles if those are fewer.
     period, noun, person, verb, repeat
         Of the `Dataset`; None: what suits the layout.
 
@@ -106,10 +111,11 @@ def load_dataset(
         PeriodLength.parse(period)
     found = _load_synthetic(str(name))
     if found is None:
-        found = _load(name, columns, separator, _cleaning(dates, keep_bots, keep_outliers))
+        cleaning = _cleaning(dates, keep_bots, keep_outliers)
+        found = _load(name, columns, formats.LayoutOptions(separator, cleaning, clusters))
     else:
         given: dict[str, Any] = {"columns": columns, "separator": separator, "dates": dates}
-        given |= {"keep_bots": keep_bots, "keep_outliers": keep_outliers}
+        given |= {"keep_bots": keep_bots, "keep_outliers": keep_outliers, "clusters": clusters}
         _refuse_options(str(name), given)
     return replace(found, **own)
 
@@ -174,22 +180,21 @@ def _cleaning(dates: str | None, keep_bots: bool, keep_outliers: bool) -> dict[s
 
 
 def _load(
-    name: str | Path,
-    columns: Mapping[str, str] | None,
-    separator: str | None,
-    cleaning: Mapping[str, Any],
+    name: str | Path, columns: Mapping[str, str] | None, options: formats.LayoutOptions
 ) -> Dataset:
     """Load a log from files; DataError begins with the path of what cannot be read."""
     path, is_embedded = _find_path(name)
     if is_embedded:  # measured tables and shipped engines are of the order of their files
-        cleaning = {**cleaning, "in_file_order": True}
+        options = replace(options, cleaning={**options.cleaning, "in_file_order": True})
     with name_file(path):
-        read_layout = None if path.is_file() else _choose_layout(path)
+        read_layout = _choose_layout(path, columns)
+        if options.clusters is not None and read_layout is not retail.read_online_retail:
+            raise DataError("it has categories of its own: leave clusters out.")
         if read_layout is None:
-            return _read_files(path, columns, separator, cleaning)
+            return _read_files(path, columns, options.separator, options.cleaning)
         if columns:
             raise DataError("its columns are those of its layout: leave columns out.")
-        return read_layout(path, formats.LayoutOptions(separator, cleaning))
+        return read_layout(path, options)
 
 
 def _read_files(
@@ -243,24 +248,40 @@ def _find_path(name: str | Path) -> tuple[Path, bool]:
     return Path(name), False
 
 
-def _choose_layout(folder: Path) -> LayoutReader | None:
-    """Find the layout of a folder; None if it holds plain tables; DataError if it is neither."""
+def _choose_layout(path: Path, columns: Mapping[str, str] | None) -> LayoutReader | None:
+    """Find the layout of a folder or file; None if it is of plain tables; DataError if neither."""
+    found = [one for one in _LAYOUTS if path.is_dir() and not _missing(one, path)]
+    for layout in found:
+        if layout.fits(path):
+            return layout.read
+    # Whoever says which column is which means a plain table, whatever its columns are called.
+    if not columns and retail.find_retail_file(path) is not None:
+        return retail.read_online_retail
+    if path.is_dir() and not find_tables(path)[0]:
+        raise DataError(_say_unknown(path))
+    return None
+
+
+def _missing(layout: _Layout, folder: Path) -> list[str]:
+    """Name the files of a layout that a folder lacks."""
+    return [file for file in layout.files if not any(folder.glob(file))]
+
+
+def _say_unknown(folder: Path) -> str:
+    """Say that a folder has no known layout, what it holds, and what is known."""
     partial = []
     for layout in _LAYOUTS:
-        missing = [file for file in layout.files if not any(folder.glob(file))]
-        if not missing and layout.fits(folder):
-            return layout.read
+        missing = _missing(layout, folder)
         if 0 < len(missing) < len(layout.files):
             there = next(file for file in layout.files if file not in missing)
             partial.append(f"with {there} there must be {' and '.join(missing)}")
-    if find_tables(folder)[0]:
-        return None
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
     known = "; ".join(" + ".join(layout.files) for layout in _LAYOUTS)
     hint = f" {'; '.join(partial)}." if partial else ""
-    raise DataError(
-        f"no known layout. Found {found};{hint} known are {known}; or tables called events and "
-        "maybe items, such as events.csv. Or use read_table."
+    return (
+        f"no known layout. Found {found};{hint} known are {known}; a file with the columns of "
+        "Online Retail; or tables called events and maybe items, such as events.csv. Or use "
+        "read_table."
     )
 
 

@@ -40,9 +40,9 @@ def find_tables(folder: Path) -> tuple[list[Path], list[Path]]:
     for path in sorted(folder.iterdir()):
         name = path.name.partition(".")[0].lower()  # a folder may be called orders.parquet, too
         if path.is_dir() and name in (*_EVENT_NAMES, *_ITEM_NAMES):
-            parts = [part for part in sorted(path.iterdir()) if _is_table(part)]
+            parts = [part for part in sorted(path.iterdir()) if is_table(part)]
             tables.setdefault(name, []).extend(parts)
-        elif _is_table(path):
+        elif is_table(path):
             tables.setdefault(name, []).append(path)
     events, items = (_find_table(tables, names) for names in (_EVENT_NAMES, _ITEM_NAMES))
     parts = [path for paths in tables.values() for path in paths if path not in items]
@@ -109,11 +109,11 @@ def _suffix(stem: str, name: str) -> str | None:
 
 def _are_alike(paths: Sequence[Path]) -> bool:
     """Whether there are several files, and all have the same columns."""
-    columns = [set(_column_names(path)) for path in paths] if len(paths) > 1 else []
+    columns = [set(column_names(path)) for path in paths] if len(paths) > 1 else []
     return bool(columns and columns[0]) and all(one == columns[0] for one in columns)
 
 
-def _column_names(path: Path) -> list[str]:
+def column_names(path: Path) -> list[str]:
     """Name the columns of a table by its first line or its schema; none where that is broken."""
     kind = table_kind(path)
     if kind == "parquet":
@@ -126,10 +126,11 @@ def _column_names(path: Path) -> list[str]:
         if kind in ("json", "jsonl", "ndjson"):
             return list(json.loads(text.partition("\n")[0]))
         return read_head(text.encode(), None, quoted=True).first
-    except (ValueError, TypeError, DataError):
+    except (ValueError, TypeError, RecursionError, DataError):
         return []  # reading it whole says what is wrong
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
+    """Whether a path is a file that `TableReader.table` reads, and not a hidden one."""
     is_hidden = path.name.startswith((".", "_"))
     return path.is_file() and table_kind(path) in TABLE_SUFFIXES and not is_hidden

@@ -32,7 +32,9 @@ HEADER_AGAIN = "header again"
 _LATIN = "cp1252"  # what a table that is not Unicode is read in, and said to be
 _ENCODING_NAMES = {_LATIN: "Windows-1252", "latin-1": "Latin-1"}
 
-_OTHER_WORD = re.compile(r"\w*[^\W\x00-\x7f]\w*")  # one with letters that encodings differ in
+_OTHER_LETTER = re.compile(r"[^\W\x00-\x7f]")  # one that encodings differ in
+_OTHER_WORD = re.compile(r"\w*[^\W\x00-\x7f]\w*")
+_MAX_WORD = 40  # letters of a word that are shown
 
 
 @dataclass
@@ -112,8 +114,8 @@ class TableReader:
                 raise DataError("it holds no rows.")
         if found != "utf-8":
             rule = f"text that is not UTF-8 is read as {_ENCODING_NAMES.get(found, found.upper())}"
-            word = _OTHER_WORD.search(content.decode())
-            self._note(rule, len(frame), f"{path.name}{f': {word[0][:40]}' if word else ''}")
+            word = _find_other_word(content.decode())
+            self._note(rule, len(frame), f"{path.name}{f': {word}' if word else ''}")
         return frame
 
     def json_lines(
@@ -200,6 +202,20 @@ def _read_ended_rows(
         if not n_short and table.iloc[:, -1].isna().all():
             return table.iloc[:, :-1]
     return None
+
+
+def _find_other_word(text: str) -> str:
+    """Find the first word with letters beyond ASCII, shortened; "" if there is none.
+
+    The letter is looked for alone: to try every word would take minutes where there is none.
+    """
+    if (letter := _OTHER_LETTER.search(text)) is None:
+        return ""
+    at = letter.start()
+    near = text[max(0, at - _MAX_WORD) : at + _MAX_WORD]
+    word = _OTHER_WORD.search(near)
+    assert word is not None
+    return word[0][:_MAX_WORD]
 
 
 def _say_not_a_table(kind: str) -> str:

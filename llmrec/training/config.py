@@ -132,7 +132,8 @@ class TrainingConfig(ReadingConfig):
     data, examples, model, out
         The log (what `load_dataset` takes), the folder of its examples (what
         finetune/make_dataset.py wrote), the base model, and the folder to write.
-    period, repeat, columns, separator, dates, noun, person, verb, keep_bots, keep_outliers
+    period, repeat, columns, separator, dates, noun, person, verb, keep_bots, keep_outliers,
+    clusters
         How the log is read, see `ReadingOptions`; default: as the examples were made.
     seed
         Of everything drawn at random.

@@ -41,6 +41,7 @@ class ReadingConfig(BaseModel):
     verb: str | None = _field("verb")
     keep_bots: bool = _field("keep_bots")
     keep_outliers: bool = _field("keep_outliers")
+    clusters: int | None = _field("clusters")
 
     @property
     def reading(self) -> ReadingOptions:

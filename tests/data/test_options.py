@@ -113,6 +113,13 @@ def test_what_is_not_set_is_not_stored_and_comes_from_the_other_options() -> Non
     )
 
 
+def test_a_number_of_clusters_is_whole_and_from_1_on() -> None:
+    assert parse_flags("--clusters", "40").clusters == ReadingOptions(clusters=40).clusters == 40
+    for wrong in (0, -1, 2.5, True, "many", "²"):
+        with pytest.raises(DataError, match="no number of clusters"):
+            ReadingOptions(clusters=wrong)  # type: ignore[arg-type]
+
+
 def test_options_reach_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: dict[str, Any] = {}
     monkeypatch.setattr(options, "load_dataset", lambda name, **rest: taken.update(rest, name=name))

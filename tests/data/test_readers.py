@@ -109,6 +109,7 @@ def test_synthetic_logs_of_other_seeds_have_people_and_labels_of_their_own(
         {"separator": ","},
         {"keep_bots": True},
         {"keep_outliers": True},
+        {"clusters": 5},
     ],
 )
 def test_a_made_up_log_refuses_options_of_how_files_are_read(
