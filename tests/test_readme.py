@@ -83,6 +83,7 @@ def test_lines_have_at_most_100_characters_but_for_rows_of_tables_outside_of_the
 
 TITLES = "LLM titles in"
 REPEATS = "next 28 days, repeat allowed / test"
+CAME_TRUE = "explanations/came_true"
 # Sentences of README.md, and where in the results their numbers are: file, split, model, metric.
 SENTENCES = {
     "on MovieLens it adds {:+.3f}": [
@@ -96,8 +97,15 @@ SENTENCES = {
         ("ranking/compare_repeat-allowed", f"{REPEATS} {n}", "Personal frequency", "ndcg@10")
         for n in (1, 2)
     ],
-    "60 MovieLens viewers {:.0%} came true": [
-        ("finetuning/quality_ml-100k", "test / statements", "LLM", "statements_realized")
+    "a MovieLens viewer, said with {:.0%}, {:.0%} came true": [
+        (f"{CAME_TRUE}_ml-100k", "test", "said", metric) for metric in ("said", "came_true")
+    ],
+    "with {:.0%}, {:.0%} on Complete Journey": [
+        (f"{CAME_TRUE}_completejourney", "test 2 / everybody", "said", metric)
+        for metric in ("said", "came_true")
+    ],
+    "unchecked claims of the LLM {:.0%} did": [
+        (f"{CAME_TRUE}_ml-100k", "test / 100 people", "free text, unchecked", "came_true")
     ],
     "intervals of 80% hold {:.0%} (Complete Journey) and {:.0%} (MovieLens)": [
         ("explanations/came_true_completejourney", "test 1", "llmrec standard", "coverage80"),
