@@ -68,11 +68,10 @@ class TitleKernel:
 
     def __post_init__(self) -> None:
         require_positive(temperature=self.temperature, whitened=self.whitened)
-        if self.temperature < MIN_TEMPERATURE or not self.half_life > 0:
-            raise ValueError(
-                f"temperature must be >= {MIN_TEMPERATURE} and half_life > 0, not "
-                f"{self.temperature} and {self.half_life}"
-            )
+        if self.temperature < MIN_TEMPERATURE:
+            raise ValueError(f"temperature must be >= {MIN_TEMPERATURE}, not {self.temperature}")
+        if not self.half_life > 0:
+            raise ValueError(f"half_life must be > 0, not {self.half_life}")
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
