@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 # Thai to Burmese, Khmer, kana, and the characters of Chinese: written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 Vectors = npt.NDArray[np.float32]
+# Of each catalog the last vectors, as several scorers ask for the same, by what they depend on.
+_VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], Vectors]] = WeakKeyDictionary()
 
 
 class TitleEncoder(Protocol):
@@ -53,7 +56,8 @@ def title_vectors(
     """(n_items, d) unit vectors of a catalog's titles; zeros for a title without a known word.
 
     Everything is fitted on the known items alone: the words and how rare they are, the singular
-    vectors, the mean and the directions of whitening.
+    vectors, the mean and the directions of whitening. They cannot be written into: whoever asks for
+    the same next gets the same array.
 
     Parameters
     ----------
@@ -65,14 +69,19 @@ def title_vectors(
         Directions that are kept at most, each scaled to the same spread; at most one for
         `ITEMS_PER_DIMENSION` distinct known titles. None: vectors are centred only.
     """
-    if encoder is None:
-        found = tfidf_vectors(catalog.titles, known)
-    else:
-        found = _load_encoder(encoder).embed(catalog.titles)
-        found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
-    n_titles = len({catalog.titles[item] for item in np.flatnonzero(known)})
-    most = 0 if whitened is None else min(whitened, n_titles // ITEMS_PER_DIMENSION)
-    return _center(found, known, most)
+    asked = (known.tobytes(), encoder, whitened)
+    if catalog not in _VECTORS or _VECTORS[catalog][0] != asked:
+        n_titles = len({catalog.titles[item] for item in np.flatnonzero(known)})
+        most = 0 if whitened is None else min(whitened, n_titles // ITEMS_PER_DIMENSION)
+        if encoder is None:
+            found = tfidf_vectors(catalog.titles, known)
+        else:
+            found = _load_encoder(encoder).embed(catalog.titles)
+            found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
+        vectors = _center(found, known, most)
+        vectors.flags.writeable = False
+        _VECTORS[catalog] = asked, vectors
+    return _VECTORS[catalog][1]
 
 
 def tfidf_vectors(titles: Sequence[str], known: BoolArray) -> FloatArray:

@@ -120,6 +120,17 @@ def test_whitening_keeps_so_few_directions_that_titles_still_differ_in_distance(
     assert cosines[0, 3::3].min() > cosines[0, 1::3].max()  # the things are what spreads most
 
 
+def test_the_same_vectors_are_found_once_and_others_again() -> None:
+    catalog, known = make_catalog(TITLES), np.ones(6, dtype=bool)
+    first = title_vectors(catalog, known)
+    assert title_vectors(catalog, known.copy()) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+    fewer = title_vectors(catalog, known & (np.arange(6) > 0))
+    assert not np.array_equal(fewer, first)
+    np.testing.assert_array_equal(title_vectors(catalog, known), first)
+
+
 def test_an_encoder_takes_the_place_of_words() -> None:
     titles = [*TITLES, "★"]
     catalog, known = make_catalog(titles), np.ones(7, dtype=bool)
