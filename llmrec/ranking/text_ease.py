@@ -13,6 +13,7 @@ from llmrec.forecasters.collaborative import solve_ease
 from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.largest import largest_of_rows
 from llmrec.ranking.scorers import require_positive
+from llmrec.ranking.text_projection import Projection, require_projection, sets_taken
 from llmrec.ranking.text_vectors import (
     TitleEncoder,
     averages_by_title,
@@ -42,7 +43,7 @@ class EaseByText:
         Days after which an event of the fit counts half; infinite: never.
     temperature, neighbours
         See `nearest_titles`.
-    whitened, encoder
+    encoder, projection
         See `title_vectors`; an encoder is stored by its name.
     keep
         Weights that stay of each item taken, the largest in size; None: all of them.
@@ -52,8 +53,8 @@ class EaseByText:
     half_life: float = 14.0
     temperature: float = 0.1
     neighbours: int = 100
-    whitened: int | None = None
     encoder: TitleEncoder | str | None = None
+    projection: Projection = "discriminant"
     keep: int | None = None
     name: ClassVar[str] = "titled like what goes with what was taken"
 
@@ -62,9 +63,9 @@ class EaseByText:
             regularization=self.regularization,
             temperature=self.temperature,
             neighbours=self.neighbours,
-            whitened=self.whitened,
             keep=self.keep,
         )
+        require_projection(self.projection)
         if not self.half_life > 0:
             raise ValueError(f"half_life must be > 0, not {self.half_life}")
 
@@ -83,7 +84,9 @@ class EaseByText:
                 f"can take at most {MAX_ITEMS}: use TitleKernel, which stores vectors only."
             )
         takers = takers_of(histories)
-        vectors = title_vectors(catalog, takers > 0, encoder=self.encoder, whitened=self.whitened)
+        vectors = title_vectors(
+            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+        )
         trust = trust_of(takers)
         nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)
         taken = recency_weighted(histories, self.half_life, "days", "binary")

@@ -24,7 +24,8 @@ from llmrec.ranking.fitted import (
     stored_cutoff,
 )
 from llmrec.ranking.scorers import require_positive
-from llmrec.ranking.text_vectors import TitleEncoder, Vectors, takers_of, title_vectors, trust_of
+from llmrec.ranking.text_projection import Projection, Vectors, require_projection, sets_taken
+from llmrec.ranking.text_vectors import TitleEncoder, takers_of, title_vectors, trust_of
 from llmrec.types import FloatArray, IntArray
 
 
@@ -44,20 +45,21 @@ class FactorsFromText:
         ``implicit``; what is stored does not.
     ridge
         > 0; the larger, the closer to 0 the predicted factors.
-    whitened, encoder
+    encoder, projection
         See `title_vectors`; an encoder is stored by its name.
     """
 
     als: ImplicitALS = field(default_factory=ImplicitALS)
     ridge: float = 3.0
-    whitened: int | None = None
     encoder: TitleEncoder | str | None = None
+    projection: Projection = "discriminant"
     name: str = field(default="titled like what people with similar taste take", init=False)
     _predicted: Vectors | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        require_positive(ridge=self.ridge, whitened=self.whitened)
+        require_positive(ridge=self.ridge)
+        require_projection(self.projection)
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -75,7 +77,7 @@ class FactorsFromText:
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         takers = takers_of(histories)
         vectors = title_vectors(
-            catalog, takers > 0, encoder=self.encoder, whitened=self.whitened
+            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
         ).astype(np.float64)
         weighted = trust_of(takers)[:, None] * vectors
         squares = weighted.T @ vectors + self.ridge * np.eye(vectors.shape[1])

@@ -25,9 +25,9 @@ from llmrec.ranking.fitted import (
 )
 from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.scorers import RecentPopularity, require_positive
+from llmrec.ranking.text_projection import Projection, Vectors, require_projection, sets_taken
 from llmrec.ranking.text_vectors import (
     TitleEncoder,
-    Vectors,
     averages_by_title,
     nearest_titles,
     takers_of,
@@ -54,20 +54,21 @@ class TitleKernel:
         >= `MIN_TEMPERATURE`; the smaller, the more only the nearest titles count.
     half_life
         Days after which an event counts half; infinite: never.
-    whitened, encoder
+    encoder, projection
         See `title_vectors`; an encoder is stored by its name.
     """
 
     temperature: float = 0.2
     half_life: float = 84.0
-    whitened: int | None = None
     encoder: TitleEncoder | str | None = None
+    projection: Projection = "discriminant"
     name: str = field(default="titled like what was taken", init=False)
     _vectors: Vectors | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        require_positive(temperature=self.temperature, whitened=self.whitened)
+        require_positive(temperature=self.temperature)
+        require_projection(self.projection)
         if self.temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature must be >= {MIN_TEMPERATURE}, not {self.temperature}")
         if not self.half_life > 0:
@@ -84,8 +85,9 @@ class TitleKernel:
             If no event lies before the cutoff.
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
-        known = takers_of(histories) > 0
-        self._vectors = title_vectors(catalog, known, encoder=self.encoder, whitened=self.whitened)
+        self._vectors = title_vectors(
+            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+        )
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -168,7 +170,7 @@ class TextPopularity:
         Weight of the neighbours, > 0.
     temperature, neighbours
         See `nearest_titles`.
-    whitened, encoder
+    encoder, projection
         See `title_vectors`; an encoder is stored by its name.
     """
 
@@ -176,8 +178,8 @@ class TextPopularity:
     strength: float = 1.0
     temperature: float = 0.1
     neighbours: int = 100
-    whitened: int | None = None
     encoder: TitleEncoder | str | None = None
+    projection: Projection = "discriminant"
     name: str = field(default="titled like what is popular", init=False)
     _nearest: sparse.csr_array | None = field(default=None, init=False, repr=False)
     _trust: FloatArray | None = field(default=None, init=False, repr=False)
@@ -185,11 +187,9 @@ class TextPopularity:
 
     def __post_init__(self) -> None:
         require_positive(
-            strength=self.strength,
-            temperature=self.temperature,
-            neighbours=self.neighbours,
-            whitened=self.whitened,
+            strength=self.strength, temperature=self.temperature, neighbours=self.neighbours
         )
+        require_projection(self.projection)
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -203,7 +203,9 @@ class TextPopularity:
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         takers = takers_of(histories)
-        vectors = title_vectors(catalog, takers > 0, encoder=self.encoder, whitened=self.whitened)
+        vectors = title_vectors(
+            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+        )
         trust = trust_of(takers)
         nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)
         self._nearest, self._trust = nearest, trust

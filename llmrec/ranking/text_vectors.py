@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -10,25 +11,21 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg, sparse
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
 from llmrec.ranking.largest import largest_of_rows
 from llmrec.ranking.scorers import item_counts
+from llmrec.ranking.text_projection import MIN_LENGTH, Projection, Vectors, project_vectors
 from llmrec.types import BoolArray, FloatArray
 
 DIMENSIONS = 384  # of the singular value decomposition
-# With as many dimensions as items whitening makes all of them equally far from one another.
-ITEMS_PER_DIMENSION = 8
 HALF_TRUST = 20.0  # people
-MIN_LENGTH = 1e-6  # of a vector, or of a direction's spread: less is rounding
 _EXTRA_DIRECTIONS, _POWER_ITERATIONS = 10, 3  # of the random projection
 _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 # Thai to Burmese, Khmer, kana, and the characters of Chinese: written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-Vectors = npt.NDArray[np.float32]
 # Of each catalog the last vectors, as several scorers ask for the same, by what they depend on.
 _VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], Vectors]] = WeakKeyDictionary()
 
@@ -48,39 +45,37 @@ class TitleEncoder(Protocol):
 
 def title_vectors(
     catalog: Catalog,
-    known: BoolArray,
+    taken: sparse.csr_array,
     *,
     encoder: TitleEncoder | str | None = None,
-    whitened: int | None = None,
+    projection: Projection = "discriminant",
 ) -> Vectors:
     """(n_items, d) unit vectors of a catalog's titles; zeros for a title without a known word.
 
-    Everything is fitted on the known items alone: the words and how rare they are, the singular
-    vectors, the mean and the directions of whitening. They cannot be written into: whoever asks for
+    Everything is fitted on the items that were taken alone: the words and how rare they are, the
+    singular vectors, the mean and the projection. They cannot be written into: whoever asks for
     the same next gets the same array.
 
     Parameters
     ----------
-    known
-        (n_items,) items taken before the cutoff.
+    taken
+        (n_sets, n_items) 1 for the items that somebody took at about one time: see `sets_taken`.
     encoder
         Turns titles into vectors; a name: loaded by ``TextEncoder.load``. None: `tfidf_vectors`.
-    whitened
-        Directions that are kept at most, each scaled to the same spread; at most one for
-        `ITEMS_PER_DIMENSION` distinct known titles. None: vectors are centred only.
+    projection
+        See `project_vectors`.
     """
-    asked = (known.tobytes(), encoder, whitened)
-    if catalog not in _VECTORS or _VECTORS[catalog][0] != asked:
-        n_titles = len({catalog.titles[item] for item in np.flatnonzero(known)})
-        most = 0 if whitened is None else min(whitened, n_titles // ITEMS_PER_DIMENSION)
+    asked = (taken.indptr.tobytes(), taken.indices.tobytes())
+    key = (hashlib.sha256(b"".join(asked)).digest(), encoder, projection)
+    if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
         if encoder is None:
-            found = tfidf_vectors(catalog.titles, known)
+            found = tfidf_vectors(catalog.titles, taken.sum(axis=0) > 0)
         else:
             found = _load_encoder(encoder).embed(catalog.titles)
             found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
-        vectors = _center(found, known, most)
+        vectors = project_vectors(found, taken, projection)
         vectors.flags.writeable = False
-        _VECTORS[catalog] = asked, vectors
+        _VECTORS[catalog] = key, vectors
     return _VECTORS[catalog][1]
 
 
@@ -206,30 +201,6 @@ def _terms(title: str) -> list[str]:
     """Words of a title, and pairs of words that follow one another."""
     words = words_of(title)
     return [*words, *map(" ".join, pairwise(words))]
-
-
-def _center(found: FloatArray, known: BoolArray, most: int) -> Vectors:
-    """(n_items, d) unit rows about the known rows' mean, whitened to at most so many directions.
-
-    Rows of zeros stay so, and rows at the mean become zeros.
-    """
-    is_empty = np.linalg.norm(found, axis=1) < MIN_LENGTH
-    fitted = known & ~is_empty
-    if fitted.any():
-        found = found - found[fitted].mean(axis=0)
-    if most:
-        found = found @ _whitening(found[fitted], most)
-    lengths = np.linalg.norm(found, axis=1)
-    lengths[is_empty | (lengths < MIN_LENGTH)] = np.inf
-    return np.ascontiguousarray(found / lengths[:, None], dtype=np.float32)
-
-
-def _whitening(centred: FloatArray, most: int) -> FloatArray:
-    """(d, n) directions of largest spread, over their spread: PCA whitening (Kessy et al. 2018)."""
-    spreads, directions = np.linalg.eigh(centred.T @ centred / max(1, len(centred)))
-    spreads, directions = np.sqrt(np.maximum(spreads[::-1], 0)), directions[:, ::-1]
-    scales = np.divide(1.0, spreads, out=np.zeros_like(spreads), where=spreads > MIN_LENGTH)
-    return np.asarray(directions[:, :most] * scales[:most])
 
 
 def _load_encoder(encoder: TitleEncoder | str) -> TitleEncoder:

@@ -117,7 +117,7 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "repeat in season": lambda: Seasonal(PersonalRepeat(), days=7.0),
     "title kernel": lambda: TitleKernel().fit(EVENTS, ITEMS, CUTOFF),
     "title kernel, encoder": lambda: TitleKernel(
-        half_life=9.0, whitened=3, encoder=LetterEncoder()
+        half_life=9.0, encoder=LetterEncoder(), projection="whitened"
     ).fit(EVENTS, ITEMS, CUTOFF),
     "popularity by text": lambda: TextPopularity(neighbours=5).fit(EVENTS, ITEMS, CUTOFF),
     "ease by text": lambda: ItemToItem(EaseByText(5.0)).fit(EVENTS, ITEMS, CUTOFF),

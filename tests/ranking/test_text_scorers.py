@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
@@ -23,6 +24,7 @@ from llmrec.ranking.registry import load_scorer
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.text_ease import MAX_ITEMS, EaseByText
 from llmrec.ranking.text_factors import FactorsFromText
+from llmrec.ranking.text_projection import sets_taken
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.ranking.text_vectors import title_vectors
 from tests.ranking.fakes import LetterEncoder
@@ -76,6 +78,10 @@ def fitted(name: str, events: Interactions = EVENTS, items: Catalog = ITEMS) -> 
 
 def histories(*users: int, events: Interactions = EVENTS, items: Catalog = ITEMS) -> list[History]:
     return make_histories(events, items, "7D", CUTOFF, list(users))
+
+
+def sets_before_cutoff() -> sparse.csr_array:
+    return sets_taken(make_histories(EVENTS, ITEMS, "7D", CUTOFF))
 
 
 @personal
@@ -153,8 +159,7 @@ def test_a_catalog_of_one_item_is_scored(name: str) -> None:
 
 def test_the_kernel_is_the_sum_of_decayed_closeness_to_the_past_items() -> None:
     scorer, (history,) = TitleKernel(0.3, 10.0).fit(EVENTS, ITEMS, CUTOFF), histories(0)
-    known = np.bincount(EVENTS.item_idx[EVENTS.timestamp < CUTOFF], minlength=len(TITLES)) > 0
-    vectors = title_vectors(ITEMS, known).astype(float)
+    vectors = title_vectors(ITEMS, sets_before_cutoff()).astype(float)
     closeness = np.exp((vectors @ vectors[history.item_idx].T - 1) / 0.3)
     expected = closeness @ np.exp2(-history.days_ago / 10)
     np.testing.assert_allclose(scorer.raw_scores([history])[0], expected, rtol=1e-5)
@@ -163,7 +168,7 @@ def test_the_kernel_is_the_sum_of_decayed_closeness_to_the_past_items() -> None:
 
 def test_an_encoder_finds_the_vectors_and_is_stored_by_its_name() -> None:
     scorer = TitleKernel(encoder=LetterEncoder()).fit(EVENTS, ITEMS, CUTOFF)
-    expected = title_vectors(ITEMS, np.arange(len(TITLES)) < 15, encoder=LetterEncoder())
+    expected = title_vectors(ITEMS, sets_before_cutoff(), encoder=LetterEncoder())
     stored = scorer.stored()
     assert stored.values["encoder"] == "letters"
     np.testing.assert_array_equal(stored.arrays["vectors"], expected)
@@ -198,15 +203,17 @@ def test_a_catalog_too_large_for_ease_is_refused_with_another_way(
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_parameters_out_of_bounds_are_refused(value: float) -> None:
     wrong: dict[Any, tuple[str, ...]] = {
-        TitleKernel: ("temperature", "half_life", "whitened"),
-        TextPopularity: ("strength", "temperature", "neighbours", "whitened"),
+        TitleKernel: ("temperature", "half_life"),
+        TextPopularity: ("strength", "temperature", "neighbours"),
         EaseByText: ("regularization", "half_life", "temperature", "neighbours", "keep"),
-        FactorsFromText: ("ridge", "whitened"),
+        FactorsFromText: ("ridge",),
     }
     for make, names in wrong.items():
         for name in names:
             with pytest.raises(ValueError, match=f"{name} must"):
                 make(**{name: value})
+        with pytest.raises(ValueError, match=r"projection must be one of 'none', .*, not 'much'"):
+            make(projection="much")
     with pytest.raises(ValueError, match=r"temperature must be >= 0.01"):
         TitleKernel(0.001)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.interactions import Interactions
+from llmrec.data.periods import make_histories
+from llmrec.ranking.text_projection import Projection, sets_taken
 from llmrec.ranking.text_vectors import (
     averages_by_title,
     nearest_titles,
@@ -19,8 +24,9 @@ from llmrec.ranking.text_vectors import (
     trust_of,
     words_of,
 )
-from llmrec.types import FloatArray
+from llmrec.types import BoolArray, FloatArray
 from tests.ranking.fakes import LetterEncoder
+from tests.worlds import START, catalog
 
 
 def make_catalog(titles: Sequence[str]) -> Catalog:
@@ -29,6 +35,7 @@ def make_catalog(titles: Sequence[str]) -> Catalog:
     return Catalog.from_frame(frame)
 
 
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 TITLES = (
     "red tea cup",
     "blue tea cup",
@@ -40,10 +47,22 @@ TITLES = (
 
 
 def vectors_of(
-    titles: Sequence[str], known: Sequence[bool] | None = None, whitened: int | None = None
+    titles: Sequence[str],
+    known: Sequence[bool] | None = None,
+    projection: Projection = "none",
+    sets: Sequence[Sequence[int]] = (),
 ) -> FloatArray:
     flags = np.ones(len(titles), dtype=bool) if known is None else np.array(known)
-    return title_vectors(make_catalog(titles), flags, whitened=whitened).astype(np.float64)
+    taken = each_alone(flags, sets)
+    return title_vectors(make_catalog(titles), taken, projection=projection).astype(np.float64)
+
+
+def each_alone(known: BoolArray, sets: Sequence[Sequence[int]] = ()) -> sparse.csr_array:
+    """(n_sets, n_items) each known item taken by itself, and some sets of items."""
+    groups = [[item] for item in np.flatnonzero(known)] + [list(items) for items in sets]
+    rows = np.repeat(np.arange(len(groups)), [len(items) for items in groups])
+    entries = (np.ones(len(rows)), (rows, np.concatenate(groups)))
+    return sparse.csr_array(entries, shape=(len(groups), len(known)))
 
 
 @pytest.mark.parametrize(
@@ -98,43 +117,67 @@ def test_a_title_first_seen_after_the_cutoff_has_a_vector_and_changes_no_other()
 
 def test_titles_without_a_known_word_have_vectors_of_zeros() -> None:
     titles = [*TITLES, "★", "xylophone"]
-    for whitened in (None, 3):
-        vectors = vectors_of(titles, [True] * 7 + [False], whitened)
+    for projection in PROJECTIONS:
+        vectors = vectors_of(titles, [True] * 7 + [False], projection)
         assert not vectors[6:].any()
         assert vectors[:6].any(axis=1).all()
 
 
-@pytest.mark.parametrize("whitened", [None, 256])
+@pytest.mark.parametrize("projection", PROJECTIONS)
 @pytest.mark.parametrize("titles", [["tea cup"], ["tea cup"] * 40, ["★"] * 40, ["★"]])
 def test_where_no_title_differs_from_another_all_vectors_are_zeros(
-    titles: list[str], whitened: int | None
+    titles: list[str], projection: Projection
 ) -> None:
-    assert not vectors_of(titles, whitened=whitened).any()
+    sets = [range(len(titles))]
+    assert not vectors_of(titles, projection=projection, sets=sets).any()
 
 
 def test_whitening_keeps_so_few_directions_that_titles_still_differ_in_distance() -> None:
-    titles = [f"{colour} {thing}" for colour in "abcdefgh" for thing in ("cup", "bag", "box")]
-    assert vectors_of(titles, whitened=256).shape == (24, 3)
-    vectors = vectors_of(titles, whitened=2)
-    cosines = vectors @ vectors.T
-    assert cosines[0, 3::3].min() > cosines[0, 1::3].max()  # the things are what spreads most
+    titles = [f"{colour} {thing}" for colour in "abcdefgh" for thing in ("cup", "bag")]
+    vectors = vectors_of(titles, projection="whitened")
+    assert vectors.shape == (16, 2)
+    few = vectors_of(TITLES, projection="whitened")
+    np.testing.assert_array_equal(few, vectors_of(TITLES))
+
+
+def test_discriminants_draw_together_what_the_same_people_take() -> None:
+    by_colour = [(0, 3), (1, 4), (2, 5)] * 300
+    plain, drawn = vectors_of(TITLES), vectors_of(TITLES, None, "discriminant", by_colour)
+    assert (plain @ plain.T)[0, 3] < (plain @ plain.T)[0, 1]
+    assert (drawn @ drawn.T)[0, 3] > (drawn @ drawn.T)[0, 1] + 0.5
+    few = vectors_of(TITLES, None, "discriminant", by_colour[:3])
+    np.testing.assert_allclose(few @ few.T, plain @ plain.T, atol=0.1)
+
+
+def test_sets_are_what_a_person_takes_in_28_days_before_the_cutoff() -> None:
+    days = {"a": [27, 29, 1], "b": [1, 28]}
+    rows = [
+        (user, f"i{item:03d}", START - np.timedelta64(day, "D"))
+        for user, found in days.items()
+        for item, day in enumerate(found)
+    ]
+    events = Interactions.from_frame(
+        pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    )
+    found = sets_taken(make_histories(events, catalog(3), "7D", START)).toarray()
+    np.testing.assert_array_equal(found, [[1, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 0]])
 
 
 def test_the_same_vectors_are_found_once_and_others_again() -> None:
-    catalog, known = make_catalog(TITLES), np.ones(6, dtype=bool)
-    first = title_vectors(catalog, known)
-    assert title_vectors(catalog, known.copy()) is first
+    items, taken = make_catalog(TITLES), each_alone(np.ones(6, dtype=bool))
+    first = title_vectors(items, taken)
+    assert title_vectors(items, taken.copy()) is first
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 0
-    fewer = title_vectors(catalog, known & (np.arange(6) > 0))
+    fewer = title_vectors(items, each_alone(np.arange(6) > 0))
     assert not np.array_equal(fewer, first)
-    np.testing.assert_array_equal(title_vectors(catalog, known), first)
+    np.testing.assert_array_equal(title_vectors(items, taken), first)
 
 
 def test_an_encoder_takes_the_place_of_words() -> None:
     titles = [*TITLES, "★"]
-    catalog, known = make_catalog(titles), np.ones(7, dtype=bool)
-    found = title_vectors(catalog, known, encoder=LetterEncoder())
+    taken = each_alone(np.ones(7, dtype=bool))
+    found = title_vectors(make_catalog(titles), taken, encoder=LetterEncoder())
     expected = LetterEncoder().embed(TITLES)
     expected = expected - expected.mean(axis=0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -148,16 +191,17 @@ def test_titles_of_any_text_have_finite_vectors_and_the_same_ones_again(
     titles: list[str], bits: int
 ) -> None:
     known = np.array([place == 0 or bool(bits >> place & 1) for place in range(len(titles))])
-    for whitened in (None, 4):
-        first = title_vectors(make_catalog(titles), known, whitened=whitened)
-        again = title_vectors(make_catalog(titles), known, whitened=whitened)
+    taken = each_alone(known, [np.flatnonzero(known).tolist()])
+    for projection in PROJECTIONS:
+        first = title_vectors(make_catalog(titles), taken, projection=projection)
+        again = title_vectors(make_catalog(titles), taken, projection=projection)
         assert first.tobytes() == again.tobytes()
         lengths = np.linalg.norm(first, axis=1)
         assert np.isclose(lengths, 0).sum() + np.isclose(lengths, 1, atol=1e-5).sum() == len(titles)
 
 
 def test_averages_are_of_the_nearest_titles_and_of_all_where_there_are_none() -> None:
-    vectors = title_vectors(make_catalog([*TITLES, "★"]), np.ones(7, dtype=bool))
+    vectors = vectors_of([*TITLES, "★"]).astype(np.float32)
     trust = trust_of(np.array([20.0, 0.0, 20.0, 20.0, 20.0, 0.0, 20.0]))
     nearest = nearest_titles(vectors, trust, 0.1, neighbours=2)
     dense = nearest.toarray()
@@ -171,7 +215,7 @@ def test_averages_are_of_the_nearest_titles_and_of_all_where_there_are_none() ->
 
 
 def test_with_all_neighbours_averages_are_exact() -> None:
-    vectors = title_vectors(make_catalog(TITLES), np.ones(6, dtype=bool))
+    vectors = vectors_of(TITLES).astype(np.float32)
     trust = np.arange(6.0)
     cosines = vectors.astype(np.float64) @ vectors.T
     weights = np.exp((cosines - 1) / 0.2) * trust
