@@ -54,7 +54,7 @@ class EaseByText:
     temperature: float = 0.1
     neighbours: int = 100
     encoder: TitleEncoder | str | None = None
-    projection: Projection = "discriminant"
+    projection: Projection = "none"
     keep: int | None = None
     name: ClassVar[str] = "titled like what goes with what was taken"
 

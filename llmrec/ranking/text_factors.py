@@ -52,7 +52,7 @@ class FactorsFromText:
     als: ImplicitALS = field(default_factory=ImplicitALS)
     ridge: float = 3.0
     encoder: TitleEncoder | str | None = None
-    projection: Projection = "discriminant"
+    projection: Projection = "none"
     name: str = field(default="titled like what people with similar taste take", init=False)
     _predicted: Vectors | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)

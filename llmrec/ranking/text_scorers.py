@@ -58,7 +58,7 @@ class TitleKernel:
         See `title_vectors`; an encoder is stored by its name.
     """
 
-    temperature: float = 0.2
+    temperature: float = 0.3
     half_life: float = 84.0
     encoder: TitleEncoder | str | None = None
     projection: Projection = "discriminant"
@@ -179,7 +179,7 @@ class TextPopularity:
     temperature: float = 0.1
     neighbours: int = 100
     encoder: TitleEncoder | str | None = None
-    projection: Projection = "discriminant"
+    projection: Projection = "none"
     name: str = field(default="titled like what is popular", init=False)
     _nearest: sparse.csr_array | None = field(default=None, init=False, repr=False)
     _trust: FloatArray | None = field(default=None, init=False, repr=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -26,8 +25,8 @@ _EXTRA_DIRECTIONS, _POWER_ITERATIONS = 10, 3  # of the random projection
 _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 # Thai to Burmese, Khmer, kana, and the characters of Chinese: written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-# Of each catalog the last vectors, as several scorers ask for the same, by what they depend on.
-_VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], Vectors]] = WeakKeyDictionary()
+# The last of each catalog by what they depend on, as several scorers ask for the same.
+_VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], FloatArray]] = WeakKeyDictionary()
 
 
 class TitleEncoder(Protocol):
@@ -48,13 +47,12 @@ def title_vectors(
     taken: sparse.csr_array,
     *,
     encoder: TitleEncoder | str | None = None,
-    projection: Projection = "discriminant",
+    projection: Projection = "none",
 ) -> Vectors:
     """(n_items, d) unit vectors of a catalog's titles; zeros for a title without a known word.
 
     Everything is fitted on the items that were taken alone: the words and how rare they are, the
-    singular vectors, the mean and the projection. They cannot be written into: whoever asks for
-    the same next gets the same array.
+    singular vectors, the mean and the projection.
 
     Parameters
     ----------
@@ -65,18 +63,8 @@ def title_vectors(
     projection
         See `project_vectors`.
     """
-    asked = (taken.indptr.tobytes(), taken.indices.tobytes())
-    key = (hashlib.sha256(b"".join(asked)).digest(), encoder, projection)
-    if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
-        if encoder is None:
-            found = tfidf_vectors(catalog.titles, taken.sum(axis=0) > 0)
-        else:
-            found = _load_encoder(encoder).embed(catalog.titles)
-            found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
-        vectors = project_vectors(found, taken, projection)
-        vectors.flags.writeable = False
-        _VECTORS[catalog] = key, vectors
-    return _VECTORS[catalog][1]
+    found = _text_vectors(catalog, taken.sum(axis=0) > 0, encoder)
+    return project_vectors(found, taken, projection)
 
 
 def tfidf_vectors(titles: Sequence[str], known: BoolArray) -> FloatArray:
@@ -201,6 +189,21 @@ def _terms(title: str) -> list[str]:
     """Words of a title, and pairs of words that follow one another."""
     words = words_of(title)
     return [*words, *map(" ".join, pairwise(words))]
+
+
+def _text_vectors(
+    catalog: Catalog, known: BoolArray, encoder: TitleEncoder | str | None
+) -> FloatArray:
+    """(n_items, d) vectors of titles before projection; an encoder's are of all cutoffs."""
+    key = (encoder, None if encoder else known.tobytes())
+    if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
+        if encoder is None:
+            found = tfidf_vectors(catalog.titles, known)
+        else:
+            found = _load_encoder(encoder).embed(catalog.titles)
+            found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
+        _VECTORS[catalog] = key, found
+    return _VECTORS[catalog][1]
 
 
 def _load_encoder(encoder: TitleEncoder | str) -> TitleEncoder:

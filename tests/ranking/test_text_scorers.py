@@ -159,7 +159,7 @@ def test_a_catalog_of_one_item_is_scored(name: str) -> None:
 
 def test_the_kernel_is_the_sum_of_decayed_closeness_to_the_past_items() -> None:
     scorer, (history,) = TitleKernel(0.3, 10.0).fit(EVENTS, ITEMS, CUTOFF), histories(0)
-    vectors = title_vectors(ITEMS, sets_before_cutoff()).astype(float)
+    vectors = title_vectors(ITEMS, sets_before_cutoff(), projection="discriminant").astype(float)
     closeness = np.exp((vectors @ vectors[history.item_idx].T - 1) / 0.3)
     expected = closeness @ np.exp2(-history.days_ago / 10)
     np.testing.assert_allclose(scorer.raw_scores([history])[0], expected, rtol=1e-5)
@@ -168,11 +168,16 @@ def test_the_kernel_is_the_sum_of_decayed_closeness_to_the_past_items() -> None:
 
 def test_an_encoder_finds_the_vectors_and_is_stored_by_its_name() -> None:
     scorer = TitleKernel(encoder=LetterEncoder()).fit(EVENTS, ITEMS, CUTOFF)
-    expected = title_vectors(ITEMS, sets_before_cutoff(), encoder=LetterEncoder())
+    taken = sets_before_cutoff()
+    expected = title_vectors(ITEMS, taken, encoder=LetterEncoder(), projection="discriminant")
     stored = scorer.stored()
     assert stored.values["encoder"] == "letters"
     np.testing.assert_array_equal(stored.arrays["vectors"], expected)
     assert TitleKernel.from_stored(stored, ITEMS).encoder == "letters"
+    ease = ItemToItem(EaseByText(encoder=LetterEncoder())).fit(EVENTS, ITEMS, CUTOFF).stored()
+    again = load_scorer(ease, ITEMS)
+    assert isinstance(again, ItemToItem)
+    assert again.similarity == EaseByText(encoder="letters")
 
 
 def test_without_implicit_the_error_names_the_extra_and_stored_factors_do_without(

@@ -163,15 +163,22 @@ def test_sets_are_what_a_person_takes_in_28_days_before_the_cutoff() -> None:
     np.testing.assert_array_equal(found, [[1, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 0]])
 
 
-def test_the_same_vectors_are_found_once_and_others_again() -> None:
-    items, taken = make_catalog(TITLES), each_alone(np.ones(6, dtype=bool))
-    first = title_vectors(items, taken)
-    assert title_vectors(items, taken.copy()) is first
-    with pytest.raises(ValueError, match="read-only"):
-        first[0] = 0
-    fewer = title_vectors(items, each_alone(np.arange(6) > 0))
-    assert not np.array_equal(fewer, first)
-    np.testing.assert_array_equal(title_vectors(items, taken), first)
+def test_texts_are_encoded_once_for_all_cutoffs_and_words_counted_for_each() -> None:
+    class CountingEncoder(LetterEncoder):
+        n_calls = 0
+
+        def embed(self, texts: Sequence[str]) -> FloatArray:
+            self.n_calls += 1
+            return super().embed(texts)
+
+    items, encoder = make_catalog(TITLES), CountingEncoder()
+    all_known, fewer = each_alone(np.ones(6, dtype=bool)), each_alone(np.arange(6) > 0)
+    for taken in (all_known, fewer):
+        title_vectors(items, taken, encoder=encoder)
+    assert encoder.n_calls == 1
+    first = title_vectors(items, all_known)
+    assert not np.array_equal(title_vectors(items, fewer), first)
+    np.testing.assert_array_equal(title_vectors(items, all_known), first)
 
 
 def test_an_encoder_takes_the_place_of_words() -> None:
