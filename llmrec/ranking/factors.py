@@ -29,7 +29,7 @@ from llmrec.ranking.fitted import (
     popularity_from,
     popularity_of,
     refusing,
-    require_shape,
+    rows_of_items,
     settings_of,
     span_before,
     stored_cutoff,
@@ -116,7 +116,7 @@ class PureSVD:
         """(n_users, n_items) w V V', of a fitted scorer; what is below 0 counts as 0."""
         assert self._item_factors is not None
         users = sparse.csr_array(self._weights(histories)) @ self._item_factors
-        return _products(self._item_factors, users)
+        return row_products(self._item_factors, users)
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
         """Give the parts of the raw scores of these items: w_j V_j V_i' of each past item j."""
@@ -144,7 +144,7 @@ class PureSVD:
         """Make it again for the catalog of its fit; ModelLoadError for what is not of this one."""
         with refusing(stored.kind):
             made = cls(**parameters_from(stored.values, "before"))
-            made._item_factors = _factors_from(stored, catalog)
+            made._item_factors = rows_of_items("factors", stored, catalog)
             made._popularity = popularity_from(stored, catalog)
             made._fitted = span_before(stored.values["before"], catalog)
         return made
@@ -228,22 +228,33 @@ class ImplicitALS:
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) predicted preferences over the temperature, of a fitted scorer."""
-        assert self._item_factors is not None
-        users = self._user_factors(_damp_counts(item_counts(histories)))
-        return _products(self._item_factors, users) / self.temperature
+        users = self.user_factors(histories)
+        return row_products(self.item_factors, users) / self.temperature
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
         """Give the parts of the raw scores of these items (Hu et al. 2008, equation 7)."""
-        factors = self._item_factors
-        assert factors is not None
+        past, solved = self.user_parts(history)
+        parts = self.item_factors[items] @ solved / self.temperature
+        return Contributions(past, parts, np.zeros(len(items)), "log")
+
+    @property
+    def item_factors(self) -> FloatArray:
+        """(n_items, n_factors) float64, of a fitted scorer."""
+        assert self._item_factors is not None
+        return self._item_factors
+
+    def user_factors(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_factors) of these people, of a fitted scorer; zeros without an event."""
+        return self._user_factors(_damp_counts(item_counts(histories)))
+
+    def user_parts(self, history: History) -> tuple[IntArray, FloatArray]:
+        """(n_past,) distinct past items; (n_factors, n_past) what each adds to the factors."""
         past = past_items(history)
-        own = factors[past]
+        own = self.item_factors[past]
         confidence = self.alpha * _damp_counts(item_counts([history])).toarray()[0, past]
         confidence = confidence.astype(np.float64)
         squares = (own * (confidence - 1)[:, None]).T @ own
-        solved = np.linalg.solve(self._gram + squares, (confidence[:, None] * own).T)
-        parts = factors[items] @ solved / self.temperature
-        return Contributions(past, parts, np.zeros(len(items)), "log")
+        return past, np.linalg.solve(self._gram + squares, (confidence[:, None] * own).T)
 
     def stored(self) -> Stored:
         """Give the parameters and the items' factors; ValueError before `fit`."""
@@ -259,7 +270,7 @@ class ImplicitALS:
         """
         with refusing(stored.kind):
             made = cls(**parameters_from(stored.values, "before"))
-            made._use_factors(_factors_from(stored, catalog))
+            made._use_factors(rows_of_items("factors", stored, catalog))
             made._fitted = span_before(stored.values["before"], catalog)
         return made
 
@@ -286,7 +297,7 @@ class ImplicitALS:
         return found
 
 
-def _products(items: FloatArray, users: FloatArray) -> FloatArray:
+def row_products(items: FloatArray, users: FloatArray) -> FloatArray:
     """(n_users, n_items) products of factors, one person at a time.
 
     A product for a batch would round differently with the size of the batch.
@@ -294,15 +305,6 @@ def _products(items: FloatArray, users: FloatArray) -> FloatArray:
     found = np.empty((len(users), len(items)))
     for row, user in zip(found, users, strict=True):
         row[:] = items @ user
-    return found
-
-
-def _factors_from(stored: Stored, catalog: Catalog) -> FloatArray:
-    """(n_items, n_factors) the stored factors; ValueError if they are none of this catalog."""
-    found = np.array(stored.arrays["factors"], dtype=np.float64)
-    if found.ndim != 2 or not found.shape[1]:
-        raise ValueError(f"'factors' has shape {found.shape}, not (n_items, n_factors)")
-    require_shape("factors", found, (catalog.n_items, found.shape[1]))
     return found
 
 

@@ -40,10 +40,15 @@ class StorableScorer(Protocol):
 
 
 def settings_of(scorer: Any) -> dict[str, Any]:
-    """Give the parameters of a dataclass as JSON has them: null is a half-life without an end."""
+    """Give the parameters of a dataclass as JSON has them.
+
+    Null is a half-life without an end; an encoder of texts is given by its name.
+    """
     found = {one.name: getattr(scorer, one.name) for one in fields(scorer) if one.init}
     if found.get("half_life") == np.inf:
         found["half_life"] = None
+    if "encoder" in found:
+        found["encoder"] = getattr(found["encoder"], "name", found["encoder"])
     return found
 
 
@@ -90,6 +95,15 @@ def popularity_from(stored: Stored, catalog: Catalog) -> FloatArray:
     if not (popularity > 0).all():
         raise ValueError("an item's popularity is not > 0")
     return popularity
+
+
+def rows_of_items(name: str, stored: Stored, catalog: Catalog) -> FloatArray:
+    """(n_items, d) a stored array; ValueError if it has no row for each item of this catalog."""
+    found = np.array(stored.arrays[name], dtype=np.float64)
+    if found.ndim != 2 or not found.shape[1]:
+        raise ValueError(f"{name!r} has shape {found.shape}, not (n_items, some columns)")
+    require_shape(name, found, (catalog.n_items, found.shape[1]))
+    return found
 
 
 def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:

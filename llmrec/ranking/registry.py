@@ -23,6 +23,9 @@ from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
 from llmrec.ranking.next_items import NextItems
 from llmrec.ranking.scorers import ALL_TIME_DAYS, PersonalRepeat, RecentPopularity
 from llmrec.ranking.seasonal import Seasonal
+from llmrec.ranking.text_ease import EaseByText
+from llmrec.ranking.text_factors import FactorsFromText
+from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.types import RepeatPolicy
 
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
@@ -70,6 +73,10 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
     "PureSVD": lambda: PureSVD(30, floor=SIMILARITY_FLOOR),
     "PureSVDOf64": lambda: PureSVD(64, floor=SIMILARITY_FLOOR),
     "PureSVDByDays": lambda: PureSVD(32, "log", 112.0, SIMILARITY_FLOOR),
+    "TitleKernel": TitleKernel,
+    "TextPopularity": TextPopularity,
+    "EaseByText": lambda: ItemToItem(EaseByText(), floor=SIMILARITY_FLOOR),
+    "FactorsFromText": FactorsFromText,
 }
 # What stored scorers are made again by; those of nets load torch.
 _LOADERS: Mapping[str, Callable[[Stored, Catalog], ItemScorer]] = {
@@ -78,6 +85,9 @@ _LOADERS: Mapping[str, Callable[[Stored, Catalog], ItemScorer]] = {
     "ItemToItem": ItemToItem.from_stored,
     "ImplicitALS": ImplicitALS.from_stored,
     "PureSVD": PureSVD.from_stored,
+    "TitleKernel": TitleKernel.from_stored,
+    "TextPopularity": TextPopularity.from_stored,
+    "FactorsFromText": FactorsFromText.from_stored,
 }
 _NETS = {"NextItemScorer": "llmrec.forecasters.sequential"}
 POPULARITY_BLEND = {"RecentPopularity": 1.0}  # where no scorer has a weight

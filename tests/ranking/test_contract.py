@@ -27,6 +27,9 @@ from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import load_blend, load_scorer, stored_blend
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.seasonal import Seasonal
+from llmrec.ranking.text_ease import EaseByText
+from llmrec.ranking.text_factors import FactorsFromText
+from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.types import FloatArray
 from tests.ranking.fakes import LetterEncoder, make_title_model
 from tests.worlds import START, catalog, log, without_log
@@ -47,6 +50,12 @@ class EqualScorer:
 def als() -> ImplicitALS:
     pytest.importorskip("implicit")
     return ImplicitALS(factors=4, iterations=3).fit(EVENTS, ITEMS, CUTOFF)
+
+
+def factors_from_text() -> FactorsFromText:
+    pytest.importorskip("implicit")
+    als = ImplicitALS(factors=4, iterations=3)
+    return FactorsFromText(als).fit(EVENTS, ITEMS, CUTOFF)
 
 
 def gbdt() -> GBDTReranker:
@@ -106,6 +115,16 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "svd, counts": lambda: PureSVD(4, "log", half_life=9.0).fit(EVENTS, ITEMS, CUTOFF),
     "ease in season": lambda: Seasonal(ItemToItem(Ease(5.0)), days=7.0).fit(EVENTS, ITEMS, CUTOFF),
     "repeat in season": lambda: Seasonal(PersonalRepeat(), days=7.0),
+    "title kernel": lambda: TitleKernel().fit(EVENTS, ITEMS, CUTOFF),
+    "title kernel, encoder": lambda: TitleKernel(
+        half_life=9.0, encoder=LetterEncoder(), projection="whitened"
+    ).fit(EVENTS, ITEMS, CUTOFF),
+    "popularity by text": lambda: TextPopularity(neighbours=5).fit(EVENTS, ITEMS, CUTOFF),
+    "ease by text": lambda: ItemToItem(EaseByText(5.0)).fit(EVENTS, ITEMS, CUTOFF),
+    "ease by text, few weights": lambda: ItemToItem(
+        EaseByText(5.0, np.inf, neighbours=3, keep=4), half_life=9.0, per="days"
+    ).fit(EVENTS, ITEMS, CUTOFF),
+    "factors from text": factors_from_text,
     "gbdt": gbdt,
     **NETS,
     "texts": lambda: TextSimilarity(LetterEncoder(), half_life=3.0),  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ LOGS = list(
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_every_name_is_a_scorer_fitted_before_the_cutoff(name: str) -> None:
-    if name == "ImplicitALS":
+    if name in ("ImplicitALS", "FactorsFromText"):
         pytest.importorskip("implicit")
     scorer = build_scorer(name, EVENTS, ITEMS, CUTOFF)
     histories = make_histories(EVENTS, ITEMS, "7D", CUTOFF)

@@ -1,0 +1,98 @@
+"""EASE carried to items by their nearest titles, so that items nobody has taken have weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from llmrec.data.periods import History
+from llmrec.forecasters.collaborative import solve_ease
+from llmrec.ranking.history_matrix import recency_weighted
+from llmrec.ranking.largest import largest_of_rows
+from llmrec.ranking.scorers import require_positive
+from llmrec.ranking.text_projection import Projection, require_projection, sets_taken
+from llmrec.ranking.text_vectors import (
+    TitleEncoder,
+    averages_by_title,
+    nearest_titles,
+    takers_of,
+    title_vectors,
+    trust_of,
+)
+
+MAX_ITEMS = 10_000  # of a dense matrix in double precision: .8 GB, and two of them at a time
+
+
+@dataclass(frozen=True)
+class EaseByText:
+    """Weights of EASE (Steck 2019) that an item gets from the items of the nearest titles.
+
+    M = B N', B the weights of EASE for X'X + regularization * I, with X the square root of
+    2^(-age / half_life) of a person's newest event of an item, and N the `averages_by_title` of the
+    items that were taken. An item's own weights have no part in it: blend it with `Ease`. An item
+    without a known word gets the average of all.
+
+    Parameters
+    ----------
+    regularization
+        > 0; the larger, the more frequent pairs dominate.
+    half_life
+        Days after which an event of the fit counts half; infinite: never.
+    temperature, neighbours
+        See `nearest_titles`.
+    encoder, projection
+        See `title_vectors`; an encoder is stored by its name.
+    keep
+        Weights that stay of each item taken, the largest in size; None: all of them.
+    """
+
+    regularization: float = 100.0
+    half_life: float = 14.0
+    temperature: float = 0.1
+    neighbours: int = 100
+    encoder: TitleEncoder | str | None = None
+    projection: Projection = "none"
+    keep: int | None = None
+    name: ClassVar[str] = "titled like what goes with what was taken"
+
+    def __post_init__(self) -> None:
+        require_positive(
+            regularization=self.regularization,
+            temperature=self.temperature,
+            neighbours=self.neighbours,
+            keep=self.keep,
+        )
+        require_projection(self.projection)
+        if not self.half_life > 0:
+            raise ValueError(f"half_life must be > 0, not {self.half_life}")
+
+    def matrix(self, histories: Sequence[History]) -> Any:
+        """(n_items, n_items) float32, dense, or sparse with ``keep`` weights in each row.
+
+        Raises
+        ------
+        ValueError
+            If the catalog is too large.
+        """
+        catalog = histories[0].catalog
+        if catalog.n_items > MAX_ITEMS:
+            raise ValueError(
+                f"EaseByText inverts a matrix of {catalog.n_items} x {catalog.n_items} items; it "
+                f"can take at most {MAX_ITEMS}: use TitleKernel, which stores vectors only."
+            )
+        takers = takers_of(histories)
+        vectors = title_vectors(
+            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+        )
+        trust = trust_of(takers)
+        nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)
+        taken = recency_weighted(histories, self.half_life, "days", "binary")
+        taken.data = np.sqrt(taken.data)
+        gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
+        weights = solve_ease(gram, self.regularization)
+        carried = averages_by_title(nearest, trust, weights.T).T
+        dense = np.ascontiguousarray(carried, dtype=np.float32)
+        return dense if self.keep is None else largest_of_rows(dense, self.keep)
