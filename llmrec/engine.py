@@ -296,14 +296,11 @@ class InterestEngine:
 
     def _forecast_batch(self, histories: Sequence[History], keep: bool = False) -> list[Forecast]:
         """Forecast histories of one log, see `describe_forecasts`."""
-        statements = self._parts.statements
-        forecasts = [
-            replace(one, statement_model=statements) for one in self.forecaster.forecast(histories)
-        ]
+        known = self._parts.statements
+        made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
         if self.describe and self.language is not None:
-            model, codec = self.language.model, self.language.codec
-            return describe_with_model(model, codec, histories, forecasts)
-        return describe_forecasts(histories, forecasts, remember=keep)
+            return describe_with_model(self.language.model, self.language.codec, histories, made)
+        return describe_forecasts(histories, made, remember=keep)
 
     def _session_inputs(
         self,
@@ -312,6 +309,8 @@ class InterestEngine:
         forecast: Forecast | None = None,
         repeat: RepeatPolicy | None = None,
     ) -> SessionInputs:
+        if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
+            forecast = replace(forecast, statement_model=self._parts.statements)
         return SessionInputs(
             history,
             blend,

@@ -51,7 +51,8 @@ class EngineParts:
     prior, language
         What forecasts by numbers alone, and the language model on top; None: there is none.
     statements
-        Probabilities of statements; None: the engine has none.
+        Probabilities of statements, fitted on forecasts with the model's part if there was one;
+        None: the engine has none.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight

@@ -14,7 +14,12 @@ from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
-from llmrec.data.splits import other_windows, sample_windows, training_log_for
+from llmrec.data.splits import (
+    other_windows,
+    sample_part,
+    sample_windows,
+    training_log_for,
+)
 from llmrec.data.stored import Stored
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_settings import Effort
@@ -144,11 +149,10 @@ class MemberFit:
         forecaster was not fitted on.
         """
         self.progress.begin(STATEMENTS, COSTS[STATEMENTS])
-        windows = [*self.validation, *other_windows(self.dataset, self.validation)]
-        windows = sample_windows(windows, MAX_STATEMENT_WINDOWS, self.seed)
-        known = {id(window) for window in self.validation}
-        held_out = [window for window in windows if id(window) in known]
-        others = [window for window in windows if id(window) not in known]
+        others = other_windows(self.dataset, self.validation)
+        part = min(1.0, MAX_STATEMENT_WINDOWS / (len(self.validation) + len(others)))
+        held_out = sample_part(self.validation, part, self.seed)
+        others = sample_part(others, part, self.seed)
         weights = selection.held_out.lookup(held_out)
         if others:
             histories = [window.history for window in others]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrec.data.periods import Window, history_key
-from llmrec.data.splits import past_windows, sample_windows
+from llmrec.data.splits import past_windows, sample_part
 from llmrec.engine_config import EngineParts
 from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster, suitable_effort
 from llmrec.engine_language import (
@@ -104,7 +104,7 @@ def _with_language(
     prior = held_out_forecaster(fitted.held_out, found.windows)
     on_top = found.language.forecaster(prior, found.titles)
     repeat = parts.dataset.repeat
-    statements = _fit_statements(fitted, found, plan.seed)
+    statements = _fit_statements(fitted, found, plan)
     settings = replace(
         settings,
         titles=found.titles,
@@ -124,22 +124,25 @@ def _with_language(
 
 
 def _fit_statements(
-    fitted: FittedEngine, found: CalibratedLanguage, seed: int
+    fitted: FittedEngine, found: CalibratedLanguage, plan: FitPlan
 ) -> StatementProbabilities:
     """Fit probabilities of statements on forecasts with the model's part, if it has one.
 
-    The model reads the windows that it was calibrated on, and as large a part of other people's.
+    The model reads the windows that it was calibrated on, and as large a part of other people's, of
+    whom none is left out that it may have learned from.
     """
     assert fitted.statements is not None
     assert fitted.held_out is not None
     calibration = found.language.calibration
     if not (found.titles or (calibration is not None and calibration.a)):
         return fitted.statements
+    usable = [one for one in fitted.everybody if not (plan.leave_out and plan.leave_out(one))]
     chosen_by = {history_key(window.history) for window in fitted.windows}
-    others = [one for one in fitted.everybody if history_key(one.history) not in chosen_by]
-    n_others = round(len(others) * len(found.windows) / len(fitted.windows))
-    windows = [*found.windows, *(sample_windows(others, n_others, seed) if n_others else ())]
+    others = [one for one in usable if history_key(one.history) not in chosen_by]
+    n_held_out = max(1, len(usable) - len(others))
+    part = min(1.0, len(found.windows) / n_held_out)
+    windows = [*found.windows, *sample_part(others, part, plan.seed)]
     known = HeldOutPredictions({**fitted.everybody_weights.rows, **fitted.held_out.rows})
     forecaster = found.language.forecaster(held_out_forecaster(known, windows), found.titles)
     weights = predict_weights(forecaster, [window.history for window in windows])
-    return StatementProbabilities.fit(windows, weights, seed=seed)
+    return StatementProbabilities.fit(windows, weights, seed=plan.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -261,6 +262,12 @@ def sample_windows(windows: Sequence[Window], n: int | None, seed: int = 0) -> l
         return list(windows)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:n])
     return [windows[row] for row in chosen]
+
+
+def sample_part(windows: Sequence[Window], part: float, seed: int = 0) -> list[Window]:
+    """Draw a part of the windows, in [0, 1], rounded up, as `sample_windows` does."""
+    n = min(len(windows), math.ceil(part * len(windows)))
+    return sample_windows(windows, n, seed) if n else []
 
 
 def training_log_for(windows: Sequence[Window]) -> Interactions:

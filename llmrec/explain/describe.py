@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
 EMPTY_DESCRIPTION = "Nothing about the next period is certain enough to be said."
-PEOPLE_AT_A_TIME = 1_000  # whose facts are in memory
+CELLS_AT_A_TIME = 300_000  # (person, category) whose facts are in memory
 
 
 def supported_claims(window: Window, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
@@ -86,6 +86,21 @@ def describe_with_model(
     ``unconstrained`` it may claim anything of any category, and unsupported claims are rejected
     afterwards: see `describe_forecasts`.
     """
+    found: list[Forecast] = []
+    for block in _blocks(histories):
+        pair = histories[block], forecasts[block]
+        found += _describe_block(model, codec, *pair, unconstrained=unconstrained)
+    return found
+
+
+def _describe_block(
+    model: LanguageModel,
+    codec: Codec,
+    histories: Sequence[History],
+    forecasts: Sequence[Forecast],
+    *,
+    unconstrained: bool,
+) -> list[Forecast]:
     facts, grammars = compare_many(histories, forecasts), {}
     for i, known in enumerate(facts):
         if unconstrained:
@@ -115,8 +130,7 @@ def describe_forecasts(
     explanations of them.
     """
     found: list[Forecast] = []
-    for start in range(0, len(histories), PEOPLE_AT_A_TIME):
-        block = slice(start, start + PEOPLE_AT_A_TIME)
+    for block in _blocks(histories):
         facts = compare_many(histories[block], forecasts[block])
         people = zip(histories[block], forecasts[block], facts, strict=True)
         described = [_describe(*one, {}) for one in people]
@@ -125,6 +139,14 @@ def describe_forecasts(
                 known.remember(history, one)
         found += described
     return found
+
+
+def _blocks(histories: Sequence[History]) -> Iterator[slice]:
+    """Yield the places of people whose facts together have `CELLS_AT_A_TIME` at most."""
+    if histories:
+        size = max(1, CELLS_AT_A_TIME // histories[0].catalog.n_categories)
+        for start in range(0, len(histories), size):
+            yield slice(start, start + size)
 
 
 def describe_from_claims(
@@ -185,6 +207,8 @@ def check_description(history: History, forecast: Forecast) -> str | None:
         phrases = ("", *PHRASES_BY_KIND[statement.kind])
         variants = (statement_sentence(statement, history, forecast, one) for one in phrases)
         sentence = next((one for one in variants if rest.startswith(one)), "")
+        if not sentence:
+            return f"{rest[:80]!r} is not the sentence of its next statement"
         rest = rest.removeprefix(sentence).lstrip()
     if rest != ("" if forecast.statements else EMPTY_DESCRIPTION):
         return f"{rest[:80]!r} is none of its statements"

@@ -122,16 +122,13 @@ class ClaimFacts:
         smallest = min(MIN_CHANGE, 1 / len(self.past))
         return np.maximum(smallest, MIN_RELATIVE_CHANGE * self.past)
 
-    def conditions(
-        self, kind: StatementKind, *, likely: bool = True
-    ) -> tuple[tuple[BoolArray, str], ...]:
+    def conditions(self, kind: StatementKind) -> tuple[tuple[BoolArray, str], ...]:
         """Conditions of a kind: (n_categories,) where each holds, and the reason if not.
 
         Where statements have probabilities, a kind is said of what is likely enough, and tells
-        something; else, or if not ``likely``, of what the forecast's share says beside the past
-        one, as in version 0.1.
+        something; else of what the forecast's share says beside the past one, as in version 0.1.
         """
-        if likely and self.chances is not None:
+        if self.chances is not None:
             return self._conditions_of_chances(kind, self.chances)
         size, verb = len(self.past), self.verb
         taken = (self.n_periods_with > 0, f"it was never {verb}")

@@ -29,7 +29,8 @@ def change_direction(history: History, forecast: Forecast) -> npt.NDArray[np.int
 def check_statement(statement: Statement, history: History, forecast: Forecast) -> str | None:
     """Describe the first part that history and forecast do not support; None if there is none.
 
-    A statement of version 0.1 has no probability, and is checked by what that version had.
+    Where the forecast gives probabilities, a statement has to have its own. Where it gives none, as
+    in version 0.1, it is checked by what that version had.
     """
     return check_against(statement, history, ClaimFacts.of(history, forecast))
 
@@ -96,7 +97,7 @@ def check_claims(
         statement = Statement(kind, category, 0.0)
         if 0 <= category < len(facts.past):
             statement = statement_of(kind, category, history, facts)
-        reason = check_against(statement, history, facts, likely=True)
+        reason = check_against(statement, history, facts)
         if reason is None and category in accepted:
             reason = f"{history.catalog.categories[category]}: said twice"
         if reason is None:
@@ -115,15 +116,8 @@ def _chance(
     return float(facts.chances.probabilities[kind][category]), facts.chances.usual_rates[kind]
 
 
-def check_against(
-    statement: Statement, history: History, facts: ClaimFacts, *, likely: bool | None = None
-) -> str | None:
-    """Check a statement as `check_statement` does, by facts that are known.
-
-    ``likely``: whether it has to be likely enough, if probabilities are known; None: if it has one.
-    """
-    if likely is None:
-        likely = statement.probability is not None
+def check_against(statement: Statement, history: History, facts: ClaimFacts) -> str | None:
+    """Check a statement as `check_statement` does, by facts that are known."""
     kind, category, names = statement.kind, statement.category, history.catalog.categories
     if not 0 <= category < len(names):
         return f"category {category} is not one of the catalog's {len(names)}"
@@ -131,7 +125,7 @@ def check_against(
         return f"{names[category]}: {kind!r} is no kind of statement ({', '.join(KNOWN_KINDS)})"
     expected, past = format_percent(facts.expected[category]), format_percent(facts.past[category])
     shares = f"{expected} forecast, {past} so far"
-    for mask, reason in facts.conditions(kind, likely=likely):
+    for mask, reason in facts.conditions(kind):
         if not mask[category]:
             return f"{names[category]} is not {kind}: {reason} ({shares})"
     if not abs(statement.change - facts.change[category]) <= TOLERANCE:
@@ -143,9 +137,9 @@ def check_against(
 def _check_chance(statement: Statement, facts: ClaimFacts) -> str | None:
     """Check the numbers of a statement that says how likely it is."""
     said = (statement.probability, statement.usual_rate)
-    if said == (None, None):
-        return None
     true = _chance(statement.kind, statement.category, facts)
+    if said == true == (None, None):
+        return None
     for what, number, value in zip(("probability", "usual rate"), said, true, strict=True):
         if number is None or value is None or not abs(number - value) <= TOLERANCE:
             return f"the {what} of {statement.kind!r} is {value}, not {number}"

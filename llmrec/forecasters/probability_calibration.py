@@ -36,9 +36,9 @@ class ProbabilityCalibrator:
     predictor
         Of the logit; not used if not `is_fitted`.
     usual_rate
-        Share of the cases that came true; 0 without any.
+        Share of all statements on validation that came true; 0 without any.
     n_cases, n_true
-        Statements on validation, and those that came true.
+        Those that it is fitted on, and those of them that came true.
     """
 
     kind: StatementKind
@@ -61,13 +61,14 @@ class ProbabilityCalibrator:
         ``has_events`` says whether anything was taken: that a share rises or fades is calibrated
         on these cases alone.
         """
-        n, n_true = len(raw), int(outcomes.sum())
-        cases = np.flatnonzero(has_events) if kind in SHARE_KINDS else np.arange(n)
+        rate = float(outcomes.mean()) if len(outcomes) else 0.0
+        cases = np.flatnonzero(has_events) if kind in SHARE_KINDS else np.arange(len(raw))
+        n, n_true = len(cases), int(outcomes[cases].sum())
         if len(cases) > MAX_CASES:
             cases = np.random.default_rng(seed).choice(cases, MAX_CASES, replace=False)
         features = np.stack(_features(kind, raw[cases]), axis=1)
         predictor = fit_logistic(features, outcomes[cases].astype(np.bool_), rising=True)
-        return cls(kind, predictor, n_true / max(n, 1), n, n_true)
+        return cls(kind, predictor, rate, n, n_true)
 
     @property
     def is_fitted(self) -> bool:

@@ -151,12 +151,24 @@ def test_a_probability_without_a_model_that_gives_it_is_an_error(ann: History) -
     )
 
 
-def test_a_statement_of_an_earlier_version_is_checked_by_its_own_rules(ann: History) -> None:
-    ahead = likely(0.3, 0.3, 0.2, 0.2)
-    plain = make_statement("fading", APPLES, ann, make_forecast(0.3, 0.3, 0.2, 0.2))
+def test_a_statement_that_leaves_its_probability_out_is_an_error_where_it_is_known(
+    ann: History,
+) -> None:
+    weights = (0.3, 0.3, 0.2, 0.2)
+    plain = make_statement("fading", APPLES, ann, make_forecast(*weights))
     assert plain.probability is None
-    assert check_statement(plain, ann, ahead) is None
-    assert check_statement(replace(plain, kind="rising"), ann, ahead)
+    assert check_statement(plain, ann, make_forecast(*weights)) is None
+    assert "probability" in (check_statement(plain, ann, likely(*weights)) or "")
+
+
+def test_a_description_that_leaves_a_statement_out_is_an_error(
+    ann: History, ahead: Forecast
+) -> None:
+    described = describe_from_claims(ann, ahead, {})
+    assert len(described.statements) > 1
+    last = statement_sentence(described.statements[-1], ann, described)
+    for text in ("", last):
+        assert check_description(ann, replace(described, description=text))
 
 
 def test_of_a_kind_that_was_not_fitted_nothing_is_said(ann: History) -> None:
