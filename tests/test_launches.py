@@ -35,7 +35,8 @@ GAINS = np.array([1.0, 1 / log2(3), 1 / 2])
 def make_dataset() -> Dataset:
     """Of 30 people each takes three items of one thing, then its pink one within 28 days.
 
-    Somebody without a past takes a pink cup, and a gold one is first taken after 28 days.
+    Somebody without a past takes a pink cup, and a gold one is first taken after 28 days. Most
+    often, but later, the pink one is called otherwise.
     """
     rows = []
     for user in range(30):
@@ -47,7 +48,10 @@ def make_dataset() -> Dataset:
     rows.append(("new", "pink tea cup", START + np.timedelta64(1)))
     rows.append(("u00", "gold tea cup", START + np.timedelta64(28)))
     frame = pd.DataFrame(rows, columns=["user_id", "title", "timestamp"])
-    return read_table(frame.assign(item_id=frame["title"], categories="all"))
+    frame["item_id"] = frame["title"]
+    later = [("u01", "mug", START + np.timedelta64(30 + day), "pink tea cup") for day in range(20)]
+    frame = pd.concat((frame, pd.DataFrame(later, columns=frame.columns)), ignore_index=True)
+    return read_table(frame.assign(categories="all"))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,14 @@ def test_a_shelf_holds_what_was_first_sold_in_28_days_for_people_with_a_past(
     assert shelf.taken[np.arange(30), of_thing].all()
 
 
+def test_a_new_item_has_the_title_of_its_first_sale() -> None:
+    dataset = make_dataset()
+    place = dataset.catalog.item_ids.get_loc("pink tea cup")
+    assert dataset.catalog.titles[place] == "mug"
+    known = LaunchShelf.of(dataset, str(START)).known
+    assert known.catalog.titles[known.catalog.item_ids.get_loc("pink tea cup")] == "pink tea cup"
+
+
 def test_scorers_learn_from_what_precedes_a_shelf_alone(shelf: LaunchShelf) -> None:
     assert (shelf.known.log.timestamp < START).all()
     assert all(history.log is shelf.known.log for history in shelf.histories)
@@ -82,7 +94,7 @@ def test_new_items_titled_like_what_a_person_takes_come_first(shelf: LaunchShelf
 def test_each_model_has_a_row_with_people_and_one_with_items(
     shelf: LaunchShelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launches, "DRAWS", 20)
+    monkeypatch.setattr(launches, "ITEM_DRAWS", 20)
     kernel = ShelfScores.of(shelf, launches.SCORERS["TitleKernel"])
     scored = dict.fromkeys((POPULAR, *launches.SUMMED), kernel)
     rows = list(result_rows("test", [shelf_results(shelf, scored, seed=0)] * 2))
