@@ -92,7 +92,7 @@ def test_an_engine_is_measured_on_both_tests_and_on_everybody_and_cached(
         assert 0.5 < rows[test, "llmrec quick", "coverage80"]["value"] <= 1
         assert (f"{test} / short histories", "llmrec quick", "coverage80") in rows
         for split in (test, f"{test} / everybody"):
-            assert 0 < rows[split, "fading", "came_true"]["value"] < 1
+            assert 0 < rows[split, "nothing of", "came_true"]["value"] < 1
             assert rows[split, "template of 0.1", "statements"]["value"] <= MAX_CLAIMS
         n_people = rows[test, "said", "statements"]["n"]
         assert rows[f"{test} / everybody", "said", "statements"]["n"] > n_people
