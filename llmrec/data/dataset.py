@@ -143,14 +143,17 @@ class Dataset:
 
         For comparisons with what happened: of an item that the log names by then, only that is
         known; items that come later stay if all their categories are known, so that events of them
-        count; where categories are clusters of titles, they get the nearest one. A catalog that is
-        given apart stays as it is. Raises as `with_catalog_before` does.
+        count; where categories are clusters of titles, they get the one that is nearest to their
+        first title. A catalog that is given apart stays as it is. Raises as `with_catalog_before`
+        does.
         """
         known = self.with_catalog_before(cutoff)
         rows = self.item_rows
         if rows is None or known.item_rows is None or len(known.item_rows) == len(rows):
             return known
         is_later = ~rows[ITEM_ID].isin(known.item_rows[ITEM_ID])
+        if self.title_categories is not None:  # of what it is called when it is first sold
+            is_later &= rows[TIMESTAMP] == rows.groupby(ITEM_ID)[TIMESTAMP].transform("min")
         together = self._with_item_rows(rows[(rows[TIMESTAMP] < cutoff) | is_later], cutoff)
         later = set(together.catalog.categories) - set(known.catalog.categories)
         return together.without_categories(later)

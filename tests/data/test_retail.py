@@ -364,6 +364,18 @@ def test_later_items_get_the_nearest_of_the_earlier_clusters(tmp_path: Path) -> 
     assert len(compared.log) == len(whole.log)
 
 
+def test_later_items_are_known_by_their_first_title(tmp_path: Path) -> None:
+    renamed = [
+        line(f"N{day}", ("99001", "GREEN CHAIR" if day > 6 else "DESK LAMP"), 1, day)
+        for day in (6, 8, 9)
+    ]
+    whole = load(tmp_path, *shop(11), *renamed, clusters=3)
+    compared = whole.with_categories_before(cutoff(4))
+    titles = [one.catalog.titles[one.catalog.item_index("99001")] for one in (whole, compared)]
+    assert titles == ["Green Chair", "Desk Lamp"]
+    assert len(compared.log) == len(whole.log)
+
+
 def test_clusters_stay_at_later_cutoffs_and_are_found_anew_at_earlier_ones(tmp_path: Path) -> None:
     whole = load(tmp_path, *shop(11), clusters=4)
     compared = whole.with_categories_before(cutoff(4))
