@@ -81,9 +81,9 @@ class StatementKindInfo:
     Attributes
     ----------
     cases
-        Statements of the kind on the last period.
+        Statements of the kind that its probabilities are calibrated on.
     usual_rate
-        Share of them that came true; None where there were too few, and none is made.
+        Share of all on the last period that came true; None where there were too few, and none is made.
     """
 
     kind: str
@@ -104,12 +104,13 @@ def statement_lines(kinds: Sequence[StatementKindInfo]) -> list[str]:
     if not kinds:
         return ["They have no probabilities: nothing was fitted that gives them."]
     rates = [
-        f"{one.kind} {one.usual_rate:.0%} of {one.cases:,}"
+        f"{one.kind} {one.usual_rate:.0%} ({one.cases:,})"
         for one in kinds
         if one.usual_rate is not None
     ]
     unknown = [one.kind for one in kinds if one.usual_rate is None]
-    lines = [f"Usual rates on the last period: {', '.join(rates)}."] if rates else []
+    said = "How often they come true, on the last period (statements calibrated on)"
+    lines = [f"{said}: {', '.join(rates)}."] if rates else []
     if unknown:
         lines.append(f"Not made, there were too few to calibrate on: {', '.join(unknown)}.")
     return lines
