@@ -83,7 +83,7 @@ class StatementKindInfo:
     cases
         Statements of the kind that its probabilities are calibrated on.
     usual_rate
-        Share of all on the last period that came true; None where there were too few, and none is made.
+        Share of all on the last period that came true; None where there were too few: none is made.
     """
 
     kind: str
