@@ -103,10 +103,8 @@ def fit_engine(
     fit.check_names()
     selection = fit.select_forecaster()
     lists = fit.select_list()
-    everybody, everybody_weights = fit.predict_everybody(selection)
-    statements = StatementProbabilities.fit(
-        everybody, everybody_weights.lookup(everybody), seed=seed
-    )
+    everybody, weights = fit.predict_everybody(selection)
+    statements = StatementProbabilities.fit(everybody, weights.lookup(everybody), seed=seed)
     prior = fit.with_newest_nets(selection.forecaster)
     reason = "; ".join([selection.reason, *fit.older_nets])
     report |= {
@@ -129,7 +127,7 @@ def fit_engine(
         done,
         report,
         everybody,
-        everybody_weights,
+        weights,
     )
 
 

@@ -11,11 +11,11 @@ import pandas as pd
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows
 from llmrec.evaluation.saved_engine import SavedEngine
-from llmrec.evaluation.track_record import realized_statements
+from llmrec.evaluation.track_record import said_and_true
 from llmrec.explain.explanation import Explanation
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check_statement
-from llmrec.forecast import Forecast
+from llmrec.forecast import Forecast, Statement
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.ranking import rank
@@ -108,7 +108,7 @@ def explanation_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[st
             _share(
                 [check_statement(one, history, forecast) is None for one in forecast.statements]
             ),
-            *_said_and_true(window, history, forecast),
+            *said_and_true(window, _known_statements(window, history, forecast)),
             _share(_hold(saved, history, forecast)),
         )
         for window, history, forecast in zip(windows, own, forecasts, strict=True)
@@ -130,13 +130,11 @@ def _relevant_items(window: Window, repeat: RepeatPolicy) -> IntArray:
     return taken if repeat == "allow" else np.setdiff1d(taken, window.history.item_idx)
 
 
-def _said_and_true(window: Window, own: History, forecast: Forecast) -> tuple[float, float]:
-    """Mean probability of the statements, and the share that came true; of known categories."""
+def _known_statements(window: Window, own: History, forecast: Forecast) -> list[Statement]:
+    """Give the statements about categories that a window knows, with its indices."""
     places = {name: place for place, name in enumerate(window.history.catalog.categories)}
     named = [(one, own.catalog.categories[one.category]) for one in forecast.statements]
-    known = [replace(one, category=places[name]) for one, name in named if name in places]
-    likely = [one.probability for one in known if one.probability is not None]
-    return _share(likely), _share(realized_statements(window, known))
+    return [replace(one, category=places[name]) for one, name in named if name in places]
 
 
 def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool]:
@@ -148,5 +146,5 @@ def _hold(saved: SavedEngine, history: History, forecast: Forecast) -> list[bool
     return [not session.check(one) for one in said]
 
 
-def _share(found: Sequence[float]) -> float:
+def _share(found: Sequence[bool]) -> float:
     return float(np.mean(found)) if found else np.nan

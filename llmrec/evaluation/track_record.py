@@ -123,6 +123,12 @@ def realized_statements(window: Window, statements: Iterable[Statement]) -> list
     return found
 
 
+def said_and_true(window: Window, statements: Sequence[Statement]) -> tuple[float, float]:
+    """Mean probability of statements, and the share that came true; NaN without any."""
+    likely = [one.probability for one in statements if one.probability is not None]
+    return _mean(likely), _mean(realized_statements(window, statements))
+
+
 def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
     """Score stored forecasts by a log that may have grown since.
 
@@ -215,7 +221,8 @@ def _score_group(
             continue
         n_events = window.target.n_events
         rows[one.receipt] |= {"status": SCORED if n_events else NO_EVENTS, "events": n_events}
-        rows[one.receipt] |= _statement_values(one.forecast, window)
+        said, came_true = said_and_true(window, one.forecast.statements)
+        rows[one.receipt] |= {"said": said, "came_true": came_true}
         if n_events:
             scored.append((one, window))
     if scored:
@@ -281,13 +288,6 @@ def _metric_values(
         found[name] = metrics.log_loss(reference.category_weights(histories), targets) - loss
     found |= coverages(q, concentration, windows)
     return pd.DataFrame(found)
-
-
-def _statement_values(forecast: Forecast, window: Window) -> dict[str, float]:
-    """Give what a forecast's statements said, and what came true of them."""
-    likely = [one.probability for one in forecast.statements if one.probability is not None]
-    true = realized_statements(window, forecast.statements)
-    return {"said": _mean(likely), "came_true": _mean(true)}
 
 
 def _mean(found: Sequence[float]) -> float:
