@@ -134,18 +134,6 @@ class StatementProbabilities:
         """
         return self._calibrated(histories, category_weights, category_weights)
 
-    def probability(
-        self, history: History, category_weights: FloatArray, kind: StatementKind, category: int
-    ) -> float | None:
-        """Probability of one statement under (n_categories,) weights; None if it has none."""
-        found = self.probabilities([history], category_weights[None])[kind][0, category]
-        return None if np.isnan(found) else float(found)
-
-    def usual_rate(self, kind: StatementKind) -> float | None:
-        """Share of statements of a kind that came true on validation; None if it has none."""
-        calibrator = self.calibrators[kind]
-        return calibrator.usual_rate if calibrator.is_fitted else None
-
     def chances(
         self, histories: Sequence[History], category_weights: FloatArray
     ) -> list[StatementChances]:

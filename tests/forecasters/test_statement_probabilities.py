@@ -92,7 +92,8 @@ def test_a_batch_gives_what_single_calls_give() -> None:
     assert batch == alone
     found = MODEL.probabilities(HISTORIES[:60], WEIGHTS[:60])
     for statement in batch[7]:
-        one = MODEL.probability(HISTORIES[7], WEIGHTS[7], statement.kind, statement.category)
+        alone_found = MODEL.probabilities([HISTORIES[7]], WEIGHTS[7:8])[statement.kind]
+        one = alone_found[0, statement.category]
         assert one == statement.probability == found[statement.kind][7, statement.category]
 
 
@@ -112,9 +113,7 @@ def test_stored_probabilities_are_the_same_to_the_bit(tmp_path: Path) -> None:
     MODEL.stored().save(tmp_path)
     loaded = StatementProbabilities.from_stored(Stored.load(tmp_path), MODEL.categories)
     assert same(loaded, MODEL)
-    assert [loaded.usual_rate(kind) for kind in STATEMENT_KINDS] == [
-        MODEL.usual_rate(kind) for kind in STATEMENT_KINDS
-    ]
+    assert loaded.report == MODEL.report
 
 
 def test_other_categories_than_those_of_the_fit_are_refused() -> None:
@@ -183,8 +182,7 @@ def test_a_degenerate_log_has_finite_probabilities_or_none(windows: list[Window]
         assert ((found > 0) & (found < 1) | np.isnan(found)).all()
         if not model.calibrators[kind].is_fitted:
             assert np.isnan(found).all()
-            assert model.usual_rate(kind) is None
-            assert model.probability(histories[0], weights[0], kind, 0) is None
+            assert model.report[kind]["usual_rate"] is None
     assert len(model.choose_statements(histories, weights)) == len(windows)
 
 
