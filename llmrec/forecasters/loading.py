@@ -26,6 +26,7 @@ MODULE_OF_KIND = {
     "NextItemModel": "sequential",
     "GatedMixture": "mixture",
     "LogLinearPool": "pool",
+    "PretrainedForecaster": "pretrained_forecaster",
 }
 KINDS_WITH_ITEMS = ("NextItemModel",)  # they are made again with a catalog
 KINDS_OF_EXPERTS = ("GatedMixture", "LogLinearPool")  # and these with others that are loaded

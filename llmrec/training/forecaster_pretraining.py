@@ -186,24 +186,17 @@ def train_without(
     """Train nets on all families but those of one log; nets that are there already are read."""
     skipped = {left_out, f"re-cuts of {left_out}"}
     sources = {name: logs for name, logs in families.items() if name not in skipped}
-    key = hashlib.sha256(
-        json.dumps(
-            [
-                asdict(config.plan),
-                {
-                    n: [str(p.path) for log in logs for p in log]
-                    for n, logs in sorted(sources.items())
-                },
-            ]
-        ).encode()
-    ).hexdigest()[:12]
-    folder = Path(config.work) / "nets"
-    stem = f"{left_out.replace(' ', '-')}-{key}"
-    return train_cell_nets(sources, config.plan, folder / f"{stem}.safetensors", left_out)
+    paths = {
+        name: [str(panel.path) for panels in logs for panel in panels]
+        for name, logs in sorted(sources.items())
+    }
+    key = _hash([asdict(config.plan), paths])
+    checkpoint = Path(config.work) / "nets" / f"{left_out.replace(' ', '-')}-{key}.safetensors"
+    return train_cell_nets(sources, config.plan, checkpoint, left_out)
 
 
 def save_nets(folder: Path, nets: Sequence[CellNets], titles: Mapping[str, Sequence[str]]) -> None:
-    """Write nets and the hashes of the titles of their logs, as `PretrainedNets.load` reads them."""
+    """Write nets, and hashes of their logs' titles, as `PretrainedNets.load` reads them."""
     arrays: dict[str, Any] = {
         f"{one.left_out}/{name}": np.ascontiguousarray(array)
         for one in nets
@@ -226,8 +219,7 @@ def _panels(
         max_people,
         seed,
     ]
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-    folder = Path(config.work) / "panels" / f"{dataset.name}-{key}"
+    folder = Path(config.work) / "panels" / f"{dataset.name}-{_hash(about)}"
     return make_panels(
         dataset, folder, n_panels=n_panels, max_people=max_people, short=SHORT_SHARE, seed=seed
     )
@@ -241,10 +233,10 @@ def write_card(folder: Path, config: PretrainingConfig, logs: Sequence[TrainingL
     size = (folder / NETS_FILE).stat().st_size
     text = f"""# Nets of PretrainedForecaster
 
-{plan.n_nets} nets of {plan.depth} layers of {plan.width} units, whose corrections of counting are averaged; the
-same for every person and every category of any log. Nothing of them is trained on the log that they
-forecast. {size:,} bytes; besides the nets of {ALL_LOGS} there are some trained without each log, which
-are used on that log, so that what they say of it can be judged.
+{plan.n_nets} nets of {plan.depth} layers of {plan.width} units, whose corrections of counting are
+averaged; the same for every person and every category of any log. Nothing of them is trained on
+the log that they forecast. {size:,} bytes: beside the nets of {ALL_LOGS} there are some that were
+trained without each log. These are used on that log, so that what they say of it can be judged.
 
 ## Trained on
 
@@ -252,26 +244,28 @@ are used on that log, so that what they say of it can be judged.
 |---|---|---|
 {table}
 
-{config.recuts} re-cuts of each (categories merged, people and events left out, other periods), and
-{config.made_up_logs} made-up logs. The nets hold shapes of curves, not rows, people or titles: of titles there
-are 32-bit hashes alone, by which a log is known again.
+Besides, {config.recuts} re-cuts of each (categories merged, people and events left out, other
+periods), and {config.made_up_logs} made-up logs. The nets hold no rows, people or titles; of titles
+there are 32-bit hashes, by which a log is known again.
 
 ## Measured
 
-Gain in nats per event over counting that is fitted on the log, nets trained without it:
+Gain in nats per event over counting that is fitted on the log; nets trained without it:
 
 {measured}
 
 ## How they were trained
 
-Cross-entropy, AdamW with a rate of {plan.learning_rate:g} over one cycle, {plan.steps:,} steps of about {plan.cells:,}
-cells, families of logs drawn equally, parameters averaged over the last steps, seed {plan.seed}.
-Again: `python finetune/pretrain_forecaster.py finetune/configs/pretrained-forecaster.yaml`.
+Cross-entropy; AdamW with a rate of {plan.learning_rate:g} over one cycle; {plan.steps:,} steps of
+about {plan.cells:,} cells; families of logs drawn equally; parameters averaged over the last steps;
+seed {plan.seed}. Again:
+
+    python finetune/pretrain_forecaster.py finetune/configs/pretrained-forecaster.yaml
 
 ## Limits
 
-- They expect what they have seen: shops and films. On other logs the gate decides, on the log's own past.
-- Without people whose mix can be counted little is left of the gain.
+- They have seen shops and films. On other logs the gate decides, on the log's own past.
+- They need everybody's mix beside a person's: of one person alone little can be told.
 - They say which kinds of items people are likely to take next, and nothing about people themselves.
 """
     atomic_write_text(folder / CARD_FILE, text)
@@ -290,3 +284,8 @@ def _read_figures(path: Path) -> list[str]:
                 f"{row['high']:+.4f} |"
             )
     return lines
+
+
+def _hash(values: Any) -> str:
+    """Give twelve digits that other values would not have."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
