@@ -50,7 +50,7 @@ for family, panels in panels_of_made_up_logs(config):
     families.setdefault(family, []).append(panels)
 families = {family: [one for one in found if one] for family, found in families.items()}
 for family, found in families.items():
-    n = sum(panel.n_people for panels in found for panel in panels)
+    n = sum(len(panel.shares) for panels in found for panel in panels)
     print(f"{family}: {len(found)} logs, {n:,} people and times", flush=True)
 
 # 2. Nets of all logs, and nets that have not seen one of them.

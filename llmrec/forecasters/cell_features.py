@@ -46,6 +46,17 @@ class CellFeatures(NamedTuple):
     people: FloatArray
     log: FloatArray
 
+    def rows(self, rows: IntArray) -> FloatArray:
+        """(len(rows), n_categories, N_FEATURES) all features of some histories, for training."""
+        shape = (len(rows), self.prior.shape[1])
+        parts = [
+            self.cells[rows],
+            self.categories[self.cutoffs[rows]],
+            np.broadcast_to(self.people[rows][:, None], (*shape, N_PERSON)),
+            np.broadcast_to(self.log, (*shape, N_LOG)),
+        ]
+        return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts], axis=2)
+
 
 def compute_features(
     histories: Sequence[History],

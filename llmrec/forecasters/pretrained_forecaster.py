@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import target_counts
+from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.periods import History, Window, batches_by_log
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.splits import sample_windows
@@ -32,6 +32,8 @@ GATES = tuple(step / 10 for step in range(11))
 CELLS_PER_BATCH = 60_000  # histories x categories whose features are in memory at a time
 MAX_PEOPLE = 5_000  # whose past the lifts are counted in
 MAX_GATE_WINDOWS = 2_000  # that the gate is chosen on
+TUNING_STEPS, TUNING_RATE = 120, 1e-3
+MAX_TUNING_CELLS = 500_000  # histories x categories that nets are tuned on
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,9 @@ class PretrainedForecaster:
     fitted: TrainingSpan | None = None
     held_out: HeldOutPredictions | None = None
 
-    def fit(self, windows: Sequence[Window]) -> PretrainedForecaster:
+    def fit(
+        self, windows: Sequence[Window], *, tune: Sequence[Window] = (), seed: int = 0
+    ) -> PretrainedForecaster:
         """Count in windows of the past and choose the gate on them.
 
         The gate and the ``held_out`` weights are of counts without the windows' targets. On fewer
@@ -111,26 +115,32 @@ class PretrainedForecaster:
         ----------
         windows
             Of one or several past periods, such as the first of `past_windows`.
+        tune
+            Windows of earlier periods, on which the nets are trained `TUNING_STEPS` steps further;
+            they stay as they were if that does not lower the loss on ``windows``. Needs torch.
         """
         fitted = TrainingSpan.of_windows(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
         catalog, histories = windows[0].history.catalog, [window.history for window in windows]
         counts = FittedCounts.fit(windows, prior, with_targets=False)
-        nets = self.nets or shipped_nets().choose(catalog)
-        found = replace(
+        untuned = replace(
             self,
             prior=prior,
-            nets=nets,
+            nets=self.nets or shipped_nets().choose(catalog),
             counts=counts,
             categories=catalog.categories,
             fitted=fitted,
         )
-        log_prior, correction = found._log_prior_and_correction(histories)
-        gate = 0.0
+        log_prior, correction = untuned._log_prior_and_correction(histories)
+        found, gate, loss = untuned, 0.0, 0.0
         if len(windows) >= MIN_FIT_WINDOWS:
-            rows = np.arange(len(windows))[:: -(-len(windows) // MAX_GATE_WINDOWS)]
-            targets = target_counts([windows[row] for row in rows])
-            gate = choose_gate(log_prior[rows], correction[rows], targets)
+            gate, loss = choose_gate(log_prior, correction, target_counts(windows))
+        if len(tune) >= MIN_FIT_WINDOWS and len(windows) >= MIN_FIT_WINDOWS:
+            tuned = untuned._tune(tune, seed)
+            _, other = tuned._log_prior_and_correction(histories)
+            other_gate, other_loss = choose_gate(log_prior, other, target_counts(windows))
+            if other_loss < loss:
+                found, gate, correction = tuned, other_gate, other
         weights = special.softmax(log_prior + gate * correction, axis=1)
         return replace(
             found,
@@ -191,6 +201,22 @@ class PretrainedForecaster:
                 **read_fit(stored),
             )
 
+    def _tune(self, windows: Sequence[Window], seed: int) -> PretrainedForecaster:
+        """Train the nets a little further on windows, of counts without their targets."""
+        from llmrec.forecasters.cell_training import (
+            CellTrainingPlan,
+            PanelInMemory,
+            tune_cell_nets,
+        )
+
+        assert self.nets is not None
+        windows = sample_windows(windows, max(1, MAX_TUNING_CELLS // len(self.categories)), seed)
+        counts = FittedCounts.fit(windows, self.prior, with_targets=False)
+        features = counts.features([window.history for window in windows])
+        panel = PanelInMemory(features, row_shares(target_counts(windows)))
+        plan = CellTrainingPlan(steps=TUNING_STEPS, learning_rate=TUNING_RATE, seed=seed)
+        return replace(self, nets=tune_cell_nets(self.nets, panel, plan))
+
     def _log_prior_and_correction(
         self, histories: Sequence[History]
     ) -> tuple[FloatArray, FloatArray]:
@@ -221,14 +247,17 @@ class PretrainedForecaster:
         return self.nets, self.counts
 
 
-def choose_gate(log_prior: FloatArray, correction: FloatArray, targets: FloatArray) -> float:
-    """Give the gate of least log-loss; all arrays are (n_windows, n_categories)."""
-    cells = TargetCells.of(targets)
-    losses = {}
+def choose_gate(
+    log_prior: FloatArray, correction: FloatArray, targets: FloatArray
+) -> tuple[float, float]:
+    """Give the gate of least log-loss, and this loss; all arrays are (n_windows, n_categories)."""
+    rows = np.arange(len(targets))[:: -(-len(targets) // MAX_GATE_WINDOWS)]
+    cells, losses = TargetCells.of(targets[rows]), {}
     for gate in GATES:
-        log_weights = special.log_softmax(log_prior + gate * correction, axis=1)
-        losses[gate] = -float((cells.shares * cells.take(log_weights)).sum())
-    return min(losses, key=lambda gate: losses[gate])
+        log_weights = special.log_softmax(log_prior[rows] + gate * correction[rows], axis=1)
+        losses[gate] = -float((cells.shares * cells.take(log_weights)).sum()) / len(rows)
+    best = min(losses, key=lambda gate: losses[gate])
+    return best, losses[best]
 
 
 def _append_target(window: Window) -> History:

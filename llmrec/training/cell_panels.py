@@ -24,7 +24,7 @@ from llmrec.errors import DataError
 from llmrec.forecasters.cell_features import CellFeatures
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.pretrained_forecaster import FittedCounts
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import FloatArray
 
 MIN_PEOPLE, MIN_TARGET_EVENTS = 12, 3
 MAX_SHORT_PERIODS = 4  # that a shortened history is left with
@@ -44,36 +44,21 @@ class Panel:
     path: Path
 
     @cached_property
-    def cells(self) -> Any:
-        """(n, n_categories, N_CELL) float16, on disk."""
-        return np.load(self.path.with_suffix(".npy"), mmap_mode="r")
+    def features(self) -> CellFeatures:
+        """The features; those of cells stay on disk, in half precision."""
+        cells = np.load(self.path.with_suffix(".npy"), mmap_mode="r")
+        return CellFeatures(cells=cells, **{n: a for n, a in self._others.items() if n != "shares"})
+
+    @property
+    def shares(self) -> FloatArray:
+        """(n_people, n_categories) what they took next, as shares."""
+        shares: FloatArray = self._others["shares"]
+        return shares
 
     @cached_property
-    def others(self) -> dict[str, Any]:
-        """The other arrays of `CellFeatures`, and ``shares`` (n, n_categories) of the target."""
+    def _others(self) -> dict[str, Any]:
         with np.load(self.path.with_suffix(".npz")) as stored:
             return dict(stored)
-
-    @property
-    def n_people(self) -> int:
-        """How many people there are."""
-        return len(self.others["shares"])
-
-    @property
-    def n_categories(self) -> int:
-        """How many categories there are."""
-        return int(self.others["shares"].shape[1])
-
-    def rows(self, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Give features (n, n_categories, N_FEATURES), log prior and target shares of people."""
-        other, shape = self.others, (len(rows), self.n_categories)
-        parts = [
-            np.asarray(self.cells[rows], dtype=np.float32),
-            other["categories"][other["cutoffs"][rows]],
-            np.broadcast_to(other["people"][rows][:, None], (*shape, other["people"].shape[1])),
-            np.broadcast_to(other["log"], (*shape, len(other["log"]))),
-        ]
-        return np.concatenate(parts, axis=2), other["prior"][rows], other["shares"][rows]
 
     def save(self, features: CellFeatures, shares: FloatArray) -> None:
         """Write features and target shares."""

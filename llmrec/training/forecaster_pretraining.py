@@ -32,8 +32,8 @@ from llmrec.forecasters.cell_nets import (
     CellNets,
     hash_titles,
 )
+from llmrec.forecasters.cell_training import CellTrainingPlan, train_cell_nets
 from llmrec.training.cell_panels import Panel, make_panels
-from llmrec.training.cell_training import CellTrainingPlan, train_cell_nets
 from llmrec.training.random_logs import make_random_log
 from llmrec.training.recuts import recut
 

@@ -1,4 +1,4 @@
-"""Training of the nets of `llmrec.forecasters.cell_nets` over panels of many logs."""
+"""Training of the nets of `llmrec.forecasters.cell_nets`: over many logs, or a little on one."""
 
 from __future__ import annotations
 
@@ -6,26 +6,52 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from safetensors.numpy import save
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from tqdm import tqdm
+
+from llmrec.errors import MissingExtraError, TrainingError
+
+try:
+    import torch
+    from safetensors.numpy import save
+    from safetensors.torch import load_file
+    from torch import Tensor, nn
+    from tqdm import tqdm
+except ImportError as error:
+    raise MissingExtraError("training nets needs torch: pip install 'llmrec[llm]'") from error
 
 from llmrec.data.files import atomic_write_bytes
-from llmrec.errors import TrainingError
-from llmrec.forecasters.cell_features import N_FEATURES, N_LOG
+from llmrec.forecasters.cell_features import N_FEATURES, N_LOG, CellFeatures
 from llmrec.forecasters.cell_nets import LIMIT, CellNets
-from llmrec.training.cell_panels import Panel
 from llmrec.types import FloatArray, IntArray
 
-Sources = Mapping[str, Sequence[Sequence[Panel]]]  # panels of each log of each family
+
+class CellPanel(Protocol):
+    """People at one time: what is known of their cells, and what they took next."""
+
+    @property
+    def features(self) -> CellFeatures:
+        """The features of n people."""
+        ...
+
+    @property
+    def shares(self) -> FloatArray:
+        """(n, n_categories) what they took next, as shares."""
+        ...
+
+
+class PanelInMemory(NamedTuple):
+    """A panel that is not on disk."""
+
+    features: CellFeatures
+    shares: FloatArray
+
+
+Sources = Mapping[str, Sequence[Sequence[CellPanel]]]  # panels of each log of each family
 MIN_SCALE = 0.05  # added to standard deviations: a feature that hardly varies stays small
 SCALE_BATCHES = 12  # of each family, that features are standardised by
 ROWS_PER_BATCH = (12, 128)  # fewest and most people in a batch
@@ -77,28 +103,40 @@ def train_cell_nets(
     if not sources or not all(sources.values()):
         raise TrainingError(f"no panels to train on without {left_out}: give logs with more people")
     mean, scale = _standardise(sources, plan)
-    state = _TrainingState(plan)
+    state = _TrainingState(plan, mean, scale)
     first = state.load(checkpoint) if checkpoint.exists() else 0
     bar = tqdm(range(first, plan.steps), f"without {left_out}", disable=not sys.stderr.isatty())
-    scales = torch.from_numpy(mean), torch.from_numpy(scale)
     for step in bar:
-        rng = np.random.default_rng((plan.seed, step))
-        features, prior, shares = map(torch.from_numpy, _draw_batch(sources, plan.cells, rng))
-        x = ((features - scales[0]) / scales[1]).clamp(-LIMIT, LIMIT)
-        loss = state.step(x, prior, shares, step, rng)
-        if not math.isfinite(loss):
-            raise TrainingError(f"loss {loss} at step {step} without {left_out}: lower the rate")
+        loss = state.step(sources, step)
         if (step + 1) % plan.save_every == 0:
             state.save(checkpoint, step + 1)
             bar.set_postfix(loss=f"{loss:.4f}")
-    weights, biases = state.averaged()
-    return CellNets(mean.astype(np.float64), scale.astype(np.float64), weights, biases, left_out)
+    return state.averaged(left_out)
+
+
+def tune_cell_nets(nets: CellNets, panel: CellPanel, plan: CellTrainingPlan) -> CellNets:
+    """Train nets a little further, on people of one log.
+
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite.
+    """
+    n_nets, _, width = nets.weights[0].shape
+    plan = replace(plan, n_nets=n_nets, width=width, depth=len(nets.weights) - 1)
+    with torch.random.fork_rng(devices=[]):
+        state = _TrainingState(plan, nets.mean.astype(np.float32), nets.scale.astype(np.float32))
+        state.start_from(nets)
+        for step in range(plan.steps):
+            state.step({"": [[panel]]}, step)
+    return state.averaged(nets.left_out)
 
 
 class _TrainingState:
     """Parameters of all nets together, their running averages, and the optimizer."""
 
-    def __init__(self, plan: CellTrainingPlan) -> None:
+    def __init__(self, plan: CellTrainingPlan, mean: Any, scale: Any) -> None:
+        self.mean, self.scale = torch.from_numpy(mean), torch.from_numpy(scale)
         self.plan, generator = plan, torch.Generator().manual_seed(plan.seed)
         widths = [N_FEATURES, *[plan.width] * plan.depth, 1]
         self.parameters: list[Tensor] = []  # weight, bias, weight, bias, ...
@@ -120,15 +158,28 @@ class _TrainingState:
                 x = nn.functional.gelu(x, approximate="tanh")
         return x.squeeze(-1)
 
-    def step(
-        self, x: Tensor, prior: Tensor, shares: Tensor, step: int, rng: np.random.Generator
-    ) -> float:
-        """Take one step; returns the mean loss of the nets."""
-        plan = self.plan
+    def start_from(self, nets: CellNets) -> None:
+        """Take the parameters of nets."""
+        arrays = [a for pair in zip(nets.weights, nets.biases, strict=True) for a in pair]
+        with torch.no_grad():
+            for value, average, array in zip(self.parameters, self.average, arrays, strict=True):
+                value.copy_(torch.from_numpy(array).reshape(value.shape))
+                average.copy_(value)
+
+    def step(self, sources: Sources, step: int) -> float:
+        """Take one step; returns the mean loss of the nets, and raises TrainingError if it is none.
+
+        What is drawn depends on the seed and the number of the step alone.
+        """
+        plan, rng = self.plan, np.random.default_rng((self.plan.seed, step))
+        features, prior, shares = map(torch.from_numpy, _draw_batch(sources, plan.cells, rng))
+        x = ((features - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
         flat = x.reshape(1, -1, N_FEATURES) * torch.from_numpy(_keep_features(plan, rng))
         correction = self.correct(flat).reshape(plan.n_nets, *prior.shape)
         log_weights = torch.log_softmax(prior + correction, dim=2)
         loss = -(shares * log_weights).sum(dim=2).mean(dim=1).sum()
+        if not math.isfinite(float(loss.detach())):
+            raise TrainingError(f"the loss of step {step} is not finite: lower the learning rate")
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate * _schedule((step + 1) / plan.steps)
         self.optimizer.zero_grad()
@@ -141,10 +192,12 @@ class _TrainingState:
                 average.mul_(decay).add_(value, alpha=1 - decay)
         return float(loss.detach()) / plan.n_nets
 
-    def averaged(self) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]:
-        """Give weights and biases of each layer, averaged over the last steps."""
+    def averaged(self, left_out: str) -> CellNets:
+        """Give the nets, parameters averaged over the last steps."""
         values = [value.double().numpy() for value in self.average]
-        return tuple(values[::2]), tuple(bias[:, 0] for bias in values[1::2])
+        mean, scale = self.mean.double().numpy(), self.scale.double().numpy()
+        biases = tuple(bias[:, 0] for bias in values[1::2])
+        return CellNets(mean, scale, tuple(values[::2]), biases, left_out)
 
     def save(self, path: Path, step: int) -> None:
         """Write everything that the next steps depend on."""
@@ -188,17 +241,18 @@ def _keep_features(plan: CellTrainingPlan, rng: np.random.Generator) -> Any:
     return (rng.random((plan.n_nets, 1, N_FEATURES)) >= rates).astype(np.float32)
 
 
-def _draw_batch(
-    sources: Sources, cells: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Draw people of one panel, of a log and a family drawn at random."""
+def _draw_batch(sources: Sources, cells: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+    """Draw features, log prior and shares of people of one panel, all of single precision."""
     families = sorted(sources)
     logs = sources[families[int(rng.integers(len(families)))]]
     panels = logs[int(rng.integers(len(logs)))]
     panel = panels[int(rng.integers(len(panels)))]
-    n = int(np.clip(cells // panel.n_categories, *ROWS_PER_BATCH))
-    rows: IntArray = rng.permutation(panel.n_people)[:n]
-    return panel.rows(np.sort(rows))
+    n, n_categories = panel.shares.shape
+    size = int(np.clip(cells // n_categories, *ROWS_PER_BATCH))
+    rows: IntArray = np.sort(rng.permutation(n)[:size])
+    found = (panel.features.rows(rows), panel.features.prior[rows], panel.shares[rows])
+    features, prior, shares = (np.asarray(array, dtype=np.float32) for array in found)
+    return features, prior, shares
 
 
 def _standardise(sources: Sources, plan: CellTrainingPlan) -> tuple[Any, Any]:
