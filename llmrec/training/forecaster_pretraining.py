@@ -33,6 +33,7 @@ from llmrec.forecasters.cell_nets import (
     hash_titles,
 )
 from llmrec.forecasters.cell_training import CellTrainingPlan, train_cell_nets
+from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.training.cell_panels import Panel, make_panels
 from llmrec.training.random_logs import make_random_log
 from llmrec.training.recuts import recut
@@ -278,7 +279,8 @@ def _read_figures(path: Path) -> list[str]:
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     lines = ["| log | people | gain with the gate | 95 % |", "|---|---|---:|---:|"]
     for row in rows:
-        if row["metric"] == "gain" and row["split"].endswith("everybody"):
+        is_gain = row["metric"] == "gain" and row["model"] == PretrainedForecaster.__name__
+        if is_gain and row["split"].endswith("everybody"):
             lines.append(
                 f"| {row['dataset']} | {row['n']:,} | {row['value']:+.4f} | {row['low']:+.4f} to "
                 f"{row['high']:+.4f} |"
