@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -14,9 +14,11 @@ import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
+from llmrec.data.ids import format_id
 from llmrec.data.interactions import UNKNOWN_ITEM
 from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
+from llmrec.data.validation import is_frame
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
     CALIBRATION_FILE,
@@ -53,6 +55,8 @@ class EngineParts:
     statements
         Probabilities of statements, fitted on forecasts with the model's part if there was one;
         None: the engine has none.
+    new_items
+        What ranks items that nobody has taken yet; None: the blend does.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
@@ -67,6 +71,7 @@ class EngineParts:
     language: LoadedLanguage | None
     blend: Blend
     statements: StatementProbabilities | None = None
+    new_items: Blend | None = None
     warning: str = ""
     titles_weight: float = 0.0
 
@@ -161,10 +166,9 @@ def _assemble(
     blend = found.blend(dataset, cutoff, titles)
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
-    statements = found.statements(dataset.catalog)
-    return EngineParts(
-        dataset, cutoff, later, settings, prior, language, blend, statements, warning, waiting
-    )
+    catalog = dataset.catalog
+    learned = prior, language, blend, found.statements(catalog), found.new_items(catalog)
+    return EngineParts(dataset, cutoff, later, settings, *learned, warning, waiting)
 
 
 def _with_adapter(
@@ -273,7 +277,43 @@ def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage)
     )
 
 
-def history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
+def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]:
+    """Give the history of each user: as it is, looked up by id, or made of a frame.
+
+    Raises
+    ------
+    DataError
+        If an id is unknown, near ones are named; or a history or a frame cannot be used.
+    """
+    if isinstance(users, str) or is_frame(users):
+        raise DataError("users are a list, such as [user]; of one person ask session(user)")
+    users = list(users)
+    ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
+    places = [_user_index(parts, user) for user in ids]
+    known = iter(parts.dataset.histories(parts.cutoff, places))
+    return [_given_history(parts, user) or next(known) for user in users]
+
+
+def _user_index(parts: EngineParts, user_id: object) -> int:
+    if format_id(user_id) in parts.later_users:
+        raise DataError(
+            f"user {str(user_id)[:80]!r} has no event before the cutoff {parts.cutoff}, and so "
+            "no history yet: give a later cutoff."
+        )
+    return parts.dataset.log.user_index(user_id)
+
+
+def _given_history(parts: EngineParts, user: object) -> History | None:
+    if is_frame(user):
+        return _history_of_frame(parts.dataset, user, parts.cutoff)
+    if not isinstance(user, History):
+        return None
+    if not user.catalog.item_ids.equals(parts.dataset.catalog.item_ids):
+        raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
+    return user
+
+
+def _history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
     """Give the history of a person by their events; a warning counts those of unknown items.
 
     Events at or after the cutoff are left out; a frame without rows is of somebody without a past.

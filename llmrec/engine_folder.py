@@ -31,6 +31,7 @@ CALIBRATION_FILE = "calibration.json"
 CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
 FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER = "forecast", "ranking", "statements"
 FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
+NEW_ITEMS_FOLDER = "new_items"
 ADAPTER_FOLDER = "adapter"
 
 
@@ -46,6 +47,8 @@ class EngineFiles:
         What forecasts, without a language model, and what ranks.
     statements
         What gives probabilities to statements; None: they have none.
+    new_items
+        What ranks items that nobody has taken yet; None: the blend does.
     calibration, adapter
         Of the language model; None: there is none.
     """
@@ -55,6 +58,7 @@ class EngineFiles:
     prior: Stored
     blend: Stored
     statements: Stored | None = None
+    new_items: Stored | None = None
     calibration: Calibration | None = None
     adapter: Path | None = None
 
@@ -74,6 +78,7 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         FORECAST_FOLDER: files.prior,
         RANKING_FOLDER: files.blend,
         STATEMENTS_FOLDER: files.statements,
+        NEW_ITEMS_FOLDER: files.new_items,
     }
     for name, stored in learned.items():
         shutil.rmtree(folder / name, ignore_errors=True)

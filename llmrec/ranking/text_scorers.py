@@ -128,10 +128,20 @@ class TitleKernel:
         parts = weights[:, None] * self._kernel(past)[:, items]
         return Contributions(past, parts.T, np.zeros(len(items)))
 
+    @property
+    def vectors(self) -> Vectors:
+        """(n_items, d) the fitted unit vectors of titles; zeros for one without a known word."""
+        assert self._vectors is not None
+        return self._vectors
+
+    def cosines(self, history: History, items: IntArray) -> FloatArray:
+        """(n_items, n_past) of the titles of items and of `past_items`."""
+        vectors = self.vectors.astype(np.float64)
+        return np.asarray(vectors[items] @ vectors[past_items(history)].T)
+
     def _kernel(self, taken: IntArray) -> FloatArray:
         """(n_taken, n_items) exp((cos - 1) / temperature)."""
-        vectors = self._vectors
-        assert vectors is not None
+        vectors = self.vectors
         cosines = np.empty((len(taken), len(vectors)))
         for row, item in zip(cosines, taken, strict=True):  # a batch's product would round by size
             row[:] = vectors @ vectors[item]
