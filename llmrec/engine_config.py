@@ -21,18 +21,28 @@ from llmrec.engine_folder import (
     ADAPTER_FOLDER,
     CALIBRATION_FILE,
     CATALOG_FILE,
+    EngineFiles,
     fitted_dataset,
     is_engine,
     load_serving_dataset,
     require_parts,
+    save_engine,
 )
 from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
-from llmrec.engine_resolve import FoundSettings, found_in, require_fitted_before, resolve_settings
+from llmrec.engine_resolve import (
+    FoundSettings,
+    found_in,
+    require_fitted_before,
+    resolve_settings,
+    with_log,
+)
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.registry import stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
 ModelChoice = Literal["auto"] | None
@@ -102,6 +112,31 @@ def load_engine_parts(
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
     parts = _assemble(found, name, known, end, later, use_model, refit, options)
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
+    """Write an engine's folder, see `InterestEngine.save_pretrained`."""
+    language, statements = parts.language, parts.statements
+    calibration = language.calibration or language.stored_calibration if language else None
+    if calibration is None and language and (folder / CALIBRATION_FILE).exists():
+        raise DataError(
+            f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
+            "call engine.fit(), or save into another folder."
+        )
+    settings = parts.settings if language else parts.settings.without_model()
+    if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
+        settings = with_log(settings, parts.dataset, parts.cutoff)
+    adapter = Path(language.model.adapter) if language and settings.adapter else None
+    files = EngineFiles(
+        parts.dataset.catalog if with_catalog else None,
+        parts.dataset.everybody if with_catalog else None,
+        stored_forecaster(parts.prior),
+        stored_blend(parts.blend, parts.titles_weight),
+        statements.stored() if statements else None,
+        calibration,
+        adapter,
+    )
+    save_engine(folder, settings, files)
 
 
 def _default_cutoff(own: EngineSettings | None, whole: Dataset, is_given: bool) -> np.datetime64:
