@@ -23,7 +23,7 @@ from llmrec.forecasters.stored_values import read_number, refuse_broken
 
 MAX_HORIZON = 4  # periods
 N_FOLDS = 3  # newest past periods that are fitted on
-MAX_FIT_WINDOWS = 4_000  # of them, drawn at random
+MAX_FIT_WINDOWS = 2_000  # of them, drawn at random
 POPULATION_STRENGTH = 1e9  # pseudo-events of everybody's mix, beside which nobody's own count
 
 
@@ -170,7 +170,7 @@ def max_horizon(dataset: Dataset) -> int:
 
 def require_horizon(horizon: object) -> None:
     """Raise DataError unless it is a whole number from 1 to `MAX_HORIZON`."""
-    is_whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
+    is_whole = isinstance(horizon, int | np.integer)
     if not (is_whole and horizon in range(1, MAX_HORIZON + 1)):
         raise DataError(
             f"horizon is {horizon!r}; it should be a number of periods ahead, a whole one from 1 "
