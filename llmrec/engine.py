@@ -17,21 +17,19 @@ from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
     ModelChoice,
-    find_histories,
     load_engine_parts,
+    save_parts,
 )
-from llmrec.engine_folder import CALIBRATION_FILE, EngineFiles, save_engine
+from llmrec.engine_people import find_histories
 from llmrec.engine_refit import FitPlan, refit_parts
-from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_forecasts, describe_with_model
 from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
-from llmrec.forecasters.loading import stored_forecaster
+from llmrec.forecasters.horizon import LaterPeriods, require_horizon
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.registry import stored_blend
 from llmrec.session import UserSession
 from llmrec.session_inputs import Recommendation, SessionInputs
 from llmrec.types import RepeatPolicy, Shelf
@@ -69,6 +67,7 @@ class InterestEngine:
     def _take(self, parts: EngineParts) -> None:
         self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
         self.prior, self.language = parts.prior, parts.language
+        self._later = LaterPeriods(self.prior, self.dataset)
         self.forecaster = (
             self.prior
             if self.language is None
@@ -179,16 +178,31 @@ class InterestEngine:
         inputs = inputs.of_new_items() if shelf == "new" else inputs
         return UserSession(inputs, edits=edits, strength=strength)
 
-    def forecast(self, user: object) -> Forecast:
-        """Forecast one person's next period, in numbers and in checked words."""
+    def forecast(self, user: object, horizon: int = 1) -> Forecast:
+        """Forecast one person's next period, or a later one, in numbers and in checked words.
+
+        Parameters
+        ----------
+        horizon
+            Which period after the cutoff, 1 (the next one) to 4. Later ones are of numbers alone,
+            fitted on the log at their first use; their statements have no probabilities.
+
+        Raises
+        ------
+        DataError
+            If the user is unknown, or the horizon is none or beyond what the log allows.
+        """
+        if horizon != 1:
+            return self.forecast_many([user], horizon)[0]
         return self.session(user).forecast
 
-    def forecast_many(self, users: Iterable[object]) -> list[Forecast]:
+    def forecast_many(self, users: Iterable[object], horizon: int = 1) -> list[Forecast]:
         """Forecast many people in one batch (frames one by one), each as `forecast` does."""
+        require_horizon(horizon)
         histories, found = find_histories(self._parts, users), dict[int, Forecast]()
         for places in batches_by_log(histories, max(1, len(histories))):
             batch = [histories[place] for place in places]
-            found |= zip(places, self._forecast_batch(batch), strict=True)
+            found |= zip(places, self._forecast_batch(batch, horizon=horizon), strict=True)
         return [found[place] for place in range(len(histories))]
 
     def recommend(
@@ -277,32 +291,15 @@ class InterestEngine:
             If the blend or the forecaster holds something that cannot be stored, or the folder a
             calibration that this engine has nothing to replace with; nothing is written then.
         """
-        folder, language, statements = Path(folder), self.language, self._parts.statements
-        new_items = self._parts.new_items
-        calibration = language.calibration or language.stored_calibration if language else None
-        if calibration is None and language and (folder / CALIBRATION_FILE).exists():
-            raise DataError(
-                f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
-                "call engine.fit(), or save into another folder."
-            )
-        settings = self.settings if language else self.settings.without_model()
-        if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
-            settings = with_log(settings, self.dataset, self.cutoff)
-        adapter = Path(language.model.adapter) if language and settings.adapter else None
-        files = EngineFiles(
-            self.dataset.catalog if with_catalog else None,
-            self.dataset.everybody if with_catalog else None,
-            stored_forecaster(self.prior),
-            stored_blend(self.blend, self._parts.titles_weight),
-            statements.stored() if statements else None,
-            stored_blend(new_items) if new_items else None,
-            calibration,
-            adapter,
-        )
-        save_engine(folder, settings, files)
+        own = replace(self._parts, settings=self.settings, blend=self.blend)
+        save_parts(own, Path(folder), with_catalog=with_catalog)
 
-    def _forecast_batch(self, histories: Sequence[History], keep: bool = False) -> list[Forecast]:
+    def _forecast_batch(
+        self, histories: Sequence[History], keep: bool = False, horizon: int = 1
+    ) -> list[Forecast]:
         """Forecast histories of one log, see `describe_forecasts`."""
+        if horizon != 1:
+            return describe_forecasts(histories, self._later[horizon].forecast(histories))
         known = self._parts.statements
         made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
         if self.describe and self.language is not None:
@@ -316,6 +313,8 @@ class InterestEngine:
         forecast: Forecast | None = None,
         repeat: RepeatPolicy | None = None,
     ) -> SessionInputs:
+        if forecast is not None and forecast.horizon != 1:
+            raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
         if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
             forecast = replace(forecast, statement_model=self._parts.statements)
         return SessionInputs(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -14,27 +13,33 @@ import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.ids import format_id
-from llmrec.data.interactions import UNKNOWN_ITEM
-from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
-from llmrec.data.validation import is_frame
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
     CALIBRATION_FILE,
     CATALOG_FILE,
+    EngineFiles,
     fitted_dataset,
     is_engine,
     load_serving_dataset,
     require_parts,
+    save_engine,
 )
 from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
-from llmrec.engine_resolve import FoundSettings, found_in, require_fitted_before, resolve_settings
+from llmrec.engine_resolve import (
+    FoundSettings,
+    found_in,
+    require_fitted_before,
+    resolve_settings,
+    with_log,
+)
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.registry import stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
 ModelChoice = Literal["auto"] | None
@@ -107,6 +112,32 @@ def load_engine_parts(
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
     parts = _assemble(found, name, known, end, later, use_model, refit, options)
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
+    """Write an engine's folder, see `InterestEngine.save_pretrained`."""
+    language, statements = parts.language, parts.statements
+    calibration = language.calibration or language.stored_calibration if language else None
+    if calibration is None and language and (folder / CALIBRATION_FILE).exists():
+        raise DataError(
+            f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
+            "call engine.fit(), or save into another folder."
+        )
+    settings = parts.settings if language else parts.settings.without_model()
+    if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
+        settings = with_log(settings, parts.dataset, parts.cutoff)
+    adapter = Path(language.model.adapter) if language and settings.adapter else None
+    files = EngineFiles(
+        parts.dataset.catalog if with_catalog else None,
+        parts.dataset.everybody if with_catalog else None,
+        stored_forecaster(parts.prior),
+        stored_blend(parts.blend, parts.titles_weight),
+        statements.stored() if statements else None,
+        stored_blend(parts.new_items) if parts.new_items else None,
+        calibration,
+        adapter,
+    )
+    save_engine(folder, settings, files)
 
 
 def _default_cutoff(own: EngineSettings | None, whole: Dataset, is_given: bool) -> np.datetime64:
@@ -275,54 +306,3 @@ def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage)
         f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
-
-
-def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]:
-    """Give the history of each user: as it is, looked up by id, or made of a frame.
-
-    Raises
-    ------
-    DataError
-        If an id is unknown, near ones are named; or a history or a frame cannot be used.
-    """
-    if isinstance(users, str) or is_frame(users):
-        raise DataError("users are a list, such as [user]; of one person ask session(user)")
-    users = list(users)
-    ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
-    places = [_user_index(parts, user) for user in ids]
-    known = iter(parts.dataset.histories(parts.cutoff, places))
-    return [_given_history(parts, user) or next(known) for user in users]
-
-
-def _user_index(parts: EngineParts, user_id: object) -> int:
-    if format_id(user_id) in parts.later_users:
-        raise DataError(
-            f"user {str(user_id)[:80]!r} has no event before the cutoff {parts.cutoff}, and so "
-            "no history yet: give a later cutoff."
-        )
-    return parts.dataset.log.user_index(user_id)
-
-
-def _given_history(parts: EngineParts, user: object) -> History | None:
-    if is_frame(user):
-        return _history_of_frame(parts.dataset, user, parts.cutoff)
-    if not isinstance(user, History):
-        return None
-    if not user.catalog.item_ids.equals(parts.dataset.catalog.item_ids):
-        raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
-    return user
-
-
-def _history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
-    """Give the history of a person by their events; a warning counts those of unknown items.
-
-    Events at or after the cutoff are left out; a frame without rows is of somebody without a past.
-    """
-    history = dataset.new_user_history(frame, cutoff, allow_empty=True)
-    if unknown := history.log.report.dropped.get(UNKNOWN_ITEM, 0):
-        warnings.warn(
-            f"{unknown} of {len(frame)} events are of items that the engine does not know: they "
-            "are left out",
-            stacklevel=6,  # where the session was asked for
-        )
-    return history

@@ -20,6 +20,7 @@ from llmrec.cli.options import (
     Data,
     Description,
     EditText,
+    Horizon,
     K,
     Model,
     ModelWords,
@@ -88,23 +89,26 @@ def forecast(
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
+    horizon: Horizon = 1,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder to store forecasts in, for `llmrec track-record`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast people's next period and draw how their interests moved."""
+    """Forecast people's next period, or a later one, and draw how their interests moved."""
     if chart is not None and len(user) > 1:
         raise DataError("a chart shows one person: give one --user, or no --chart.")
     if chart is not None:
         require_chart_path(chart)
     if store is not None:
+        if horizon != 1:
+            raise DataError("forecasts of the next period are stored: give no --horizon to --store")
         require_folder(store)
     dataset = load_log(data, reading)
     engine = _engine(model, dataset, cutoff)
     people = [engine.history(user_id) for user_id in user]
-    forecasts = engine.forecast_many(people)
+    forecasts = engine.forecast_many(people, horizon)
     made = people, forecasts
     if chart is not None:
         _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))

@@ -187,6 +187,7 @@ def evaluate(
     An engine's folder as --model is evaluated as it was saved, by its lists and explanations, too.
     """
     from llmrec.evaluation.comparison import compare
+    from llmrec.evaluation.horizons import HORIZONS
     from llmrec.evaluation.html_report import save_report
 
     if out is not None:
@@ -194,7 +195,7 @@ def evaluate(
     names, dataset = _names(forecasters), load_log(data, reading, cutoff)
     rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
     family = [name for name in names if name != "LLM"]
-    found = compare(dataset, family, seeds=range(seeds), **rows)
+    found = compare(dataset, family, seeds=range(seeds), horizons=HORIZONS, **rows)
     if as_json:
         render.print_json(to_records(found.table))
     else:
