@@ -208,7 +208,7 @@ class UserSession:
         if causes:
             found[:] = find_causes(ranking.item_idx[places], self.removal, self._rank)
         explanations = [
-            self._explain_place(ranking, place, one)
+            explain_item(ranking, place, self.history, self.forecast, self.edits, one, self.shelf)
             for place, one in zip(places.tolist(), found, strict=True)
         ]
         if model_words:
@@ -261,7 +261,8 @@ class UserSession:
                 "ask why_not(item), or of a longer list, why(item, k)."
             )
         (causes,) = find_causes(np.array([item_idx]), self.removal, self._rank)
-        explanation = self._explain_place(self._full_ranking, place - 1, causes)
+        rest = self.history, self.forecast, self.edits, causes, self.shelf
+        explanation = explain_item(self._full_ranking, place - 1, *rest)
         return self._inputs.reword([explanation])[0] if model_words else explanation
 
     def why_not(self, item: object, k: int = 10) -> WhyNot:
@@ -310,12 +311,6 @@ class UserSession:
         item_idx = history.catalog.item_index(explanation.item_id)
         rest = history, forecast, self.edits, self._second_removal
         return check_explanation(explanation, item_idx, self._rank, *rest)
-
-    def _explain_place(
-        self, ranking: Ranking, place: int, causes: Causes | None
-    ) -> ItemExplanation:
-        rest = self.history, self.forecast, self.edits, causes, self.shelf
-        return explain_item(ranking, place, *rest)
 
     @cached_property
     def removal(self) -> RemovalRanker:
