@@ -121,24 +121,10 @@ def fit_engine(
     held_out = selection.held_out
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
     strength = fit_strength(forecaster, blend, lists.windows, repeat=repeat)
-    text, held_out_text = lists.text_scorers, lists.validation_text_scorers
-    new_items = NewItemLists.fit(text, held_out_text, lists.windows, forecaster, repeat)
-    if new_items is not None:
-        report["new_items"] = new_items.report
-    return FittedEngine(
-        prior,
-        held_out,
-        folds[0],
-        lists.blend,
-        strength,
-        lists,
-        statements,
-        done,
-        report,
-        new_items,
-        everybody,
-        weights,
-    )
+    new_items = NewItemLists.fit(lists, forecaster, repeat)
+    report |= {} if new_items is None else {"new_items": new_items.report}
+    learned = prior, held_out, folds[0], lists.blend, strength, lists, statements
+    return FittedEngine(*learned, done, report, new_items, everybody, weights)
 
 
 def held_out_forecaster(

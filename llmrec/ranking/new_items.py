@@ -15,6 +15,7 @@ from llmrec.metrics import expected_random_ndcg, ndcg_at
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import STRENGTHS
 from llmrec.ranking.ranking import rank
+from llmrec.ranking.selection import ListSelection
 from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
@@ -43,12 +44,7 @@ class NewItemLists:
 
     @classmethod
     def fit(
-        cls,
-        scorers: Mapping[str, ItemScorer],
-        held_out: Mapping[str, ItemScorer],
-        windows: Sequence[Window],
-        forecaster: Forecaster,
-        repeat: RepeatPolicy,
+        cls, lists: ListSelection, forecaster: Forecaster, repeat: RepeatPolicy
     ) -> NewItemLists | None:
         """Fit it on what was new in the last period; None without a scorer of `NEW_ITEM_SCORERS`.
 
@@ -58,29 +54,28 @@ class NewItemLists:
 
         Parameters
         ----------
-        scorers, held_out
-            By name: fitted on the whole log, and without what the windows' targets hold.
-        windows
-            Of the last period.
+        lists
+            Has scorers by title, and the windows of the last period.
         forecaster
             Forecasts the windows' histories without their targets.
         repeat
             The log's rule for items already taken.
         """
-        names = [name for name in NEW_ITEM_SCORERS if name in scorers]
+        scorers, held_out = lists.text_scorers, lists.validation_text_scorers
+        names, windows = [name for name in NEW_ITEM_SCORERS if name in scorers], lists.windows
         if not names:
             return None
         new = new_in_targets(windows)
-        lists = [window for window in windows if np.isin(window.target.item_idx, new).any()]
-        known = len(lists) >= MIN_LISTS
+        takers = [window for window in windows if np.isin(window.target.item_idx, new).any()]
+        known = len(takers) >= MIN_LISTS
         shown = new if known else np.arange(windows[0].history.catalog.n_items)
         weights = _inverse_spread([held_out[name] for name in names], windows, shown)
         validation = Blend([held_out[name] for name in names], weights)
-        report: dict[str, Any] = {"items": len(new), "people": len(lists)}
+        report: dict[str, Any] = {"items": len(new), "people": len(takers)}
         strength = 0.0
         if known:
-            strength, ndcg = _best_strength(forecaster, validation, lists, new, repeat)
-            n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in lists]
+            strength, ndcg = _best_strength(forecaster, validation, takers, new, repeat)
+            n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in takers]
             by_chance = np.mean([expected_random_ndcg(_K, n, len(new)) for n in n_taken])
             report |= {"ndcg": ndcg, "random_ndcg": float(by_chance)}
         report["weights"] = dict(zip(names, weights, strict=True))

@@ -138,27 +138,40 @@ def select_list(
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     text = [name for name in text_names if name not in without]
     failed: dict[str, str] = {}
-    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(wanted) * catalog.n_items))
-    made: list[_Fold] = []
-    for windows in folds:
-        before = training_log_for(windows).align_to(catalog)
-        sample = sample_windows(windows, limit, seed)
-        of_fold = wanted if made else [*wanted, *text]  # texts have a part in the newest alone
-        fitted = _fit_all(of_fold, before, None, fit_scorer, failed)
-        histories = [window.history for window in sample]
-        stored = {
-            name: _in_single(PrecomputedScorer.of(scorer, histories))
-            for name, scorer in fitted.items()
-        }
-        made.append(_Fold(sample, stored))
-    final = _fit_all([*wanted, *text], log, cutoff, fit_scorer, failed)
+
+    def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
+        return _fit_all(kept, past, end, fit_scorer, failed)
+
+    made = [
+        _fit_fold(windows, catalog, wanted if place else [*wanted, *text], seed, fit)
+        for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
+    ]
+    final = fit([*wanted, *text], log, cutoff)
     names = [name for name in wanted if name in final]
     if not names:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
     if TREES not in without:
         before_trees()
-    fit = _Weighing(made, final, names, [name for name in text if name in final], repeat, seed)
-    return fit.select(failed, TREES not in without)
+    weighing = _Weighing(made, final, names, [n for n in text if n in final], repeat, seed)
+    return weighing.select(failed, TREES not in without)
+
+
+def _fit_fold(
+    windows: Sequence[Window],
+    catalog: Catalog,
+    names: Sequence[str],
+    seed: int,
+    fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
+) -> _Fold:
+    """Fit scorers on what precedes windows, and score as many of these as memory allows."""
+    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
+    sample = sample_windows(windows, limit, seed)
+    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
+    histories = [window.history for window in sample]
+    stored = {
+        name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
+    }
+    return _Fold(sample, stored)
 
 
 def _fit_all(
