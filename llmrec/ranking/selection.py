@@ -116,15 +116,14 @@ def select_list(
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
     names
         Of the scorers. One that fails anywhere is left out, and the reason is kept.
-    cutoff
-        The scorers of lists from now on are fitted up to it; None: on the whole log.
     fit_scorer
         Gives the scorer of a name fitted on a log up to a time (None: all of it), or raises.
+    cutoff
+        That time for scorers of lists from now on.
     without
         Members not to use; `TREES` are one.
     text_names
-        Of scorers that know items by their titles: trees have no part of them, and all of them
-        together are in the blend if they help (`more_scorers_help`).
+        Of scorers by title: apart from trees, all in the blend if they help (`more_scorers_help`).
     before_trees
         Called when all scorers are fitted and trees begin.
 
