@@ -127,8 +127,8 @@ class Dataset:
         An item or category of "drug" is called "drug: ...", so `new_user_history` takes such ids;
         `platform` gives the parts back. Whatever is fitted on it forecasts and ranks all platforms;
         `platforms` has what `Forecast.within` and the candidates of `rank` restrict to one of them.
-        Findings tell how many people each two platforms share. Platforms are in the order of their
-        names. Words for items, people and verb are those of all, or else general ones.
+        Findings count the people whom each two share. Platforms are in the order of their names,
+        and nouns and verbs those of all, or else general ones.
 
         Raises
         ------
@@ -137,14 +137,14 @@ class Dataset:
             platforms, periods or ``repeat`` differ, or a platform shares nobody with another.
         """
         require_names(list(platforms))
-        given = {name: platforms[name] for name in sorted(platforms)}
+        given = dict(sorted(platforms.items()))
+        of = list(given.values())
         require_same("the period", {n: PeriodLength.parse(p.period) for n, p in given.items()})
         require_same("repeat", {n: p.repeat for n, p in given.items()})
         require_logs({n: len(p.log) if p.population is None else 0 for n, p in given.items()})
         logs = {name: part.log.align_to(part.catalog) for name, part in given.items()}
         common = count_common_people(logs)
         catalog = join_catalogs({name: part.catalog for name, part in given.items()})
-        of = list(given.values())
         return cls(
             "+".join(given),
             join_logs(logs, catalog),
@@ -260,13 +260,10 @@ class Dataset:
         return Platforms.of({name: part.catalog for name, part in self.parts.items()})
 
     def platform(self, name: str) -> Dataset:
-        """Give the dataset of one platform that was joined, its own ids and events alone.
-
-        DataError if there is none of that name, or none of its events is left.
-        """
+        """Give the dataset of one platform with its own ids; DataError if it has no event here."""
         own = log_of_platform(self.log.align_to(self.catalog), self.platforms, name)
-        part = self.parts[name]
-        return replace(part, log=replace(own, item_ids=part.catalog.item_ids))
+        item_ids = self.parts[name].catalog.item_ids
+        return replace(self.parts[name], log=replace(own, item_ids=item_ids))
 
     @property
     def everybody(self) -> Population:
