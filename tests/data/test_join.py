@@ -14,6 +14,8 @@ from llmrec import DataError, Dataset, parse_edits, read_table
 from llmrec.data.calendar import period_boundaries
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import target_counts
+from llmrec.data.interactions import Interactions
+from llmrec.data.log_items import catalog_of_rows, item_rows_of_log
 from llmrec.data.population import Population
 from llmrec.data.splits import training_windows
 from llmrec.data.windows import make_windows
@@ -38,7 +40,10 @@ def dataset(*events: tuple[str, str, int], period: str = "7D", repeat: str = "al
     frame = pd.DataFrame(events, columns=["user_id", "item_id", "day"])
     frame["timestamp"] = START + frame.pop("day").to_numpy() * DAY
     frame["categories"] = frame["item_id"].str[0].str.upper()
-    return read_table(frame, period=period, repeat=repeat)
+    log = Interactions.from_frame(frame)
+    items = item_rows_of_log(log, frame[["categories"]])
+    words = (period, "items", "person", repeat)
+    return Dataset("log", log, catalog_of_rows(items, None), *words, item_rows=items)
 
 
 def rows(data: Dataset) -> list[tuple[str, ...]]:
