@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,23 @@ def category_sums(
     cells = np.repeat(rows * catalog.n_categories, sizes) + shares.indices[entries]
     sums = np.bincount(cells, values, minlength=n_cells)
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
+
+
+def drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> Catalog:
+    """Give a catalog without some categories and all their items; DataError if none is left."""
+    dropped = np.isin(catalog.categories, list(names))
+    if dropped.all():
+        raise DataError(f"no category of {dataset} is left without {', '.join(sorted(names))}.")
+    if not dropped.any():
+        return catalog
+    mask = catalog.category_shares @ dropped == 0
+    return replace(
+        catalog,
+        item_ids=catalog.item_ids[mask],
+        titles=tuple(np.array(catalog.titles, dtype=object)[mask]),
+        categories=tuple(np.array(catalog.categories, dtype=object)[~dropped]),
+        category_shares=catalog.category_shares[mask][:, ~dropped],
+    )
 
 
 def _category_shares(
