@@ -174,6 +174,7 @@ class Dataset:
 
     def _with_catalog(self, catalog: Catalog, rows: pd.DataFrame | None) -> Dataset:
         """Give the dataset with another catalog and the rows it comes from, all aligned with it."""
+        catalog = catalog.with_features_of(self.catalog)
         return replace(
             self,
             catalog=catalog,
@@ -311,4 +312,5 @@ def _drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> 
         titles=tuple(np.array(catalog.titles, dtype=object)[mask]),
         categories=tuple(np.array(catalog.categories, dtype=object)[~dropped]),
         category_shares=catalog.category_shares[mask][:, ~dropped],
+        features={name: matrix[mask] for name, matrix in catalog.features.items()},
     )
