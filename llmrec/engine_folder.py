@@ -228,7 +228,7 @@ def log_difference(
     if settings.period != dataset.period:
         return f"fitted on {fitted!r} in periods of {settings.period}, not of {dataset.period}"
     if settings.is_whole and settings.catalog != catalog_fingerprint(catalog):
-        return f"fitted on {fitted!r} with other items or categories"
+        return f"fitted on {fitted!r} with other items, categories or features"
     if _stored_categories(folder, settings) not in (None, catalog.categories):
         return f"fitted on {fitted!r} with other categories"
     return ""
