@@ -122,13 +122,15 @@ def file_hash(path: Path) -> str:
 
 
 def catalog_fingerprint(catalog: Catalog) -> str:
-    """Hash a catalog's item ids, categories, and which item has which."""
+    """Hash a catalog's item ids, categories, which item has which, and features if it has some."""
     shares, digest = catalog.category_shares, hashlib.sha256()
     for names in (catalog.item_ids.tolist(), catalog.categories):
         digest.update(json.dumps(list(names)).encode())
     for array in (shares.indptr, shares.indices):
         digest.update(array.astype("<i8").tobytes())
     digest.update(shares.data.astype("<f8").tobytes())
+    for name, matrix in sorted(catalog.features.items()):
+        digest.update(json.dumps([name, *matrix.shape]).encode() + matrix.astype("<f4").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -231,7 +233,7 @@ def log_difference(
     if settings.period != dataset.period:
         return f"fitted on {fitted!r} in periods of {settings.period}, not of {dataset.period}"
     if settings.is_whole and settings.catalog != catalog_fingerprint(catalog):
-        return f"fitted on {fitted!r} with other items or categories"
+        return f"fitted on {fitted!r} with other items, categories or features"
     if _stored_categories(folder, settings) not in (None, catalog.categories):
         return f"fitted on {fitted!r} with other categories"
     return ""

@@ -235,6 +235,7 @@ class Dataset:
 
     def _with_catalog(self, catalog: Catalog, rows: pd.DataFrame | None) -> Dataset:
         """Give the dataset with another catalog and the rows it comes from, all aligned with it."""
+        catalog = catalog.with_features_of(self.catalog)
         return replace(
             self,
             catalog=catalog,
