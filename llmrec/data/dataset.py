@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.impressions import Impressions
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_items import catalog_of_rows, catalog_of_titles
 from llmrec.data.periods import History, make_histories, truncate_log
@@ -58,6 +59,8 @@ class Dataset:
         the log.
     title_categories
         The clusters of titles that the categories are, where ``item_rows`` have titles alone.
+    impressions
+        The lists that people were shown, aligned with the catalog, where the log tells of them.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Dataset:
     excluded: frozenset[str] = frozenset()
     population: Population | None = None
     title_categories: TitleCategories | None = None
+    impressions: Impressions | None = None
 
     @classmethod
     def without_log(
@@ -111,13 +115,16 @@ class Dataset:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What reading decided, changed, set aside and dropped, one entry a rule."""
-        return self.reading + self.catalog.report.findings + self.log.report.findings
+        shown = self.impressions.findings if self.impressions else ()
+        return self.reading + self.catalog.report.findings + self.log.report.findings + shown
 
     def known_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
         known = self.with_catalog_before(cutoff)
         everybody = known.population and known.population.before(cutoff)
-        return replace(known, log=truncate_log(known.log, cutoff), population=everybody)
+        shown = known.impressions and known.impressions.before(cutoff)
+        log = truncate_log(known.log, cutoff)
+        return replace(known, log=log, population=everybody, impressions=shown)
 
     def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the items and categories alone that its log names before a cutoff.
@@ -180,6 +187,7 @@ class Dataset:
             log=self.log.align_to(self.catalog).align_to(catalog),
             item_rows=rows,
             population=self.population and self.population.align(self.catalog, catalog),
+            impressions=self.impressions and self.impressions.align_to(catalog),
         )
 
     @property
