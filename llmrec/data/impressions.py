@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from llmrec.data.validation import TIMESTAMP, USER_ID
 from llmrec.types import BoolArray, IntArray, TimeArray
 
 IMPRESSIONS = "impressions"  # column of the lists
-WITHOUT_CLICK = "impression without a click: kept, and measures of its order are undefined"
+_WITHOUT_CLICK = "{:,} impressions are without a click: they are kept, and no metric counts them"
 UNKNOWN_SHOWN = "impression without those of its items that the catalog does not have"
 _WITHOUT_PERSON = "impression without a user_id"
 _WITHOUT_TIME = "impression without a time"
@@ -76,17 +77,22 @@ class Impressions:
         """
         users, times = read_ids(frame[USER_ID]), frame[TIMESTAMP].to_numpy("datetime64[ms]")
         table, at_once = _read_lists(frame[IMPRESSIONS], catalog)
-        hit: dict[str, BoolArray] = {
-            _WITHOUT_PERSON: users.codes < 0,
-            _WITHOUT_TIME: (users.codes >= 0) & np.isnat(times),
-        }
         is_known = (users.codes >= 0) & ~np.isnat(times)
         table = table[is_known[table["row"].to_numpy()]]
         n_shown = np.bincount(table["row"], minlength=len(frame))
-        hit[_WITHOUT_ITEMS] = is_known & (n_shown == 0)
-        hit |= {rule: rows & (n_shown > 0) for rule, rows in at_once.items()}
         clicks = np.bincount(table["row"], table["is_clicked"], minlength=len(frame))
-        hit[WITHOUT_CLICK] = (n_shown > 0) & (clicks == 0)
+        dropped = {
+            _WITHOUT_PERSON: users.codes < 0,
+            _WITHOUT_TIME: (users.codes >= 0) & np.isnat(times),
+            _WITHOUT_ITEMS: is_known & (n_shown == 0),
+        }
+        changed = {rule: rows & (n_shown > 0) for rule, rows in at_once.items()}
+        idle = (n_shown > 0) & (clicks == 0)
+        findings = (
+            *_tell("dropped", dropped, frame.index),
+            *_tell("changed", changed, frame.index),
+            *_tell("read", {_WITHOUT_CLICK.format(idle.sum()): idle}, frame.index),
+        )
         rows = np.flatnonzero(n_shown > 0)
         rows = rows[np.lexsort((users.codes[rows], times[rows]))]
         place = np.empty(len(frame), dtype=np.int64)
@@ -100,7 +106,7 @@ class Impressions:
             item_idx=table["item"].to_numpy(np.int64),
             is_clicked=table["is_clicked"].to_numpy(np.bool_),
             source_row=rows,
-            findings=_tell(hit, frame.index),
+            findings=findings,
         )
 
     def __repr__(self) -> str:
@@ -201,21 +207,12 @@ def _mask(rows: IntArray, n_rows: int) -> BoolArray:
     return np.asarray(np.bincount(rows, minlength=n_rows) > 0)
 
 
-def _tell(hit: Mapping[str, BoolArray], index: pd.Index) -> tuple[Finding, ...]:
+def _tell(
+    effect: Effect, hit: Mapping[str, BoolArray], index: pd.Index[Any]
+) -> tuple[Finding, ...]:
     """Tell which rules hit which (n_rows,) rows, each with the first one as its file has it."""
-    effects: dict[str, Effect] = {
-        _WITHOUT_PERSON: "dropped",
-        _WITHOUT_TIME: "dropped",
-        _WITHOUT_ITEMS: "dropped",
-        WITHOUT_CLICK: "read",
-    }
     return tuple(
-        Finding(
-            rule,
-            int(rows.sum()),
-            f"row {name_row(index, int(rows.argmax()))}",
-            effects.get(rule, "changed"),
-        )
+        Finding(rule, int(rows.sum()), f"row {name_row(index, int(rows.argmax()))}", effect)
         for rule, rows in hit.items()
         if rows.any()
     )
