@@ -1,4 +1,22 @@
-"""Metrics of what was clicked of a list, as MIND's evaluation defines them; ties have no luck."""
+"""Metrics of what was clicked of a list, as MIND's evaluation defines them.
+
+With items in the order of their scores, the best first, ranks from 1 (Wu et al. 2020, MIND: A
+Large-scale Dataset for News Recommendation, and the script published with it):
+
+auc
+    The share of pairs of a clicked and another item that are in this order; NaN where nothing or
+    everything was clicked.
+mrr
+    The mean of 1 / rank over all clicked items, not over the first alone.
+ndcg@5, ndcg@10
+    Sum of (2^clicked - 1) / log2(rank + 1) down to the depth, divided by that of the best order.
+
+The last three are NaN where nothing was clicked. Items of equal score get what they would in the
+mean over all their orders: in ``auc`` a tied pair counts half, as in scikit-learn, and in the
+others they share the discounts of their ranks (McSherry and Najork 2008). The script takes the
+order that its sort leaves them in, so that equal scores gain or lose by where items stand in the
+file; without ties the values are its own.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +32,7 @@ IMPRESSION_METRICS = (AUC, MRR, *NDCG_DEPTHS)
 def impression_metrics(
     scores: FloatArray, is_clicked: BoolArray, offsets: IntArray
 ) -> dict[str, FloatArray]:
-    """(n_lists,) values of each of `IMPRESSION_METRICS` of lists, as MIND's evaluation has them.
-
-    With items in the order of their scores, the best first, ranks from 1 (Wu et al. 2020, MIND: A
-    Large-scale Dataset for News Recommendation, and the script published with it):
-
-    auc
-        The share of pairs of a clicked and another item that are in this order; NaN where nothing
-        or everything was clicked.
-    mrr
-        The mean of 1 / rank over all clicked items, not over the first alone.
-    ndcg@5, ndcg@10
-        Sum of (2^clicked - 1) / log2(rank + 1) down to the depth, divided by that of the best
-        order.
-
-    The last three are NaN where nothing was clicked. Items of equal score get what they would in
-    the mean over all their orders: in ``auc`` a tied pair counts half, as in scikit-learn, and in
-    the others they share the discounts of their ranks (McSherry and Najork 2008). The script puts
-    them in the order that its sort leaves them in, so that equal scores can gain or lose by where
-    items stand in the file; without ties the values are its own.
+    """(n_lists,) values of each of `IMPRESSION_METRICS` of lists, by name.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ def test_without_ties_the_values_are_those_of_minds_script(
     assert of_one(*one) == pytest.approx(as_mind(*one), abs=1e-12)
 
 
-@given(lists(largest=6, levels=3))
+@given(lists(largest=5, levels=3))
 def test_with_ties_they_are_the_mean_over_all_orders_of_equal_items(
     one: tuple[FloatArray, BoolArray],
 ) -> None:

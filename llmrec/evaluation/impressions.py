@@ -79,15 +79,7 @@ def evaluate_impressions(
         for name, model in scorers.items():
             scores[name][shown] = _score_shown(name, model, histories, part)
     is_measured = (chosen.n_clicked > 0) & (chosen.n_clicked < chosen.n_shown)
-    about = pd.DataFrame(
-        {
-            "user_id": chosen.user_ids,
-            "timestamp": chosen.timestamp,
-            "shown": chosen.n_shown,
-            "clicked": chosen.n_clicked,
-            "is_new": _are_new(dataset.log, chosen),
-        }
-    )
+    about = _describe(dataset.log, chosen)
     tables = []
     for name, found in scores.items():
         values = impression_metrics(found, chosen.is_clicked, chosen.offsets)
@@ -215,6 +207,19 @@ def _score_shown(
         of_item[listed.item_idx] = listed.scores
         found[spot] = of_item[items]
     return found
+
+
+def _describe(log: Interactions, chosen: Impressions) -> pd.DataFrame:
+    """Give the columns of `evaluate_impressions` that no model has a part in."""
+    return pd.DataFrame(
+        {
+            "user_id": chosen.user_ids,
+            "timestamp": chosen.timestamp,
+            "shown": chosen.n_shown,
+            "clicked": chosen.n_clicked,
+            "is_new": _are_new(log, chosen),
+        }
+    )
 
 
 def _are_new(log: Interactions, chosen: Impressions) -> BoolArray:
