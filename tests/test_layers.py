@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     {"errors", "types", "lazy"},
     {"beta_binomial"},
-    {"metrics"},
+    {"metrics", "impression_metrics"},
     {"data"},
     {"forecast"},
     {"language"},

@@ -9,23 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llmrec.data import join as joining
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import Catalog, drop_categories
+from llmrec.data.impressions import Impressions
 from llmrec.data.interactions import Interactions
-from llmrec.data.join import (
-    Platforms,
-    common_word,
-    count_common_people,
-    join_catalogs,
-    join_findings,
-    join_logs,
-    log_of_platform,
-    name_platform,
-    own_names,
-    require_logs,
-    require_names,
-    require_same,
-)
 from llmrec.data.log_items import catalog_of_rows, catalog_of_titles
 from llmrec.data.new_user import events_of_new_user
 from llmrec.data.periods import History, make_histories, truncate_log
@@ -74,6 +62,8 @@ class Dataset:
         The clusters of titles that the categories are, where ``item_rows`` have titles alone.
     parts
         The datasets that it was joined of, without their events, by the names of their platforms.
+    impressions
+        The lists that people were shown, aligned with the catalog, where the log tells of them.
     """
 
     name: str
@@ -91,6 +81,7 @@ class Dataset:
     population: Population | None = None
     title_categories: TitleCategories | None = None
     parts: Mapping[str, Dataset] = field(default_factory=dict)
+    impressions: Impressions | None = None
 
     @classmethod
     def without_log(
@@ -136,25 +127,29 @@ class Dataset:
             If a name is empty, too long, given twice or contains ":"; if there are fewer than two
             platforms, periods or ``repeat`` differ, or a platform shares nobody with another.
         """
-        require_names(list(platforms))
+        joining.require_names(list(platforms))
         given = dict(sorted(platforms.items()))
         of = list(given.values())
-        require_same("the period", {n: PeriodLength.parse(p.period) for n, p in given.items()})
-        require_same("repeat", {n: p.repeat for n, p in given.items()})
-        require_logs({n: len(p.log) if p.population is None else 0 for n, p in given.items()})
+        joining.require_same(
+            "the period", {n: PeriodLength.parse(p.period) for n, p in given.items()}
+        )
+        joining.require_same("repeat", {n: p.repeat for n, p in given.items()})
+        joining.require_logs(
+            {n: len(p.log) if p.population is None else 0 for n, p in given.items()}
+        )
         logs = {name: part.log.align_to(part.catalog) for name, part in given.items()}
-        common = count_common_people(logs)
-        catalog = join_catalogs({name: part.catalog for name, part in given.items()})
+        common = joining.count_common_people(logs)
+        catalog = joining.join_catalogs({name: part.catalog for name, part in given.items()})
         return cls(
             "+".join(given),
-            join_logs(logs, catalog),
+            joining.join_logs(logs, catalog),
             catalog,
             of[0].period,
-            common_word([part.noun for part in of], "items"),
-            common_word([part.person for part in of], "person"),
+            joining.common_word([part.noun for part in of], "items"),
+            joining.common_word([part.person for part in of], "person"),
             of[0].repeat,
-            common_word([part.verb for part in of], "taken"),
-            reading=(*join_findings({n: p.findings for n, p in given.items()}), *common),
+            joining.common_word([part.verb for part in of], "taken"),
+            reading=(*joining.join_findings({n: p.findings for n, p in given.items()}), *common),
             parts={
                 n: replace(p, log=Interactions.empty(p.catalog.item_ids)) for n, p in given.items()
             },
@@ -168,13 +163,16 @@ class Dataset:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What reading decided, changed, set aside and dropped, one entry a rule."""
-        return self.reading + self.catalog.report.findings + self.log.report.findings
+        shown = self.impressions.findings if self.impressions else ()
+        return self.reading + self.catalog.report.findings + self.log.report.findings + shown
 
     def known_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
         known = self.with_catalog_before(cutoff)
         everybody = known.population and known.population.before(cutoff)
-        return replace(known, log=truncate_log(known.log, cutoff), population=everybody)
+        shown = known.impressions and known.impressions.before(cutoff)
+        log = truncate_log(known.log, cutoff)
+        return replace(known, log=log, population=everybody, impressions=shown)
 
     def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the items and categories alone that its log names before a cutoff.
@@ -242,27 +240,28 @@ class Dataset:
             log=self.log.align_to(self.catalog).align_to(catalog),
             item_rows=rows,
             population=self.population and self.population.align(self.catalog, catalog),
+            impressions=self.impressions and self.impressions.align_to(catalog),
         )
 
     def _with_parts(self, change: Callable[[str, Dataset], Dataset]) -> Dataset:
         """Give the joined dataset with the catalog of its changed parts."""
         parts = {}
         for name, part in self.parts.items():
-            with name_platform(name):
+            with joining.name_platform(name):
                 parts[name] = change(name, part)
         if all(parts[name].catalog is part.catalog for name, part in self.parts.items()):
             return replace(self, log=self.log.align_to(self.catalog), parts=parts)
-        catalog = join_catalogs({name: part.catalog for name, part in parts.items()})
+        catalog = joining.join_catalogs({name: part.catalog for name, part in parts.items()})
         return replace(self._with_catalog(catalog, None), parts=parts)
 
     @property
-    def platforms(self) -> Platforms:
+    def platforms(self) -> joining.Platforms:
         """Which items and categories are of which platform, where several were joined."""
-        return Platforms.of({name: part.catalog for name, part in self.parts.items()})
+        return joining.Platforms.of({name: part.catalog for name, part in self.parts.items()})
 
     def platform(self, name: str) -> Dataset:
         """Give the dataset of one platform with its own ids; DataError if it has no event here."""
-        own = log_of_platform(self.log.align_to(self.catalog), self.platforms, name)
+        own = joining.log_of_platform(self.log.align_to(self.catalog), self.platforms, name)
         item_ids = self.parts[name].catalog.item_ids
         return replace(self.parts[name], log=replace(own, item_ids=item_ids))
 
@@ -288,7 +287,9 @@ class Dataset:
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
         if self.parts:
-            return self._with_parts(lambda name, p: p.without_categories(own_names(name, names)))
+            return self._with_parts(
+                lambda name, p: p.without_categories(joining.own_names(name, names))
+            )
         catalog = drop_categories(self.catalog, names, self.name)
         rows = self.item_rows
         if rows is not None:
