@@ -17,6 +17,7 @@ from llmrec.errors import DataError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.factors import ImplicitALS, PureSVD
+from llmrec.ranking.feature_scorers import feature_scorers
 from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
 from llmrec.ranking.gbdt import GBDTReranker
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
@@ -104,12 +105,13 @@ def build_scorer(
     DataError
         If no scorer has the name; the message lists the names.
     """
-    if name not in SCORERS:
+    known = {**SCORERS, **feature_scorers(catalog)}
+    if name not in known:
         raise DataError(
-            f"no scorer is called {name!r}: choose from {', '.join(SCORERS)}, and {LM_SCORER} with "
+            f"no scorer is called {name!r}: choose from {', '.join(known)}, and {LM_SCORER} with "
             "a model that has title embeddings"
         )
-    scorer = SCORERS[name]()
+    scorer = known[name]()
     return scorer.fit(log, catalog, cutoff) if isinstance(scorer, FittableScorer) else scorer
 
 
@@ -136,19 +138,20 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
 
 
 def text_scorers(catalog: Catalog) -> tuple[str, ...]:
-    """Give the names of the scorers that know a catalog's items by their titles.
+    """Give the names of the scorers that know a catalog's items by titles, or by features.
 
-    None where fewer than `MIN_TITLES` titles differ. `EaseByText` up to `MAX_EASE_ITEMS`,
+    Of titles none where fewer than `MIN_TITLES` differ. `EaseByText` up to `MAX_EASE_ITEMS`,
     `FactorsFromText` where the package that fits its factors is installed.
     """
+    of_features = tuple(feature_scorers(catalog))
     if len(set(catalog.titles)) < MIN_TITLES:
-        return ()
+        return of_features
     names = ["TitleKernel", "TextPopularity"]
     if catalog.n_items <= MAX_EASE_ITEMS:
         names.append("EaseByText")
     if importlib.util.find_spec("implicit") is not None:
         names.append("FactorsFromText")
-    return tuple(names)
+    return (*names, *of_features)
 
 
 def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:
