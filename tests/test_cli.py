@@ -52,6 +52,21 @@ def test_forecast_as_json_is_json_and_nothing_else(table: str) -> None:
     assert found["source"]["how"] == "fallback"
 
 
+def test_forecast_further_ahead_tells_its_period_and_is_not_stored(
+    table: str, tmp_path: Path
+) -> None:
+    arguments = ["forecast", "--user", "u001", "--data", table, "--horizon"]
+    found = json.loads(RUN.invoke(cli.app, [*arguments, "2", "--json"]).stdout)
+    assert found["horizon"] == 2
+    assert found["forecast_of"].startswith("the period from ")
+    assert {one["probability"] for one in found["statements"]} <= {None}
+    folder = tmp_path / "store"
+    shown = RUN.invoke(cli.app, [*arguments, "2", "--store", str(folder)])
+    assert "give no --horizon to --store" in str(shown.exception)
+    assert not folder.exists()
+    assert RUN.invoke(cli.app, [*arguments, "5"]).exit_code == 2
+
+
 def test_recommend_lists_k_items_and_answers_why_not(table: str) -> None:
     arguments = ["recommend", "--user", "u001", "--data", table, "-k", "3", "--why-not", "i004"]
     shown = RUN.invoke(cli.app, arguments)

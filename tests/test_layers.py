@@ -31,6 +31,7 @@ ORDER = (
     {"engine_language"},
     {"engine_resolve"},
     {"engine_config"},
+    {"engine_people"},
     {"engine_refit"},
     {"session_inputs"},
     {"session"},

@@ -192,6 +192,7 @@ def evaluate(
     Where a log tells what was shown, scorers of titles and engines order what each list showed.
     """
     from llmrec.evaluation.comparison import compare
+    from llmrec.evaluation.horizons import HORIZONS
     from llmrec.evaluation.html_report import save_report
 
     if out is not None:
@@ -199,7 +200,7 @@ def evaluate(
     names, dataset = _names(forecasters), load_log(data, reading, cutoff)
     rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
     family = [name for name in names if name != "LLM"]
-    found = compare(dataset, family, seeds=range(seeds), **rows)
+    found = compare(dataset, family, seeds=range(seeds), horizons=HORIZONS, **rows)
     of_lists = _impression_rows(dataset, rows["saved_engine"])
     if as_json:
         render.print_json(to_records(pd.concat((found.table, *of_lists))))

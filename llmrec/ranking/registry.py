@@ -33,6 +33,7 @@ LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.r
 SIMILARITY_FLOOR = 0.01
 # Each EASE takes 9 s and .9 GB at so many items, and grows with their cube and square.
 MAX_EASE_ITEMS = 6_000
+MIN_TITLES = 20  # different ones: fewer tell nothing
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).
 KEPT_WEIGHTS = 400
@@ -131,6 +132,22 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
         names.append("Cosine")
     if by_events or not is_small:
         names.append("Successors")
+    return tuple(names)
+
+
+def text_scorers(catalog: Catalog) -> tuple[str, ...]:
+    """Give the names of the scorers that know a catalog's items by their titles.
+
+    None where fewer than `MIN_TITLES` titles differ. `EaseByText` up to `MAX_EASE_ITEMS`,
+    `FactorsFromText` where the package that fits its factors is installed.
+    """
+    if len(set(catalog.titles)) < MIN_TITLES:
+        return ()
+    names = ["TitleKernel", "TextPopularity"]
+    if catalog.n_items <= MAX_EASE_ITEMS:
+        names.append("EaseByText")
+    if importlib.util.find_spec("implicit") is not None:
+        names.append("FactorsFromText")
     return tuple(names)
 
 
