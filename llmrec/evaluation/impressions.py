@@ -27,7 +27,7 @@ from llmrec.types import BoolArray, FloatArray, IntArray
 
 HOURS = 6.0  # that an article lives, about: the span of what is popular lately
 SPLIT = "impressions"
-MAX_IMPRESSIONS = 1_000  # of `compare_on_impressions`
+MAX_IMPRESSIONS = 500  # of `compare_on_impressions`
 _SCORES_PER_BATCH = 1_000_000  # impressions times items: bounds the memory of a batch
 
 
