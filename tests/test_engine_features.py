@@ -27,7 +27,8 @@ def featured(seed: int = 0) -> Dataset:
 def fitted() -> InterestEngine:
     """An engine with a scorer by features in its blend."""
     data = featured()
-    engine = InterestEngine.from_pretrained(data=data, model=None).fit("quick", seed=3)
+    engine = InterestEngine.from_pretrained(data=data, model=None)
+    engine.fit("quick", seed=3, without=list(feature_scorers(data.catalog)))
     kernel: Any = feature_scorers(engine.dataset.catalog)["TitleKernel@image"]()
     kernel.fit(data.log, engine.dataset.catalog, engine.cutoff)
     blend = engine.blend
@@ -35,6 +36,13 @@ def fitted() -> InterestEngine:
         blend, scorers=[*blend.scorers, kernel], weights=[*blend.weights, sum(blend.weights)]
     )
     return engine
+
+
+def test_a_fit_tries_the_scorers_of_features_and_says_what_they_are_worth() -> None:
+    engine = InterestEngine.from_pretrained(data=featured(), model=None).fit("quick", seed=3)
+    members = {one["name"]: one for one in engine.settings.report["list"]["members"]}
+    assert set(feature_scorers(engine.dataset.catalog)) <= set(members)
+    assert members["TitleKernel@image"]["ndcg"] is not None
 
 
 def test_a_saved_engine_has_its_features_and_answers_to_the_bit_without_the_log(
