@@ -134,9 +134,7 @@ class Dataset:
             "the period", {n: PeriodLength.parse(p.period) for n, p in given.items()}
         )
         joining.require_same("repeat", {n: p.repeat for n, p in given.items()})
-        joining.require_logs(
-            {n: len(p.log) if p.population is None else 0 for n, p in given.items()}
-        )
+        joining.require_logs({n: 0 if p.population else len(p.log) for n, p in given.items()})
         logs = {name: part.log.align_to(part.catalog) for name, part in given.items()}
         common = joining.count_common_people(logs)
         catalog = joining.join_catalogs({name: part.catalog for name, part in given.items()})
@@ -151,7 +149,8 @@ class Dataset:
             joining.common_word([part.verb for part in of], "taken"),
             reading=(*joining.join_findings({n: p.findings for n, p in given.items()}), *common),
             parts={
-                n: replace(p, log=Interactions.empty(p.catalog.item_ids)) for n, p in given.items()
+                n: replace(p, log=Interactions.empty(p.catalog.item_ids), impressions=None)
+                for n, p in given.items()
             },
         )
 
@@ -164,7 +163,7 @@ class Dataset:
     def findings(self) -> tuple[Finding, ...]:
         """What reading decided, changed, set aside and dropped, one entry a rule."""
         shown = self.impressions.findings if self.impressions else ()
-        return self.reading + self.catalog.report.findings + self.log.report.findings + shown
+        return (*self.reading, *self.catalog.report.findings, *self.log.report.findings, *shown)
 
     def known_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
@@ -228,8 +227,7 @@ class Dataset:
             found, about = catalog_of_titles(rows, self.title_categories, cutoff)
             return replace(self._with_catalog(found, rows), title_categories=about)
         catalog = catalog_of_rows(rows, self.separator)
-        catalog = drop_categories(catalog, self.excluded, self.name)
-        return self._with_catalog(catalog, rows)
+        return self._with_catalog(drop_categories(catalog, self.excluded, self.name), rows)
 
     def _with_catalog(self, catalog: Catalog, rows: pd.DataFrame | None) -> Dataset:
         """Give the dataset with another catalog and the rows it comes from, all aligned with it."""

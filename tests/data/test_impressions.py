@@ -156,3 +156,12 @@ def test_with_another_catalog_the_lists_hold_its_items_alone(tmp_path: Path) -> 
     assert fewer.impressions.item_ids.equals(fewer.catalog.item_ids)
     assert fewer.impressions.findings[-1].rows == 2
     assert isinstance(fewer.impressions.user_ids, pd.Index)
+
+
+def test_a_joined_log_has_no_impressions_and_its_parts_tell_nothing_of_later(
+    tmp_path: Path,
+) -> None:
+    dataset = load_dataset(write_news_log(tmp_path))
+    joined = Dataset.join({"news": dataset, "video": dataset})
+    assert joined.impressions is None
+    assert [part.impressions for part in joined.parts.values()] == [None, None]
