@@ -18,7 +18,7 @@ PUBLIC = {
         make_synthetic_world""",
     "llmrec.language": "LanguageModel Codec TextEncoder AdapterMetadata",
     "llmrec.forecasters": """DecayedDirichlet GatedMixture NetworkForecaster NextItemModel
-        LLMForecaster TitleForecaster HolidayForecaster ForecasterRegistry PretrainedForecaster""",
+        LLMForecaster TitleForecaster HolidayForecaster ForecasterRegistry""",
     "llmrec.explain": "check_explanation save_html",
     "llmrec.ranking": """rank Ranking Blend fit_blend ItemToItem LMItemScorer GBDTReranker
         evaluate_rankings""",

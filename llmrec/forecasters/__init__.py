@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import TitleForecaster as TitleForecaster
     from llmrec.forecasters.mixture import GatedMixture as GatedMixture
     from llmrec.forecasters.network import NetworkForecaster as NetworkForecaster
-    from llmrec.forecasters.pretrained_forecaster import (
-        PretrainedForecaster as PretrainedForecaster,
-    )
     from llmrec.forecasters.registry import ForecasterRegistry as ForecasterRegistry
     from llmrec.forecasters.sequential import NextItemModel as NextItemModel
 
@@ -27,7 +24,6 @@ __all__, __getattr__, __dir__ = lazy_attributes(
         "llmrec.forecasters.llm": ["LLMForecaster", "TitleForecaster"],
         "llmrec.forecasters.mixture": ["GatedMixture"],
         "llmrec.forecasters.network": ["NetworkForecaster"],
-        "llmrec.forecasters.pretrained_forecaster": ["PretrainedForecaster"],
         "llmrec.forecasters.registry": ["ForecasterRegistry"],
         "llmrec.forecasters.sequential": ["NextItemModel"],
     },

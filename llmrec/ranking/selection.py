@@ -107,8 +107,7 @@ def select_list(
 ) -> ListSelection:
     """Fit scorers on each fold's past and on the whole log, trees over the folds, and weights.
 
-    The newest fold's windows decide on the weights: trees that have not seen it are judged on it,
-    then fitted on all folds.
+    The newest fold's windows decide on weights; trees are judged there, then fitted on it, too.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def select_list(
     without
         Members not to use; `TREES` are one.
     text_names
-        Of scorers by title: apart from trees, all in the blend if they help (`more_scorers_help`).
+        Of scorers by title: all of them are in the blend if they help (`more_scorers_help`).
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -132,10 +131,9 @@ def select_list(
     LlmrecError
         If no scorer is left; it says why each failed.
     """
-    wanted = [name for name in names if name not in without]
+    wanted, text = ([one for one in found if one not in without] for found in (names, text_names))
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
-    text = [name for name in text_names if name not in without]
     failed: dict[str, str] = {}
 
     def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
