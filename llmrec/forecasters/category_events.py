@@ -153,7 +153,8 @@ class PopulationMixes:
         if length.unit == "events":
             counts = population.category_counts(catalog, starts, cutoffs)
             mixes = _smooth_mixes(counts)[:, None]
-            return cls(which, np.repeat(mixes, len(HALF_LIVES), axis=1), None)
+            shape = (len(cutoffs), len(HALF_LIVES), counts.shape[1])
+            return cls(which, np.broadcast_to(mixes, shape), None)
         tick = np.timedelta64(round(period_days(length) * (DAY / MILLISECOND)), "ms")
         steps = np.arange(N_AGES * TICKS_PER_PERIOD + 1) * (tick // TICKS_PER_PERIOD)
         edges = np.maximum(cutoffs[:, None] - steps, starts[:, None])
@@ -161,6 +162,12 @@ class PopulationMixes:
         spans = edges[:, 1:].ravel(), edges[:, :-1].ravel()
         counts = population.category_counts(catalog, *spans)
         return cls(which, *_mixes_of_ticks(counts.reshape(len(cutoffs), -1, counts.shape[1])))
+
+    def take(self, rows: slice) -> PopulationMixes:
+        """Give the mixes of some of the histories."""
+        used, which = np.unique(self.which[rows], return_inverse=True)
+        by_age = None if self.by_age is None else self.by_age[used]
+        return PopulationMixes(which, self.recent[used], by_age)
 
     def expected(self, events: CategoryEvents) -> FloatArray:
         """(n_histories, n_categories) mix that everybody took in a person's active periods.

@@ -60,13 +60,22 @@ class CellFeatures(NamedTuple):
 
 def compute_features(
     histories: Sequence[History],
-    prior: DecayedDirichlet,
+    log_prior: FloatArray,
+    mixes: PopulationMixes,
     lifts: CategoryLifts,
     log_features: FloatArray,
 ) -> CellFeatures:
-    """Compute the features of at least one history; ``log_features`` are of `describe_log`."""
-    mixes = PopulationMixes.of(histories)
-    log_prior = np.log(prior.category_weights(histories))
+    """Compute the features of at least one history.
+
+    Parameters
+    ----------
+    log_prior
+        (n_histories, n_categories) log weights of counting.
+    mixes
+        What everybody took before the histories' cutoffs.
+    log_features
+        Of `describe_log`.
+    """
     events = CategoryEvents.of(histories)
     counts = [events.decayed(half_life) for half_life in HALF_LIVES]
     recent, n_categories = np.log(mixes.recent), events.n_categories

@@ -155,7 +155,7 @@ class _TrainingState:
         for position in range(0, len(self.parameters), 2):
             x = x @ self.parameters[position] + self.parameters[position + 1]
             if position < len(self.parameters) - 2:
-                x = nn.functional.gelu(x, approximate="tanh")
+                x = torch.relu(x)
         return x.squeeze(-1)
 
     def start_from(self, nets: CellNets) -> None:

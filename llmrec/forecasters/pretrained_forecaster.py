@@ -13,7 +13,7 @@ from llmrec.data.periods import History, Window, batches_by_log
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.splits import sample_windows
 from llmrec.data.stored import Stored
-from llmrec.data.windows import MIN_FIT_WINDOWS
+from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, MIN_FIT_WINDOWS
 from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import make_forecasts
@@ -25,13 +25,12 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.stored_values import fit_values, read_fit, read_number, refuse_broken
-from llmrec.forecasters.target_cells import TargetCells
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 GATES = tuple(step / 10 for step in range(11))
-CELLS_PER_BATCH = 60_000  # histories x categories whose features are in memory at a time
+CELLS_PER_BATCH = 10_000  # histories x categories whose features are in memory at a time
+BATCHES_PER_COUNT = 100  # batches for which what everybody took is counted together
 MAX_PEOPLE = 5_000  # whose past the lifts are counted in
-MAX_GATE_WINDOWS = 2_000  # that the gate is chosen on
 TUNING_STEPS, TUNING_RATE = 120, 1e-3
 MAX_TUNING_CELLS = 500_000  # histories x categories that nets are tuned on
 
@@ -73,7 +72,27 @@ class FittedCounts:
 
     def features(self, histories: Sequence[History]) -> CellFeatures:
         """Compute the features of at least one history."""
-        return compute_features(histories, self.prior, self.lifts, self.log_features)
+        ((_, features),) = self.batches(histories, len(histories))
+        return features
+
+    def batches(
+        self, histories: Sequence[History], size: int
+    ) -> Iterator[tuple[slice, CellFeatures]]:
+        """Yield rows of histories of one log, at most ``size``, and their features."""
+        mixes = PopulationMixes.of(histories)  # the whole log is read here, once for all
+        log_prior = np.log(self.prior.category_weights(histories))
+        for start in range(0, len(histories), size):
+            rows = slice(start, start + size)
+            yield (
+                rows,
+                compute_features(
+                    histories[rows],
+                    log_prior[rows],
+                    mixes.take(rows),
+                    self.lifts,
+                    self.log_features,
+                ),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +133,8 @@ class PretrainedForecaster:
         Parameters
         ----------
         windows
-            Of one or several past periods, such as the first of `past_windows`.
+            Of past periods, such as the first two of `past_windows`. Of several the gate is the
+            least that is best in any.
         tune
             Windows of earlier periods, on which the nets are trained `TUNING_STEPS` steps further;
             they stay as they were if that does not lower the loss on ``windows``. Needs torch.
@@ -132,13 +152,14 @@ class PretrainedForecaster:
             fitted=fitted,
         )
         log_prior, correction = untuned._log_prior_and_correction(histories)
+        targets, periods = target_counts(windows), _period_numbers(windows)
         found, gate, loss = untuned, 0.0, 0.0
         if len(windows) >= MIN_FIT_WINDOWS:
-            gate, loss = choose_gate(log_prior, correction, target_counts(windows))
-        if len(tune) >= MIN_FIT_WINDOWS and len(windows) >= MIN_FIT_WINDOWS:
+            gate, loss = choose_gate(log_prior, correction, targets, periods)
+        if min(len(tune), len(windows)) >= MIN_FIT_WINDOWS:
             tuned = untuned._tune(tune, seed)
             _, other = tuned._log_prior_and_correction(histories)
-            other_gate, other_loss = choose_gate(log_prior, other, target_counts(windows))
+            other_gate, other_loss = choose_gate(log_prior, other, targets, periods)
             if other_loss < loss:
                 found, gate, correction = tuned, other_gate, other
         weights = special.softmax(log_prior + gate * correction, axis=1)
@@ -233,12 +254,13 @@ class PretrainedForecaster:
             )
         log_prior = np.empty((len(histories), catalog.n_categories))
         correction = np.zeros_like(log_prior)
-        for rows in _batches(histories):
-            part = [histories[row] for row in rows]
-            features = counts.features(part)
-            log_prior[rows] = features.prior
-            known = np.array([history.n_events > 0 for history in part])
-            correction[rows] = nets.correct(features) * known[:, None]
+        size = max(1, CELLS_PER_BATCH // catalog.n_categories)
+        for positions in batches_by_log(histories, size * BATCHES_PER_COUNT):
+            part = [histories[position] for position in positions]
+            for rows, features in counts.batches(part, size):
+                known = np.array([history.n_events > 0 for history in part[rows]])
+                log_prior[positions[rows]] = features.prior
+                correction[positions[rows]] = nets.correct(features) * known[:, None]
         return log_prior, correction
 
     def _require_fitted(self) -> tuple[CellNets, FittedCounts]:
@@ -248,16 +270,42 @@ class PretrainedForecaster:
 
 
 def choose_gate(
-    log_prior: FloatArray, correction: FloatArray, targets: FloatArray
+    log_prior: FloatArray, correction: FloatArray, targets: FloatArray, periods: IntArray
 ) -> tuple[float, float]:
-    """Give the gate of least log-loss, and this loss; all arrays are (n_windows, n_categories)."""
-    rows = np.arange(len(targets))[:: -(-len(targets) // MAX_GATE_WINDOWS)]
-    cells, losses = TargetCells.of(targets[rows]), {}
-    for gate in GATES:
-        log_weights = special.log_softmax(log_prior[rows] + gate * correction[rows], axis=1)
-        losses[gate] = -float((cells.shares * cells.take(log_weights)).sum()) / len(rows)
-    best = min(losses, key=lambda gate: losses[gate])
-    return best, losses[best]
+    """Give the gate, and the log-loss that it has; arrays are (n_windows, n_categories).
+
+    It is the least of those that are best in each period, so that what helped in one of them alone
+    is not trusted; the best in all together where a period has few windows.
+
+    Parameters
+    ----------
+    periods
+        (n_windows,) number of each window's period.
+    """
+    losses = np.stack(
+        [
+            _cross_entropy(special.log_softmax(log_prior + gate * correction, axis=1), targets)
+            for gate in GATES
+        ]
+    )
+    groups = [np.flatnonzero(periods == period) for period in np.unique(periods)]
+    if min(map(len, groups)) < MIN_CALIBRATION_WINDOWS:
+        groups = [np.arange(len(targets))]
+    best = min(int(losses[:, rows].mean(axis=1).argmin()) for rows in groups)
+    return GATES[best], float(losses[best].mean())
+
+
+def _cross_entropy(log_weights: FloatArray, targets: FloatArray) -> FloatArray:
+    """(n_windows,) nats per event; 0 for a target without events."""
+    return np.asarray(-(row_shares(targets) * log_weights).sum(axis=1))
+
+
+def _period_numbers(windows: Sequence[Window]) -> IntArray:
+    """(n_windows,) equal where cutoffs are; all equal with periods of events."""
+    if windows[0].history.period_length.unit == "events":
+        return np.zeros(len(windows), dtype=np.int64)
+    ends = np.array([window.history.cutoff for window in windows], dtype="datetime64[ms]")
+    return np.asarray(np.unique(ends, return_inverse=True)[1], dtype=np.int64)
 
 
 def _append_target(window: Window) -> History:
@@ -269,9 +317,3 @@ def _append_target(window: Window) -> History:
         bounds=np.append(history.bounds, target.period.end),
         cutoff=target.period.end,
     )
-
-
-def _batches(histories: Sequence[History]) -> Iterator[list[int]]:
-    """Give positions of histories whose features fit into memory."""
-    size = max(1, CELLS_PER_BATCH // histories[0].catalog.n_categories)
-    yield from batches_by_log(histories, size)

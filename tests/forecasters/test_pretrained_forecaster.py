@@ -85,7 +85,20 @@ def test_the_gate_is_the_one_that_the_targets_were_made_with(best: float, seed: 
     log_prior = np.log(rng.dirichlet(np.ones(6), 50))
     correction = rng.normal(0, 1, log_prior.shape)
     expected = special.softmax(log_prior + best * correction, axis=1)
-    assert choose_gate(log_prior, correction, expected)[0] == best
+    gate, loss = choose_gate(log_prior, correction, expected, np.zeros(50, dtype=np.int64))
+    assert gate == best
+    assert loss == pytest.approx(-(expected * np.log(expected)).sum(axis=1).mean())
+
+
+def test_what_helped_in_one_of_two_periods_alone_is_not_trusted() -> None:
+    rng = np.random.default_rng(0)
+    log_prior = np.log(rng.dirichlet(np.ones(6), 120))
+    correction = rng.normal(0, 1, log_prior.shape)
+    signs = np.repeat([1.0, -1.0], 60)[:, None]
+    targets = special.softmax(log_prior + signs * correction, axis=1)
+    periods = np.repeat([0, 1], 60)
+    assert choose_gate(log_prior[:60], correction[:60], targets[:60], periods[:60])[0] == 1
+    assert choose_gate(log_prior, correction, targets, periods)[0] == 0
 
 
 def test_on_few_windows_the_gate_is_closed() -> None:
