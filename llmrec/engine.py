@@ -12,31 +12,27 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.ids import format_id
 from llmrec.data.periods import History, Window, batches_by_log
-from llmrec.data.validation import is_frame
 from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
     ModelChoice,
-    history_of_frame,
     load_engine_parts,
+    save_parts,
 )
-from llmrec.engine_folder import CALIBRATION_FILE, EngineFiles, save_engine
+from llmrec.engine_people import find_histories
 from llmrec.engine_refit import FitPlan, refit_parts
-from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.explain.describe import describe_forecasts, describe_with_model
 from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
-from llmrec.forecasters.loading import stored_forecaster
+from llmrec.forecasters.horizon import LaterPeriods, require_horizon
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.registry import stored_blend
 from llmrec.session import UserSession
 from llmrec.session_inputs import Recommendation, SessionInputs
-from llmrec.types import RepeatPolicy
+from llmrec.types import RepeatPolicy, Shelf
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
@@ -71,6 +67,7 @@ class InterestEngine:
     def _take(self, parts: EngineParts) -> None:
         self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
         self.prior, self.language = parts.prior, parts.language
+        self._later = LaterPeriods(self.prior, self.dataset)
         self.forecaster = (
             self.prior
             if self.language is None
@@ -135,7 +132,7 @@ class InterestEngine:
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
-        return self.histories([self._user_index(user_id)])[0]
+        return find_histories(self._parts, [user_id])[0]
 
     def histories(self, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody)."""
@@ -149,6 +146,7 @@ class InterestEngine:
         strength: float | None = None,
         repeat: RepeatPolicy | None = None,
         forecast: Forecast | None = None,
+        shelf: Shelf = "all",
     ) -> UserSession:
         """Open a session for one person; after `fit`, open another.
 
@@ -165,6 +163,8 @@ class InterestEngine:
             Whether items already taken may be listed; default: the log's own rule.
         forecast
             A forecast made before, so that none is made.
+        shelf
+            "new" ranks only the items that nobody has taken yet, by what their titles say.
 
         Raises
         ------
@@ -173,39 +173,58 @@ class InterestEngine:
         EditError
             If edits contradict each other, or the strength is out of bounds.
         """
-        inputs = self._session_inputs(self._histories([user])[0], self.blend, forecast, repeat)
+        (history,) = find_histories(self._parts, [user])
+        inputs = self._session_inputs(history, self.blend, forecast, repeat)
+        inputs = inputs.of_new_items() if shelf == "new" else inputs
         return UserSession(inputs, edits=edits, strength=strength)
 
-    def forecast(self, user: object) -> Forecast:
-        """Forecast one person's next period, in numbers and in checked words."""
+    def forecast(self, user: object, horizon: int = 1) -> Forecast:
+        """Forecast one person's next period, or a later one, in numbers and in checked words.
+
+        Parameters
+        ----------
+        horizon
+            Which period after the cutoff, 1 (the next one) to 4. Later ones are of numbers alone,
+            fitted on the log at their first use; their statements have no probabilities.
+
+        Raises
+        ------
+        DataError
+            If the user is unknown, or the horizon is none or beyond what the log allows.
+        """
+        if horizon != 1:
+            return self.forecast_many([user], horizon)[0]
         return self.session(user).forecast
 
-    def forecast_many(self, users: Iterable[object]) -> list[Forecast]:
+    def forecast_many(self, users: Iterable[object], horizon: int = 1) -> list[Forecast]:
         """Forecast many people in one batch (frames one by one), each as `forecast` does."""
-        histories, found = self._histories(users), dict[int, Forecast]()
+        require_horizon(horizon)
+        histories, found = find_histories(self._parts, users), dict[int, Forecast]()
         for places in batches_by_log(histories, max(1, len(histories))):
             batch = [histories[place] for place in places]
-            found |= zip(places, self._forecast_batch(batch), strict=True)
+            found |= zip(places, self._forecast_batch(batch, horizon=horizon), strict=True)
         return [found[place] for place in range(len(histories))]
 
     def recommend(
-        self, user: object, k: int = 10, *, calibrate: float = 0.0, model_words: bool = False
+        self, user: object, k: int = 10, *, shelf: Shelf = "all", **options: Any
     ) -> list[Recommendation]:
-        """Recommend k items to one person: `UserSession.recommend` of a new session."""
-        return self.session(user).recommend(k, calibrate=calibrate, model_words=model_words)
+        """Recommend k items to one person: `UserSession.recommend`, whose options are taken."""
+        return self.session(user, shelf=shelf).recommend(k, **options)
 
     def recommend_many(
-        self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0, causes: bool = True
+        self, users: Iterable[object], k: int = 10, *, shelf: Shelf = "all", **options: Any
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
-        histories, found = self._histories(users), dict[int, list[Recommendation]]()
+        if shelf == "new":
+            return [self.recommend(one, k, shelf=shelf, **options) for one in users]
+        histories, found = find_histories(self._parts, users), dict[int, list[Recommendation]]()
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
             batch = [histories[place] for place in places]
             blend, forecasts = self.blend.precompute(batch), self._forecast_batch(batch, True)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
                 session = UserSession(self._session_inputs(history, blend, forecast))
-                found[place] = session.recommend(k, calibrate=calibrate, causes=causes)
+                found[place] = session.recommend(k, **options)
         return [found[place] for place in range(len(histories))]
 
     def fit(
@@ -272,30 +291,15 @@ class InterestEngine:
             If the blend or the forecaster holds something that cannot be stored, or the folder a
             calibration that this engine has nothing to replace with; nothing is written then.
         """
-        folder, language, statements = Path(folder), self.language, self._parts.statements
-        calibration = language.calibration or language.stored_calibration if language else None
-        if calibration is None and language and (folder / CALIBRATION_FILE).exists():
-            raise DataError(
-                f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
-                "call engine.fit(), or save into another folder."
-            )
-        settings = self.settings if language else self.settings.without_model()
-        if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
-            settings = with_log(settings, self.dataset, self.cutoff)
-        adapter = Path(language.model.adapter) if language and settings.adapter else None
-        files = EngineFiles(
-            self.dataset.catalog if with_catalog else None,
-            self.dataset.everybody if with_catalog else None,
-            stored_forecaster(self.prior),
-            stored_blend(self.blend, self._parts.titles_weight),
-            statements.stored() if statements else None,
-            calibration,
-            adapter,
-        )
-        save_engine(folder, settings, files)
+        own = replace(self._parts, settings=self.settings, blend=self.blend)
+        save_parts(own, Path(folder), with_catalog=with_catalog)
 
-    def _forecast_batch(self, histories: Sequence[History], keep: bool = False) -> list[Forecast]:
+    def _forecast_batch(
+        self, histories: Sequence[History], keep: bool = False, horizon: int = 1
+    ) -> list[Forecast]:
         """Forecast histories of one log, see `describe_forecasts`."""
+        if horizon != 1:
+            return describe_forecasts(histories, self._later[horizon].forecast(histories))
         known = self._parts.statements
         made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
         if self.describe and self.language is not None:
@@ -309,6 +313,8 @@ class InterestEngine:
         forecast: Forecast | None = None,
         repeat: RepeatPolicy | None = None,
     ) -> SessionInputs:
+        if forecast is not None and forecast.horizon != 1:
+            raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
         if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
             forecast = replace(forecast, statement_model=self._parts.statements)
         return SessionInputs(
@@ -320,30 +326,6 @@ class InterestEngine:
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
+            self._parts.new_items,
+            self.settings.new_strength,
         )
-
-    def _histories(self, users: Iterable[object]) -> list[History]:
-        """Give the history of each user: as it is, looked up by id, or made of a frame."""
-        if isinstance(users, str) or is_frame(users):
-            raise DataError("users are a list, such as [user]; of one person ask session(user)")
-        users = list(users)
-        ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
-        known = iter(self.histories([self._user_index(user) for user in ids]))
-        return [self._history_of(user) or next(known) for user in users]
-
-    def _user_index(self, user_id: object) -> int:
-        if format_id(user_id) in self._parts.later_users:
-            raise DataError(
-                f"user {str(user_id)[:80]!r} has no event before the cutoff {self.cutoff}, and so "
-                "no history yet: give a later cutoff."
-            )
-        return self.dataset.log.user_index(user_id)
-
-    def _history_of(self, user: object) -> History | None:
-        if is_frame(user):
-            return history_of_frame(self.dataset, user, self.cutoff)
-        if not isinstance(user, History):
-            return None
-        if not user.catalog.item_ids.equals(self.dataset.catalog.item_ids):
-            raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
-        return user

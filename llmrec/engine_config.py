@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -14,25 +13,33 @@ import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.interactions import UNKNOWN_ITEM
-from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
     CALIBRATION_FILE,
     CATALOG_FILE,
+    EngineFiles,
     fitted_dataset,
     is_engine,
     load_serving_dataset,
     require_parts,
+    save_engine,
 )
 from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
-from llmrec.engine_resolve import FoundSettings, found_in, require_fitted_before, resolve_settings
+from llmrec.engine_resolve import (
+    FoundSettings,
+    found_in,
+    require_fitted_before,
+    resolve_settings,
+    with_log,
+)
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.registry import stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
 ModelChoice = Literal["auto"] | None
@@ -53,6 +60,8 @@ class EngineParts:
     statements
         Probabilities of statements, fitted on forecasts with the model's part if there was one;
         None: the engine has none.
+    new_items
+        What ranks items that nobody has taken yet; None: the blend does.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
@@ -67,6 +76,7 @@ class EngineParts:
     language: LoadedLanguage | None
     blend: Blend
     statements: StatementProbabilities | None = None
+    new_items: Blend | None = None
     warning: str = ""
     titles_weight: float = 0.0
 
@@ -102,6 +112,32 @@ def load_engine_parts(
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
     parts = _assemble(found, name, known, end, later, use_model, refit, options)
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
+    """Write an engine's folder, see `InterestEngine.save_pretrained`."""
+    language, statements = parts.language, parts.statements
+    calibration = language.calibration or language.stored_calibration if language else None
+    if calibration is None and language and (folder / CALIBRATION_FILE).exists():
+        raise DataError(
+            f"{folder / CALIBRATION_FILE} is of another fit, and this engine has none instead: "
+            "call engine.fit(), or save into another folder."
+        )
+    settings = parts.settings if language else parts.settings.without_model()
+    if not settings.is_whole:  # of format 1: the blend was fitted up to the cutoff
+        settings = with_log(settings, parts.dataset, parts.cutoff)
+    adapter = Path(language.model.adapter) if language and settings.adapter else None
+    files = EngineFiles(
+        parts.dataset.catalog if with_catalog else None,
+        parts.dataset.everybody if with_catalog else None,
+        stored_forecaster(parts.prior),
+        stored_blend(parts.blend, parts.titles_weight),
+        statements.stored() if statements else None,
+        stored_blend(parts.new_items) if parts.new_items else None,
+        calibration,
+        adapter,
+    )
+    save_engine(folder, settings, files)
 
 
 def _default_cutoff(own: EngineSettings | None, whole: Dataset, is_given: bool) -> np.datetime64:
@@ -161,10 +197,9 @@ def _assemble(
     blend = found.blend(dataset, cutoff, titles)
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
-    statements = found.statements(dataset.catalog)
-    return EngineParts(
-        dataset, cutoff, later, settings, prior, language, blend, statements, warning, waiting
-    )
+    catalog = dataset.catalog
+    learned = prior, language, blend, found.statements(catalog), found.new_items(catalog)
+    return EngineParts(dataset, cutoff, later, settings, *learned, warning, waiting)
 
 
 def _with_adapter(
@@ -271,18 +306,3 @@ def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage)
         f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
-
-
-def history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
-    """Give the history of a person by their events; a warning counts those of unknown items.
-
-    Events at or after the cutoff are left out; a frame without rows is of somebody without a past.
-    """
-    history = dataset.new_user_history(frame, cutoff, allow_empty=True)
-    if unknown := history.log.report.dropped.get(UNKNOWN_ITEM, 0):
-        warnings.warn(
-            f"{unknown} of {len(frame)} events are of items that the engine does not know: they "
-            "are left out",
-            stacklevel=6,  # where the session was asked for
-        )
-    return history

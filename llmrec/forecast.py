@@ -110,23 +110,25 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A person's interests in the next period, in numbers and in words.
+    """A person's interests in the next period, or a later one, in numbers and in words.
 
     Attributes
     ----------
     category_weights
         (n_categories,) float64, >= 0, sums to 1.
     concentration
-        Dirichlet concentration (> 0) of the shares behind the next period's events: the larger,
-        the more certain.
+        Dirichlet concentration (> 0) of the shares behind the period's events: the larger, the
+        more certain.
     description
-        The next period in words.
+        The period in words.
     statements
         The claims of the description, each with its evidence.
     source
         Its model, prompt and seed, or the fallback and its reason.
     statement_model
         What gives probabilities to statements about it; None: they have none.
+    horizon
+        Which period after the cutoff it is of, >= 1: 1 is the next one.
     """
 
     category_weights: FloatArray
@@ -135,6 +137,7 @@ class Forecast:
     statements: tuple[Statement, ...]
     source: Source
     statement_model: StatementModel | None = field(default=None, repr=False)
+    horizon: int = 1
 
     def __post_init__(self) -> None:
         weights = np.asarray(self.category_weights, dtype=np.float64)
@@ -152,7 +155,7 @@ class Forecast:
         object.__setattr__(self, "category_weights", weights)
 
     def intervals(self, level: float = 0.8, n_events: float | None = None) -> FloatArray:
-        """Central interval of each category's share of the next period.
+        """Central interval of each category's share of the period.
 
         Parameters
         ----------
@@ -230,6 +233,38 @@ class Forecast:
     def with_weights(self, category_weights: FloatArray) -> Forecast:
         """Give the same forecast with other category weights."""
         return replace(self, category_weights=category_weights)
+
+    def within(self, categories: IntArray) -> Forecast:
+        """Give the forecast of what is taken of some categories alone, such as one platform's.
+
+        Shares among them are of a Dirichlet, too: with the weights scaled to sum to 1, and the
+        concentration times what they summed to. Others weigh 0. It says nothing in words: the
+        statements were about shares of everything.
+
+        Parameters
+        ----------
+        categories
+            (n,) category indices, 0..n_categories-1.
+
+        Raises
+        ------
+        ValueError
+            If one is no category, or together they weigh nothing.
+        """
+        chosen = np.asarray(categories)
+        n_categories = len(self.category_weights)
+        if not (
+            np.issubdtype(chosen.dtype, np.integer)
+            and ((chosen >= 0) & (chosen < n_categories)).all()
+        ):
+            raise ValueError(f"categories must be indices 0..{n_categories - 1}, not {categories}")
+        weights = np.zeros(n_categories)
+        weights[chosen] = self.category_weights[chosen]
+        total = float(weights.sum())
+        if not total > 0:
+            raise ValueError("the forecast gives these categories no weight: there is no mix.")
+        concentration = max(self.concentration * total, np.finfo(np.float64).tiny)
+        return Forecast(weights / total, concentration, "", (), self.source)
 
 
 class Forecaster(Protocol):

@@ -30,7 +30,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.fitting import build_blend, evaluate_rankings
 from llmrec.ranking.ranking import rank
-from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers
+from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers, text_scorers
 from llmrec.ranking.selection import TREES, ListSelection, select_list
 from llmrec.ranking.weights import choose_added_weight
 from llmrec.types import FloatArray, RepeatPolicy, TimeArray
@@ -245,7 +245,8 @@ def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None
         ),
     ):
         members = fit_engine(dataset, "quick").report["list"]["members"]
-        assert {member["name"] for member in members} == names
+        text = set(text_scorers(dataset.catalog))
+        assert {member["name"] for member in members} == names | text
         assert any(member["weight"] for member in members)
 
 

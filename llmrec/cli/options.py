@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from llmrec.cli.log_options import read_time
 from llmrec.data.versions import FLAGS
 from llmrec.errors import EditError
+from llmrec.forecasters.horizon import MAX_HORIZON
 from llmrec.ranking.edit_parser import (
     ParsedEdits,
     match_category,
@@ -65,6 +66,9 @@ OptionalNames = list[str] | None
 ModelWords = Annotated[
     bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
 ]
+Horizon = Annotated[
+    int, typer.Option(min=1, max=MAX_HORIZON, help="Which period after the cutoff; 1: the next.")
+]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list.")]
 
 
@@ -75,6 +79,9 @@ def refuse_nan(value: float | None) -> float | None:
     return value
 
 
+NewItems = Annotated[
+    int, typer.Option(min=0, help="How many of the list nobody has taken yet; --k for all.")
+]
 Calibrate = Annotated[
     float,
     typer.Option(

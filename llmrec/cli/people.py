@@ -20,10 +20,12 @@ from llmrec.cli.options import (
     Data,
     Description,
     EditText,
+    Horizon,
     K,
     Model,
     ModelWords,
     Mute,
+    NewItems,
     Strength,
     Until,
     User,
@@ -87,23 +89,26 @@ def forecast(
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
     cutoff: Cutoff = None,
+    horizon: Horizon = 1,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder to store forecasts in, for `llmrec track-record`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast people's next period and draw how their interests moved."""
+    """Forecast people's next period, or a later one, and draw how their interests moved."""
     if chart is not None and len(user) > 1:
         raise DataError("a chart shows one person: give one --user, or no --chart.")
     if chart is not None:
         require_chart_path(chart)
     if store is not None:
+        if horizon != 1:
+            raise DataError("forecasts of the next period are stored: give no --horizon to --store")
         require_folder(store)
     dataset = load_log(data, reading)
     engine = _engine(model, dataset, cutoff)
     people = [engine.history(user_id) for user_id in user]
-    forecasts = engine.forecast_many(people)
+    forecasts = engine.forecast_many(people, horizon)
     made = people, forecasts
     if chart is not None:
         _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
@@ -132,6 +137,7 @@ def recommend(
         str | None, typer.Option(help="Item id or whole title: why is it not listed?")
     ] = None,
     calibrate: Calibrate = 0,
+    new_items: NewItems = 0,
     model_words: ModelWords = False,
     edit: EditText = "",
     description: Description = None,
@@ -148,7 +154,8 @@ def recommend(
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
-    items = session.recommend(k, calibrate=calibrate, model_words=model_words)
+    options: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
+    items = session.recommend(k, new_items=new_items, **options)
     answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = person_summary(engine.dataset, session.history, session.forecast, items)
@@ -159,7 +166,9 @@ def recommend(
         effect = session.effect()
         outcome = effect.verify(k)
         shown |= {"effect": render.effect_summary(parsed, effect, outcome)}
-        verified = render.render_outcome(effect, outcome, items, by_score=not calibrate, verb=verb)
+        verified = render.render_outcome(
+            effect, outcome, items, by_score=not (calibrate or new_items), verb=verb
+        )
         view = Group(render.render_effect(parsed, effect), verified)
     if as_json:
         render.print_json(shown)

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
+from llmrec.explain.evidence import format_period_ahead
 from llmrec.explain.next_counts import next_counts
 from llmrec.explain.reword import wording_note
 from llmrec.forecast import Forecast
@@ -27,6 +28,8 @@ def person_summary(
         "user_id": history.user_id,
         "period": str(history.period_length),
         "cutoff": str(history.cutoff),
+        "horizon": forecast.horizon,
+        "forecast_of": format_period_ahead(history, forecast.horizon),
         "category_weights": {names[c]: float(weights[c]) for c in top},
         "concentration": forecast.concentration,
         "next_counts": _next_counts(history, forecast, top),

@@ -57,6 +57,10 @@ class PeriodLength:
             return time + np.timedelta64(self.n * steps, "D")
         return to_datetime64(pd.Timestamp(time) + pd.DateOffset(months=self.n * steps))
 
+    def ahead(self, time: np.datetime64, horizon: int = 1) -> Period:
+        """Give the (calendar) period of that number after a time; 1 starts there."""
+        return Period(self.shift(time, horizon - 1), self.shift(time, horizon))
+
     def __str__(self) -> str:
         """In words: "28 days"."""
         return f"{self.n} {self.unit if self.n > 1 else self.unit[:-1]}"

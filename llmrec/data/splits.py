@@ -141,8 +141,10 @@ def training_windows(dataset: Dataset, grid: TimeArray | None = None) -> list[Wi
     return training
 
 
-def past_windows(dataset: Dataset) -> list[list[Window]]:
+def past_windows(dataset: Dataset, horizon: int = 1) -> list[list[Window]]:
     """Give the windows of the last period, of the one before it, and so on back to the first.
+
+    Histories end right before the target, or ``horizon`` - 1 periods earlier.
 
     Calendar: the last period ends with the log's last event; histories have two non-empty periods
     and targets `MIN_TARGET_EVENTS` events, unless fewer than `MIN_CALIBRATION_WINDOWS` windows of
@@ -153,12 +155,11 @@ def past_windows(dataset: Dataset) -> list[list[Window]]:
     length = PeriodLength.parse(period)
     if length.unit == "events":
         folds: list[list[Window]] = []
-        while windows := make_windows(log, catalog, period, back=len(folds)):
+        while windows := make_windows(log, catalog, period, back=len(folds), horizon=horizon):
             folds.append(windows)
         return folds
-    cutoffs = boundaries_up_to(log.timestamp.min(), length, log.timestamp.max() + MILLISECOND)[
-        -2:0:-1
-    ]
+    end = log.timestamp.max() + MILLISECOND
+    cutoffs = boundaries_up_to(log.timestamp.min(), length, end)[-1 - horizon : 0 : -1]
     found = list[list[Window]]()
     for min_periods, min_events in ((2, MIN_TARGET_EVENTS), (1, 1)):
         folds = [
@@ -167,6 +168,7 @@ def past_windows(dataset: Dataset) -> list[list[Window]]:
                 catalog,
                 period,
                 cutoff,
+                horizon=horizon,
                 min_periods=min_periods,
                 min_target_events=min_events,
             )
@@ -271,7 +273,7 @@ def sample_part(windows: Sequence[Window], part: float, seed: int = 0) -> list[W
 
 
 def training_log_for(windows: Sequence[Window]) -> Interactions:
-    """Give the log to fit on before an evaluation on windows: it holds nothing of their targets.
+    """Give the log to fit on before an evaluation on windows: nothing that follows a history.
 
     Where all windows have one cutoff, it ends there. Where periods are counted in events and each
     person has a cutoff of their own, "before" holds person by person, as in `TrainingSpan`: what
@@ -283,7 +285,7 @@ def training_log_for(windows: Sequence[Window]) -> Interactions:
         return truncate_log(log, cutoff)
     stops = log.user_offsets[1:].copy()
     users = [window.history.user_idx for window in windows]
-    np.minimum.at(stops, users, [window.target.start for window in windows])
+    np.minimum.at(stops, users, [window.history.event_ids.stop for window in windows])
     return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
 
 

@@ -39,10 +39,11 @@ def make_windows(
     cutoff: TimeLike | None = None,
     *,
     back: int = 0,
+    horizon: int = 1,
     min_periods: int = 1,
     min_target_events: int = 1,
 ) -> list[Window]:
-    """Cut every user's log at a cutoff into a history and the period that follows.
+    """Cut every user's log at a cutoff into a history and a period that follows.
 
     Parameters
     ----------
@@ -50,10 +51,12 @@ def make_windows(
         "28D", "2W", "1M": calendar periods, counted back from the cutoff. "10 events": periods of
         that many events, counted from a user's first event (ties in time: order of their items).
     cutoff
-        Start of the target period. None: the last complete period is the target; with periods of
-        events that is each user's last complete one.
+        End of the history. None: the last complete period is the target; with periods of events
+        that is each user's last complete one.
     back
         With ``cutoff=None``: how many periods before the last complete one the target lies.
+    horizon
+        Which period after the history the target is: 1 is the next one.
     min_periods
         Non-empty periods that a history must have.
     min_target_events
@@ -67,17 +70,18 @@ def make_windows(
     log, length = log.align_to(catalog), PeriodLength.parse(period)
     if length.unit == "events":
         end = None if cutoff is None else to_datetime64(cutoff)
-        windows = _event_windows(log, catalog, length, end, back)
+        windows = _event_windows(log, catalog, length, end, back, horizon)
     elif cutoff is None:
         grid = period_boundaries(log, length)
-        if len(grid) < 3 + back:
+        if len(grid) < 2 + back + horizon:
             raise DataError(
                 f"the log spans {len(grid) - 1} whole periods of {length}; a history and a target "
-                f"{back} periods back need {back + 2}. Choose shorter periods, or give a cutoff."
+                f"{back} periods back need {back + horizon + 1}. Choose shorter periods, or give a "
+                "cutoff."
             )
-        windows = _calendar_windows(log, catalog, length, grid[-2 - back])
+        windows = _calendar_windows(log, catalog, length, grid[-1 - back - horizon], horizon)
     else:
-        windows = _calendar_windows(log, catalog, length, to_datetime64(cutoff))
+        windows = _calendar_windows(log, catalog, length, to_datetime64(cutoff), horizon)
     return [
         window
         for window in windows
@@ -188,13 +192,19 @@ def _rolling_event_windows(
 
 
 def _calendar_windows(
-    log: Interactions, catalog: Catalog, length: PeriodLength, cutoff: np.datetime64
+    log: Interactions,
+    catalog: Catalog,
+    length: PeriodLength,
+    cutoff: np.datetime64,
+    horizon: int = 1,
 ) -> list[Window]:
-    following = Period(cutoff, length.shift(cutoff, 1))
+    ahead = length.ahead(cutoff, horizon)
     windows = []
     for history in make_histories(log, catalog, length, cutoff):
-        start, stop = history.event_ids.stop, event_position(log, history.user_idx, following.end)
-        windows.append(Window(history, Target(log, catalog, start, stop, following)))
+        start, stop = (
+            event_position(log, history.user_idx, end) for end in (ahead.start, ahead.end)
+        )
+        windows.append(Window(history, Target(log, catalog, start, stop, ahead)))
     return windows
 
 
@@ -204,19 +214,21 @@ def _event_windows(
     length: PeriodLength,
     cutoff: np.datetime64 | None,
     back: int,
+    horizon: int,
 ) -> list[Window]:
     windows = []
     for user in range(log.n_users):
         first, last = (int(position) for position in log.user_offsets[user : user + 2])
         if cutoff is None:
-            start = first + length.n * ((last - first) // length.n - 1 - back)
+            seen = first + length.n * ((last - first) // length.n - back - horizon)
         else:
-            start = event_position(log, user, cutoff)
+            seen = event_position(log, user, cutoff)
+        start = seen + length.n * (horizon - 1)
         stop = start + length.n
-        if start <= first or stop > last:
+        if seen <= first or stop > last:
             continue
         period = Period(log.timestamp[start], log.timestamp[stop - 1] + MILLISECOND)
-        end = period.start if cutoff is None else cutoff
-        history = make_event_history(log, catalog, length, user, start, end)
+        end = log.timestamp[seen] if cutoff is None else cutoff
+        history = make_event_history(log, catalog, length, user, seen, end)
         windows.append(Window(history, Target(log, catalog, start, stop, period)))
     return windows

@@ -50,7 +50,8 @@ class Comparison:
     forecasters
         Split to the forecasters by name, those of several seeds one after the other.
     table
-        Tidy means and intervals of all splits, see `summarize`; of engines `score_engine`, too.
+        Tidy means and intervals of all splits, see `summarize`; of engines `score_engine`, and of
+        later periods `horizon_table`, too.
     calibrations
         Calibrations of the language model's category scores, by the prior they are added to.
     """
@@ -75,6 +76,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     llm_scores: LLMScores | None = None,
     saved_engine: SavedEngine | Sequence[SavedEngine] | None = None,
+    horizons: Sequence[int] = (),
 ) -> Comparison:
     """Fit forecasters on all that precedes the test splits, and evaluate them there.
 
@@ -91,6 +93,8 @@ def compare(
     saved_engine
         Engines, if some take part; each is evaluated on its own windows, and by its lists and
         explanations, too: see `llmrec.evaluation.engine_scores`.
+    horizons
+        How many periods ahead the last test period is forecast for `horizon_table`.
 
     Raises
     ------
@@ -123,6 +127,10 @@ def compare(
         from llmrec.evaluation.engine_scores import score_engine
 
         tables += [score_engine(engine, dataset.name) for engine in engines]
+    if horizons:
+        from llmrec.evaluation.horizons import horizon_table
+
+        tables.append(horizon_table(dataset, list(windows)[-1], horizons))
     table = pd.concat(tables, ignore_index=True)
     return Comparison(dataset, windows, results, forecasters, table, calibrations)
 

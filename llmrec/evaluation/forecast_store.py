@@ -150,10 +150,15 @@ def save_forecasts(
     Raises
     ------
     DataError
-        If there is no forecast, one does not fit its history, or the folder cannot be written to.
+        If there is no forecast, one does not fit its history or is of a later period than the next,
+        or the folder cannot be written to.
     """
     if not forecasts:
         raise DataError("there is no forecast to store")
+    if later := [one.horizon for one in forecasts if one.horizon != 1]:
+        raise DataError(
+            f"forecasts of the next period are stored and scored, not of horizon={later[0]}"
+        )
     folder = Path(folder)
     made = to_datetime64(pd.Timestamp.now("UTC")) if made is None else made
     logs = {dataset.log, *(history.log for history in histories)}

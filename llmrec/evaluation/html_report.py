@@ -14,6 +14,7 @@ from llmrec.data.names import clean_text
 from llmrec.data.periods import Window
 from llmrec.evaluation import report_figures
 from llmrec.evaluation.comparison import PERSISTENCE, REFERENCE, Comparison
+from llmrec.evaluation.horizons import HORIZON_SLICE
 from llmrec.explain.printable import printable
 from llmrec.forecast import Forecaster
 
@@ -80,6 +81,7 @@ def render_report(comparison: Comparison, seed: int = 0) -> str:
         calibration=report_figures.plot_calibration(bins, models),
         coverage=report_figures.plot_coverage(table, models),
         wins=report_figures.plot_wins(comparison.scores),
+        horizons=report_figures.plot_horizons(table),
         columns=columns,
         has_engines=len(columns) > len(REPORT_METRICS),
         numbers={split: _metric_rows(table, split, columns) for split in comparison.windows},
@@ -135,6 +137,7 @@ def _metric_rows(table: pd.DataFrame, split: str, columns: Sequence[str]) -> lis
 def _gains_by_slice(table: pd.DataFrame, split: str) -> dict[str, Any]:
     """Gains on the reference by slice, with a shade from -1 (loses most) to 1 (gains most)."""
     part = table[(table["split"] == split) & (table["metric"] == "log_loss_gain")]
+    part = part[~part["slice"].str.startswith(HORIZON_SLICE)]
     names = [name for name in ("all", "cold", "stable", "drifting") if name in set(part["slice"])]
     wide = part.pivot(index="model", columns="slice", values="value")[names]
     order = [model for model in _rank_models(table) if model in wide.index]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.names import clean_text
+from llmrec.evaluation.horizons import HORIZON_SLICE
 from llmrec.explain.figures import new_figure, to_svg
 from llmrec.explain.plots import COLORS, TEXT_COLOR
 from llmrec.types import FloatArray
@@ -114,6 +115,35 @@ def plot_coverage(table: pd.DataFrame, models: Sequence[str]) -> str:
         axis.set_yticks(np.arange(len(order)), order)
         axis.set_xlabel("share of observations inside")
         axis.set_title(split, loc="left", fontsize=10, color=TEXT_COLOR)
+    axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _to_svg(figure)
+
+
+def plot_horizons(table: pd.DataFrame) -> str:
+    """Draw loss, gain on counting and coverage by horizon, see `horizon_table`; "" without rows."""
+    found = table[table["slice"].str.startswith(HORIZON_SLICE)]
+    if found.empty:
+        return ""
+    found = found.assign(horizon=found["slice"].str.removeprefix(HORIZON_SLICE).astype(int))
+    panels = {
+        "log_loss": "log-loss, nats per event",
+        "log_loss_gain": "nats per event gained on counting",
+        "coverage80": "share of observations inside 80 %",
+    }
+    figure, axes = _make_panels(len(panels), height=3.0)
+    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+        rows = found[found["metric"] == metric]
+        for place, (model, part) in enumerate(rows.groupby("model", sort=False)):
+            reach = np.stack((part["value"] - part["low"], part["high"] - part["value"]))
+            marks = axis.errorbar(part["horizon"], part["value"], reach, fmt="o-", ms=4, capsize=3)
+            for mark in (marks[0], *marks[1], *marks[2]):
+                mark.set(color=COLORS[place], gid=_gid(str(model)))
+            marks.set_label(str(model))
+        if metric == "coverage80":
+            axis.axhline(0.8, color=GREY, linewidth=1)
+        axis.set_xticks(sorted(set(found["horizon"])))
+        axis.set_xlabel("periods ahead")
+        axis.set_ylabel(label)
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _to_svg(figure)
 

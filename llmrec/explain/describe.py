@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MIN_OBSERVED_SHARE = 0.2  # least weight of the observed shares in a target line
 EMPTY_DESCRIPTION = "Nothing about the next period is certain enough to be said."
+EMPTY_LATER_DESCRIPTION = "Nothing about that period is certain enough to be said."
 CELLS_AT_A_TIME = 300_000  # (person, category) whose facts are in memory
 
 
@@ -186,7 +187,7 @@ def _describe(
     ]
     return replace(
         forecast,
-        description=" ".join(sentences) or EMPTY_DESCRIPTION,
+        description=" ".join(sentences) or _empty_description(forecast),
         statements=statements,
         source=replace(
             forecast.source, proposed=len(accepted), rejected=len(rejected) + n_unparsed
@@ -210,6 +211,10 @@ def check_description(history: History, forecast: Forecast) -> str | None:
         if not sentence:
             return f"{rest[:80]!r} is not the sentence of its next statement"
         rest = rest.removeprefix(sentence).lstrip()
-    if rest != ("" if forecast.statements else EMPTY_DESCRIPTION):
+    if rest != ("" if forecast.statements else _empty_description(forecast)):
         return f"{rest[:80]!r} is none of its statements"
     return None
+
+
+def _empty_description(forecast: Forecast) -> str:
+    return EMPTY_DESCRIPTION if forecast.horizon == 1 else EMPTY_LATER_DESCRIPTION

@@ -11,8 +11,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from scipy import sparse
 
+from llmrec.data.calendar import MILLISECOND
 from llmrec.data.names import clean_text
 from llmrec.data.periods import History
+from llmrec.explain.facts import format_horizon
 from llmrec.types import IntArray
 
 MAX_SENTENCE_TITLE_LENGTH = 60  # a sentence stays readable with two titles of this length
@@ -84,6 +86,22 @@ def category_event_ids(category: int, history: History) -> IntArray:
 def format_day(date: datetime.date) -> str:
     """Format a date: "12 Nov 2017"."""
     return f"{date.day} {date:%b %Y}"
+
+
+def format_period_ahead(history: History, horizon: int = 1) -> str:
+    """Name the period that a forecast is of, as it follows "forecast of": "the next 28 days".
+
+    Later ones have their first and last day, or with periods of events the numbers of theirs.
+    """
+    length = history.period_length
+    if horizon == 1:
+        return f"the next {format_horizon(length)}"
+    if length.unit == "events":
+        last = length.n * horizon
+        return f"events {last - length.n + 1} to {last} from then on"
+    period = length.ahead(history.cutoff, horizon)
+    first, last_day = to_date(period.start), to_date(period.end - MILLISECOND)
+    return f"the period from {format_day(first)} to {format_day(last_day)}"
 
 
 def to_date(time: np.datetime64) -> datetime.date:

@@ -19,8 +19,8 @@ from llmrec.data.calendar import PeriodLength
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.names import MAX_CATEGORY_LENGTH, clean_text
 from llmrec.data.periods import History
-from llmrec.explain.evidence import format_day, to_date
-from llmrec.explain.facts import format_horizon, format_percent, history_shares
+from llmrec.explain.evidence import format_day, format_period_ahead, to_date
+from llmrec.explain.facts import format_percent, history_shares
 from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.next_counts import format_count, next_counts
@@ -116,7 +116,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
     table.add_column("forecast", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     n_next, counts = next_counts(history, forecast, leading)
-    table.add_column(f"of next {n_next}", no_wrap=True)
+    table.add_column(f"of {'next ' * (forecast.horizon == 1)}{n_next}", no_wrap=True)
     for category, count in zip(leading, counts, strict=True):
         arrow, style = ARROWS[int(direction[category])]
         table.add_row(
@@ -127,7 +127,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
             Text(arrow, style=style),
             format_count(count),
         )
-    return Group(Text(_heading(history), style="bold"), Constrain(table, MAX_WIDTH))
+    return Group(Text(_heading(history, forecast), style="bold"), Constrain(table, MAX_WIDTH))
 
 
 def interest_figure(history: History, forecast: Forecast, *, top: int = TOP) -> Figure:
@@ -164,7 +164,7 @@ def _draw_figure(history: History, forecast: Forecast, top: int) -> Figure:
     highest = np.nanmax([*series.shares[:, leading].ravel(), *intervals[leading].ravel()])
     axes.set_ylim(0, 1.04 * float(highest))
     _draw_labels(axes, history, expected, leading)
-    _draw_caption(figure, history, series.length)
+    _draw_caption(figure, _heading(history, forecast), series.length)
     return figure
 
 
@@ -199,7 +199,7 @@ def render_html(
         user_id=clean_text(history.user_id, MAX_USER_ID_LENGTH),
         description=forecast.description,
         figure=Markup(to_svg(_draw_figure(history, forecast, TOP))),
-        horizon=format_horizon(history.period_length),
+        period=format_period_ahead(history, forecast.horizon),
         explanations=explanations,
         wording=wording_note(explanations),
         source=forecast.source,
@@ -212,13 +212,13 @@ def _row_shares(counts: FloatArray) -> FloatArray:
         return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def _heading(history: History) -> str:
+def _heading(history: History, forecast: Forecast) -> str:
     """Say whose picture it is, and of what; plain text."""
     user_id = clean_text(history.user_id, MAX_USER_ID_LENGTH)
     return (
         f"User {user_id} · {history.n_events:,} events before "
         f"{format_day(to_date(history.cutoff))} · "
-        f"forecast of the next {format_horizon(history.period_length)}"
+        f"forecast of {format_period_ahead(history, forecast.horizon)}"
     )
 
 
@@ -311,14 +311,12 @@ def shorten(name: str, limit: int = MAX_NAME_LENGTH) -> str:
     return name
 
 
-def _draw_caption(figure: Figure, history: History, length: PeriodLength) -> None:
+def _draw_caption(figure: Figure, heading: str, length: PeriodLength) -> None:
     """Heading, what dots and lines are, and what a sudden step is."""
     from matplotlib.lines import Line2D
 
     x = 0.012
-    figure.text(
-        x, 0.945, _heading(history), fontsize=12, color=TEXT_COLOR, weight="bold", parse_math=False
-    )
+    figure.text(x, 0.945, heading, fontsize=12, color=TEXT_COLOR, weight="bold", parse_math=False)
     kinds: dict[str, dict[str, Any]] = {
         f"share in a period of {length}": {"ls": "", "marker": "o", "ms": 3.5, "alpha": 0.5},
         "pooled with the periods beside it": {"lw": 2},

@@ -31,10 +31,13 @@ def sorted_experts(experts: Experts) -> dict[str, Forecaster]:
     return dict(sorted(experts.items()))
 
 
-def joint_span(validation: Sequence[Window], experts: Mapping[str, Any]) -> TrainingSpan:
+def joint_span(
+    validation: Sequence[Window], experts: Mapping[str, Any], *, may_be_later: bool = False
+) -> TrainingSpan:
     """Give what experts, and a mixture of them, were fitted on.
 
     An expert whose fit has no time, such as a net of a whole log, has no part in it.
+    ``may_be_later``: experts may have been fitted on events after the windows.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def joint_span(validation: Sequence[Window], experts: Mapping[str, Any]) -> Trai
         span: TrainingSpan | None = getattr(expert, "fitted", None)
         if span is None or span.before is None:
             continue
-        if span.before > end:
+        if span.before > end and not may_be_later:
             raise DataError(f"expert {name} was fitted on events after the mixture's windows")
         fitted = fitted.union(span)
     return fitted

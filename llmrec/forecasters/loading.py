@@ -26,10 +26,12 @@ MODULE_OF_KIND = {
     "NextItemModel": "sequential",
     "GatedMixture": "mixture",
     "LogLinearPool": "pool",
+    "HorizonForecaster": "horizon",
     "PretrainedForecaster": "pretrained_forecaster",
 }
 KINDS_WITH_ITEMS = ("NextItemModel",)  # they are made again with a catalog
-KINDS_OF_EXPERTS = ("GatedMixture", "LogLinearPool")  # and these with others that are loaded
+# And these with others that are loaded.
+KINDS_OF_EXPERTS = ("GatedMixture", "LogLinearPool", "HorizonForecaster")
 
 
 def load_forecaster(stored: Stored, catalog: Catalog | None = None) -> Forecaster:

@@ -68,9 +68,9 @@ class GatedMixture:
         The shrinkage is that of least loss in five-fold cross-validation over users, which also
         gives the ``held_out`` weights of the mixture itself, and the ``mean_weights`` of the
         experts. ``known`` are the experts' out-of-sample weights of the windows where these are
-        known already.
+        known already; experts may have been fitted on later events then.
         """
-        fitted = joint_span(validation, self.experts)
+        fitted = joint_span(validation, self.experts, may_be_later=known is not None)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
         blocks, cells = [], []
