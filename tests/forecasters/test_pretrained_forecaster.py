@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from scipy import special
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.counts import target_counts
 from llmrec.data.periods import Window
 from llmrec.data.stored import Stored
 from llmrec.data.windows import make_windows
@@ -36,6 +37,7 @@ from llmrec.forecasters.pretrained_forecaster import (
     PretrainedForecaster,
     choose_gate,
 )
+from llmrec.metrics import log_loss
 from tests.worlds import START, catalog, log, small_world
 
 ITEMS = catalog()
@@ -210,3 +212,21 @@ def test_lifts_of_another_number_of_categories_are_refused() -> None:
     with pytest.raises(ModelLoadError, match="lifts are not of the 2 categories"):
         PretrainedForecaster.from_stored(wrong)
     assert isinstance(stored, Stored)
+
+
+def test_nets_are_tuned_on_earlier_windows_and_kept_where_that_lowers_the_loss() -> None:
+    pytest.importorskip("torch")
+    untuned = PretrainedForecaster(nets=nets(scale=0.0)).fit(PAST)
+    tuned, again = (PretrainedForecaster(nets=nets(scale=0.0)).fit(PAST, tune=at(3)) for _ in "ab")
+    assert (
+        tuned.category_weights(HISTORIES).tobytes() == again.category_weights(HISTORIES).tobytes()
+    )
+    before, after = (
+        log_loss(out_of_sample_weights(one, PAST), target_counts(PAST)).mean()
+        for one in (untuned, tuned)
+    )
+    assert after <= before
+    assert untuned.nets is not None
+    assert tuned.nets is not None
+    if after < before:
+        assert tuned.nets.weights[-1].any()
