@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.ids import format_id
 from llmrec.data.periods import History, Window, batches_by_log
-from llmrec.data.validation import is_frame
 from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
     ModelChoice,
-    history_of_frame,
     load_engine_parts,
     save_parts,
 )
+from llmrec.engine_people import find_histories
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
@@ -34,7 +32,7 @@ from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
 from llmrec.session_inputs import Recommendation, SessionInputs
-from llmrec.types import RepeatPolicy
+from llmrec.types import RepeatPolicy, Shelf
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
@@ -134,7 +132,7 @@ class InterestEngine:
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
-        return self.histories([self._user_index(user_id)])[0]
+        return find_histories(self._parts, [user_id])[0]
 
     def histories(self, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody)."""
@@ -148,6 +146,7 @@ class InterestEngine:
         strength: float | None = None,
         repeat: RepeatPolicy | None = None,
         forecast: Forecast | None = None,
+        shelf: Shelf = "all",
     ) -> UserSession:
         """Open a session for one person; after `fit`, open another.
 
@@ -164,6 +163,8 @@ class InterestEngine:
             Whether items already taken may be listed; default: the log's own rule.
         forecast
             A forecast made before, so that none is made.
+        shelf
+            "new" ranks only the items that nobody has taken yet, by what their titles say.
 
         Raises
         ------
@@ -172,7 +173,9 @@ class InterestEngine:
         EditError
             If edits contradict each other, or the strength is out of bounds.
         """
-        inputs = self._session_inputs(self._histories([user])[0], self.blend, forecast, repeat)
+        (history,) = find_histories(self._parts, [user])
+        inputs = self._session_inputs(history, self.blend, forecast, repeat)
+        inputs = inputs.of_new_items() if shelf == "new" else inputs
         return UserSession(inputs, edits=edits, strength=strength)
 
     def forecast(self, user: object, horizon: int = 1) -> Forecast:
@@ -196,30 +199,32 @@ class InterestEngine:
     def forecast_many(self, users: Iterable[object], horizon: int = 1) -> list[Forecast]:
         """Forecast many people in one batch (frames one by one), each as `forecast` does."""
         require_horizon(horizon)
-        histories, found = self._histories(users), dict[int, Forecast]()
+        histories, found = find_histories(self._parts, users), dict[int, Forecast]()
         for places in batches_by_log(histories, max(1, len(histories))):
             batch = [histories[place] for place in places]
             found |= zip(places, self._forecast_batch(batch, horizon=horizon), strict=True)
         return [found[place] for place in range(len(histories))]
 
     def recommend(
-        self, user: object, k: int = 10, *, calibrate: float = 0.0, model_words: bool = False
+        self, user: object, k: int = 10, *, shelf: Shelf = "all", **options: Any
     ) -> list[Recommendation]:
-        """Recommend k items to one person: `UserSession.recommend` of a new session."""
-        return self.session(user).recommend(k, calibrate=calibrate, model_words=model_words)
+        """Recommend k items to one person: `UserSession.recommend`, whose options are taken."""
+        return self.session(user, shelf=shelf).recommend(k, **options)
 
     def recommend_many(
-        self, users: Iterable[object], k: int = 10, *, calibrate: float = 0.0, causes: bool = True
+        self, users: Iterable[object], k: int = 10, *, shelf: Shelf = "all", **options: Any
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
-        histories, found = self._histories(users), dict[int, list[Recommendation]]()
+        if shelf == "new":
+            return [self.recommend(one, k, shelf=shelf, **options) for one in users]
+        histories, found = find_histories(self._parts, users), dict[int, list[Recommendation]]()
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
             batch = [histories[place] for place in places]
             blend, forecasts = self.blend.precompute(batch), self._forecast_batch(batch, True)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
                 session = UserSession(self._session_inputs(history, blend, forecast))
-                found[place] = session.recommend(k, calibrate=calibrate, causes=causes)
+                found[place] = session.recommend(k, **options)
         return [found[place] for place in range(len(histories))]
 
     def fit(
@@ -321,30 +326,6 @@ class InterestEngine:
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
+            self._parts.new_items,
+            self.settings.new_strength,
         )
-
-    def _histories(self, users: Iterable[object]) -> list[History]:
-        """Give the history of each user: as it is, looked up by id, or made of a frame."""
-        if isinstance(users, str) or is_frame(users):
-            raise DataError("users are a list, such as [user]; of one person ask session(user)")
-        users = list(users)
-        ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
-        known = iter(self.histories([self._user_index(user) for user in ids]))
-        return [self._history_of(user) or next(known) for user in users]
-
-    def _user_index(self, user_id: object) -> int:
-        if format_id(user_id) in self._parts.later_users:
-            raise DataError(
-                f"user {str(user_id)[:80]!r} has no event before the cutoff {self.cutoff}, and so "
-                "no history yet: give a later cutoff."
-            )
-        return self.dataset.log.user_index(user_id)
-
-    def _history_of(self, user: object) -> History | None:
-        if is_frame(user):
-            return history_of_frame(self.dataset, user, self.cutoff)
-        if not isinstance(user, History):
-            return None
-        if not user.catalog.item_ids.equals(self.dataset.catalog.item_ids):
-            raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
-        return user

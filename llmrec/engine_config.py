@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -14,8 +13,6 @@ import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.interactions import UNKNOWN_ITEM
-from llmrec.data.periods import History
 from llmrec.data.readers import load_dataset
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
@@ -63,6 +60,8 @@ class EngineParts:
     statements
         Probabilities of statements, fitted on forecasts with the model's part if there was one;
         None: the engine has none.
+    new_items
+        What ranks items that nobody has taken yet; None: the blend does.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
@@ -77,6 +76,7 @@ class EngineParts:
     language: LoadedLanguage | None
     blend: Blend
     statements: StatementProbabilities | None = None
+    new_items: Blend | None = None
     warning: str = ""
     titles_weight: float = 0.0
 
@@ -133,6 +133,7 @@ def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
         stored_forecaster(parts.prior),
         stored_blend(parts.blend, parts.titles_weight),
         statements.stored() if statements else None,
+        stored_blend(parts.new_items) if parts.new_items else None,
         calibration,
         adapter,
     )
@@ -196,10 +197,9 @@ def _assemble(
     blend = found.blend(dataset, cutoff, titles)
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
-    statements = found.statements(dataset.catalog)
-    return EngineParts(
-        dataset, cutoff, later, settings, prior, language, blend, statements, warning, waiting
-    )
+    catalog = dataset.catalog
+    learned = prior, language, blend, found.statements(catalog), found.new_items(catalog)
+    return EngineParts(dataset, cutoff, later, settings, *learned, warning, waiting)
 
 
 def _with_adapter(
@@ -306,18 +306,3 @@ def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage)
         f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."
     )
-
-
-def history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
-    """Give the history of a person by their events; a warning counts those of unknown items.
-
-    Events at or after the cutoff are left out; a frame without rows is of somebody without a past.
-    """
-    history = dataset.new_user_history(frame, cutoff, allow_empty=True)
-    if unknown := history.log.report.dropped.get(UNKNOWN_ITEM, 0):
-        warnings.warn(
-            f"{unknown} of {len(frame)} events are of items that the engine does not know: they "
-            "are left out",
-            stacklevel=6,  # where the session was asked for
-        )
-    return history

@@ -176,11 +176,19 @@ class ForecastInfo:
 
 @dataclass(frozen=True)
 class ListInfo:
-    """How an engine ranks: NDCG@10 of its blend on that many windows of the last period."""
+    """How an engine ranks: NDCG@10 of its blend on that many windows of the last period.
+
+    Attributes
+    ----------
+    new_items
+        What lists of items that nobody has taken yet were fitted on, see `NewItemLists`; None: the
+        blend ranks them, too.
+    """
 
     ndcg: float
     windows: int
     members: tuple[MemberInfo, ...]
+    new_items: Mapping[str, Any] | None = None
 
     @classmethod
     def of_report(cls, report: Mapping[str, Any]) -> Self | None:
@@ -188,7 +196,8 @@ class ListInfo:
         if (found := report.get("list")) is None:
             return None
         members = _ordered(MemberInfo.of_list(one) for one in found["members"])
-        return cls(float(found["ndcg"]), int(found["windows"]), members)
+        new = report.get("new_items")
+        return cls(float(found["ndcg"]), int(found["windows"]), members, new and dict(new))
 
     def lines(self) -> list[str]:
         """Say it in lines, with a table of the members."""
@@ -202,7 +211,20 @@ class ListInfo:
             *_table("scorer", self.members, columns),
             *_reasons(self.members),
             LIST_LEGEND,
+            *([] if self.new_items is None else _new_item_lines(self.new_items)),
         ]
+
+
+def _new_item_lines(values: Mapping[str, Any]) -> list[str]:
+    """Say what lists of items that nobody has taken yet were fitted on."""
+    by = " and ".join(values["weights"])
+    found = f"{int(values['items']):,} items were new in the last period"
+    if "ndcg" not in values:
+        return [f"New items are ranked by {by}; {found}, too few to judge that."]
+    return [
+        f"New items are ranked by {by}: NDCG@10 {values['ndcg']:.3f} (random "
+        f"{values['random_ndcg']:.3f}); {found}, for {int(values['people']):,} people."
+    ]
 
 
 @dataclass(frozen=True)

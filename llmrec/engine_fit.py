@@ -22,6 +22,7 @@ from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForeca
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend, fit_strength
+from llmrec.ranking.new_items import NewItemLists
 from llmrec.ranking.registry import fallback_blend
 from llmrec.ranking.selection import ListSelection
 
@@ -45,6 +46,8 @@ class FittedEngine:
     everybody, everybody_weights
         What they were fitted on: windows of the last period, whatever was taken in it, and weights
         of the forecaster that it was not fitted on.
+    new_items
+        What ranks the items that nobody has taken yet; None: the blend does.
     effort
         What was done: less than was asked for where the log is too small; "" for nothing.
     report
@@ -60,6 +63,7 @@ class FittedEngine:
     statements: StatementProbabilities | None
     effort: Effort | str
     report: dict[str, Any]
+    new_items: NewItemLists | None = None
     everybody: Sequence[Window] = ()
     everybody_weights: HeldOutPredictions = field(default_factory=lambda: HeldOutPredictions({}))
 
@@ -113,22 +117,14 @@ def fit_engine(
         "statements": statements.report,
         "list": lists.to_dict() | {"windows": len(lists.windows)},
     }
+    repeat = dataset.repeat
     held_out = selection.held_out
     forecaster, blend = held_out_forecaster(held_out, lists.windows), lists.validation_blend
-    strength = fit_strength(forecaster, blend, lists.windows, repeat=dataset.repeat)
-    return FittedEngine(
-        prior,
-        held_out,
-        folds[0],
-        lists.blend,
-        strength,
-        lists,
-        statements,
-        done,
-        report,
-        everybody,
-        weights,
-    )
+    strength = fit_strength(forecaster, blend, lists.windows, repeat=repeat)
+    new_items = NewItemLists.fit(lists, forecaster, repeat)
+    report |= {} if new_items is None else {"new_items": new_items.report}
+    learned = prior, held_out, folds[0], lists.blend, strength, lists, statements
+    return FittedEngine(*learned, done, report, new_items, everybody, weights)
 
 
 def held_out_forecaster(

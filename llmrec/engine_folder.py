@@ -31,6 +31,7 @@ CALIBRATION_FILE = "calibration.json"
 CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
 FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER = "forecast", "ranking", "statements"
 FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
+NEW_ITEMS_FOLDER = "new_items"
 ADAPTER_FOLDER = "adapter"
 
 
@@ -46,6 +47,8 @@ class EngineFiles:
         What forecasts, without a language model, and what ranks.
     statements
         What gives probabilities to statements; None: they have none.
+    new_items
+        What ranks items that nobody has taken yet; None: the blend does.
     calibration, adapter
         Of the language model; None: there is none.
     """
@@ -55,6 +58,7 @@ class EngineFiles:
     prior: Stored
     blend: Stored
     statements: Stored | None = None
+    new_items: Stored | None = None
     calibration: Calibration | None = None
     adapter: Path | None = None
 
@@ -74,6 +78,7 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         FORECAST_FOLDER: files.prior,
         RANKING_FOLDER: files.blend,
         STATEMENTS_FOLDER: files.statements,
+        NEW_ITEMS_FOLDER: files.new_items,
     }
     for name, stored in learned.items():
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -117,13 +122,15 @@ def file_hash(path: Path) -> str:
 
 
 def catalog_fingerprint(catalog: Catalog) -> str:
-    """Hash a catalog's item ids, categories, and which item has which."""
+    """Hash a catalog's item ids, categories, which item has which, and features if it has some."""
     shares, digest = catalog.category_shares, hashlib.sha256()
     for names in (catalog.item_ids.tolist(), catalog.categories):
         digest.update(json.dumps(list(names)).encode())
     for array in (shares.indptr, shares.indices):
         digest.update(array.astype("<i8").tobytes())
     digest.update(shares.data.astype("<f8").tobytes())
+    for name, matrix in sorted(catalog.features.items()):
+        digest.update(json.dumps([name, *matrix.shape]).encode() + matrix.astype("<f4").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -226,7 +233,7 @@ def log_difference(
     if settings.period != dataset.period:
         return f"fitted on {fitted!r} in periods of {settings.period}, not of {dataset.period}"
     if settings.is_whole and settings.catalog != catalog_fingerprint(catalog):
-        return f"fitted on {fitted!r} with other items or categories"
+        return f"fitted on {fitted!r} with other items, categories or features"
     if _stored_categories(folder, settings) not in (None, catalog.categories):
         return f"fitted on {fitted!r} with other categories"
     return ""

@@ -32,7 +32,12 @@ from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
-from llmrec.ranking.registry import build_scorer, default_scorers, first_stage_scorers
+from llmrec.ranking.registry import (
+    build_scorer,
+    default_scorers,
+    first_stage_scorers,
+    text_scorers,
+)
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift")
@@ -94,6 +99,11 @@ class MemberFit:
         return [name for name in names if name not in self.without]
 
     @property
+    def text_names(self) -> list[str]:
+        """Names of the scorers that know items by their titles."""
+        return [name for name in text_scorers(self.catalog) if name not in self.without]
+
+    @property
     def n_folds(self) -> int:
         """Number of periods that lists are learned from."""
         if TREES in self.without:
@@ -106,6 +116,7 @@ class MemberFit:
             self.dataset, self.folds, "best", 0, frozenset(), self.store, self.show
         )
         known = {*QUICK_EXPERTS, *everything.expert_names, *everything.scorer_names, TREES}
+        known |= {*text_scorers(self.catalog)}
         known |= {*default_scorers(self.dataset.period, 1, self.dataset.repeat)}
         if unknown := sorted(self.without - known):
             raise DataError(
@@ -139,6 +150,7 @@ class MemberFit:
             repeat=self.dataset.repeat,
             seed=self.seed,
             without=sorted(without),
+            text_names=self.text_names,
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
         )
 
@@ -258,7 +270,7 @@ class MemberFit:
     def _total_cost(self) -> float:
         trained = sum(COSTS.get(name, 1.0) for name in self.expert_names)
         statistics = [name for name in self.scorer_names if name not in NEXT_ITEM_NETS]
-        each = 0.5 * len(statistics) * (1 + self.n_folds)
+        each = 0.5 * len(statistics) * (1 + self.n_folds) + len(self.text_names)
         nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
         of_trees = COSTS[TREES] if self.n_folds > 1 else 0.0
         rest = self.n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]

@@ -69,6 +69,7 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         prior=fitted.prior,
         blend=fitted.blend,
         statements=fitted.statements,
+        new_items=fitted.new_items.blend if fitted.new_items else None,
         language=parts.language and parts.language.bare(),
         titles_weight=0.0,
     )
@@ -118,6 +119,7 @@ def _with_language(
         prior=fitted.prior,
         blend=found.blend,
         statements=statements,
+        new_items=fitted.new_items.blend if fitted.new_items else None,
         language=found.language,
         titles_weight=0.0,
     )

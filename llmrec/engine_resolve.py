@@ -20,6 +20,7 @@ from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_folder import (
     CALIBRATION_FILE,
     FORECAST_FOLDER,
+    NEW_ITEMS_FOLDER,
     RANKING_FOLDER,
     STATEMENTS_FOLDER,
     bundled_engine,
@@ -48,6 +49,7 @@ def describe_fit(dataset: Dataset, fitted: FittedEngine, seed: int = 0) -> Engin
         seed=seed,
         report=json.loads(json.dumps(fitted.report)),  # as it is read again
         strength=fitted.strength,
+        new_strength=fitted.new_items.strength if fitted.new_items else 0.0,
     )
     return with_log(settings, dataset, dataset.log.timestamp.max() + MILLISECOND)
 
@@ -122,6 +124,15 @@ class FoundSettings:
         assert self.folder is not None
         stored = Stored.load(self.folder / STATEMENTS_FOLDER)
         return StatementProbabilities.from_stored(stored, catalog.categories)
+
+    def new_items(self, catalog: Catalog) -> Blend | None:
+        """Give what ranks items that nobody has taken; None: the blend does."""
+        if self.fitted is not None:
+            return self.fitted.new_items.blend if self.fitted.new_items else None
+        if f"{NEW_ITEMS_FOLDER}/{VALUES_FILE}" not in self.settings.parts:
+            return None
+        assert self.folder is not None
+        return load_blend(Stored.load(self.folder / NEW_ITEMS_FOLDER), catalog)
 
     @property
     def titles_weight(self) -> float:

@@ -54,6 +54,8 @@ class EngineSettings:
         How hard the forecast, and what edits change of it, tilt the ranking (0: not at all). With 1
         an edit "3 times as much" triples the odds of the category's items. Until version 0.3 there
         was one strength for both.
+    new_strength
+        How hard the forecast tilts lists of items that nobody has taken yet.
     titles
         Share of the expected titles in the prior, see `TitleForecaster`.
     adapter
@@ -93,6 +95,7 @@ class EngineSettings:
     blend: Mapping[str, float] = field(default_factory=dict)
     strength: float = 1.0
     edit_strength: float = 1.0
+    new_strength: float = 0.0
     titles: float = 0.0
     adapter: str = ""
     precision: str = "auto"

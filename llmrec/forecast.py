@@ -234,6 +234,38 @@ class Forecast:
         """Give the same forecast with other category weights."""
         return replace(self, category_weights=category_weights)
 
+    def within(self, categories: IntArray) -> Forecast:
+        """Give the forecast of what is taken of some categories alone, such as one platform's.
+
+        Shares among them are of a Dirichlet, too: with the weights scaled to sum to 1, and the
+        concentration times what they summed to. Others weigh 0. It says nothing in words: the
+        statements were about shares of everything.
+
+        Parameters
+        ----------
+        categories
+            (n,) category indices, 0..n_categories-1.
+
+        Raises
+        ------
+        ValueError
+            If one is no category, or together they weigh nothing.
+        """
+        chosen = np.asarray(categories)
+        n_categories = len(self.category_weights)
+        if not (
+            np.issubdtype(chosen.dtype, np.integer)
+            and ((chosen >= 0) & (chosen < n_categories)).all()
+        ):
+            raise ValueError(f"categories must be indices 0..{n_categories - 1}, not {categories}")
+        weights = np.zeros(n_categories)
+        weights[chosen] = self.category_weights[chosen]
+        total = float(weights.sum())
+        if not total > 0:
+            raise ValueError("the forecast gives these categories no weight: there is no mix.")
+        concentration = max(self.concentration * total, np.finfo(np.float64).tiny)
+        return Forecast(weights / total, concentration, "", (), self.source)
+
 
 class Forecaster(Protocol):
     """Forecasts category weights. A batch gives what single calls give."""

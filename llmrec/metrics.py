@@ -199,6 +199,13 @@ def ndcg_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     return float((hits * gains[: len(hits)]).sum() / gains[: len(items)].sum())
 
 
+def expected_random_ndcg(k: int, n_relevant: int, n_items: int) -> float:
+    """Give the expected NDCG@k of n_items in random order, n_relevant of them relevant."""
+    discounts = 1 / np.log2(np.arange(2, min(k, n_items) + 2))
+    ideal = discounts[: min(n_relevant, len(discounts))].sum()
+    return float(n_relevant / n_items * discounts.sum() / ideal)
+
+
 def recall_at(k: int, ranked: IntArray, relevant: IntArray) -> float:
     """Give the share of the relevant items among the first k; NaN if nothing is relevant."""
     items = np.unique(relevant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +33,8 @@ from llmrec.ranking.ranking import (
     validate_strength,
 )
 from llmrec.ranking.removal import RemovalRanker
-from llmrec.session_inputs import Recommendation, SessionInputs
-from llmrec.types import RepeatPolicy
+from llmrec.session_inputs import Recommendation, SessionInputs, place_new_items
+from llmrec.types import RepeatPolicy, Shelf
 
 CALIBRATION_POOL = 1_000  # best items by score, of which a calibrated list is chosen
 
@@ -92,6 +93,17 @@ class UserSession:
     def repeat(self) -> RepeatPolicy:
         """Whether items already taken may be listed."""
         return self._inputs.repeat
+
+    @property
+    def shelf(self) -> Shelf:
+        """Which items are ranked."""
+        return self._inputs.shelf
+
+    @cached_property
+    def new_items(self) -> UserSession:
+        """The session of the items that nobody has taken yet, under the same edits."""
+        inputs, strength = self._inputs.of_new_items(), self._new_strength
+        return UserSession(inputs, edits=self.edits, strength=strength, issues=self.issues)
 
     @property
     def forecast(self) -> Forecast:
@@ -155,6 +167,7 @@ class UserSession:
         calibrate: float = 0.0,
         model_words: bool = False,
         causes: bool = True,
+        new_items: int = 0,
     ) -> list[Recommendation]:
         """Recommend k items, each with its explanation; fewer where fewer may be listed.
 
@@ -171,7 +184,21 @@ class UserSession:
             Whether reasons name causes, for which items are ranked again: with ten reasons a list
             takes two to three times as long. Else they say what an item has to do with history and
             forecast.
+        new_items
+            How many of the k nobody has taken yet: the best of these, evenly placed, with their
+            rank among themselves in ``explanation.rank``. Fewer where the catalog has fewer.
+
+        Raises
+        ------
+        DataError
+            If ``new_items`` is not in 0..k.
         """
+        if new_items:
+            if not 0 <= new_items <= k:
+                raise DataError(f"new_items is {new_items}; it should be 0 to {k}, the whole list")
+            options: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
+            new = self.new_items.recommend(new_items, causes=causes, **options)
+            return place_new_items(self.recommend(k, causes=causes, **options), new, k)
         ranking = self.ranking(max(k, CALIBRATION_POOL) if calibrate else k)
         if calibrate:
             catalog = self.history.catalog
@@ -181,7 +208,7 @@ class UserSession:
         if causes:
             found[:] = find_causes(ranking.item_idx[places], self.removal, self._rank)
         explanations = [
-            explain_item(ranking, place, self.history, self.forecast, self.edits, one)
+            explain_item(ranking, place, self.history, self.forecast, self.edits, one, self.shelf)
             for place, one in zip(places.tolist(), found, strict=True)
         ]
         if model_words:
@@ -234,26 +261,24 @@ class UserSession:
                 "ask why_not(item), or of a longer list, why(item, k)."
             )
         (causes,) = find_causes(np.array([item_idx]), self.removal, self._rank)
-        explanation = explain_item(
-            self._full_ranking, place - 1, self.history, self.forecast, self.edits, causes
-        )
+        rest = self.history, self.forecast, self.edits, causes, self.shelf
+        explanation = explain_item(self._full_ranking, place - 1, *rest)
         return self._inputs.reword([explanation])[0] if model_words else explanation
 
     def why_not(self, item: object, k: int = 10) -> WhyNot:
         """Say why an item is not among the k best, and the smallest edit that would list it.
 
-        What would list the item comes on top of the session's edits, and the answer's ``edits``
-        are both together: ``engine.session(user, edits=answer.edits)`` has that list. Parameters
-        and errors are those of `why`, but that an item among the k best is answered as such.
+        The answer's ``edits`` are the session's with those on top: ``engine.session(user,
+        edits=answer.edits)`` lists it. Parameters and errors are those of `why`, but that an item
+        among the k best is answered as such.
         """
         item_idx, catalog = self.history.catalog.item_index(item), self.history.catalog
         return why_not(item_idx, self._rank, k, catalog, self.history, self.edits)
 
     def explain(self, item: object, k: int = 10, *, model_words: bool = False) -> Explanation:
-        """Explain an item, on the list of k or off it, in full.
+        """Explain an item in full, with the smallest edit that would list it, or take it off.
 
-        That is its statements, its evidence, the parts of its score, and the smallest edit that
-        takes it off the list or puts it there. The parameters are those of `why`; k >= 1.
+        The parameters are those of `why`; k >= 1.
 
         Raises
         ------
@@ -277,6 +302,8 @@ class UserSession:
         """
         history, forecast = self.history, self.forecast
         if isinstance(explanation, ItemExplanation):
+            if explanation.shelf == "new" and self.shelf == "all":
+                return self.new_items.check(explanation)
             ranking = self._full_ranking
             return check_item(
                 explanation, ranking, history, forecast, self.edits, self._second_removal
@@ -297,6 +324,7 @@ class UserSession:
             inputs.edit_strength if new is None else new,
             self.repeat,
             self.edits,
+            inputs.candidates,
         )
 
     @cached_property

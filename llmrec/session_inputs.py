@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+
+import numpy as np
 
 from llmrec.data.periods import History
 from llmrec.explain.item import ItemExplanation
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.new_items import is_new_item
 from llmrec.ranking.ranking import Reranker, make_reranker
-from llmrec.types import RepeatPolicy
+from llmrec.types import IntArray, RepeatPolicy, Shelf
 
 Rewording = Callable[[Sequence[ItemExplanation]], list[ItemExplanation]]
 
@@ -53,6 +56,11 @@ class SessionInputs:
         Forecasts the history; it is called once, when the forecast is first needed.
     reword
         Puts explanations into a language model's words, checked.
+    new_items, new_strength
+        What ranks items that nobody has taken yet, and how hard the forecast tilts that; None: the
+        blend does, with the same strength.
+    shelf
+        Which items are ranked.
     """
 
     history: History
@@ -63,11 +71,27 @@ class SessionInputs:
     repeat: RepeatPolicy
     make_forecast: Callable[[History], Forecast]
     reword: Rewording
+    new_items: Blend | None = None
+    new_strength: float = 0.0
+    shelf: Shelf = "all"
 
     @cached_property
     def forecast(self) -> Forecast:
         """The next period, before any edit."""
         return self.make_forecast(self.history)
+
+    def of_new_items(self) -> SessionInputs:
+        """Give the same for lists of the items alone that nobody has taken yet."""
+        known = replace(self, shelf="new", make_forecast=lambda history: self.forecast)
+        if self.new_items is None:
+            return known
+        blend, strength = self.new_items, self.new_strength
+        return replace(known, blend=blend, scorer=blend, strength=strength)
+
+    @cached_property
+    def candidates(self) -> IntArray | None:
+        """(n,) the items of the shelf; None: all."""
+        return None if self.shelf == "all" else np.flatnonzero(is_new_item(self.history))
 
     @cached_property
     def reranker(self) -> Reranker:
@@ -79,4 +103,16 @@ class SessionInputs:
             strength=self.strength,
             edit_strength=self.edit_strength,
             repeat=self.repeat,
+            candidates=self.candidates,
         )
+
+
+def place_new_items(
+    items: Sequence[Recommendation], new: Sequence[Recommendation], k: int
+) -> list[Recommendation]:
+    """Give a list of k items with all new ones in it, at every k / n_new-th place."""
+    ids = {one.item_id for one in new}
+    found = [one for one in items if one.item_id not in ids][: k - len(new)]
+    for number, one in enumerate(new, start=1):
+        found.insert(number * k // len(new) - 1, one)
+    return [replace(one, rank=place) for place, one in enumerate(found, start=1)]

@@ -1,4 +1,4 @@
-"""Types that every layer shares: arrays by element type, and policies for items already taken."""
+"""Types that every layer shares: arrays by element type, and which items may be listed."""
 
 from __future__ import annotations
 
@@ -13,3 +13,4 @@ BoolArray = npt.NDArray[np.bool_]
 TimeArray = npt.NDArray[np.datetime64]
 
 RepeatPolicy = Literal["allow", "exclude"]
+Shelf = Literal["all", "new"]  # which items are ranked; new: nobody has taken them yet

@@ -16,6 +16,7 @@ from llmrec.data.splits import split_windows
 from llmrec.errors import LlmrecError
 from llmrec.language.model import LanguageModel
 from tests.forecasters.fakes import FakeModel
+from tests.news_log import write_news_log
 from tests.test_engine import frame
 
 RUN = CliRunner()
@@ -429,3 +430,23 @@ def test_flags_and_the_command_of_0_1_still_work_and_are_not_shown(
     for shown in (["--help"], ["recommend", "--help"], ["forecast", "--help"]):
         output = RUN.invoke(cli.app, shown).output
         assert not {"receipts", "--wish", "--receipt", "--in-model-words"} & set(output.split())
+
+
+def test_evaluate_shows_how_lists_are_ordered_where_a_log_tells_what_was_shown(
+    tmp_path: Path,
+) -> None:
+    log = write_news_log(tmp_path / "news", n_readers=12, n_lists=40)
+    report = tmp_path / "report"
+    arguments = ["evaluate", "--data", str(log), "--forecasters", "LastPeriod"]
+    shown = RUN.invoke(cli.app, [*arguments, "--out", str(report)], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0, shown.output
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    text = " ".join(shown.stdout.split())
+    assert text.index("what was shown") < text.index("titled like what was taken")
+    assert "lists are left out" in text
+    table = pd.read_parquet(report / "impressions.parquet")
+    assert set(table["slice"]) == {"all", "new"}
+    rows = json.loads(RUN.invoke(cli.app, [*arguments, "--json"]).stdout)
+    auc = {row["model"]: row["value"] for row in rows if row["metric"] == "auc"}
+    assert auc["titled like what was taken"] > auc["popular in the last 28 days"]
+    assert {row["split"] for row in rows} == {"test", "impressions"}

@@ -97,10 +97,12 @@ def test_each_model_has_a_row_with_people_and_one_with_items(
     monkeypatch.setattr(launches, "ITEM_DRAWS", 20)
     kernel = ShelfScores.of(shelf, launches.SCORERS["TitleKernel"])
     scored = dict.fromkeys((POPULAR, *launches.SUMMED), kernel)
-    rows = list(result_rows("test", [shelf_results(shelf, scored, seed=0)] * 2))
+    of_engine = launches.engine_scores(shelf)
+    rows = list(result_rows("test", [shelf_results(shelf, scored, of_engine, seed=0)] * 2))
     found = {(row["model"], row["metric"]): row for row in rows}
     assert found[RANDOM, "ndcg@10"]["value"] == pytest.approx(GAINS.mean())
     assert found["Sum of three", "ndcg@10"]["value"] == pytest.approx(1.0)
+    assert found[launches.ENGINE, "ndcg@10"]["n"] == 60
     assert found["Sum of three", "ndcg@10"]["n"] == 60
     assert found["Sum of three", "ndcg@10 over items"]["n"] == 6
     assert found["TitleKernel", "ndcg@10 above TextPopularity"]["value"] == 0

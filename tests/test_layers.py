@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     {"errors", "types", "lazy"},
     {"beta_binomial"},
-    {"metrics"},
+    {"metrics", "impression_metrics"},
     {"data"},
     {"forecast"},
     {"language"},
@@ -31,6 +31,7 @@ ORDER = (
     {"engine_language"},
     {"engine_resolve"},
     {"engine_config"},
+    {"engine_people"},
     {"engine_refit"},
     {"session_inputs"},
     {"session"},

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.harness.results import load_results
 from llmrec.data.versions import CONFIG_KEYS, FLAGS, MOVED_NAMES, __version__
+from tests.news_log import write_news_log
 from tests.real_parts import needs_real_parts
 
 ROOT = Path(__file__).parents[1]
@@ -230,7 +231,7 @@ def test_every_entry_of_the_log_has_a_date() -> None:
 
 
 def write_shop(folder: Path) -> None:
-    """Write the two tables that the pages read: sixty customers, five months, twelve items."""
+    """Write what the pages read: sixty customers, five months, twelve items; and a news log."""
     rng = np.random.default_rng(0)
     customers = [f"customer {n}" for n in range(60)]
     days = pd.date_range("2024-01-01", periods=150, freq="D")
@@ -246,6 +247,7 @@ def write_shop(folder: Path) -> None:
         "categories": ["tea", "coffee", "cake"] * 4,
     }
     pd.DataFrame(items).to_csv(folder / "items.csv", index=False)
+    write_news_log(folder / "MINDsmall_dev")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -94,9 +95,9 @@ def check_case(
     study: CaseStudy, history: History, forecast: Forecast, rng: np.random.Generator
 ) -> Iterator[tuple[str, bool]]:
     """Say of each claim about one person's list if it holds, of each corruption if it is caught."""
-    strengths = {"strength": study.strength, "edit_strength": study.edit_strength}
+    plan: dict[str, Any] = {"strength": study.strength, "edit_strength": study.edit_strength}
     repeat = study.dataset.repeat
-    rerank = cache(make_reranker(history, forecast, study.blend, **strengths, repeat=repeat))
+    rerank = cache(make_reranker(history, forecast, study.blend, repeat=repeat, **plan))
     ranking = rerank(())
     items = [explain_item(ranking, place, history, forecast) for place in range(K)]
     for statement in forecast.statements:

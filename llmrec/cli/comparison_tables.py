@@ -21,6 +21,12 @@ ENGINE_LEGEND = (
     "and explanations that history and forecast support; said: mean probability of the statements; "
     "true: those that came true; both of {} people at most."
 )
+IMPRESSION_LEGEND = (
+    "Each list that was shown, ordered by what precedes it; means over lists, with the 95 % "
+    "interval of AUC over people. {:,} of {:,} lists are left out: nothing or everything of them "
+    "was clicked."
+)
+IMPRESSION_COLUMNS = {"mrr": "MRR", "ndcg@5": "NDCG@5", "ndcg@10": "NDCG@10"}
 LIST_COLUMNS = ("model", "n", "NDCG@10", "gain on popularity", "recall", "holds", "said", "true")
 Cells = dict[tuple[str, str], dict[Any, Any]]  # rows of a table by model and metric
 
@@ -42,6 +48,26 @@ def show_comparison(title: str, table: pd.DataFrame) -> None:
         from llmrec.evaluation.engine_scores import MAX_PEOPLE
 
         console.print(Text(ENGINE_LEGEND.format(MAX_PEOPLE), style="dim"))
+
+
+def show_impressions(title: str, table: pd.DataFrame) -> None:
+    """Print how models order what was shown: all lists, and those whose clicks are all new."""
+    for name, part in table.groupby("slice", sort=False):
+        rows: list[dict[Any, Any]] = part.to_dict("records")
+        cells = {(str(row["model"]), str(row["metric"])): row for row in rows}
+        about = "what was shown" if name == "all" else "where nobody had clicked before the clicked"
+        view = _table(f"{title}, {about}", ("model", "n", "AUC", *IMPRESSION_COLUMNS.values()))
+        auc = {model: row for (model, metric), row in cells.items() if metric == "auc"}
+        for model in sorted(auc, key=lambda one: -np.nan_to_num(auc[one]["value"])):
+            value, low, high = (f"{auc[model][key]:.3f}" for key in ("value", "low", "high"))
+            others = (f"{cells[model, one]['value']:.3f}" for one in IMPRESSION_COLUMNS)
+            count = str(auc[model]["n"])
+            view.add_row(Text(model), count, f"{value} ({low}, {high})", *others)
+        console.print("", view)
+    whole = table[table["slice"] == "all"]
+    measured = whole.loc[whole["metric"] == "auc", "n"].iloc[0]
+    every = whole.loc[whole["metric"] == "measured", "n"].iloc[0]
+    console.print(Text(IMPRESSION_LEGEND.format(every - measured, every), style="dim"))
 
 
 def _forecasts(title: str, cells: Cells) -> Table:

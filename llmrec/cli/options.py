@@ -79,6 +79,9 @@ def refuse_nan(value: float | None) -> float | None:
     return value
 
 
+NewItems = Annotated[
+    int, typer.Option(min=0, help="How many of the list nobody has taken yet; --k for all.")
+]
 Calibrate = Annotated[
     float,
     typer.Option(

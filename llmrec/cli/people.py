@@ -25,6 +25,7 @@ from llmrec.cli.options import (
     Model,
     ModelWords,
     Mute,
+    NewItems,
     Strength,
     Until,
     User,
@@ -136,6 +137,7 @@ def recommend(
         str | None, typer.Option(help="Item id or whole title: why is it not listed?")
     ] = None,
     calibrate: Calibrate = 0,
+    new_items: NewItems = 0,
     model_words: ModelWords = False,
     edit: EditText = "",
     description: Description = None,
@@ -152,7 +154,8 @@ def recommend(
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
-    items = session.recommend(k, calibrate=calibrate, model_words=model_words)
+    options: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
+    items = session.recommend(k, new_items=new_items, **options)
     answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = person_summary(engine.dataset, session.history, session.forecast, items)
@@ -163,7 +166,9 @@ def recommend(
         effect = session.effect()
         outcome = effect.verify(k)
         shown |= {"effect": render.effect_summary(parsed, effect, outcome)}
-        verified = render.render_outcome(effect, outcome, items, by_score=not calibrate, verb=verb)
+        verified = render.render_outcome(
+            effect, outcome, items, by_score=not (calibrate or new_items), verb=verb
+        )
         view = Group(render.render_effect(parsed, effect), verified)
     if as_json:
         render.print_json(shown)

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import typer
@@ -17,18 +17,22 @@ from rich.table import Table
 from rich.text import Text
 
 from llmrec.cli import render
-from llmrec.cli.comparison_tables import show_comparison
+from llmrec.cli.comparison_tables import show_comparison, show_impressions
 from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
 from llmrec.cli.options import AsJson, Data, Forecasters, Model, Models, app
 from llmrec.cli.paths import require_folder
 from llmrec.cli.render import console, print_json
 from llmrec.data import embedded
 from llmrec.data.dataset import Dataset
+from llmrec.data.files import atomic_write_bytes
 from llmrec.data.names import clean_text
 from llmrec.data.options import ReadingOptions
 from llmrec.engine_config import DEFAULT_MODEL
 from llmrec.engine_folder import is_engine
 from llmrec.errors import DataError
+
+if TYPE_CHECKING:
+    from llmrec.evaluation.saved_engine import SavedEngine
 
 TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
@@ -185,6 +189,7 @@ def evaluate(
     """Fit forecasters on the past, evaluate them on held-out periods, and draw who wins where.
 
     An engine's folder as --model is evaluated as it was saved, by its lists and explanations, too.
+    Where a log tells what was shown, scorers of titles and engines order what each list showed.
     """
     from llmrec.evaluation.comparison import compare
     from llmrec.evaluation.horizons import HORIZONS
@@ -196,12 +201,17 @@ def evaluate(
     rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), horizons=HORIZONS, **rows)
+    of_lists = _impression_rows(dataset, rows["saved_engine"])
     if as_json:
-        render.print_json(to_records(found.table))
+        render.print_json(to_records(pd.concat((found.table, *of_lists))))
     else:
         show_comparison(data, found.table)
+        for table in of_lists:
+            show_impressions(data, table)
     if out is not None:
         path = save_report(found, out)
+        for table in of_lists:
+            atomic_write_bytes(out / "impressions.parquet", table.to_parquet(index=False))
         if not as_json:
             render.console.print(Text(f"Report: {path}"))
 
@@ -299,6 +309,15 @@ def _model_rows(
         scores = LLMScores.sample(dataset, users)
         rows["llm_scores"] = scores.score(_language_model(bare[0]), dataset)
     return rows
+
+
+def _impression_rows(dataset: Dataset, engines: Sequence[SavedEngine]) -> list[pd.DataFrame]:
+    """Give the table of `compare_on_impressions`, or none where the log has no impression."""
+    if dataset.impressions is None or not dataset.impressions.n_impressions:
+        return []
+    from llmrec.evaluation.impressions import compare_on_impressions
+
+    return [compare_on_impressions(dataset, {one.name: one.engine for one in engines})]
 
 
 def _version(distribution: str) -> str | None:

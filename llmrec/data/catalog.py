@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,14 @@ import pandas as pd
 from scipy import sparse
 
 from llmrec.data.ids import lookup_id
+from llmrec.data.item_features import (
+    COLUMN_PREFIX,
+    FeatureMatrix,
+    feature_lists,
+    features_from_lists,
+    match_features,
+    read_features,
+)
 from llmrec.data.item_rows import merge_item_rows
 from llmrec.data.names import clean_text, shorten_names
 from llmrec.data.report import CleaningReport
@@ -41,6 +49,9 @@ class Catalog:
         to 1, or to 0 for an item without a category.
     report
         What cleaning dropped.
+    features
+        (n_items, d) float32 of each block by name, see `with_features`; NaN in all columns of an
+        item without.
     """
 
     item_ids: pd.Index[str]
@@ -48,6 +59,7 @@ class Catalog:
     categories: tuple[str, ...]
     category_shares: sparse.csr_array
     report: CleaningReport
+    features: Mapping[str, FeatureMatrix] = field(default_factory=dict)
 
     @classmethod
     def from_frame(
@@ -130,6 +142,37 @@ class Catalog:
         frame[CATEGORIES] = [[name] for name in clusters.assign(texts)]
         return cls.from_frame(frame, names)
 
+    def with_features(self, name: str, matrix: Any) -> Catalog:
+        """Give the catalog with one more block of features, which scorers compare items by.
+
+        Items without features are counted in the report, and so are rows of unknown items.
+
+        Parameters
+        ----------
+        name
+            What the block is called, in explanations too: "image".
+        matrix
+            (n_items, d) numbers in the order of ``item_ids``, or the path of an ``.npy`` file of
+            them; NaN in all columns of an item without features. Or a frame, or the path of a
+            Parquet file, with a column ``item_id`` and columns of numbers, or one of lists; rows
+            may be in any order, and items missing.
+
+        Raises
+        ------
+        DataError
+            If there is such a block, the features are not of these items, or a number is not
+            finite; it names item and column.
+        """
+        found, findings = read_features(name, matrix, self.item_ids, self.features)
+        features, report = {**self.features, name: found}, self.report.with_notes(*findings)
+        return replace(self, features=features, report=report)
+
+    def with_features_of(self, other: Catalog) -> Catalog:
+        """Give the catalog with another one's features; items that it does not know have none."""
+        if not other.features:
+            return self
+        return replace(self, features=match_features(other.features, other.item_ids, self.item_ids))
+
     def save(self, path: Path) -> None:
         """Write it to a Parquet file, atomically; of the report the number of items stays."""
         from llmrec.data.parquet_files import write_parquet_table
@@ -142,7 +185,9 @@ class Catalog:
             np.split(shares.indices, offsets),
             np.split(shares.data, offsets),
         )
-        write_parquet_table(path, columns, _schema(), {CATEGORIES: self.categories})
+        lists = feature_lists(self.features)
+        values = {CATEGORIES: self.categories}
+        write_parquet_table(path, (*columns, *lists.values()), _schema(*lists), values)
 
     @classmethod
     def load(cls, path: Path) -> Catalog:
@@ -156,7 +201,8 @@ class Catalog:
         """
         from llmrec.data.parquet_files import read_parquet_table
 
-        table, values = read_parquet_table(path, _schema())
+        table, values = read_parquet_table(path, _schema(), _schema(COLUMN_PREFIX).field(-1))
+        blocks = table.column_names[len(_schema()) :]
         ids, titles = table[ITEM_ID].to_pylist(), tuple(table[TITLE].to_pylist())
         names = values.get(CATEGORIES)
         try:
@@ -165,16 +211,19 @@ class Catalog:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("its categories are no names")
             shares = _read_shares(table["category"], table["share"], len(names))
+            features = features_from_lists({name: table[name] for name in blocks})
         except ValueError as error:
             raise ModelLoadError(f"{path} cannot be read: {error}") from error
         index = pd.Index(ids, dtype="str")
-        return cls(index, titles, tuple(names), shares, CleaningReport(len(ids)))
+        return cls(index, titles, tuple(names), shares, CleaningReport(len(ids)), features)
 
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
         shown = ", ".join(self.categories[:CATEGORIES_SHOWN])
         more = ", ..." * (self.n_categories > CATEGORIES_SHOWN)
-        return f"Catalog({self.n_items:,} items, {self.n_categories:,} categories: {shown}{more})"
+        counts = f"{self.n_items:,} items, {self.n_categories:,} categories"
+        blocks = f"; features: {', '.join(self.features)}" * bool(self.features)
+        return f"Catalog({counts}: {shown}{more}{blocks})"
 
     @property
     def n_items(self) -> int:
@@ -236,6 +285,24 @@ def category_sums(
     return np.asarray(sums.reshape(n_rows, catalog.n_categories), dtype=np.float64)
 
 
+def drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> Catalog:
+    """Give a catalog without some categories and all their items; DataError if none is left."""
+    dropped = np.isin(catalog.categories, list(names))
+    if dropped.all():
+        raise DataError(f"no category of {dataset} is left without {', '.join(sorted(names))}.")
+    if not dropped.any():
+        return catalog
+    mask = catalog.category_shares @ dropped == 0
+    return replace(
+        catalog,
+        item_ids=catalog.item_ids[mask],
+        titles=tuple(np.array(catalog.titles, dtype=object)[mask]),
+        categories=tuple(np.array(catalog.categories, dtype=object)[~dropped]),
+        category_shares=catalog.category_shares[mask][:, ~dropped],
+        features={name: matrix[mask] for name, matrix in catalog.features.items()},
+    )
+
+
 def _category_shares(
     names_of_items: Sequence[Sequence[str]],
 ) -> tuple[tuple[str, ...], sparse.csr_array]:
@@ -256,13 +323,14 @@ def _category_shares(
     return tuple(shorten_names(names)), shares
 
 
-def _schema() -> Any:
+def _schema(*blocks: str) -> Any:
     """Columns of a saved catalog: a row an item, its categories by their places in the names."""
     import pyarrow as pa
 
     names = (ITEM_ID, TITLE, "category", "share")
     types = (pa.string(), pa.string(), pa.list_(pa.int32()), pa.list_(pa.float64()))
-    return pa.schema(list(zip(names, types, strict=True)))
+    of_blocks = ((name, pa.list_(pa.float32())) for name in blocks)
+    return pa.schema([*zip(names, types, strict=True), *of_blocks])
 
 
 def _read_shares(categories: Any, shares: Any, n_categories: int) -> sparse.csr_array:

@@ -64,7 +64,7 @@ def age_weighted_counts(histories: Sequence[History], age_weights: FloatArray) -
     sums = []
     for start in range(0, len(histories), HISTORIES_PER_BATCH):
         part = histories[start : start + HISTORIES_PER_BATCH]
-        row, age, items = _event_ages(part)
+        row, age, items = event_ages(part)
         weights = age_weights[np.minimum(age, len(age_weights) - 1)]
         sums.append(category_sums(part[0].catalog, row, items, len(part), weights))
     return np.concatenate(sums)
@@ -76,7 +76,7 @@ def period_counts(histories: Sequence[History], n: int) -> FloatArray:
     A history of fewer periods has zeros first; what is older than n periods is left out.
     """
     catalog = histories[0].catalog
-    row, age, items = _event_ages(histories)
+    row, age, items = event_ages(histories)
     recent = age < n
     cells = row[recent] * n + (n - 1 - age[recent])
     sums = category_sums(catalog, cells, items[recent], len(histories) * n)
@@ -106,7 +106,7 @@ def population_counts(histories: Sequence[History], n: int) -> tuple[FloatArray,
     return counts, which.reshape(len(rows), n)[row]
 
 
-def _event_ages(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntArray]:
+def event_ages(histories: Sequence[History]) -> tuple[IntArray, IntArray, IntArray]:
     """(n_events,) each event's row in the batch, age of its period (0: the newest), and item."""
     offsets = np.concatenate([history.offsets for history in histories])
     n_bounds = np.array([len(history.offsets) for history in histories])

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llmrec.data.catalog import Catalog
+from llmrec.data import join as joining
+from llmrec.data.calendar import PeriodLength
+from llmrec.data.catalog import Catalog, drop_categories
+from llmrec.data.impressions import Impressions
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_items import catalog_of_rows, catalog_of_titles
+from llmrec.data.new_user import events_of_new_user
 from llmrec.data.periods import History, make_histories, truncate_log
 from llmrec.data.population import Population
 from llmrec.data.report import Finding
-from llmrec.data.text_times import date_order
 from llmrec.data.title_clusters import TitleCategories
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns, to_pandas
 from llmrec.errors import DataError
 from llmrec.types import RepeatPolicy
 
 NEW_USER = "new user"
-_ROW = "row of the frame"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,10 @@ class Dataset:
         the log.
     title_categories
         The clusters of titles that the categories are, where ``item_rows`` have titles alone.
+    parts
+        The datasets that it was joined of, without their events, by the names of their platforms.
+    impressions
+        The lists that people were shown, aligned with the catalog, where the log tells of them.
     """
 
     name: str
@@ -74,6 +80,8 @@ class Dataset:
     excluded: frozenset[str] = frozenset()
     population: Population | None = None
     title_categories: TitleCategories | None = None
+    parts: Mapping[str, Dataset] = field(default_factory=dict)
+    impressions: Impressions | None = None
 
     @classmethod
     def without_log(
@@ -103,6 +111,49 @@ class Dataset:
         log = Interactions.empty(catalog.item_ids, day_first=day_first)
         return cls(name, log, catalog, period, noun, person, repeat, verb, population=population)
 
+    @classmethod
+    def join(cls, platforms: Mapping[str, Dataset]) -> Dataset:
+        """Join the logs of several platforms, by name: people of one id are one person.
+
+        An item or category of "drug" is called "drug: ...", so `new_user_history` takes such ids;
+        `platform` gives the parts back. Whatever is fitted on it forecasts and ranks all platforms;
+        `platforms` has what `Forecast.within` and the candidates of `rank` restrict to one of them.
+        Findings count the people whom each two share. Platforms are in the order of their names,
+        and nouns and verbs those of all, or else general ones.
+
+        Raises
+        ------
+        DataError
+            If a name is empty, too long, given twice or contains ":"; if there are fewer than two
+            platforms, periods or ``repeat`` differ, or a platform shares nobody with another.
+        """
+        joining.require_names(list(platforms))
+        given = dict(sorted(platforms.items()))
+        of = list(given.values())
+        joining.require_same(
+            "the period", {n: PeriodLength.parse(p.period) for n, p in given.items()}
+        )
+        joining.require_same("repeat", {n: p.repeat for n, p in given.items()})
+        joining.require_logs({n: 0 if p.population else len(p.log) for n, p in given.items()})
+        logs = {name: part.log.align_to(part.catalog) for name, part in given.items()}
+        common = joining.count_common_people(logs)
+        catalog = joining.join_catalogs({name: part.catalog for name, part in given.items()})
+        return cls(
+            "+".join(given),
+            joining.join_logs(logs, catalog),
+            catalog,
+            of[0].period,
+            joining.common_word([part.noun for part in of], "items"),
+            joining.common_word([part.person for part in of], "person"),
+            of[0].repeat,
+            joining.common_word([part.verb for part in of], "taken"),
+            reading=(*joining.join_findings({n: p.findings for n, p in given.items()}), *common),
+            parts={
+                n: replace(p, log=Interactions.empty(p.catalog.item_ids), impressions=None)
+                for n, p in given.items()
+            },
+        )
+
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
         parts = ", ".join(map(repr, (self.name, self.log, self.catalog)))
@@ -111,13 +162,16 @@ class Dataset:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What reading decided, changed, set aside and dropped, one entry a rule."""
-        return self.reading + self.catalog.report.findings + self.log.report.findings
+        shown = self.impressions.findings if self.impressions else ()
+        return (*self.reading, *self.catalog.report.findings, *self.log.report.findings, *shown)
 
     def known_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset as it was known just before a cutoff; DataError if it was empty."""
         known = self.with_catalog_before(cutoff)
         everybody = known.population and known.population.before(cutoff)
-        return replace(known, log=truncate_log(known.log, cutoff), population=everybody)
+        shown = known.impressions and known.impressions.before(cutoff)
+        log = truncate_log(known.log, cutoff)
+        return replace(known, log=log, population=everybody, impressions=shown)
 
     def with_catalog_before(self, cutoff: np.datetime64) -> Dataset:
         """Give the dataset with the items and categories alone that its log names before a cutoff.
@@ -130,6 +184,8 @@ class Dataset:
         DataError
             If the log names no category before the cutoff.
         """
+        if self.parts:
+            return self._with_parts(lambda name, part: part.with_catalog_before(cutoff))
         rows = self.item_rows
         if rows is None or not (rows[TIMESTAMP] >= cutoff).any():
             return replace(self, log=self.log.align_to(self.catalog))
@@ -147,6 +203,8 @@ class Dataset:
         first title. A catalog that is given apart stays as it is. Raises as `with_catalog_before`
         does.
         """
+        if self.parts:
+            return self._with_parts(lambda name, part: part.with_categories_before(cutoff))
         known = self.with_catalog_before(cutoff)
         rows = self.item_rows
         if rows is None or known.item_rows is None or len(known.item_rows) == len(rows):
@@ -169,18 +227,41 @@ class Dataset:
             found, about = catalog_of_titles(rows, self.title_categories, cutoff)
             return replace(self._with_catalog(found, rows), title_categories=about)
         catalog = catalog_of_rows(rows, self.separator)
-        catalog = _drop_categories(catalog, self.excluded, self.name)
-        return self._with_catalog(catalog, rows)
+        return self._with_catalog(drop_categories(catalog, self.excluded, self.name), rows)
 
     def _with_catalog(self, catalog: Catalog, rows: pd.DataFrame | None) -> Dataset:
         """Give the dataset with another catalog and the rows it comes from, all aligned with it."""
+        catalog = catalog.with_features_of(self.catalog)
         return replace(
             self,
             catalog=catalog,
             log=self.log.align_to(self.catalog).align_to(catalog),
             item_rows=rows,
             population=self.population and self.population.align(self.catalog, catalog),
+            impressions=self.impressions and self.impressions.align_to(catalog),
         )
+
+    def _with_parts(self, change: Callable[[str, Dataset], Dataset]) -> Dataset:
+        """Give the joined dataset with the catalog of its changed parts."""
+        parts = {}
+        for name, part in self.parts.items():
+            with joining.name_platform(name):
+                parts[name] = change(name, part)
+        if all(parts[name].catalog is part.catalog for name, part in self.parts.items()):
+            return replace(self, log=self.log.align_to(self.catalog), parts=parts)
+        catalog = joining.join_catalogs({name: part.catalog for name, part in parts.items()})
+        return replace(self._with_catalog(catalog, None), parts=parts)
+
+    @property
+    def platforms(self) -> joining.Platforms:
+        """Which items and categories are of which platform, where several were joined."""
+        return joining.Platforms.of({name: part.catalog for name, part in self.parts.items()})
+
+    def platform(self, name: str) -> Dataset:
+        """Give the dataset of one platform with its own ids; DataError if it has no event here."""
+        own = joining.log_of_platform(self.log.align_to(self.catalog), self.platforms, name)
+        item_ids = self.parts[name].catalog.item_ids
+        return replace(self.parts[name], log=replace(own, item_ids=item_ids))
 
     @property
     def everybody(self) -> Population:
@@ -203,7 +284,11 @@ class Dataset:
         """
         if unknown := sorted(set(names) - set(self.catalog.categories)):
             raise DataError(f"{unknown[0]!r} is no category of {self.name}.")
-        catalog = _drop_categories(self.catalog, names, self.name)
+        if self.parts:
+            return self._with_parts(
+                lambda name, p: p.without_categories(joining.own_names(name, names))
+            )
+        catalog = drop_categories(self.catalog, names, self.name)
         rows = self.item_rows
         if rows is not None:
             rows = rows[rows[ITEM_ID].isin(catalog.item_ids)].reset_index(drop=True)
@@ -252,63 +337,12 @@ class Dataset:
             if allow_empty and not len(table):
                 log = Interactions.empty(self.catalog.item_ids, [NEW_USER])
             else:
-                log = self._events_of_new_user(table, cutoff, dates, is_clean, allow_empty)
+                log = events_of_new_user(
+                    table, self.log, self.catalog, cutoff, dates, is_clean, allow_empty
+                )
         except DataError as error:
             raise DataError(f"the frame of a new user: {error}") from error
         own = replace(
             self, log=replace(log, day_first=self.log.day_first), population=self.everybody
         )
         return own.histories(cutoff)[0]
-
-    def _events_of_new_user(
-        self,
-        table: pd.DataFrame,
-        cutoff: np.datetime64,
-        dates: str | None,
-        is_clean: bool,
-        allow_empty: bool,
-    ) -> Interactions:
-        """Give the log of one new user's events before a cutoff, aligned with the catalog."""
-        if dates is None and not pd.api.types.is_numeric_dtype(table[TIMESTAMP].dtype):
-            dates = date_order(self.log.day_first)
-        if is_clean:
-            table = table.assign(**{_ROW: np.arange(len(table))})
-        # One person is no population, of which somebody or some day could stand out.
-        everything = Interactions.from_frame(
-            table,
-            dates=dates,
-            identity=[_ROW] if is_clean else (),
-            bot_events_per_day=None,
-            keep_outliers=True,
-            in_file_order=is_clean,
-        )
-        if everything.n_users > 1:
-            raise DataError(f"these are events of {everything.n_users} users: give those of one.")
-        (user,) = everything.user_ids
-        if user in self.log.user_ids:
-            raise DataError(
-                f"user {user!r} is in the log: give the id to use the log's events, or another "
-                "user_id for somebody new."
-            )
-        events = everything.align_to(self.catalog)
-        if allow_empty and events.timestamp.min() >= cutoff:
-            report = events.report.with_dropped("at or after the cutoff", events.source_row)
-            return Interactions.empty(self.catalog.item_ids, [user], report)
-        return truncate_log(events, cutoff)
-
-
-def _drop_categories(catalog: Catalog, names: Collection[str], dataset: str) -> Catalog:
-    """Give a catalog without some categories and all their items; DataError if none is left."""
-    dropped = np.isin(catalog.categories, list(names))
-    if dropped.all():
-        raise DataError(f"no category of {dataset} is left without {', '.join(sorted(names))}.")
-    if not dropped.any():
-        return catalog
-    mask = catalog.category_shares @ dropped == 0
-    return replace(
-        catalog,
-        item_ids=catalog.item_ids[mask],
-        titles=tuple(np.array(catalog.titles, dtype=object)[mask]),
-        categories=tuple(np.array(catalog.categories, dtype=object)[~dropped]),
-        category_shares=catalog.category_shares[mask][:, ~dropped],
-    )

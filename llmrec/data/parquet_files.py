@@ -41,8 +41,15 @@ def write_parquet_table(
     atomic_write_bytes(path, content.getvalue().to_pybytes())
 
 
-def read_parquet_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+def read_parquet_table(
+    path: Path, schema: pa.Schema, further: pa.Field | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Read the table and the values that `write_parquet_table` wrote.
+
+    Parameters
+    ----------
+    further
+        Type of the columns that may follow those of the schema, and what their names begin with.
 
     Raises
     ------
@@ -51,6 +58,9 @@ def read_parquet_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[st
     """
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        if further is not None:
+            names = [name for name in table.schema.names if name.startswith(further.name)]
+            schema = pa.schema([*schema, *(pa.field(name, further.type) for name in names)])
         if not table.schema.equals(schema):
             raise ValueError(f"its columns are {_describe(table.schema)}, not {_describe(schema)}")
         if empty := [name for name in schema.names if table[name].null_count]:

@@ -17,6 +17,7 @@ from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.file_frames import make_catalog, make_log
 from llmrec.data.formats import LayoutOptions, only_file
+from llmrec.data.impressions import IMPRESSIONS, Impressions
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_items import TAG, catalog_of_rows
 from llmrec.data.source_rows import name_rows, tell_first_row
@@ -53,7 +54,7 @@ _REVIEW_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 _TAG_TIMES = "user_taggedartists-timestamps.dat"
 _EVENT_COLUMNS = [USER_ID, ITEM_ID, TIMESTAMP]
 # MIND
-_BEHAVIOR_COLUMNS = ("impression_id", USER_ID, TIMESTAMP, "history", "impressions")
+_BEHAVIOR_COLUMNS = ("impression_id", USER_ID, TIMESTAMP, "history", IMPRESSIONS)
 _NEWS_COLUMNS = (
     *(ITEM_ID, CATEGORIES, "subcategory", TITLE, "abstract", "url", "entities", "mentions"),
 )
@@ -78,7 +79,8 @@ def read_mind(folder: Path, options: LayoutOptions) -> Dataset:
 
     Events are the clicked impressions, and the clicks of the column ``history``. Those carry no
     time; they are known to precede the user's first impression, and are put milliseconds before it,
-    in their order. So periods are counted in events here: calendar periods would be wrong.
+    in their order. So periods are counted in events here: calendar periods would be wrong. What
+    was shown, clicked or not, is in the dataset's ``impressions``; entities are not read.
     """
     reader = TableReader()
     news = reader.delimited(folder / "news.tsv", "\t", _NEWS_COLUMNS)
@@ -105,14 +107,25 @@ def read_mind(folder: Path, options: LayoutOptions) -> Dataset:
         replace(one, example=tell_first_row(one.example, behaviors.index))
         for one in parsed.findings
     )
+    with name_file(folder / "behaviors.tsv"):
+        shown = Impressions.from_frame(behaviors, catalog)
     return Dataset(
-        "mind", log, catalog, "10 events", "articles", "reader", "exclude", "read", reading=said
+        "mind",
+        log,
+        catalog,
+        "10 events",
+        "articles",
+        "reader",
+        "exclude",
+        "read",
+        reading=said,
+        impressions=shown,
     )
 
 
 def _clicks(behaviors: pd.DataFrame) -> pd.DataFrame:
     """Give the events of impressions, with the index of their rows: earlier clicks, then others."""
-    clicked = behaviors["impressions"].str.findall(r"(\S+)-1(?!\S)")
+    clicked = behaviors[IMPRESSIONS].str.findall(r"(\S+)-1(?!\S)")
     first = behaviors.sort_values(TIMESTAMP, kind="stable").drop_duplicates(USER_ID)
     earlier = first.assign(**{ITEM_ID: first["history"].fillna("").str.split()})
     columns = [USER_ID, ITEM_ID, TIMESTAMP]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from llmrec.data.calendar import DAY
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import sample_windows
 from llmrec.evaluation.saved_engine import SavedEngine
@@ -16,14 +17,16 @@ from llmrec.explain.explanation import Explanation
 from llmrec.explain.item import ItemExplanation
 from llmrec.explain.statements import check_statement
 from llmrec.forecast import Forecast, Statement
-from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
+from llmrec.metrics import bootstrap_interval, expected_random_ndcg, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.new_items import is_new_item
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import RecentPopularity
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 K = 10  # length of the lists
 MAX_PEOPLE = 60  # whose explanations are checked, of each split
+NEW_DAYS = 56  # since an item was first taken, for which it counts as new
 LIST_METRICS = (
     f"ndcg@{K}",
     f"recall@{K}",
@@ -31,6 +34,10 @@ LIST_METRICS = (
     f"popularity_recall@{K}",
     f"ndcg@{K}_gain",
     f"recall@{K}_gain",
+    f"new_ndcg@{K}",
+    f"popularity_new_ndcg@{K}",
+    f"launch_ndcg@{K}",
+    f"random_launch_ndcg@{K}",
 )
 EXPLANATION_METRICS = (
     "statements_supported",
@@ -54,6 +61,12 @@ def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.Dat
     popularity_ndcg@10, popularity_recall@10, ndcg@10_gain, recall@10_gain
         The same of what was popular lately before the window, by all that had happened then, and
         how much better the engine is, paired.
+    new_ndcg@10, popularity_new_ndcg@10
+        Of the same lists, with the items alone for relevant that were first taken at most
+        `NEW_DAYS` days before the window, or after.
+    launch_ndcg@10, random_launch_ndcg@10
+        Of lists of the items that nobody had taken before the window, and what lists in random
+        order would have. Only a catalog that is given apart knows such items.
     statements_supported, statements_said, statements_true
         Share of a person's statements that history and forecast support (it has to be 1), the mean
         of their probabilities, and the share that came true. Of at most `MAX_PEOPLE` people a
@@ -96,7 +109,46 @@ def list_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[str, Floa
     found = _list_metrics(lists, relevant)
     baseline = _list_metrics([ranking.item_idx for ranking in popular], relevant)
     gains = {f"{name}_gain": found[name] - baseline[name] for name in found}
-    return found | {f"popularity_{name}": each for name, each in baseline.items()} | gains
+    new = [
+        np.intersect1d(items, _new_items(window.history))
+        for items, window in zip(relevant, windows, strict=True)
+    ]
+    of_new = {f"new_ndcg@{K}": _list_metrics(lists, new)[f"ndcg@{K}"]}
+    popular_new = _list_metrics([ranking.item_idx for ranking in popular], new)[f"ndcg@{K}"]
+    of_new |= {f"popularity_new_ndcg@{K}": popular_new}
+    launched = _launch_values(saved, own, forecasts, windows)
+    baselines = {f"popularity_{name}": each for name, each in baseline.items()}
+    return found | baselines | gains | of_new | launched
+
+
+def _new_items(history: History) -> IntArray:
+    """(n,) items that nobody had taken `NEW_DAYS` days before the history's cutoff."""
+    population = history.population
+    known = population.item_idx[population.timestamp < history.cutoff - NEW_DAYS * DAY]
+    return np.setdiff1d(np.arange(history.catalog.n_items), known)
+
+
+def _launch_values(
+    saved: SavedEngine,
+    own: Sequence[History],
+    forecasts: Sequence[Forecast],
+    windows: Sequence[Window],
+) -> dict[str, FloatArray]:
+    """(n_windows,) NDCG of lists of the engine's new items, and of lists in random order."""
+    found = np.full((2, len(windows)), np.nan)
+    places = windows[0].history.catalog.item_ids.get_indexer(own[0].catalog.item_ids)
+    for place, (history, forecast, window) in enumerate(zip(own, forecasts, windows, strict=True)):
+        new = places[is_new_item(history)]
+        relevant = np.intersect1d(window.target.item_idx, new[new >= 0])
+        if not len(relevant):
+            continue
+        session = saved.engine.session(history, forecast=forecast, shelf="new")
+        listed = places[session.ranking(K).item_idx]
+        found[:, place] = (
+            ndcg_at(K, listed, relevant),
+            expected_random_ndcg(K, len(relevant), len(new)),
+        )
+    return dict(zip(LIST_METRICS[-2:], found, strict=True))
 
 
 def explanation_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[str, FloatArray]:

@@ -10,7 +10,9 @@ from llmrec.data.calendar import DAY
 from llmrec.data.periods import History
 from llmrec.explain.causes import RECENT_DAYS, Cause, Causes, PastEffect
 from llmrec.explain.evidence import Evidence, cite_events
+from llmrec.explain.new_item_reasons import close_past_items
 from llmrec.ranking.edits import active_edits
+from llmrec.ranking.new_items import is_new_item
 from llmrec.ranking.ranking import Ranking, Reranker, rank_of
 from llmrec.ranking.removal import RankedItems, RemovalRanker
 from llmrec.types import FloatArray, IntArray, TimeArray
@@ -43,6 +45,7 @@ def find_causes(items: IntArray, removal: RemovalRanker, rerank: Reranker) -> li
     ]
     chosen = _first_that_lift(sets, ranks, past, items, removal)
     tilted, recent = _without_tilt(removal, rerank, now), _recent_counts(history, items)
+    new, close = is_new_item(history), close_past_items(items, history, removal.blend)
     found = []
     for place, item in enumerate(items.tolist()):
         tried, (named, rank_without) = sets[place], chosen[place]
@@ -55,6 +58,8 @@ def find_causes(items: IntArray, removal: RemovalRanker, rerank: Reranker) -> li
                 rank_of(tilted, item),
                 recent[place],
                 _titles(past[tried[0]], history) if tried and not len(named) else (),
+                bool(new[item]),
+                tuple(_events_of(one, history)[0] for one in close[place].tolist()),
             )
         )
     return found

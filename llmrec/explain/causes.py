@@ -79,6 +79,11 @@ class Causes:
         How often everybody took it in the last `RECENT_DAYS` days.
     dropped
         Titles of past items that were not named, since without them it would not rank lower.
+    is_new
+        Whether nobody had taken it before the cutoff.
+    close_titles
+        Of a new item: the newest events of past items with close titles, that which pulls most
+        first, two at most.
     """
 
     rank: int
@@ -88,6 +93,8 @@ class Causes:
     rank_without_tilt: int | None = None
     n_recent: int = 0
     dropped: tuple[str, ...] = ()
+    is_new: bool = False
+    close_titles: tuple[Evidence, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Causes:
@@ -96,7 +103,9 @@ class Causes:
             Cause(**{**one, "latest": parse_evidence([one["latest"]])[0]})
             for one in values["named"]
         )
-        return cls(**{**values, "named": named, "dropped": tuple(values["dropped"])})
+        close = parse_evidence(values.get("close_titles", ()))
+        dropped = tuple(values["dropped"])
+        return cls(**{**values, "named": named, "dropped": dropped, "close_titles": close})
 
     @property
     def tilt_lifts(self) -> bool:
@@ -124,6 +133,17 @@ class Causes:
             f"Of what you have {verb}, {these} {add} most to its score; without {it} this would "
             f"still be {rank}.",
         )
+
+    def new_sentences(self, verb: str) -> tuple[str, ...]:
+        """Variants of the sentence that says that it is new; () if it is not."""
+        if not self.is_new:
+            return ()
+        nobody = f"Nobody has {verb} it yet"
+        if not self.close_titles:
+            return (f"{nobody}.",)
+        titles = [clean_text(e.title, MAX_SENTENCE_TITLE_LENGTH) for e in self.close_titles]
+        close = f"its title is close to {' and '.join(titles)}, which you have {verb}"
+        return f"{nobody}; {close}.", f"It is new: nobody has {verb} it; {close}."
 
     @property
     def _is_lifted(self) -> bool:

@@ -154,7 +154,8 @@ def explain_ranked_item(
     if removal and rank:
         (causes,) = find_causes(np.array([item_idx]), removal, rerank)
         past = find_past_effects(item_idx, removal, rerank)
-    item = explain_item(now, rank - 1, history, forecast, edits, causes) if rank else None
+    rest = history, forecast, edits, causes, removal.shelf if removal else "all"
+    item = explain_item(now, rank - 1, *rest) if rank else None
     change: RemovalCounterfactual | WhyNot
     if listed and listed <= k:
         change = find_removal(item_idx, rerank, k, history.catalog, history, edits)

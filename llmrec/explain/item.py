@@ -28,6 +28,7 @@ from llmrec.explain.statements import statements_for
 from llmrec.forecast import Forecast, Statement, StatementKind
 from llmrec.ranking.edits import Edit, active_edits, apply_edits
 from llmrec.ranking.ranking import Ranking
+from llmrec.types import Shelf
 
 MAX_CATEGORIES_IN_SENTENCE = 2
 MIN_SHOWN_TILT = 0.005  # less would be written as 0.00
@@ -59,7 +60,7 @@ class ItemExplanation:
     rank
         1-based.
     score
-        The sum of all ``scorer_parts`` and ``category_parts``, to 1e-9.
+        The sum of ``scorer_parts`` and ``category_parts``, to 1e-9.
     scorer_parts
         Scorer name to its part of the score.
     category_parts
@@ -90,6 +91,8 @@ class ItemExplanation:
     causes
         What the rank rests on, which the text then says; None where it was not asked for, or in
         version 0.1: the text then says what the item has to do with history and forecast.
+    shelf
+        Which items were ranked: "new" for those that nobody had taken yet.
     """
 
     item_id: str
@@ -112,6 +115,7 @@ class ItemExplanation:
     rejection: str = ""
     verb: str = "taken"
     causes: Causes | None = None
+    shelf: Shelf = "all"
 
     @property
     def text(self) -> str:
@@ -123,6 +127,8 @@ class ItemExplanation:
         """Variants of each sentence of the text, the plainest first."""
         if self.causes is not None:
             found = [self.causes.sentences(self.item_id, self.verb)]
+            if self.causes.is_new:
+                found.insert(0, self.causes.new_sentences(self.verb))
             if self.causes.tilt_lifts:
                 found.append(self._lift_sentences())
             if self.causes.rank != self.rank:  # in a list that is mixed to follow the forecast
@@ -258,6 +264,7 @@ def explain_item(
     forecast: Forecast,
     edits: Sequence[Edit] = (),
     causes: Causes | None = None,
+    shelf: Shelf = "all",
 ) -> ItemExplanation:
     """Explain one position (0-based) of a ranking.
 
@@ -269,6 +276,8 @@ def explain_item(
         Those of the ranking; edited shares are given beside the forecast ones.
     causes
         What `find_causes` found for the item.
+    shelf
+        Which items the ranking has.
 
     Raises
     ------
@@ -309,6 +318,7 @@ def explain_item(
         edit_factors={names[c]: active[c].factor for c in own if c in active},
         verb=history.verb,
         causes=causes,
+        shelf=shelf,
     )
 
 
@@ -327,10 +337,8 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
 
 def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     """Give the stored entries of one row, by column."""
-    start, stop = matrix.indptr[row : row + 2]
-    return dict(
-        zip(matrix.indices[start:stop].tolist(), matrix.data[start:stop].tolist(), strict=True)
-    )
+    found = matrix[[row]]
+    return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
 
 
 def to_plain_values(value: Any) -> Any:

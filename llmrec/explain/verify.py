@@ -47,6 +47,7 @@ def check_item(
         "title": catalog.titles[item],
         "horizon": format_horizon(history.period_length),
         "verb": history.verb,
+        "shelf": removal.shelf if removal else explanation.shelf,
         **_ranking_fields(ranking, rank - 1, history),
         **_history_fields(item, history, forecast),
         **_edit_fields(item, history, forecast, edits),

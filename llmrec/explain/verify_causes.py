@@ -12,6 +12,7 @@ from llmrec.data.periods import History
 from llmrec.explain.cause_search import N_COMPARED, has_edits
 from llmrec.explain.causes import RECENT_DAYS, Causes
 from llmrec.explain.evidence import to_date
+from llmrec.explain.new_item_reasons import MIN_COSINE, close_past_items, title_cosines
 from llmrec.explain.statements import TOLERANCE
 from llmrec.ranking.removal import RemovalRanker
 
@@ -31,6 +32,7 @@ def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple
         *_wrong_ranks(causes, item_idx, past, removal),
         *_wrong_events(causes, past, removal.history),
         *_wrong_effects(causes, item_idx, past, removal),
+        *_wrong_newness(causes, item_idx, removal),
     )
 
 
@@ -68,6 +70,34 @@ def _wrong_events(causes: Causes, past: list[int], history: History) -> Iterator
             yield f"{one.latest.title} was on another day than {one.latest.date}"
         if one.latest.title != history.catalog.titles[item]:
             yield f"{history.catalog.titles[item]} is not called {one.latest.title}"
+
+
+def _wrong_newness(causes: Causes, item: int, removal: RemovalRanker) -> Iterator[str]:
+    history = removal.history
+    population, ids = history.population, history.catalog.item_ids
+    before = population.item_idx[population.timestamp < history.cutoff]
+    is_new = not (np.any(before == item) or np.any(history.item_idx == item))
+    if causes.is_new != is_new:
+        yield "somebody has taken it" if causes.is_new else "nobody has taken it"
+    if not causes.close_titles:
+        return
+    first, log = int(history.offsets[0]), history.log
+    places = {one.item_id: int(np.argmax(ids == one.item_id)) for one in causes.close_titles}
+    for one in causes.close_titles:
+        own = places[one.item_id]
+        events = np.flatnonzero(history.item_idx == own) + first
+        if not len(events) or one.event_id != events[-1]:
+            yield f"{one} is not the last event of an item that was taken"
+        elif one.date != to_date(log.timestamp[events[-1]]):
+            yield f"{one.title} was on another day than {one.date}"
+        elif one.title != history.catalog.titles[own]:
+            yield f"{history.catalog.titles[own]} is not called {one.title}"
+    cosines = title_cosines(item, list(places.values()), removal.blend)
+    if len(cosines) < len(places) or (cosines < MIN_COSINE - TOLERANCE).any():
+        yield "a title is not close to its own"
+    (true,) = close_past_items(np.array([item]), history, removal.blend)
+    if true.tolist() != list(places.values()):
+        yield "the past items with the closest titles are others"
 
 
 def _wrong_effects(

@@ -84,20 +84,11 @@ class DecayedDirichlet:
         periods. The spread of the targets around the forecasts is fitted last.
         """
         fitted = TrainingSpan.of_windows(windows)
-        histories = [window.history for window in windows]
-        targets = target_counts(windows)
-        cells, own = TargetCells.of(targets), {}
-        for decay in decays:
-            counts = age_weighted_counts(histories, age_weights(decay))
-            own[decay] = cells.take(counts), counts.sum(axis=1)[cells.rows]
         best, least = self, np.inf
-        for mix in candidate_mixes(histories):
-            common = cells.take(population_mix(histories, mix))
-            for decay, strength in itertools.product(decays, STRENGTHS):
-                counted, total = own[decay]
-                loss = cells.mean_log_loss((counted + strength * common) / (total + strength))
-                if loss < least:
-                    best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
+        for (decay, strength, mix), loss in setting_losses(windows, decays).items():
+            if loss < least:
+                best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
+        histories = [window.history for window in windows]
         spread = fit_dispersion(windows, best.category_weights(histories))
         return replace(best, spread=spread, fitted=fitted)
 
@@ -206,6 +197,24 @@ class ExponentialDecay:
                 mix=read_choice(stored, "mix", get_args(PopulationMix)),
                 **read_fit(stored),
             )
+
+
+def setting_losses(
+    windows: Sequence[Window], decays: Sequence[float] = DECAYS
+) -> dict[tuple[float, float, PopulationMix], float]:
+    """Give the log-loss on windows of each setting (decay, strength, mix) of `DecayedDirichlet`."""
+    histories = [window.history for window in windows]
+    cells, own, losses = TargetCells.of(target_counts(windows)), {}, {}
+    for decay in decays:
+        counts = age_weighted_counts(histories, age_weights(decay))
+        own[decay] = cells.take(counts), counts.sum(axis=1)[cells.rows]
+    for mix in candidate_mixes(histories):
+        common = cells.take(population_mix(histories, mix))
+        for decay, strength in itertools.product(decays, STRENGTHS):
+            counted, total = own[decay]
+            weights = (counted + strength * common) / (total + strength)
+            losses[decay, strength, mix] = cells.mean_log_loss(weights)
+    return losses
 
 
 def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:

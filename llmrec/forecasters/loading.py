@@ -27,6 +27,7 @@ MODULE_OF_KIND = {
     "GatedMixture": "mixture",
     "LogLinearPool": "pool",
     "HorizonForecaster": "horizon",
+    "PretrainedForecaster": "pretrained_forecaster",
 }
 KINDS_WITH_ITEMS = ("NextItemModel",)  # they are made again with a catalog
 # And these with others that are loaded.

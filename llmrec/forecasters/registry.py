@@ -14,6 +14,7 @@ from llmrec.forecasters.drift import GlobalDrift, SameSeason
 from llmrec.forecasters.loading import load_forecaster as load_forecaster
 from llmrec.forecasters.mixture import GatedMixture
 from llmrec.forecasters.neighbours import NeighbouringUsers
+from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.forecasters.ridge import MAX_CATEGORIES, RidgeAutoregression
 
 NEURAL_FORECASTERS = ("CellMLP", "GRU", "Transformer", "VAE", "RRN")
@@ -132,6 +133,7 @@ BUILDERS: dict[str, Builder] = {
     "DecayedDirichlet": _build_counting("DecayedDirichlet"),
     "GlobalDrift": _build_on_counting(GlobalDrift),
     "SameSeason": _build_on_counting(SameSeason),
+    "PretrainedForecaster": _build_on_counting(PretrainedForecaster),
     "CategoryMarkov": _build_on_drift(CategoryMarkov),
     "RidgeAutoregression": _build_on_drift(RidgeAutoregression),
     "NeighbouringUsers": _build_on_drift(NeighbouringUsers),

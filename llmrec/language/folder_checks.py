@@ -19,13 +19,18 @@ from safetensors import safe_open
 
 from llmrec.errors import ModelLoadError
 
-CONFIG_FILES = ("config.json", "tokenizer_config.json", "generation_config.json")
+IMAGE_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
+CONFIG_FILES = (
+    *("config.json", "tokenizer_config.json", "generation_config.json"),
+    *IMAGE_CONFIG_FILES,
+)
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 VOCABULARY_FILES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*token*.json", "*.jinja")
 MAX_LAYERS = 512  # the largest open models have about 130
 MAX_COUNT = 65_536  # heads, experts, labels, added tokens
 MAX_INTEGER = 2**24  # any other size; some models take ten million positions
+MAX_IMAGE_SIDE = 4096  # pixels of what images are resized to
 MAX_CONFIG_BYTES = 2**21
 MAX_VOCABULARY_BYTES = 2**26
 MAX_INDEX_BYTES = 2**24  # of names of weights
@@ -51,6 +56,8 @@ _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 _BUILT_IN = (None, "eager", "sdpa", "batched_mm", "grouped_mm")
 # Not tokenizers that open others in subfolders, which nobody has checked.
 _TOKENIZER = re.compile(r"(?!Auto|Rag)\w*(Tokenizer(Fast)?|Backend)", re.ASCII)
+_IMAGE_PROCESSOR = re.compile(r"(?!Auto)\w*(ImageProcessor(Fast|Pil)?|FeatureExtractor)", re.ASCII)
+_IMAGE_SIDES = ("height", "width", "shortest_edge", "longest_edge", "size", "crop_size")
 _LAYERS = re.compile(r"((n|num)_(hidden_|encoder_|decoder_)?|encoder_|decoder_)layers?")
 _COUNTS = re.compile(r"(layers?|heads?|experts|labels|blocks|stages|depths?|groups|codebooks)$")
 _SIZES = re.compile(
@@ -131,6 +138,32 @@ def check_model_folder(folder: Path) -> None:
                 raise refusal(path, key, value, "it should be a number of tokens", DAMAGED)
         if name == "generation_config.json":
             _check_token_ids(path, values)
+
+
+def check_image_processor(folder: Path) -> None:
+    """Check how images are prepared for a model, in a folder that is checked already.
+
+    Raises
+    ------
+    ModelLoadError
+        If a config asks for images of a size that cannot be, or for a class that is no image
+        processor; it names file and key.
+    ValueError
+        If there is no such config.
+    """
+    paths = [folder / name for name in IMAGE_CONFIG_FILES if (folder / name).is_file()]
+    if not paths:
+        raise ValueError(f"there is no {IMAGE_CONFIG_FILES[0]} in it, which prepares images")
+    for path in paths:
+        for key, value in list_entries(read_config(path)):
+            name = last_part(key)
+            if name in _IMAGE_SIDES and isinstance(value, int | float):
+                check_integer(path, key, value, MAX_IMAGE_SIDE, least=1)
+            is_class = name in ("image_processor_type", "feature_extractor_type")
+            if is_class and not _IMAGE_PROCESSOR.fullmatch(str(value)):
+                raise refusal(
+                    path, key, value, "it is no image processor of transformers", _NO_CODE
+                )
 
 
 def check_described_values(folder: Path, config: Mapping[str, Any], n_values: int) -> None:

@@ -21,6 +21,7 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -42,6 +43,7 @@ from llmrec.language.folder_checks import (
     VOCABULARY_FILES,
     WEIGHTS_INDEX_FILE,
     check_described_values,
+    check_image_processor,
     check_model_folder,
 )
 
@@ -131,6 +133,39 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
         if absent := [key for key in absent if "pooler" not in key]:
             raise ValueError(f"{len(absent)} weights are not in the file, among them {absent[0]!r}")
         return model.eval(), _load_tokenizer(folder)
+
+
+def load_image_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, Any]:
+    """Load a model of images in evaluation mode, float32, and its image processor.
+
+    A pooling layer whose weights are not in the file is left out. Images are prepared by Pillow,
+    so that no other package that is installed changes a vector.
+
+    Raises
+    ------
+    ModelLoadError
+        If anything is missing or damaged, or nothing prepares images for the model.
+    MissingExtraError
+        If Pillow is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise MissingExtraError("images need Pillow: pip install 'llmrec[images]'")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _wrap_errors(f"image encoder {name!r}", "give a complete folder or a hub id of one"):
+        folder = _model_folder(name)
+        config = _load_config(folder)
+        check_image_processor(folder)
+        _check_described_size(folder, config, AutoModel)
+        processor = AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=False, backend="pil"
+        )
+        model, absent = _load_weights(AutoModel, folder, config, device, dtype=torch.float32)
+        if others := [key for key in absent if not key.startswith("pooler.")]:
+            raise ValueError(f"{len(others)} weights are not in the file, among them {others[0]!r}")
+        if absent:
+            model.pooler = None
+        return model.eval(), processor
 
 
 def _unzip_encoder(folder: Path) -> None:

@@ -206,12 +206,14 @@ def make_reranker(
     strength: float,
     edit_strength: float | None = None,
     repeat: RepeatPolicy,
+    candidates: IntArray | None = None,
 ) -> Reranker:
     """Make a function that ranks one person's items under edits; they are scored once.
 
     The parameters are those of `rank`, with the forecast as it was before any edit.
     """
     parts, possible = blend.weighted_scores([history])[:, 0], rankable_items(history, repeat)
+    possible = possible & _candidate_mask(candidates, history.catalog)
     scored = _ScoredPerson.of(history, forecast, blend.names, parts, possible)
     popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
     own_strengths = strength, strength if edit_strength is None else edit_strength

@@ -17,6 +17,7 @@ from llmrec.errors import DataError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.factors import ImplicitALS, PureSVD
+from llmrec.ranking.feature_scorers import feature_scorers
 from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
 from llmrec.ranking.gbdt import GBDTReranker
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
@@ -33,6 +34,7 @@ LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.r
 SIMILARITY_FLOOR = 0.01
 # Each EASE takes 9 s and .9 GB at so many items, and grows with their cube and square.
 MAX_EASE_ITEMS = 6_000
+MIN_TITLES = 20  # different ones: fewer tell nothing
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).
 KEPT_WEIGHTS = 400
@@ -103,12 +105,13 @@ def build_scorer(
     DataError
         If no scorer has the name; the message lists the names.
     """
-    if name not in SCORERS:
+    known = {**SCORERS, **feature_scorers(catalog)}
+    if name not in known:
         raise DataError(
-            f"no scorer is called {name!r}: choose from {', '.join(SCORERS)}, and {LM_SCORER} with "
+            f"no scorer is called {name!r}: choose from {', '.join(known)}, and {LM_SCORER} with "
             "a model that has title embeddings"
         )
-    scorer = SCORERS[name]()
+    scorer = known[name]()
     return scorer.fit(log, catalog, cutoff) if isinstance(scorer, FittableScorer) else scorer
 
 
@@ -132,6 +135,23 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
     if by_events or not is_small:
         names.append("Successors")
     return tuple(names)
+
+
+def text_scorers(catalog: Catalog) -> tuple[str, ...]:
+    """Give the names of the scorers that know a catalog's items by titles, or by features.
+
+    Of titles none where fewer than `MIN_TITLES` differ. `EaseByText` up to `MAX_EASE_ITEMS`,
+    `FactorsFromText` where the package that fits its factors is installed.
+    """
+    of_features = tuple(feature_scorers(catalog))
+    if len(set(catalog.titles)) < MIN_TITLES:
+        return of_features
+    names = ["TitleKernel", "TextPopularity"]
+    if catalog.n_items <= MAX_EASE_ITEMS:
+        names.append("EaseByText")
+    if importlib.util.find_spec("implicit") is not None:
+        names.append("FactorsFromText")
+    return (*names, *of_features)
 
 
 def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:

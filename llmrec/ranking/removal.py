@@ -17,7 +17,7 @@ from llmrec.ranking.contributions import (
 )
 from llmrec.ranking.edits import Edit
 from llmrec.ranking.ranking import rank
-from llmrec.types import FloatArray, IntArray, RepeatPolicy
+from llmrec.types import FloatArray, IntArray, RepeatPolicy, Shelf
 
 _HISTORIES_PER_BATCH = 16  # whose rankings with all their parts are in memory
 N_NEWEST = 12  # past items that are removed one by one where no scorer is additive
@@ -52,9 +52,15 @@ class RemovalRanker:
     edit_strength: float
     repeat: RepeatPolicy
     edits: Sequence[Edit] = ()
+    candidates: IntArray | None = None
     _rankings: dict[tuple[int, ...], RankedItems] = field(
         default_factory=dict, init=False, repr=False
     )
+
+    @property
+    def shelf(self) -> Shelf:
+        """Which items are ranked."""
+        return "all" if self.candidates is None else "new"
 
     def rankings(self, removed: Sequence[Sequence[int]]) -> list[RankedItems]:
         """Rank everything that may be ranked without each of these sets of past items."""
@@ -66,6 +72,9 @@ class RemovalRanker:
         return [self._rankings[key] for key in keys]
 
     def _rank(self, removed: Sequence[tuple[int, ...]]) -> list[RankedItems]:
+        possible = np.flatnonzero(rankable_items(self.history, self.repeat))
+        if self.candidates is not None:
+            possible = np.intersect1d(possible, self.candidates)
         histories = [self.history.without_items(np.array(key, dtype=np.int64)) for key in removed]
         found = rank(
             [self.forecast] * len(histories),
@@ -75,7 +84,7 @@ class RemovalRanker:
             strength=self.strength,
             edit_strength=self.edit_strength,
             repeat=self.repeat,
-            candidates=np.flatnonzero(rankable_items(self.history, self.repeat)),
+            candidates=possible,
             edits=self.edits,
         )
         return [RankedItems(one.item_idx, one.scores) for one in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
-from llmrec.ranking.weights import BestItems, choose_weights_of
+from llmrec.ranking.weights import BestItems, choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
 
 TREES = "GBDTReranker"  # its name among the members
@@ -67,6 +67,9 @@ class ListSelection:
         The same with scorers that have not seen the windows' targets, scored for them.
     ndcg
         Its NDCG@10 on the windows.
+    text_scorers, validation_text_scorers
+        Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
+        that have not seen the windows' targets, scored for them.
     """
 
     blend: Blend
@@ -74,6 +77,8 @@ class ListSelection:
     windows: Sequence[Window]
     ndcg: float
     members: tuple[ListMember, ...]
+    text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
+    validation_text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the figures."""
@@ -97,12 +102,12 @@ def select_list(
     repeat: RepeatPolicy,
     seed: int = 0,
     without: Sequence[str] = (),
+    text_names: Sequence[str] = (),
     before_trees: Callable[[], None] = lambda: None,
 ) -> ListSelection:
     """Fit scorers on each fold's past and on the whole log, trees over the folds, and weights.
 
-    The newest fold's windows decide on the weights: trees that have not seen it are judged on it,
-    then fitted on all folds.
+    The newest fold's windows decide on weights; trees are judged there, then fitted on it, too.
 
     Parameters
     ----------
@@ -110,12 +115,14 @@ def select_list(
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
     names
         Of the scorers. One that fails anywhere is left out, and the reason is kept.
-    cutoff
-        The scorers of lists from now on are fitted up to it; None: on the whole log.
     fit_scorer
         Gives the scorer of a name fitted on a log up to a time (None: all of it), or raises.
+    cutoff
+        That time for scorers of lists from now on.
     without
         Members not to use; `TREES` are one.
+    text_names
+        Of scorers by title: all of them are in the blend if they help (`more_scorers_help`).
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -124,28 +131,44 @@ def select_list(
     LlmrecError
         If no scorer is left; it says why each failed.
     """
-    wanted = [name for name in names if name not in without]
+    wanted, text = ([one for one in found if one not in without] for found in (names, text_names))
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
-    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(wanted) * catalog.n_items))
-    made = []
-    for windows in folds:
-        before = training_log_for(windows).align_to(catalog)
-        sample = sample_windows(windows, limit, seed)
-        fitted = _fit_all(wanted, before, None, fit_scorer, failed)
-        histories = [window.history for window in sample]
-        stored = {
-            name: _in_single(PrecomputedScorer.of(scorer, histories))
-            for name, scorer in fitted.items()
-        }
-        made.append(_Fold(sample, stored))
-    final = _fit_all(wanted, log, cutoff, fit_scorer, failed)
-    if not final:
+
+    def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
+        return _fit_all(kept, past, end, fit_scorer, failed)
+
+    made = [
+        _fit_fold(windows, catalog, wanted if place else [*wanted, *text], seed, fit)
+        for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
+    ]
+    final = fit([*wanted, *text], log, cutoff)
+    names = [name for name in wanted if name in final]
+    if not names:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
     if TREES not in without:
         before_trees()
-    return _weigh(made, final, failed, TREES not in without, repeat, seed)
+    weighing = _Weighing(made, final, names, [n for n in text if n in final], repeat, seed)
+    return weighing.select(failed, TREES not in without)
+
+
+def _fit_fold(
+    windows: Sequence[Window],
+    catalog: Catalog,
+    names: Sequence[str],
+    seed: int,
+    fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
+) -> _Fold:
+    """Fit scorers on what precedes windows, and score as many of these as memory allows."""
+    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
+    sample = sample_windows(windows, limit, seed)
+    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
+    histories = [window.history for window in sample]
+    stored = {
+        name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
+    }
+    return _Fold(sample, stored)
 
 
 def _fit_all(
@@ -167,49 +190,91 @@ def _fit_all(
     return found
 
 
-def _weigh(
-    folds: Sequence[_Fold],
-    final: Mapping[str, ItemScorer],
-    failed: Mapping[str, str],
-    wants_trees: bool,
-    repeat: RepeatPolicy,
-    seed: int,
-) -> ListSelection:
-    names = list(final)  # those that failed nowhere
-    newest = folds[0]
-    histories = [window.history for window in newest.windows]
-    parts = [newest.scorers[name] for name in names]
-    past = [RankingFold([f.scorers[n] for n in names], f.windows) for f in folds[::-1]]
-    trees, reason = None, f"trees need {MIN_TREE_FOLDS} past periods, and there are {len(folds)}"
-    if wants_trees and len(folds) >= MIN_TREE_FOLDS:
-        trees, reason = _fit_trees(past, repeat, seed)
-    if trees is not None:  # those that have not seen the newest lists are judged on them
-        judged, reason = _fit_trees(past[:-1], repeat, seed)
-        trees = trees if judged else None
+@dataclass(eq=False)
+class _Weighing:
+    """Scorers fitted on the whole log and on each fold's past, to be weighed."""
+
+    folds: Sequence[_Fold]
+    final: Mapping[str, ItemScorer]
+    names: Sequence[str]  # of the scorers that failed nowhere, but for texts
+    text_names: Sequence[str]
+    repeat: RepeatPolicy
+    seed: int
+
+    def select(self, failed: Mapping[str, str], wants_trees: bool) -> ListSelection:
+        newest, names = self.folds[0], self.names
+        parts = [newest.scorers[name] for name in names]
+        trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
-            first = np.stack([part.scores(histories) for part in parts])
-            rows = zip(_keys(parts[0]), judged.second_scores(first, histories), strict=True)
-            parts = [*parts, PrecomputedScorer(judged.name, dict(rows))]
-    best = BestItems.of(parts, newest.windows, repeat, LIST_LENGTH)
-    weights = choose_weights_of(best)
-    validation = Blend(parts, weights)
-    of_trees = weights[len(names)] if len(weights) > len(names) else 0.0
-    kept_trees = trees if of_trees else None
-    if kept_trees is None:  # without trees a scorer of weight 0 is not used at all
-        used = [name for name, weight in zip(names, weights, strict=False) if weight]
-    else:
-        used = names
-    by_name = dict(zip(names, weights, strict=False))
-    blend = Blend(
-        [final[name] for name in used], [by_name[name] for name in used], kept_trees, of_trees
-    )
-    labels = [*names, TREES][: len(parts)]
-    members = _figures(labels, best, np.array(weights), kept_trees is not None)
-    missing = [ListMember(name, None, 0.0, 0.0, False, why) for name, why in failed.items()]
-    if wants_trees and len(parts) == len(names):
-        missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
-    ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
-    return ListSelection(blend, validation, newest.windows, ndcg, (*members, *missing))
+            parts = [*parts, self._scored_by_trees(judged, parts)]
+        text = {name: newest.scorers[name] for name in self.text_names}
+        best, weights, parts, kept_text = self._weights(parts, text)
+        labels = [*names, TREES][: len(parts) - len(kept_text)] + kept_text
+        by_name = dict(zip(labels, weights, strict=True))
+        of_trees = by_name.get(TREES, 0.0)
+        kept_trees = trees if of_trees else None
+        # Without trees a scorer of weight 0 is not used at all.
+        used = [name for name in names if kept_trees is not None or by_name[name]]
+        used += [name for name in kept_text if by_name[name]]
+        blend = Blend(
+            [self.final[name] for name in used],
+            [by_name[name] for name in used],
+            kept_trees,
+            of_trees,
+        )
+        members = _figures(labels, best, np.array(weights), kept_trees is not None)
+        missing = [ListMember(name, None, 0.0, 0.0, False, why) for name, why in failed.items()]
+        if wants_trees and TREES not in labels:
+            missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
+        ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
+        if text and not kept_text:
+            alone = BestItems.of([*text.values()], newest.windows, self.repeat, LIST_LENGTH)
+            missing += _figures(self.text_names, alone, np.zeros(len(text)), False)
+        return ListSelection(
+            blend,
+            Blend(parts, weights),
+            newest.windows,
+            ndcg,
+            (*members, *missing),
+            {name: self.final[name] for name in self.text_names},
+            text,
+        )
+
+    def _trees(self, wants_trees: bool) -> tuple[GBDTReranker | None, GBDTReranker | None, str]:
+        """Fit trees on all folds, and those to judge, which have not seen the newest."""
+        n, repeat, seed = len(self.folds), self.repeat, self.seed
+        reason = f"trees need {MIN_TREE_FOLDS} past periods, and there are {n}"
+        if not wants_trees or n < MIN_TREE_FOLDS:
+            return None, None, reason
+        past = [
+            RankingFold([f.scorers[n] for n in self.names], f.windows) for f in self.folds[::-1]
+        ]
+        trees, reason = _fit_trees(past, repeat, seed)
+        if trees is None:
+            return None, None, reason
+        judged, reason = _fit_trees(past[:-1], repeat, seed)
+        return trees if judged else None, judged, reason
+
+    def _scored_by_trees(
+        self, judged: GBDTReranker, parts: Sequence[ItemScorer]
+    ) -> PrecomputedScorer:
+        histories = [window.history for window in self.folds[0].windows]
+        first = np.stack([part.scores(histories) for part in parts])
+        rows = zip(_keys(parts[0]), judged.second_scores(first, histories), strict=True)
+        return PrecomputedScorer(judged.name, dict(rows))
+
+    def _weights(
+        self, parts: list[ItemScorer], text: Mapping[str, ItemScorer]
+    ) -> tuple[BestItems, tuple[float, ...], list[ItemScorer], list[str]]:
+        """Choose weights, with text scorers if they help; gives the parts and names of these."""
+        windows = self.folds[0].windows
+        if text:
+            every = [*parts, *text.values()]
+            best = BestItems.of(every, windows, self.repeat, LIST_LENGTH)
+            if more_scorers_help(best, len(parts), self.seed):
+                return best, choose_weights_of(best), every, list(text)
+        best = BestItems.of(parts, windows, self.repeat, LIST_LENGTH)
+        return best, choose_weights_of(best), parts, []
 
 
 def _fit_trees(

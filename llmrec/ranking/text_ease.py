@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from llmrec.ranking.text_projection import Projection, require_projection, sets_
 from llmrec.ranking.text_vectors import (
     TitleEncoder,
     averages_by_title,
+    name_by_source,
     nearest_titles,
+    require_source,
     takers_of,
     title_vectors,
     trust_of,
@@ -33,7 +35,7 @@ class EaseByText:
     M = B N', B the weights of EASE for X'X + regularization * I, with X the square root of
     2^(-age / half_life) of a person's newest event of an item, and N the `averages_by_title` of the
     items that were taken. An item's own weights have no part in it: blend it with `Ease`. An item
-    without a known word gets the average of all.
+    without a known word, or without features, gets the average of all.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class EaseByText:
         Days after which an event of the fit counts half; infinite: never.
     temperature, neighbours
         See `nearest_titles`.
-    encoder, projection
+    encoder, projection, features
         See `title_vectors`; an encoder is stored by its name.
     keep
         Weights that stay of each item taken, the largest in size; None: all of them.
@@ -55,8 +57,8 @@ class EaseByText:
     neighbours: int = 100
     encoder: TitleEncoder | str | None = None
     projection: Projection = "none"
+    features: str | None = None
     keep: int | None = None
-    name: ClassVar[str] = "titled like what goes with what was taken"
 
     def __post_init__(self) -> None:
         require_positive(
@@ -66,8 +68,14 @@ class EaseByText:
             keep=self.keep,
         )
         require_projection(self.projection)
+        require_source(self.encoder, self.features)
         if not self.half_life > 0:
             raise ValueError(f"half_life must be > 0, not {self.half_life}")
+
+    @property
+    def name(self) -> str:
+        """Its name in explanations."""
+        return name_by_source(self.features, "what goes with what was taken")
 
     def matrix(self, histories: Sequence[History]) -> Any:
         """(n_items, n_items) float32, dense, or sparse with ``keep`` weights in each row.
@@ -85,7 +93,11 @@ class EaseByText:
             )
         takers = takers_of(histories)
         vectors = title_vectors(
-            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+            catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
         )
         trust = trust_of(takers)
         nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)

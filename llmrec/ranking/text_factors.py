@@ -25,7 +25,14 @@ from llmrec.ranking.fitted import (
 )
 from llmrec.ranking.scorers import require_positive
 from llmrec.ranking.text_projection import Projection, Vectors, require_projection, sets_taken
-from llmrec.ranking.text_vectors import TitleEncoder, takers_of, title_vectors, trust_of
+from llmrec.ranking.text_vectors import (
+    TitleEncoder,
+    name_by_source,
+    require_source,
+    takers_of,
+    title_vectors,
+    trust_of,
+)
 from llmrec.types import FloatArray, IntArray
 
 
@@ -45,7 +52,7 @@ class FactorsFromText:
         ``implicit``; what is stored does not.
     ridge
         > 0; the larger, the closer to 0 the predicted factors.
-    encoder, projection
+    encoder, projection, features
         See `title_vectors`; an encoder is stored by its name.
     """
 
@@ -53,13 +60,16 @@ class FactorsFromText:
     ridge: float = 3.0
     encoder: TitleEncoder | str | None = None
     projection: Projection = "none"
-    name: str = field(default="titled like what people with similar taste take", init=False)
+    features: str | None = None
+    name: str = field(default="", init=False)
     _predicted: Vectors | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(ridge=self.ridge)
         require_projection(self.projection)
+        require_source(self.encoder, self.features)
+        self.name = name_by_source(self.features, "what people with similar taste take")
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -77,7 +87,11 @@ class FactorsFromText:
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         takers = takers_of(histories)
         vectors = title_vectors(
-            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+            catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
         ).astype(np.float64)
         weighted = trust_of(takers)[:, None] * vectors
         squares = weighted.T @ vectors + self.ridge * np.eye(vectors.shape[1])

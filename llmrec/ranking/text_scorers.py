@@ -1,4 +1,4 @@
-"""Item scorers from title vectors, that know an item by its title before anybody has taken it."""
+"""Item scorers by vectors of titles, or of features, which items have before anybody takes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from llmrec.ranking.text_projection import Projection, Vectors, require_projecti
 from llmrec.ranking.text_vectors import (
     TitleEncoder,
     averages_by_title,
+    name_by_source,
     nearest_titles,
+    require_source,
     takers_of,
     title_vectors,
     trust_of,
@@ -54,7 +56,7 @@ class TitleKernel:
         >= `MIN_TEMPERATURE`; the smaller, the more only the nearest titles count.
     half_life
         Days after which an event counts half; infinite: never.
-    encoder, projection
+    encoder, projection, features
         See `title_vectors`; an encoder is stored by its name.
     """
 
@@ -62,13 +64,16 @@ class TitleKernel:
     half_life: float = 84.0
     encoder: TitleEncoder | str | None = None
     projection: Projection = "discriminant"
-    name: str = field(default="titled like what was taken", init=False)
+    features: str | None = None
+    name: str = field(default="", init=False)
     _vectors: Vectors | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(temperature=self.temperature)
         require_projection(self.projection)
+        require_source(self.encoder, self.features)
+        self.name = name_by_source(self.features, "what was taken")
         if self.temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature must be >= {MIN_TEMPERATURE}, not {self.temperature}")
         if not self.half_life > 0:
@@ -86,7 +91,11 @@ class TitleKernel:
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         self._vectors = title_vectors(
-            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+            catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
         )
         return self
 
@@ -128,10 +137,20 @@ class TitleKernel:
         parts = weights[:, None] * self._kernel(past)[:, items]
         return Contributions(past, parts.T, np.zeros(len(items)))
 
+    @property
+    def vectors(self) -> Vectors:
+        """(n_items, d) the fitted unit vectors of titles; zeros for one without a known word."""
+        assert self._vectors is not None
+        return self._vectors
+
+    def cosines(self, history: History, items: IntArray) -> FloatArray:
+        """(n_items, n_past) of the titles of items and of `past_items`."""
+        vectors = self.vectors.astype(np.float64)
+        return np.asarray(vectors[items] @ vectors[past_items(history)].T)
+
     def _kernel(self, taken: IntArray) -> FloatArray:
         """(n_taken, n_items) exp((cos - 1) / temperature)."""
-        vectors = self._vectors
-        assert vectors is not None
+        vectors = self.vectors
         cosines = np.empty((len(taken), len(vectors)))
         for row, item in zip(cosines, taken, strict=True):  # a batch's product would round by size
             row[:] = vectors @ vectors[item]
@@ -170,7 +189,7 @@ class TextPopularity:
         Weight of the neighbours, > 0.
     temperature, neighbours
         See `nearest_titles`.
-    encoder, projection
+    encoder, projection, features
         See `title_vectors`; an encoder is stored by its name.
     """
 
@@ -180,7 +199,8 @@ class TextPopularity:
     neighbours: int = 100
     encoder: TitleEncoder | str | None = None
     projection: Projection = "none"
-    name: str = field(default="titled like what is popular", init=False)
+    features: str | None = None
+    name: str = field(default="", init=False)
     _nearest: sparse.csr_array | None = field(default=None, init=False, repr=False)
     _trust: FloatArray | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
@@ -190,6 +210,8 @@ class TextPopularity:
             strength=self.strength, temperature=self.temperature, neighbours=self.neighbours
         )
         require_projection(self.projection)
+        require_source(self.encoder, self.features)
+        self.name = name_by_source(self.features, "what is popular")
 
     def fit(
         self, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None = None
@@ -204,7 +226,11 @@ class TextPopularity:
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
         takers = takers_of(histories)
         vectors = title_vectors(
-            catalog, sets_taken(histories), encoder=self.encoder, projection=self.projection
+            catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
         )
         trust = trust_of(takers)
         nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)

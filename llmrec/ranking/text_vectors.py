@@ -1,4 +1,4 @@
-"""Unit vectors of item titles, and each title's nearest ones: items nobody has taken have them."""
+"""Unit vectors of item titles, or of features, and what is nearest to each: new items have them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scipy import linalg, sparse
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
+from llmrec.errors import DataError
 from llmrec.ranking.largest import largest_of_rows
 from llmrec.ranking.scorers import item_counts
 from llmrec.ranking.text_projection import MIN_LENGTH, Projection, Vectors, project_vectors
@@ -48,11 +49,13 @@ def title_vectors(
     *,
     encoder: TitleEncoder | str | None = None,
     projection: Projection = "none",
+    features: str | None = None,
 ) -> Vectors:
-    """(n_items, d) unit vectors of a catalog's titles; zeros for a title without a known word.
+    """(n_items, d) unit vectors of a catalog's titles, or of a block of its features.
 
-    Everything is fitted on the items that were taken alone: the words and how rare they are, the
-    singular vectors, the mean and the projection.
+    They are zeros for a title without a known word, and for an item without features. Everything
+    is fitted on the items that were taken alone: the words and how rare they are, the singular
+    vectors, the mean and the projection.
 
     Parameters
     ----------
@@ -62,9 +65,31 @@ def title_vectors(
         Turns titles into vectors; a name: loaded by ``TextEncoder.load``. None: `tfidf_vectors`.
     projection
         See `project_vectors`.
+    features
+        Name of a block of ``catalog.features``, of which the vectors are in place of the titles'.
+
+    Raises
+    ------
+    DataError
+        If the catalog has no such features.
     """
-    found = _text_vectors(catalog, taken.sum(axis=0) > 0, encoder)
+    known = taken.sum(axis=0) > 0
+    if features is None:
+        found = _text_vectors(catalog, known, encoder)
+    else:
+        found = _feature_vectors(catalog, known, features)
     return project_vectors(found, taken, projection)
+
+
+def require_source(encoder: TitleEncoder | str | None, features: str | None) -> None:
+    """Raise ValueError for vectors that would be of titles and of features."""
+    if encoder is not None and features is not None:
+        raise ValueError(f"an encoder is of titles: leave it out, or features={features!r}")
+
+
+def name_by_source(features: str | None, rest: str) -> str:
+    """Give a scorer's name in explanations: "titled like ...", or by the block's name."""
+    return f"{'titled' if features is None else features} like {rest}"
 
 
 def tfidf_vectors(titles: Sequence[str], known: BoolArray) -> FloatArray:
@@ -204,6 +229,20 @@ def _text_vectors(
             found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
         _VECTORS[catalog] = key, found
     return _VECTORS[catalog][1]
+
+
+def _feature_vectors(catalog: Catalog, known: BoolArray, name: str) -> FloatArray:
+    """(n_items, d) features over the root mean square of their lengths; 0 where there are none."""
+    if name not in catalog.features:
+        found = ", ".join(map(repr, catalog.features)) or "none"
+        raise DataError(
+            f"the catalog has no features {name!r} (it has {found}): add them by "
+            "Catalog.with_features."
+        )
+    vectors = np.nan_to_num(catalog.features[name].astype(np.float64), nan=0.0)
+    squares = (vectors[known] ** 2).sum(axis=1)
+    usual = np.sqrt(squares[squares > 0].mean()) if squares.any() else 1.0
+    return np.asarray(vectors / usual)
 
 
 def _load_encoder(encoder: TitleEncoder | str) -> TitleEncoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
 TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
 LIKELY_L2 = 1e-3
+FEW_WINDOWS = 300
 MIN_SHARE = 0.01  # of the largest weight: a smaller one is not worth its scorer
 ADDED_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)  # of all other weights
 
@@ -157,13 +158,17 @@ class BestItems:
 
     def ndcg_of(self, blended: npt.NDArray[np.float32]) -> float:
         """Mean NDCG@k of the lists by (n, n_candidates) scores."""
+        return float(self.each_ndcg(blended).mean())
+
+    def each_ndcg(self, blended: npt.NDArray[np.float32]) -> FloatArray:
+        """(n,) NDCG@k of the lists by (n, n_candidates) scores."""
         k = min(self.k, blended.shape[1])
         top = np.argpartition(-blended, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
         lists = np.take_along_axis(top, order, axis=1)
         hits = np.take_along_axis(self.shares, lists, axis=1) > 0
         hits &= np.take_along_axis(self.possible, lists, axis=1)
-        return float((hits @ _discounts(k) / self.ideal).mean())
+        return np.asarray(hits @ _discounts(k) / self.ideal)
 
 
 def _discounts(k: int) -> FloatArray:
@@ -220,6 +225,33 @@ def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:
     return (*(weight * factor for factor in WEIGHT_FACTORS), weight + WEIGHT_STEP * weights.sum())
 
 
+def more_scorers_help(best: BestItems, n_first: int, seed: int = 0) -> bool:
+    """Whether lists by all scorers are better than those by the first alone.
+
+    Half of the windows choose both blends' weights and the other half judge them by NDCG@k, and the
+    other way round: the mean gain has to exceed twice its standard error; with fewer than
+    `FEW_WINDOWS`, which could not show that, 0. With fewer than twice `MIN_FIT_WINDOWS`: yes.
+    """
+    if best.n < 2 * MIN_FIT_WINDOWS:
+        return True
+    gains = []
+    for chosen, judged in _halves(best, seed):
+        first = replace(chosen, scores=chosen.scores[:n_first])
+        without = np.array([*choose_weights_of(first), *[0.0] * (len(best.scores) - n_first)])
+        every = np.array(choose_weights_of(chosen))
+        lists = [judged.each_ndcg(judged.blended(weights)) for weights in (every, without)]
+        gains.append(lists[0] - lists[1])
+    found = np.concatenate(gains)
+    error = found.std() / np.sqrt(len(found))
+    return bool(found.mean() > (0 if best.n < FEW_WINDOWS else 2 * error))
+
+
+def _halves(best: BestItems, seed: int) -> list[tuple[BestItems, BestItems]]:
+    """Give two halves of the windows, drawn at random, in both orders."""
+    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
+    return [(best.part(one), best.part(~one)) for one in (half, ~half)]
+
+
 def choose_added_weight(
     blend: Blend,
     scorer: ItemScorer,
@@ -238,11 +270,9 @@ def choose_added_weight(
     values = np.array(ADDED_WEIGHTS) * max(sum(blend.weights) + blend.trees_weight, 1e-9)
     if best.n < 2 * MIN_FIT_WINDOWS:
         return 0.0
-    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
     gains = []
-    for one in (half, ~half):
-        chosen = _best_added(best.part(one), values)
-        other = best.part(~one)
+    for half, other in _halves(best, seed):
+        chosen = _best_added(half, values)
         gains.append(other.ndcg(np.array([1, chosen])) - other.ndcg(np.array([1.0, 0.0])))
     return float(_best_added(best, values)) if np.mean(gains) > MIN_GAIN else 0.0
 

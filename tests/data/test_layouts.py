@@ -196,6 +196,8 @@ def test_mind_takes_dates_and_tells_rows_of_its_file(tmp_path: Path) -> None:
         ),
         "time that is not understood": (4, "row 2"),  # two clicks before, and two of them
         "missing user_id": (1, "row 3"),
+        "impression without a user_id": (1, "row 3"),
+        "impression without a time": (1, "row 2"),
     }
     assert "4 dropped: time that is not understood (rows 2)" in str(dataset.log.report)
 

@@ -42,6 +42,7 @@ NAMES = (
     "RidgeAutoregression",
     "NeighbouringUsers",
     "CategoryEASE",
+    "PretrainedForecaster",
 )
 EVENTS, ITEMS = log(n_users=12), catalog()
 

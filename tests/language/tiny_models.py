@@ -11,12 +11,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     T5Tokenizer,
+    ViTConfig,
+    ViTModel,
 )
 
 from llmrec.language.adapters import AdapterMetadata
@@ -109,6 +113,44 @@ def save_bert(folder: Path, **changes: Any) -> Path:
     weights = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
     config = BertConfig(**{**weights, **sizes, **heads, **changes})
     return _save(BertModel, config, tokenizer, folder)
+
+
+IMAGE_SIZES: dict[str, Any] = {"image_size": 16, "patch_size": 8}
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+}
+
+
+def save_vit(folder: Path, *, pooling: bool = True) -> Path:
+    """Save a model of images of 16 x 16 pixels, with or without a pooling layer."""
+    torch.manual_seed(0)
+    config = ViTConfig(**SMALL, **IMAGE_SIZES)
+    ViTModel(config, add_pooling_layer=pooling).save_pretrained(folder)
+    return _save_image_processor(folder)
+
+
+def save_clip(folder: Path) -> Path:
+    """Save a model of images and texts, which compares both in 24 dimensions."""
+    torch.manual_seed(0)
+    texts = {**SMALL, "vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2}
+    config = CLIPConfig(text_config=texts, vision_config=SMALL | IMAGE_SIZES, projection_dim=24)
+    CLIPModel(config).save_pretrained(folder)
+    return _save_image_processor(folder)
+
+
+def _save_image_processor(folder: Path) -> Path:
+    values = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 16, "width": 16},
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    return folder
 
 
 def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.contributions import AdditiveScorer, contributions_of
 from llmrec.ranking.factors import ImplicitALS, PureSVD
+from llmrec.ranking.feature_scorers import feature_scorers
 from llmrec.ranking.fitted import StorableScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
@@ -36,6 +38,9 @@ from tests.worlds import START, catalog, log, without_log
 
 CUTOFF = START + np.timedelta64(28, "D")
 ITEMS, EVENTS = catalog(), log(n_users=12)
+NUMBERS = np.random.default_rng(0).normal(size=(ITEMS.n_items, 3))
+NUMBERS[::5] = np.nan
+FEATURED = ITEMS.with_features("image", NUMBERS)
 
 
 class EqualScorer:
@@ -56,6 +61,18 @@ def factors_from_text() -> FactorsFromText:
     pytest.importorskip("implicit")
     als = ImplicitALS(factors=4, iterations=3)
     return FactorsFromText(als).fit(EVENTS, ITEMS, CUTOFF)
+
+
+def by_features(name: str) -> Callable[[], ItemScorer]:
+    """Fit a scorer by the features of four items in five."""
+
+    def make() -> ItemScorer:
+        if name == "FactorsFromText":
+            pytest.importorskip("implicit")
+        scorer: Any = feature_scorers(FEATURED)[f"{name}@image"]()
+        return cast(ItemScorer, scorer.fit(EVENTS, FEATURED, CUTOFF))
+
+    return make
 
 
 def gbdt() -> GBDTReranker:
@@ -125,6 +142,10 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
         EaseByText(5.0, np.inf, neighbours=3, keep=4), half_life=9.0, per="days"
     ).fit(EVENTS, ITEMS, CUTOFF),
     "factors from text": factors_from_text,
+    **{
+        f"{name} by features": by_features(name)
+        for name in ("TitleKernel", "TextPopularity", "EaseByText", "FactorsFromText")
+    },
     "gbdt": gbdt,
     **NETS,
     "texts": lambda: TextSimilarity(LetterEncoder(), half_life=3.0),  # type: ignore[arg-type]

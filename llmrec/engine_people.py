@@ -1,0 +1,68 @@
+"""The people whom an engine is asked about: ids of its log, histories, or frames of events."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from llmrec.data.dataset import Dataset
+from llmrec.data.ids import format_id
+from llmrec.data.interactions import UNKNOWN_ITEM
+from llmrec.data.periods import History
+from llmrec.data.validation import is_frame
+from llmrec.engine_config import EngineParts
+from llmrec.errors import DataError
+
+
+def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]:
+    """Give the history of each user: as it is, looked up by id, or made of a frame.
+
+    Raises
+    ------
+    DataError
+        If an id is unknown, near ones are named; or a history or a frame cannot be used.
+    """
+    if isinstance(users, str) or is_frame(users):
+        raise DataError("users are a list, such as [user]; of one person ask session(user)")
+    users = list(users)
+    ids = [user for user in users if not isinstance(user, History) and not is_frame(user)]
+    places = [_user_index(parts, user) for user in ids]
+    known = iter(parts.dataset.histories(parts.cutoff, places))
+    return [_given_history(parts, user) or next(known) for user in users]
+
+
+def _user_index(parts: EngineParts, user_id: object) -> int:
+    if format_id(user_id) in parts.later_users:
+        raise DataError(
+            f"user {str(user_id)[:80]!r} has no event before the cutoff {parts.cutoff}, and so "
+            "no history yet: give a later cutoff."
+        )
+    return parts.dataset.log.user_index(user_id)
+
+
+def _given_history(parts: EngineParts, user: object) -> History | None:
+    if is_frame(user):
+        return _history_of_frame(parts.dataset, user, parts.cutoff)
+    if not isinstance(user, History):
+        return None
+    if not user.catalog.item_ids.equals(parts.dataset.catalog.item_ids):
+        raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
+    return user
+
+
+def _history_of_frame(dataset: Dataset, frame: Any, cutoff: np.datetime64) -> History:
+    """Give the history of a person by their events; a warning counts those of unknown items.
+
+    Events at or after the cutoff are left out; a frame without rows is of somebody without a past.
+    """
+    history = dataset.new_user_history(frame, cutoff, allow_empty=True)
+    if unknown := history.log.report.dropped.get(UNKNOWN_ITEM, 0):
+        warnings.warn(
+            f"{unknown} of {len(frame)} events are of items that the engine does not know: they "
+            "are left out",
+            stacklevel=6,  # where the session was asked for
+        )
+    return history

@@ -1,0 +1,134 @@
+"""Items that nobody has taken yet: which they are, and what ranks them among themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec.data.periods import History, Window
+from llmrec.data.splits import training_log_for
+from llmrec.forecast import Forecaster, ItemScorer
+from llmrec.metrics import expected_random_ndcg, ndcg_at
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.fitting import STRENGTHS
+from llmrec.ranking.ranking import rank
+from llmrec.ranking.selection import ListSelection
+from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
+
+NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
+MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
+_K = 10
+
+
+@dataclass(frozen=True, eq=False)
+class NewItemLists:
+    """What ranks the items that nobody has taken yet.
+
+    Attributes
+    ----------
+    blend
+        Of scorers that know items by their titles.
+    strength
+        How hard the forecast tilts it.
+    report
+        Plain values: the new items of the last period, the people who took some, NDCG@10 of their
+        lists, and that of random ones.
+    """
+
+    blend: Blend
+    strength: float
+    report: Mapping[str, Any]
+
+    @classmethod
+    def fit(
+        cls, lists: ListSelection, forecaster: Forecaster, repeat: RepeatPolicy
+    ) -> NewItemLists | None:
+        """Fit it on what was new in the last period; None without a scorer of `NEW_ITEM_SCORERS`.
+
+        The weight of a scorer is 1 over the mean standard deviation of a person's scores: sums of
+        standardised scores ranked new items better than weights of greatest likelihood, which one
+        period's few new items do not settle (LOG.md). The strength is that of greatest NDCG@10.
+
+        Parameters
+        ----------
+        lists
+            Has scorers by title, and the windows of the last period.
+        forecaster
+            Forecasts the windows' histories without their targets.
+        repeat
+            The log's rule for items already taken.
+        """
+        scorers, held_out = lists.text_scorers, lists.validation_text_scorers
+        names, windows = [name for name in NEW_ITEM_SCORERS if name in scorers], lists.windows
+        if not names:
+            return None
+        new = new_in_targets(windows)
+        takers = [window for window in windows if np.isin(window.target.item_idx, new).any()]
+        known = len(takers) >= MIN_LISTS
+        shown = new if known else np.arange(windows[0].history.catalog.n_items)
+        weights = _inverse_spread([held_out[name] for name in names], windows, shown)
+        validation = Blend([held_out[name] for name in names], weights)
+        report: dict[str, Any] = {"items": len(new), "people": len(takers)}
+        strength = 0.0
+        if known:
+            strength, ndcg = _best_strength(forecaster, validation, takers, new, repeat)
+            n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in takers]
+            by_chance = np.mean([expected_random_ndcg(_K, n, len(new)) for n in n_taken])
+            report |= {"ndcg": ndcg, "random_ndcg": float(by_chance)}
+        report["weights"] = dict(zip(names, weights, strict=True))
+        return cls(Blend([scorers[name] for name in names], weights), strength, report)
+
+
+def is_new_item(history: History) -> BoolArray:
+    """(n_items,) which items nobody has taken before the history's cutoff."""
+    population = history.population
+    taken = np.zeros(history.catalog.n_items, dtype=np.bool_)
+    taken[population.item_idx[population.timestamp < history.cutoff]] = True
+    taken[history.item_idx] = True
+    return ~taken
+
+
+def new_in_targets(windows: Sequence[Window]) -> IntArray:
+    """(n,) items that targets of windows hold and the log without them does not."""
+    catalog = windows[0].history.catalog
+    taken = np.zeros(catalog.n_items, dtype=np.bool_)
+    for window in windows:
+        taken[window.target.item_idx] = True
+    taken[training_log_for(windows).align_to(catalog).item_idx] = False
+    return np.flatnonzero(taken)
+
+
+def _inverse_spread(
+    scorers: Sequence[ItemScorer], windows: Sequence[Window], items: IntArray
+) -> tuple[float, ...]:
+    """Give 1 over each scorer's mean standard deviation over items; 0 where it is 0."""
+    histories = [window.history for window in windows]
+    found: list[FloatArray] = [scorer.scores(histories)[:, items] for scorer in scorers]
+    spreads = [float(scores.std(axis=1).mean()) for scores in found]
+    weights = tuple(1 / spread if spread > 1e-9 else 0.0 for spread in spreads)
+    return weights if any(weights) else (1.0,) * len(scorers)
+
+
+def _best_strength(
+    forecaster: Forecaster,
+    blend: Blend,
+    windows: Sequence[Window],
+    new: IntArray,
+    repeat: RepeatPolicy,
+) -> tuple[float, float]:
+    """Find the strength of greatest NDCG@10 of lists of new items; the smallest of equals."""
+    histories = [window.history for window in windows]
+    forecasts, taken = forecaster.forecast(histories), [one.target.item_idx for one in windows]
+    found = []
+    for strength in STRENGTHS:
+        lists = rank(
+            forecasts, histories, blend, k=_K, strength=strength, repeat=repeat, candidates=new
+        )
+        pairs = zip(lists, taken, strict=True)
+        values = [ndcg_at(_K, one.item_idx, np.intersect1d(items, new)) for one, items in pairs]
+        found.append(float(np.nanmean(values)))
+    best = int(np.argmax(found))
+    return STRENGTHS[best], found[best]
