@@ -62,6 +62,11 @@ On Complete Journey parts were run at several times: held-out categories with `-
 unconstrained lines and the statements were run before the parameters that learned lines were
 rounded to float16.
 """,
+    "forecasting/horizon": """The target period is the same at each horizon, and so are the people:
+histories end 1 to 4 periods before its end. Unchanged is the forecast of the next period, by an
+engine of effort quick, used for the period; `HorizonForecaster` is what `forecast(horizon=h)` of
+that engine gives. Which forecasts are mixed was chosen on validation; tests were read once.
+""",
     "speed/ranking": """`plain pass` sums the same parts and takes the best by argpartition. Results
 up to 2026-11-25: of the million items, the batch ranked first (as forecast) sorted the log too, so
 that its time cannot be compared with the others'; since then one person is ranked before.
