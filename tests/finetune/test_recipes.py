@@ -444,7 +444,7 @@ def test_an_adapter_of_other_labels_is_refused_and_an_engine_leaves_its_own_out(
     data = str(tmp_path / "tiny")
     with pytest.raises(ModelLoadError, match=r"missing here: 'War', new here: 'Peace'"):
         InterestEngine.from_pretrained("llama", data=data, adapter=trained / "adapter")
-    with pytest.warns(UserWarning, match="fitted on 'tiny' with other items or .*adapt"):
+    with pytest.warns(UserWarning, match="fitted on 'tiny' with other items, .*adapt"):
         engine = InterestEngine.from_pretrained("runs/tiny", data=data)
     assert not engine.forecaster.model.adapter
 
