@@ -291,8 +291,8 @@ class InterestEngine:
             If the blend or the forecaster holds something that cannot be stored, or the folder a
             calibration that this engine has nothing to replace with; nothing is written then.
         """
-        learned = {"prior": self.prior, "language": self.language, "blend": self.blend}
-        own = replace(self._parts, settings=self.settings, **learned)
+        own = replace(self._parts, settings=self.settings, blend=self.blend)
+        own = replace(own, prior=self.prior, language=self.language)
         save_parts(own, Path(folder), with_catalog=with_catalog)
 
     def _forecast_batch(
