@@ -54,6 +54,9 @@ bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	$(BIN)/python -m benchmarks.forecasting.quality --data ml-100k
 	$(BIN)/python -m benchmarks.forecasting.quality --data synthetic --model ''
 	$(BIN)/python -m benchmarks.forecasting.holidays
+	$(BIN)/python -m benchmarks.forecasting.platforms
+	$(BIN)/python -m benchmarks.forecasting.horizon
+	$(BIN)/python -m benchmarks.forecasting.pretrained
 	$(BIN)/python -m benchmarks.explanations.came_true --data completejourney
 	$(BIN)/python -m benchmarks.explanations.came_true --data ml-100k
 	$(BIN)/python -m benchmarks.finetuning.quality --data ml-100k --engine llmrec/engines/ml-100k

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -174,8 +174,7 @@ class InterestEngine:
             If edits contradict each other, or the strength is out of bounds.
         """
         (history,) = find_histories(self._parts, [user])
-        inputs = self._session_inputs(history, self.blend, forecast, repeat)
-        inputs = inputs.of_new_items() if shelf == "new" else inputs
+        inputs = self._session_inputs(history, None, forecast, repeat, shelf)
         return UserSession(inputs, edits=edits, strength=strength)
 
     def forecast(self, user: object, horizon: int = 1) -> Forecast:
@@ -215,15 +214,14 @@ class InterestEngine:
         self, users: Iterable[object], k: int = 10, *, shelf: Shelf = "all", **options: Any
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
-        if shelf == "new":
-            return [self.recommend(one, k, shelf=shelf, **options) for one in users]
         histories, found = find_histories(self._parts, users), dict[int, list[Recommendation]]()
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
             batch = [histories[place] for place in places]
-            blend, forecasts = self.blend.precompute(batch), self._forecast_batch(batch, True)
+            blend = self._blend_of(shelf).precompute(batch)
+            forecasts = self._forecast_batch(batch, True)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
-                session = UserSession(self._session_inputs(history, blend, forecast))
+                session = UserSession(self._session_inputs(history, blend, forecast, shelf=shelf))
                 found[place] = session.recommend(k, **options)
         return [found[place] for place in range(len(histories))]
 
@@ -307,18 +305,26 @@ class InterestEngine:
             return describe_with_model(self.language.model, self.language.codec, histories, made)
         return describe_forecasts(histories, made, remember=keep)
 
+    def _blend_of(self, shelf: Shelf) -> Blend:
+        """Give what ranks the items of a shelf; DataError if there is no such one."""
+        if shelf not in get_args(Shelf):
+            raise DataError(f"shelf is {shelf!r}; it should be {' or '.join(get_args(Shelf))}")
+        return self.blend if shelf == "all" else self._parts.new_items or self.blend
+
     def _session_inputs(
         self,
         history: History,
-        blend: Blend,
+        precomputed: Blend | None,
         forecast: Forecast | None = None,
         repeat: RepeatPolicy | None = None,
+        shelf: Shelf = "all",
     ) -> SessionInputs:
+        blend = precomputed or self._blend_of(shelf)
         if forecast is not None and forecast.horizon != 1:
             raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
         if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
             forecast = replace(forecast, statement_model=self._parts.statements)
-        return SessionInputs(
+        inputs = SessionInputs(
             history,
             blend,
             self.blend,
@@ -330,3 +336,4 @@ class InterestEngine:
             self._parts.new_items,
             self.settings.new_strength,
         )
+        return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)

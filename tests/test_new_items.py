@@ -11,7 +11,10 @@ import pytest
 
 from llmrec import DataError, Dataset, Edit, InterestEngine, read_table
 from llmrec.data.periods import truncate_log
+from llmrec.explain.new_item_reasons import close_past_items
+from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item, new_in_targets
+from llmrec.ranking.text_scorers import TitleKernel
 
 THINGS = ("tea cup", "paper bag", "wooden clock")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "ivory", "grey")
@@ -82,7 +85,7 @@ def test_the_reason_names_taken_items_with_close_titles_and_holds(engine: Intere
     assert session.check(session.explain(first.item_id)) == ()
 
 
-@pytest.mark.parametrize("field", ["is_new", "close_titles", "order", "taken"])
+@pytest.mark.parametrize("field", ["is_new", "close_titles", "order", "taken", "unknown"])
 def test_a_wrong_reason_is_caught(engine: InterestEngine, field: str) -> None:
     session = engine.session("u00", shelf="new")
     (first, *_) = session.recommend(3)
@@ -95,6 +98,7 @@ def test_a_wrong_reason_is_caught(engine: InterestEngine, field: str) -> None:
         "close_titles": replace(causes, close_titles=close[:1]),
         "order": replace(causes, close_titles=close[::-1]),
         "taken": replace(causes, close_titles=(replace(close[0], title="red paper bag"),)),
+        "unknown": replace(causes, close_titles=(replace(close[0], item_id="none"), *close[1:])),
     }[field]
     assert session.check(replace(explanation, causes=changed))
 
@@ -143,6 +147,23 @@ def test_a_saved_engine_gives_the_same_lists_of_new_items(
     lists = [each.recommend(events, 3, shelf="new") for each in (engine, loaded)]
     for one, again in zip(*lists, strict=True):
         assert (one.item_id, one.score, one.why) == (again.item_id, again.score, again.why)
+
+
+def test_a_shelf_that_there_is_not_is_refused_and_so_is_a_lone_id(engine: InterestEngine) -> None:
+    with pytest.raises(DataError, match="shelf is 'launch'; it should be all or new"):
+        engine.recommend("u00", shelf="launch")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="users are a list"):
+        engine.recommend_many("u00", shelf="new")
+
+
+def test_features_are_no_titles_in_a_reason() -> None:
+    dataset = make_dataset()
+    numbers = np.random.default_rng(0).normal(size=(dataset.catalog.n_items, 4))
+    kernel = TitleKernel(features="image")
+    kernel.fit(dataset.log, dataset.catalog.with_features("image", numbers))
+    history = dataset.histories(CUTOFF, [0])[0]
+    new = np.flatnonzero(is_new_item(history))
+    assert not any(len(one) for one in close_past_items(new, history, Blend([kernel], [1.0])))
 
 
 def test_many_people_get_what_each_gets(engine: InterestEngine) -> None:

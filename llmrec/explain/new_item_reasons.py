@@ -44,4 +44,5 @@ def title_cosines(item: int, past: Sequence[int], blend: Blend) -> FloatArray:
 
 
 def _title_kernel(scorers: Sequence[object]) -> TitleKernel | None:
-    return next((one for one in scorers if isinstance(one, TitleKernel)), None)
+    kernels = (one for one in scorers if isinstance(one, TitleKernel))
+    return next((one for one in kernels if one.features is None), None)

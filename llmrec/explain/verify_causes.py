@@ -11,7 +11,7 @@ from llmrec.data.calendar import DAY
 from llmrec.data.periods import History
 from llmrec.explain.cause_search import N_COMPARED, has_edits
 from llmrec.explain.causes import RECENT_DAYS, Causes
-from llmrec.explain.evidence import to_date
+from llmrec.explain.evidence import Evidence, to_date
 from llmrec.explain.new_item_reasons import MIN_COSINE, close_past_items, title_cosines
 from llmrec.explain.statements import TOLERANCE
 from llmrec.ranking.removal import RemovalRanker
@@ -24,9 +24,10 @@ def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple
     was found is ranked again.
     """
     ids = removal.history.catalog.item_ids
-    unknown = [one for one in causes.named if one.latest.item_id not in ids]
+    cited = [*(one.latest for one in causes.named), *causes.close_titles]
+    unknown = [one for one in cited if one.item_id not in ids]
     if unknown:
-        return (f"{unknown[0].latest.title} is not in the catalog",)
+        return (f"{unknown[0].title} is not in the catalog",)
     past = [removal.history.catalog.item_index(one.latest.item_id) for one in causes.named]
     return (
         *_wrong_ranks(causes, item_idx, past, removal),
@@ -61,42 +62,38 @@ def _wrong_ranks(
 
 
 def _wrong_events(causes: Causes, past: list[int], history: History) -> Iterator[str]:
-    log, first = history.log, int(history.offsets[0])
     for one, item in zip(causes.named, past, strict=True):
-        events = np.flatnonzero(history.item_idx == item) + first
-        if not len(events) or one.latest.event_id != events[-1] or one.times != len(events):
+        if one.times != np.count_nonzero(history.item_idx == item):
             yield f"{one.latest} is not the last of {one.times} times"
-        elif one.latest.date != to_date(log.timestamp[events[-1]]):
-            yield f"{one.latest.title} was on another day than {one.latest.date}"
-        if one.latest.title != history.catalog.titles[item]:
-            yield f"{history.catalog.titles[item]} is not called {one.latest.title}"
+        yield from _wrong_latest(one.latest, item, history)
+
+
+def _wrong_latest(event: Evidence, item: int, history: History) -> Iterator[str]:
+    """Describe what is wrong of an event that is cited as the newest of an item."""
+    events = np.flatnonzero(history.item_idx == item) + int(history.offsets[0])
+    if not len(events) or event.event_id != events[-1]:
+        yield f"{event} is not the last of it"
+    elif event.date != to_date(history.log.timestamp[events[-1]]):
+        yield f"{event.title} was on another day than {event.date}"
+    if event.title != history.catalog.titles[item]:
+        yield f"{history.catalog.titles[item]} is not called {event.title}"
 
 
 def _wrong_newness(causes: Causes, item: int, removal: RemovalRanker) -> Iterator[str]:
     history = removal.history
-    population, ids = history.population, history.catalog.item_ids
+    population = history.population
     before = population.item_idx[population.timestamp < history.cutoff]
     is_new = not (np.any(before == item) or np.any(history.item_idx == item))
     if causes.is_new != is_new:
         yield "somebody has taken it" if causes.is_new else "nobody has taken it"
-    if not causes.close_titles:
-        return
-    first, log = int(history.offsets[0]), history.log
-    places = {one.item_id: int(np.argmax(ids == one.item_id)) for one in causes.close_titles}
-    for one in causes.close_titles:
-        own = places[one.item_id]
-        events = np.flatnonzero(history.item_idx == own) + first
-        if not len(events) or one.event_id != events[-1]:
-            yield f"{one} is not the last event of an item that was taken"
-        elif one.date != to_date(log.timestamp[events[-1]]):
-            yield f"{one.title} was on another day than {one.date}"
-        elif one.title != history.catalog.titles[own]:
-            yield f"{history.catalog.titles[own]} is not called {one.title}"
-    cosines = title_cosines(item, list(places.values()), removal.blend)
-    if len(cosines) < len(places) or (cosines < MIN_COSINE - TOLERANCE).any():
+    close = [history.catalog.item_index(one.item_id) for one in causes.close_titles]
+    for one, own in zip(causes.close_titles, close, strict=True):
+        yield from _wrong_latest(one, own, history)
+    cosines = title_cosines(item, close, removal.blend)
+    if len(cosines) < len(close) or (cosines < MIN_COSINE - TOLERANCE).any():
         yield "a title is not close to its own"
     (true,) = close_past_items(np.array([item]), history, removal.blend)
-    if true.tolist() != list(places.values()):
+    if true.tolist() != close:
         yield "the past items with the closest titles are others"
 
 

@@ -1,4 +1,4 @@
-"""Item scorers by the features that items of a catalog have: one set of them for each block."""
+"""Item scorers by vectors of items: of their titles, or of a block of their features."""
 
 from __future__ import annotations
 
@@ -13,30 +13,40 @@ from llmrec.ranking.text_ease import EaseByText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 
-MAX_EASE_ITEMS = 6_000  # as for titles: `llmrec.ranking.registry` says why
-SIMILARITY_FLOOR = 0.01  # as there
+# Each EASE takes 9 s and .9 GB at so many items, and grows with their cube and square.
+MAX_EASE_ITEMS = 6_000
+# Of item-to-item scores: in a blend the logarithm of almost 0 would dominate the other scorers.
+SIMILARITY_FLOOR = 0.01
+# By name, of a block of features; None: of titles.
+VECTOR_SCORERS: Mapping[str, Callable[[str | None], ItemScorer]] = {
+    "TitleKernel": lambda block: TitleKernel(features=block),
+    "TextPopularity": lambda block: TextPopularity(features=block),
+    "EaseByText": lambda block: ItemToItem(EaseByText(features=block), floor=SIMILARITY_FLOOR),
+    "FactorsFromText": lambda block: FactorsFromText(features=block),
+}
+
+
+def possible_vector_scorers(catalog: Catalog) -> tuple[str, ...]:
+    """Give the names of `VECTOR_SCORERS` that can be fitted for a catalog.
+
+    `EaseByText` up to `MAX_EASE_ITEMS` items; `FactorsFromText` where the package that fits its
+    factors is installed.
+    """
+    impossible = {"EaseByText"} if catalog.n_items > MAX_EASE_ITEMS else set[str]()
+    if importlib.util.find_spec("implicit") is None:
+        impossible.add("FactorsFromText")
+    return tuple(name for name in VECTOR_SCORERS if name not in impossible)
 
 
 def feature_scorers(catalog: Catalog) -> Mapping[str, Callable[[], ItemScorer]]:
-    """Give the scorers of a catalog's blocks of features by name, such as "TitleKernel@image".
+    """Give the possible scorers of each of a catalog's blocks, such as "TitleKernel@image".
 
     They are those of titles, with features in the titles' place: they score items that nobody has
-    taken, and what a block is worth in a blend validation has to say. `EaseByText` up to
-    `MAX_EASE_ITEMS` items; `FactorsFromText` only where the package that fits it is installed.
-    Without features there are none.
+    taken, and what a block is worth in a blend validation has to say. Without features there are
+    none.
     """
-    makers: dict[str, Callable[[str], ItemScorer]] = {
-        "TitleKernel": lambda block: TitleKernel(features=block),
-        "TextPopularity": lambda block: TextPopularity(features=block),
-    }
-    if catalog.n_items <= MAX_EASE_ITEMS:
-        makers["EaseByText"] = lambda block: ItemToItem(
-            EaseByText(features=block), floor=SIMILARITY_FLOOR
-        )
-    if importlib.util.find_spec("implicit") is not None:
-        makers["FactorsFromText"] = lambda block: FactorsFromText(features=block)
     return {
-        f"{name}@{block}": partial(make, block)
+        f"{name}@{block}": partial(VECTOR_SCORERS[name], block)
         for block in catalog.features
-        for name, make in makers.items()
+        for name in possible_vector_scorers(catalog)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from llmrec.ranking.registry import (
     POPULARITY_BLEND,
     build_scorer,
 )
-from llmrec.types import IntArray, RepeatPolicy
+from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
@@ -65,17 +66,35 @@ def fit_strength(
 
     0 where no list has a relevant item.
     """
+    return STRENGTHS[int(np.argmax(ndcg_by_strength(forecaster, blend, windows, repeat, k)))]
+
+
+def ndcg_by_strength(
+    forecaster: Forecaster,
+    blend: Blend,
+    windows: Sequence[Window],
+    repeat: RepeatPolicy = "allow",
+    k: int = 10,
+    candidates: IntArray | None = None,
+) -> FloatArray:
+    """(n_strengths,) mean NDCG@k on windows with each of `STRENGTHS`; 0 where it is undefined.
+
+    ``candidates`` (n,) are the only items that are ranked, and relevant; None: all.
+    """
     histories = [window.history for window in windows]
     forecasts = forecaster.forecast(histories)
     kind = "explore" if repeat == "exclude" else ""
     relevant = [_relevant_items(window, kind) for window in windows]
+    if candidates is not None:
+        relevant = [np.intersect1d(items, candidates) for items in relevant]
     found = []
+    options: dict[str, Any] = {"k": k, "repeat": repeat, "candidates": candidates}
     for strength in STRENGTHS:
-        rankings = rank(forecasts, histories, blend, k=k, strength=strength, repeat=repeat)
+        rankings = rank(forecasts, histories, blend, strength=strength, **options)
         pairs = zip(rankings, relevant, strict=True)
         values = np.array([ndcg_at(k, ranking.item_idx, items) for ranking, items in pairs])
         found.append(values[~np.isnan(values)].mean() if np.isfinite(values).any() else 0.0)
-    return STRENGTHS[int(np.argmax(found))]
+    return np.array(found)
 
 
 def build_blend(

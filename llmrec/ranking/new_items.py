@@ -11,16 +11,14 @@ import numpy as np
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import training_log_for
 from llmrec.forecast import Forecaster, ItemScorer
-from llmrec.metrics import expected_random_ndcg, ndcg_at
+from llmrec.metrics import expected_random_ndcg
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import STRENGTHS
-from llmrec.ranking.ranking import rank
-from llmrec.ranking.selection import ListSelection
+from llmrec.ranking.fitting import STRENGTHS, ndcg_by_strength
+from llmrec.ranking.selection import LIST_LENGTH, ListSelection
 from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
 MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
-_K = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +72,10 @@ class NewItemLists:
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
         strength = 0.0
         if known:
-            strength, ndcg = _best_strength(forecaster, validation, takers, new, repeat)
+            values = ndcg_by_strength(forecaster, validation, takers, repeat, LIST_LENGTH, new)
+            strength, ndcg = STRENGTHS[int(np.argmax(values))], float(values.max())
             n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in takers]
-            by_chance = np.mean([expected_random_ndcg(_K, n, len(new)) for n in n_taken])
+            by_chance = np.mean([expected_random_ndcg(LIST_LENGTH, n, len(new)) for n in n_taken])
             report |= {"ndcg": ndcg, "random_ndcg": float(by_chance)}
         report["weights"] = dict(zip(names, weights, strict=True))
         return cls(Blend([scorers[name] for name in names], weights), strength, report)
@@ -110,25 +109,3 @@ def _inverse_spread(
     spreads = [float(scores.std(axis=1).mean()) for scores in found]
     weights = tuple(1 / spread if spread > 1e-9 else 0.0 for spread in spreads)
     return weights if any(weights) else (1.0,) * len(scorers)
-
-
-def _best_strength(
-    forecaster: Forecaster,
-    blend: Blend,
-    windows: Sequence[Window],
-    new: IntArray,
-    repeat: RepeatPolicy,
-) -> tuple[float, float]:
-    """Find the strength of greatest NDCG@10 of lists of new items; the smallest of equals."""
-    histories = [window.history for window in windows]
-    forecasts, taken = forecaster.forecast(histories), [one.target.item_idx for one in windows]
-    found = []
-    for strength in STRENGTHS:
-        lists = rank(
-            forecasts, histories, blend, k=_K, strength=strength, repeat=repeat, candidates=new
-        )
-        pairs = zip(lists, taken, strict=True)
-        values = [ndcg_at(_K, one.item_idx, np.intersect1d(items, new)) for one, items in pairs]
-        found.append(float(np.nanmean(values)))
-    best = int(np.argmax(found))
-    return STRENGTHS[best], found[best]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -17,23 +18,24 @@ from llmrec.errors import DataError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.factors import ImplicitALS, PureSVD
-from llmrec.ranking.feature_scorers import feature_scorers
+from llmrec.ranking.feature_scorers import (
+    MAX_EASE_ITEMS,
+    SIMILARITY_FLOOR,
+    VECTOR_SCORERS,
+    feature_scorers,
+    possible_vector_scorers,
+)
 from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
 from llmrec.ranking.gbdt import GBDTReranker
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
 from llmrec.ranking.next_items import NextItems
 from llmrec.ranking.scorers import ALL_TIME_DAYS, PersonalRepeat, RecentPopularity
 from llmrec.ranking.seasonal import Seasonal
-from llmrec.ranking.text_ease import EaseByText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.types import RepeatPolicy
 
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
-# Of item-to-item scores: in a blend the logarithm of almost 0 would dominate the other scorers.
-SIMILARITY_FLOOR = 0.01
-# Each EASE takes 9 s and .9 GB at so many items, and grows with their cube and square.
-MAX_EASE_ITEMS = 6_000
 MIN_TITLES = 20  # different ones: fewer tell nothing
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).
@@ -75,10 +77,7 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
     "PureSVD": lambda: PureSVD(30, floor=SIMILARITY_FLOOR),
     "PureSVDOf64": lambda: PureSVD(64, floor=SIMILARITY_FLOOR),
     "PureSVDByDays": lambda: PureSVD(32, "log", 112.0, SIMILARITY_FLOOR),
-    "TitleKernel": TitleKernel,
-    "TextPopularity": TextPopularity,
-    "EaseByText": lambda: ItemToItem(EaseByText(), floor=SIMILARITY_FLOOR),
-    "FactorsFromText": FactorsFromText,
+    **{name: partial(make, None) for name, make in VECTOR_SCORERS.items()},
 }
 # What stored scorers are made again by; those of nets load torch.
 _LOADERS: Mapping[str, Callable[[Stored, Catalog], ItemScorer]] = {
@@ -140,18 +139,10 @@ def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[st
 def text_scorers(catalog: Catalog) -> tuple[str, ...]:
     """Give the names of the scorers that know a catalog's items by titles, or by features.
 
-    Of titles none where fewer than `MIN_TITLES` differ. `EaseByText` up to `MAX_EASE_ITEMS`,
-    `FactorsFromText` where the package that fits its factors is installed.
+    Of titles none where fewer than `MIN_TITLES` differ; see `possible_vector_scorers`.
     """
-    of_features = tuple(feature_scorers(catalog))
-    if len(set(catalog.titles)) < MIN_TITLES:
-        return of_features
-    names = ["TitleKernel", "TextPopularity"]
-    if catalog.n_items <= MAX_EASE_ITEMS:
-        names.append("EaseByText")
-    if importlib.util.find_spec("implicit") is not None:
-        names.append("FactorsFromText")
-    return (*names, *of_features)
+    tells = len(set(catalog.titles)) >= MIN_TITLES
+    return (*(possible_vector_scorers(catalog) if tells else ()), *feature_scorers(catalog))
 
 
 def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:
