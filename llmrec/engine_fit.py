@@ -19,6 +19,7 @@ from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
+from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend, fit_strength
@@ -82,8 +83,9 @@ def fit_engine(
     Parameters
     ----------
     effort
-        "quick": counting and statistics of items. "standard": a mixture of numeric experts, more
-        statistics, and trees over them. "best": nets trained on the log among both.
+        "quick": counting, corrected by nets of other logs, and statistics of items. "standard": a
+        mixture of numeric experts, more statistics, and trees over them. "best": nets trained on
+        the log among both.
     without
         Names of members not to use.
     store
@@ -102,7 +104,7 @@ def fit_engine(
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     if not done:
-        return _unfitted(dataset, folds[0] if folds else [], report)
+        return _fit_small_log(dataset, folds, report)
     fit = MemberFit(dataset, folds, done, seed, frozenset(without), store or FitStore(None), show)
     fit.check_names()
     selection = fit.select_forecaster()
@@ -139,14 +141,14 @@ def held_out_forecaster(
 def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[Effort | str, str]:
     """Give the effort that a log is large enough for, and why it is another one than was asked for.
 
-    Nothing is fitted on fewer than `MIN_FIT_WINDOWS` windows of the last period; mixtures, trees
+    Nothing is chosen on fewer than `MIN_FIT_WINDOWS` windows of the last period; mixtures, trees
     and nets need `MIN_CALIBRATION_WINDOWS` there, and as many in earlier periods.
     """
     n, n_before = len(folds[0]) if folds else 0, sum(map(len, folds[1:]))
     if n < MIN_FIT_WINDOWS:
         return "", (
             f"{n} people have a history and a last period to fit on, and {MIN_FIT_WINDOWS} are "
-            "needed: counting and list have default settings"
+            "needed: settings are defaults"
         )
     if effort != "quick" and min(n, n_before) < MIN_CALIBRATION_WINDOWS:
         return "quick", (
@@ -156,11 +158,23 @@ def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[
     return effort, ""
 
 
-def _unfitted(dataset: Dataset, windows: Sequence[Window], report: dict[str, Any]) -> FittedEngine:
-    """Give default settings to a log that is too short to fit any on."""
+def _fit_small_log(
+    dataset: Dataset, folds: Sequence[Sequence[Window]], report: dict[str, Any]
+) -> FittedEngine:
+    """Give default settings to a log that is too short to choose any on its last period.
+
+    What forecasts is fitted on all periods together, if they have enough windows.
+    """
     end = dataset.log.timestamp.max() + MILLISECOND
     mix = candidate_mixes(dataset.histories(end, [0]))[0]
     weights = fallback_blend(dataset.repeat)
     blend = build_blend(dataset, end, weights)
-    counting = DecayedDirichlet(mix=mix)
-    return FittedEngine(counting, None, windows, blend, 1.0, None, None, "", report)
+    prior: Forecaster = DecayedDirichlet(mix=mix)
+    windows = [window for fold in reversed(folds) for window in fold]
+    if len(windows) >= MIN_FIT_WINDOWS:
+        prior = PretrainedForecaster().fit(windows)
+        report["reason"] += (
+            f", and what forecasts is fitted on {len(windows)} windows of all periods"
+        )
+    last = folds[0] if folds else []
+    return FittedEngine(prior, None, last, blend, 1.0, None, None, "", report)

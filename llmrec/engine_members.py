@@ -40,7 +40,8 @@ from llmrec.ranking.registry import (
 )
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
-QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift")
+PRETRAINED = "PretrainedForecaster"  # nothing of it is trained on the log
+QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift", PRETRAINED)
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
@@ -49,7 +50,7 @@ MAX_QUICK_WINDOWS = 500
 STATEMENTS = "probabilities of statements"
 MAX_STATEMENT_WINDOWS = 5_000
 COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0)
-COSTS |= {TREES: 20.0, STATEMENTS: 5.0}
+COSTS |= {TREES: 20.0, STATEMENTS: 5.0, PRETRAINED: 5.0}
 
 
 @dataclass(eq=False)
@@ -83,7 +84,7 @@ class MemberFit:
             QUICK_EXPERTS if self.effort == "quick" else mixture_experts(self.catalog.n_categories)
         )
         if self.effort != "quick":
-            names = (*names, "CategoryMarkov")
+            names = (*names, "CategoryMarkov", PRETRAINED)
         if self.effort == "best":
             names = (*names, *(net for net in NETS if net not in names), *NEXT_ITEM_NETS)
         else:
@@ -132,7 +133,9 @@ class MemberFit:
             except MEMBER_ERRORS as error:
                 experts[name] = error
         counting = self.registry["DecayedDirichlet"]
-        return select_mixture(experts, self.validation, self.seed, counting=counting)
+        return select_mixture(
+            experts, self.validation, self.seed, counting=counting, fallback=PRETRAINED
+        )
 
     def select_list(self) -> ListSelection:
         """Fit all scorers and trees, and choose their weights."""

@@ -112,7 +112,8 @@ def test_an_unknown_effort_or_member_is_refused_and_nothing_changes(dataset: Dat
 
 
 def test_members_that_are_not_wanted_are_not_fitted(dataset: Dataset) -> None:
-    fitted = fit_engine(dataset, "quick", without=["GlobalDrift", "SparseEaseByDays"])
+    without = ["GlobalDrift", "PretrainedForecaster", "SparseEaseByDays"]
+    fitted = fit_engine(dataset, "quick", without=without)
     assert set(members(fitted, "forecast")) == {"DecayedDirichlet"}
     assert "SparseEaseByDays" not in members(fitted, "list")
 

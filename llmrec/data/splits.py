@@ -180,6 +180,15 @@ def past_windows(dataset: Dataset, horizon: int = 1) -> list[list[Window]]:
     return found
 
 
+def newest_windows(windows: Sequence[Window]) -> list[Window]:
+    """Give those of the newest calendar period; with periods of events each person's newest."""
+    if windows[0].history.period_length.unit == "events":
+        newest = {w.history.user_idx: w for w in sorted(windows, key=lambda w: w.target.start)}
+        return list(newest.values())
+    cutoff = max(window.history.cutoff for window in windows)
+    return [window for window in windows if window.history.cutoff == cutoff]
+
+
 def other_windows(dataset: Dataset, windows: Sequence[Window]) -> list[Window]:
     """Give the windows of everybody else with a history, of the same calendar period.
 

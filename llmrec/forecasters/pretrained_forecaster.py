@@ -58,11 +58,9 @@ class FittedCounts:
         cls, windows: Sequence[Window], prior: DecayedDirichlet, *, with_targets: bool = True
     ) -> FittedCounts:
         """Count in windows; ``with_targets``: lifts count their targets, too."""
-        people: dict[int, Window] = {}
-        for window in windows:
-            people.setdefault(window.history.user_idx, window)
-            if with_targets and window.target.stop > people[window.history.user_idx].target.stop:
-                people[window.history.user_idx] = window
+        # Of a person's windows the newest; without targets the oldest, which knows none of them.
+        ordered = sorted(windows, key=lambda w: w.target.stop, reverse=not with_targets)
+        people = {window.history.user_idx: window for window in ordered}
         chosen = sample_windows(list(people.values()), MAX_PEOPLE)
         histories = [_append_target(w) if with_targets else w.history for w in chosen]
         newest = max(histories, key=lambda history: history.cutoff)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmrec.data.periods import Window
+from llmrec.data.splits import newest_windows, sample_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov
@@ -26,6 +27,7 @@ MIXTURE_EXPERTS = (
     "NeighbouringUsers",
     "RidgeAutoregression",
 )
+MAX_GATE_WINDOWS = 500  # of the period before validation
 SEED_DEPENDENT = (*NEURAL_FORECASTERS, *NEXT_ITEM_MODELS, "GatedMixture")
 
 Builder = Callable[["ForecasterRegistry"], Forecaster]
@@ -86,6 +88,15 @@ def _build_on_counting(model: Any) -> Builder:
     return build
 
 
+def _build_pretrained(registry: ForecasterRegistry) -> Forecaster:
+    """Fit on part of the newest training period, too: the gate is the least of both periods'."""
+    prior: Any = registry["DecayedDirichlet"]
+    earlier: list[Window] = []
+    if registry.training is not registry.validation:
+        earlier = sample_windows(newest_windows(registry.training), MAX_GATE_WINDOWS)
+    return PretrainedForecaster(prior).fit([*earlier, *registry.validation])
+
+
 def _build_on_drift(model: Any) -> Builder:
     """Build a model that is mixed into counting with drift."""
 
@@ -133,7 +144,7 @@ BUILDERS: dict[str, Builder] = {
     "DecayedDirichlet": _build_counting("DecayedDirichlet"),
     "GlobalDrift": _build_on_counting(GlobalDrift),
     "SameSeason": _build_on_counting(SameSeason),
-    "PretrainedForecaster": _build_on_counting(PretrainedForecaster),
+    "PretrainedForecaster": _build_pretrained,
     "CategoryMarkov": _build_on_drift(CategoryMarkov),
     "RidgeAutoregression": _build_on_drift(RidgeAutoregression),
     "NeighbouringUsers": _build_on_drift(NeighbouringUsers),

@@ -103,12 +103,13 @@ def select_mixture(
     seed: int = 0,
     *,
     counting: Forecaster | None = None,
+    fallback: str = "",
 ) -> Selection:
     """Choose a mixture of experts, or one of them, by held-out loss on validation windows.
 
     Each way to mix is cross-validated over people. One that has more to fit is preferred only if it
     is better by more than noise (`MARGIN`), and an expert stays only if the mixture is worse
-    without it by as much. Few validation windows decide nothing: then it is counting.
+    without it by as much. Few validation windows decide nothing: then it is the ``fallback``.
 
     Parameters
     ----------
@@ -119,6 +120,8 @@ def select_mixture(
     counting
         What gains are measured against. None: the expert called "DecayedDirichlet", otherwise
         counting that is fitted on the windows.
+    fallback
+        Name of the expert to take where nothing can be decided; if there is none: counting.
 
     Raises
     ------
@@ -132,7 +135,7 @@ def select_mixture(
         counting = fitted.get("DecayedDirichlet") or _fit_counting(validation)
     if len(validation) < MIN_CALIBRATION_WINDOWS:
         why = f"{len(validation)} validation windows; {MIN_CALIBRATION_WINDOWS} decide between any"
-        return _choose_counting(counting, validation, why, failed, [*fitted])
+        return _choose_without_trial(counting, validation, why, failed, fitted, fallback)
     trial = _Trial(validation, seed)
     for name, expert in sorted(fitted.items()):
         try:
@@ -140,9 +143,16 @@ def select_mixture(
         except TrainingError as error:
             failed[name] = error
     if not trial.experts:
-        return _choose_counting(counting, validation, "no expert could be fitted", failed, [])
-    found = _choose(trial)
-    base = log_loss(out_of_sample_weights(counting, validation), trial.targets)
+        why = "no expert could be fitted"
+        return _choose_without_trial(counting, validation, why, failed, {}, fallback)
+    return _judged(trial, _choose(trial), counting, failed)
+
+
+def _judged(
+    trial: _Trial, found: _Choice, counting: Forecaster, failed: Mapping[str, Exception]
+) -> Selection:
+    """Give what was chosen with its figures."""
+    base = log_loss(out_of_sample_weights(counting, trial.validation), trial.targets)
     forecaster, held_out = trial.build(found.form, found.names)
     members = [_figures(trial, found, name, base) for name in trial.experts]
     members += [_failure(name, error) for name, error in failed.items()]
@@ -292,18 +302,24 @@ def _fit_counting(validation: Sequence[Window]) -> DecayedDirichlet:
     return prior.fit(validation) if len(validation) >= MIN_FIT_WINDOWS else prior
 
 
-def _choose_counting(
+def _choose_without_trial(
     counting: Forecaster,
     validation: Sequence[Window],
     why: str,
     failed: Mapping[str, Exception],
-    others: Sequence[str],
+    fitted: Experts,
+    fallback: str,
 ) -> Selection:
+    """Take the fallback, or counting, and judge nothing."""
+    chosen = fitted.get(fallback, counting)
     held_out = HeldOutPredictions({})
     if validation:
-        weights = out_of_sample_weights(counting, validation)
+        weights = out_of_sample_weights(chosen, validation)
         held_out = HeldOutPredictions.of(validation, weights)
     members = [_failure(name, error) for name, error in failed.items()]
-    members += [MemberFigures(name, None, None, 0.0, None, False, why) for name in others]
+    for name in fitted:
+        kept = name == fallback
+        members.append(MemberFigures(name, None, None, float(kept), None, kept, why))
     ordered = tuple(sorted(members, key=lambda member: member.name))
-    return Selection(counting, held_out, "counting", why, members=ordered)
+    form: Form = "single" if fallback in fitted else "counting"
+    return Selection(chosen, held_out, form, why, members=ordered)

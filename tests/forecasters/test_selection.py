@@ -18,7 +18,7 @@ from llmrec.forecasters import selection
 from llmrec.forecasters.calibration import DEFAULT_DISPERSION
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.pool import LogLinearPool
-from llmrec.forecasters.precomputed import PrecomputedForecaster
+from llmrec.forecasters.precomputed import PrecomputedForecaster, out_of_sample_weights
 from llmrec.forecasters.selection import MIXTURES, MemberFigures, Selection, select_mixture
 from llmrec.metrics import log_loss
 from llmrec.types import FloatArray
@@ -164,6 +164,19 @@ def test_the_given_counting_is_what_few_windows_fall_back_to() -> None:
     own = DecayedDirichlet(0.5, 5.0)
     assert select_mixture({"DecayedDirichlet": own}, []).forecaster is own
     assert select_mixture({"a": hint(0)}, [], counting=own).forecaster is own
+
+
+def test_few_windows_fall_back_to_the_expert_that_is_named() -> None:
+    experts = {"a": hint(0), "b": hint(1)}
+    found = select_mixture(experts, WINDOWS[:5], fallback="b")
+    assert found.forecaster is experts["b"]
+    assert found.form == "single"
+    assert [member.name for member in found.members if member.kept] == ["b"]
+    np.testing.assert_array_equal(
+        found.held_out.lookup(WINDOWS[:5]), out_of_sample_weights(experts["b"], WINDOWS[:5])
+    )
+    missing = select_mixture({"a": hint(0), "b": TrainingError("diverged")}, [], fallback="b")
+    assert missing.form == "counting"
 
 
 def test_without_an_expert_it_is_counting() -> None:
