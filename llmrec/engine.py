@@ -242,10 +242,10 @@ class InterestEngine:
         Parameters
         ----------
         effort
-            "quick": counting and statistics of items, in seconds. "standard": a mixture of numeric
-            forecasters, more statistics, and trees over them. "best": nets trained on the log among
-            both, and the language model. A log that is too small for an effort gets the one that it
-            is large enough for, with a warning.
+            "quick": counting, corrected by nets of other logs, and statistics of items, in seconds.
+            "standard": a mixture of numeric forecasters, more statistics, and trees over them.
+            "best": nets trained on the log among both, and the language model. A log that is too
+            small for an effort gets the one that it is large enough for, with a warning.
         seed
             Of what is trained or drawn.
         leave_out

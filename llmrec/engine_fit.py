@@ -11,7 +11,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
 from llmrec.data.splits import past_windows
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, MIN_FIT_WINDOWS
-from llmrec.engine_members import MemberFit
+from llmrec.engine_members import PRETRAINED, MemberFit
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
@@ -20,6 +20,7 @@ from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION
 from llmrec.forecasters.precomputed import HeldOutPredictions, PrecomputedForecaster
 from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
+from llmrec.forecasters.selection import MemberFigures, Selection
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend, fit_strength
@@ -104,7 +105,7 @@ def fit_engine(
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     if not done:
-        return _fit_small_log(dataset, folds, report)
+        return _fit_small_log(dataset, folds, report, PRETRAINED not in without)
     fit = MemberFit(dataset, folds, done, seed, frozenset(without), store or FitStore(None), show)
     fit.check_names()
     selection = fit.select_forecaster()
@@ -159,22 +160,25 @@ def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[
 
 
 def _fit_small_log(
-    dataset: Dataset, folds: Sequence[Sequence[Window]], report: dict[str, Any]
+    dataset: Dataset, folds: Sequence[Sequence[Window]], report: dict[str, Any], with_nets: bool
 ) -> FittedEngine:
     """Give default settings to a log that is too short to choose any on its last period.
 
-    What forecasts is fitted on all periods together, if they have enough windows.
+    What forecasts is fitted on all periods together, if they have enough windows, and
+    ``with_nets`` corrected by nets of other logs.
     """
     end = dataset.log.timestamp.max() + MILLISECOND
     mix = candidate_mixes(dataset.histories(end, [0]))[0]
     weights = fallback_blend(dataset.repeat)
     blend = build_blend(dataset, end, weights)
     prior: Forecaster = DecayedDirichlet(mix=mix)
-    windows = [window for fold in reversed(folds) for window in fold]
-    if len(windows) >= MIN_FIT_WINDOWS:
-        prior = PretrainedForecaster().fit(windows)
-        report["reason"] += (
-            f", and what forecasts is fitted on {len(windows)} windows of all periods"
-        )
     last = folds[0] if folds else []
+    windows = [window for fold in reversed(folds) for window in fold]
+    if with_nets and len(windows) >= MIN_FIT_WINDOWS:
+        prior = PretrainedForecaster().fit(windows)
+        why = f"fitted on all {len(windows)} windows of all periods: too few to choose by"
+        member = MemberFigures(PRETRAINED, None, None, 1.0, None, True, why)
+        none = HeldOutPredictions({})
+        selection = Selection(prior, none, "single", why, members=(member,))
+        report |= {"windows": len(last), "forecast": selection.to_dict()}
     return FittedEngine(prior, None, last, blend, 1.0, None, None, "", report)

@@ -249,7 +249,7 @@ def _fit_lines(info: EngineInfo) -> list[str]:
         f"Log: {', '.join([info.dataset or 'not named', *known])}{period}.",
         f"Fitted on events before {before}.",
     ]
-    done = f"Effort {info.effort}" if info.effort else "Nothing fitted, default settings"
+    done = f"Effort {info.effort}" if info.effort else "Too small for any effort, default settings"
     effort = f"{done}, seed {info.seed}; written" if info.asked else "Written"
     lines.append(f"{effort} by llmrec {info.version}.")
     if info.reason:

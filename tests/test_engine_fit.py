@@ -19,6 +19,8 @@ from llmrec.engine_members import MemberFit
 from llmrec.errors import MissingExtraError, TrainingError
 from llmrec.fit_store import FitStore
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.ranking.selection import TREES
 from tests.worlds import START, catalog, log
 
@@ -77,6 +79,30 @@ def test_on_fewer_than_ten_windows_nothing_is_fitted_and_the_engine_still_answer
     assert engine.settings.effort == ""
     assert engine.forecast("u000").category_weights.sum() == pytest.approx(1)
     assert len(engine.recommend("u000", k=3)) == 3
+
+
+def test_on_fewer_than_ten_windows_all_periods_together_say_how_to_forecast(tmp_path: Path) -> None:
+    for n_users, kind in ((1, DecayedDirichlet), (9, PretrainedForecaster)):
+        assert type(fit_engine(world(n_users), "quick").prior) is kind
+    fitted = fit_engine(world(9), "quick", without=["PretrainedForecaster"])
+    assert type(fitted.prior) is DecayedDirichlet
+    engine = InterestEngine.from_pretrained(data=world(9), model=None)
+    assert engine.settings.report["forecast"]["members"][0]["kept"]
+    engine.save_pretrained(tmp_path / "engine")
+    loaded = InterestEngine.from_pretrained(str(tmp_path / "engine"), data=world(9))
+    np.testing.assert_array_equal(
+        loaded.forecast("u003").category_weights, engine.forecast("u003").category_weights
+    )
+
+
+def test_windows_too_few_to_choose_by_leave_it_to_the_nets_of_other_logs() -> None:
+    fitted = fit_engine(world(20), "quick")
+    assert isinstance(fitted.prior, PretrainedForecaster)
+    assert [name for name, one in members(fitted, "forecast").items() if one["kept"]] == [
+        "PretrainedForecaster"
+    ]
+    without = fit_engine(world(20), "quick", without=["PretrainedForecaster"])
+    assert isinstance(without.prior, DecayedDirichlet)
 
 
 @pytest.mark.parametrize(("n_items", "n_categories"), [(1, 1), (20, 1)])

@@ -42,6 +42,7 @@ DRAWS = 3
 MAX_LISTS = 1_000
 WITH, WITHOUT = "llmrec quick", "llmrec quick without text"
 PEERS = ("RecentPopularity", "SparseEaseByDays", "SparseEaseByEvents", "Cosine", "ImplicitALS")
+TEXT_PEERS = ("TitleKernel", "TextPopularity", "EaseByText")
 K = 10
 
 
@@ -56,7 +57,7 @@ def draw_people(dataset: Dataset, n: int, seed: int) -> Dataset:
 
 
 def test_values(
-    dataset: Dataset, windows: Sequence[Window], peers: bool
+    dataset: Dataset, windows: Sequence[Window]
 ) -> tuple[list[str], dict[str, FloatArray]]:
     """(n_lists,) NDCG@10 of each model on windows, and whose they are."""
     before = training_log_for(windows)
@@ -74,7 +75,7 @@ def test_values(
         places = {item: place for place, item in enumerate(items)}
         ranked = [np.array([places[one.item_id] for one in listed]) for listed in lists]
         found[label] = _ndcg(ranked, relevant)
-    for name in PEERS if peers else ():
+    for name in (*PEERS, *TEXT_PEERS):
         scorer = SCORERS[name]()
         if isinstance(scorer, FittableScorer):
             scorer = scorer.fit(before, known.catalog)
@@ -141,7 +142,7 @@ def _draws(whole: Dataset, size: int) -> tuple[list[str], dict[str, FloatArray]]
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of logs too small for an effort
-                whose, found = test_values(splits.dataset, windows, peers=True)
+                whose, found = test_values(splits.dataset, windows)
             users += whose
             parts.append(found)
     names = parts[0] if parts else ()

@@ -50,8 +50,8 @@ def fit(
         typer.Option(
             parser=_read_effort,
             metavar="|".join(get_args(Effort)),
-            help="quick: counting and item statistics. standard: the best mixture of numeric "
-            "forecasters, and trees. best: nets and the language model, too.",
+            help="quick: counting, nets of other logs, item statistics. standard: the best mixture "
+            "of numeric forecasters, and trees. best: nets and the language model, too.",
         ),
     ] = "standard",
     model: Annotated[

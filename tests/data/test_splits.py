@@ -11,6 +11,7 @@ from llmrec.data.provenance import TrainingSpan
 from llmrec.data.readers import read_table
 from llmrec.data.splits import (
     EvaluationSplits,
+    newest_windows,
     sample_windows,
     split_windows,
     training_windows,
@@ -47,6 +48,20 @@ def test_training_ends_before_validation_begins(period: str) -> None:
     assert training
     fitted = TrainingSpan.of_windows(training)
     assert not any(fitted.covers(window) for window in validation)
+
+
+@pytest.mark.parametrize("period", ["7D", "10 events"])
+def test_the_newest_windows_are_of_one_calendar_period_or_each_persons_newest(period: str) -> None:
+    training = training_windows(read_table(frame(n_days=100), name="small", period=period))
+    newest = newest_windows(training[::-1])
+    assert {w.history.user_id for w in newest} <= {w.history.user_id for w in training}
+    for window in newest:
+        others = [w for w in training if w.history.user_id == window.history.user_id]
+        assert window.target.stop == max(w.target.stop for w in others)
+    if period == "7D":
+        assert {w.history.cutoff for w in newest} == {max(w.history.cutoff for w in training)}
+    else:
+        assert len(newest) == len({w.history.user_id for w in training})
 
 
 def test_drawing_is_repeatable_and_keeps_the_order() -> None:
