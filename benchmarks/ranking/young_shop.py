@@ -3,9 +3,10 @@
 People are drawn at random, with all that they did: 30, 100, 300, 1,000, 3,000, or everybody, three
 times each. Lists are of items that a person has not taken yet, for the last two periods of the log
 (the last one where periods are counted in events), for everybody drawn who has a test window.
-"With text" is effort quick; "without" leaves out the scorers that know titles. Both are compared
-with popularity, item-to-item EASE and trees, on the same people. Intervals are over people, those
-of several draws and tests together.
+Engines "without text" leave out the scorers that know titles; beside them stand single scorers,
+with and without text, fitted on the same log. An engine whose log is too small for its effort has
+what the log is large enough for. What forecasts gain is on counting fitted on the last period.
+Intervals are over people, those of several draws and tests together.
 
 The environment variable LLMREC_ONLINE_RETAIL says where the published file is.
 
@@ -18,32 +19,39 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.results import record_results
 from benchmarks.ranking.launches import VARIABLE, people_row
+from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
-from llmrec.data.splits import EvaluationSplits, sample_windows, training_log_for
+from llmrec.data.splits import EvaluationSplits, past_windows, sample_windows, training_log_for
+from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.engine import InterestEngine
+from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
-from llmrec.metrics import ndcg_at
-from llmrec.ranking.fitted import FittableScorer
-from llmrec.ranking.registry import SCORERS, text_scorers
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.precomputed import predict_weights
+from llmrec.metrics import log_loss, ndcg_at
+from llmrec.ranking.registry import build_scorer, text_scorers
 from llmrec.types import FloatArray, IntArray
 
 SIZES = (30, 100, 300, 1_000, 3_000, 0)  # 0: everybody
 DRAWS = 3
 MAX_LISTS = 1_000
-WITH, WITHOUT = "llmrec quick", "llmrec quick without text"
+WITHOUT_TEXT = " without text"
 PEERS = ("RecentPopularity", "SparseEaseByDays", "SparseEaseByEvents", "Cosine", "ImplicitALS")
 TEXT_PEERS = ("TitleKernel", "TextPopularity", "EaseByText")
 K = 10
+GAIN = "log-loss gain on counting"
+Values = dict[str, FloatArray]  # by model, (n_lists,)
 
 
 def draw_people(dataset: Dataset, n: int, seed: int) -> Dataset:
@@ -57,35 +65,47 @@ def draw_people(dataset: Dataset, n: int, seed: int) -> Dataset:
 
 
 def test_values(
-    dataset: Dataset, windows: Sequence[Window]
-) -> tuple[list[str], dict[str, FloatArray]]:
-    """(n_lists,) NDCG@10 of each model on windows, and whose they are."""
+    dataset: Dataset, windows: Sequence[Window], efforts: Sequence[Effort]
+) -> tuple[list[str], Values, Values]:
+    """NDCG@10 of each model on windows, and whose they are; what engines' forecasts gain."""
     before = training_log_for(windows)
     known = replace(dataset, log=before, item_rows=None, title_categories=None)
     chosen = sample_windows(windows, MAX_LISTS)
     histories = [window.history for window in chosen]
     relevant = [np.setdiff1d(w.target.item_idx, w.history.item_idx) for w in chosen]
-    found = {}
-    for label, without in ((WITH, ()), (WITHOUT, text_scorers(known.catalog))):
+    found, gains = dict[str, FloatArray](), dict[str, FloatArray]()
+    places = {item: place for place, item in enumerate(known.catalog.item_ids)}
+    targets = target_counts(chosen)
+    counted = log_loss(_counting(known).category_weights(histories), targets)
+    for effort, text in product(efforts, ("", WITHOUT_TEXT)):
         engine = InterestEngine.from_pretrained(data=known, model=None, refit=True, describe=False)
-        if without:
-            engine.fit("quick", without=without)
+        without = text_scorers(known.catalog) if text else ()
+        if without or effort != "quick":
+            engine.fit(effort, without=without)
         lists = engine.recommend_many(histories, K, causes=False)
-        items = known.catalog.item_ids
-        places = {item: place for place, item in enumerate(items)}
         ranked = [np.array([places[one.item_id] for one in listed]) for listed in lists]
-        found[label] = _ndcg(ranked, relevant)
+        found[f"llmrec {effort}{text}"] = _ndcg(ranked, relevant)
+        if not text:
+            weights = predict_weights(engine.prior, histories)
+            gains[f"llmrec {effort}"] = counted - log_loss(weights, targets)
     for name in (*PEERS, *TEXT_PEERS):
-        scorer = SCORERS[name]()
-        if isinstance(scorer, FittableScorer):
-            scorer = scorer.fit(before, known.catalog)
-        scores = scorer.scores(histories)
+        scores = build_scorer(name, before, known.catalog).scores(histories)
         for row, history in zip(scores, histories, strict=True):
             row[history.item_idx] = -np.inf
         found[name] = _ndcg(list(np.argsort(-scores, axis=1, kind="stable")[:, :K]), relevant)
-    defined = np.isfinite(found[WITH])
+    defined = np.isfinite(found["RecentPopularity"])
     users = [h.user_id for h, keep in zip(histories, defined, strict=True) if keep]
-    return users, {name: values[defined] for name, values in found.items()}
+    found, gains = ({name: one[defined] for name, one in each.items()} for each in (found, gains))
+    return users, found, gains
+
+
+def _counting(known: Dataset) -> DecayedDirichlet:
+    """Fit counting on the last period; on too few windows it has default settings."""
+    folds = past_windows(known)
+    windows = folds[0] if folds else []
+    return (
+        DecayedDirichlet().fit(windows) if len(windows) >= MIN_FIT_WINDOWS else DecayedDirichlet()
+    )
 
 
 def _ndcg(ranked: Sequence[IntArray], relevant: Sequence[IntArray]) -> FloatArray:
@@ -94,16 +114,19 @@ def _ndcg(ranked: Sequence[IntArray], relevant: Sequence[IntArray]) -> FloatArra
 
 
 def size_rows(
-    dataset: str, size: int, users: Sequence[str], values: Mapping[str, FloatArray]
+    dataset: str, size: int, users: Sequence[str], values: Values, gains: Values
 ) -> Iterator[Row]:
-    """Give the rows of one size: each model, and what the engine with text has above each."""
-    split = f"young shop / {size or 'everybody'}"
+    """Give the rows of one size: each model, and what engines with text have above each."""
+    keys: Row = {"dataset": dataset, "split": f"young shop / {size or 'everybody'}"}
+    keys["seeds"] = [*range(DRAWS)] if size else [0]
     for model, each in values.items():
-        keys: Row = {"dataset": dataset, "split": split, "model": model, "seeds": [*range(DRAWS)]}
-        yield people_row(keys, f"ndcg@{K}", each, users)
-        if model != WITH:
-            with_keys = keys | {"model": WITH}
-            yield people_row(with_keys, f"ndcg@{K} above {model}", values[WITH] - each, users)
+        yield people_row(keys | {"model": model}, f"ndcg@{K}", each, users)
+    for engine, gain in gains.items():
+        yield people_row(keys | {"model": engine}, GAIN, gain, users)
+        for model, each in values.items():
+            if model != engine:
+                above = values[engine] - each
+                yield people_row(keys | {"model": engine}, f"ndcg@{K} above {model}", above, users)
 
 
 def main() -> None:
@@ -112,6 +135,7 @@ def main() -> None:
     names = ("ml-100k", "completejourney", "online-retail")
     parser.add_argument("--data", choices=names, required=True)
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="0: everybody")
+    parser.add_argument("--efforts", nargs="*", default=["quick"])
     arguments = parser.parse_args()
     path = os.environ.get(VARIABLE) if arguments.data == "online-retail" else arguments.data
     if not path:
@@ -121,32 +145,37 @@ def main() -> None:
     for size in arguments.sizes:
         if size >= whole.log.n_users:
             continue
-        users, values = _draws(whole, size)
+        users, values, gains = _draws(whole, size, arguments.efforts)
         if users:
-            rows += size_rows(arguments.data, size, users, values)
+            rows += size_rows(arguments.data, size, users, values, gains)
             print(f"{size or 'everybody'}: {len(users)} lists", flush=True)
     record_results(f"ranking/young_shop_{arguments.data}", rows)
 
 
-def _draws(whole: Dataset, size: int) -> tuple[list[str], dict[str, FloatArray]]:
+def _draws(
+    whole: Dataset, size: int, efforts: Sequence[Effort]
+) -> tuple[list[str], Values, Values]:
     """Put the lists of all draws and tests of one size together."""
-    users, parts = list[str](), list[dict[str, FloatArray]]()
+    users, parts = list[str](), list[tuple[Values, Values]]()
     for seed in range(DRAWS if size else 1):
         try:
             splits = EvaluationSplits.of(draw_people(whole, size, seed))
         except DataError as error:  # too few events for a test
             print(f"{size}, draw {seed}: {error}", flush=True)
             continue
-        for windows in splits.tests.values():
-            if not windows:
-                continue
+        for windows in filter(None, splits.tests.values()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of logs too small for an effort
-                whose, found = test_values(splits.dataset, windows)
+                whose, found, gains = test_values(splits.dataset, windows, efforts)
             users += whose
-            parts.append(found)
+            parts.append((found, gains))
+    values, gains = ({**_join([part[place] for part in parts])} for place in (0, 1))
+    return users, values, gains
+
+
+def _join(parts: Sequence[Values]) -> Values:
     names = parts[0] if parts else ()
-    return users, {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 if __name__ == "__main__":
