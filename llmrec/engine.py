@@ -164,7 +164,7 @@ class InterestEngine:
         forecast
             A forecast made before, so that none is made.
         shelf
-            "new" ranks only the items that nobody has taken yet, by what their titles say.
+            "new" ranks only the items that nobody has taken yet, by titles and features.
         platform
             Of several that were joined: only its items are ranked. Its forecast is that of all,
             ``within(dataset.platforms.categories(platform))``; reasons compare with all.
