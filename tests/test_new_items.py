@@ -11,6 +11,7 @@ import pytest
 
 from llmrec import DataError, Dataset, Edit, InterestEngine, read_table
 from llmrec.data.periods import truncate_log
+from llmrec.data.splits import past_windows, training_log_for
 from llmrec.explain.new_item_reasons import close_past_items
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item, new_in_targets
@@ -66,12 +67,20 @@ def test_only_items_without_an_event_before_the_cutoff_are_new(engine: InterestE
 
 
 def test_items_that_targets_alone_hold_were_new_in_the_last_period() -> None:
-    from llmrec.data.splits import past_windows
-
     dataset = make_dataset()
     windows = past_windows(dataset)[0]
     found = dataset.catalog.item_ids[new_in_targets(windows)]
     assert set(found) == {f"{COLOURS[6]} {thing}" for thing in THINGS}
+
+
+@pytest.mark.parametrize("period", ["28D", "5 events"])
+def test_what_was_new_in_targets_is_what_the_log_to_fit_on_lacks(period: str) -> None:
+    dataset = replace(make_dataset(), period=period)
+    fold = past_windows(dataset)[0]
+    for windows in (fold, fold[::3]):
+        known = training_log_for(windows).align_to(dataset.catalog).item_idx
+        taken = np.concatenate([window.target.item_idx for window in windows])
+        assert new_in_targets(windows).tolist() == np.setdiff1d(taken, known).tolist()
 
 
 def test_the_reason_names_taken_items_with_close_titles_and_holds(engine: InterestEngine) -> None:

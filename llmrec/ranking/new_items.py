@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.periods import History, Window
-from llmrec.data.splits import training_log_for
+from llmrec.data.splits import from_targets_on
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import expected_random_ndcg
 from llmrec.ranking.blend import Blend
@@ -94,11 +94,11 @@ def is_new_item(history: History) -> BoolArray:
 
 def new_in_targets(windows: Sequence[Window]) -> IntArray:
     """(n,) items that targets of windows hold and the log without them does not."""
-    catalog = windows[0].history.catalog
-    taken = np.zeros(catalog.n_items, dtype=np.bool_)
+    log, n_items = windows[0].history.log, windows[0].history.catalog.n_items
+    taken = np.zeros(n_items, dtype=np.bool_)
     for window in windows:
         taken[window.target.item_idx] = True
-    taken[training_log_for(windows).align_to(catalog).item_idx] = False
+    taken[log.item_idx[~from_targets_on(windows)]] = False
     return np.flatnonzero(taken)
 
 
