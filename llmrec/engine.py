@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from llmrec.forecasters.horizon import LaterPeriods, require_horizon
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
-from llmrec.session_inputs import Recommendation, SessionInputs
+from llmrec.session_inputs import Recommendation, SessionInputs, blend_of_shelf, of_platform
 from llmrec.types import RepeatPolicy, Shelf
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
@@ -147,14 +147,14 @@ class InterestEngine:
         repeat: RepeatPolicy | None = None,
         forecast: Forecast | None = None,
         shelf: Shelf = "all",
+        platform: str | None = None,
     ) -> UserSession:
         """Open a session for one person; after `fit`, open another.
 
         Parameters
         ----------
         user
-            An id of the log, a `History`, or a frame of the events of somebody who is not in the
-            log, see `Dataset.new_user_history`.
+            An id of the log, a `History`, or a frame of events, see `Dataset.new_user_history`.
         edits
             Changes to the forecast that the list follows.
         strength
@@ -164,17 +164,20 @@ class InterestEngine:
         forecast
             A forecast made before, so that none is made.
         shelf
-            "new" ranks only the items that nobody has taken yet, by what their titles say.
+            "new" ranks only the items that nobody has taken yet, by titles and features.
+        platform
+            Of several that were joined: only its items are ranked. Its forecast is that of all,
+            ``within(dataset.platforms.categories(platform))``; reasons compare with all.
 
         Raises
         ------
         DataError
-            If the user is unknown (near ids are named), or the frame cannot be used.
+            If user (near ids are named) or platform is unknown, or the frame cannot be used.
         EditError
             If edits contradict each other, or the strength is out of bounds.
         """
         (history,) = find_histories(self._parts, [user])
-        inputs = self._session_inputs(history, None, forecast, repeat, shelf)
+        inputs = self._session_inputs(history, None, forecast, repeat, shelf, platform)
         return UserSession(inputs, edits=edits, strength=strength)
 
     def forecast(self, user: object, horizon: int = 1) -> Forecast:
@@ -205,24 +208,36 @@ class InterestEngine:
         return [found[place] for place in range(len(histories))]
 
     def recommend(
-        self, user: object, k: int = 10, *, shelf: Shelf = "all", **options: Any
+        self,
+        user: object,
+        k: int = 10,
+        *,
+        shelf: Shelf = "all",
+        platform: str | None = None,
+        **options: Any,
     ) -> list[Recommendation]:
         """Recommend k items to one person: `UserSession.recommend`, whose options are taken."""
-        return self.session(user, shelf=shelf).recommend(k, **options)
+        return self.session(user, shelf=shelf, platform=platform).recommend(k, **options)
 
     def recommend_many(
-        self, users: Iterable[object], k: int = 10, *, shelf: Shelf = "all", **options: Any
+        self,
+        users: Iterable[object],
+        k: int = 10,
+        *,
+        shelf: Shelf = "all",
+        platform: str | None = None,
+        **options: Any,
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
         histories, found = find_histories(self._parts, users), dict[int, list[Recommendation]]()
         size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
         for places in batches_by_log(histories, size):
             batch = [histories[place] for place in places]
-            blend = self._blend_of(shelf).precompute(batch)
+            blend = blend_of_shelf(shelf, self.blend, self._parts.new_items).precompute(batch)
             forecasts = self._forecast_batch(batch, True)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
-                session = UserSession(self._session_inputs(history, blend, forecast, shelf=shelf))
-                found[place] = session.recommend(k, **options)
+                inputs = self._session_inputs(history, blend, forecast, None, shelf, platform)
+                found[place] = UserSession(inputs).recommend(k, **options)
         return [found[place] for place in range(len(histories))]
 
     def fit(
@@ -305,12 +320,6 @@ class InterestEngine:
             return describe_with_model(self.language.model, self.language.codec, histories, made)
         return describe_forecasts(histories, made, remember=keep)
 
-    def _blend_of(self, shelf: Shelf) -> Blend:
-        """Give what ranks the items of a shelf; DataError if there is no such one."""
-        if shelf not in get_args(Shelf):
-            raise DataError(f"shelf is {shelf!r}; it should be {' or '.join(get_args(Shelf))}")
-        return self.blend if shelf == "all" else self._parts.new_items or self.blend
-
     def _session_inputs(
         self,
         history: History,
@@ -318,8 +327,9 @@ class InterestEngine:
         forecast: Forecast | None = None,
         repeat: RepeatPolicy | None = None,
         shelf: Shelf = "all",
+        platform: str | None = None,
     ) -> SessionInputs:
-        blend = precomputed or self._blend_of(shelf)
+        blend = precomputed or blend_of_shelf(shelf, self.blend, self._parts.new_items)
         if forecast is not None and forecast.horizon != 1:
             raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
         if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
@@ -336,4 +346,5 @@ class InterestEngine:
             self._parts.new_items,
             self.settings.new_strength,
         )
+        inputs = of_platform(inputs, self.dataset.platforms, platform)
         return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
+from llmrec.data.interactions import Interactions
+from llmrec.data.join import split_catalog
 from llmrec.data.population import Population
 from llmrec.data.stored import VALUES_FILE, Stored
 from llmrec.data.text_times import DAY_FIRST
@@ -135,9 +137,12 @@ def catalog_fingerprint(catalog: Catalog) -> str:
 
 
 def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
-    """Make the dataset of an engine's own catalog and population: it has no log."""
+    """Make the dataset of an engine's own catalog and population: it has no log.
+
+    DataError if its items are not those of its platforms.
+    """
     catalog = Catalog.load(folder / CATALOG_FILE)
-    return Dataset.without_log(
+    dataset = Dataset.without_log(
         settings.dataset,
         catalog,
         Population.load(folder / POPULATION_FILE, catalog),
@@ -148,6 +153,11 @@ def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
         verb=settings.verb,
         day_first=DAY_FIRST.get(settings.dates),
     )
+    parts = {}
+    for name, own in split_catalog(catalog, settings.platforms).items():
+        log = Interactions.empty(own.item_ids, day_first=dataset.log.day_first)
+        parts[name] = replace(dataset, name=name, log=log, catalog=own, population=None)
+    return replace(dataset, parts=parts)
 
 
 def bundled_engine(dataset: str) -> Path:

@@ -74,6 +74,7 @@ def with_log(settings: EngineSettings, dataset: Dataset, end: np.datetime64) -> 
         catalog=catalog_fingerprint(dataset.catalog),
         n_users=log.n_users,
         n_events=len(log),
+        platforms=dataset.platforms.names,
     )
 
 

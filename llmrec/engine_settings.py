@@ -84,6 +84,8 @@ class EngineSettings:
         Of the log that was fitted on.
     report
         The figures by which members were chosen, see `llmrec.engine_fit`.
+    platforms
+        Names of those that the log was joined of, see `Dataset.join`.
     parts
         The other files of the folder, with the SHA-256 of each ("" in format 1).
     """
@@ -116,6 +118,7 @@ class EngineSettings:
     n_users: int = 0
     n_events: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
+    platforms: Sequence[str] = field(default=(), compare=False)  # as in the catalog
     parts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -219,6 +222,8 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for name, weight in blend.items():
         if weight < 0:
             raise ValueError(f"blend.{name} is {weight}; it should be at least 0")
+    platforms = _number_entries("platforms", values.get("platforms", ()))
+    _check_kinds("", platforms, dict.fromkeys(platforms, ""))
     parts = values.get("parts", {})
     _check_kinds("parts.", parts, dict.fromkeys(parts, ""))
     named = {"adapter": values.get("adapter", "")} | {f"parts.{path}": path for path in parts}

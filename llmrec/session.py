@@ -201,8 +201,8 @@ class UserSession:
             return place_new_items(self.recommend(k, causes=causes, **options), new, k)
         ranking = self.ranking(max(k, CALIBRATION_POOL) if calibrate else k)
         if calibrate:
-            catalog = self.history.catalog
-            ranking = rerank_calibrated(ranking, self.edited_forecast, catalog, k, calibrate)
+            wanted = self._inputs.within_platform(self.edited_forecast)
+            ranking = rerank_calibrated(ranking, wanted, self.history.catalog, k, calibrate)
         places = np.flatnonzero(~ranking.muted)
         found: list[Causes | None] = [None] * len(places)
         if causes:
@@ -325,6 +325,7 @@ class UserSession:
             self.repeat,
             self.edits,
             inputs.candidates,
+            inputs.shelf,
         )
 
     @cached_property

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 
+from llmrec.data.join import Platforms
 from llmrec.data.periods import History
+from llmrec.errors import DataError
 from llmrec.explain.item import ItemExplanation
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend
@@ -61,6 +64,8 @@ class SessionInputs:
         blend does, with the same strength.
     shelf
         Which items are ranked.
+    platform_items, platform_categories
+        (n,) those of the platform whose items alone are ranked; None: of all.
     """
 
     history: History
@@ -74,6 +79,8 @@ class SessionInputs:
     new_items: Blend | None = None
     new_strength: float = 0.0
     shelf: Shelf = "all"
+    platform_items: IntArray | None = None
+    platform_categories: IntArray | None = None
 
     @cached_property
     def forecast(self) -> Forecast:
@@ -90,8 +97,18 @@ class SessionInputs:
 
     @cached_property
     def candidates(self) -> IntArray | None:
-        """(n,) the items of the shelf; None: all."""
-        return None if self.shelf == "all" else np.flatnonzero(is_new_item(self.history))
+        """(n,) the items of the shelf and the platform; None: all."""
+        if self.shelf == "all":
+            return self.platform_items
+        new = np.flatnonzero(is_new_item(self.history))
+        return new if self.platform_items is None else np.intersect1d(new, self.platform_items)
+
+    def within_platform(self, forecast: Forecast) -> Forecast:
+        """Give a forecast of the platform's categories alone, if these weigh something."""
+        own = self.platform_categories
+        if own is None or not forecast.category_weights[own].any():
+            return forecast
+        return forecast.within(own)
 
     @cached_property
     def reranker(self) -> Reranker:
@@ -105,6 +122,21 @@ class SessionInputs:
             repeat=self.repeat,
             candidates=self.candidates,
         )
+
+
+def blend_of_shelf(shelf: Shelf, blend: Blend, new_items: Blend | None) -> Blend:
+    """Give what ranks the items of a shelf; DataError if there is no such one."""
+    if shelf not in get_args(Shelf):
+        raise DataError(f"shelf is {shelf!r}; it should be {' or '.join(get_args(Shelf))}")
+    return blend if shelf == "all" else new_items or blend
+
+
+def of_platform(inputs: SessionInputs, platforms: Platforms, name: str | None) -> SessionInputs:
+    """Give the same for lists of one platform's items (None: of all); DataError if unknown."""
+    if name is None:
+        return inputs
+    items, categories = platforms.items(name), platforms.categories(name)
+    return replace(inputs, platform_items=items, platform_categories=categories)
 
 
 def place_new_items(

@@ -11,6 +11,7 @@ import pytest
 
 from llmrec import DataError, Dataset, Edit, InterestEngine, read_table
 from llmrec.data.periods import truncate_log
+from llmrec.data.splits import past_windows, training_log_for
 from llmrec.explain.new_item_reasons import close_past_items
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item, new_in_targets
@@ -66,12 +67,20 @@ def test_only_items_without_an_event_before_the_cutoff_are_new(engine: InterestE
 
 
 def test_items_that_targets_alone_hold_were_new_in_the_last_period() -> None:
-    from llmrec.data.splits import past_windows
-
     dataset = make_dataset()
     windows = past_windows(dataset)[0]
     found = dataset.catalog.item_ids[new_in_targets(windows)]
     assert set(found) == {f"{COLOURS[6]} {thing}" for thing in THINGS}
+
+
+@pytest.mark.parametrize("period", ["28D", "5 events"])
+def test_what_was_new_in_targets_is_what_the_log_to_fit_on_lacks(period: str) -> None:
+    dataset = replace(make_dataset(), period=period)
+    fold = past_windows(dataset)[0]
+    for windows in (fold, fold[::3]):
+        known = training_log_for(windows).align_to(dataset.catalog).item_idx
+        taken = np.concatenate([window.target.item_idx for window in windows])
+        assert new_in_targets(windows).tolist() == np.setdiff1d(taken, known).tolist()
 
 
 def test_the_reason_names_taken_items_with_close_titles_and_holds(engine: InterestEngine) -> None:
@@ -156,14 +165,65 @@ def test_a_shelf_that_there_is_not_is_refused_and_so_is_a_lone_id(engine: Intere
         engine.recommend_many("u00", shelf="new")
 
 
-def test_features_are_no_titles_in_a_reason() -> None:
+def featured_dataset() -> Dataset:
+    """The same things, called by codes that say nothing, with what they are in a feature block."""
+    dataset = make_dataset()
+    ids = dataset.catalog.item_ids
+    kinds = np.array([[title.endswith(thing) for thing in THINGS] for title in ids], dtype=float)
+    kinds += np.random.default_rng(0).normal(scale=0.05, size=kinds.shape)
+    codes = tuple(f"{number:03d}" for number in range(len(ids)))
+    catalog = replace(dataset.catalog, titles=codes).with_features("image", kinds)
+    return replace(dataset, catalog=catalog)
+
+
+@pytest.fixture(scope="module")
+def featured() -> InterestEngine:
+    data = featured_dataset()
+    return InterestEngine.from_pretrained(data=data, cutoff=CUTOFF, model=None, refit=True)
+
+
+def test_a_new_item_without_a_telling_title_is_ranked_by_its_features(
+    featured: InterestEngine,
+) -> None:
+    for user, thing in ((0, 0), (1, 1), (2, 2)):
+        session = featured.session(f"u{user:02}", shelf="new")
+        listed = session.recommend(3)
+        assert listed[0].item_id == f"pink {THINGS[thing]}"
+        assert listed[0].why.startswith(
+            "Nobody has taken it yet; in its image features it is close to "
+        )
+        causes = listed[0].explanation.causes
+        assert causes is not None
+        assert {one.item_id.split(" ", 1)[1] for one in causes.close_titles} == {THINGS[thing]}
+        assert all(session.check(one.explanation) == () for one in listed)
+
+
+@pytest.mark.parametrize("block", ["", "sound"])
+def test_a_reason_that_names_the_wrong_block_is_caught(
+    featured: InterestEngine, block: str
+) -> None:
+    session = featured.session("u00", shelf="new")
+    explanation = session.recommend(1)[0].explanation
+    assert explanation.causes is not None
+    changed = replace(explanation.causes, close_block=block)
+    assert session.check(replace(explanation, causes=changed))
+
+
+def test_titles_come_before_features_in_a_reason_and_what_has_no_weight_in_none() -> None:
     dataset = make_dataset()
     numbers = np.random.default_rng(0).normal(size=(dataset.catalog.n_items, 4))
-    kernel = TitleKernel(features="image")
-    kernel.fit(dataset.log, dataset.catalog.with_features("image", numbers))
+    catalog = dataset.catalog.with_features("image", numbers)
+    titles, image = (TitleKernel(features=one).fit(dataset.log, catalog) for one in (None, "image"))
     history = dataset.histories(CUTOFF, [0])[0]
     new = np.flatnonzero(is_new_item(history))
-    assert not any(len(one) for one in close_past_items(new, history, Blend([kernel], [1.0])))
+    both = close_past_items(new, history, Blend([image, titles], [1.0, 1.0]))
+    alone = close_past_items(new, history, Blend([titles], [1.0]))
+    assert [one.items.tolist() for one in alone if len(one.items)]
+    for one, by_title in zip(both, alone, strict=True):
+        assert one.block == ("" if len(by_title.items) or not len(one.items) else "image")
+        assert not len(by_title.items) or one.items.tolist() == by_title.items.tolist()
+    weightless = close_past_items(new, history, Blend([image, titles], [1.0, 0.0]))
+    assert {one.block for one in weightless if len(one.items)} <= {"image"}
 
 
 def test_many_people_get_what_each_gets(engine: InterestEngine) -> None:

@@ -89,6 +89,41 @@ def match_features(
     return found
 
 
+def join_features(
+    features: Mapping[str, Mapping[str, FeatureMatrix]], n_items: Mapping[str, int]
+) -> dict[str, FeatureMatrix]:
+    """Give the blocks of several platforms' items, one platform after another.
+
+    Items of a platform without a block have no features in it.
+
+    Parameters
+    ----------
+    features
+        The blocks of each platform.
+    n_items
+        How many items each platform has.
+
+    Raises
+    ------
+    DataError
+        If a block has another number of columns on another platform.
+    """
+    found = {}
+    for block in sorted({name for own in features.values() for name in own}):
+        widths = {name: own[block].shape[1] for name, own in features.items() if block in own}
+        (first, width), *others = widths.items()
+        for name, other in others:
+            if other != width:
+                raise DataError(
+                    f"features {block!r} have {width} columns on {first!r} and {other} on "
+                    f"{name!r}: make both with one encoder, or give them two names."
+                )
+        missing = {name: np.full((n, width), np.nan, np.float32) for name, n in n_items.items()}
+        rows = [own.get(block, missing[name]) for name, own in features.items()]
+        found[block] = _read_only(np.concatenate(rows))
+    return found
+
+
 def feature_lists(features: Mapping[str, FeatureMatrix]) -> dict[str, list[FeatureMatrix]]:
     """Give a column for each block, with a list for each item, which is empty without features."""
     return {

@@ -18,6 +18,7 @@ from scipy import sparse
 from llmrec.data.catalog import Catalog
 from llmrec.data.event_order import sort_events
 from llmrec.data.interactions import Interactions
+from llmrec.data.item_features import join_features
 from llmrec.data.names import clean_text
 from llmrec.data.report import CleaningReport, Finding
 from llmrec.errors import DataError
@@ -73,18 +74,62 @@ class Platforms:
 
 
 def join_catalogs(catalogs: Mapping[str, Catalog]) -> Catalog:
-    """Give one catalog of several platforms' items; titles stay as they are."""
+    """Give one catalog of several platforms' items; titles and features stay as they are.
+
+    Items of a platform that lacks a block of features have none.
+
+    Raises
+    ------
+    DataError
+        If a block has another number of columns on another platform.
+    """
     parts = catalogs.items()
     item_ids = [f"{name}{SEPARATOR}{item}" for name, part in parts for item in part.item_ids]
     categories = [f"{name}{SEPARATOR}{one}" for name, part in parts for one in part.categories]
     shares = sparse.block_diag([part.category_shares for _, part in parts], format="csr")
+    rows = {name: part.n_items for name, part in parts}
     return Catalog(
         item_ids=pd.Index(item_ids, dtype="str"),
         titles=tuple(title for _, part in parts for title in part.titles),
         categories=tuple(categories),
         category_shares=sparse.csr_array(shares),
         report=CleaningReport(len(item_ids)),
+        features=join_features({name: part.features for name, part in parts}, rows),
     )
+
+
+def split_catalog(catalog: Catalog, names: Sequence[str]) -> dict[str, Catalog]:
+    """Give the platforms' own catalogs of one that `join_catalogs` made of them.
+
+    Raises
+    ------
+    DataError
+        If an item or a category is of none of these platforms, or those of one are not together.
+    """
+    found, end, n_categories = {}, 0, 0
+    for name in names:
+        start = f"{name}{SEPARATOR}"
+        items = np.flatnonzero(catalog.item_ids.str.startswith(start))
+        own = own_names(name, catalog.categories)
+        categories = np.arange(n_categories, n_categories + len(own))
+        together = np.array_equal(items, np.arange(end, end + len(items)))
+        if not together or own_names(name, [catalog.categories[c] for c in categories]) != own:
+            raise DataError(
+                f"the items or categories of platform {name!r} are not together in the catalog."
+            )
+        blocks = {block: matrix[items] for block, matrix in catalog.features.items()}
+        found[name] = Catalog(
+            item_ids=catalog.item_ids[items].str.removeprefix(start),
+            titles=catalog.titles[end : end + len(items)],
+            categories=tuple(own),
+            category_shares=catalog.category_shares[items][:, categories],
+            report=CleaningReport(len(items)),
+            features={block: rows for block, rows in blocks.items() if not np.isnan(rows).all()},
+        )
+        end, n_categories = end + len(items), n_categories + len(own)
+    if names and (end, n_categories) != catalog.category_shares.shape:
+        raise DataError(f"the catalog has items or categories beside those of {', '.join(names)}.")
+    return found
 
 
 def join_logs(logs: Mapping[str, Interactions], catalog: Catalog) -> Interactions:

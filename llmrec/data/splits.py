@@ -20,7 +20,7 @@ from llmrec.data.windows import (
     rolling_windows,
 )
 from llmrec.errors import DataError
-from llmrec.types import TimeArray
+from llmrec.types import BoolArray, TimeArray
 
 MIN_TARGET_EVENTS = 5  # with calendar periods
 
@@ -288,14 +288,22 @@ def training_log_for(windows: Sequence[Window]) -> Interactions:
     person has a cutoff of their own, "before" holds person by person, as in `TrainingSpan`: what
     others took later in time stays.
     """
+    log, cutoffs = windows[0].history.log, {window.history.cutoff for window in windows}
+    if len(cutoffs) == 1:
+        return truncate_log(log, cutoffs.pop())
+    return log.drop_events({"from the target on": from_targets_on(windows)})
+
+
+def from_targets_on(windows: Sequence[Window]) -> BoolArray:
+    """(n_events,) which events of the windows' log `training_log_for` leaves out."""
     log = windows[0].history.log
     cutoff = min(window.history.cutoff for window in windows)
     if cutoff == max(window.history.cutoff for window in windows):
-        return truncate_log(log, cutoff)
+        return np.asarray(log.timestamp >= cutoff)
     stops = log.user_offsets[1:].copy()
     users = [window.history.user_idx for window in windows]
     np.minimum.at(stops, users, [window.history.event_ids.stop for window in windows])
-    return log.drop_events({"from the target on": np.arange(len(log)) >= stops[log.user_idx]})
+    return np.asarray(np.arange(len(log)) >= stops[log.user_idx])
 
 
 def _evaluation_grid(dataset: Dataset) -> TimeArray:

@@ -59,7 +59,8 @@ def find_causes(items: IntArray, removal: RemovalRanker, rerank: Reranker) -> li
                 recent[place],
                 _titles(past[tried[0]], history) if tried and not len(named) else (),
                 bool(new[item]),
-                tuple(_events_of(one, history)[0] for one in close[place].tolist()),
+                tuple(_events_of(one, history)[0] for one in close[place].items.tolist()),
+                close[place].block,
             )
         )
     return found

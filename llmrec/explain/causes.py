@@ -84,6 +84,8 @@ class Causes:
     close_titles
         Of a new item: the newest events of past items with close titles, that which pulls most
         first, two at most.
+    close_block
+        The block of features in which these are close, not by their titles; "": by their titles.
     """
 
     rank: int
@@ -95,6 +97,7 @@ class Causes:
     dropped: tuple[str, ...] = ()
     is_new: bool = False
     close_titles: tuple[Evidence, ...] = ()
+    close_block: str = ""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Causes:
@@ -142,7 +145,8 @@ class Causes:
         if not self.close_titles:
             return (f"{nobody}.",)
         titles = [clean_text(e.title, MAX_SENTENCE_TITLE_LENGTH) for e in self.close_titles]
-        close = f"its title is close to {' and '.join(titles)}, which you have {verb}"
+        what = f"in its {self.close_block} features it" if self.close_block else "its title"
+        close = f"{what} is close to {' and '.join(titles)}, which you have {verb}"
         return f"{nobody}; {close}.", f"It is new: nobody has {verb} it; {close}."
 
     @property

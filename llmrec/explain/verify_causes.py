@@ -12,7 +12,7 @@ from llmrec.data.periods import History
 from llmrec.explain.cause_search import N_COMPARED, has_edits
 from llmrec.explain.causes import RECENT_DAYS, Causes
 from llmrec.explain.evidence import Evidence, to_date
-from llmrec.explain.new_item_reasons import MIN_COSINE, close_past_items, title_cosines
+from llmrec.explain.new_item_reasons import MIN_COSINE, close_past_items, past_cosines
 from llmrec.explain.statements import TOLERANCE
 from llmrec.ranking.removal import RemovalRanker
 
@@ -89,12 +89,12 @@ def _wrong_newness(causes: Causes, item: int, removal: RemovalRanker) -> Iterato
     close = [history.catalog.item_index(one.item_id) for one in causes.close_titles]
     for one, own in zip(causes.close_titles, close, strict=True):
         yield from _wrong_latest(one, own, history)
-    cosines = title_cosines(item, close, removal.blend)
+    cosines = past_cosines(item, close, removal.blend, causes.close_block)
     if len(cosines) < len(close) or (cosines < MIN_COSINE - TOLERANCE).any():
-        yield "a title is not close to its own"
+        yield "a past item is not close to it"
     (true,) = close_past_items(np.array([item]), history, removal.blend)
-    if true.tolist() != close:
-        yield "the past items with the closest titles are others"
+    if (true.items.tolist(), true.block) != (close, causes.close_block):
+        yield "the closest past items are others, or close in something else"
 
 
 def _wrong_effects(

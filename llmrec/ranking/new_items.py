@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.periods import History, Window
-from llmrec.data.splits import training_log_for
+from llmrec.data.splits import from_targets_on
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import expected_random_ndcg
 from llmrec.ranking.blend import Blend
@@ -28,7 +28,7 @@ class NewItemLists:
     Attributes
     ----------
     blend
-        Of scorers that know items by their titles.
+        Of scorers that know items by their titles, and by each block of their features.
     strength
         How hard the forecast tilts it.
     report
@@ -46,6 +46,7 @@ class NewItemLists:
     ) -> NewItemLists | None:
         """Fit it on what was new in the last period; None without a scorer of `NEW_ITEM_SCORERS`.
 
+        Those of a block of features, such as "TitleKernel@image", are in it like those of titles.
         The weight of a scorer is 1 over the mean standard deviation of a person's scores: sums of
         standardised scores ranked new items better than weights of greatest likelihood, which one
         period's few new items do not settle (LOG.md). The strength is that of greatest NDCG@10.
@@ -53,14 +54,15 @@ class NewItemLists:
         Parameters
         ----------
         lists
-            Has scorers by title, and the windows of the last period.
+            Has scorers by title and feature, and the windows of the last period.
         forecaster
             Forecasts the windows' histories without their targets.
         repeat
             The log's rule for items already taken.
         """
         scorers, held_out = lists.text_scorers, lists.validation_text_scorers
-        names, windows = [name for name in NEW_ITEM_SCORERS if name in scorers], lists.windows
+        names = [name for name in scorers if name.partition("@")[0] in NEW_ITEM_SCORERS]
+        windows = lists.windows
         if not names:
             return None
         new = new_in_targets(windows)
@@ -92,11 +94,11 @@ def is_new_item(history: History) -> BoolArray:
 
 def new_in_targets(windows: Sequence[Window]) -> IntArray:
     """(n,) items that targets of windows hold and the log without them does not."""
-    catalog = windows[0].history.catalog
-    taken = np.zeros(catalog.n_items, dtype=np.bool_)
+    log, n_items = windows[0].history.log, windows[0].history.catalog.n_items
+    taken = np.zeros(n_items, dtype=np.bool_)
     for window in windows:
         taken[window.target.item_idx] = True
-    taken[training_log_for(windows).align_to(catalog).item_idx] = False
+    taken[log.item_idx[~from_targets_on(windows)]] = False
     return np.flatnonzero(taken)
 
 

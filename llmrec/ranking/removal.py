@@ -53,14 +53,10 @@ class RemovalRanker:
     repeat: RepeatPolicy
     edits: Sequence[Edit] = ()
     candidates: IntArray | None = None
+    shelf: Shelf = "all"  # which of them are ranked
     _rankings: dict[tuple[int, ...], RankedItems] = field(
         default_factory=dict, init=False, repr=False
     )
-
-    @property
-    def shelf(self) -> Shelf:
-        """Which items are ranked."""
-        return "all" if self.candidates is None else "new"
 
     def rankings(self, removed: Sequence[Sequence[int]]) -> list[RankedItems]:
         """Rank everything that may be ranked without each of these sets of past items."""
