@@ -23,9 +23,8 @@ from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.forecasters.selection import MemberFigures, Selection
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import build_blend, fit_strength
+from llmrec.ranking.fitting import fallback_blend, fit_strength
 from llmrec.ranking.new_items import NewItemLists
-from llmrec.ranking.registry import fallback_blend
 from llmrec.ranking.selection import ListSelection
 
 
@@ -105,7 +104,7 @@ def fit_engine(
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     if not done:
-        return _fit_small_log(dataset, folds, report, PRETRAINED not in without)
+        return _fit_small_log(dataset, folds, report, without)
     fit = MemberFit(dataset, folds, done, seed, frozenset(without), store or FitStore(None), show)
     fit.check_names()
     selection = fit.select_forecaster()
@@ -160,21 +159,22 @@ def suitable_effort(effort: Effort, folds: Sequence[Sequence[Window]]) -> tuple[
 
 
 def _fit_small_log(
-    dataset: Dataset, folds: Sequence[Sequence[Window]], report: dict[str, Any], with_nets: bool
+    dataset: Dataset,
+    folds: Sequence[Sequence[Window]],
+    report: dict[str, Any],
+    without: Collection[str],
 ) -> FittedEngine:
     """Give default settings to a log that is too short to choose any on its last period.
 
-    What forecasts is fitted on all periods together, if they have enough windows, and
-    ``with_nets`` corrected by nets of other logs.
+    What forecasts is fitted on all periods together, if they have enough windows.
     """
     end = dataset.log.timestamp.max() + MILLISECOND
     mix = candidate_mixes(dataset.histories(end, [0]))[0]
-    weights = fallback_blend(dataset.repeat)
-    blend = build_blend(dataset, end, weights)
+    blend = fallback_blend(dataset, end, without)
     prior: Forecaster = DecayedDirichlet(mix=mix)
     last = folds[0] if folds else []
     windows = [window for fold in reversed(folds) for window in fold]
-    if with_nets and len(windows) >= MIN_FIT_WINDOWS:
+    if PRETRAINED not in without and len(windows) >= MIN_FIT_WINDOWS:
         prior = PretrainedForecaster().fit(windows)
         why = f"fitted on all {len(windows)} windows of all periods: too few to choose by"
         member = MemberFigures(PRETRAINED, None, None, 1.0, None, True, why)

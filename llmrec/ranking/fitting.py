@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window
+from llmrec.data.periods import History, Window
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend
@@ -18,9 +18,12 @@ from llmrec.ranking.ranking import Ranking, rank
 from llmrec.ranking.registry import (
     POPULARITY_BLEND,
     build_scorer,
+    text_scorers,
 )
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
+MAX_SPREAD_HISTORIES = 100
+TITLES_SPREAD = 0.25  # of popularity's, where nothing can be fitted
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -124,3 +127,35 @@ def _relevant_items(window: Window, kind: str) -> IntArray:
     if kind == "repeat":
         return np.intersect1d(items, seen)
     return np.setdiff1d(items, seen) if kind == "explore" else items
+
+
+def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[str] = ()) -> Blend:
+    """Give the blend of a log that is too short to fit one on, ``without`` some scorers.
+
+    Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
+    titles tell anything, items whose titles are close to those taken: a scorer with a quarter of
+    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs).
+    """
+    if dataset.repeat == "allow":
+        return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})
+    if "TitleKernel" not in set(text_scorers(dataset.catalog)).difference(without):
+        return build_blend(dataset, cutoff, POPULARITY_BLEND)
+    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, "TitleKernel": 1.0})
+    histories = dataset.histories(cutoff)[:MAX_SPREAD_HISTORIES]
+    popularity, kernel = inverse_spreads(blend.scorers, histories)
+    share = kernel / popularity if popularity else 1.0
+    return Blend(blend.scorers, (1.0, TITLES_SPREAD * share))
+
+
+def inverse_spreads(
+    scorers: Sequence[ItemScorer], histories: Sequence[History], items: IntArray | None = None
+) -> tuple[float, ...]:
+    """Give 1 over each scorer's mean standard deviation over items; 0 where it is 0.
+
+    ``items`` are those that are looked at; None: all. All are 1 if none has a spread.
+    """
+    shown = slice(None) if items is None else items
+    found: list[FloatArray] = [scorer.scores(histories)[:, shown] for scorer in scorers]
+    spreads = [float(scores.std(axis=1).mean()) for scores in found]
+    weights = tuple(1 / spread if spread > 1e-9 else 0.0 for spread in spreads)
+    return weights if any(weights) else (1.0,) * len(scorers)

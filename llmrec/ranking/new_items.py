@@ -10,12 +10,12 @@ import numpy as np
 
 from llmrec.data.periods import History, Window
 from llmrec.data.splits import from_targets_on
-from llmrec.forecast import Forecaster, ItemScorer
+from llmrec.forecast import Forecaster
 from llmrec.metrics import expected_random_ndcg
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import STRENGTHS, ndcg_by_strength
+from llmrec.ranking.fitting import STRENGTHS, inverse_spreads, ndcg_by_strength
 from llmrec.ranking.selection import LIST_LENGTH, ListSelection
-from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
+from llmrec.types import BoolArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
 MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
@@ -69,8 +69,9 @@ class NewItemLists:
         takers = [window for window in windows if np.isin(window.target.item_idx, new).any()]
         known = len(takers) >= MIN_LISTS
         shown = new if known else np.arange(windows[0].history.catalog.n_items)
-        weights = _inverse_spread([held_out[name] for name in names], windows, shown)
-        validation = Blend([held_out[name] for name in names], weights)
+        parts = [held_out[name] for name in names]
+        weights = inverse_spreads(parts, [window.history for window in windows], shown)
+        validation = Blend(parts, weights)
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
         strength = 0.0
         if known:
@@ -100,14 +101,3 @@ def new_in_targets(windows: Sequence[Window]) -> IntArray:
         taken[window.target.item_idx] = True
     taken[log.item_idx[~from_targets_on(windows)]] = False
     return np.flatnonzero(taken)
-
-
-def _inverse_spread(
-    scorers: Sequence[ItemScorer], windows: Sequence[Window], items: IntArray
-) -> tuple[float, ...]:
-    """Give 1 over each scorer's mean standard deviation over items; 0 where it is 0."""
-    histories = [window.history for window in windows]
-    found: list[FloatArray] = [scorer.scores(histories)[:, items] for scorer in scorers]
-    spreads = [float(scores.std(axis=1).mean()) for scores in found]
-    weights = tuple(1 / spread if spread > 1e-9 else 0.0 for spread in spreads)
-    return weights if any(weights) else (1.0,) * len(scorers)

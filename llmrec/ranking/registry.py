@@ -145,11 +145,6 @@ def text_scorers(catalog: Catalog) -> tuple[str, ...]:
     return (*(possible_vector_scorers(catalog) if tells else ()), *feature_scorers(catalog))
 
 
-def fallback_blend(repeat: RepeatPolicy) -> dict[str, float]:
-    """Give the blend of a log that is too short to fit one on."""
-    return {"PersonalRepeat": 1.0} if repeat == "allow" else dict(POPULARITY_BLEND)
-
-
 def first_stage_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[str, ...]:
     """Give the names of the scorers whose scores trees learn from, for a log.
 
