@@ -277,10 +277,7 @@ def _list_lines(info: EngineInfo) -> list[str]:
     if info.ranking is not None:
         return [*info.ranking.lines(), tilt]
     if not info.blend:
-        return [
-            "What the person took, or popular items and close titles, with default weights.",
-            tilt,
-        ]
+        return ["What the person took, or what is popular, with default weights.", tilt]
     ordered = sorted(info.blend.items(), key=lambda one: -one[1])
     return [f"Blend: {', '.join(f'{name} {weight:.3f}' for name, weight in ordered)}.", tilt]
 
