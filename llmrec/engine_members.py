@@ -40,7 +40,7 @@ from llmrec.ranking.registry import (
 )
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
-PRETRAINED = "PretrainedForecaster"  # nothing of it is trained on the log
+PRETRAINED = "PretrainedForecaster"  # above "quick" its nets are trained further on the log
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift", PRETRAINED)
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
@@ -204,8 +204,9 @@ class MemberFit:
     @cached_property
     def registry(self) -> ForecasterRegistry:
         """Fits experts on the windows before the last period, and on those of it."""
-        training = [window for fold in self.folds[:0:-1] for window in fold]
-        return ForecasterRegistry(training or self.validation, self.validation, self.seed)
+        training = [window for fold in self.folds[:0:-1] for window in fold] or self.validation
+        tune = self.effort != "quick"
+        return ForecasterRegistry(training, self.validation, self.seed, tune=tune)
 
     def _expert(self, name: str) -> Forecaster:
         if name in NEXT_ITEM_NETS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from llmrec.data.periods import Window
@@ -42,18 +43,25 @@ def mixture_experts(n_categories: int) -> tuple[str, ...]:
 class ForecasterRegistry:
     """Fits forecasters on training and validation windows when they are first used.
 
-    Only those in `SEED_DEPENDENT` depend on the seed.
+    Only those in `SEED_DEPENDENT` depend on the seed, and with ``tune`` `PretrainedForecaster`: its
+    nets are then trained further on training windows, where torch is installed.
     """
 
     def __init__(
-        self, training: Sequence[Window], validation: Sequence[Window], seed: int = 0
+        self,
+        training: Sequence[Window],
+        validation: Sequence[Window],
+        seed: int = 0,
+        *,
+        tune: bool = False,
     ) -> None:
         if not training or not validation:
             raise DataError(
                 f"{len(training)} training and {len(validation)} validation windows: both are "
                 "needed. Choose shorter periods, or fit DecayedDirichlet on its own."
             )
-        self.training, self.validation, self.seed = training, validation, seed
+        self.training, self.validation = training, validation
+        self.seed, self.tune = seed, tune and find_spec("torch") is not None
         self._fitted: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Forecaster:
@@ -67,8 +75,9 @@ class ForecasterRegistry:
 
     def with_seed(self, seed: int) -> ForecasterRegistry:
         """Give a registry of another seed that shares the forecasters which no seed changes."""
-        other = ForecasterRegistry(self.training, self.validation, seed)
-        other._fitted = {name: f for name, f in self._fitted.items() if name not in SEED_DEPENDENT}
+        other = ForecasterRegistry(self.training, self.validation, seed, tune=self.tune)
+        changing = {*SEED_DEPENDENT, *(["PretrainedForecaster"] if self.tune else [])}
+        other._fitted = {name: f for name, f in self._fitted.items() if name not in changing}
         return other
 
 
@@ -91,10 +100,14 @@ def _build_on_counting(model: Any) -> Builder:
 def _build_pretrained(registry: ForecasterRegistry) -> Forecaster:
     """Fit on part of the newest training period, too: the gate is the least of both periods'."""
     prior: Any = registry["DecayedDirichlet"]
-    earlier: list[Window] = []
+    newest, older = list[Window](), list[Window]()
     if registry.training is not registry.validation:
-        earlier = sample_windows(newest_windows(registry.training), MAX_GATE_WINDOWS)
-    return PretrainedForecaster(prior).fit([*earlier, *registry.validation])
+        newest = newest_windows(registry.training)
+        own = set(map(id, newest))
+        older = [window for window in registry.training if id(window) not in own]
+    windows = [*sample_windows(newest, MAX_GATE_WINDOWS), *registry.validation]
+    tune = older if registry.tune else []
+    return PretrainedForecaster(prior).fit(windows, tune=tune, seed=registry.seed)
 
 
 def _build_on_drift(model: Any) -> Builder:
