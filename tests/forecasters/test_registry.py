@@ -110,6 +110,25 @@ def test_the_mixture_is_of_the_registry_s_own_experts(shared: ForecasterRegistry
     assert all(mixture.experts[name] is shared[name] for name in MIXTURE_EXPERTS)
 
 
+@pytest.mark.parametrize("tune", [False, True])
+def test_nets_of_other_logs_have_a_gate_of_two_periods_and_are_tuned_on_older_ones(
+    tune: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[list[Window], list[Window]]] = []
+
+    def fit(self: Any, windows: Any, *, tune: Any = (), seed: int = 0) -> Any:
+        given.append((list(windows), list(tune)))
+        return self
+
+    monkeypatch.setattr(registry.PretrainedForecaster, "fit", fit)
+    older, newest, validation = [*at(1), *at(2)], at(3), at(4)
+    some = ForecasterRegistry([*newest, *older], validation, tune=tune)
+    some["PretrainedForecaster"]
+    has_torch = registry.find_spec("torch") is not None
+    assert given == [([*newest, *validation], older if tune and has_torch else [])]
+    assert (some.with_seed(3)["PretrainedForecaster"] is some["PretrainedForecaster"]) != some.tune
+
+
 def test_another_seed_shares_what_no_seed_changes(shared: ForecasterRegistry) -> None:
     asked = ("Mean", "GlobalDrift", "NeighbouringUsers", "CellMLP", "GatedMixture")
     before = {name: fitted(shared, name) for name in asked}
