@@ -236,7 +236,7 @@ def test_each_field_of_the_reason_for_a_new_item_is_checked(
 
 
 def _differ(true: object, false: object, name: str) -> bool:
-    return getattr(true, name) != getattr(false, name)
+    return bool(getattr(true, name) != getattr(false, name))
 
 
 def test_titles_come_before_features_in_a_reason_and_what_has_no_weight_in_none() -> None:
