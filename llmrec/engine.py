@@ -27,7 +27,7 @@ from llmrec.errors import DataError
 from llmrec.explain.describe import describe_forecasts, describe_with_model
 from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast
-from llmrec.forecasters.horizon import LaterPeriods, require_horizon
+from llmrec.forecasters.horizon import require_horizon
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
@@ -67,7 +67,7 @@ class InterestEngine:
     def _take(self, parts: EngineParts) -> None:
         self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
         self.prior, self.language = parts.prior, parts.language
-        self._later = LaterPeriods(self.prior, self.dataset)
+        self._later = parts.later_periods
         self.forecaster = (
             self.prior
             if self.language is None
@@ -187,7 +187,7 @@ class InterestEngine:
         ----------
         horizon
             Which period after the cutoff, 1 (the next one) to 4. Later ones are of numbers alone,
-            fitted on the log at their first use; their statements have no probabilities.
+            fitted on the log at their first use, then saved; statements have no probabilities.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class InterestEngine:
             calibration that this engine has nothing to replace with; nothing is written then.
         """
         own = replace(self._parts, settings=self.settings, blend=self.blend)
-        own = replace(own, prior=self.prior, language=self.language)
+        own = replace(own, prior=self.prior, later=self._later, language=self.language)
         save_parts(own, Path(folder), with_catalog=with_catalog)
 
     def _forecast_batch(

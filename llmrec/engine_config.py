@@ -36,6 +36,7 @@ from llmrec.engine_resolve import (
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
+from llmrec.forecasters.horizon import LaterPeriods
 from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
@@ -62,6 +63,8 @@ class EngineParts:
         None: the engine has none.
     new_items
         What ranks items that nobody has taken yet; None: the blend does.
+    later
+        What forecasts later periods than the next, as far as it was fitted.
     warning
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
@@ -77,8 +80,16 @@ class EngineParts:
     blend: Blend
     statements: StatementProbabilities | None = None
     new_items: Blend | None = None
+    later: LaterPeriods | None = None
     warning: str = ""
     titles_weight: float = 0.0
+
+    @property
+    def later_periods(self) -> LaterPeriods:
+        """Give ``later``, if it is of this forecaster, or else one that nothing was fitted for."""
+        if self.later is not None and self.later.forecaster is self.prior:
+            return self.later
+        return LaterPeriods(self.prior, self.dataset)
 
 
 def load_engine_parts(
@@ -134,6 +145,7 @@ def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
         stored_blend(parts.blend, parts.titles_weight),
         statements.stored() if statements else None,
         stored_blend(parts.new_items) if parts.new_items else None,
+        parts.later_periods.stored(),
         calibration,
         adapter,
     )
@@ -198,7 +210,8 @@ def _assemble(
     prior = found.prior(dataset.catalog)
     waiting = 0.0 if language is None or titles else found.titles_weight
     catalog = dataset.catalog
-    learned = prior, language, blend, found.statements(catalog), found.new_items(catalog)
+    ahead = found.later(prior, dataset, cutoff)
+    learned = prior, language, blend, found.statements(catalog), found.new_items(catalog), ahead
     return EngineParts(dataset, cutoff, later, settings, *learned, warning, waiting)
 
 

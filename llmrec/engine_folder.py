@@ -33,7 +33,7 @@ CALIBRATION_FILE = "calibration.json"
 CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
 FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER = "forecast", "ranking", "statements"
 FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
-NEW_ITEMS_FOLDER = "new_items"
+NEW_ITEMS_FOLDER, HORIZON_FOLDER = "new_items", "horizon"
 ADAPTER_FOLDER = "adapter"
 
 
@@ -51,6 +51,8 @@ class EngineFiles:
         What gives probabilities to statements; None: they have none.
     new_items
         What ranks items that nobody has taken yet; None: the blend does.
+    later
+        What forecasts later periods than the next; None: nothing was fitted for it.
     calibration, adapter
         Of the language model; None: there is none.
     """
@@ -61,6 +63,7 @@ class EngineFiles:
     blend: Stored
     statements: Stored | None = None
     new_items: Stored | None = None
+    later: Stored | None = None
     calibration: Calibration | None = None
     adapter: Path | None = None
 
@@ -81,6 +84,7 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         RANKING_FOLDER: files.blend,
         STATEMENTS_FOLDER: files.statements,
         NEW_ITEMS_FOLDER: files.new_items,
+        HORIZON_FOLDER: files.later,
     }
     for name, stored in learned.items():
         shutil.rmtree(folder / name, ignore_errors=True)

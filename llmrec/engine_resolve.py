@@ -20,6 +20,7 @@ from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_folder import (
     CALIBRATION_FILE,
     FORECAST_FOLDER,
+    HORIZON_FOLDER,
     NEW_ITEMS_FOLDER,
     RANKING_FOLDER,
     STATEMENTS_FOLDER,
@@ -34,6 +35,7 @@ from llmrec.engine_settings import FORMAT, SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.horizon import LaterPeriods
 from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.language.adapters import AdapterMetadata
@@ -134,6 +136,16 @@ class FoundSettings:
             return None
         assert self.folder is not None
         return load_blend(Stored.load(self.folder / NEW_ITEMS_FOLDER), catalog)
+
+    def later(
+        self, prior: Forecaster, dataset: Dataset, cutoff: np.datetime64
+    ) -> LaterPeriods | None:
+        """Give what forecasts later periods; None: nothing in the folder was fitted for it."""
+        if self.fitted or f"{HORIZON_FOLDER}/{VALUES_FILE}" not in self.settings.parts:
+            return None
+        assert self.folder is not None
+        stored = Stored.load(self.folder / HORIZON_FOLDER)
+        return LaterPeriods.from_stored(stored, prior, dataset, cutoff)
 
     @property
     def titles_weight(self) -> float:

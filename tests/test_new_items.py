@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import pytest
 from llmrec import DataError, Dataset, Edit, InterestEngine, read_table
 from llmrec.data.periods import truncate_log
 from llmrec.data.splits import past_windows, training_log_for
+from llmrec.explain.causes import Causes
+from llmrec.explain.item import StatementText
 from llmrec.explain.new_item_reasons import close_past_items
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item, new_in_targets
@@ -207,6 +209,34 @@ def test_a_reason_that_names_the_wrong_block_is_caught(
     assert explanation.causes is not None
     changed = replace(explanation.causes, close_block=block)
     assert session.check(replace(explanation, causes=changed))
+
+
+@pytest.mark.parametrize("edits", [(), (Edit("cup", 2.0),)])
+@pytest.mark.parametrize("fixture", ["engine", "featured"])
+def test_each_field_of_the_reason_for_a_new_item_is_checked(
+    fixture: str, edits: tuple[Edit, ...], request: pytest.FixtureRequest
+) -> None:
+    from benchmarks.explanations.corruptions import item_corruptions
+
+    session = request.getfixturevalue(fixture).session("u00", shelf="new", edits=edits)
+    true = session.recommend(1)[0].explanation
+    assert true.causes is not None
+    assert len(true.causes.close_titles) == 2
+    made_up = StatementText("rising", "cup", 0.5, (), "Much more cup.")
+    lies = [*item_corruptions(true, session.history, session.forecast)]
+    lies.append(("statement", replace(true, statements=(*true.statements, made_up))))
+    changed = set()
+    for kind, false in lies:
+        assert session.check(false), kind
+        changed |= {one.name for one in fields(true) if _differ(true, false, one.name)}
+        changed |= {
+            one.name for one in fields(Causes) if _differ(true.causes, false.causes, one.name)
+        }
+    assert changed == {one.name for one in (*fields(true), *fields(Causes))}
+
+
+def _differ(true: object, false: object, name: str) -> bool:
+    return bool(getattr(true, name) != getattr(false, name))
 
 
 def test_titles_come_before_features_in_a_reason_and_what_has_no_weight_in_none() -> None:

@@ -76,6 +76,7 @@ def item_corruptions(
         *_statement_text_corruptions(true, history, forecast),
         *_edit_corruptions(true),
         *_cause_corruptions(true, history),
+        *_new_item_corruptions(true, history),
         *_text_corruptions(true),
     ):
         if corrupted != true:
@@ -140,6 +141,7 @@ def _field_corruptions(
     yield "item", replace(true, item_id="no such item")
     yield "rank", replace(true, rank=true.rank + 1)
     yield "horizon", replace(true, horizon="century")
+    yield "verb", replace(true, verb="stolen")
     yield "count", replace(true, times_taken=true.times_taken + 1)
     yield "date", replace(true, last_taken=last + datetime.timedelta(1))
     yield "score", replace(true, score=true.score + 0.01)
@@ -178,6 +180,8 @@ def _cause_corruptions(
 
     yield "cause: popularity", with_causes(n_recent=causes.n_recent + 1)
     yield "cause: rank", with_causes(rank=causes.rank + 1)
+    yield "cause: tilt", with_causes(tilt="forecast" if causes.tilt == "edits" else "edits")
+    yield "cause: not named", with_causes(dropped=(*causes.dropped, "No such title"))
     for by in (-1, 1):
         if causes.rank_without is not None:
             yield "cause: rank without", with_causes(rank_without=causes.rank_without + by)
@@ -198,6 +202,32 @@ def _cause_corruptions(
             yield "cause: another item", with_causes(named=(replace(one, latest=other), *rest))
         for name, events in _corrupted_events((one.latest,), history):
             yield name, with_causes(named=(replace(one, latest=events[0]), *rest))
+
+
+def _new_item_corruptions(
+    true: ItemExplanation, history: History
+) -> Iterator[tuple[str, ItemExplanation]]:
+    """Call what is new taken, or the reverse; name other past items, or close in something else."""
+    causes = true.causes
+    if causes is None:
+        return
+
+    def with_causes(**changed: Any) -> ItemExplanation:
+        return replace(true, causes=replace(causes, **changed))
+
+    yield "new: taken", with_causes(is_new=not causes.is_new)
+    yield "new: shelf", replace(true, shelf="all" if true.shelf == "new" else "new")
+    yield "new: block", with_causes(close_block=f"{causes.close_block}x")
+    close = causes.close_titles
+    yield "new: close titles", with_causes(close_titles=close[1:])
+    yield "new: close titles", with_causes(close_titles=close[::-1])
+    cited = {one.item_id for one in close}
+    others = [event for event in history.event_ids if _item_id(event, history) not in cited]
+    for other in cite_events(others[-1:], history):
+        yield "new: close titles", with_causes(close_titles=(*close, other))
+        yield "new: close titles", with_causes(close_titles=(*close[:-1], other))
+    for name, events in _corrupted_events(close, history):
+        yield name, with_causes(close_titles=events)
 
 
 def _item_id(event: int, history: History) -> str:

@@ -17,6 +17,7 @@ from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source
 from llmrec.forecasters.counting import DecayedDirichlet, candidate_mixes
 from llmrec.forecasters.experts import ForecasterLoader
+from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.mixture import GatedMixture
 from llmrec.forecasters.precomputed import predict_weights
 from llmrec.forecasters.stored_values import read_number, refuse_broken
@@ -24,6 +25,8 @@ from llmrec.forecasters.stored_values import read_number, refuse_broken
 MAX_HORIZON = 4  # periods
 N_FOLDS = 3  # newest past periods that are fitted on
 MAX_FIT_WINDOWS = 2_000  # of them, drawn at random
+NEXT_PERIOD = "next period"  # the expert that is the engine's own forecaster
+_STORED_APART = Stored("NextPeriod")  # in its place where that is stored anyway
 POPULATION_STRENGTH = 1e9  # pseudo-events of everybody's mix, beside which nobody's own count
 
 
@@ -66,7 +69,7 @@ class HorizonForecaster:
             mix=candidate_mixes(histories)[0],
             name="population",
         )
-        experts = {"counting": counting, "next period": forecaster, "population": population}
+        experts = {"counting": counting, NEXT_PERIOD: forecaster, "population": population}
         known = {name: predict_weights(expert, histories) for name, expert in experts.items()}
         return cls(horizon, GatedMixture(experts).fit(windows, seed, known))
 
@@ -113,7 +116,7 @@ class LaterPeriods:
 
     forecaster: Forecaster
     dataset: Dataset
-    _fitted: dict[int, Forecaster] = field(default_factory=dict)
+    _fitted: dict[int, HorizonForecaster] = field(default_factory=dict)
 
     def __getitem__(self, horizon: int) -> Forecaster:
         """Give the forecaster of a horizon; of 1 it is that of next periods itself.
@@ -132,11 +135,54 @@ class LaterPeriods:
             self._fitted[horizon] = HorizonForecaster.fit(self.forecaster, windows, horizon)
         return self._fitted[horizon]
 
+    def stored(self) -> Stored | None:
+        """Give what was fitted, by horizon, without the forecaster of next periods; None: nothing.
+
+        It is not fitted for this: what nobody asked for is not stored.
+        """
+        fitted = sorted(self._fitted.items())
+        parts = {f"horizon{ahead}": _without_next_period(one.stored()) for ahead, one in fitted}
+        return Stored("LaterPeriods", parts=parts) if parts else None
+
+    @classmethod
+    def from_stored(
+        cls, stored: Stored, forecaster: Forecaster, dataset: Dataset, cutoff: np.datetime64
+    ) -> LaterPeriods:
+        """Make it again; what was fitted on something after the cutoff is left out.
+
+        Parameters
+        ----------
+        forecaster
+            Of next periods: the one that it was fitted with.
+        dataset
+            The log up to the cutoff, on which other horizons are fitted, or none.
+
+        Raises
+        ------
+        ModelLoadError
+            If it is of something else, or a value is missing or cannot be.
+        """
+        made = cls(forecaster, dataset)
+        with refuse_broken(stored, "LaterPeriods"):
+            for part in stored.parts.values():
+                one = HorizonForecaster.from_stored(
+                    part,
+                    lambda e: forecaster if e.kind == _STORED_APART.kind else load_forecaster(e),
+                )
+                if one.fitted is None or one.fitted.before is None or one.fitted.before <= cutoff:
+                    made._fitted[one.horizon] = one
+        return made
+
+    def _horizons(self) -> str:
+        known = [1, *sorted(self._fitted)]
+        return f"horizon{'s' * (len(known) > 1)} {', '.join(map(str, known))}"
+
     def _windows(self, horizon: int) -> list[Window]:
         if not len(self.dataset.log):
             raise DataError(
-                f"there is no log to learn from what people take {horizon} periods ahead, so 1 "
-                "period can be forecast: load the engine with data=, or ask for horizon=1."
+                f"there is no log to learn from what people take {horizon} periods ahead, and the "
+                f"engine was saved without: {self._horizons()} can be forecast. Load the engine "
+                f"with data=; or, where the log is, ask for horizon={horizon} once, and save again."
             )
         windows = horizon_windows(self.dataset, horizon)
         if len(windows) < MIN_FIT_WINDOWS:
@@ -149,6 +195,13 @@ class LaterPeriods:
                 "periods, or a longer log."
             )
         return windows
+
+
+def _without_next_period(stored: Stored) -> Stored:
+    """Give a stored `HorizonForecaster` without the forecaster that is stored elsewhere."""
+    mixture = stored.parts["mixture"]
+    experts = {**mixture.parts, NEXT_PERIOD: _STORED_APART}
+    return replace(stored, parts={"mixture": replace(mixture, parts=experts)})
 
 
 def horizon_windows(dataset: Dataset, horizon: int, seed: int = 0) -> list[Window]:

@@ -231,11 +231,60 @@ def test_an_engine_without_its_log_says_why_it_forecasts_the_next_period_alone(
     served = InterestEngine.from_pretrained(str(tmp_path))
     person = few_events[few_events["user_id"] == "u001"][["user_id", "item_id", "timestamp"]]
     assert served.forecast(person).horizon == 1
-    with pytest.raises(DataError, match="so 1 period can be forecast: load the engine with data="):
+    with pytest.raises(
+        DataError, match=r"without: horizon 1 can be forecast\. Load the engine with"
+    ):
         served.forecast(person, 2)
     again = InterestEngine.from_pretrained(str(tmp_path), data=dataset)
     both = weights_of([one.forecast("u001", 2) for one in (again, whole)])
     assert both[0].tobytes() == both[1].tobytes()
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_a_saved_engine_forecasts_as_far_ahead_as_was_asked_for_without_its_log_to_the_bit(
+    few_events: pd.DataFrame, period: str, tmp_path: Path
+) -> None:
+    dataset = read_table(few_events, name="fads", period=period)
+    whole = InterestEngine.from_pretrained(data=dataset, model=None)
+    histories, asked = whole.histories()[:5], (4, 2)
+    expected = {ahead: weights_of(whole.forecast_many(histories, ahead)) for ahead in asked}
+    whole.save_pretrained(tmp_path)
+    served = InterestEngine.from_pretrained(str(tmp_path))
+    for data in (None, dataset):
+        loaded = InterestEngine.from_pretrained(str(tmp_path), data=data)
+        loaded.save_pretrained(tmp_path / "again")
+        for ahead in asked:
+            found = weights_of(loaded.forecast_many(histories, ahead))
+            assert found.tobytes() == expected[ahead].tobytes()
+    again = InterestEngine.from_pretrained(str(tmp_path / "again"))
+    assert weights_of(again.forecast_many(histories, 2)).tobytes() == expected[2].tobytes()
+    with pytest.raises(DataError, match=r"horizons 1, 2, 4 can be forecast\..*ask for horizon=3"):
+        served.forecast_many(histories, 3)
+    whole.fit("quick").save_pretrained(tmp_path)
+    assert not (tmp_path / "horizon").exists()
+
+
+def test_the_forecaster_of_next_periods_is_stored_once_and_no_later_fit_is_used_before_it(
+    few_events: pd.DataFrame,
+) -> None:
+    dataset = read_table(few_events, name="fads", period="7D")
+    end = dataset.log.timestamp.max() + MILLISECOND
+    counting = DecayedDirichlet().fit(past_windows(dataset)[0])
+    later = LaterPeriods(counting, dataset)
+    assert later.stored() is None
+    assert later[2].horizon == 2
+    stored = later.stored()
+    assert stored is not None
+    assert not stored.parts["horizon2"].parts["mixture"].parts["next period"].values
+    nothing = Dataset.without_log(
+        *("fads", dataset.catalog, dataset.everybody),
+        **{"period": "7D", "noun": "items", "person": "person", "repeat": "allow"},
+    )
+    assert LaterPeriods.from_stored(stored, counting, nothing, end)[2].horizon == 2
+    with pytest.raises(DataError, match="there is no log to learn from"):
+        LaterPeriods.from_stored(stored, counting, nothing, end - np.timedelta64(8, "D"))[2]
+    with pytest.raises(ModelLoadError, match="no LaterPeriods can be made of a stored"):
+        LaterPeriods.from_stored(stored.parts["horizon2"], counting, nothing, end)
 
 
 def test_what_was_stored_forecasts_the_same_to_the_bit(dataset: Dataset, tmp_path: Path) -> None:
