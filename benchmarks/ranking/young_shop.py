@@ -7,16 +7,12 @@ times each. Lists are of items that a person has not taken yet, for the last two
 with popularity, item-to-item EASE and trees, on the same people. Intervals are over people, those
 of several draws and tests together.
 
-The environment variable LLMREC_ONLINE_RETAIL says where the published file is.
-
 Run: python -m benchmarks.ranking.young_shop --data online-retail
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,11 +20,12 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import LOG_TITLES, QUICK
+from benchmarks.harness.logs import benchmark_dataset
 from benchmarks.harness.results import record_results
-from benchmarks.ranking.launches import VARIABLE, people_row
+from benchmarks.ranking.launches import people_row
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import EvaluationSplits, sample_windows, training_log_for
 from llmrec.engine import InterestEngine
 from llmrec.errors import DataError
@@ -40,7 +37,7 @@ from llmrec.types import FloatArray, IntArray
 SIZES = (30, 100, 300, 1_000, 3_000, 0)  # 0: everybody
 DRAWS = 3
 MAX_LISTS = 1_000
-WITH, WITHOUT = "llmrec quick", "llmrec quick without text"
+WITH, WITHOUT = QUICK, f"{QUICK} without text"
 PEERS = ("RecentPopularity", "SparseEaseByDays", "SparseEaseByEvents", "Cosine", "ImplicitALS")
 K = 10
 
@@ -108,14 +105,10 @@ def size_rows(
 def main() -> None:
     """Measure all sizes of a log, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ("ml-100k", "completejourney", "online-retail")
-    parser.add_argument("--data", choices=names, required=True)
+    parser.add_argument("--data", choices=[*LOG_TITLES], required=True)
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="0: everybody")
     arguments = parser.parse_args()
-    path = os.environ.get(VARIABLE) if arguments.data == "online-retail" else arguments.data
-    if not path:
-        sys.exit(f"Set {VARIABLE} to the path of the published Online Retail (.xlsx or a table).")
-    whole = replace(load_dataset(path), repeat="exclude")
+    whole = replace(benchmark_dataset(arguments.data), repeat="exclude")
     rows: list[Row] = []
     for size in arguments.sizes:
         if size >= whole.log.n_users:
