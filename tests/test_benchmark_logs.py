@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from benchmarks.explanations import came_true, truthfulness
 from benchmarks.forecasting import engines, pretrained, quality
 from benchmarks.forecasting.engines import forecast_tests
-from benchmarks.harness import new_item_tables, results, summaries
+from benchmarks.harness import engine_tables, new_item_tables, results, summaries
 from benchmarks.harness.labels import COUNTING, MIXTURE, ONLINE_RETAIL
 from benchmarks.harness.logs import (
     VARIABLE,
@@ -58,6 +59,43 @@ def run(made_up: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return {(row["split"], row["model"], row["metric"]): row for row in rows}
 
     return start
+
+
+THIRD_LOG = {  # result files as they will be called, and those of another log in their place
+    "forecasting/quality_online-retail": "forecasting/quality_completejourney",
+    "forecasting/engines_online-retail": "forecasting/engines_completejourney",
+    "ranking/compare_retail-repeat": "ranking/compare_repeat-allowed",
+    "ranking/compare_retail-explore": "ranking/compare_explore-only",
+    "engines/whole_online-retail": "engines/whole_ml-100k",
+}
+
+
+def cells_of(table: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+
+
+def test_a_third_log_that_is_measured_gets_its_columns_and_rows_and_nothing_else_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(results.RESULTS, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    for name in THIRD_LOG:
+        (tmp_path / f"{name}.json").unlink(missing_ok=True)
+    tables = (summaries.forecast_table, summaries.ranking_table, engine_tables.cost_table)
+    before = [build() for build in tables]
+    assert not any("Online Retail" in table for table in before)
+    for name, source in THIRD_LOG.items():
+        text = (tmp_path / f"{source}.json").read_text(encoding="utf-8")
+        for log in ('"completejourney"', '"ml-100k"'):
+            text = text.replace(log, f'"{ONLINE_RETAIL}"')
+        (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    after = [build() for build in tables]
+    for earlier, later, copied in zip(before[:2], after[:2], ([1, 2], [4, 5, 6, 7]), strict=True):
+        for old, new in zip(cells_of(earlier)[1:], cells_of(later)[1:], strict=True):
+            assert new == [*old, *(old[place] for place in copied)]
+    added = [row for row in cells_of(after[2]) if row not in cells_of(before[2])]
+    assert [row[0] for row in added] == ["Online Retail"] * 3
+    assert [row[1:] for row in added] == [row[1:] for row in cells_of(before[2])[1:4]]
 
 
 def test_without_its_file_a_script_says_what_to_set(
@@ -157,6 +195,10 @@ def test_both_kinds_of_shelves_are_ranked_by_every_model(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launches, "ITEM_DRAWS", 20)
+    starts = shelf_starts(benchmark_dataset(ONLINE_RETAIL).log)["test"]
+    monkeypatch.setattr(
+        launches, "shelf_starts", lambda log: {"validation": [], "test": starts[1:]}
+    )
     rows = run(launches, "ranking/launches", "--data", ONLINE_RETAIL)
     for kind, chance in (("launch", "Random"), ("new", "RecentPopularity")):
         values = {m: rows[f"test / {kind}", m, "ndcg@10"]["value"] for m in (chance, "TitleKernel")}
@@ -177,7 +219,8 @@ def test_a_log_without_new_items_has_rows_that_say_so(
     write_online_retail(made_up.parent, N_PEOPLE, {})
     rows = run(launches, "ranking/launches", "--data", ONLINE_RETAIL)
     assert {model for _, model, _ in rows} == {"Shelves"}
-    assert {row["value"] for row in rows.values()} == {0}
+    values = {split: row["value"] for (split, _, metric), row in rows.items() if metric == "items"}
+    assert values["all / launch"] == values["test / new"] == 0
     assert min(row["n"] for row in rows.values()) == 1
     assert "| Online Retail, new, test | 0 | 0 | - |" in new_item_tables.launch_table()
 

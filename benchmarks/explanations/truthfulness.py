@@ -117,7 +117,8 @@ def check_case(
         yield "scores that the parts sum to", abs(sum(parts) - item.score) < 1e-9
     for kind, corrupted in item_corruptions(items[int(rng.integers(K))], history, forecast):
         yield CAUGHT + kind, bool(check_item(corrupted, ranking, history, forecast))
-    for place in (int(rng.integers(K)), int(rng.integers(K, 10 * K))):
+    below = min(10 * K, len(ranking.item_idx))
+    for place in (int(rng.integers(K)), int(rng.integers(K, below))):
         item_idx = int(ranking.item_idx[place])
         yield from check_counterfactuals(study, history, forecast, rerank, item_idx)
     yield from check_edits(rerank, history, forecast, rng)
