@@ -14,7 +14,7 @@ import pytest
 from benchmarks.engines import members, whole
 from benchmarks.forecasting import engines as forecasting
 from benchmarks.forecasting.engines import forecast_tests
-from benchmarks.harness import engine_tables, results
+from benchmarks.harness import engine_tables, logs, results
 from benchmarks.harness.engines import (
     EngineFit,
     engine_lists,
@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     dataset = make_dataset()
 
     def start(module: Any, *arguments: str) -> None:
-        monkeypatch.setattr(module, "load_dataset", lambda name: dataset)
+        monkeypatch.setattr(logs, "load_dataset", lambda name, **options: dataset)
         monkeypatch.setattr(sys, "argv", [str(module.__file__), *arguments])
         module.main()
 

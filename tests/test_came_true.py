@@ -18,7 +18,7 @@ from benchmarks.explanations.unchecked_claims import (
     template_claims,
 )
 from benchmarks.forecasting.engines import forecast_tests
-from benchmarks.harness import engines, results
+from benchmarks.harness import engines, logs, results
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
 from llmrec.explain.facts import MAX_CLAIMS, ClaimFacts, history_shares
@@ -81,7 +81,7 @@ def test_an_engine_is_measured_on_both_tests_and_on_everybody_and_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(came_true, "load_dataset", lambda name: make_dataset())
+    monkeypatch.setattr(logs, "load_dataset", lambda name, **options: make_dataset())
     options = ["--effort", "quick", "--cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", [came_true.__file__, *options])
     came_true.main()

@@ -12,14 +12,16 @@ from benchmarks.ranking import launches
 from benchmarks.ranking.launches import (
     POPULAR,
     RANDOM,
-    LaunchShelf,
+    FittedScorer,
+    MeasuredShelf,
+    ShelfResult,
     ShelfScores,
     items_row,
     people_row,
     result_rows,
-    shelf_results,
     standardised,
 )
+from benchmarks.ranking.shelves import ItemShelf, shelves_from
 from benchmarks.ranking.tied_ndcg import TiedRanking
 from llmrec.data.dataset import Dataset
 from llmrec.data.readers import read_table
@@ -55,12 +57,16 @@ def make_dataset() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def shelf() -> LaunchShelf:
-    return LaunchShelf.of(make_dataset(), str(START))
+def shelf() -> ItemShelf:
+    return shelves_from(make_dataset(), START)["launch"]
+
+
+def fit(shelf: ItemShelf, name: str) -> FittedScorer:
+    return FittedScorer.fit(shelf.known, shelf.start, launches.SCORERS[name])
 
 
 def test_a_shelf_holds_what_was_first_sold_in_28_days_for_people_with_a_past(
-    shelf: LaunchShelf,
+    shelf: ItemShelf,
 ) -> None:
     titles = [shelf.known.catalog.titles[item] for item in shelf.items]
     assert titles == ["pink paper bag", "pink tea cup", "pink wooden clock"]
@@ -74,31 +80,30 @@ def test_a_new_item_has_the_title_of_its_first_sale() -> None:
     dataset = make_dataset()
     place = dataset.catalog.item_ids.get_loc("pink tea cup")
     assert dataset.catalog.titles[place] == "mug"
-    known = LaunchShelf.of(dataset, str(START)).known
+    known = shelves_from(dataset, START)["launch"].known
     assert known.catalog.titles[known.catalog.item_ids.get_loc("pink tea cup")] == "pink tea cup"
 
 
-def test_scorers_learn_from_what_precedes_a_shelf_alone(shelf: LaunchShelf) -> None:
+def test_scorers_learn_from_what_precedes_a_shelf_alone(shelf: ItemShelf) -> None:
     assert (shelf.known.log.timestamp < START).all()
     assert all(history.log is shelf.known.log for history in shelf.histories)
     assert all(len(history.item_idx) == 3 for history in shelf.histories)
 
 
-def test_new_items_titled_like_what_a_person_takes_come_first(shelf: LaunchShelf) -> None:
+def test_new_items_titled_like_what_a_person_takes_come_first(shelf: ItemShelf) -> None:
     for name in ("TitleKernel", "TitleKernel without projection", "EaseByText"):
-        scored = ShelfScores.of(shelf, launches.SCORERS[name])
+        scored = ShelfScores.of(shelf, fit(shelf, name))
         for scores in (scored.log_probabilities, scored.raw):
             assert TiedRanking.of(scores, shelf.taken).ndcg() == pytest.approx(np.ones(30))
 
 
 def test_each_model_has_a_row_with_people_and_one_with_items(
-    shelf: LaunchShelf, monkeypatch: pytest.MonkeyPatch
+    shelf: ItemShelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launches, "ITEM_DRAWS", 20)
-    kernel = ShelfScores.of(shelf, launches.SCORERS["TitleKernel"])
-    scored = dict.fromkeys((POPULAR, *launches.SUMMED), kernel)
-    of_engine = launches.engine_scores(shelf)
-    rows = list(result_rows("test", [shelf_results(shelf, scored, of_engine, seed=0)] * 2))
+    fitted = dict.fromkeys((POPULAR, *launches.SUMMED), fit(shelf, "TitleKernel"))
+    engine = launches.engine_before(shelf.known, shelf.start)
+    rows = list(result_rows(KEYS, [MeasuredShelf.of(shelf, fitted, engine, seed=0)] * 2))
     found = {(row["model"], row["metric"]): row for row in rows}
     assert found[RANDOM, "ndcg@10"]["value"] == pytest.approx(GAINS.mean())
     assert found["Sum of three", "ndcg@10"]["value"] == pytest.approx(1.0)
@@ -151,13 +156,8 @@ def test_all_lists_of_a_person_are_drawn_together() -> None:
 
 
 def test_the_interval_over_items_lies_about_the_value() -> None:
-    shelf_of_two = launches.ShelfResult(["a", "b"], np.array([0.2, 0.4]), np.ones((9, 2)), 7)
-    row = items_row(KEYS, [shelf_of_two, shelf_of_two])
+    result = ShelfResult(np.array([0.2, 0.4]), np.array([[1.0, 1.0]] * 8 + [[0.0, 0.0]]))
+    shelf_of_two = MeasuredShelf(7, ["a", "b"], {"a": result})
+    row = items_row(KEYS, [shelf_of_two, shelf_of_two], "a")
     assert [row[key] for key in ("value", "low", "high")] == pytest.approx([0.3] * 3)
     assert row["n"] == 14
-
-
-def test_without_the_log_the_script_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LLMREC_ONLINE_RETAIL", raising=False)
-    with pytest.raises(SystemExit, match="Set LLMREC_ONLINE_RETAIL"):
-        launches.main()

@@ -22,25 +22,30 @@ from benchmarks.forecasting import engines as forecasting
 from benchmarks.forecasting.engines import ForecastTest, engine_losses, forecast_tests
 from benchmarks.harness.engines import EFFORTS, AddedAdapter, EngineFit
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import COMPLETE_JOURNEY, MOVIELENS, ONLINE_RETAIL
+from benchmarks.harness.logs import evaluation_dataset
 from benchmarks.harness.results import mean_row, record_results
 from benchmarks.ranking import adapters
 from benchmarks.ranking.compare import RANKING_CACHE, SPLITS
 from benchmarks.ranking.engines import cached_lists
 from benchmarks.ranking.entries import metric_values
 from benchmarks.ranking.splits import RankingSplit
-from llmrec.data.readers import load_dataset
 from llmrec.engine_settings import Effort
 from llmrec.metrics import ndcg_at
 from llmrec.types import FloatArray
 
-SPLIT_OF = {"ml-100k": "next-period", "completejourney": "repeat-allowed"}
+SPLIT_OF = {
+    MOVIELENS: "next-period",
+    COMPLETE_JOURNEY: "repeat-allowed",
+    ONLINE_RETAIL: "retail-repeat",
+}
 
 
 def main() -> None:
     """Fit without each member, with the LLM and without, and write the table."""
     arguments = _arguments()
     torch.set_num_threads(1)
-    dataset, split_name = load_dataset(arguments.data), SPLIT_OF[arguments.data]
+    dataset, split_name = evaluation_dataset(arguments.data), SPLIT_OF[arguments.data]
     split = SPLITS[split_name][1](dataset)
     fit = EngineFit(arguments.effort, arguments.seed)
     lists = Lists(split, arguments.ranking_cache / split_name / "engines")

@@ -32,13 +32,13 @@ from benchmarks.harness.engines import (
     make_engine,
 )
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.logs import benchmark_dataset
 from benchmarks.harness.results import mean_row, record_results, value_row
 from benchmarks.ranking.engines import CPU_SECONDS, MEGABYTES
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History
-from llmrec.data.readers import load_dataset
 from llmrec.types import BoolArray
 
 N_PEOPLE, N_PROCESSES = 200, 5
@@ -53,11 +53,12 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=N_PEOPLE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = make_many_items() if arguments.data == MANY_ITEMS else load_dataset(arguments.data)
+    name = arguments.data
+    dataset = make_many_items() if name == MANY_ITEMS else benchmark_dataset(name)
     rows: list[Row] = []
     for effort in arguments.efforts:
         rows += measure(dataset, EngineFit(effort), arguments.people)
-    record_results(f"engines/whole_{arguments.data}", rows)
+    record_results(f"engines/whole_{name}", rows)
 
 
 def make_many_items(n_items: int = 10_000, n_people: int = 3_000, seed: int = 0) -> Dataset:

@@ -36,12 +36,12 @@ from benchmarks.forecasting.engines import (
 )
 from benchmarks.harness.engines import EFFORTS, EngineFit, load_or_fit, require_same_events
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.logs import evaluation_dataset
 from benchmarks.harness.results import mean_row, record_results, value_row
 from benchmarks.ranking.splits import history_in
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import other_windows, sample_windows
 from llmrec.evaluation.evaluator import coverages
 from llmrec.evaluation.track_record import realized_statements
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=100, help="whom it is asked about")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dataset, fit = load_dataset(arguments.data), EngineFit(arguments.effort)
+    dataset, fit = evaluation_dataset(arguments.data), EngineFit(arguments.effort)
     cache = arguments.cache / f"{dataset.name}-{dataset.log.fingerprint}"
     rows: list[Row] = []
     fitted: dict[str, object] = {}

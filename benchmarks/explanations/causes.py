@@ -1,8 +1,9 @@
 """Causes of items' ranks: whether they hold when ranked again, what they say, what they cost.
 
 The engines shipped with the package list ten items for people of two logs, without an LLM unless
---llm is given. Every cause is checked by ranking again, and each way of telling one wrong must be
-noticed. Beside them stand the reasons of version 0.1, which cite an event of the item's category.
+--llm is given; for Online Retail one is fitted. Every cause is checked by ranking again, and each
+way of telling one wrong must be noticed. Beside them stand the reasons of version 0.1, which cite
+an event of the item's category.
 
 Run: python -m benchmarks.explanations.causes
 """
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks.explanations.corruptions import item_corruptions
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.logs import available_logs, benchmark_dataset
 from benchmarks.harness.results import mean_row, record_results, value_row
 from llmrec.engine import InterestEngine
 from llmrec.explain.item import ItemExplanation
@@ -43,9 +45,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for data in ("completejourney", "ml-100k"):
+    for data in available_logs():
         engine = InterestEngine.from_pretrained(
-            data=data, model="auto" if arguments.llm else None, describe=False
+            data=benchmark_dataset(data), model="auto" if arguments.llm else None, describe=False
         )
         rows += measure(engine, data, arguments.people)
     record_results("explanations/causes" + "_llm" * arguments.llm, rows)

@@ -1,7 +1,7 @@
 """Whether edits obey the laws that `llmrec.ranking.effects` proves, on random and on real people.
 
 Random cases have random scores, and others those of trees and a net that learned from made-up logs;
-people of two logs have the forecasts and scores of the logs' engines.
+people of real logs have the forecasts and scores of the logs' engines.
 
 Run: python -m benchmarks.explanations.edit_laws
 """
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from benchmarks.explanations.edit_cases import EditCase, learned_case, random_case, real_cases
 from benchmarks.harness.labels import LEARNED
+from benchmarks.harness.logs import available_logs, benchmark_dataset
 from benchmarks.harness.results import record_results
-from llmrec.data.readers import load_dataset
 from llmrec.errors import EditError
 from llmrec.ranking.edit_parser import edit_sentences, parse_edits
 from llmrec.ranking.edits import Edit, muted_item_mask
@@ -146,8 +146,8 @@ def main() -> None:
     rows = list(_law_rows("synthetic", map(random_case, range(10**9)), arguments.cases))
     learned = map(learned_case, range(10**9))
     rows += _law_rows("synthetic", learned, arguments.cases, LEARNED)
-    for name in ("ml-100k", "completejourney"):
-        cases = real_cases(load_dataset(name), 2 * REAL_CASES)
+    for name in available_logs():
+        cases = real_cases(benchmark_dataset(name), 2 * REAL_CASES)
         rows += _law_rows(name, cases, REAL_CASES)
     record_results("explanations/edit_laws", rows)
 

@@ -1,4 +1,4 @@
-"""Are explanations true, do they cite evidence, are corrupted ones caught: on two real logs.
+"""Are explanations true, do they cite evidence, are corrupted ones caught: on real logs.
 
 Forecasts and lists are those of engines of effort "quick", fitted here without a language model on
 what precedes the log's last period. One explanation a person is corrupted; counterfactuals are
@@ -26,10 +26,10 @@ from benchmarks.explanations.corruptions import (
 )
 from benchmarks.finetuning.parse_rate import wilson_interval
 from benchmarks.harness.labels import QUICK
+from benchmarks.harness.logs import available_logs, benchmark_dataset
 from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History
-from llmrec.data.readers import load_dataset
 from llmrec.data.windows import holdout_cutoff
 from llmrec.engine import InterestEngine
 from llmrec.explain.describe import check_description
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=200)
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
-    for name in ("completejourney", "ml-100k"):
+    for name in available_logs():
         study, counts = build_case(name, arguments.people), Counts()
         for number, person in enumerate(study.people):
             counts.update(check_case(study, *person, np.random.default_rng(number)))
@@ -77,10 +77,12 @@ def main() -> None:
 def build_case(name: str, n_people: int) -> CaseStudy:
     """Fit an engine before the log's last period, and draw people with a past.
 
-    Their histories lie in the whole log: corruptions use what follows.
+    Their histories lie in the whole log: corruptions use what follows. Items that it names in its
+    last period alone are left out.
     """
-    dataset = load_dataset(name)
+    dataset = benchmark_dataset(name)
     cutoff = holdout_cutoff(dataset.log, dataset.period)
+    dataset = dataset.with_catalog_before(cutoff)
     known = dataset.known_before(cutoff)
     engine = InterestEngine.from_pretrained(data=known, cutoff=cutoff, model=None, refit=True)
     everybody = [history for history in dataset.histories(cutoff) if history.n_events]
@@ -115,7 +117,8 @@ def check_case(
         yield "scores that the parts sum to", abs(sum(parts) - item.score) < 1e-9
     for kind, corrupted in item_corruptions(items[int(rng.integers(K))], history, forecast):
         yield CAUGHT + kind, bool(check_item(corrupted, ranking, history, forecast))
-    for place in (int(rng.integers(K)), int(rng.integers(K, 10 * K))):
+    below = min(10 * K, len(ranking.item_idx))
+    for place in (int(rng.integers(K)), int(rng.integers(K, below))):
         item_idx = int(ranking.item_idx[place])
         yield from check_counterfactuals(study, history, forecast, rerank, item_idx)
     yield from check_edits(rerank, history, forecast, rng)

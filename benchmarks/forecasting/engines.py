@@ -31,13 +31,13 @@ from benchmarks.harness.engines import (
 )
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.labels import COUNTING, MIXTURE
+from benchmarks.harness.logs import evaluation_dataset
 from benchmarks.harness.results import mean_row, record_results, value_row
 from benchmarks.ranking.splits import history_in
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import History, Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import split_windows, training_log_for, training_windows, was_trained_on
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help="for one engine more, of effort best")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = load_dataset(arguments.data)
+    dataset = evaluation_dataset(arguments.data)
     cache = arguments.cache / f"{dataset.name}-{dataset.log.fingerprint}"
     without = members_besides_popularity(dataset)
     fits = [EngineFit(effort) for effort in arguments.efforts]

@@ -21,13 +21,13 @@ import numpy as np
 from benchmarks.forecasting.engines import members_besides_popularity
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.labels import COUNTING
+from benchmarks.harness.logs import available_logs, evaluation_dataset
 from benchmarks.harness.results import mean_row, record_results
 from benchmarks.ranking.splits import history_in
 from llmrec.data.calendar import PeriodLength
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import past_windows, training_log_for
 from llmrec.engine_fit import fit_engine
 from llmrec.evaluation.evaluator import coverages, predict
@@ -67,13 +67,12 @@ class Origin:
 def main() -> None:
     """Fit, evaluate, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", nargs="*", default=("ml-100k", "completejourney"))
+    parser.add_argument("--data", nargs="*", default=available_logs())
     parser.add_argument("--splits", nargs="*", default=(*SPLITS, *EVENT_SPLITS))
     arguments = parser.parse_args()
     rows: list[Row] = []
     for name in arguments.data:
-        dataset = load_dataset(name)
-        dataset = replace(dataset, log=dataset.log.align_to(dataset.catalog))
+        dataset = evaluation_dataset(name)
         origins: dict[str, Origin] = {}  # by the fingerprint of their log
         by_events = PeriodLength.parse(dataset.period).unit == "events"
         for split, back in (EVENT_SPLITS if by_events else SPLITS).items():

@@ -5,7 +5,9 @@ each test; the gain is over that counting. The nets are those that were trained 
 its re-cuts; the made-up worlds are of a generator that none was trained on. Losses are cached under
 --cache: an interrupted run goes on where it stopped.
 
-Run: python -m benchmarks.forecasting.pretrained --retail online-retail.parquet
+Targets of Online Retail are left out where its file is not there.
+
+Run: python -m benchmarks.forecasting.pretrained
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import COMPLETE_JOURNEY, MOVIELENS, ONLINE_RETAIL
+from benchmarks.harness.logs import available_logs, benchmark_dataset
 from benchmarks.harness.results import record_results, value_row
 from llmrec.data.calendar import PeriodLength, period_boundaries
 from llmrec.data.catalog import Catalog
@@ -31,7 +35,6 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
 from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import split_windows
 from llmrec.data.synthetic import DRIFT_PATTERNS, SyntheticWorld, make_synthetic_world
 from llmrec.data.windows import make_windows
@@ -77,11 +80,10 @@ class Target:
 def main() -> None:
     """Evaluate, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--retail", default=os.environ.get("LLMREC_ONLINE_RETAIL", ""))
     parser.add_argument("--cache", type=Path, default=Path("benchmark-cache/pretrained"))
     arguments = parser.parse_args()
     rows: list[Row] = []
-    for target in list_targets(arguments.retail):
+    for target in list_targets():
         rows += gain_rows(
             target.name, cached_losses(arguments.cache, target.name, target_losses, target)
         )
@@ -92,30 +94,21 @@ def main() -> None:
     record_results("forecasting/pretrained", rows)
 
 
-def list_targets(retail: str) -> list[Target]:
+def list_targets() -> list[Target]:
     """List the targets; those of Online Retail need its file."""
     shop = {"min_periods": 3, "min_events": 5}
+    groceries = partial(benchmark_dataset, COMPLETE_JOURNEY)
     found = [
-        Target(
-            "Complete Journey, 298 categories, 28 days",
-            lambda: load_dataset("completejourney"),
-            "28D",
-            **shop,
-        ),
-        Target(
-            "Complete Journey, 298 categories, 7 days",
-            lambda: load_dataset("completejourney"),
-            "7D",
-            **shop,
-        ),
+        Target("Complete Journey, 298 categories, 28 days", groceries, "28D", **shop),
+        Target("Complete Journey, 298 categories, 7 days", groceries, "7D", **shop),
         Target(
             "Complete Journey, departments, 28 days", departments_of_complete_journey, "28D", **shop
         ),
     ]
-    for clusters in (50, 150, 400) if retail else ():
-        load = lambda clusters=clusters: load_dataset(retail, clusters=clusters)  # noqa: E731
+    for clusters in (50, 150, 400) if ONLINE_RETAIL in available_logs() else ():
+        load = partial(benchmark_dataset, ONLINE_RETAIL, clusters=clusters)
         found.append(Target(f"Online Retail, {clusters} clusters, 28 days", load, "28D"))
-    films = lambda: load_dataset("ml-100k")  # noqa: E731
+    films = partial(benchmark_dataset, MOVIELENS)
     return [
         *found,
         Target("MovieLens 100K, 10 events", films, "10 events"),
@@ -139,7 +132,7 @@ WORLDS: dict[str, dict[str, object]] = {
 
 def departments_of_complete_journey() -> Dataset:
     """Complete Journey with departments for categories."""
-    dataset = load_dataset("completejourney")
+    dataset = benchmark_dataset(COMPLETE_JOURNEY)
     products = pd.read_parquet(log_folder("completejourney") / "products.parquet")
     products = products.dropna(subset=["department", "product_category"])
     letters = products["product_category"].map(_letters)
@@ -257,7 +250,7 @@ def interval_by_person(users: IntArray, values: FloatArray) -> tuple[float, floa
 
 def speed_rows() -> Iterator[Row]:
     """Give CPU seconds of fitting on a log and forecasting for 2,000 people, from nothing."""
-    dataset = load_dataset("completejourney")
+    dataset = benchmark_dataset(COMPLETE_JOURNEY)
     past = make_windows(dataset.log, dataset.catalog, dataset.period)
     histories = dataset.histories(dataset.everybody.end)[:TIMED_PEOPLE]
     start = time.process_time()

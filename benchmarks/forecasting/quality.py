@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.harness.logs import evaluation_dataset
 from benchmarks.harness.results import record_results
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import split_windows, training_windows
 from llmrec.data.synthetic import make_synthetic_world
 from llmrec.evaluation.comparison import PERSISTENCE, PRIORS, REFERENCE, LLMScores, summary_table
@@ -74,7 +74,7 @@ class EvaluationCache:
 def main() -> None:
     """Evaluate, and write the table."""
     arguments = _arguments()
-    dataset = load_dataset(arguments.data)
+    dataset = evaluation_dataset(arguments.data)
     cache = EvaluationCache(arguments.cache, dataset)
     names = list(dict.fromkeys((PERSISTENCE, REFERENCE, *arguments.models.split(","))))
     windows = split_windows(dataset)

@@ -9,13 +9,12 @@ from benchmarks.harness.formatting import (
     format_number,
     render_table,
 )
-from benchmarks.harness.labels import BEST, QUICK, STANDARD, engine_label
-from benchmarks.harness.results import load_rows_if_any
+from benchmarks.harness.labels import BEST, LOG_TITLES, ONLINE_RETAIL, QUICK, STANDARD, engine_label
+from benchmarks.harness.results import has_results, load_rows_if_any
 from benchmarks.harness.summaries import MISSING
 
 WITHOUT = " without "
-LOGS = {"ml-100k": "MovieLens 100K", "completejourney": "Complete Journey"}
-COST_LOGS = {**LOGS, "many-items": "10,000 made-up items"}
+COST_LOGS = {**LOG_TITLES, "many-items": "10,000 made-up items"}
 COSTS = ("CPU seconds of fit", "MB of the folder", "seconds to load", "same lists", "same scores")
 
 
@@ -23,6 +22,8 @@ def cost_table() -> str:
     """Render what each effort costs on each log, and whether a loaded engine ranks the same."""
     lines = []
     for data, title in COST_LOGS.items():
+        if data == ONLINE_RETAIL and not has_results(f"engines/whole_{data}"):
+            continue  # whoever lacks its file need not miss it
         rows = load_rows_if_any(f"engines/whole_{data}")
         for engine in (QUICK, STANDARD, BEST):
             found = {metric: row for (*_, model, metric), row in rows.items() if model == engine}
@@ -34,7 +35,7 @@ def cost_table() -> str:
 def member_table() -> str:
     """Render what lists and forecasts lose without each member; "" before it is measured."""
     tables = []
-    for data, title in LOGS.items():
+    for data, title in LOG_TITLES.items():
         rows = load_rows_if_any(f"engines/members_{data}")
         tests = list(dict.fromkeys(split for _, split, *_ in rows))
         names = dict.fromkeys(model for _, _, model, _ in rows if WITHOUT in model)
@@ -52,7 +53,7 @@ def member_table() -> str:
 def llm_table() -> str:
     """Render what the LLM adds to each effort; "" before it is measured."""
     lines = []
-    for data, title in LOGS.items():
+    for data, title in LOG_TITLES.items():
         rows = load_rows_if_any(f"engines/members_{data}")
         for effort in ("quick", "standard", "best"):
             with_llm = engine_label(effort, use_llm=True)

@@ -55,6 +55,11 @@ def render_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(["| " + " | ".join(header) + " |", rule, *rows])
 
 
+def join_words(words: Sequence[str]) -> str:
+    """Join two or more as in a sentence: a, b and c."""
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def wrap_text(text: str) -> str:
     """Break a paragraph into lines of at most 140 characters."""
     return textwrap.fill(text, 140, break_on_hyphens=False)

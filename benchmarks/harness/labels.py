@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 COUNTING, MIXTURE, SASREC = "DecayedDirichlet", "GatedMixture", "GatedMixture + SASRec"
+MOVIELENS, COMPLETE_JOURNEY, ONLINE_RETAIL = "ml-100k", "completejourney", "online-retail"
+LOG_TITLES = {
+    MOVIELENS: "MovieLens 100K",
+    COMPLETE_JOURNEY: "Complete Journey",
+    ONLINE_RETAIL: "Online Retail",
+}
 LLMREC = "llmrec"  # what the name of every engine begins with
 TWO_STAGE = "Two-stage trees"
 TWO_STAGE_WITH_NET = f"{TWO_STAGE} with GRU4Rec"

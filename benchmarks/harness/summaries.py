@@ -9,6 +9,7 @@ from benchmarks.harness.formatting import (
     format_interval,
     format_ndcg,
     format_share,
+    join_words,
     negate,
     render_table,
     wrap_text,
@@ -18,12 +19,14 @@ from benchmarks.harness.labels import (
     BEST_WITH_LLM,
     COUNTING,
     LEARNED,
+    LOG_TITLES,
     MIXTURE,
+    ONLINE_RETAIL,
     QUICK,
     SASREC,
     STANDARD,
 )
-from benchmarks.harness.results import Rows, load_rows, load_rows_if_any
+from benchmarks.harness.results import Rows, has_results, load_rows, load_rows_if_any
 
 NDCG, MISSING = "ndcg@10", "-"  # a cell whose row has not been measured
 LLM_GAIN = "gain of the LLM on llmrec best"
@@ -37,10 +40,20 @@ RANKING_TESTS = (  # result file, part of its split, and the column's title
     ("explore-only", "next 28 days, explore only / test 1", "only new, 11"),
     ("explore-only", "next 28 days, explore only / test 2", "12"),
 )
+RETAIL_RANKING_TESTS = (
+    ("retail-repeat", "next 28 days, repeat allowed / test 1", "Online Retail, repeats, 11"),
+    ("retail-repeat", "next 28 days, repeat allowed / test 2", "12"),
+    ("retail-explore", "next 28 days, explore only / test 1", "only new, 11"),
+    ("retail-explore", "next 28 days, explore only / test 2", "12"),
+)
 FORECAST_TESTS = (  # dataset, split, and the column's title
     ("completejourney", "test 1", "Complete Journey, period 11"),
     ("completejourney", "test 2", "period 12"),
     ("ml-100k", "test", "MovieLens 100K"),
+)
+RETAIL_FORECAST_TESTS = (
+    (ONLINE_RETAIL, "test 1", "Online Retail, period 11"),
+    (ONLINE_RETAIL, "test 2", "period 12"),
 )
 RAW = "LLM (a = 1)"
 ON_COUNTING, TITLES = f"LLM on {COUNTING}", f"LLM titles in {COUNTING}"
@@ -89,22 +102,29 @@ GAIN_ROWS = (  # what the row is called, part of the split, model and metric
 def forecast_table() -> str:
     """Log-loss and gain on counting of every test: engines, then forecasters, the best first."""
     rows: Rows = {}
-    for dataset in ("completejourney", "ml-100k", "synthetic"):
+    tests = [
+        one
+        for one in (*FORECAST_TESTS, *RETAIL_FORECAST_TESTS)
+        if one[0] != ONLINE_RETAIL or has_results(f"forecasting/quality_{ONLINE_RETAIL}")
+    ]
+    for dataset in (*dict.fromkeys(dataset for dataset, *_ in tests), "synthetic"):
         rows |= load_rows(f"forecasting/quality_{dataset}")
     first = FORECAST_TESTS[0][:2]
     models = [model for *test, model, metric in rows if (*test, metric) == (*first, "log_loss")]
     gains = {model: rows[(*first, model, "log_loss_gain")] for model in models}
     # Those that were evaluated on some of the people only come last.
     models.sort(key=lambda model: (-gains[model]["n"], -gains[model]["value"]))
-    for dataset in ("completejourney", "ml-100k"):
+    for dataset in dict.fromkeys(dataset for dataset, *_ in tests):
         rows |= load_rows_if_any(f"forecasting/engines_{dataset}")
     models = [*ENGINES, *models]
     lines = [
-        [model, *(loss_and_gain(rows, test, split, model) for test, split, _ in FORECAST_TESTS)]
+        [model, *(loss_and_gain(rows, log, split, model) for log, split, _ in tests)]
         for model in models
     ]
-    header = ["", *(title for *_, title in FORECAST_TESTS)]
-    return f"{render_table(header, lines)}\n\n{_forecast_text(rows)}\n"
+    header = ["", *(title for *_, title in tests)]
+    n = [f"{rows[log, split, 'Mean', 'log_loss']['n']:,}" for log, split, _ in tests]
+    people = f"{join_words(n)} people"
+    return f"{render_table(header, lines)}\n\n{_forecast_text(rows, people)}\n"
 
 
 def loss_and_gain(rows: Rows, dataset: str, split: str, model: str) -> str:
@@ -115,7 +135,7 @@ def loss_and_gain(rows: Rows, dataset: str, split: str, model: str) -> str:
     return f"{loss:.3f}, {format_gain(rows[dataset, split, model, 'log_loss_gain'], 3)}"
 
 
-def _forecast_text(rows: Rows) -> str:
+def _forecast_text(rows: Rows, people: str) -> str:
     """Tell what the table of forecasts lacks: people, drift captured, distance from the optimum."""
 
     def values(model: str, metric: str, dataset: str = "completejourney") -> list[float]:
@@ -125,7 +145,6 @@ def _forecast_text(rows: Rows) -> str:
         pairs = zip(*(values(m, "log_loss", "synthetic") for m in (model, "Optimum")), strict=True)
         return " and ".join(f"{loss - best:.3f}" for loss, best in pairs)
 
-    n = [rows[dataset, split, "Mean", "log_loss"]["n"] for dataset, split, _ in FORECAST_TESTS]
     n_llm = rows["completejourney", "test 1", "LLM alone (zero-shot)", "log_loss"]["n"]
     weights = [
         rows[dataset, "validation", f"LLM on {prior}", "a"]["value"]
@@ -134,7 +153,7 @@ def _forecast_text(rows: Rows) -> str:
     ]
     captured = " and ".join(f"{v:.0%}" for v in values(MIXTURE, "drift_captured"))
     return wrap_text(
-        f"{n[0]:,}, {n[1]:,} and {n[2]:,} people; {n_llm} a test for the LLM without fine-tuning, "
+        f"{people}; {n_llm} a test for the LLM without fine-tuning, "
         "to which validation gives the calibration weight a = {:.2f} (Complete Journey) and {:.2f} "
         "(MovieLens) on counting, {:.2f} and {:.2f} on the mixture. ".format(*weights)
         + f"On Complete Journey the gated mixture gets {captured} of the way from the mean "
@@ -149,7 +168,9 @@ def ranking_table() -> str:
     """NDCG@10 of baselines and of engines; how these compare with the best baseline."""
     columns: list[dict[str, str]] = []
     people = []
-    for name, part, _ in RANKING_TESTS:
+    tests = [one for one in RETAIL_RANKING_TESTS if has_results(f"ranking/compare_{one[0]}")]
+    tests = [*RANKING_TESTS, *tests]
+    for name, part, _ in tests:
         rows = part_rows(f"ranking/compare_{name}", part)
         ndcg = {model: row for (model, metric), row in rows.items() if metric == NDCG}
         people.append(f"{next(iter(ndcg.values()))['n']:,}")
@@ -159,7 +180,7 @@ def ranking_table() -> str:
     names = [name for name in names if not name.startswith("llmrec")]
     names += [*ENGINES, *(f"{engine}, to the best baseline" for engine in ENGINES), LLM_GAIN]
     lines = [[name, *(column.get(name, MISSING) for column in columns)] for name in names]
-    table = render_table(["NDCG@10", *(title for *_, title in RANKING_TESTS)], lines)
+    table = render_table(["NDCG@10", *(title for *_, title in tests)], lines)
     return f"{table}\n\n{', '.join(people)} people.\n"
 
 
@@ -193,7 +214,7 @@ def edit_and_explanation_summary() -> str:
     has_learned = any(split == LEARNED for _, split, *_ in laws)
     learned = ", in as many on trees and nets," * has_learned
     violations = sum(row["value"] for row in laws.values())
-    logs = ("completejourney", "ml-100k")
+    logs = list(dict.fromkeys(dataset for dataset, _ in shares))
 
     corruptions: list[Row] = [shares[log, "corruptions caught, all"] for log in logs]
     caught = sum(round(row["value"] * row["n"]) for row in corruptions)
@@ -201,12 +222,14 @@ def edit_and_explanation_summary() -> str:
         [f"{shares[log, metric]['value']:.1%}" for log in logs]
         for metric in ("explanations that are true", "items with evidence")
     )
+    names = [LOG_TITLES[log].removesuffix(" 100K") for log in logs]
+    true = [f"{share} ({name})" for share, name in zip(true, names, strict=True)]
     text = (
         f"{len({model for _, _, model, _ in laws})} laws of edits hold in {cases['synthetic']:,} "
         f"random cases each{learned} and for {cases['ml-100k']} people of each log: {violations:g} "
         f"violations. Of {shares[logs[0], 'items with evidence']['n']:,} explained items a log "
-        f"{true[0]} (Complete Journey) and {true[1]} (MovieLens) are true in every number, "
-        f"{with_evidence[0]} and {with_evidence[1]} cite the person's own events, and {caught:,} "
+        f"{join_words(true)} are true in every number, {join_words(with_evidence)} cite the "
+        f"person's own events, and {caught:,} "
         f"of {sum(row['n'] for row in corruptions):,} corrupted statements and explanations are "
         "caught."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness.engine_tables import cost_table, llm_table, member_table
 from benchmarks.harness.formatting import Row, format_interval, format_number, render_table
+from benchmarks.harness.new_item_tables import launch_table, young_shop_table
 from benchmarks.harness.results import load_results, result_names
 from benchmarks.harness.summaries import (
     edit_and_explanation_summary,
@@ -45,6 +46,12 @@ of people for whom a loaded engine ranks as before, to the bit (`engines.whole`)
 (NDCG@10) and forecasts (nats per event) lose where an engine is fitted without a member, and what
 the LLM adds to each effort (`engines.members`).
 """
+NEW_ITEMS = """## New items and young shops
+
+Shelves of what nobody has taken yet ("launch") and of what was first taken in the eight weeks
+before ("new"), ranked among themselves for those who take some of it; lists of what a person has
+not taken, by engines of logs of few people. NDCG@10 (`ranking.launches`, `ranking.young_shop`).
+"""
 FINETUNING = """## Gains of fine-tuning
 
 Nats per event, paired (`finetuning.quality`, `forecasting.holidays`, `speed.training`). One seed
@@ -76,9 +83,12 @@ that its time cannot be compared with the others'; since then one person is rank
 
 def build_tables() -> str:
     """Render the page: tables over several files, then one section a result file."""
+    new_items = list(filter(None, (launch_table(), young_shop_table())))
     parts = [
         HEAD,
         *(FORECASTS, forecast_table(), RANKINGS, ranking_table()),
+        *([NEW_ITEMS] if new_items else []),
+        *new_items,
         *(ENGINES, *filter(None, (cost_table(), member_table(), llm_table()))),
         *(FINETUNING, finetuning_table()),
         *("## Edits and explanations\n", edit_and_explanation_summary()),

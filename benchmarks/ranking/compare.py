@@ -21,6 +21,7 @@ import torch
 from benchmarks.harness.engines import EFFORTS, EngineFit
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.labels import BEST, BEST_WITH_LLM, LLMREC
+from benchmarks.harness.logs import evaluation_dataset
 from benchmarks.harness.results import mean_row, record_results, value_row
 from benchmarks.ranking import splits
 from benchmarks.ranking.adapters import adapter_for
@@ -37,7 +38,6 @@ from benchmarks.ranking.entries import (
 from benchmarks.ranking.rectools import RECTOOLS, rectools_baselines
 from benchmarks.ranking.splits import ItemLists, RankingSplit
 from llmrec.data.dataset import Dataset
-from llmrec.data.readers import load_dataset
 from llmrec.metrics import ndcg_at, percentile_interval, recall_at, resampled_means
 from llmrec.types import FloatArray
 
@@ -49,6 +49,8 @@ SPLITS: dict[str, tuple[str, OpenSplit]] = {
     "global-time": ("ml-100k", splits.global_time),
     "repeat-allowed": ("completejourney", lambda data: splits.next_weeks(data, "allow")),
     "explore-only": ("completejourney", lambda data: splits.next_weeks(data, "exclude")),
+    "retail-repeat": ("online-retail", lambda data: splits.next_weeks(data, "allow")),
+    "retail-explore": ("online-retail", lambda data: splits.next_weeks(data, "exclude")),
 }
 
 
@@ -57,7 +59,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
     dataset, open_split = SPLITS[arguments.split]
-    split = open_split(load_dataset(dataset))
+    split = open_split(evaluation_dataset(dataset))
     if arguments.tests:
         split = replace(split, tests={name: split.tests[name] for name in arguments.tests})
     name = f"ranking/compare_{arguments.split}"

@@ -1,19 +1,18 @@
-"""New items of Online Retail, ranked among themselves before anybody has taken one of them.
+"""New items of three logs, ranked among themselves by their titles, and through an engine.
 
-A shelf is what was first sold in 28 days. It is ranked for everybody who took some of it in that
-time and had bought before; scorers are fitted on what precedes it, and know the new items by the
-titles of their first sales. NDCG@10 is an expectation where scores are equal. Intervals are over
-people, those of "ndcg@10 over items" over the items of the shelves.
+A shelf is of 28 days, see `benchmarks.ranking.shelves`: "launch" has what is first taken in them,
+before anybody has taken one of these items, "new" what was first taken in the eight weeks before.
+It is ranked for everybody who takes some of it in that time and has a past; scorers and engine are
+fitted on what precedes it. The last two shelves of a log are the tests. NDCG@10 is an expectation
+where scores are equal. Intervals are over people, those of "ndcg@10 over items" over the items of
+the shelves. Logs may have few such items, or none: rows of "Shelves" say how many.
 
-The environment variable LLMREC_ONLINE_RETAIL says where the published file is.
-
-Run: python -m benchmarks.ranking.launches
+Run: python -m benchmarks.ranking.launches --data online-retail
 """
 
 from __future__ import annotations
 
-import os
-import sys
+import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,30 +21,27 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import LOG_TITLES, ONLINE_RETAIL, QUICK
+from benchmarks.harness.logs import benchmark_dataset
+from benchmarks.harness.new_item_tables import POPULAR, SHELVES, launches_name
 from benchmarks.harness.results import record_results, value_row
+from benchmarks.ranking.shelves import ItemShelf, ShelfKind, shelf_starts, shelves_from
 from benchmarks.ranking.tied_ndcg import TiedRanking
+from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, truncate_log
-from llmrec.data.readers import load_dataset
-from llmrec.data.validation import ITEM_ID, TIMESTAMP
 from llmrec.engine import InterestEngine
 from llmrec.metrics import percentile_interval, resampled_means
 from llmrec.ranking.item_item import ItemToItem
+from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.text_ease import EaseByText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
-from llmrec.types import BoolArray, FloatArray, IntArray
+from llmrec.types import FloatArray, Shelf
 
-VARIABLE = "LLMREC_ONLINE_RETAIL"
-SPAN = np.timedelta64(28, "D")
-STARTS = {
-    "validation": ("2011-07-23", "2011-08-20", "2011-09-17"),
-    "test": ("2011-10-15", "2011-11-12"),
-}
 DRAWS = 2_000  # of people
 ITEM_DRAWS = 1_000
 METRIC = "ndcg@10"
-RANDOM, POPULAR, ENGINE = "Random", "TextPopularity", "llmrec quick"
+RANDOM, TAKEN_LATELY, ENGINE = "Random", "RecentPopularity", QUICK
 TextScorer = TextPopularity | ItemToItem | FactorsFromText | TitleKernel
 SUMMED = ("TitleKernel", "EaseByText", "FactorsFromText")
 SCORERS: dict[str, Callable[[], TextScorer]] = {
@@ -58,58 +54,31 @@ SCORERS: dict[str, Callable[[], TextScorer]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class LaunchShelf:
-    """New items, and the people to rank them for.
+class FittedScorer:
+    """A scorer that was fitted before shelves begin.
 
     Attributes
     ----------
-    start
-        From when they were sold.
-    known
-        The dataset with the events before that, and all items.
-    items
-        (n_shelf,) indices into its catalog.
-    histories
-        Of n_people before the start.
-    taken
-        (n_people, n_shelf) what they took within 28 days.
+    scorer, catalog
+        Itself, and the catalog that it was fitted with.
+    seconds
+        Of the processor, to fit.
     """
 
-    start: np.datetime64
-    known: Dataset
-    items: IntArray
-    histories: list[History]
-    taken: BoolArray
+    scorer: TextScorer
+    catalog: Catalog
+    seconds: float
 
     @classmethod
-    def of(cls, dataset: Dataset, start: str) -> LaunchShelf:
-        """Find what the log names within 28 days from a day on, and not before."""
-        rows = dataset.item_rows
-        assert rows is not None
-        begin = np.datetime64(start, "ms")
-        first = rows.groupby(ITEM_ID)[TIMESTAMP].min()
-        # A new item has the title of its first sale, not the one that it will have most often.
-        rows = rows[rows[ITEM_ID].map(first) < begin + SPAN]
-        said = (rows[TIMESTAMP] < begin) | (rows[TIMESTAMP] == rows[ITEM_ID].map(first))
-        known = replace(dataset, item_rows=rows[said]).with_categories_before(begin)
-        log = known.log.align_to(known.catalog)
-        before = replace(known, log=truncate_log(log, begin))
-        is_new = (first >= begin) & (first < begin + SPAN)
-        items = np.flatnonzero(known.catalog.item_ids.isin(first.index[is_new]))
-        place = np.full(known.catalog.n_items, -1)
-        place[items] = np.arange(len(items))
-        sold = (log.timestamp >= begin) & (log.timestamp < begin + SPAN)
-        sold &= (place[log.item_idx] >= 0) & log.user_ids.isin(before.log.user_ids)[log.user_idx]
-        users, row = np.unique(log.user_idx[sold], return_inverse=True)
-        taken = np.zeros((len(users), len(items)), dtype=bool)
-        taken[row, place[log.item_idx[sold]]] = True
-        earlier = [before.log.user_index(str(log.user_ids[user])) for user in users]
-        return cls(begin, before, items, before.histories(begin, earlier), taken)
-
-    @property
-    def user_ids(self) -> list[str]:
-        """(n_people,) of the histories."""
-        return [history.user_id for history in self.histories]
+    def fit(
+        cls, known: Dataset, start: np.datetime64, make: Callable[[], TextScorer]
+    ) -> FittedScorer:
+        """Fit a scorer on what is known before a start."""
+        # Title vectors are cached by catalog: each scorer is to find its own.
+        catalog = replace(known.catalog)
+        began = time.process_time()
+        scorer = make().fit(known.log, catalog, start)
+        return cls(scorer, catalog, time.process_time() - began)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,25 +89,17 @@ class ShelfScores:
     ----------
     log_probabilities, raw
         (n_people, n_shelf) of `scores` and of `raw_scores`.
-    seconds
-        Of the processor, to fit.
     """
 
     log_probabilities: FloatArray
     raw: FloatArray
-    seconds: float
 
     @classmethod
-    def of(cls, shelf: LaunchShelf, make: Callable[[], TextScorer]) -> ShelfScores:
-        """Fit a scorer on what precedes the shelf, and score it."""
-        # Title vectors are cached by catalog: each scorer is to find its own.
-        catalog = replace(shelf.known.catalog)
-        histories = [replace(history, catalog=catalog) for history in shelf.histories]
-        start = time.process_time()
-        scorer = make().fit(shelf.known.log, catalog, shelf.start)
-        seconds = time.process_time() - start
-        log_probabilities, raw = scorer.scores(histories), scorer.raw_scores(histories)
-        return cls(log_probabilities[:, shelf.items], raw[:, shelf.items], seconds)
+    def of(cls, shelf: ItemShelf, fitted: FittedScorer) -> ShelfScores:
+        """Score a shelf by what was fitted before it."""
+        histories = [replace(history, catalog=fitted.catalog) for history in shelf.histories]
+        scores, raw = fitted.scorer.scores(histories), fitted.scorer.raw_scores(histories)
+        return cls(scores[:, shelf.items], raw[:, shelf.items])
 
 
 def standardised(scores: FloatArray) -> FloatArray:
@@ -153,29 +114,39 @@ def standardised(scores: FloatArray) -> FloatArray:
     return np.asarray(centred / np.where(deviation > 1e-12, deviation, 1.0))
 
 
-def engine_scores(shelf: LaunchShelf) -> FloatArray:
-    """(n_people, n_shelf) scores of lists of new items by an engine that was fitted before."""
+def engine_before(known: Dataset, start: np.datetime64) -> InterestEngine:
+    """Fit an engine with effort "quick" on what is known before shelves begin."""
     # What is known of the new items is given apart from the log, which does not name them yet.
-    known = replace(shelf.known, item_rows=None, title_categories=None)
-    engine = InterestEngine.from_pretrained(
-        data=known, cutoff=shelf.start, model=None, refit=True, describe=False
+    apart = replace(known, item_rows=None, title_categories=None)
+    return InterestEngine.from_pretrained(
+        data=apart, cutoff=start, model=None, refit=True, describe=False
     )
+
+
+def engine_scores(engine: InterestEngine, shelf: ItemShelf) -> FloatArray:
+    """(n_people, n_shelf) scores in an engine's lists: those of new items alone, or of all items.
+
+    Items that nobody has taken have lists of their own; those taken lately are among all others.
+    """
+    listed: Shelf = "new" if shelf.kind == "launch" else "all"
     found = np.empty(shelf.taken.shape)
     for row, user in zip(found, shelf.user_ids, strict=True):
-        ranking = engine.session(user, shelf="new").ranking()
-        scores = np.full(known.catalog.n_items, -np.inf)
+        ranking = engine.session(user, shelf=listed, repeat="exclude").ranking()
+        scores = np.full(engine.dataset.catalog.n_items, -np.inf)
         scores[ranking.item_idx] = ranking.scores
         row[:] = scores[shelf.items]
     return found
 
 
 def rankings(
-    shelf: LaunchShelf, scored: Mapping[str, ShelfScores], of_engine: FloatArray
+    shelf: ItemShelf, scored: Mapping[str, ShelfScores], of_engine: FloatArray
 ) -> dict[str, TiedRanking]:
     """Give each model's ranking of a shelf: at random, by scorers, two sums, and an engine."""
     parts = [scored[name] for name in SUMMED]
-    scores = {
-        RANDOM: np.zeros(shelf.taken.shape),
+    scores = {RANDOM: np.zeros(shelf.taken.shape)}
+    if shelf.kind == "new":
+        scores[TAKEN_LATELY] = RecentPopularity().scores(shelf.histories)[:, shelf.items]
+    scores |= {
         **{name: one.log_probabilities for name, one in scored.items()},
         "Sum of three": np.sum([standardised(one.raw) for one in parts], axis=0),
         "Sum of three log-probabilities": np.sum(
@@ -183,7 +154,10 @@ def rankings(
         ),
         ENGINE: of_engine,
     }
-    return {name: TiedRanking.of(one, shelf.taken) for name, one in scores.items()}
+    return {
+        name: TiedRanking.of(np.where(shelf.had, -np.inf, one), shelf.taken)
+        for name, one in scores.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,44 +166,69 @@ class ShelfResult:
 
     Attributes
     ----------
-    user_ids, values
+    values
         (n_people,) of each list.
     resampled
         (draws, 2) see `TiedRanking.resampled`.
-    n_items
-        Of the shelf.
     """
 
-    user_ids: list[str]
     values: FloatArray
     resampled: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredShelf:
+    """A shelf's size, and how well each model ranks it.
+
+    Attributes
+    ----------
+    n_items, user_ids
+        How many items it has, and the (n_people,) whom it is ranked for.
+    models
+        Result by name; none where there is nobody to rank for.
+    """
+
     n_items: int
+    user_ids: list[str]
+    models: dict[str, ShelfResult]
+
+    @classmethod
+    def of(
+        cls,
+        shelf: ItemShelf,
+        fitted: Mapping[str, FittedScorer],
+        engine: InterestEngine,
+        seed: int,
+    ) -> MeasuredShelf:
+        """Measure each model on a shelf; its items are drawn again with the seed."""
+        if not shelf.histories:
+            return cls(len(shelf.items), [], {})
+        scored = {name: ShelfScores.of(shelf, one) for name, one in fitted.items()}
+        found = {
+            name: ShelfResult(ranking.ndcg(), ranking.resampled(ITEM_DRAWS, seed))
+            for name, ranking in rankings(shelf, scored, engine_scores(engine, shelf)).items()
+        }
+        return cls(len(shelf.items), shelf.user_ids, found)
 
 
-def shelf_results(
-    shelf: LaunchShelf, scored: Mapping[str, ShelfScores], of_engine: FloatArray, seed: int
-) -> dict[str, ShelfResult]:
-    """Measure each model on a shelf; its items are drawn again with the seed."""
-    return {
-        name: ShelfResult(
-            shelf.user_ids, ranking.ndcg(), ranking.resampled(ITEM_DRAWS, seed), len(shelf.items)
-        )
-        for name, ranking in rankings(shelf, scored, of_engine).items()
-    }
+def result_rows(keys: Row, shelves: Sequence[MeasuredShelf]) -> Iterator[Row]:
+    """Give the sizes of one or several shelves, and the rows of each model's lists for them.
 
-
-def result_rows(split: str, shelves: Sequence[Mapping[str, ShelfResult]]) -> Iterator[Row]:
-    """Give the rows of each model's lists for one or several shelves."""
-    for model in shelves[0]:
-        results = [shelf[model] for shelf in shelves]
-        keys = _keys(split, model)
-        values = np.concatenate([one.values for one in results])
-        user_ids = [user for one in results for user in one.user_ids]
-        yield people_row(keys, METRIC, values, user_ids)
-        yield items_row(keys, results)
+    ``keys``: dataset, split and seeds.
+    """
+    users = [user for shelf in shelves for user in shelf.user_ids]
+    sizes = {"items": sum(shelf.n_items for shelf in shelves), "lists": len(users)}
+    for metric, size in (sizes | {"people": len(set(users))}).items():
+        yield value_row(keys | {"model": SHELVES}, metric, float(size), len(shelves))
+    measured = [shelf for shelf in shelves if shelf.models]
+    for model in measured[0].models if measured else ():
+        own = keys | {"model": model}
+        values = np.concatenate([shelf.models[model].values for shelf in measured])
+        yield people_row(own, METRIC, values, users)
+        yield items_row(own, measured, model)
         if model not in (RANDOM, POPULAR):
-            popular = np.concatenate([shelf[POPULAR].values for shelf in shelves])
-            yield people_row(keys, f"{METRIC} above {POPULAR}", values - popular, user_ids)
+            popular = np.concatenate([shelf.models[POPULAR].values for shelf in measured])
+            yield people_row(own, f"{METRIC} above {POPULAR}", values - popular, users)
 
 
 def people_row(keys: Row, metric: str, values: FloatArray, user_ids: Sequence[str]) -> Row:
@@ -241,50 +240,69 @@ def people_row(keys: Row, metric: str, values: FloatArray, user_ids: Sequence[st
     return value_row(keys, metric, float(values.mean()), len(values)) | {"low": low, "high": high}
 
 
-def items_row(keys: Row, results: Sequence[ShelfResult]) -> Row:
+def items_row(keys: Row, shelves: Sequence[MeasuredShelf], model: str) -> Row:
     """Give the mean over lists, with an interval over the shelves' items.
 
     Items that are drawn again are in a list twice, which moves the mean: the interval is that of
-    the draws, moved by the value less their mean.
+    the draws, moved by the value less their mean. Draws that leave nobody a list are left out.
     """
+    results = [shelf.models[model] for shelf in shelves]
     value = float(np.concatenate([one.values for one in results]).mean())
     sums = np.sum([one.resampled for one in results], axis=0)
+    sums = sums[sums[:, 1] > 0]
     means = sums[:, 0] / sums[:, 1]
     low, high = percentile_interval(means + value - means.mean())
-    row = value_row(keys, f"{METRIC} over items", value, sum(one.n_items for one in results))
+    n_items = sum(shelf.n_items for shelf in shelves)
+    row = value_row(keys, f"{METRIC} over items", value, n_items)
     return row | {"low": low, "high": high}
 
 
-def seconds_rows(split: str, scored: Mapping[str, ShelfScores]) -> Iterator[Row]:
-    """Give the processor's seconds of each fit, its title vectors included."""
-    for model, one in scored.items():
-        yield value_row(_keys(split, model), "fit_cpu_seconds", one.seconds, 1)
+def measure(
+    dataset: Dataset, start: np.datetime64, seed: int
+) -> tuple[dict[ShelfKind, MeasuredShelf], dict[str, float]]:
+    """Measure both kinds of shelves from a day on; and the processor's seconds of each fit.
+
+    These have the title vectors included, and are none where nobody is ranked for.
+    """
+    shelves = shelves_from(dataset, start)
+    known = shelves["launch"].known
+    if not any(shelf.histories for shelf in shelves.values()):
+        return {k: MeasuredShelf(len(one.items), [], {}) for k, one in shelves.items()}, {}
+    fitted = {name: FittedScorer.fit(known, start, make) for name, make in SCORERS.items()}
+    engine = engine_before(known, start)
+    found = {kind: MeasuredShelf.of(shelf, fitted, engine, seed) for kind, shelf in shelves.items()}
+    return found, {name: one.seconds for name, one in fitted.items()}
 
 
-def _keys(split: str, model: str) -> Row:
-    name = f"{split} / launch"
-    return {"dataset": "online-retail", "split": name, "model": model, "seeds": [0]}
+def shelf_rows(dataset: Dataset, name: str) -> Iterator[Row]:
+    """Give the rows of all shelves of a log: those of each split, all together, and one by one."""
+    starts = shelf_starts(dataset.log)
+    found = dict[np.datetime64, dict[ShelfKind, MeasuredShelf]]()
+    seconds = dict[str, float]()
+    for seed, start in enumerate(start for each in starts.values() for start in each):
+        found[start], seconds = measure(dataset, start, seed)
+        for kind, one in found[start].items():
+            print(f"{start}, {kind}: {one.n_items} items, {len(one.user_ids)} people", flush=True)
+    groups = {"test": starts["test"], "validation": starts["validation"], "all": [*found]}
+    groups |= {str(start): [start] for start in found}
+    kinds: tuple[ShelfKind, ...] = ("launch", "new")
+    for kind in kinds:
+        for split, chosen in groups.items():
+            keys: Row = {"dataset": name, "split": f"{split} / {kind}", "seeds": [0]}
+            if chosen:
+                yield from result_rows(keys, [found[start][kind] for start in chosen])
+    for model, each in seconds.items():  # of the last start
+        keys = {"dataset": name, "split": f"{start} / launch", "model": model, "seeds": [0]}
+        yield value_row(keys, "fit_cpu_seconds", each, 1)
 
 
 def main() -> None:
-    """Measure all shelves and write the table."""
-    path = os.environ.get(VARIABLE)
-    if not path:
-        sys.exit(f"Set {VARIABLE} to the path of the published Online Retail (.xlsx or a table).")
-    dataset = load_dataset(path)
-    results: dict[str, dict[str, ShelfResult]] = {}
-    for seed, start in enumerate(start for starts in STARTS.values() for start in starts):
-        shelf = LaunchShelf.of(dataset, start)
-        scored = {name: ShelfScores.of(shelf, make) for name, make in SCORERS.items()}
-        results[start] = shelf_results(shelf, scored, engine_scores(shelf), seed)
-        print(f"{start}: {len(shelf.items)} items, {len(shelf.histories)} people", flush=True)
-    rows: list[Row] = []
-    for split in ("test", "validation"):
-        rows += result_rows(split, [results[one] for one in STARTS[split]])
-    rows += result_rows("all", list(results.values()))
-    for one, found in results.items():
-        rows += result_rows(one, [found])
-    record_results("ranking/launches", [*rows, *seconds_rows(start, scored)])
+    """Measure all shelves of a log, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=[*LOG_TITLES], default=ONLINE_RETAIL)
+    name = parser.parse_args().data
+    rows = list(shelf_rows(benchmark_dataset(name), name))
+    record_results(launches_name(name), rows)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,13 @@ def sequence_chunks(log: Interactions) -> IntArray:
 
 
 def rectools_baselines(dataset: str, folder: Path, python: Path) -> list[Baseline]:
-    """Give a log's baselines; their scores are cached in a folder, as those of our nets are."""
+    """Give a log's baselines, none for a log that they are not set for.
+
+    Their scores are cached in a folder, as those of our nets are.
+    """
     build = CachedNets(folder, IsolatedPython(python))
     return [
         Baseline(name, build, [own | {"epochs": n} for n in EPOCHS[dataset]], seeded=True)
         for name, own in RECTOOLS.items()
+        if dataset in EPOCHS
     ]

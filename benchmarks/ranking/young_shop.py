@@ -8,16 +8,12 @@ with and without text, fitted on the same log. An engine whose log is too small 
 what the log is large enough for. What forecasts gain is on counting fitted on the last period.
 Intervals are over people, those of several draws and tests together.
 
-The environment variable LLMREC_ONLINE_RETAIL says where the published file is.
-
 Run: python -m benchmarks.ranking.young_shop --data online-retail
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,12 +22,13 @@ from itertools import product
 import numpy as np
 
 from benchmarks.harness.formatting import Row
+from benchmarks.harness.labels import LOG_TITLES, engine_label
+from benchmarks.harness.logs import benchmark_dataset
 from benchmarks.harness.results import record_results
-from benchmarks.ranking.launches import VARIABLE, people_row
+from benchmarks.ranking.launches import people_row
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.readers import load_dataset
 from llmrec.data.splits import EvaluationSplits, past_windows, sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.engine import InterestEngine
@@ -84,10 +81,10 @@ def test_values(
             engine.fit(effort, without=without)
         lists = engine.recommend_many(histories, K, causes=False)
         ranked = [np.array([places[one.item_id] for one in listed]) for listed in lists]
-        found[f"llmrec {effort}{text}"] = _ndcg(ranked, relevant)
+        found[engine_label(effort) + text] = _ndcg(ranked, relevant)
         if not text:
             weights = predict_weights(engine.prior, histories)
-            gains[f"llmrec {effort}"] = counted - log_loss(weights, targets)
+            gains[engine_label(effort)] = counted - log_loss(weights, targets)
     for name in (*PEERS, *TEXT_PEERS):
         scores = build_scorer(name, before, known.catalog).scores(histories)
         for row, history in zip(scores, histories, strict=True):
@@ -132,15 +129,11 @@ def size_rows(
 def main() -> None:
     """Measure all sizes of a log, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ("ml-100k", "completejourney", "online-retail")
-    parser.add_argument("--data", choices=names, required=True)
+    parser.add_argument("--data", choices=[*LOG_TITLES], required=True)
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="0: everybody")
     parser.add_argument("--efforts", nargs="*", default=["quick"])
     arguments = parser.parse_args()
-    path = os.environ.get(VARIABLE) if arguments.data == "online-retail" else arguments.data
-    if not path:
-        sys.exit(f"Set {VARIABLE} to the path of the published Online Retail (.xlsx or a table).")
-    whole = replace(load_dataset(path), repeat="exclude")
+    whole = replace(benchmark_dataset(arguments.data), repeat="exclude")
     rows: list[Row] = []
     for size in arguments.sizes:
         if size >= whole.log.n_users:
