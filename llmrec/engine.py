@@ -166,8 +166,8 @@ class InterestEngine:
         shelf
             "new" ranks only the items that nobody has taken yet, by titles and features.
         platform
-            Of several that were joined: only its items are ranked. Its forecast is that of all,
-            ``within(dataset.platforms.categories(platform))``; reasons compare with all.
+            Of several that were joined: only its items are ranked. The forecast stays that of all
+            platforms; ``within(dataset.platforms.categories(platform))`` restricts it.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class InterestEngine:
         ----------
         horizon
             Which period after the cutoff, 1 (the next one) to 4. Later ones are of numbers alone,
-            fitted on the log at their first use, then saved; statements have no probabilities.
+            fitted on the log when first asked for; statements have no probabilities.
 
         Raises
         ------

@@ -27,6 +27,8 @@ from llmrec.ranking.fitting import fallback_blend, fit_strength
 from llmrec.ranking.new_items import NewItemLists
 from llmrec.ranking.selection import ListSelection
 
+MAX_SMALL_LOG_WINDOWS = 2_000  # the newest, where the last period has too few to choose by
+
 
 @dataclass(frozen=True, eq=False)
 class FittedEngine:
@@ -103,10 +105,11 @@ def fit_engine(
     folds = past_windows(dataset)
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
+    used = store or FitStore(None)
+    fit = MemberFit(dataset, folds or [[]], done or effort, seed, frozenset(without), used, show)
+    fit.check_names()
     if not done:
         return _fit_small_log(dataset, folds, report, without)
-    fit = MemberFit(dataset, folds, done, seed, frozenset(without), store or FitStore(None), show)
-    fit.check_names()
     selection = fit.select_forecaster()
     lists = fit.select_list()
     everybody, weights = fit.predict_everybody(selection)
@@ -166,7 +169,7 @@ def _fit_small_log(
 ) -> FittedEngine:
     """Give default settings to a log that is too short to choose any on its last period.
 
-    What forecasts is fitted on all periods together, if they have enough windows.
+    What forecasts is fitted on all periods together, if the last has windows and all have enough.
     """
     end = dataset.log.timestamp.max() + MILLISECOND
     mix = candidate_mixes(dataset.histories(end, [0]))[0]
@@ -174,9 +177,10 @@ def _fit_small_log(
     prior: Forecaster = DecayedDirichlet(mix=mix)
     last = folds[0] if folds else []
     windows = [window for fold in reversed(folds) for window in fold]
+    windows = windows[-MAX_SMALL_LOG_WINDOWS:]
     if PRETRAINED not in without and len(windows) >= MIN_FIT_WINDOWS:
         prior = PretrainedForecaster().fit(windows)
-        why = f"fitted on all {len(windows)} windows of all periods: too few to choose by"
+        why = f"fitted on {len(windows)} windows of all periods: too few to choose by"
         member = MemberFigures(PRETRAINED, None, None, 1.0, None, True, why)
         none = HeldOutPredictions({})
         selection = Selection(prior, none, "single", why, members=(member,))

@@ -249,7 +249,7 @@ def _fit_lines(info: EngineInfo) -> list[str]:
         f"Log: {', '.join([info.dataset or 'not named', *known])}{period}.",
         f"Fitted on events before {before}.",
     ]
-    done = f"Effort {info.effort}" if info.effort else "Too small for any effort, default settings"
+    done = f"Effort {info.effort}" if info.effort else "Too small a log to choose members by"
     effort = f"{done}, seed {info.seed}; written" if info.asked else "Written"
     lines.append(f"{effort} by llmrec {info.version}.")
     if info.reason:
@@ -277,7 +277,7 @@ def _list_lines(info: EngineInfo) -> list[str]:
     if info.ranking is not None:
         return [*info.ranking.lines(), tilt]
     if not info.blend:
-        return ["What the person took, or what is popular, with default weights.", tilt]
+        return ["What the person took, or popular items and those with close titles.", tilt]
     ordered = sorted(info.blend.items(), key=lambda one: -one[1])
     return [f"Blend: {', '.join(f'{name} {weight:.3f}' for name, weight in ordered)}.", tilt]
 

@@ -56,8 +56,8 @@ def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
         show=plan.show or (lambda line: None),
     )
     if fitted.report["reason"]:
-        did = f"effort {fitted.effort!r}" if fitted.effort else "nothing"
-        warnings.warn(f"{did} was fitted: {fitted.report['reason']}", stacklevel=3)
+        did = f"effort {fitted.effort!r} was fitted" if fitted.effort else "no member was chosen"
+        warnings.warn(f"{did}: {fitted.report['reason']}", stacklevel=3)
     settings = describe_fit(parts.dataset, fitted, plan.seed)
     kept = ("model", "template", "budget", "adapter", "cutoff")
     settings = replace(settings, **{name: getattr(parts.settings, name) for name in kept})

@@ -70,11 +70,11 @@ def test_a_log_too_small_for_an_effort_gets_a_smaller_one_and_says_so(effort: An
 
 
 @pytest.mark.parametrize("n_users", [1, 9])
-def test_on_fewer_than_ten_windows_nothing_is_fitted_and_the_engine_still_answers(
+def test_on_fewer_than_ten_windows_nothing_is_chosen_and_the_engine_still_answers(
     n_users: int,
 ) -> None:
     engine = InterestEngine.from_pretrained(data=world(n_users), model=None)
-    with pytest.warns(UserWarning, match=f"nothing was fitted: {n_users} people"):
+    with pytest.warns(UserWarning, match=f"no member was chosen: {n_users} people"):
         engine.fit()
     assert engine.settings.effort == ""
     assert engine.forecast("u000").category_weights.sum() == pytest.approx(1)
@@ -134,7 +134,7 @@ def test_a_last_period_without_people_leaves_nothing_to_fit_on() -> None:
     engine = InterestEngine.from_pretrained(
         data=read_table(rows, period="7D", keep_outliers=True), model=None
     )
-    with pytest.warns(UserWarning, match="nothing was fitted: 0 people"):
+    with pytest.warns(UserWarning, match="no member was chosen: 0 people"):
         engine.fit()
     assert len(engine.recommend("u001", k=3)) == 3
 
@@ -146,6 +146,8 @@ def test_an_unknown_effort_or_member_is_refused_and_nothing_changes(dataset: Dat
         engine.fit("much")  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"no member is called 'Easy'; choose from .*Ease"):
         engine.fit("quick", without=["Easy"])
+    with pytest.raises(DataError, match="no member is called 'Easy'"):
+        fit_engine(world(3), "quick", without=["Easy"])
     with pytest.raises(DataError, match="no language model"):
         engine.fit("quick", use_llm=True)
     assert (engine.settings, engine.prior, engine.blend) == before

@@ -15,6 +15,7 @@ from llmrec.data.splits import past_windows, training_log_for
 from llmrec.explain.causes import Causes
 from llmrec.explain.item import StatementText
 from llmrec.explain.new_item_reasons import close_past_items
+from llmrec.ranking import new_items
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item, new_in_targets
 from llmrec.ranking.text_scorers import TitleKernel
@@ -282,3 +283,21 @@ def test_equal_titles_rank_new_items_without_text() -> None:
     listed = engine.recommend("u00", 5, shelf="new")
     assert {one.item_id for one in listed} == set(NEW)
     assert all(one.why.startswith("Nobody has taken it yet.") for one in listed)
+
+
+def test_where_titles_rank_new_items_no_better_than_chance_the_forecast_ranks_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(new_items, "ndcg_by_strength", lambda *values: np.full(8, 0.01))
+    engine = InterestEngine.from_pretrained(data=make_dataset(), model=None, refit=True)
+    report = engine.settings.report["new_items"]
+    assert report["ndcg"] < report["random_ndcg"]
+    assert set(report["weights"].values()) == {0.0}
+    session = engine.session("u00", shelf="new")
+    listed = session.recommend(3)
+    assert {one.item_id for one in listed} == set(NEW)
+    shares = engine.dataset.catalog.category_shares
+    weights = session.forecast.category_weights
+    taken = [engine.dataset.catalog.item_index(one.item_id) for one in listed]
+    assert sorted(taken, key=lambda item: -float(shares[item] @ weights)) == taken
+    assert all(session.check(one.explanation) == () for one in listed)

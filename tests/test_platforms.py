@@ -58,10 +58,14 @@ def test_reasons_of_a_platform_hold_in_its_own_session(engine: InterestEngine) -
     for one in session.recommend(5):
         assert one.item_id.startswith("drug: ")
         assert session.check(one.explanation) == ()
-    elsewhere = session.why_not("grocery: x0")
-    assert elsewhere.rank is None
-    assert "not among the candidates" in elsewhere.text
-    assert session.effect().verify(5).largest_error < 1e-9
+    taken = engine.session("u07").history.item_idx
+    others = np.setdiff1d(engine.dataset.platforms.items("grocery"), taken)
+    for item in (np.intersect1d(engine.dataset.platforms.items("grocery"), taken)[0], others[0]):
+        elsewhere = session.why_not(engine.dataset.catalog.item_ids[item])
+        assert elsewhere.rank is None
+        assert "it is not among the candidates" in elsewhere.text
+    edited = engine.session("u07", platform="drug", edits=[Edit("drug: X", 3.0)])
+    assert edited.effect().verify(5).largest_error < 1e-9
 
 
 def test_a_calibrated_list_of_a_platform_follows_the_forecast_within_it(
@@ -136,8 +140,12 @@ def test_features_of_the_platforms_are_those_of_what_is_joined() -> None:
     back = split_catalog(catalog, ("drug", "grocery"))
     assert not back["drug"].features
     np.testing.assert_array_equal(back["grocery"].features["image"], own)
-    known = Dataset.join({"grocery": with_image, "drug": without}).known_before(CUTOFF)
-    assert set(known.catalog.features) == {"image"}
+    known = Dataset.join({"grocery": with_image, "drug": without}).known_before(
+        START + np.timedelta64(1, "D")
+    )
+    assert known.catalog.n_items < catalog.n_items
+    kept = pd.DataFrame(known.catalog.features["image"], index=known.catalog.item_ids)
+    pd.testing.assert_frame_equal(kept, found.loc[known.catalog.item_ids])
 
 
 def test_features_of_two_widths_are_no_block_of_one_name() -> None:

@@ -181,7 +181,6 @@ def _cause_corruptions(
     yield "cause: popularity", with_causes(n_recent=causes.n_recent + 1)
     yield "cause: rank", with_causes(rank=causes.rank + 1)
     yield "cause: tilt", with_causes(tilt="forecast" if causes.tilt == "edits" else "edits")
-    yield "cause: not named", with_causes(dropped=(*causes.dropped, "No such title"))
     for by in (-1, 1):
         if causes.rank_without is not None:
             yield "cause: rank without", with_causes(rank_without=causes.rank_without + by)

@@ -5,7 +5,8 @@ times each. Lists are of items that a person has not taken yet, for the last two
 (the last one where periods are counted in events), for everybody drawn who has a test window.
 Engines "without text" leave out the scorers that know titles; beside them stand single scorers,
 with and without text, fitted on the same log. An engine whose log is too small for its effort has
-what the log is large enough for. What forecasts gain is on counting fitted on the last period.
+what the log is large enough for. What forecasts gain, for the same people, is on counting fitted
+on the last period.
 Intervals are over people, those of several draws and tests together.
 
 Run: python -m benchmarks.ranking.young_shop --data online-retail
@@ -21,6 +22,7 @@ from itertools import product
 
 import numpy as np
 
+from benchmarks.harness.engines import EFFORTS
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.labels import LOG_TITLES, engine_label
 from benchmarks.harness.logs import benchmark_dataset
@@ -131,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=[*LOG_TITLES], required=True)
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="0: everybody")
-    parser.add_argument("--efforts", nargs="*", default=["quick"])
+    parser.add_argument("--efforts", nargs="*", choices=EFFORTS, default=["quick"])
     arguments = parser.parse_args()
     whole = replace(benchmark_dataset(arguments.data), repeat="exclude")
     rows: list[Row] = []
@@ -162,8 +164,7 @@ def _draws(
                 whose, found, gains = test_values(splits.dataset, windows, efforts)
             users += whose
             parts.append((found, gains))
-    values, gains = ({**_join([part[place] for part in parts])} for place in (0, 1))
-    return users, values, gains
+    return users, _join([part[0] for part in parts]), _join([part[1] for part in parts])
 
 
 def _join(parts: Sequence[Values]) -> Values:

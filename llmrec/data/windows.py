@@ -28,7 +28,7 @@ from llmrec.data.periods import (
 from llmrec.errors import DataError
 from llmrec.types import IntArray, TimeArray
 
-MIN_FIT_WINDOWS = 10  # on fewer nothing of an engine is fitted
+MIN_FIT_WINDOWS = 10  # on fewer nothing of an engine is chosen
 MIN_CALIBRATION_WINDOWS = 50  # on fewer the scores of a language model have no weight
 
 

@@ -48,7 +48,7 @@ def find_causes(items: IntArray, removal: RemovalRanker, rerank: Reranker) -> li
     new, close = is_new_item(history), close_past_items(items, history, removal.blend)
     found = []
     for place, item in enumerate(items.tolist()):
-        tried, (named, rank_without) = sets[place], chosen[place]
+        named, rank_without = chosen[place]
         found.append(
             Causes(
                 ranks[place],
@@ -57,7 +57,6 @@ def find_causes(items: IntArray, removal: RemovalRanker, rerank: Reranker) -> li
                 "edits" if has_edits(removal) else "forecast",
                 rank_of(tilted, item),
                 recent[place],
-                _titles(past[tried[0]], history) if tried and not len(named) else (),
                 bool(new[item]),
                 tuple(_events_of(one, history)[0] for one in close[place].items.tolist()),
                 close[place].block,
@@ -178,10 +177,6 @@ def _events_of(item: int, history: History) -> tuple[Evidence, int]:
     """Give the newest event of a past item, and how many there are."""
     events = np.flatnonzero(history.item_idx == item) + int(history.offsets[0])
     return cite_events(events[-1:].tolist(), history)[0], len(events)
-
-
-def _titles(items: IntArray, history: History) -> tuple[str, ...]:
-    return tuple(history.catalog.titles[item] for item in items.tolist())
 
 
 def _without_tilt(removal: RemovalRanker, rerank: Reranker, now: Ranking) -> Ranking:

@@ -77,15 +77,13 @@ class Causes:
         these edits, or without the forecast.
     n_recent
         How often everybody took it in the last `RECENT_DAYS` days.
-    dropped
-        Titles of past items that were not named, since without them it would not rank lower.
     is_new
         Whether nobody had taken it before the cutoff.
     close_titles
-        Of a new item: the newest events of past items with close titles, that which pulls most
-        first, two at most.
+        Of a new item: the newest events of past items with close titles or features, that which
+        pulls most first, two at most.
     close_block
-        The block of features in which these are close, not by their titles; "": by their titles.
+        The block of features in which these are close; "": they are close by their titles.
     """
 
     rank: int
@@ -94,7 +92,6 @@ class Causes:
     tilt: Literal["edits", "forecast"] = "forecast"
     rank_without_tilt: int | None = None
     n_recent: int = 0
-    dropped: tuple[str, ...] = ()
     is_new: bool = False
     close_titles: tuple[Evidence, ...] = ()
     close_block: str = ""
@@ -107,8 +104,7 @@ class Causes:
             for one in values["named"]
         )
         close = parse_evidence(values.get("close_titles", ()))
-        dropped = tuple(values["dropped"])
-        return cls(**{**values, "named": named, "dropped": dropped, "close_titles": close})
+        return cls(**{**values, "named": named, "close_titles": close})
 
     @property
     def tilt_lifts(self) -> bool:

@@ -238,8 +238,10 @@ def _explain_exclusion(item_idx: int, now: Ranking, history: History | None) -> 
         return "a category of it is muted"
     if history is None:
         return "it was taken before, or it is not among the candidates"
-    verb = history.verb
-    if item_idx in history.item_idx:
+    verb, missing = history.verb, history.catalog.has_category.copy()
+    missing[now.item_idx] = False
+    # Were others left out as well, the list would be of candidates, whatever the person took.
+    if item_idx in history.item_idx and np.isin(np.flatnonzero(missing), history.item_idx).all():
         return f"it was {verb} before, and items {verb} before are left out here"
     if not history.catalog.has_category[item_idx]:
         return "it has no category, so no log tells who took it, or it is not among the candidates"

@@ -33,7 +33,6 @@ def check_causes(causes: Causes, item_idx: int, removal: RemovalRanker) -> tuple
         *_wrong_ranks(causes, item_idx, past, removal),
         *_wrong_events(causes, past, removal.history),
         *_wrong_effects(causes, item_idx, past, removal),
-        *_wrong_dropped(causes, removal),
         *_wrong_newness(causes, item_idx, removal),
     )
 
@@ -96,16 +95,6 @@ def _wrong_newness(causes: Causes, item: int, removal: RemovalRanker) -> Iterato
     (true,) = close_past_items(np.array([item]), history, removal.blend)
     if (true.items.tolist(), true.block) != (close, causes.close_block):
         yield "the closest past items are others, or close in something else"
-
-
-def _wrong_dropped(causes: Causes, removal: RemovalRanker) -> Iterator[str]:
-    """Describe what is wrong of past items that are said not to lift it."""
-    titles = {removal.history.catalog.titles[item] for item in removal.history.item_idx}
-    if causes.dropped and causes.named:
-        yield "past items are named, and others said not to lift it"
-    for title in causes.dropped:
-        if title not in titles:
-            yield f"{title} is none of the past items"
 
 
 def _wrong_effects(

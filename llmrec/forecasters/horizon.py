@@ -180,8 +180,8 @@ class LaterPeriods:
     def _windows(self, horizon: int) -> list[Window]:
         if not len(self.dataset.log):
             raise DataError(
-                f"there is no log to learn from what people take {horizon} periods ahead, and the "
-                f"engine was saved without: {self._horizons()} can be forecast. Load the engine "
+                f"there is no log to learn from what people take {horizon} periods ahead: this "
+                f"engine can forecast {self._horizons()}. Load it "
                 f"with data=; or, where the log is, ask for horizon={horizon} once, and save again."
             )
         windows = horizon_windows(self.dataset, horizon)

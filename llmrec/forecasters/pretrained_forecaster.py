@@ -97,9 +97,9 @@ class FittedCounts:
 class PretrainedForecaster:
     """q = softmax(log counting + gate * what nets of other logs add to each category).
 
-    No parameter of the nets is trained on the log. `fit` counts in its past, and chooses the gate
-    there: 0 is counting alone. The nets are those that come with the package, and of these the ones
-    that were not trained on this log.
+    No parameter of the nets is trained on the log, unless `fit` is given windows to tune on. It
+    counts in the log's past, and chooses the gate there: 0 is counting alone. The nets are those
+    that come with the package, and of these the ones that were not trained on this log.
 
     Attributes
     ----------

@@ -130,11 +130,12 @@ def _relevant_items(window: Window, kind: str) -> IntArray:
 
 
 def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[str] = ()) -> Blend:
-    """Give the blend of a log that is too short to fit one on, ``without`` some scorers.
+    """Give the blend of a log that is too short to fit one on.
 
     Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
     titles tell anything, items whose titles are close to those taken: a scorer with a quarter of
-    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs).
+    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs), unless
+    "TitleKernel" is among ``without``.
     """
     if dataset.repeat == "allow":
         return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})

@@ -50,6 +50,8 @@ class NewItemLists:
         The weight of a scorer is 1 over the mean standard deviation of a person's scores: sums of
         standardised scores ranked new items better than weights of greatest likelihood, which one
         period's few new items do not settle (LOG.md). The strength is that of greatest NDCG@10.
+        Where lists are no better than random ones then, or too few people took new items and the
+        blend does without these scorers, the forecast ranks new items alone.
 
         Parameters
         ----------
@@ -73,13 +75,16 @@ class NewItemLists:
         weights = inverse_spreads(parts, [window.history for window in windows], shown)
         validation = Blend(parts, weights)
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
-        strength = 0.0
+        strength, tell = 0.0, any(one.weight and one.name in names for one in lists.members)
         if known:
             values = ndcg_by_strength(forecaster, validation, takers, repeat, LIST_LENGTH, new)
             strength, ndcg = STRENGTHS[int(np.argmax(values))], float(values.max())
             n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in takers]
             by_chance = np.mean([expected_random_ndcg(LIST_LENGTH, n, len(new)) for n in n_taken])
             report |= {"ndcg": ndcg, "random_ndcg": float(by_chance)}
+            tell = ndcg > float(by_chance)
+        if not tell:
+            weights, strength = (0.0,) * len(names), 1.0
         report["weights"] = dict(zip(names, weights, strict=True))
         return cls(Blend([scorers[name] for name in names], weights), strength, report)
 
