@@ -2,7 +2,8 @@
 
 People are drawn at random, with all that they did: 30, 100, 300, 1,000, 3,000, or everybody, three
 times each. Lists are of items that a person has not taken yet, for the last two periods of the log
-(the last one where periods are counted in events), for everybody drawn who has a test window.
+(the last one where periods are counted in events), for everybody who took something before and
+something new in the period.
 Engines "without text" leave out the scorers that know titles; beside them stand single scorers,
 with and without text, fitted on the same log. An engine whose log is too small for its effort has
 what the log is large enough for. What forecasts gain, for the same people, is on counting fitted
@@ -32,7 +33,7 @@ from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
 from llmrec.data.splits import EvaluationSplits, past_windows, sample_windows, training_log_for
-from llmrec.data.windows import MIN_FIT_WINDOWS
+from llmrec.data.windows import MIN_FIT_WINDOWS, make_windows
 from llmrec.engine import InterestEngine
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
@@ -76,8 +77,8 @@ def test_values(
     places = {item: place for place, item in enumerate(known.catalog.item_ids)}
     targets = target_counts(chosen)
     counted = log_loss(_counting(known).category_weights(histories), targets)
+    engine = InterestEngine.from_pretrained(data=known, model=None, refit=True, describe=False)
     for effort, text in product(efforts, ("", WITHOUT_TEXT)):
-        engine = InterestEngine.from_pretrained(data=known, model=None, refit=True, describe=False)
         without = text_scorers(known.catalog) if text else ()
         if without or effort != "quick":
             engine.fit(effort, without=without)
@@ -158,13 +159,22 @@ def _draws(
         except DataError as error:  # too few events for a test
             print(f"{size}, draw {seed}: {error}", flush=True)
             continue
-        for windows in filter(None, splits.tests.values()):
+        for windows in filter(None, _tests(splits)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of logs too small for an effort
                 whose, found, gains = test_values(splits.dataset, windows, efforts)
             users += whose
             parts.append((found, gains))
     return users, _join([part[0] for part in parts]), _join([part[1] for part in parts])
+
+
+def _tests(splits: EvaluationSplits) -> list[list[Window]]:
+    """Give the windows of everybody who took anything before, and in a test period."""
+    if splits.grid is None:
+        return [*splits.tests.values()]
+    dataset, cutoffs = splits.dataset, splits.grid[-3:-1]
+    log, catalog = dataset.log, dataset.catalog
+    return [make_windows(log, catalog, dataset.period, cutoff) for cutoff in cutoffs]
 
 
 def _join(parts: Sequence[Values]) -> Values:
