@@ -184,7 +184,7 @@ def cached_folder(key: str, source: Path | Sequence[Path], build: Callable[[Path
     key
         Name of the folder under `cache_root`. Change it when ``build`` changes what it makes.
     source
-        The file that it is made from, or its parts in order.
+        The file that it is made from, or its parts in order; none, if the key says it all.
     build
         Fills the empty folder that it is given.
 
