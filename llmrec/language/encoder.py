@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-TEXTS_PER_BATCH = 64
+TOKENS_PER_BATCH = 2048
 
 
 class TextEncoder:
@@ -58,8 +58,9 @@ class TextEncoder:
         bar = tqdm(total=len(rows), desc="embedding texts", delay=2, leave=False, disable=None)
         for length in np.unique(lengths):
             (equal,) = np.nonzero(lengths == length)
-            for start in range(0, len(equal), TEXTS_PER_BATCH):
-                batch = equal[start : start + TEXTS_PER_BATCH]
+            size = max(1, TOKENS_PER_BATCH // max(1, int(length)))
+            for start in range(0, len(equal), size):
+                batch = equal[start : start + size]
                 ids = torch.tensor([rows[i] for i in batch], device=self.model.device)
                 with torch.inference_mode():
                     states = self.model(input_ids=ids).last_hidden_state.mean(dim=1)
