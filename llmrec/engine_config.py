@@ -24,6 +24,7 @@ from llmrec.engine_folder import (
     load_serving_dataset,
     require_parts,
     save_engine,
+    with_engine_features,
 )
 from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
 from llmrec.engine_resolve import (
@@ -115,6 +116,7 @@ def load_engine_parts(
                 )
             return _load_without_log(name, own, cutoff, use_model, options)
     whole = _open_dataset(name, data)
+    whole = whole if own is None else with_engine_features(Path(name), own, whole)
     is_given = data is not None
     end = _default_cutoff(own, whole, is_given) if cutoff is None else to_datetime64(cutoff)
     whole, unknown = _with_engine_catalog(name, own, whole, end)

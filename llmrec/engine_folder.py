@@ -140,6 +140,22 @@ def catalog_fingerprint(catalog: Catalog) -> str:
     return digest.hexdigest()[:16]
 
 
+def with_engine_features(folder: Path, settings: EngineSettings, dataset: Dataset) -> Dataset:
+    """Give a log without features those that an engine was fitted with; of new items it has none.
+
+    A log that has some, or that the engine was not fitted on, stays as it is.
+    """
+    path = folder / CATALOG_FILE
+    if CATALOG_FILE not in settings.parts or dataset.catalog.features or not path.is_file():
+        return dataset
+    if file_hash(path) != settings.parts[CATALOG_FILE]:  # refused where the other parts are
+        return dataset
+    own = Catalog.load(path)
+    if not own.features or not settings.is_of(dataset):
+        return dataset
+    return replace(dataset, catalog=dataset.catalog.with_features_of(own))
+
+
 def load_serving_dataset(folder: Path, settings: EngineSettings) -> Dataset:
     """Make the dataset of an engine's own catalog and population: it has no log.
 

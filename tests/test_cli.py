@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from llmrec import InterestEngine, cli, load_dataset
-from llmrec.data.embedded import EMBEDDED_PARTS
+from llmrec.data.embedded import EMBEDDED_PARTS, GEMMA
 from llmrec.data.readers import read_table
 from llmrec.data.splits import split_windows
 from llmrec.errors import LlmrecError
@@ -388,7 +388,7 @@ def test_a_chart_of_several_people_is_refused(table: str) -> None:
 
 def test_datasets_names_every_licence() -> None:
     rows = json.loads(RUN.invoke(cli.app, ["datasets", "--json"]).stdout)
-    assert [row["name"] for row in rows] == [part.name for part in EMBEDDED_PARTS]
+    assert [row["name"] for row in rows] == [*(part.name for part in EMBEDDED_PARTS), GEMMA.name]
     assert all(row["licence"] for row in rows)
     assert "smollm2-135m" in RUN.invoke(cli.app, ["datasets"]).output
 

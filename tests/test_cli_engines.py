@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 import llmrec.engine_refit
 import llmrec.evaluation.engine_scores
 from llmrec import cli, load_dataset
+from llmrec.cli import render
+from llmrec.cli.comparison_tables import show_comparison
 from llmrec.cli.engines import trained_windows
 from llmrec.data.provenance import events_fingerprint
 from llmrec.data.splits import split_windows
@@ -324,6 +326,13 @@ def test_evaluate_judges_several_engines_by_forecast_list_and_explanations(folde
         assert 0 <= values[engine, "statements_true"]["value"] <= 1
     assert ("LastPeriod", "log_loss") in values
     assert ("LastPeriod", "ndcg@10") not in values
+    lists = [values[engine, "ndcg@10"]["value"] for engine in ("engine standard", "engine quick")]
+    difference = values["engine standard", "ndcg@10_difference"]
+    assert difference["value"] == pytest.approx(lists[0] - lists[1], abs=1e-9)
+    with render.console.capture() as printed:
+        show_comparison("small", pd.DataFrame(rows))
+    shown_line = " ".join(printed.get().split())
+    assert f"engine standard against engine quick: NDCG@10 {difference['value']:+.4f}" in shown_line
 
 
 def test_evaluate_shows_engines_in_a_table_of_their_own_at_eighty_columns(

@@ -43,6 +43,8 @@ def show_comparison(title: str, table: pd.DataFrame) -> None:
         console.print(_forecasts(f"{title}, {split}", cells))
         if any(metric == "ndcg@10" for _, metric in cells):
             console.print("", _lists(f"{title}, {split}: lists and explanations", cells), "")
+            for line in _differences(cells):
+                console.print(Text(line))
     console.print(Text(COLUMN_LEGEND, style="dim"))
     if (whole["metric"] == "ndcg@10").any():
         from llmrec.evaluation.engine_scores import MAX_PEOPLE
@@ -104,6 +106,17 @@ def _lists(title: str, cells: Cells) -> Table:
             *("-" if np.isnan(share) else f"{share:.0%}" for share in (said, true)),
         )
     return view
+
+
+def _differences(cells: Cells) -> list[str]:
+    """Say how much better each engine's lists are than those of the first, over the same people."""
+    first, *others = [model for model, name in cells if name == "ndcg@10"]
+    rows = [(model, cells.get((model, "ndcg@10_difference"))) for model in others]
+    return [
+        f"{model} against {first}: NDCG@10 {_interval(row, 4)}, paired, {row['n']} people"
+        for model, row in rows
+        if row
+    ]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -57,6 +57,9 @@ def fit(
     model: Annotated[
         str, typer.Option(help=f"Language model: as for recommend, or {NO_MODEL}.")
     ] = DEFAULT_MODEL,
+    encoder: Annotated[
+        str, typer.Option(help="Of titles, tried beside words: all-minilm-l6-v2, folder, hub id.")
+    ] = "",
     cutoff: Cutoff = None,
     seed: Annotated[int, typer.Option(help="Of what is trained or drawn.")] = 0,
     without: Annotated[
@@ -78,7 +81,7 @@ def fit(
     _require_out(out, effort, model)
     work = out.with_name(f".{out.absolute().name}.fit")
     require_folder(work)
-    dataset = load_log(data, reading)
+    dataset = _with_encoder(load_log(data, reading), encoder)
     engine = _load(model, dataset, cutoff)
     with render.warnings_as_lines(), _progress() as show, _remark_on_work(work):
         engine.fit(
@@ -94,6 +97,15 @@ def fit(
     if not keep_work:
         shutil.rmtree(work, ignore_errors=True)
     _show(describe_engine(out), as_json)
+
+
+def _with_encoder(dataset: Dataset, encoder: str) -> Dataset:
+    """Give a dataset with vectors of its titles, if an encoder is named."""
+    if not encoder:
+        return dataset
+    from llmrec.language.title_features import with_encoded_titles
+
+    return with_encoded_titles(dataset, encoder)
 
 
 def _load(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:

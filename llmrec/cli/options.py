@@ -46,7 +46,8 @@ app = typer.Typer(
 
 DATA_HELP = "ml-100k, completejourney, or a folder or file of a log."
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
-Model = Annotated[str, typer.Option(help="smollm2-135m, a local folder, or a hub id.")]
+MODEL_HELP = "smollm2-135m, gemma-3-270m, a local folder, or a hub id."
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Models = Annotated[
     list[str] | None,
     typer.Option(

