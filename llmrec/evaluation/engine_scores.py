@@ -41,6 +41,7 @@ LIST_METRICS = (
     f"random_launch_ndcg@{K}",
 )
 _COLUMNS = ("dataset", "split", "slice", "model", "metric", "value", "low", "high", "n")
+COMPARED_METRICS = (f"ndcg@{K}", f"recall@{K}", f"new_ndcg@{K}", f"launch_ndcg@{K}")
 EXPLANATION_METRICS = (
     "statements_supported",
     "statements_said",
@@ -54,7 +55,7 @@ def score_engines(engines: Sequence[SavedEngine], dataset: str = "", seed: int =
 
     More metrics of the others:
 
-    ndcg@10_difference, recall@10_difference
+    ndcg@10_difference, recall@10_difference, new_ndcg@10_difference, launch_ndcg@10_difference
         How much better their lists are, paired over the windows that both are evaluated on: what an
         engine gains by features, or loses without a member, if it was fitted alike.
     """
@@ -70,7 +71,7 @@ def score_engines(engines: Sequence[SavedEngine], dataset: str = "", seed: int =
                 of_lists = {
                     f"{name}_difference": values[split][name][places]
                     - found[0][split][name][others]
-                    for name in LIST_METRICS[:2]
+                    for name in COMPARED_METRICS
                 }
                 rows += _rows_of(dataset, saved.name, {split: of_lists})
     return pd.DataFrame(rows, columns=list(_COLUMNS))

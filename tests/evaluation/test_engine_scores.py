@@ -18,6 +18,7 @@ from llmrec.data.readers import read_table
 from llmrec.data.splits import split_windows
 from llmrec.evaluation.comparison import compare
 from llmrec.evaluation.engine_scores import (
+    COMPARED_METRICS,
     explanation_values,
     list_values,
     score_engine,
@@ -30,7 +31,7 @@ from llmrec.ranking.blend import Blend
 from llmrec.ranking.scorers import RecentPopularity
 from tests.worlds import CATEGORIES, log
 
-DIFFERENCES = {"ndcg@10_difference", "recall@10_difference"}
+DIFFERENCES = {f"{name}_difference" for name in COMPARED_METRICS}
 
 
 @pytest.fixture(autouse=True)
