@@ -90,7 +90,10 @@ def test_an_engine_whose_log_holds_more_events_than_a_history_is_refused() -> No
 def test_a_log_too_small_for_an_effort_gets_no_row_of_it() -> None:
     dataset = replace(make_dataset(), log=worlds.log(8, 4, 30).align_to(worlds.catalog(30)))
     engine = make_engine(dataset)
-    with pytest.warns(UserWarning, match="was fitted"), pytest.raises(DataError, match="instead"):
+    with (
+        pytest.warns(UserWarning, match="no member was chosen"),
+        pytest.raises(DataError, match="instead"),
+    ):
         fit_measured(engine, EngineFit("best"))
 
 
