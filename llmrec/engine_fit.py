@@ -115,7 +115,7 @@ def fit_engine(
     everybody, weights = fit.predict_everybody(selection)
     statements = StatementProbabilities.fit(everybody, weights.lookup(everybody), seed=seed)
     prior = fit.with_newest_nets(selection.forecaster)
-    reason = "; ".join([selection.reason, *fit.older_nets])
+    reason = "; ".join([selection.reason, *fit.remarks])
     report |= {
         "windows": len(folds[0]),
         "forecast": selection.to_dict() | {"reason": reason},

@@ -72,7 +72,7 @@ class MemberFit:
         # With periods of events "before" holds person by person: each has a next period of theirs.
         by_events = PeriodLength.parse(self.dataset.period).unit == "events"
         self.end = None if by_events else self.log.timestamp.max() + MILLISECOND
-        self.older_nets: list[str] = []
+        self.remarks: list[str] = []  # on members that are not as they should be
         self._nets: dict[tuple[str, str], ItemScorer] = {}
         self.progress = FitProgress(self.show)
         self.progress.plan(self._total_cost())
@@ -179,7 +179,7 @@ class MemberFit:
     def with_newest_nets(self, forecaster: Any) -> Forecaster:
         """Give next-item nets among the experts the parameters of a training on the whole log.
 
-        One that diverges there stays as it was, and ``older_nets`` says why.
+        One that diverges there stays as it was, and ``remarks`` say why.
         """
         if not self._nets:  # and torch may not be there
             return forecaster  # type: ignore[no-any-return]
@@ -191,7 +191,7 @@ class MemberFit:
             try:
                 scorer: Any = self._scorer(expert.model, self.log, self.end)
             except MEMBER_ERRORS as error:
-                self.older_nets.append(f"{expert.model} is that of before the last period: {error}")
+                self.remarks.append(f"{expert.model} is that of before the last period: {error}")
                 return expert
             return NextItemModel.of(scorer, expert.prior, expert.share, expert.spread)
 
@@ -206,7 +206,10 @@ class MemberFit:
         """Fits experts on the windows before the last period, and on those of it."""
         training = [window for fold in self.folds[:0:-1] for window in fold] or self.validation
         tune = self.effort != "quick"
-        return ForecasterRegistry(training, self.validation, self.seed, tune=tune)
+        found = ForecasterRegistry(training, self.validation, self.seed, tune=tune)
+        if tune and not found.tune and PRETRAINED not in self.without:
+            self.remarks.append(f"{PRETRAINED} is as it comes: training it further needs torch")
+        return found
 
     def _expert(self, name: str) -> Forecaster:
         if name in NEXT_ITEM_NETS:

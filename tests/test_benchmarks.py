@@ -105,3 +105,13 @@ def test_events_before_the_last_one_in_the_file_are_history_even_at_its_time() -
     assert np.diff(window.history.offsets).tolist() == [2, 1]
     assert window.history.bounds.tolist() == hours[[0, 1, 1]].astype("datetime64[ms]").tolist()
     assert window.history.cutoff == hours[3]
+
+
+def test_the_front_page_says_how_new_items_are_ranked_as_measured() -> None:
+    found = results.load_rows("ranking/launches")
+    text = " ".join(FRONT_PAGE.read_text(encoding="utf-8").split())
+    values = [
+        f"{found['online-retail', 'test / launch', model, 'ndcg@10']['value']:.3f}"[1:]
+        for model in ("llmrec quick", "Random")
+    ]
+    assert f"{values[0]} on launches of Online Retail, {values[1]} by chance" in text

@@ -95,6 +95,15 @@ def test_on_fewer_than_ten_windows_all_periods_together_say_how_to_forecast(tmp_
     )
 
 
+def test_without_torch_the_nets_of_other_logs_stay_as_they_come_and_the_engine_says_so(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.forecasters.registry.find_spec", lambda name: None)
+    fitted = fit_engine(dataset, "standard", without=NOT_NEEDED)
+    assert "training it further needs torch" in fitted.report["forecast"]["reason"]
+    assert members(fitted, "forecast")["PretrainedForecaster"]["loss"] is not None
+
+
 def test_a_list_that_nothing_was_fitted_for_has_close_titles_if_titles_tell_anything() -> None:
     told = replace(read_table(table(4, 40, 5), name="told", period="7D"), repeat="exclude")
     blend = fit_engine(told, "quick").blend

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from llmrec.data.periods import History
+from llmrec.explain.causes import Causes
 from llmrec.explain.counterfactual import RemovalCounterfactual, WhyNot
 from llmrec.explain.evidence import Evidence, cite_events
 from llmrec.explain.facts import history_shares
@@ -167,6 +169,15 @@ def _part_corruptions(true: ItemExplanation) -> Iterator[tuple[str, ItemExplanat
         yield "category", replace(true, past_shares=renamed)
 
 
+def _with_causes(true: ItemExplanation, causes: Causes, **changed: Any) -> ItemExplanation:
+    return replace(true, causes=replace(causes, **changed))
+
+
+def _events_of_others(cited: Collection[str], history: History) -> list[int]:
+    """List the events of items that are not cited by their ids."""
+    return [event for event in history.event_ids if _item_id(event, history) not in cited]
+
+
 def _cause_corruptions(
     true: ItemExplanation, history: History
 ) -> Iterator[tuple[str, ItemExplanation]]:
@@ -174,10 +185,7 @@ def _cause_corruptions(
     causes = true.causes
     if causes is None:
         return
-
-    def with_causes(**changed: Any) -> ItemExplanation:
-        return replace(true, causes=replace(causes, **changed))
-
+    with_causes = partial(_with_causes, true, causes)
     yield "cause: popularity", with_causes(n_recent=causes.n_recent + 1)
     yield "cause: rank", with_causes(rank=causes.rank + 1)
     yield "cause: tilt", with_causes(tilt="forecast" if causes.tilt == "edits" else "edits")
@@ -190,8 +198,7 @@ def _cause_corruptions(
     named = causes.named
     if len(named) > 1:
         yield "cause: order", with_causes(named=named[::-1])
-    cited = {one.latest.item_id for one in named}
-    others = [event for event in history.event_ids if _item_id(event, history) not in cited]
+    others = _events_of_others({one.latest.item_id for one in named}, history)
     for place, one in enumerate(named):
         rest = (*named[:place], *named[place + 1 :])
         yield "cause: times", with_causes(named=(replace(one, times=one.times + 1), *rest))
@@ -210,18 +217,14 @@ def _new_item_corruptions(
     causes = true.causes
     if causes is None:
         return
-
-    def with_causes(**changed: Any) -> ItemExplanation:
-        return replace(true, causes=replace(causes, **changed))
-
+    with_causes = partial(_with_causes, true, causes)
     yield "new: taken", with_causes(is_new=not causes.is_new)
     yield "new: shelf", replace(true, shelf="all" if true.shelf == "new" else "new")
     yield "new: block", with_causes(close_block=f"{causes.close_block}x")
     close = causes.close_titles
     yield "new: close titles", with_causes(close_titles=close[1:])
     yield "new: close titles", with_causes(close_titles=close[::-1])
-    cited = {one.item_id for one in close}
-    others = [event for event in history.event_ids if _item_id(event, history) not in cited]
+    others = _events_of_others({one.item_id for one in close}, history)
     for other in cite_events(others[-1:], history):
         yield "new: close titles", with_causes(close_titles=(*close, other))
         yield "new: close titles", with_causes(close_titles=(*close[:-1], other))

@@ -51,34 +51,7 @@ EXPLANATION_METRICS = (
 
 
 def score_engines(engines: Sequence[SavedEngine], dataset: str = "", seed: int = 0) -> pd.DataFrame:
-    """Score engines as `score_engine` does, and the lists of each against those of the first.
-
-    More metrics of the others:
-
-    ndcg@10_difference, recall@10_difference, new_ndcg@10_difference, launch_ndcg@10_difference
-        How much better their lists are, paired over the windows that both are evaluated on: what an
-        engine gains by features, or loses without a member, if it was fitted alike.
-    """
-    found = [_values_by_split(saved, seed) for saved in engines]
-    rows = []
-    for saved, values in zip(engines, found, strict=True):
-        rows += _rows_of(dataset, saved.name, values)
-    for saved, values in zip(engines[1:], found[1:], strict=True):
-        for split in [split for split in saved.windows if split in engines[0].windows]:
-            own, first = (_keys(one.windows[split]) for one in (saved, engines[0]))
-            _, places, others = np.intersect1d(own, first, return_indices=True)
-            if len(places):
-                of_lists = {
-                    f"{name}_difference": values[split][name][places]
-                    - found[0][split][name][others]
-                    for name in COMPARED_METRICS
-                }
-                rows += _rows_of(dataset, saved.name, {split: of_lists})
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-
-def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.DataFrame:
-    """Score an engine's lists and explanations on its windows, in a tidy table.
+    """Score engines' lists and explanations on their windows, in a tidy table.
 
     Rows: dataset, split, slice ("all"), model, metric, value, low, high, n, as those of
     `llmrec.evaluation.evaluator.summarize`. Values are means over people, with their 95 % interval;
@@ -105,8 +78,27 @@ def score_engine(saved: SavedEngine, dataset: str = "", seed: int = 0) -> pd.Dat
     explanations_supported
         Share of their listed items whose explanation holds when it is recomputed, that of the first
         one with the change that would take it off the list.
+    ndcg@10_difference, recall@10_difference, new_ndcg@10_difference, launch_ndcg@10_difference
+        How much better its lists are than those of the first engine, paired over the windows that
+        both are evaluated on: what an engine gains by features, or loses without a member, if it
+        was fitted alike.
     """
-    return score_engines([saved], dataset, seed)
+    found = [_values_by_split(saved, seed) for saved in engines]
+    rows = []
+    for saved, values in zip(engines, found, strict=True):
+        rows += _rows_of(dataset, saved.name, values)
+    for saved, values in zip(engines[1:], found[1:], strict=True):
+        for split in [split for split in saved.windows if split in engines[0].windows]:
+            own, first = (_keys(one.windows[split]) for one in (saved, engines[0]))
+            _, places, others = np.intersect1d(own, first, return_indices=True)
+            if len(places):
+                of_lists = {
+                    f"{name}_difference": values[split][name][places]
+                    - found[0][split][name][others]
+                    for name in COMPARED_METRICS
+                }
+                rows += _rows_of(dataset, saved.name, {split: of_lists})
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def _values_by_split(saved: SavedEngine, seed: int) -> dict[str, dict[str, FloatArray]]:

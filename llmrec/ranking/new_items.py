@@ -75,15 +75,15 @@ class NewItemLists:
         weights = inverse_spreads(parts, [window.history for window in windows], shown)
         validation = Blend(parts, weights)
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
-        strength, tell = 0.0, any(one.weight and one.name in names for one in lists.members)
+        strength, titles_tell = 0.0, any(one.weight and one.name in names for one in lists.members)
         if known:
             values = ndcg_by_strength(forecaster, validation, takers, repeat, LIST_LENGTH, new)
             strength, ndcg = STRENGTHS[int(np.argmax(values))], float(values.max())
             n_taken = [len(np.intersect1d(one.target.item_idx, new)) for one in takers]
             by_chance = np.mean([expected_random_ndcg(LIST_LENGTH, n, len(new)) for n in n_taken])
             report |= {"ndcg": ndcg, "random_ndcg": float(by_chance)}
-            tell = ndcg > float(by_chance)
-        if not tell:
+            titles_tell = ndcg > float(by_chance)
+        if not titles_tell:
             weights, strength = (0.0,) * len(names), 1.0
         report["weights"] = dict(zip(names, weights, strict=True))
         return cls(Blend([scorers[name] for name in names], weights), strength, report)

@@ -21,7 +21,6 @@ from llmrec.evaluation.engine_scores import (
     COMPARED_METRICS,
     explanation_values,
     list_values,
-    score_engine,
     score_engines,
 )
 from llmrec.evaluation.saved_engine import SavedEngine, load_saved_engine, load_saved_engines
@@ -166,7 +165,7 @@ def test_an_explanation_that_says_too_much_does_not_hold(
 
 def test_the_table_is_tidy_and_explanations_are_of_some_people_alone(tmp_path: Path) -> None:
     saved = save_and_load(read(), tmp_path)
-    table = score_engine(saved, "small")
+    table = score_engines([saved], "small")
     assert set(table["split"]) == {"test 1", "test 2"}
     assert not table.duplicated(["split", "model", "metric"]).any()
     n = table.set_index(["split", "metric"])["n"]
