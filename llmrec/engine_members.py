@@ -21,6 +21,7 @@ from llmrec.data.splits import (
     training_log_for,
 )
 from llmrec.data.stored import Stored
+from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
@@ -32,6 +33,8 @@ from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
+from llmrec.ranking.feature_scorers import kind_of
+from llmrec.ranking.new_items import NEW_ITEM_SCORERS, NEW_ITEMS_ALONE
 from llmrec.ranking.registry import (
     build_scorer,
     default_scorers,
@@ -39,13 +42,15 @@ from llmrec.ranking.registry import (
     text_scorers,
 )
 from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
+from llmrec.ranking.weights import FEW_WINDOWS
 
 PRETRAINED = "PretrainedForecaster"  # above "quick" its nets are trained further on the log
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift", PRETRAINED)
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
-N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 3}  # past periods of lists
+N_FOLDS: dict[str, int] = {"standard": 5, "best": 3}  # past periods that trees learn from
+MAX_JOINED_FOLDS = 5  # past periods that choose weights together, where each has few windows
 MAX_QUICK_WINDOWS = 500
 STATEMENTS = "probabilities of statements"
 MAX_STATEMENT_WINDOWS = 5_000
@@ -101,15 +106,38 @@ class MemberFit:
 
     @property
     def text_names(self) -> list[str]:
-        """Names of the scorers that know items by their titles."""
+        """Names of the scorers to blend that know items by their titles."""
+        return [name for name in self._by_title if kind_of(name) != NEW_ITEMS_ALONE]
+
+    @property
+    def new_item_names(self) -> list[str]:
+        """Names of the scorers of new items."""
+        return [name for name in self._by_title if kind_of(name) in NEW_ITEM_SCORERS]
+
+    @property
+    def _by_title(self) -> list[str]:
         return [name for name in text_scorers(self.catalog) if name not in self.without]
 
     @property
-    def n_folds(self) -> int:
-        """Number of periods that lists are learned from."""
-        if TREES in self.without:
-            return 1
-        return min(len(self.folds), N_FOLDS[self.effort])
+    def has_trees(self) -> bool:
+        """Whether trees rank: not with effort "quick"."""
+        return self.effort != "quick" and TREES not in self.without
+
+    @cached_property
+    def list_folds(self) -> list[Sequence[Window]]:
+        """Windows of the past periods that lists are learned from, newest first.
+
+        Without trees, of the newest alone if it has `FEW_WINDOWS`, or of as many as have them.
+        """
+        if self.has_trees:
+            return [*self.folds[: N_FOLDS[self.effort]]]
+        found = list[Sequence[Window]]()
+        for fold in self.folds[:MAX_JOINED_FOLDS]:
+            if sum(map(len, found)) >= FEW_WINDOWS or len(fold) < MIN_FIT_WINDOWS:
+                break
+            is_quick = self.effort == "quick"
+            found.append(sample_windows(fold, MAX_QUICK_WINDOWS, self.seed) if is_quick else fold)
+        return found
 
     def check_names(self) -> None:
         """Raise DataError for a name that no member has."""
@@ -139,21 +167,18 @@ class MemberFit:
 
     def select_list(self) -> ListSelection:
         """Fit all scorers and trees, and choose their weights."""
-        folds = self.folds[: self.n_folds]
-        if self.effort == "quick":
-            folds = [sample_windows(folds[0], MAX_QUICK_WINDOWS, self.seed)]
-        without = self.without | ({TREES} if self.effort == "quick" else set())
         return select_list(
             self.log,
             self.catalog,
-            folds,
+            self.list_folds,
             self.scorer_names,
             self._scorer,
             cutoff=self.end,
             repeat=self.dataset.repeat,
             seed=self.seed,
-            without=sorted(without),
+            without=sorted(self.without | (set() if self.has_trees else {TREES})),
             text_names=self.text_names,
+            new_item_names=self.new_item_names,
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
         )
 
@@ -277,8 +302,10 @@ class MemberFit:
     def _total_cost(self) -> float:
         trained = sum(COSTS.get(name, 1.0) for name in self.expert_names)
         statistics = [name for name in self.scorer_names if name not in NEXT_ITEM_NETS]
-        each = 0.5 * len(statistics) * (1 + self.n_folds) + len(self.text_names)
+        n_folds = len(self.list_folds)
+        n_text_folds = 1 if self.has_trees else n_folds
+        each = 0.5 * (len(statistics) * (1 + n_folds) + len(self.text_names) * (1 + n_text_folds))
         nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
-        of_trees = COSTS[TREES] if self.n_folds > 1 else 0.0
-        rest = self.n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
+        of_trees = COSTS[TREES] if self.has_trees else 0.0
+        rest = n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
         return float(trained + each + rest)

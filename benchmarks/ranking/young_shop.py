@@ -4,10 +4,11 @@ People are drawn at random, with all that they did: 30, 100, 300, 1,000, 3,000, 
 times each. Lists are of items that a person has not taken yet, for the last two periods of the log
 (the last one where periods are counted in events), for everybody who took something before and
 something new in the period.
-Engines "without text" leave out the scorers that know titles; beside them stand single scorers,
-with and without text, fitted on the same log. An engine whose log is too small for its effort has
-what the log is large enough for. What forecasts gain, for the same people, is on counting fitted
-on the last period.
+Engines "without text" leave out the scorers that know titles. Where categories are clusters of
+titles a forecast knows titles, too: "without titles" is their list without the tilt of the
+forecast. Beside them stand single scorers, with and without text, fitted on the same log. An engine
+whose log is too small for its effort has what the log is large enough for. What forecasts gain, for
+the same people, is on counting fitted on the last period.
 Intervals are over people, those of several draws and tests together.
 
 Run: python -m benchmarks.ranking.young_shop --data online-retail
@@ -31,12 +32,13 @@ from benchmarks.harness.results import record_results
 from benchmarks.ranking.launches import people_row
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import Window
+from llmrec.data.periods import History, Window
 from llmrec.data.splits import EvaluationSplits, past_windows, sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS, make_windows
 from llmrec.engine import InterestEngine
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
+from llmrec.forecast import ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.precomputed import predict_weights
 from llmrec.metrics import log_loss, ndcg_at
@@ -46,9 +48,9 @@ from llmrec.types import FloatArray, IntArray
 SIZES = (30, 100, 300, 1_000, 3_000, 0)  # 0: everybody
 DRAWS = 3
 MAX_LISTS = 1_000
-WITHOUT_TEXT = " without text"
+WITHOUT_TEXT, WITHOUT_TITLES = " without text", " without titles"
 PEERS = ("RecentPopularity", "SparseEaseByDays", "SparseEaseByEvents", "Cosine", "ImplicitALS")
-TEXT_PEERS = ("TitleKernel", "TextPopularity", "EaseByText")
+TEXT_PEERS = ("TitleKernel", "TextPopularity", "EaseByText", "EaseWithText")
 K = 10
 GAIN = "log-loss gain on counting"
 Values = dict[str, FloatArray]  # by model, (n_lists,)
@@ -85,14 +87,15 @@ def test_values(
         lists = engine.recommend_many(histories, K, causes=False)
         ranked = [np.array([places[one.item_id] for one in listed]) for listed in lists]
         found[engine_label(effort) + text] = _ndcg(ranked, relevant)
+        if text and dataset.title_categories is not None:
+            found[engine_label(effort) + WITHOUT_TITLES] = _ndcg_by(
+                engine.blend, histories, relevant
+            )
         if not text:
             weights = predict_weights(engine.prior, histories)
             gains[engine_label(effort)] = counted - log_loss(weights, targets)
     for name in (*PEERS, *TEXT_PEERS):
-        scores = build_scorer(name, before, known.catalog).scores(histories)
-        for row, history in zip(scores, histories, strict=True):
-            row[history.item_idx] = -np.inf
-        found[name] = _ndcg(list(np.argsort(-scores, axis=1, kind="stable")[:, :K]), relevant)
+        found[name] = _ndcg_by(build_scorer(name, before, known.catalog), histories, relevant)
     defined = np.isfinite(found["RecentPopularity"])
     users = [h.user_id for h, keep in zip(histories, defined, strict=True) if keep]
     found, gains = ({name: one[defined] for name, one in each.items()} for each in (found, gains))
@@ -106,6 +109,16 @@ def _counting(known: Dataset) -> DecayedDirichlet:
     return (
         DecayedDirichlet().fit(windows) if len(windows) >= MIN_FIT_WINDOWS else DecayedDirichlet()
     )
+
+
+def _ndcg_by(
+    scorer: ItemScorer, histories: Sequence[History], relevant: Sequence[IntArray]
+) -> FloatArray:
+    """NDCG@10 of lists by a scorer alone, of items not taken yet."""
+    scores = scorer.scores(histories)
+    for row, history in zip(scores, histories, strict=True):
+        row[history.item_idx] = -np.inf
+    return _ndcg(list(np.argsort(-scores, axis=1, kind="stable")[:, :K]), relevant)
 
 
 def _ndcg(ranked: Sequence[IntArray], relevant: Sequence[IntArray]) -> FloatArray:

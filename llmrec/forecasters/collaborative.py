@@ -35,6 +35,7 @@ from llmrec.types import FloatArray
 
 RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
 PENALTIES = (10.0, 100.0, 1e3, 1e4)  # of CategoryEASE
+MAX_SOLVED_PART = 0.75  # of a matrix with empty columns: more would need room for a second one
 POWERS = (1.0, 1.5, 2.0)
 RECENCY_DECAYS = (0.0, 0.5, 0.8)  # of CategoryMarkov
 PSEUDO_EVENTS = 20.0  # of the mix of all targets, in each row of the transition
@@ -209,7 +210,9 @@ def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
     """(n, n) weights of EASE, by rows: least squares of each column of X on the others, diagonal 0.
 
     B = I - P / diag(P) with P = (X'X + penalty I)^-1 (Steck 2019, arXiv 1905.03375, equation 8).
-    The inverse is made of the Cholesky factor, in place and in half the time.
+    The inverse is made of the Cholesky factor, in place and in half the time. Where many columns of
+    X are 0, as of items that a young log's people have not taken, those stay out of it: their
+    weights are 0.
 
     Parameters
     ----------
@@ -218,6 +221,13 @@ def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:
     penalty
         > 0; the larger, the more only common pairs count.
     """
+    some = np.flatnonzero(np.diag(gram))
+    if len(some) < MAX_SOLVED_PART * len(gram):
+        places = np.ix_(some, some)
+        weights = solve_ease(gram[places], penalty) if len(some) else 0.0
+        gram[:] = 0.0
+        gram[places] = weights
+        return gram
     gram[np.diag_indices(len(gram))] += penalty
     factor, _ = lapack.dpotrf(gram.T, lower=True, overwrite_a=True)  # zeros above the diagonal
     weights, _ = lapack.dpotri(factor, lower=True, overwrite_c=True)

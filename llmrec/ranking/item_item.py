@@ -37,7 +37,7 @@ from llmrec.ranking.history_matrix import (
 from llmrec.ranking.largest import largest_entries, largest_of_rows
 from llmrec.ranking.next_items import NextItems
 from llmrec.ranking.scorers import item_counts, require_positive
-from llmrec.ranking.text_ease import EaseByText
+from llmrec.ranking.text_ease import EaseByText, EaseWithText
 from llmrec.types import FloatArray, IntArray
 
 # Of a dense matrix: 1.6 GB in float32. Its fit holds 25 bytes an entry and takes 9 s of one thread
@@ -190,9 +190,8 @@ class SequentialRules:
         return found if self.keep is None else largest_entries(found, self.keep)
 
 
-SIMILARITIES: Mapping[str, type[Ease | Cosine | SequentialRules | NextItems | EaseByText]] = {
-    kind.__name__: kind for kind in (Ease, Cosine, SequentialRules, NextItems, EaseByText)
-}
+KINDS = (Ease, Cosine, SequentialRules, NextItems, EaseByText, EaseWithText)
+SIMILARITIES: Mapping[str, Any] = {kind.__name__: kind for kind in KINDS}
 
 
 @dataclass

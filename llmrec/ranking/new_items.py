@@ -13,11 +13,13 @@ from llmrec.data.splits import from_targets_on
 from llmrec.forecast import Forecaster
 from llmrec.metrics import expected_random_ndcg
 from llmrec.ranking.blend import Blend
+from llmrec.ranking.feature_scorers import VECTOR_SCORERS, kind_of
 from llmrec.ranking.fitting import STRENGTHS, inverse_spreads, ndcg_by_strength
 from llmrec.ranking.selection import LIST_LENGTH, ListSelection
 from llmrec.types import BoolArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
+NEW_ITEMS_ALONE = "EaseByText"  # what somebody has taken `EaseWithText` ranks better (LOG.md)
 MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
 
 
@@ -63,7 +65,7 @@ class NewItemLists:
             The log's rule for items already taken.
         """
         scorers, held_out = lists.text_scorers, lists.validation_text_scorers
-        names = [name for name in scorers if name.partition("@")[0] in NEW_ITEM_SCORERS]
+        names = [name for name in scorers if kind_of(name) in NEW_ITEM_SCORERS]
         windows = lists.windows
         if not names:
             return None
@@ -75,7 +77,10 @@ class NewItemLists:
         weights = inverse_spreads(parts, [window.history for window in windows], shown)
         validation = Blend(parts, weights)
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
-        strength, titles_tell = 0.0, any(one.weight and one.name in names for one in lists.members)
+        strength, titles_tell = (
+            0.0,
+            any(one.weight and kind_of(one.name) in VECTOR_SCORERS for one in lists.members),
+        )
         if known:
             values = ndcg_by_strength(forecaster, validation, takers, repeat, LIST_LENGTH, new)
             strength, ndcg = STRENGTHS[int(np.argmax(values))], float(values.max())

@@ -19,6 +19,7 @@ from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.factors import ImplicitALS, PureSVD
 from llmrec.ranking.feature_scorers import (
+    KEPT_WEIGHTS,
     MAX_EASE_ITEMS,
     SIMILARITY_FLOOR,
     VECTOR_SCORERS,
@@ -37,9 +38,6 @@ from llmrec.types import RepeatPolicy
 
 LM_SCORER = "LMItemScorer"  # the one that needs a language model: see `llmrec.ranking.lm_scorer`
 MIN_TITLES = 20  # different ones: fewer tell nothing
-# Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
-# a matrix of 3,000 items needs a quarter of the room (LOG.md).
-KEPT_WEIGHTS = 400
 # Names are stored in files: their meaning must not change. All but Cosine were chosen on
 # validation, Successors on periods of events (LOG.md). Cosine, and Successors on calendar periods,
 # replace EASE where a catalog is too large for it: on no such log have they been validated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
-from llmrec.ranking.weights import BestItems, choose_weights_of, more_scorers_help
+from llmrec.ranking.weights import FEW_WINDOWS, BestItems, choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
 
 TREES = "GBDTReranker"  # its name among the members
@@ -64,9 +65,10 @@ class ListSelection:
     blend
         Fitted on the whole log.
     validation_blend, windows
-        The same with scorers that have not seen the windows' targets, scored for them.
-    ndcg
-        Its NDCG@10 on the windows.
+        The same with scorers that have not seen the targets of the last period's windows, scored
+        for them.
+    ndcg, n_windows
+        Its NDCG@10 on the windows that chose the weights, and how many they are.
     text_scorers, validation_text_scorers
         Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
         that have not seen the windows' targets, scored for them.
@@ -76,13 +78,15 @@ class ListSelection:
     validation_blend: Blend
     windows: Sequence[Window]
     ndcg: float
+    n_windows: int
     members: tuple[ListMember, ...]
     text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
     validation_text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the figures."""
-        return {"ndcg": self.ndcg, "members": [asdict(member) for member in self.members]}
+        members = [asdict(member) for member in self.members]
+        return {"ndcg": self.ndcg, "windows": self.n_windows, "members": members}
 
 
 @dataclass(eq=False)
@@ -103,11 +107,13 @@ def select_list(
     seed: int = 0,
     without: Sequence[str] = (),
     text_names: Sequence[str] = (),
+    new_item_names: Sequence[str] = (),
     before_trees: Callable[[], None] = lambda: None,
 ) -> ListSelection:
     """Fit scorers on each fold's past and on the whole log, trees over the folds, and weights.
 
-    The newest fold's windows decide on weights; trees are judged there, then fitted on it, too.
+    The newest fold's windows decide on weights, without trees those of all folds; trees are judged
+    on the newest, then fitted on it, too.
 
     Parameters
     ----------
@@ -115,14 +121,14 @@ def select_list(
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
     names
         Of the scorers. One that fails anywhere is left out, and the reason is kept.
-    fit_scorer
-        Gives the scorer of a name fitted on a log up to a time (None: all of it), or raises.
-    cutoff
-        That time for scorers of lists from now on.
+    fit_scorer, cutoff
+        Gives the scorer of a name fitted on a log up to a time, or raises; the time for lists from
+        now on (None: all of the log).
     without
         Members not to use; `TREES` are one.
-    text_names
-        Of scorers by title: all of them are in the blend if they help (`more_scorers_help`).
+    text_names, new_item_names
+        Of scorers by title: the first are all in the blend if they help (`more_scorers_help`), the
+        others are for lists of new items.
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -131,32 +137,30 @@ def select_list(
     LlmrecError
         If no scorer is left; it says why each failed.
     """
-    wanted, text = ([one for one in found if one not in without] for found in (names, text_names))
+    wanted = [name for name in names if name not in without]
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
-
-    def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
-        return _fit_all(kept, past, end, fit_scorer, failed)
-
-    made = [
-        _fit_fold(windows, catalog, wanted if place else [*wanted, *text], seed, fit)
-        for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
-    ]
-    final = fit([*wanted, *text], log, cutoff)
-    names = [name for name in wanted if name in final]
-    if not names:
+    fit = partial(_fit_all, fit_scorer=fit_scorer, failed=failed)
+    has_trees = TREES not in without
+    newest = [*dict.fromkeys([*wanted, *text_names, *new_item_names])]
+    earlier = wanted if has_trees else [*wanted, *text_names]  # texts have no part in trees
+    fitted = [newest, *[earlier] * (len(folds) - 1)]
+    made = [_fit_fold(*one, catalog, seed, fit) for one in zip(folds, fitted, strict=True)]
+    final = fit(newest, log, cutoff)
+    kept, text = ([name for name in found if name in final] for found in (wanted, text_names))
+    if not kept:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
-    if TREES not in without:
+    if has_trees:
         before_trees()
-    weighing = _Weighing(made, final, names, [n for n in text if n in final], repeat, seed)
-    return weighing.select(failed, TREES not in without)
+    weighed = made if has_trees else [_join_folds(made, [*kept, *text])]
+    return _Weighing(weighed, made[0], final, kept, text, repeat, seed).select(failed, has_trees)
 
 
 def _fit_fold(
     windows: Sequence[Window],
-    catalog: Catalog,
     names: Sequence[str],
+    catalog: Catalog,
     seed: int,
     fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
 ) -> _Fold:
@@ -169,6 +173,16 @@ def _fit_fold(
         name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
     }
     return _Fold(sample, stored)
+
+
+def _join_folds(folds: Sequence[_Fold], names: Sequence[str]) -> _Fold:
+    """Give the windows of all folds as one, with the scores that each has of its own past."""
+    parts: list[Mapping[str, Any]] = [fold.scorers for fold in folds]
+    rows = {
+        name: {key: row for part in parts for key, row in part[name].rows.items()} for name in names
+    }
+    scorers = {name: PrecomputedScorer(parts[0][name].name, rows[name]) for name in names}
+    return _Fold([window for fold in folds for window in fold.windows], scorers)
 
 
 def _fit_all(
@@ -194,7 +208,8 @@ def _fit_all(
 class _Weighing:
     """Scorers fitted on the whole log and on each fold's past, to be weighed."""
 
-    folds: Sequence[_Fold]
+    folds: Sequence[_Fold]  # the first one chooses weights
+    newest: _Fold  # windows of the last period
     final: Mapping[str, ItemScorer]
     names: Sequence[str]  # of the scorers that failed nowhere, but for texts
     text_names: Sequence[str]
@@ -202,12 +217,12 @@ class _Weighing:
     seed: int
 
     def select(self, failed: Mapping[str, str], wants_trees: bool) -> ListSelection:
-        newest, names = self.folds[0], self.names
-        parts = [newest.scorers[name] for name in names]
+        judging, names = self.folds[0], self.names
+        parts = [judging.scorers[name] for name in names]
         trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
             parts = [*parts, self._scored_by_trees(judged, parts)]
-        text = {name: newest.scorers[name] for name in self.text_names}
+        text = {name: judging.scorers[name] for name in self.text_names}
         best, weights, parts, kept_text = self._weights(parts, text)
         labels = [*names, TREES][: len(parts) - len(kept_text)] + kept_text
         by_name = dict(zip(labels, weights, strict=True))
@@ -227,17 +242,19 @@ class _Weighing:
         if wants_trees and TREES not in labels:
             missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
         ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
+        by_title = [name for name in self.final if name not in names]
         if text and not kept_text:
-            alone = BestItems.of([*text.values()], newest.windows, self.repeat, LIST_LENGTH)
+            alone = BestItems.of([*text.values()], judging.windows, self.repeat, LIST_LENGTH)
             missing += _figures(self.text_names, alone, np.zeros(len(text)), False)
         return ListSelection(
             blend,
             Blend(parts, weights),
-            newest.windows,
+            self.newest.windows,
             ndcg,
+            len(judging.windows),
             (*members, *missing),
-            {name: self.final[name] for name in self.text_names},
-            text,
+            {name: self.final[name] for name in by_title},
+            {name: self.newest.scorers[name] for name in by_title},
         )
 
     def _trees(self, wants_trees: bool) -> tuple[GBDTReranker | None, GBDTReranker | None, str]:
@@ -271,7 +288,8 @@ class _Weighing:
         if text:
             every = [*parts, *text.values()]
             best = BestItems.of(every, windows, self.repeat, LIST_LENGTH)
-            if more_scorers_help(best, len(parts), self.seed):
+            is_sure = len(self.newest.windows) >= FEW_WINDOWS
+            if more_scorers_help(best, len(parts), self.seed, is_sure=is_sure):
                 return best, choose_weights_of(best), every, list(text)
         best = BestItems.of(parts, windows, self.repeat, LIST_LENGTH)
         return best, choose_weights_of(best), parts, []

@@ -1,4 +1,4 @@
-"""EASE carried to items by their nearest titles, so that items nobody has taken have weights."""
+"""EASE that knows titles, so that items nobody has taken have weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 
 from llmrec.data.periods import History
 from llmrec.forecasters.collaborative import solve_ease
@@ -86,11 +87,7 @@ class EaseByText:
             If the catalog is too large.
         """
         catalog = histories[0].catalog
-        if catalog.n_items > MAX_ITEMS:
-            raise ValueError(
-                f"EaseByText inverts a matrix of {catalog.n_items} x {catalog.n_items} items; it "
-                f"can take at most {MAX_ITEMS}: use TitleKernel, which stores vectors only."
-            )
+        _require_dense(type(self).__name__, catalog.n_items)
         takers = takers_of(histories)
         vectors = title_vectors(
             catalog,
@@ -108,3 +105,81 @@ class EaseByText:
         carried = averages_by_title(nearest, trust, weights.T).T
         dense = np.ascontiguousarray(carried, dtype=np.float32)
         return dense if self.keep is None else largest_of_rows(dense, self.keep)
+
+
+@dataclass(frozen=True)
+class EaseWithText:
+    """EASE (Steck 2019) in which the directions of title vectors count like people.
+
+    Weights for X'X + weight * E E' + regularization * I over the items that were taken, with X the
+    square root of 2^(-age / half_life) of a person's newest event of an item, and E their
+    `title_vectors`: a direction is somebody who took every item as far as its title points there.
+    The weights of an item that nobody has taken are those of the ridge regression of its vector on
+    theirs, weight * (X'X + weight * E E' + regularization * I)^-1 E e; without a vector they are 0.
+
+    Parameters
+    ----------
+    weight
+        Of titles, > 0: that of a person who took one item is 1.
+    regularization, half_life, encoder, projection, features, keep
+        As for `EaseByText`.
+    """
+
+    weight: float = 5.0
+    regularization: float = 100.0
+    half_life: float = 28.0
+    encoder: TitleEncoder | str | None = None
+    projection: Projection = "none"
+    features: str | None = None
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(weight=self.weight, regularization=self.regularization, keep=self.keep)
+        require_projection(self.projection)
+        require_source(self.encoder, self.features)
+        if not self.half_life > 0:
+            raise ValueError(f"half_life must be > 0, not {self.half_life}")
+
+    @property
+    def name(self) -> str:
+        """Its name in explanations."""
+        return name_by_source(self.features, "what was taken, or goes with it")
+
+    def matrix(self, histories: Sequence[History]) -> Any:
+        """(n_items, n_items) float32, dense, or sparse with ``keep`` weights in each row.
+
+        Raises
+        ------
+        ValueError
+            If the catalog is too large.
+        """
+        _require_dense(type(self).__name__, histories[0].catalog.n_items)
+        vectors = title_vectors(
+            histories[0].catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
+        )
+        taken = recency_weighted(histories, self.half_life, "days", "binary")
+        taken.data = np.sqrt(taken.data)
+        is_taken = np.diff(taken.tocsc().indptr) > 0
+        known, new = np.flatnonzero(is_taken), np.flatnonzero(~is_taken)
+        taken, of_known = taken[:, known], vectors[known].astype(np.float64)
+        gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
+        gram += self.weight * (of_known @ of_known.T)
+        dense = np.zeros((len(vectors), len(vectors)), np.float32)
+        if len(new):
+            penalized = gram + self.regularization * np.eye(len(known))
+            maps = linalg.solve(penalized, self.weight * of_known, assume_a="pos")
+            dense[np.ix_(known, new)] = maps @ vectors[new].T
+        dense[np.ix_(known, known)] = solve_ease(gram, self.regularization)
+        return dense if self.keep is None else largest_of_rows(dense, self.keep)
+
+
+def _require_dense(name: str, n_items: int) -> None:
+    if n_items > MAX_ITEMS:
+        raise ValueError(
+            f"{name} inverts a matrix of {n_items} x {n_items} items; it can take at most "
+            f"{MAX_ITEMS}: use TitleKernel, which stores vectors only."
+        )

@@ -25,7 +25,7 @@ WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
 TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
 LIKELY_L2 = 1e-3
-FEW_WINDOWS = 300
+FEW_WINDOWS = 300  # of a period, or fewer: earlier periods choose weights, too
 MIN_SHARE = 0.01  # of the largest weight: a smaller one is not worth its scorer
 ADDED_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)  # of all other weights
 
@@ -225,12 +225,15 @@ def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:
     return (*(weight * factor for factor in WEIGHT_FACTORS), weight + WEIGHT_STEP * weights.sum())
 
 
-def more_scorers_help(best: BestItems, n_first: int, seed: int = 0) -> bool:
+def more_scorers_help(
+    best: BestItems, n_first: int, seed: int = 0, *, is_sure: bool = True
+) -> bool:
     """Whether lists by all scorers are better than those by the first alone.
 
     Half of the windows choose both blends' weights and the other half judge them by NDCG@k, and the
-    other way round: the mean gain has to exceed twice its standard error; with fewer than
-    `FEW_WINDOWS`, which could not show that, 0. With fewer than twice `MIN_FIT_WINDOWS`: yes.
+    other way round: the mean gain has to exceed twice its standard error, or 0 if not ``is_sure``,
+    as where a period has fewer than `FEW_WINDOWS`, which could not show that. With fewer than twice
+    `MIN_FIT_WINDOWS`: yes.
     """
     if best.n < 2 * MIN_FIT_WINDOWS:
         return True
@@ -243,7 +246,7 @@ def more_scorers_help(best: BestItems, n_first: int, seed: int = 0) -> bool:
         gains.append(lists[0] - lists[1])
     found = np.concatenate(gains)
     error = found.std() / np.sqrt(len(found))
-    return bool(found.mean() > (0 if best.n < FEW_WINDOWS else 2 * error))
+    return bool(found.mean() > (2 * error if is_sure else 0))
 
 
 def _halves(best: BestItems, seed: int) -> list[tuple[BestItems, BestItems]]:

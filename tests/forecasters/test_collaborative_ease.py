@@ -60,6 +60,18 @@ def test_each_column_is_the_ridge_regression_on_the_others(x: np.ndarray, penalt
         assert found[column, column] == 0
 
 
+@pytest.mark.parametrize("n_taken", [0, 1, 20, 39])
+def test_columns_of_zeros_have_no_weights_and_change_no_other(n_taken: int) -> None:
+    x = np.random.default_rng(0).poisson(0.5, (200, 40)).astype(float)
+    x[:, n_taken:] = 0.0
+    expected = np.zeros((40, 40))
+    taken = x[:, x.any(axis=0)]
+    inverse = np.linalg.inv(taken.T @ taken + 3.0 * np.eye(taken.shape[1]))
+    places = np.flatnonzero(x.any(axis=0))
+    expected[np.ix_(places, places)] = np.eye(len(places)) - inverse / np.diag(inverse)
+    np.testing.assert_allclose(solve_ease(x.T @ x, 3.0), expected, atol=1e-12)
+
+
 def test_those_who_have_half_of_a_pair_are_forecast_the_other_half() -> None:
     fitted = CategoryEASE().fit(at(1), at(2))
     newcomers = at(3)

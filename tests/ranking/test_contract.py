@@ -20,7 +20,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.contributions import AdditiveScorer, contributions_of
 from llmrec.ranking.factors import ImplicitALS, PureSVD
-from llmrec.ranking.feature_scorers import feature_scorers
+from llmrec.ranking.feature_scorers import VECTOR_SCORERS, feature_scorers
 from llmrec.ranking.fitted import StorableScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
@@ -29,7 +29,7 @@ from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import load_blend, load_scorer, stored_blend
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.ranking.seasonal import Seasonal
-from llmrec.ranking.text_ease import EaseByText
+from llmrec.ranking.text_ease import EaseByText, EaseWithText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.types import FloatArray
@@ -141,11 +141,12 @@ SCORERS: dict[str, Callable[[], ItemScorer]] = {
     "ease by text, few weights": lambda: ItemToItem(
         EaseByText(5.0, np.inf, neighbours=3, keep=4), half_life=9.0, per="days"
     ).fit(EVENTS, ITEMS, CUTOFF),
+    "ease with text": lambda: ItemToItem(EaseWithText()).fit(EVENTS, ITEMS, CUTOFF),
+    "ease with text, few weights": lambda: ItemToItem(
+        EaseWithText(2.0, 5.0, np.inf, keep=4), half_life=9.0, per="days"
+    ).fit(EVENTS, ITEMS, CUTOFF),
     "factors from text": factors_from_text,
-    **{
-        f"{name} by features": by_features(name)
-        for name in ("TitleKernel", "TextPopularity", "EaseByText", "FactorsFromText")
-    },
+    **{f"{name} by features": by_features(name) for name in VECTOR_SCORERS},
     "gbdt": gbdt,
     **NETS,
     "texts": lambda: TextSimilarity(LetterEncoder(), half_life=3.0),  # type: ignore[arg-type]

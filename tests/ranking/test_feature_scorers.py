@@ -19,7 +19,7 @@ from llmrec.ranking.feature_scorers import feature_scorers
 from llmrec.ranking.item_item import ItemToItem
 from llmrec.ranking.registry import load_blend, load_scorer, stored_blend
 from llmrec.ranking.scorers import RecentPopularity
-from llmrec.ranking.text_ease import EaseByText
+from llmrec.ranking.text_ease import EaseByText, EaseWithText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
 from llmrec.ranking.weights import BestItems, choose_added_weight, choose_weights
@@ -31,8 +31,8 @@ START = np.datetime64("2020-01-06")
 CUTOFF, NEXT = (START + np.timedelta64(7 * week, "D") for week in (5, 6))
 STYLE = np.arange(N_ITEMS) % STYLES  # of each item, in the image alone
 NEW = np.arange(N_ITEMS - 2 * STYLES, N_ITEMS)  # two of each style: not sold before the cutoff
-KINDS = ("TitleKernel", "EaseByText", "FactorsFromText", "TextPopularity")
-personal = pytest.mark.parametrize("kind", KINDS[:3])
+KINDS = ("TitleKernel", "EaseByText", "EaseWithText", "FactorsFromText", "TextPopularity")
+personal = pytest.mark.parametrize("kind", KINDS[:4])
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -104,7 +104,7 @@ def test_of_items_that_nobody_has_taken_those_of_a_persons_style_are_first(kind:
         assert row[own].min() > row[~own].max()
 
 
-@personal
+@pytest.mark.parametrize("kind", [*KINDS[:2], KINDS[3]])  # EaseWithText knows people, too
 def test_validation_gives_the_weight_to_the_block_that_tells(kind: str) -> None:
     scorers = [RecentPopularity(), fitted(kind), fitted(kind, "noise")]
     weights = np.array(choose_weights(scorers, windows(), repeat="exclude"))
@@ -152,6 +152,7 @@ def test_a_block_is_scored_as_titles_of_the_same_vectors_are(kind: str) -> None:
         "TitleKernel": TitleKernel,
         "TextPopularity": TextPopularity,
         "EaseByText": lambda **options: ItemToItem(EaseByText(**options)),
+        "EaseWithText": lambda **options: ItemToItem(EaseWithText(**options)),
         "FactorsFromText": FactorsFromText,
     }
     if kind == "FactorsFromText":
@@ -184,7 +185,9 @@ def test_items_without_features_are_neutral(kind: str) -> None:
         return
     for history, row in zip(histories(), scores, strict=True):
         own = int(history.user_id[1:]) % STYLES == STYLE[others]
-        assert row[others][own].min() > row[without[0]] > row[others][~own].min()
+        neutral, lowest = row[without[0]], row[others][~own].min()
+        assert row[others][own].min() > neutral >= lowest
+        assert neutral > lowest or kind == "EaseWithText"  # what is below 0 counts as 0
 
 
 @every_kind
@@ -214,7 +217,7 @@ def test_ease_is_left_out_where_a_catalog_is_too_large(monkeypatch: pytest.Monke
 
 
 def test_the_sources_of_vectors_are_titles_or_features_and_not_both() -> None:
-    for make in (TitleKernel, TextPopularity, EaseByText, FactorsFromText):
+    for make in (TitleKernel, TextPopularity, EaseByText, EaseWithText, FactorsFromText):
         with pytest.raises(ValueError, match="leave it out, or features='image'"):
             make(encoder="all-minilm-l6-v2", features="image")
     events, items = make_world()

@@ -12,7 +12,7 @@ from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
-from llmrec.data.splits import past_windows
+from llmrec.data.splits import past_windows, training_log_for
 from llmrec.errors import LlmrecError, MissingExtraError, TrainingError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.registry import build_scorer
@@ -58,6 +58,25 @@ def test_scorers_that_are_judged_have_not_seen_the_targets_and_those_of_the_engi
     for _, events, cutoff in fit.calls[6:]:
         assert events is LOG
         assert cutoff == END
+
+
+def test_without_trees_the_windows_of_all_periods_choose_weights_each_by_scorers_of_its_past() -> (
+    None
+):
+    found = select(Fitting(), 3, without=[TREES])
+    assert found.n_windows == sum(map(len, FOLDS[:3])) > len(found.windows)
+    assert {window.target.period for window in found.windows} == {
+        window.target.period for window in FOLDS[0]
+    }
+    for fold in FOLDS[:3]:
+        past = training_log_for(fold).align_to(ITEMS)
+        expected = build_scorer("RecentPopularity", past, ITEMS).scores([fold[0].history])
+        part = found.validation_blend.scorers[0]
+        np.testing.assert_allclose(part.scores([fold[0].history]), expected, rtol=1e-6)
+
+
+def test_with_trees_the_newest_period_alone_chooses_weights(with_trees: ListSelection) -> None:
+    assert with_trees.n_windows == len(with_trees.windows) == len(FOLDS[0])
 
 
 @pytest.mark.parametrize("error", [TrainingError("it diverged"), MissingExtraError("no package")])

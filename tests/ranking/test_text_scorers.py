@@ -22,7 +22,7 @@ from llmrec.ranking.factors import ImplicitALS
 from llmrec.ranking.item_item import ItemToItem
 from llmrec.ranking.registry import load_scorer
 from llmrec.ranking.scorers import RecentPopularity
-from llmrec.ranking.text_ease import MAX_ITEMS, EaseByText
+from llmrec.ranking.text_ease import MAX_ITEMS, EaseByText, EaseWithText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_projection import sets_taken
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
@@ -64,6 +64,7 @@ EVENTS, ITEMS = make_world()
 MAKERS: dict[str, Callable[[], Any]] = {
     "kernel": TitleKernel,
     "ease": lambda: ItemToItem(EaseByText(5.0), floor=0.01),
+    "ease with text": lambda: ItemToItem(EaseWithText(5.0, 5.0), floor=0.01),
     "factors": lambda: FactorsFromText(ImplicitALS(3, 0.1)),
 }
 personal = pytest.mark.parametrize("name", MAKERS)
@@ -200,8 +201,9 @@ def test_a_catalog_too_large_for_ease_is_refused_with_another_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llmrec.ranking.text_ease.MAX_ITEMS", 5)
-    with pytest.raises(ValueError, match="at most 5: use TitleKernel"):
-        ItemToItem(EaseByText()).fit(EVENTS, ITEMS, CUTOFF)
+    for similarity in (EaseByText(), EaseWithText()):
+        with pytest.raises(ValueError, match="at most 5: use TitleKernel"):
+            ItemToItem(similarity).fit(EVENTS, ITEMS, CUTOFF)
     assert MAX_ITEMS > 5
 
 
@@ -211,6 +213,7 @@ def test_parameters_out_of_bounds_are_refused(value: float) -> None:
         TitleKernel: ("temperature", "half_life"),
         TextPopularity: ("strength", "temperature", "neighbours"),
         EaseByText: ("regularization", "half_life", "temperature", "neighbours", "keep"),
+        EaseWithText: ("weight", "regularization", "half_life", "keep"),
         FactorsFromText: ("ridge",),
     }
     for make, names in wrong.items():
