@@ -34,14 +34,15 @@ from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
 from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
 from llmrec.forecasters.selection import Selection, select_mixture
 from llmrec.ranking.feature_scorers import kind_of
-from llmrec.ranking.new_items import NEW_ITEM_SCORERS, NEW_ITEMS_ALONE
+from llmrec.ranking.new_items import NEW_ITEM_ONLY_SCORER, NEW_ITEM_SCORERS
 from llmrec.ranking.registry import (
     build_scorer,
     default_scorers,
     first_stage_scorers,
     text_scorers,
 )
-from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
+from llmrec.ranking.scored_folds import MEMBER_ERRORS
+from llmrec.ranking.selection import TREES, ListSelection, select_list
 from llmrec.ranking.weights import FEW_WINDOWS
 
 PRETRAINED = "PretrainedForecaster"  # above "quick" its nets are trained further on the log
@@ -49,8 +50,8 @@ QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift", PRETRAINED)
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
-N_FOLDS: dict[str, int] = {"standard": 5, "best": 3}  # past periods that trees learn from
-MAX_JOINED_FOLDS = 5  # past periods that choose weights together, where each has few windows
+# Past periods that trees learn from, or that choose weights together where each has few windows.
+N_FOLDS: dict[str, int] = {"quick": 5, "standard": 5, "best": 3}
 MAX_QUICK_WINDOWS = 500
 STATEMENTS = "probabilities of statements"
 MAX_STATEMENT_WINDOWS = 5_000
@@ -107,7 +108,7 @@ class MemberFit:
     @property
     def text_names(self) -> list[str]:
         """Names of the scorers to blend that know items by their titles."""
-        return [name for name in self._by_title if kind_of(name) != NEW_ITEMS_ALONE]
+        return [name for name in self._by_title if kind_of(name) != NEW_ITEM_ONLY_SCORER]
 
     @property
     def new_item_names(self) -> list[str]:
@@ -119,24 +120,28 @@ class MemberFit:
         return [name for name in text_scorers(self.catalog) if name not in self.without]
 
     @property
-    def has_trees(self) -> bool:
-        """Whether trees rank: not with effort "quick"."""
+    def wants_trees(self) -> bool:
+        """Whether trees are to be tried: not with effort "quick"."""
         return self.effort != "quick" and TREES not in self.without
 
     @cached_property
     def list_folds(self) -> list[Sequence[Window]]:
         """Windows of the past periods that lists are learned from, newest first.
 
-        Without trees, of the newest alone if it has `FEW_WINDOWS`, or of as many as have them.
+        Where no trees are tried, the newest period's, and where they are fewer than `FEW_WINDOWS`
+        as many of earlier ones, unless nets would be trained for each.
         """
-        if self.has_trees:
+        if self.wants_trees:
             return [*self.folds[: N_FOLDS[self.effort]]]
-        found = list[Sequence[Window]]()
-        for fold in self.folds[:MAX_JOINED_FOLDS]:
-            if sum(map(len, found)) >= FEW_WINDOWS or len(fold) < MIN_FIT_WINDOWS:
+        n_folds = 1 if self.effort == "best" else N_FOLDS[self.effort]
+        newest = self.folds[0]
+        is_quick = self.effort == "quick"
+        found = [sample_windows(newest, MAX_QUICK_WINDOWS, self.seed) if is_quick else newest]
+        for fold in self.folds[1:n_folds]:
+            missing = FEW_WINDOWS - sum(map(len, found))
+            if min(missing, len(fold)) < MIN_FIT_WINDOWS:
                 break
-            is_quick = self.effort == "quick"
-            found.append(sample_windows(fold, MAX_QUICK_WINDOWS, self.seed) if is_quick else fold)
+            found.append(sample_windows(fold, missing, self.seed))
         return found
 
     def check_names(self) -> None:
@@ -176,7 +181,7 @@ class MemberFit:
             cutoff=self.end,
             repeat=self.dataset.repeat,
             seed=self.seed,
-            without=sorted(self.without | (set() if self.has_trees else {TREES})),
+            without=sorted(self.without | (set() if self.wants_trees else {TREES})),
             text_names=self.text_names,
             new_item_names=self.new_item_names,
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
@@ -303,9 +308,10 @@ class MemberFit:
         trained = sum(COSTS.get(name, 1.0) for name in self.expert_names)
         statistics = [name for name in self.scorer_names if name not in NEXT_ITEM_NETS]
         n_folds = len(self.list_folds)
-        n_text_folds = 1 if self.has_trees else n_folds
-        each = 0.5 * (len(statistics) * (1 + n_folds) + len(self.text_names) * (1 + n_text_folds))
+        earlier = 0 if self.wants_trees else (n_folds - 1) * len(self.text_names)
+        n_by_title = len({*self.text_names, *self.new_item_names})
+        each = 0.5 * (len(statistics) * (1 + n_folds) + 2 * n_by_title + earlier)
         nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
-        of_trees = COSTS[TREES] if self.has_trees else 0.0
+        of_trees = COSTS[TREES] if self.wants_trees else 0.0
         rest = n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
         return float(trained + each + rest)

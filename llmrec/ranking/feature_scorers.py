@@ -20,13 +20,15 @@ SIMILARITY_FLOOR = 0.01
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).
 KEPT_WEIGHTS = 400
+# Of new items they would keep too few: that costs .003 for a log of 100 people.
+KEPT_TEXT_WEIGHTS = 1_000
 # By name, of a block of features; None: of titles.
 VECTOR_SCORERS: Mapping[str, Callable[[str | None], ItemScorer]] = {
     "TitleKernel": lambda block: TitleKernel(features=block),
     "TextPopularity": lambda block: TextPopularity(features=block),
     "EaseByText": lambda block: ItemToItem(EaseByText(features=block), floor=SIMILARITY_FLOOR),
     "EaseWithText": lambda block: ItemToItem(
-        EaseWithText(features=block, keep=KEPT_WEIGHTS), 224.0, "days", "log", SIMILARITY_FLOOR
+        EaseWithText(features=block, keep=KEPT_TEXT_WEIGHTS), 224.0, "days", "log", SIMILARITY_FLOOR
     ),
     "FactorsFromText": lambda block: FactorsFromText(features=block),
 }

@@ -23,7 +23,8 @@ from llmrec.ranking.registry import (
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 MAX_SPREAD_HISTORIES = 100
-TITLES_SPREAD = 0.25  # of popularity's, where nothing can be fitted
+# Of a scorer by title, in those of popularity, where nothing can be fitted; the first one possible.
+TITLE_SPREADS = {"EaseWithText": 32.0, "TitleKernel": 0.25}
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -133,19 +134,21 @@ def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[
     """Give the blend of a log that is too short to fit one on.
 
     Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
-    titles tell anything, items whose titles are close to those taken: a scorer with a quarter of
-    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs), unless
-    "TitleKernel" is among ``without``.
+    titles tell anything, `EaseWithText` with 32 times its spread, so that popularity orders what
+    titles say nothing of; `TitleKernel` with a quarter of it where a catalog is too large for that
+    (`TITLE_SPREADS`; LOG.md has what they add on three logs). None that ``without`` has is used.
     """
     if dataset.repeat == "allow":
         return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})
-    if "TitleKernel" not in set(text_scorers(dataset.catalog)).difference(without):
+    possible = set(text_scorers(dataset.catalog)).difference(without)
+    chosen = next((name for name in TITLE_SPREADS if name in possible), None)
+    if chosen is None:
         return build_blend(dataset, cutoff, POPULARITY_BLEND)
-    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, "TitleKernel": 1.0})
+    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, chosen: 1.0})
     histories = dataset.histories(cutoff)[:MAX_SPREAD_HISTORIES]
-    popularity, kernel = inverse_spreads(blend.scorers, histories)
-    share = kernel / popularity if popularity else 1.0
-    return Blend(blend.scorers, (1.0, TITLES_SPREAD * share))
+    popularity, by_title = inverse_spreads(blend.scorers, histories)
+    share = by_title / popularity if popularity else 1.0
+    return Blend(blend.scorers, (1.0, TITLE_SPREADS[chosen] * share))
 
 
 def inverse_spreads(

@@ -190,8 +190,15 @@ class SequentialRules:
         return found if self.keep is None else largest_entries(found, self.keep)
 
 
-KINDS = (Ease, Cosine, SequentialRules, NextItems, EaseByText, EaseWithText)
-SIMILARITIES: Mapping[str, Any] = {kind.__name__: kind for kind in KINDS}
+_KINDS: tuple[type[ItemSimilarity], ...] = (
+    Ease,
+    Cosine,
+    SequentialRules,
+    NextItems,
+    EaseByText,
+    EaseWithText,
+)
+SIMILARITIES: Mapping[str, type[ItemSimilarity]] = {kind.__name__: kind for kind in _KINDS}
 
 
 @dataclass
@@ -204,7 +211,7 @@ class ItemToItem:
     Parameters
     ----------
     similarity
-        How B is learned: `Ease`, `Cosine` or `SequentialRules`.
+        How B is learned: one of `SIMILARITIES`.
     half_life, per
         Events, or days, after which an item counts half; infinite: never.
     counts

@@ -19,7 +19,7 @@ from llmrec.ranking.selection import LIST_LENGTH, ListSelection
 from llmrec.types import BoolArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
-NEW_ITEMS_ALONE = "EaseByText"  # what somebody has taken `EaseWithText` ranks better (LOG.md)
+NEW_ITEM_ONLY_SCORER = "EaseByText"  # all others are in blends, where they help
 MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
 
 
@@ -53,7 +53,7 @@ class NewItemLists:
         standardised scores ranked new items better than weights of greatest likelihood, which one
         period's few new items do not settle (LOG.md). The strength is that of greatest NDCG@10.
         Where lists are no better than random ones then, or too few people took new items and the
-        blend does without these scorers, the forecast ranks new items alone.
+        blend does without scorers by title, the forecast ranks new items alone.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The list of an engine: scorers and trees fitted on past lists, and weighed by the newest ones."""
+"""The list of an engine: scorers and trees fitted on past lists, and weighed by newer ones."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
-from llmrec.data.splits import sample_windows, training_log_for
-from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
+from llmrec.ranking.scored_folds import (
+    MEMBER_ERRORS,
+    FitScorer,
+    ScoredFold,
+    fit_folds,
+    fit_scorers,
+    join_folds,
+)
 from llmrec.ranking.weights import FEW_WINDOWS, BestItems, choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
 
 TREES = "GBDTReranker"  # its name among the members
 LIST_LENGTH = 10  # items by which members are judged
 MIN_TREE_FOLDS = 3  # two to learn from, one to judge by
-# Scorers x windows x items of one fold: half a gigabyte in single precision, and twice as much
-# while weights are fitted.
-MAX_FOLD_SCORES = 120_000_000
-# What leaves a member out, with the reason in the report, instead of ending the fit.
-MEMBER_ERRORS = (LlmrecError, ValueError, ImportError)
-FitScorer = Callable[[str, Interactions, np.datetime64 | None], ItemScorer]
 
 
 @dataclass(frozen=True)
 class ListMember:
-    """What a scorer is worth in the list, by NDCG@10 on the last period.
+    """What a scorer is worth in the list, by NDCG@10 on the windows that chose the weights.
 
     Attributes
     ----------
@@ -67,8 +67,9 @@ class ListSelection:
     validation_blend, windows
         The same with scorers that have not seen the targets of the last period's windows, scored
         for them.
-    ndcg, n_windows
-        Its NDCG@10 on the windows that chose the weights, and how many they are.
+    ndcg, n_windows, n_periods
+        Its NDCG@10 on the windows that chose the weights, how many they are, and of how many
+        periods.
     text_scorers, validation_text_scorers
         Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
         that have not seen the windows' targets, scored for them.
@@ -79,6 +80,7 @@ class ListSelection:
     windows: Sequence[Window]
     ndcg: float
     n_windows: int
+    n_periods: int
     members: tuple[ListMember, ...]
     text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
     validation_text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
@@ -86,13 +88,8 @@ class ListSelection:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the figures."""
         members = [asdict(member) for member in self.members]
-        return {"ndcg": self.ndcg, "windows": self.n_windows, "members": members}
-
-
-@dataclass(eq=False)
-class _Fold:
-    windows: Sequence[Window]
-    scorers: Mapping[str, ItemScorer]
+        size = {"windows": self.n_windows, "periods": self.n_periods}
+        return {"ndcg": self.ndcg, **size, "members": members}
 
 
 def select_list(
@@ -119,16 +116,13 @@ def select_list(
     ----------
     folds
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
-    names
-        Of the scorers. One that fails anywhere is left out, and the reason is kept.
+    names, without
+        Of the scorers, and of members not to use; `TREES` are one. A scorer that fails anywhere is
+        left out, and the reason is kept.
     fit_scorer, cutoff
-        Gives the scorer of a name fitted on a log up to a time, or raises; the time for lists from
-        now on (None: all of the log).
-    without
-        Members not to use; `TREES` are one.
+        Gives the scorer of a name fitted on a log up to a time (None: all); that of the lists.
     text_names, new_item_names
-        Of scorers by title: the first are all in the blend if they help (`more_scorers_help`), the
-        others are for lists of new items.
+        Of scorers by title: the first in the blend if they help, the others for new items.
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -137,79 +131,35 @@ def select_list(
     LlmrecError
         If no scorer is left; it says why each failed.
     """
-    wanted = [name for name in names if name not in without]
+    wanted, text, new = (
+        [name for name in found if name not in without]
+        for found in (names, text_names, new_item_names)
+    )
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
-    fit = partial(_fit_all, fit_scorer=fit_scorer, failed=failed)
-    has_trees = TREES not in without
-    newest = [*dict.fromkeys([*wanted, *text_names, *new_item_names])]
-    earlier = wanted if has_trees else [*wanted, *text_names]  # texts have no part in trees
-    fitted = [newest, *[earlier] * (len(folds) - 1)]
-    made = [_fit_fold(*one, catalog, seed, fit) for one in zip(folds, fitted, strict=True)]
-    final = fit(newest, log, cutoff)
-    kept, text = ([name for name in found if name in final] for found in (wanted, text_names))
-    if not kept:
+    fit = partial(fit_scorers, fit_scorer=fit_scorer, failed=failed)
+    wants_trees = TREES not in without
+    everything = [*dict.fromkeys([*wanted, *text, *new])]
+    earlier = wanted if wants_trees else [*wanted, *text]  # texts have no part in trees
+    made = fit_folds(folds, catalog, everything, earlier, seed, fit)
+    final = fit(everything, log, cutoff)
+    names, text = ([name for name in found if name in final] for found in (wanted, text))
+    if not names:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
-    if has_trees:
+    if wants_trees:
         before_trees()
-    weighed = made if has_trees else [_join_folds(made, [*kept, *text])]
-    return _Weighing(weighed, made[0], final, kept, text, repeat, seed).select(failed, has_trees)
-
-
-def _fit_fold(
-    windows: Sequence[Window],
-    names: Sequence[str],
-    catalog: Catalog,
-    seed: int,
-    fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
-) -> _Fold:
-    """Fit scorers on what precedes windows, and score as many of these as memory allows."""
-    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
-    sample = sample_windows(windows, limit, seed)
-    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
-    histories = [window.history for window in sample]
-    stored = {
-        name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
-    }
-    return _Fold(sample, stored)
-
-
-def _join_folds(folds: Sequence[_Fold], names: Sequence[str]) -> _Fold:
-    """Give the windows of all folds as one, with the scores that each has of its own past."""
-    parts: list[Mapping[str, Any]] = [fold.scorers for fold in folds]
-    rows = {
-        name: {key: row for part in parts for key, row in part[name].rows.items()} for name in names
-    }
-    scorers = {name: PrecomputedScorer(parts[0][name].name, rows[name]) for name in names}
-    return _Fold([window for fold in folds for window in fold.windows], scorers)
-
-
-def _fit_all(
-    names: Sequence[str],
-    log: Interactions,
-    cutoff: np.datetime64 | None,
-    fit_scorer: FitScorer,
-    failed: dict[str, str],
-) -> dict[str, ItemScorer]:
-    """Fit scorers on a log; why one fails goes into ``failed``, and it is not tried again."""
-    found = {}
-    for name in names:
-        if name in failed:
-            continue
-        try:
-            found[name] = fit_scorer(name, log, cutoff)
-        except MEMBER_ERRORS as error:
-            failed[name] = f"{name}: {error}"
-    return found
+    weighed = made if wants_trees else [join_folds(made, [*names, *text])]
+    weighing = _Weighing(weighed, made[0], final, names, text, repeat, seed)
+    return weighing.select(failed, wants_trees)
 
 
 @dataclass(eq=False)
 class _Weighing:
     """Scorers fitted on the whole log and on each fold's past, to be weighed."""
 
-    folds: Sequence[_Fold]  # the first one chooses weights
-    newest: _Fold  # windows of the last period
+    folds: Sequence[ScoredFold]  # the first one chooses weights
+    newest: ScoredFold  # windows of the last period
     final: Mapping[str, ItemScorer]
     names: Sequence[str]  # of the scorers that failed nowhere, but for texts
     text_names: Sequence[str]
@@ -252,6 +202,7 @@ class _Weighing:
             self.newest.windows,
             ndcg,
             len(judging.windows),
+            judging.n_periods,
             (*members, *missing),
             {name: self.final[name] for name in by_title},
             {name: self.newest.scorers[name] for name in by_title},
@@ -288,8 +239,8 @@ class _Weighing:
         if text:
             every = [*parts, *text.values()]
             best = BestItems.of(every, windows, self.repeat, LIST_LENGTH)
-            is_sure = len(self.newest.windows) >= FEW_WINDOWS
-            if more_scorers_help(best, len(parts), self.seed, is_sure=is_sure):
+            is_large = len(self.newest.windows) >= FEW_WINDOWS
+            if more_scorers_help(best, len(parts), self.seed, beyond_noise=is_large):
                 return best, choose_weights_of(best), every, list(text)
         best = BestItems.of(parts, windows, self.repeat, LIST_LENGTH)
         return best, choose_weights_of(best), parts, []
@@ -320,12 +271,6 @@ def _figures(
         ndcg = best.ndcg(alone) if best.n else 0.0
         members.append(ListMember(name, ndcg, weight, loss, kept, reason))
     return members
-
-
-def _in_single(scorer: PrecomputedScorer) -> PrecomputedScorer:
-    """Give the same in half of the memory: trees split in single precision anyway."""
-    rows: Any = {key: row.astype(np.float32) for key, row in scorer.rows.items()}
-    return PrecomputedScorer(scorer.name, rows)
 
 
 def _keys(scorer: ItemScorer) -> list[Any]:

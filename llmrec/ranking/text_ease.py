@@ -127,7 +127,7 @@ class EaseWithText:
 
     weight: float = 5.0
     regularization: float = 100.0
-    half_life: float = 28.0
+    half_life: float = 84.0
     encoder: TitleEncoder | str | None = None
     projection: Projection = "none"
     features: str | None = None
@@ -143,7 +143,8 @@ class EaseWithText:
     @property
     def name(self) -> str:
         """Its name in explanations."""
-        return name_by_source(self.features, "what was taken, or goes with it")
+        kind = "titled" if self.features is None else self.features
+        return f"goes with, or is {kind} like, what was taken"
 
     def matrix(self, histories: Sequence[History]) -> Any:
         """(n_items, n_items) float32, dense, or sparse with ``keep`` weights in each row.
@@ -168,12 +169,17 @@ class EaseWithText:
         taken, of_known = taken[:, known], vectors[known].astype(np.float64)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
         gram += self.weight * (of_known @ of_known.T)
-        dense = np.zeros((len(vectors), len(vectors)), np.float32)
+        of_new = np.empty((len(known), 0))
         if len(new):
-            penalized = gram + self.regularization * np.eye(len(known))
-            maps = linalg.solve(penalized, self.weight * of_known, assume_a="pos")
-            dense[np.ix_(known, new)] = maps @ vectors[new].T
-        dense[np.ix_(known, known)] = solve_ease(gram, self.regularization)
+            penalized = gram.copy()
+            penalized[np.diag_indices_from(penalized)] += self.regularization
+            targets = self.weight * of_known
+            maps = linalg.solve(penalized, targets, assume_a="pos", overwrite_a=True)
+            of_new = maps @ vectors[new].T
+            del penalized
+        among_known = solve_ease(gram, self.regularization)
+        dense = np.zeros((len(vectors), len(vectors)), np.float32)
+        dense[np.ix_(known, new)], dense[np.ix_(known, known)] = of_new, among_known
         return dense if self.keep is None else largest_of_rows(dense, self.keep)
 
 

@@ -126,7 +126,7 @@ def test_a_random_block_beside_one_that_tells_gets_no_weight(kind: str) -> None:
 @every_kind
 def test_a_blend_by_blocks_is_stored_and_scores_the_same_to_the_bit(kind: str) -> None:
     blend = Blend([fitted(kind), fitted(kind, "noise")], [1.0, 0.2])
-    assert all(name.split()[0] in ("image", "noise") for name in blend.names)
+    assert all("image" in name or "noise" in name for name in blend.names)
     expected = blend.weighted_scores(histories())
     again = load_blend(stored_blend(blend), make_world()[1])
     assert again.names == blend.names
@@ -161,7 +161,7 @@ def test_a_block_is_scored_as_titles_of_the_same_vectors_are(kind: str) -> None:
     of_block = makers[kind](features="letters").fit(events, featured, CUTOFF)
     expected = of_titles.scores(histories())
     np.testing.assert_allclose(of_block.scores(histories()), expected, atol=1e-4)
-    assert of_titles.name.startswith("titled like")
+    assert "titled like" in of_titles.name.replace(",", "")
     assert of_block.name == of_titles.name.replace("titled", "letters")
 
 

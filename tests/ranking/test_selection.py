@@ -158,3 +158,27 @@ def test_where_periods_are_too_few_for_trees_the_reason_is_given() -> None:
 def test_to_leave_every_scorer_out_is_refused() -> None:
     with pytest.raises(LlmrecError, match="leave one in"):
         select(Fitting(), without=NAMES)
+
+
+def test_lists_of_new_items_have_scorers_that_the_blend_does_not() -> None:
+    found = select(Fitting(), without=[TREES], new_item_names=["Ease"])
+    assert [*found.text_scorers] == [*found.validation_text_scorers] == ["Ease"]
+    assert "Ease" not in {member.name for member in found.members}
+    last = [window.history for window in found.windows]
+    past = training_log_for(FOLDS[0]).align_to(ITEMS)
+    expected = build_scorer("Ease", past, ITEMS).scores(last)
+    np.testing.assert_allclose(found.validation_text_scorers["Ease"].scores(last), expected, 1e-6)
+
+
+def test_a_scorer_that_fails_on_an_earlier_period_alone_is_left_out() -> None:
+    class FailingLater(Fitting):
+        def __call__(self, name: str, events: Interactions, cutoff: Any) -> ItemScorer:
+            if name == "Cosine" and len(self.calls) > len(NAMES):
+                self.failures = {"Cosine": TrainingError("too short")}
+            return super().__call__(name, events, cutoff)
+
+    found = select(FailingLater(), 3, without=[TREES])
+    (member,) = [one for one in found.members if one.name == "Cosine"]
+    assert not member.kept
+    assert "too short" in member.reason
+    assert found.n_windows == sum(map(len, FOLDS[:3]))

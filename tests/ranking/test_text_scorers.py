@@ -18,7 +18,9 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, make_histories
 from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
+from llmrec.forecasters.collaborative import solve_ease
 from llmrec.ranking.factors import ImplicitALS
+from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.item_item import ItemToItem
 from llmrec.ranking.registry import load_scorer
 from llmrec.ranking.scorers import RecentPopularity
@@ -244,3 +246,19 @@ def test_stored_numbers_that_cannot_be_are_refused() -> None:
     short = {"predicted": factors.arrays["predicted"][:, :2]}
     with pytest.raises(ModelLoadError, match=r"'predicted' has shape \(19, 2\)"):
         load_scorer(replace(factors, arrays=short), ITEMS)
+
+
+def test_ease_with_text_is_ease_of_people_and_of_directions_of_titles() -> None:
+    past = make_histories(EVENTS, ITEMS, "7D", CUTOFF)
+    taken = recency_weighted(past, np.inf, "days", "binary").toarray()
+    vectors = title_vectors(ITEMS, sets_before_cutoff()).astype(np.float64)
+    known = np.flatnonzero(taken.any(axis=0))
+    rows = np.concatenate([taken[:, known], np.sqrt(2.0) * vectors[known].T])
+    found = EaseWithText(2.0, 7.0, np.inf).matrix(past)
+    np.testing.assert_allclose(
+        found[np.ix_(known, known)], solve_ease(rows.T @ rows, 7.0), atol=1e-6
+    )
+    inverse = np.linalg.inv(rows.T @ rows + 7.0 * np.eye(len(known)))
+    of_new = inverse @ (2.0 * vectors[known] @ vectors[NEW].T)
+    np.testing.assert_allclose(found[np.ix_(known, NEW)], of_new, atol=1e-6)
+    assert not found[NEW].any()
