@@ -6,9 +6,10 @@ times each. Lists are of items that a person has not taken yet, for the last two
 something new in the period.
 Engines "without text" leave out the scorers that know titles. Where categories are clusters of
 titles a forecast knows titles, too: "without titles" is their list without the tilt of the
-forecast, and so without what that knows by counts. Beside them stand single scorers, with and without text, fitted on the same log. An engine
-whose log is too small for its effort has what the log is large enough for. What forecasts gain, for
-the same people, is on counting fitted on the last period.
+forecast, and so without what that knows by counts. Beside them stand single scorers, with and
+without text, fitted on the same log. An engine whose log is too small for its effort has what the
+log is large enough for. What forecasts gain, for the same people, is on counting fitted on the last
+period.
 Intervals are over people, those of several draws and tests together.
 
 Run: python -m benchmarks.ranking.young_shop --data online-retail
