@@ -29,6 +29,7 @@ from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.model import LanguageModel
 from llmrec.ranking.blend import Blend, fit_blend
 from llmrec.ranking.fitting import build_blend, evaluate_rankings
+from llmrec.ranking.new_items import NEW_ITEM_ONLY_SCORER
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.registry import LM_SCORER, build_scorer, default_scorers, text_scorers
 from llmrec.ranking.selection import TREES, ListSelection, select_list
@@ -186,7 +187,7 @@ def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
 ) -> None:
     dataset = world()
     windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
-    monkeypatch.setattr("llmrec.ranking.selection.MAX_FOLD_SCORES", n_scores)
+    monkeypatch.setattr("llmrec.ranking.scored_folds.MAX_FOLD_SCORES", n_scores)
     assert len(fit_list(dataset, windows).windows) == n_windows
 
 
@@ -223,7 +224,8 @@ def test_a_short_log_has_a_scorer_of_repeats_only_where_items_may_be_listed_agai
     short = replace(world(), repeat=repeat)
     short = replace(short, log=truncate_log(short.log, short.log.timestamp.min() + MILLISECOND))
     fitted = fit_engine(short, "standard")
-    assert fitted.blend.names == (name,)
+    assert fitted.blend.names[0] == name
+    assert ("taken before or popular" in fitted.blend.names) == (repeat == "allow")
     assert fitted.effort == ""
     assert "0 people have a history" in fitted.report["reason"]
 
@@ -245,7 +247,7 @@ def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None
         ),
     ):
         members = fit_engine(dataset, "quick").report["list"]["members"]
-        text = set(text_scorers(dataset.catalog))
+        text = set(text_scorers(dataset.catalog)) - {NEW_ITEM_ONLY_SCORER}
         assert {member["name"] for member in members} == names | text
         assert any(member["weight"] for member in members)
 
