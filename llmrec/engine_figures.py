@@ -176,12 +176,10 @@ class ForecastInfo:
 
 @dataclass(frozen=True)
 class ListInfo:
-    """How an engine ranks: NDCG@10 of its blend on the windows that chose it.
+    """How an engine ranks: NDCG@10 of its blend on that many windows of the last period.
 
     Attributes
     ----------
-    periods
-        The last ones, of which these windows are.
     new_items
         What lists of items that nobody has taken yet were fitted on, see `NewItemLists`; None: the
         blend ranks them, too.
@@ -191,7 +189,6 @@ class ListInfo:
     windows: int
     members: tuple[MemberInfo, ...]
     new_items: Mapping[str, Any] | None = None
-    periods: int = 1
 
     @classmethod
     def of_report(cls, report: Mapping[str, Any]) -> Self | None:
@@ -200,8 +197,7 @@ class ListInfo:
             return None
         members = _ordered(MemberInfo.of_list(one) for one in found["members"])
         new = report.get("new_items")
-        numbers = float(found["ndcg"]), int(found["windows"])
-        return cls(*numbers, members, new and dict(new), int(found.get("periods", 1)))
+        return cls(float(found["ndcg"]), int(found["windows"]), members, new and dict(new))
 
     def lines(self) -> list[str]:
         """Say it in lines, with a table of the members."""
@@ -210,9 +206,8 @@ class ListInfo:
             ("weight", lambda one: _cell("{:.3f}", one.weight)),
             ("without", lambda one: _cell("{:+.4f}", one.worth)),
         )
-        spans = "period" if self.periods == 1 else f"{self.periods} periods"
         return [
-            f"NDCG@10 {self.ndcg:.4f} on {self.windows:,} windows of the last {spans}.",
+            f"NDCG@10 {self.ndcg:.4f} on {self.windows:,} windows of the last period.",
             *_table("scorer", self.members, columns),
             *_reasons(self.members),
             LIST_LEGEND,

@@ -120,7 +120,7 @@ def fit_engine(
         "windows": len(folds[0]),
         "forecast": selection.to_dict() | {"reason": reason},
         "statements": statements.report,
-        "list": lists.to_dict(),
+        "list": lists.to_dict() | {"windows": len(lists.windows)},
     }
     repeat = dataset.repeat
     held_out = selection.held_out

@@ -21,7 +21,6 @@ from llmrec.data.splits import (
     training_log_for,
 )
 from llmrec.data.stored import Stored
-from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
@@ -41,17 +40,14 @@ from llmrec.ranking.registry import (
     first_stage_scorers,
     text_scorers,
 )
-from llmrec.ranking.scored_folds import MEMBER_ERRORS
-from llmrec.ranking.selection import TREES, ListSelection, select_list
-from llmrec.ranking.weights import FEW_WINDOWS
+from llmrec.ranking.selection import MEMBER_ERRORS, TREES, ListSelection, select_list
 
 PRETRAINED = "PretrainedForecaster"  # above "quick" its nets are trained further on the log
 QUICK_EXPERTS = ("DecayedDirichlet", "GlobalDrift", PRETRAINED)
 NETS = ("CellMLP", "GRU")  # forecasters trained on the log
 # Scorers trained on it, and forecasters too.
 NEXT_ITEM_NETS: tuple[Any, ...] = ("GRU4Rec", "SASRec", "eSASRec")
-# Past periods that trees learn from, or that choose weights together where each has few windows.
-N_FOLDS: dict[str, int] = {"quick": 5, "standard": 5, "best": 3}
+N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 3}  # past periods of lists
 MAX_QUICK_WINDOWS = 500
 STATEMENTS = "probabilities of statements"
 MAX_STATEMENT_WINDOWS = 5_000
@@ -120,29 +116,11 @@ class MemberFit:
         return [name for name in text_scorers(self.catalog) if name not in self.without]
 
     @property
-    def wants_trees(self) -> bool:
-        """Whether trees are to be tried: not with effort "quick"."""
-        return self.effort != "quick" and TREES not in self.without
-
-    @cached_property
-    def list_folds(self) -> list[Sequence[Window]]:
-        """Windows of the past periods that lists are learned from, newest first.
-
-        Where no trees are tried, the newest period's, and where they are fewer than `FEW_WINDOWS`
-        as many of earlier ones, unless nets would be trained for each.
-        """
-        if self.wants_trees:
-            return [*self.folds[: N_FOLDS[self.effort]]]
-        n_folds = 1 if self.effort == "best" else N_FOLDS[self.effort]
-        newest = self.folds[0]
-        is_quick = self.effort == "quick"
-        found = [sample_windows(newest, MAX_QUICK_WINDOWS, self.seed) if is_quick else newest]
-        for fold in self.folds[1:n_folds]:
-            missing = FEW_WINDOWS - sum(map(len, found))
-            if min(missing, len(fold)) < MIN_FIT_WINDOWS:
-                break
-            found.append(sample_windows(fold, missing, self.seed))
-        return found
+    def n_folds(self) -> int:
+        """Number of periods that lists are learned from."""
+        if TREES in self.without:
+            return 1
+        return min(len(self.folds), N_FOLDS[self.effort])
 
     def check_names(self) -> None:
         """Raise DataError for a name that no member has."""
@@ -172,16 +150,20 @@ class MemberFit:
 
     def select_list(self) -> ListSelection:
         """Fit all scorers and trees, and choose their weights."""
+        folds = self.folds[: self.n_folds]
+        if self.effort == "quick":
+            folds = [sample_windows(folds[0], MAX_QUICK_WINDOWS, self.seed)]
+        without = self.without | ({TREES} if self.effort == "quick" else set())
         return select_list(
             self.log,
             self.catalog,
-            self.list_folds,
+            folds,
             self.scorer_names,
             self._scorer,
             cutoff=self.end,
             repeat=self.dataset.repeat,
             seed=self.seed,
-            without=sorted(self.without | (set() if self.wants_trees else {TREES})),
+            without=sorted(without),
             text_names=self.text_names,
             new_item_names=self.new_item_names,
             before_trees=lambda: self.progress.begin(TREES, COSTS[TREES]),
@@ -307,11 +289,9 @@ class MemberFit:
     def _total_cost(self) -> float:
         trained = sum(COSTS.get(name, 1.0) for name in self.expert_names)
         statistics = [name for name in self.scorer_names if name not in NEXT_ITEM_NETS]
-        n_folds = len(self.list_folds)
-        earlier = 0 if self.wants_trees else (n_folds - 1) * len(self.text_names)
         n_by_title = len({*self.text_names, *self.new_item_names})
-        each = 0.5 * (len(statistics) * (1 + n_folds) + 2 * n_by_title + earlier)
+        each = 0.5 * len(statistics) * (1 + self.n_folds) + n_by_title
         nets = [COSTS[name] for name in self.scorer_names if name in NEXT_ITEM_NETS]
-        of_trees = COSTS[TREES] if self.wants_trees else 0.0
-        rest = n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
+        of_trees = COSTS[TREES] if self.n_folds > 1 else 0.0
+        rest = self.n_folds * sum(nets) + of_trees + COSTS[STATEMENTS]
         return float(trained + each + rest)

@@ -22,7 +22,6 @@ from llmrec.forecast import Forecaster
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.ranking.selection import TREES
-from llmrec.ranking.weights import FEW_WINDOWS
 from tests.worlds import START, catalog, log
 
 NOT_NEEDED = ("CategoryEASE", "CategoryMarkov", "NeighbouringUsers", "RidgeAutoregression", TREES)
@@ -48,11 +47,6 @@ def table(n_users: int, n_items: int, n_categories: int, n_days: int = 70) -> pd
             "categories": [f"C{item % n_categories}" for item in items],
         }
     )
-
-
-def member_fit(dataset: Dataset, effort: str, without: tuple[str, ...] = ()) -> MemberFit:
-    folds = past_windows(dataset)
-    return MemberFit(dataset, folds, effort, 0, frozenset(without), FitStore(None), lambda _: None)
 
 
 def members(fitted: FittedEngine, part: str) -> dict[str, dict[str, Any]]:
@@ -124,23 +118,6 @@ def test_a_list_that_nothing_was_fitted_for_has_close_titles_if_titles_tell_anyt
     again = fit_engine(replace(told, repeat="allow"), "quick").blend
     for other, name in ((alone, "RecentPopularity"), (again, "PersonalRepeat")):
         assert [type(one).__name__ for one in other.scorers] == [name]
-
-
-def test_where_the_last_period_has_few_lists_those_of_earlier_ones_choose_weights_too() -> None:
-    few, many = world(60), world(400)
-    efforts: list[tuple[str, tuple[str, ...]]] = [("quick", ()), ("standard", (TREES,))]
-    for effort, without in efforts:
-        fit = member_fit(few, effort, without)
-        sizes = [len(fold) for fold in fit.list_folds]
-        assert sizes[0] == len(fit.folds[0]) < FEW_WINDOWS
-        assert len(sizes) > 1
-        assert sum(sizes) <= FEW_WINDOWS
-        assert [len(fold) for fold in member_fit(many, effort, without).list_folds] == [
-            len(past_windows(many)[0])
-        ]
-    with_trees = member_fit(few, "standard")
-    assert with_trees.list_folds == [*with_trees.folds[:5]]
-    assert len(member_fit(few, "best", (TREES,)).list_folds) == 1  # nets take long
 
 
 def test_windows_too_few_to_choose_by_leave_it_to_the_nets_of_other_logs() -> None:

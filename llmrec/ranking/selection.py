@@ -1,10 +1,9 @@
-"""The list of an engine: scorers and trees fitted on past lists, and weighed by newer ones."""
+"""The list of an engine: scorers and trees fitted on past lists, and weighed by the newest ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,29 +11,29 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
+from llmrec.data.splits import sample_windows, training_log_for
+from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
-from llmrec.ranking.scored_folds import (
-    MEMBER_ERRORS,
-    FitScorer,
-    ScoredFold,
-    fit_folds,
-    fit_scorers,
-    join_folds,
-)
-from llmrec.ranking.weights import FEW_WINDOWS, BestItems, choose_weights_of, more_scorers_help
+from llmrec.ranking.weights import BestItems, choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
 
 TREES = "GBDTReranker"  # its name among the members
 LIST_LENGTH = 10  # items by which members are judged
 MIN_TREE_FOLDS = 3  # two to learn from, one to judge by
+# Scorers x windows x items of one fold: half a gigabyte in single precision, and twice as much
+# while weights are fitted.
+MAX_FOLD_SCORES = 120_000_000
+# What leaves a member out, with the reason in the report, instead of ending the fit.
+MEMBER_ERRORS = (LlmrecError, ValueError, ImportError)
+FitScorer = Callable[[str, Interactions, np.datetime64 | None], ItemScorer]
 
 
 @dataclass(frozen=True)
 class ListMember:
-    """What a scorer is worth in the list, by NDCG@10 on the windows that chose the weights.
+    """What a scorer is worth in the list, by NDCG@10 on the last period.
 
     Attributes
     ----------
@@ -65,11 +64,9 @@ class ListSelection:
     blend
         Fitted on the whole log.
     validation_blend, windows
-        The same with scorers that have not seen the targets of the last period's windows, scored
-        for them.
-    ndcg, n_windows, n_periods
-        Its NDCG@10 on the windows that chose the weights, how many they are, and of how many
-        periods.
+        The same with scorers that have not seen the windows' targets, scored for them.
+    ndcg
+        Its NDCG@10 on the windows.
     text_scorers, validation_text_scorers
         Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
         that have not seen the windows' targets, scored for them.
@@ -79,17 +76,19 @@ class ListSelection:
     validation_blend: Blend
     windows: Sequence[Window]
     ndcg: float
-    n_windows: int
-    n_periods: int
     members: tuple[ListMember, ...]
     text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
     validation_text_scorers: Mapping[str, ItemScorer] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the figures."""
-        members = [asdict(member) for member in self.members]
-        size = {"windows": self.n_windows, "periods": self.n_periods}
-        return {"ndcg": self.ndcg, **size, "members": members}
+        return {"ndcg": self.ndcg, "members": [asdict(member) for member in self.members]}
+
+
+@dataclass(eq=False)
+class _Fold:
+    windows: Sequence[Window]
+    scorers: Mapping[str, ItemScorer]
 
 
 def select_list(
@@ -109,20 +108,20 @@ def select_list(
 ) -> ListSelection:
     """Fit scorers on each fold's past and on the whole log, trees over the folds, and weights.
 
-    The newest fold's windows decide on weights, without trees those of all folds; trees are judged
-    on the newest, then fitted on it, too.
+    The newest fold's windows decide on weights; trees are judged there, then fitted on it, too.
 
     Parameters
     ----------
     folds
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
-    names, without
-        Of the scorers, and of members not to use; `TREES` are one. A scorer that fails anywhere is
-        left out, and the reason is kept.
+    names
+        Of the scorers. One that fails anywhere is left out, and the reason is kept.
     fit_scorer, cutoff
-        Gives the scorer of a name fitted on a log up to a time (None: all); that of the lists.
+        Gives the scorer of a name fitted on a log up to a time (None: all); the time of the list.
+    without
+        Members not to use; `TREES` are one.
     text_names, new_item_names
-        Of scorers by title: the first in the blend if they help, the others for new items.
+        Of scorers by title, for the blend if they help (`more_scorers_help`), and for new items.
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -131,35 +130,75 @@ def select_list(
     LlmrecError
         If no scorer is left; it says why each failed.
     """
-    wanted, text, new = (
-        [name for name in found if name not in without]
-        for found in (names, text_names, new_item_names)
-    )
+    wanted, text, new = (_omit(without, one) for one in (names, text_names, new_item_names))
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
-    fit = partial(fit_scorers, fit_scorer=fit_scorer, failed=failed)
-    wants_trees = TREES not in without
+
+    def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
+        return _fit_all(kept, past, end, fit_scorer, failed)
+
     everything = [*dict.fromkeys([*wanted, *text, *new])]
-    earlier = wanted if wants_trees else [*wanted, *text]  # texts have no part in trees
-    made = fit_folds(folds, catalog, everything, earlier, seed, fit)
+    made = [
+        _fit_fold(windows, catalog, wanted if place else everything, seed, fit)
+        for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
+    ]
     final = fit(everything, log, cutoff)
-    names, text = ([name for name in found if name in final] for found in (wanted, text))
+    names = [name for name in wanted if name in final]
     if not names:
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
-    if wants_trees:
+    if TREES not in without:
         before_trees()
-    weighed = made if wants_trees else [join_folds(made, [*names, *text])]
-    weighing = _Weighing(weighed, made[0], final, names, text, repeat, seed)
-    return weighing.select(failed, wants_trees)
+    weighing = _Weighing(made, final, names, [n for n in text if n in final], repeat, seed)
+    return weighing.select(failed, TREES not in without)
+
+
+def _omit(without: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in without]
+
+
+def _fit_fold(
+    windows: Sequence[Window],
+    catalog: Catalog,
+    names: Sequence[str],
+    seed: int,
+    fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
+) -> _Fold:
+    """Fit scorers on what precedes windows, and score as many of these as memory allows."""
+    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
+    sample = sample_windows(windows, limit, seed)
+    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
+    histories = [window.history for window in sample]
+    stored = {
+        name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
+    }
+    return _Fold(sample, stored)
+
+
+def _fit_all(
+    names: Sequence[str],
+    log: Interactions,
+    cutoff: np.datetime64 | None,
+    fit_scorer: FitScorer,
+    failed: dict[str, str],
+) -> dict[str, ItemScorer]:
+    """Fit scorers on a log; why one fails goes into ``failed``, and it is not tried again."""
+    found = {}
+    for name in names:
+        if name in failed:
+            continue
+        try:
+            found[name] = fit_scorer(name, log, cutoff)
+        except MEMBER_ERRORS as error:
+            failed[name] = f"{name}: {error}"
+    return found
 
 
 @dataclass(eq=False)
 class _Weighing:
     """Scorers fitted on the whole log and on each fold's past, to be weighed."""
 
-    folds: Sequence[ScoredFold]  # the first one chooses weights
-    newest: ScoredFold  # windows of the last period
+    folds: Sequence[_Fold]
     final: Mapping[str, ItemScorer]
     names: Sequence[str]  # of the scorers that failed nowhere, but for texts
     text_names: Sequence[str]
@@ -167,12 +206,12 @@ class _Weighing:
     seed: int
 
     def select(self, failed: Mapping[str, str], wants_trees: bool) -> ListSelection:
-        judging, names = self.folds[0], self.names
-        parts = [judging.scorers[name] for name in names]
+        newest, names = self.folds[0], self.names
+        parts = [newest.scorers[name] for name in names]
         trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
             parts = [*parts, self._scored_by_trees(judged, parts)]
-        text = {name: judging.scorers[name] for name in self.text_names}
+        text = {name: newest.scorers[name] for name in self.text_names}
         best, weights, parts, kept_text = self._weights(parts, text)
         labels = [*names, TREES][: len(parts) - len(kept_text)] + kept_text
         by_name = dict(zip(labels, weights, strict=True))
@@ -194,18 +233,16 @@ class _Weighing:
         ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
         by_title = [name for name in self.final if name not in names]
         if text and not kept_text:
-            alone = BestItems.of([*text.values()], judging.windows, self.repeat, LIST_LENGTH)
+            alone = BestItems.of([*text.values()], newest.windows, self.repeat, LIST_LENGTH)
             missing += _figures(self.text_names, alone, np.zeros(len(text)), False)
         return ListSelection(
             blend,
             Blend(parts, weights),
-            self.newest.windows,
+            newest.windows,
             ndcg,
-            len(judging.windows),
-            judging.n_periods,
             (*members, *missing),
             {name: self.final[name] for name in by_title},
-            {name: self.newest.scorers[name] for name in by_title},
+            {name: newest.scorers[name] for name in by_title},
         )
 
     def _trees(self, wants_trees: bool) -> tuple[GBDTReranker | None, GBDTReranker | None, str]:
@@ -239,8 +276,7 @@ class _Weighing:
         if text:
             every = [*parts, *text.values()]
             best = BestItems.of(every, windows, self.repeat, LIST_LENGTH)
-            is_large = len(self.newest.windows) >= FEW_WINDOWS
-            if more_scorers_help(best, len(parts), self.seed, beyond_noise=is_large):
+            if more_scorers_help(best, len(parts), self.seed):
                 return best, choose_weights_of(best), every, list(text)
         best = BestItems.of(parts, windows, self.repeat, LIST_LENGTH)
         return best, choose_weights_of(best), parts, []
@@ -271,6 +307,12 @@ def _figures(
         ndcg = best.ndcg(alone) if best.n else 0.0
         members.append(ListMember(name, ndcg, weight, loss, kept, reason))
     return members
+
+
+def _in_single(scorer: PrecomputedScorer) -> PrecomputedScorer:
+    """Give the same in half of the memory: trees split in single precision anyway."""
+    rows: Any = {key: row.astype(np.float32) for key, row in scorer.rows.items()}
+    return PrecomputedScorer(scorer.name, rows)
 
 
 def _keys(scorer: ItemScorer) -> list[Any]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from llmrec.data.periods import History, Window
 from llmrec.data.windows import MIN_FIT_WINDOWS
@@ -19,14 +18,14 @@ from llmrec.ranking.blend import (
     target_shares,
     top_items,
 )
-from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
+from llmrec.types import BoolArray, FloatArray, RepeatPolicy
 
 # Steps of a weight: times a factor, or plus a share of the sum of all weights.
 WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
 TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
 LIKELY_L2 = 1e-3
-FEW_WINDOWS = 300  # where a period has fewer, earlier ones choose weights, too
+FEW_WINDOWS = 300
 MIN_SHARE = 0.01  # of the largest weight: a smaller one is not worth its scorer
 ADDED_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)  # of all other weights
 
@@ -91,8 +90,6 @@ class BestItems:
         (n, n_candidates) which places hold an item: people have different numbers of candidates.
     ideal
         (n,) DCG@k of the best possible list.
-    people
-        (n,) whose windows they are, as numbers.
     k
         Length of the lists.
     """
@@ -101,7 +98,6 @@ class BestItems:
     shares: FloatArray
     possible: BoolArray
     ideal: FloatArray
-    people: IntArray
     k: int
 
     @classmethod
@@ -117,9 +113,8 @@ class BestItems:
         usable = [place for place, share in enumerate(shares) if share.any()]
         histories = [windows[place].history for place in usable]
         if not usable:
-            none, nobody = np.empty((0, 0)), np.empty(0, np.int64)
-            scores = np.empty((len(scorers), 0, 0), np.float32)
-            return cls(scores, none, none > 0, np.empty(0), nobody, k)
+            nothing = np.empty((0, 0))
+            return cls(np.empty((len(scorers), 0, 0), np.float32), nothing, nothing > 0, nothing, k)
         possible = np.stack([rankable_items(history, repeat) for history in histories])
         scores = np.stack([_float32_scores(scorer, histories) for scorer in scorers])
         taken = np.stack([shares[place] for place in usable])
@@ -138,7 +133,6 @@ class BestItems:
             np.take_along_axis(taken * candidates, items, axis=1),
             np.take_along_axis(candidates, items, axis=1),
             np.cumsum(_discounts(k))[n_relevant - 1],
-            pd.factorize(np.array([history.user_id for history in histories]))[0],
             k,
         )
 
@@ -150,12 +144,7 @@ class BestItems:
     def part(self, rows: BoolArray) -> BestItems:
         """Give some of the windows."""
         return BestItems(
-            self.scores[:, rows],
-            self.shares[rows],
-            self.possible[rows],
-            self.ideal[rows],
-            self.people[rows],
-            self.k,
+            self.scores[:, rows], self.shares[rows], self.possible[rows], self.ideal[rows], self.k
         )
 
     def blended(self, weights: FloatArray) -> npt.NDArray[np.float32]:
@@ -236,15 +225,12 @@ def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:
     return (*(weight * factor for factor in WEIGHT_FACTORS), weight + WEIGHT_STEP * weights.sum())
 
 
-def more_scorers_help(
-    best: BestItems, n_first: int, seed: int = 0, *, beyond_noise: bool = True
-) -> bool:
+def more_scorers_help(best: BestItems, n_first: int, seed: int = 0) -> bool:
     """Whether lists by all scorers are better than those by the first alone.
 
-    Half of the people choose both blends' weights and the other half judge them by NDCG@k, and the
-    other way round: the mean gain has to exceed twice its standard error, or 0 if not
-    ``beyond_noise``, as where a period has fewer than `FEW_WINDOWS`, which could hardly show that.
-    With fewer than twice `MIN_FIT_WINDOWS`: yes.
+    Half of the windows choose both blends' weights and the other half judge them by NDCG@k, and the
+    other way round: the mean gain has to exceed twice its standard error; with fewer than
+    `FEW_WINDOWS`, which could not show that, 0. With fewer than twice `MIN_FIT_WINDOWS`: yes.
     """
     if best.n < 2 * MIN_FIT_WINDOWS:
         return True
@@ -257,13 +243,12 @@ def more_scorers_help(
         gains.append(lists[0] - lists[1])
     found = np.concatenate(gains)
     error = found.std() / np.sqrt(len(found))
-    return bool(found.mean() > (2 * error if beyond_noise else 0))
+    return bool(found.mean() > (0 if best.n < FEW_WINDOWS else 2 * error))
 
 
 def _halves(best: BestItems, seed: int) -> list[tuple[BestItems, BestItems]]:
-    """Give the windows of two halves of the people, drawn at random, in both orders."""
-    drawn = np.random.default_rng(seed).permutation(1 + best.people.max(initial=-1)) % 2 == 0
-    half = drawn[best.people]
+    """Give two halves of the windows, drawn at random, in both orders."""
+    half = np.random.default_rng(seed).permutation(best.n) % 2 == 0
     return [(best.part(one), best.part(~one)) for one in (half, ~half)]
 
 

@@ -60,25 +60,6 @@ def test_scorers_that_are_judged_have_not_seen_the_targets_and_those_of_the_engi
         assert cutoff == END
 
 
-def test_without_trees_the_windows_of_all_periods_choose_weights_each_by_scorers_of_its_past() -> (
-    None
-):
-    found = select(Fitting(), 3, without=[TREES])
-    assert found.n_windows == sum(map(len, FOLDS[:3])) > len(found.windows)
-    assert {window.target.period for window in found.windows} == {
-        window.target.period for window in FOLDS[0]
-    }
-    for fold in FOLDS[:3]:
-        past = training_log_for(fold).align_to(ITEMS)
-        expected = build_scorer("RecentPopularity", past, ITEMS).scores([fold[0].history])
-        part = found.validation_blend.scorers[0]
-        np.testing.assert_allclose(part.scores([fold[0].history]), expected, rtol=1e-6)
-
-
-def test_with_trees_the_newest_period_alone_chooses_weights(with_trees: ListSelection) -> None:
-    assert with_trees.n_windows == len(with_trees.windows) == len(FOLDS[0])
-
-
 @pytest.mark.parametrize("error", [TrainingError("it diverged"), MissingExtraError("no package")])
 def test_a_scorer_that_fails_is_left_out_with_its_reason_and_not_tried_again(
     error: Exception,
@@ -168,17 +149,3 @@ def test_lists_of_new_items_have_scorers_that_the_blend_does_not() -> None:
     past = training_log_for(FOLDS[0]).align_to(ITEMS)
     expected = build_scorer("Ease", past, ITEMS).scores(last)
     np.testing.assert_allclose(found.validation_text_scorers["Ease"].scores(last), expected, 1e-6)
-
-
-def test_a_scorer_that_fails_on_an_earlier_period_alone_is_left_out() -> None:
-    class FailingLater(Fitting):
-        def __call__(self, name: str, events: Interactions, cutoff: Any) -> ItemScorer:
-            if name == "Cosine" and len(self.calls) > len(NAMES):
-                self.failures = {"Cosine": TrainingError("too short")}
-            return super().__call__(name, events, cutoff)
-
-    found = select(FailingLater(), 3, without=[TREES])
-    (member,) = [one for one in found.members if one.name == "Cosine"]
-    assert not member.kept
-    assert "too short" in member.reason
-    assert found.n_windows == sum(map(len, FOLDS[:3]))
