@@ -23,8 +23,7 @@ from llmrec.ranking.registry import (
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 MAX_SPREAD_HISTORIES = 100
-# Of scorers by title, in that of popularity, where nothing can be fitted.
-TITLE_SPREADS = {"EaseWithText": 32.0, "TitleKernel": 0.25}
+TITLES_SPREAD = 0.25  # of popularity's, where nothing can be fitted
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -134,20 +133,19 @@ def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[
     """Give the blend of a log that is too short to fit one on.
 
     Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
-    titles tell anything, `EaseWithText` with 32 times its spread and `TitleKernel` with a quarter,
-    so that these order what `EaseWithText` says nothing of (`TITLE_SPREADS`; LOG.md has what that
-    adds on three logs). What ``without`` has is not used.
+    titles tell anything, items whose titles are close to those taken: a scorer with a quarter of
+    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs), unless
+    "TitleKernel" is among ``without``.
     """
     if dataset.repeat == "allow":
         return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})
-    possible = set(text_scorers(dataset.catalog)).difference(without)
-    shares = {name: share for name, share in TITLE_SPREADS.items() if name in possible}
-    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, **shares})
+    if "TitleKernel" not in set(text_scorers(dataset.catalog)).difference(without):
+        return build_blend(dataset, cutoff, POPULARITY_BLEND)
+    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, "TitleKernel": 1.0})
     histories = dataset.histories(cutoff)[:MAX_SPREAD_HISTORIES]
-    popularity, *by_title = inverse_spreads(blend.scorers, histories)
-    unit = popularity or 1.0
-    weights = (share * one / unit for share, one in zip(shares.values(), by_title, strict=True))
-    return Blend(blend.scorers, (1.0, *weights))
+    popularity, kernel = inverse_spreads(blend.scorers, histories)
+    share = kernel / popularity if popularity else 1.0
+    return Blend(blend.scorers, (1.0, TITLES_SPREAD * share))
 
 
 def inverse_spreads(
