@@ -115,3 +115,7 @@ def test_the_front_page_says_how_new_items_are_ranked_as_measured() -> None:
         for model in ("llmrec quick", "Random")
     ]
     assert f"{values[0]} on launches of Online Retail, {values[1]} by chance" in text
+    shop = results.load_rows("ranking/young_shop_online-retail")
+    split, added = "young shop / everybody", "ndcg@10 above llmrec quick without text"
+    gain = shop["online-retail", split, "llmrec quick", added]["value"]
+    assert f"add +{gain:.3f} to its lists of".replace("0.", ".") in text

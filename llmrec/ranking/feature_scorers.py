@@ -20,7 +20,7 @@ SIMILARITY_FLOOR = 0.01
 # Of an item taken, in an EASE that is sparse. They cost .001 of NDCG@10 at most on validation, and
 # a matrix of 3,000 items needs a quarter of the room (LOG.md).
 KEPT_WEIGHTS = 400
-# Of new items they would keep too few: that costs .003 for a log of 100 people.
+# 400 would leave new items too few: .004 of NDCG@10 less for a log of 100 people (LOG.md).
 KEPT_TEXT_WEIGHTS = 1_000
 # By name, of a block of features; None: of titles.
 VECTOR_SCORERS: Mapping[str, Callable[[str | None], ItemScorer]] = {

@@ -77,10 +77,8 @@ class NewItemLists:
         weights = inverse_spreads(parts, [window.history for window in windows], shown)
         validation = Blend(parts, weights)
         report: dict[str, Any] = {"items": len(new), "people": len(takers)}
-        strength, titles_tell = (
-            0.0,
-            any(one.weight and kind_of(one.name) in VECTOR_SCORERS for one in lists.members),
-        )
+        by_title = [one for one in lists.members if kind_of(one.name) in VECTOR_SCORERS]
+        strength, titles_tell = 0.0, any(one.weight for one in by_title)
         if known:
             values = ndcg_by_strength(forecaster, validation, takers, repeat, LIST_LENGTH, new)
             strength, ndcg = STRENGTHS[int(np.argmax(values))], float(values.max())
