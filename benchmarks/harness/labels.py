@@ -16,6 +16,10 @@ TWO_STAGE = "Two-stage trees"
 TWO_STAGE_WITH_NET = f"{TWO_STAGE} with GRU4Rec"
 
 
+# What is left out of an engine of few people, behind its label: scorers by title; the tilt, too.
+WITHOUT_TEXT, WITHOUT_TITLES = " without text", " without titles"
+
+
 def engine_label(effort: str, *, use_llm: bool = False, without: Sequence[str] = ()) -> str:
     """Name the row of an engine that was fitted with an effort."""
     label = f"{LLMREC} {effort}" + " with LLM" * use_llm

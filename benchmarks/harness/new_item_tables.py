@@ -9,13 +9,19 @@ from benchmarks.harness.formatting import (
     format_ndcg,
     render_table,
 )
-from benchmarks.harness.labels import LOG_TITLES, ONLINE_RETAIL, QUICK
+from benchmarks.harness.labels import (
+    LOG_TITLES,
+    ONLINE_RETAIL,
+    QUICK,
+    WITHOUT_TEXT,
+    WITHOUT_TITLES,
+)
 from benchmarks.harness.results import Rows, load_rows_if_any
 from benchmarks.harness.summaries import MISSING, NDCG
 
 SHELVES, POPULAR = "Shelves", "TextPopularity"  # models of the rows of `ranking.launches`
 SHELF_MODELS = ("Random", "RecentPopularity", POPULAR, "TitleKernel", QUICK)
-WITHOUT_TEXT, WITHOUT_TITLES = f"{QUICK} without text", f"{QUICK} without titles"
+QUICK_WITHOUT_TEXT, QUICK_WITHOUT_TITLES = QUICK + WITHOUT_TEXT, QUICK + WITHOUT_TITLES
 YOUNG_SHOP = "young shop / "  # and how many people, in a split
 
 
@@ -53,7 +59,7 @@ def young_shop_table() -> str:
         rows = load_rows_if_any(f"ranking/young_shop_{data}")
         for split in dict.fromkeys(split for _, split, *_ in rows):
             found = _rows_of(rows, split)
-            engines = (WITHOUT_TITLES, WITHOUT_TEXT, QUICK)
+            engines = (QUICK_WITHOUT_TITLES, QUICK_WITHOUT_TEXT, QUICK)
             peers = [m for m, metric in found if metric == NDCG and not m.startswith("llmrec")]
             best = max(peers, key=lambda peer: float(found[peer, NDCG]["value"]))
             cells = [_format_if_any(found, model) for model in engines]
@@ -64,7 +70,7 @@ def young_shop_table() -> str:
             ]
             lines.append([title, split.removeprefix(YOUNG_SHOP), *cells, *gains, of_best])
     gained = ["titles add", "text scorers add", "above the best peer", "which is"]
-    header = ["log", "people", WITHOUT_TITLES, WITHOUT_TEXT, QUICK, *gained]
+    header = ["log", "people", QUICK_WITHOUT_TITLES, QUICK_WITHOUT_TEXT, QUICK, *gained]
     return render_table(header, lines) + "\n" if lines else ""
 
 

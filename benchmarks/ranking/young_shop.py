@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.harness.engines import EFFORTS
 from benchmarks.harness.formatting import Row
-from benchmarks.harness.labels import LOG_TITLES, engine_label
+from benchmarks.harness.labels import LOG_TITLES, WITHOUT_TEXT, WITHOUT_TITLES, engine_label
 from benchmarks.harness.logs import benchmark_dataset
 from benchmarks.harness.results import record_results
 from benchmarks.ranking.launches import people_row
@@ -49,7 +49,6 @@ from llmrec.types import FloatArray, IntArray
 SIZES = (30, 100, 300, 1_000, 3_000, 0)  # 0: everybody
 DRAWS = 3
 MAX_LISTS = 1_000
-WITHOUT_TEXT, WITHOUT_TITLES = " without text", " without titles"
 PEERS = ("RecentPopularity", "SparseEaseByDays", "SparseEaseByEvents", "Cosine", "ImplicitALS")
 TEXT_PEERS = ("TitleKernel", "TextPopularity", "EaseByText", "EaseWithText")
 K = 10

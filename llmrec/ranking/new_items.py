@@ -19,7 +19,7 @@ from llmrec.ranking.selection import LIST_LENGTH, ListSelection
 from llmrec.types import BoolArray, IntArray, RepeatPolicy
 
 NEW_ITEM_SCORERS = ("TitleKernel", "EaseByText", "FactorsFromText")
-NEW_ITEM_ONLY_SCORER = "EaseByText"  # all others are in blends, where they help
+NEW_ITEM_ONLY_SCORER = "EaseByText"  # in blends `EaseWithText` does better (LOG.md)
 MIN_LISTS = 20  # people who took a new item in the last period: fewer fit no strength
 
 

@@ -14,7 +14,7 @@ from llmrec.forecasters.collaborative import solve_ease
 from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.largest import largest_of_rows
 from llmrec.ranking.scorers import require_positive
-from llmrec.ranking.text_projection import Projection, require_projection, sets_taken
+from llmrec.ranking.text_projection import Projection, Vectors, require_projection, sets_taken
 from llmrec.ranking.text_vectors import (
     TitleEncoder,
     averages_by_title,
@@ -68,10 +68,7 @@ class EaseByText:
             neighbours=self.neighbours,
             keep=self.keep,
         )
-        require_projection(self.projection)
-        require_source(self.encoder, self.features)
-        if not self.half_life > 0:
-            raise ValueError(f"half_life must be > 0, not {self.half_life}")
+        _require_options(self)
 
     @property
     def name(self) -> str:
@@ -86,20 +83,9 @@ class EaseByText:
         ValueError
             If the catalog is too large.
         """
-        catalog = histories[0].catalog
-        _require_dense(type(self).__name__, catalog.n_items)
-        takers = takers_of(histories)
-        vectors = title_vectors(
-            catalog,
-            sets_taken(histories),
-            encoder=self.encoder,
-            projection=self.projection,
-            features=self.features,
-        )
-        trust = trust_of(takers)
+        vectors, taken = _vectors_and_taken(self, histories)
+        trust = trust_of(takers_of(histories))
         nearest = nearest_titles(vectors, trust, self.temperature, self.neighbours)
-        taken = recency_weighted(histories, self.half_life, "days", "binary")
-        taken.data = np.sqrt(taken.data)
         gram = np.asarray((taken.T @ taken).todense(), dtype=np.float64)
         weights = solve_ease(gram, self.regularization)
         carried = averages_by_title(nearest, trust, weights.T).T
@@ -135,10 +121,7 @@ class EaseWithText:
 
     def __post_init__(self) -> None:
         require_positive(weight=self.weight, regularization=self.regularization, keep=self.keep)
-        require_projection(self.projection)
-        require_source(self.encoder, self.features)
-        if not self.half_life > 0:
-            raise ValueError(f"half_life must be > 0, not {self.half_life}")
+        _require_options(self)
 
     @property
     def name(self) -> str:
@@ -154,16 +137,7 @@ class EaseWithText:
         ValueError
             If the catalog is too large.
         """
-        _require_dense(type(self).__name__, histories[0].catalog.n_items)
-        vectors = title_vectors(
-            histories[0].catalog,
-            sets_taken(histories),
-            encoder=self.encoder,
-            projection=self.projection,
-            features=self.features,
-        )
-        taken = recency_weighted(histories, self.half_life, "days", "binary")
-        taken.data = np.sqrt(taken.data)
+        vectors, taken = _vectors_and_taken(self, histories)
         is_taken = np.diff(taken.tocsc().indptr) > 0
         known, new = np.flatnonzero(is_taken), np.flatnonzero(~is_taken)
         taken, of_known = taken[:, known], vectors[known].astype(np.float64)
@@ -183,9 +157,30 @@ class EaseWithText:
         return dense if self.keep is None else largest_of_rows(dense, self.keep)
 
 
-def _require_dense(name: str, n_items: int) -> None:
-    if n_items > MAX_ITEMS:
+def _require_options(ease: EaseByText | EaseWithText) -> None:
+    require_projection(ease.projection)
+    require_source(ease.encoder, ease.features)
+    if not ease.half_life > 0:
+        raise ValueError(f"half_life must be > 0, not {ease.half_life}")
+
+
+def _vectors_and_taken(
+    ease: EaseByText | EaseWithText, histories: Sequence[History]
+) -> tuple[Vectors, Any]:
+    """(n_items, d) vectors and (n_users, n_items) X, sparse; ValueError for too many items."""
+    catalog = histories[0].catalog
+    if catalog.n_items > MAX_ITEMS:
         raise ValueError(
-            f"{name} inverts a matrix of {n_items} x {n_items} items; it can take at most "
-            f"{MAX_ITEMS}: use TitleKernel, which stores vectors only."
+            f"{type(ease).__name__} inverts a matrix of {catalog.n_items} x {catalog.n_items} "
+            f"items; it can take at most {MAX_ITEMS}: use TitleKernel, which stores vectors only."
         )
+    vectors = title_vectors(
+        catalog,
+        sets_taken(histories),
+        encoder=ease.encoder,
+        projection=ease.projection,
+        features=ease.features,
+    )
+    taken = recency_weighted(histories, ease.half_life, "days", "binary")
+    taken.data = np.sqrt(taken.data)
+    return vectors, taken
