@@ -54,6 +54,9 @@ class Interactions:
         (n_events,) row number in the frame the event came from.
     rating
         (n_events,) float64, or None where the log has none.
+    price
+        (n_events,) float64, of one piece, as Online Retail has it; None elsewhere. No forecast and
+        no list depends on it.
     report
         How it was read, and what cleaning dropped.
     day_first
@@ -72,6 +75,7 @@ class Interactions:
     report: CleaningReport
     day_first: bool | None = None
     left_out: Mapping[str, pd.Index[str]] = field(default_factory=dict, repr=False)
+    price: FloatArray | None = None
 
     @classmethod
     def from_frame(
@@ -283,6 +287,7 @@ class Interactions:
             timestamp=self.timestamp[keep],
             source_row=self.source_row[keep],
             rating=None if self.rating is None else self.rating[keep],
+            price=None if self.price is None else self.price[keep],
             report=report,
             left_out={**gone, **self.left_out},
         )
@@ -297,6 +302,7 @@ class Interactions:
             timestamp=self.timestamp[event_ids],
             source_row=self.source_row[event_ids],
             rating=None if self.rating is None else self.rating[event_ids],
+            price=None if self.price is None else self.price[event_ids],
             left_out={},
         )
 

@@ -99,8 +99,8 @@ def read_online_retail(path: Path, options: LayoutOptions) -> Dataset:
 
     An event is an item on an invoice of a customer, however many lines and pieces it has. What a
     cancellation takes back is left out, see `find_cancellations`; fees, postage and other lines
-    that are no products (`NO_PRODUCTS`) and lines without a price are, too. Categories are clusters
-    of titles.
+    that are no products (`NO_PRODUCTS`) and lines without a price are, too. Its price is that of a
+    piece on the line that is kept. Categories are clusters of titles.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def read_online_retail(path: Path, options: LayoutOptions) -> Dataset:
         rows = item_rows_of_log(log, lines[[TITLE]])
         log = log.drop_events({TAKEN_BACK: taken_back[log.source_row]})
         catalog, about = catalog_of_titles(rows, TitleCategories(options.clusters))
-        log = replace(log.align_to(catalog), day_first=times.day_first)
+        prices = lines[_PRICE].to_numpy()[log.source_row]
+        log = replace(log.align_to(catalog), price=prices, day_first=times.day_first)
     said = (
         replace(one, example=tell_first_row(one.example, lines.index)) for one in times.findings
     )
@@ -190,17 +191,18 @@ def _classify(lines: pd.DataFrame, times: ParsedTimes) -> tuple[dict[str, BoolAr
     reasons[CANCELLATION] = found.matched
     reasons[UNMATCHED] = is_cancellation & ~found.matched
     reasons[NO_PRICE] = ~has_price
-    reasons[SAME_PURCHASE] = _find_same(keys[purchases], lines[TITLE].to_numpy())
+    reasons[SAME_PURCHASE] = _find_same(keys[purchases], lines[[TITLE, _PRICE]])
     return reasons, found.taken_back
 
 
-def _find_same(purchases: pd.DataFrame, titles: Any) -> BoolArray:
+def _find_same(purchases: pd.DataFrame, kept: pd.DataFrame) -> BoolArray:
     """(n_lines,) the lines that are left out where several are one purchase.
 
-    Of these the one whose title comes first stays, whatever their order. ``purchases`` are the keys
-    of those lines that are some, by their places.
+    Of these the one whose title, then price, comes first stays, whatever their order. ``purchases``
+    are the keys of those lines that are some, by their places; ``kept`` has title and price.
     """
     several = purchases[purchases.duplicated(keep=False)]
-    ordered = several.assign(title=titles[several.index]).sort_values("title", kind="stable")
+    of_lines = kept.iloc[several.index].set_index(several.index)
+    ordered = several.join(of_lines).sort_values([*kept], kind="stable")
     again = ordered.index[ordered.duplicated([*purchases])]
-    return np.isin(np.arange(len(titles)), again)
+    return np.isin(np.arange(len(kept)), again)

@@ -215,6 +215,28 @@ def test_lines_of_one_item_on_one_invoice_are_one_event(tmp_path: Path) -> None:
     assert events_of(dataset).count(("17850", "Red Mug")) == 2  # another invoice of that minute
 
 
+def test_the_price_of_a_piece_is_kept_whatever_the_order_of_lines(tmp_path: Path) -> None:
+    lines = [
+        line("1", MUG, price=2.5),
+        line("1", MUG, price=2.1),
+        line("1", LAMP, price=9.95),
+        line("2", MUG, day=2, price=3.0, customer="13047"),
+        line("3", LAMP, day=3, price=0.0),
+    ]
+    for given in (lines, lines[::-1]):
+        log = load(tmp_path, *given).log
+        assert log.price is not None
+        titles = [title for _, title in events_of(load(tmp_path, *given))]
+        assert sorted(zip(titles, log.price.tolist(), strict=True)) == [
+            ("Desk Lamp", 9.95),
+            ("Red Mug", 2.1),
+            ("Red Mug", 3.0),
+        ]
+        left = log.drop_events({"cheap": log.price < 3})
+        assert left.price is not None
+        assert sorted(left.price.tolist()) == [3.0, 9.95]
+
+
 def test_stock_codes_in_small_and_capital_letters_are_one_item(tmp_path: Path) -> None:
     dataset = load(tmp_path, line("1", ("22002b", "LAMP")), line("2", ("22002B", "LAMP"), day=2))
     assert list(dataset.catalog.item_ids) == ["22002B"]
