@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.periods import History, Window, batches_by_log
+from llmrec.data.periods import History, Window
 from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
@@ -20,7 +20,7 @@ from llmrec.engine_config import (
     load_engine_parts,
     save_parts,
 )
-from llmrec.engine_people import find_histories
+from llmrec.engine_people import find_batches, find_histories
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
@@ -33,8 +33,6 @@ from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
 from llmrec.session_inputs import Recommendation, SessionInputs, blend_of_shelf, of_platform
 from llmrec.types import RepeatPolicy, Shelf
-
-SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
 
 class InterestEngine:
@@ -67,12 +65,7 @@ class InterestEngine:
     def _take(self, parts: EngineParts) -> None:
         self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
         self.prior, self.language = parts.prior, parts.language
-        self._later = parts.later_periods
-        self.forecaster = (
-            self.prior
-            if self.language is None
-            else self.language.forecaster(self.prior, self.settings.titles)
-        )
+        self._later, self.forecaster = parts.later_periods, parts.forecaster
 
     @classmethod
     def from_pretrained(
@@ -201,11 +194,10 @@ class InterestEngine:
     def forecast_many(self, users: Iterable[object], horizon: int = 1) -> list[Forecast]:
         """Forecast many people in one batch (frames one by one), each as `forecast` does."""
         require_horizon(horizon)
-        histories, found = find_histories(self._parts, users), dict[int, Forecast]()
-        for places in batches_by_log(histories, max(1, len(histories))):
-            batch = [histories[place] for place in places]
+        found: dict[int, Forecast] = {}
+        for places, batch in find_batches(self._parts, users):
             found |= zip(places, self._forecast_batch(batch, horizon=horizon), strict=True)
-        return [found[place] for place in range(len(histories))]
+        return [found[place] for place in range(len(found))]
 
     def recommend(
         self,
@@ -229,16 +221,25 @@ class InterestEngine:
         **options: Any,
     ) -> list[list[Recommendation]]:
         """Recommend to many people in batches (frames one by one), each as `recommend` does."""
-        histories, found = find_histories(self._parts, users), dict[int, list[Recommendation]]()
-        size = max(1, SCORES_PER_BATCH // (self.dataset.catalog.n_items * len(self.blend.scorers)))
-        for places in batches_by_log(histories, size):
-            batch = [histories[place] for place in places]
+        opened = self.sessions(users, shelf=shelf, platform=platform)
+        found = {place: session.recommend(k, **options) for place, session in opened}
+        return [found[place] for place in range(len(found))]
+
+    def sessions(
+        self,
+        users: Iterable[object],
+        *,
+        shelf: Shelf = "all",
+        platform: str | None = None,
+        words: bool = True,
+    ) -> Iterator[tuple[int, UserSession]]:
+        """Open many people's sessions, each with its place; ``words``: whether to describe."""
+        for places, batch in find_batches(self._parts, users, len(self.blend.scorers)):
             blend = blend_of_shelf(shelf, self.blend, self._parts.new_items).precompute(batch)
-            forecasts = self._forecast_batch(batch, True)
+            forecasts = self._forecast_batch(batch, True, words=words)
             for place, history, forecast in zip(places, batch, forecasts, strict=True):
                 inputs = self._session_inputs(history, blend, forecast, None, shelf, platform)
-                found[place] = UserSession(inputs).recommend(k, **options)
-        return [found[place] for place in range(len(histories))]
+                yield place, UserSession(inputs)
 
     def fit(
         self,
@@ -309,13 +310,15 @@ class InterestEngine:
         save_parts(own, Path(folder), with_catalog=with_catalog)
 
     def _forecast_batch(
-        self, histories: Sequence[History], keep: bool = False, horizon: int = 1
+        self, histories: Sequence[History], keep: bool = False, horizon: int = 1, words: bool = True
     ) -> list[Forecast]:
         """Forecast histories of one log, see `describe_forecasts`."""
         if horizon != 1:
             return describe_forecasts(histories, self._later[horizon].forecast(histories))
         known = self._parts.statements
         made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
+        if not words:
+            return made
         if self.describe and self.language is not None:
             return describe_with_model(self.language.model, self.language.codec, histories, made)
         return describe_forecasts(histories, made, remember=keep)
@@ -334,17 +337,14 @@ class InterestEngine:
             raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
         if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
             forecast = replace(forecast, statement_model=self._parts.statements)
+        settings = self.settings
         inputs = SessionInputs(
-            history,
-            blend,
-            self.blend,
-            self.settings.strength,
-            self.settings.edit_strength,
+            *(history, blend, self.blend, settings.strength, settings.edit_strength),
             repeat or self.dataset.repeat,
             lambda history: forecast or self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
             self._parts.new_items,
-            self.settings.new_strength,
+            settings.new_strength,
         )
         inputs = of_platform(inputs, self.dataset.platforms, platform)
         return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)

@@ -86,6 +86,13 @@ class EngineParts:
     titles_weight: float = 0.0
 
     @property
+    def forecaster(self) -> Forecaster:
+        """What forecasts: the prior, or the language model on top of it."""
+        if self.language is None:
+            return self.prior
+        return self.language.forecaster(self.prior, self.settings.titles)
+
+    @property
     def later_periods(self) -> LaterPeriods:
         """Give ``later``, if it is of this forecaster, or else one that nothing was fitted for."""
         if self.later is not None and self.later.forecaster is self.prior:

@@ -23,7 +23,7 @@ from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
 from llmrec.forecasters.selection import MemberFigures, Selection
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.fitting import fallback_blend, fit_strength
+from llmrec.ranking.fitting import FALLBACK_STRENGTH, fallback_blend, fit_strength
 from llmrec.ranking.new_items import NewItemLists
 from llmrec.ranking.selection import ListSelection
 
@@ -185,4 +185,4 @@ def _fit_small_log(
         none = HeldOutPredictions({})
         selection = Selection(prior, none, "single", why, members=(member,))
         report |= {"windows": len(last), "forecast": selection.to_dict()}
-    return FittedEngine(prior, None, last, blend, 1.0, None, None, "", report)
+    return FittedEngine(prior, None, last, blend, FALLBACK_STRENGTH, None, None, "", report)

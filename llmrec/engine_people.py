@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import numpy as np
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import format_id
 from llmrec.data.interactions import UNKNOWN_ITEM
-from llmrec.data.periods import History
+from llmrec.data.periods import History, batches_by_log
 from llmrec.data.validation import is_frame
 from llmrec.engine_config import EngineParts
 from llmrec.errors import DataError
+
+SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 
 
 def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]:
@@ -32,6 +34,20 @@ def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]
     places = [_user_index(parts, user) for user in ids]
     known = iter(parts.dataset.histories(parts.cutoff, places))
     return [_given_history(parts, user) or next(known) for user in users]
+
+
+def find_batches(
+    parts: EngineParts, users: Iterable[object], n_scorers: int = 0
+) -> Iterator[tuple[list[int], list[History]]]:
+    """Give the histories of users in batches of one population, each with its places.
+
+    The scores of a batch by so many scorers are at most `SCORES_PER_BATCH`; it raises as
+    `find_histories` does.
+    """
+    histories = find_histories(parts, users)
+    size = max(1, SCORES_PER_BATCH // max(1, parts.dataset.catalog.n_items * n_scorers))
+    for places in batches_by_log(histories, size):
+        yield places, [histories[place] for place in places]
 
 
 def _user_index(parts: EngineParts, user_id: object) -> int:

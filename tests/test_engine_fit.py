@@ -107,12 +107,12 @@ def test_without_torch_the_nets_of_other_logs_stay_as_they_come_and_the_engine_s
 def test_a_list_that_nothing_was_fitted_for_has_close_titles_if_titles_tell_anything() -> None:
     told = replace(read_table(table(4, 40, 5), name="told", period="7D"), repeat="exclude")
     blend = fit_engine(told, "quick").blend
-    assert [type(one).__name__ for one in blend.scorers] == ["RecentPopularity", "TitleKernel"]
+    assert [type(one).__name__ for one in blend.scorers] == ["RecentPopularity", "ItemToItem"]
     histories = told.histories(told.everybody.end)
     spreads = [one.scores(histories).std(axis=1).mean() for one in blend.scorers]
-    popularity, kernel = np.multiply(blend.weights, spreads)
-    assert kernel == pytest.approx(popularity / 4, rel=0.05)
-    alone = fit_engine(told, "quick", without=["TitleKernel"]).blend
+    popularity, titles = np.multiply(blend.weights, spreads)
+    assert titles == pytest.approx(4 * popularity, rel=0.05)
+    alone = fit_engine(told, "quick", without=["EaseWithText"]).blend
     again = fit_engine(replace(told, repeat="allow"), "quick").blend
     for other, name in ((alone, "RecentPopularity"), (again, "PersonalRepeat")):
         assert [type(one).__name__ for one in other.scorers] == [name]

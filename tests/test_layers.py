@@ -40,6 +40,7 @@ ORDER = (
     {"training"},
     {""},
     {"widgets"},
+    {"batch"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

@@ -224,7 +224,7 @@ def test_a_batch_gives_what_single_calls_give(
     alone = [lists(engine.recommend(user, 5, calibrate=calibrate)) for user in users]
     together = engine.recommend_many(users, 5, calibrate=calibrate)
     assert list(map(lists, together)) == alone
-    monkeypatch.setattr("llmrec.engine.SCORES_PER_BATCH", 1)
+    monkeypatch.setattr("llmrec.engine_people.SCORES_PER_BATCH", 1)
     assert list(map(lists, engine.recommend_many(users, 5, calibrate=calibrate))) == alone
     forecasts = engine.forecast_many(users)
     for user, forecast in zip(users, forecasts, strict=True):

@@ -29,8 +29,6 @@ from llmrec.data.validation import CATEGORIES, ITEM_ID, TITLE, require_columns, 
 from llmrec.errors import DataError, ModelLoadError
 from llmrec.types import BoolArray, FloatArray, IntArray
 
-CATEGORIES_SHOWN = 5  # by repr
-
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
@@ -206,7 +204,7 @@ class Catalog:
         ids, titles = table[ITEM_ID].to_pylist(), tuple(table[TITLE].to_pylist())
         names = values.get(CATEGORIES)
         try:
-            if not ids or len(set(ids)) < len(ids):
+            if len(set(ids)) < max(1, len(ids)):
                 raise ValueError("it holds no item, or two of one id")
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("its categories are no names")
@@ -214,16 +212,19 @@ class Catalog:
             features = features_from_lists({name: table[name] for name in blocks})
         except ValueError as error:
             raise ModelLoadError(f"{path} cannot be read: {error}") from error
-        index = pd.Index(ids, dtype="str")
-        return cls(index, titles, tuple(names), shares, CleaningReport(len(ids)), features)
+        found = pd.Index(ids, dtype="str"), titles, tuple(names), shares
+        return cls(*found, CleaningReport(len(ids)), features)
 
     def __repr__(self) -> str:
-        """Say how much it holds, in a line."""
-        shown = ", ".join(self.categories[:CATEGORIES_SHOWN])
-        more = ", ..." * (self.n_categories > CATEGORIES_SHOWN)
-        counts = f"{self.n_items:,} items, {self.n_categories:,} categories"
-        blocks = f"; features: {', '.join(self.features)}" * bool(self.features)
-        return f"Catalog({counts}: {shown}{more}{blocks})"
+        """Say how much it holds, in a line, with the first five categories."""
+        names = ", ".join((*self.categories[:5], "...")[: self.n_categories])
+        names += f"; features: {', '.join(self.features)}" * bool(self.features)
+        return f"Catalog({self.n_items:,} items, {self.n_categories:,} categories: {names})"
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The ids as plain texts: one of them is found ten times as fast."""
+        return tuple(self.item_ids.tolist())
 
     @property
     def n_items(self) -> int:
@@ -244,9 +245,8 @@ class Catalog:
         """Look an item up by id, or by its whole title in any case; DataError if not just one."""
         text = str(item_id)
         if text not in self.item_ids:
-            items = [
-                item for item, title in enumerate(self.titles) if title.lower() == text.lower()
-            ]
+            wanted = text.lower()
+            items = [i for i, title in enumerate(self.titles) if title.lower() == wanted]
             if len(items) > 1:
                 ids = ", ".join(map(repr, self.item_ids[items[:5]]))
                 raise DataError(f"{len(items)} items are called {text[:80]!r}: say which, {ids}.")

@@ -121,7 +121,7 @@ def _cite_event(event: int, history: History) -> Evidence:
     item = int(history.log.item_idx[event])
     return Evidence(
         event_id=event,
-        item_id=str(history.catalog.item_ids[item]),
+        item_id=history.catalog.ids[item],
         title=history.catalog.titles[item],
         date=to_date(history.log.timestamp[event]),
     )

@@ -161,9 +161,7 @@ def explain_ranked_item(
         change = find_removal(item_idx, rerank, k, history.catalog, history, edits)
     else:
         change = why_not(item_idx, rerank, k, history.catalog, history, edits)
-    return Explanation(
-        k, len(now.item_idx), item, change, past, str(history.catalog.item_ids[item_idx])
-    )
+    return Explanation(k, len(now.item_idx), item, change, past, history.catalog.ids[item_idx])
 
 
 def check_explanation(

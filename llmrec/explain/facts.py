@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
 from zlib import crc32
 
@@ -203,8 +204,14 @@ class ClaimFacts:
 
     def supported(self, kind: StatementKind) -> BoolArray:
         """(n_categories,) where a statement of this kind is true."""
-        masks = np.stack([mask for mask, _ in self.conditions(kind)])
-        return np.asarray(masks.all(axis=0), dtype=np.bool_)
+        if kind not in self._masks:
+            masks = [mask for mask, _ in self.conditions(kind)]
+            self._masks[kind] = np.logical_and.reduce(masks)
+        return self._masks[kind]
+
+    @cached_property
+    def _masks(self) -> dict[StatementKind, BoolArray]:
+        return {}
 
     def chosen_claims(self, limit: int = MAX_CLAIMS) -> list[tuple[StatementKind, int]]:
         """Choose what to say: (kind, category) claims, one a category, what tells most first.

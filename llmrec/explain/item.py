@@ -298,7 +298,7 @@ def explain_item(
     statements = statements_for(own, history, forecast)
     scorer_parts = ranking.scorer_parts[position].tolist()
     return ItemExplanation(
-        item_id=str(catalog.item_ids[item]),
+        item_id=catalog.ids[item],
         title=catalog.titles[item],
         rank=position + 1,
         score=float(ranking.scores[position]),
@@ -337,8 +337,8 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
 
 def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     """Give the stored entries of one row, by column."""
-    found = matrix[[row]]
-    return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
+    stored = slice(*matrix.indptr[row : row + 2].tolist())
+    return dict(zip(matrix.indices[stored].tolist(), matrix.data[stored].tolist(), strict=True))
 
 
 def to_plain_values(value: Any) -> Any:

@@ -137,8 +137,10 @@ def active_edits(
             f"edits are a list, such as [Edit('{catalog.categories[0]}', 2)], not "
             f"{str(edits)[:80]!r}; parse_edits(text, catalog, cutoff).edits parses text."
         )
-    index_of = {name: index for index, name in enumerate(catalog.categories)}
     active: dict[int, Edit] = {}
+    if not edits:
+        return active
+    index_of = {name: index for index, name in enumerate(catalog.categories)}
     for edit in edits:
         if edit.category not in index_of:
             near = get_close_matches(edit.category, catalog.categories, n=3, cutoff=0.5)

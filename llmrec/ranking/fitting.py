@@ -23,7 +23,9 @@ from llmrec.ranking.registry import (
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 MAX_SPREAD_HISTORIES = 100
-TITLES_SPREAD = 0.25  # of popularity's, where nothing can be fitted
+# Where nothing can be fitted, as it is best on the development periods of three logs (LOG.md).
+TITLES, TITLES_SPREAD = "EaseWithText", 4.0  # in spreads of popularity
+FALLBACK_STRENGTH = 0.35
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -133,18 +135,17 @@ def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[
     """Give the blend of a log that is too short to fit one on.
 
     Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
-    titles tell anything, items whose titles are close to those taken: a scorer with a quarter of
-    the spread of popularity (`TITLES_SPREAD`; LOG.md has what that adds on three logs), unless
-    "TitleKernel" is among ``without``.
+    titles tell anything, items whose titles, and who took them, are like those taken: `TITLES`,
+    unless it is among ``without``. Forecasts tilt it with `FALLBACK_STRENGTH`.
     """
     if dataset.repeat == "allow":
         return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})
-    if "TitleKernel" not in set(text_scorers(dataset.catalog)).difference(without):
+    if TITLES not in set(text_scorers(dataset.catalog)).difference(without):
         return build_blend(dataset, cutoff, POPULARITY_BLEND)
-    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, "TitleKernel": 1.0})
+    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, TITLES: 1.0})
     histories = dataset.histories(cutoff)[:MAX_SPREAD_HISTORIES]
-    popularity, kernel = inverse_spreads(blend.scorers, histories)
-    share = kernel / popularity if popularity else 1.0
+    popularity, titles = inverse_spreads(blend.scorers, histories)
+    share = titles / popularity if popularity else 1.0
     return Blend(blend.scorers, (1.0, TITLES_SPREAD * share))
 
 

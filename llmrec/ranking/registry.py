@@ -30,7 +30,12 @@ from llmrec.ranking.fitted import FittableScorer, StorableScorer, refusing
 from llmrec.ranking.gbdt import GBDTReranker
 from llmrec.ranking.item_item import Cosine, Ease, ItemToItem, SequentialRules
 from llmrec.ranking.next_items import NextItems
-from llmrec.ranking.scorers import ALL_TIME_DAYS, PersonalRepeat, RecentPopularity
+from llmrec.ranking.scorers import (
+    ALL_TIME_DAYS,
+    PersonalRepeat,
+    PopularityTrend,
+    RecentPopularity,
+)
 from llmrec.ranking.seasonal import Seasonal
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
@@ -53,6 +58,7 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
         SequentialRules(), 3.1, counts="count", floor=SIMILARITY_FLOOR
     ),
     "PopularityOfWeek": lambda: RecentPopularity(7.0),
+    "PopularityTrend": PopularityTrend,
     "PopularityOfQuarter": lambda: RecentPopularity(84.0),
     "PopularityOfAllTime": lambda: RecentPopularity(ALL_TIME_DAYS),
     "PersonalRepeatOfWeeks": lambda: PersonalRepeat(21.0),
@@ -81,6 +87,7 @@ SCORERS: Mapping[str, Callable[[], ItemScorer]] = {
 _LOADERS: Mapping[str, Callable[[Stored, Catalog], ItemScorer]] = {
     "RecentPopularity": RecentPopularity.from_stored,
     "PersonalRepeat": PersonalRepeat.from_stored,
+    "PopularityTrend": PopularityTrend.from_stored,
     "ItemToItem": ItemToItem.from_stored,
     "ImplicitALS": ImplicitALS.from_stored,
     "PureSVD": PureSVD.from_stored,

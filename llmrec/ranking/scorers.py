@@ -88,6 +88,61 @@ class RecentPopularity:
         return Contributions(past, parts, self.item_shares([history])[0, items])
 
 
+@dataclass(frozen=True)
+class PopularityTrend:
+    """Scores items by how much more of what everybody took they were lately than ever.
+
+    An item's probability is proportional to its share of the events of the last days over its share
+    of all events, so that a weight of w in a blend multiplies the others by that ratio to the w.
+
+    Parameters
+    ----------
+    days
+        Length of the span before the cutoff that is lately, > 0.
+    pseudo_count
+        Added to the events of every item, lately and ever, > 0.
+    """
+
+    days: float = 14.0
+    pseudo_count: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(days=self.days, pseudo_count=self.pseudo_count)
+
+    @property
+    def name(self) -> str:
+        """Its name in explanations."""
+        return f"taken more in the last {self.days:g} days than before"
+
+    def stored(self) -> Stored:
+        """Give its parameters: what is popular is counted in the log that is ranked for."""
+        return Stored("PopularityTrend", settings_of(self))
+
+    @classmethod
+    def from_stored(cls, stored: Stored, catalog: Catalog) -> PopularityTrend:
+        """Make it again for any catalog; ModelLoadError for parameters that cannot be."""
+        with refusing(stored.kind):
+            return cls(**parameters_from(stored.values))
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
+        return np.log(self.raw_scores(histories))
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) share lately over share ever; rows sum to 1."""
+        lately = RecentPopularity(self.days, self.pseudo_count).item_shares(histories)
+        if histories:
+            lately /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).item_shares(histories)
+            lately /= lately.sum(axis=1, keepdims=True)
+        return lately
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the raw scores of these items: nothing in them is of the person."""
+        past = past_items(history)
+        parts = np.zeros((len(items), len(past)))
+        return Contributions(past, parts, self.raw_scores([history])[0, items])
+
+
 def popularity_before(history: History) -> tuple[str, FloatArray]:
     """Give (n_items,) log-probabilities by popularity before the cutoff, and their name.
 

@@ -1,0 +1,179 @@
+"""Events of many people on disk, in shards of whole people, and what tells two runs apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmrec.batch.events import EVENTS, REJECTED, EventPiece, EventSource
+from llmrec.data.catalog import Catalog
+from llmrec.data.files import atomic_folder, atomic_write_text
+from llmrec.data.validation import TIMESTAMP, USER_ID
+from llmrec.errors import DataError
+from llmrec.types import IntArray
+
+EVENTS_PER_CELL = 50_000
+MAX_SHARDS = 500  # files that are open at a time
+ABOUT = "about.json"
+READING = "reading.parquet"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Events that were cut into shards.
+
+    People are in cells by a hash of their ids, and a shard is of several cells. What is computed of
+    a person may depend on whom it is computed with, in the last bits: that are those of a cell, so
+    that the size of shards and their order change nothing.
+
+    Attributes
+    ----------
+    n_cells, n_shards
+        How many; each cell is of one shard.
+    n_events, n_rejected
+        Rows that are events, and rows that are none.
+    newest
+        Milliseconds from 1970 to the newest event.
+    in_order
+        As of the source.
+    unreadable
+        Files of which something could not be read, with what is wrong.
+    """
+
+    n_cells: int
+    n_shards: int
+    n_events: int
+    n_rejected: int
+    newest: int
+    in_order: bool
+    unreadable: dict[str, str]
+
+    def cells_of(self, shard: int) -> range:
+        """Give the cells of a shard."""
+        return range(self._first_cell(shard), self._first_cell(shard + 1))
+
+    def _first_cell(self, shard: int) -> int:
+        return shard * self.n_cells // self.n_shards
+
+
+def cut_into_shards(
+    source: EventSource, catalog: Catalog, folder: Path, events_per_shard: int
+) -> Partition:
+    """Read all events once, and write them to a new folder by shards of about so many events.
+
+    The folder is there when all is in it, or not at all.
+
+    Raises
+    ------
+    DataError
+        If no row is an event of an item that the catalog knows.
+    """
+    n_rows = source.count_rows()
+    n_cells = max(1, round(n_rows / EVENTS_PER_CELL))
+    n_shards = int(np.clip(round(n_rows / events_per_shard), 1, min(n_cells, MAX_SHARDS)))
+    with atomic_folder(folder) as partial, ExitStack() as files:
+        writer = _ShardWriter(partial, n_cells, n_shards, files)
+        unreadable: dict[str, str] = {}
+        for piece in source.pieces(catalog):
+            unreadable |= piece.unreadable
+            writer.write(piece)
+        if not writer.n_events:
+            found = [f"{file}: {what}" for file, what in unreadable.items()]
+            found += [f"{n} times {reason}" for reason, n in writer.reasons.most_common(3)]
+            raise DataError(f"no row is an event: {'; '.join(found) or 'there are none'}.")
+        made = Partition(
+            n_cells,
+            n_shards,
+            writer.n_events,
+            writer.n_rejected,
+            writer.newest,
+            source.in_order,
+            unreadable,
+        )
+        files.close()
+        atomic_write_text(partial / ABOUT, json.dumps(asdict(made), indent=1))
+    return made
+
+
+def load_partition(folder: Path) -> Partition:
+    """Load what `cut_into_shards` wrote; DataError if it is broken."""
+    try:
+        return Partition(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder} cannot be read: {error}. Remove it, and begin anew.") from error
+
+
+def read_cells(folder: Path, partition: Partition, shard: int) -> Iterator[pa.Table]:
+    """Give the events of each cell of a shard, in an order that does not depend on that of rows."""
+    with pa.ipc.open_stream(_shard_file(folder, shard)) as reader:
+        events = reader.read_all()
+    cells = cell_numbers(events[USER_ID], partition.n_cells)
+    last = "row" if partition.in_order else "item"
+    for cell in partition.cells_of(shard):
+        keys = [(USER_ID, "ascending"), (TIMESTAMP, "ascending"), (last, "ascending")]
+        yield events.filter(pa.array(cells == cell)).sort_by(keys).combine_chunks()
+
+
+def hash_cells(cells: Sequence[pa.Table]) -> str:
+    """Give the SHA-256 of the events of cells, whatever their rows were called."""
+    digest = hashlib.sha256()
+    for cell in cells:
+        for name in (USER_ID, "item", TIMESTAMP):
+            column = cell[name].to_numpy(zero_copy_only=False)
+            digest.update(pd.util.hash_array(column, categorize=False).tobytes())
+    return digest.hexdigest()
+
+
+def cell_numbers(user_ids: pa.ChunkedArray, n_cells: int) -> IntArray:
+    """(n_rows,) the cell of each row's person, by a hash of the id."""
+    ids = user_ids.to_numpy(zero_copy_only=False)
+    return np.asarray(pd.util.hash_array(ids) % np.uint64(n_cells), dtype=np.int64)
+
+
+class _ShardWriter:
+    """Writes pieces to files of shards, all of which are open, and rejected rows to another."""
+
+    def __init__(self, folder: Path, n_cells: int, n_shards: int, files: ExitStack) -> None:
+        self.n_cells, self.n_shards = n_cells, n_shards
+        self.n_events = self.n_rejected = 0
+        self.newest = 0
+        self.reasons: Counter[str] = Counter()  # of rejected rows
+        self._shards = [
+            files.enter_context(pa.ipc.new_stream(_shard_file(folder, shard), EVENTS))
+            for shard in range(n_shards)
+        ]
+        self._rejected = files.enter_context(pq.ParquetWriter(folder / READING, REJECTED))
+
+    def write(self, piece: EventPiece) -> None:
+        """Write the rows of a piece to where they belong."""
+        self.n_rejected += len(piece.rejected)
+        if len(piece.rejected):
+            self._rejected.write_table(piece.rejected)
+            self.reasons.update(piece.rejected["reason"].to_pylist())
+        if not (n_events := len(piece.events)):
+            return
+        self.n_events += n_events
+        newest = int(piece.events[TIMESTAMP].to_numpy().max().astype(np.int64))
+        self.newest = max(self.newest, newest)
+        cells = cell_numbers(piece.events[USER_ID], self.n_cells)
+        # The shard s with s * n_cells // n_shards <= cell, as in `Partition.cells_of`.
+        shards = ((cells + 1) * self.n_shards - 1) // self.n_cells
+        order = np.argsort(shards, kind="stable")
+        found, starts = np.unique(shards[order], return_index=True)
+        rows = piece.events.take(pa.array(order))
+        for shard, start, stop in zip(found, starts, [*starts[1:], n_events], strict=True):
+            self._shards[shard].write_table(rows.slice(start, stop - start))
+
+
+def _shard_file(folder: Path, shard: int) -> str:
+    return str(folder / f"{shard:05d}.arrow")

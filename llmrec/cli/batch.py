@@ -1,0 +1,120 @@
+"""The command that serves everybody: batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llmrec.batch.job import BatchSummary, run_batch
+from llmrec.batch.job import Progress as ShowProgress
+from llmrec.batch.people import BatchOptions, Reasons
+from llmrec.cli import render
+from llmrec.cli.log_options import with_reading_options
+from llmrec.cli.options import AsJson, Data, K, app
+from llmrec.cli.paths import require_folder
+from llmrec.data.options import ReadingOptions
+
+NOT_WHOLE = 3  # exit status: something could not be read, or somebody not served
+
+
+@app.command()
+@with_reading_options
+def batch(
+    engine: Annotated[str, typer.Argument(help="Folder of a saved engine.")],
+    out: Annotated[Path, typer.Option(help="Folder for what comes out.")],
+    reading: ReadingOptions,
+    data: Data = "ml-100k",
+    k: K = 10,
+    reasons: Annotated[
+        str, typer.Option(metavar="|".join(get_args(Reasons)), help="causes: items ranked again.")
+    ] = "short",
+    cutoff: Annotated[
+        str | None,
+        typer.Option(help="Start of the period to forecast; default: the end of the log."),
+    ] = None,
+    model: Annotated[
+        bool, typer.Option("--model/--no-model", help="Use the language model it may have.")
+    ] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of Ray.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help='Address of a Ray cluster, or "local" for one here.')
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a stop.")] = False,
+    events_per_shard: Annotated[
+        int, typer.Option(min=1, help="About how many events are in memory, and in a file.")
+    ] = BatchOptions.events_per_shard,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast and recommend to everybody in a log, as Parquet files.
+
+    Plain Parquet files with columns user_id, item_id and timestamp are read in pieces; any other
+    log is loaded whole. Exit status 3: some file or person is missing, the rest is there.
+    """
+    require_folder(out)
+    options = BatchOptions(
+        k=k,
+        reasons=cast(Reasons, reasons),  # BatchOptions says what it may be
+        cutoff=cutoff,
+        model="auto" if model else None,
+        events_per_shard=events_per_shard,
+    )
+    with render.warnings_as_lines(), _progress() as show:
+        made = run_batch(
+            engine,
+            data,
+            out,
+            options,
+            reading=reading,
+            workers=workers,
+            ray=ray,
+            resume=resume,
+            show=show,
+        )
+    if as_json:
+        render.print_json(asdict(made))
+    else:
+        _show(made, out)
+    if not made.is_whole:
+        raise typer.Exit(NOT_WHOLE)
+
+
+@contextmanager
+def _progress() -> Iterator[ShowProgress]:
+    """Give what draws a bar of shards on stderr, with the time left."""
+    columns = (
+        TextColumn("shards"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[people]:,} people"),
+    )
+    with Progress(*columns, console=render.make_console(stderr=True), transient=True) as bar:
+
+        def show(done: int, total: int, people: int) -> None:
+            if not bar.tasks:
+                bar.add_task("", people=0)
+            bar.update(bar.tasks[0].id, completed=done, total=total, people=people)
+
+        yield show
+
+
+def _show(made: BatchSummary, out: Path) -> None:
+    shards = f"{made.n_shards} shard" + "s" * (made.n_shards > 1)
+    resumed = f", {made.n_resumed} of them from before" if made.n_resumed else ""
+    folders = f"{out / 'recommendations'} and {out / 'forecasts'}"
+    lines = [f"{made.n_people:,} people in {shards}{resumed}, as of {made.cutoff[:16]}: {folders}"]
+    if made.n_rejected_rows or made.n_rejected_people:
+        lines.append(
+            f"{out / 'rejected'}: {made.n_rejected_rows:,} of "
+            f"{made.n_events + made.n_rejected_rows:,} rows and {made.n_rejected_people:,} people, "
+            "with the reason of each."
+        )
+    lines += [f"{file} could not be read: {what}" for file, what in made.unreadable.items()]
+    for line in lines:
+        render.print_remark(line)
