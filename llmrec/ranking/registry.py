@@ -122,13 +122,13 @@ def build_scorer(
 def default_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tuple[str, ...]:
     """Give the names of the scorers to blend for a log.
 
-    `PersonalRepeat` where items may be listed again; item similarities by EASE up to
-    `MAX_EASE_ITEMS`, by counts beyond; sequential rules, and
-    a linear map to the next items, where periods are counted in events.
+    What everybody took lately; `PersonalRepeat` where items may be listed again; item similarities
+    by EASE up to `MAX_EASE_ITEMS`, by counts beyond; a trend on calendar periods; sequential rules,
+    and a linear map to the next items, where periods are counted in events.
     """
     by_events = PeriodLength.parse(period).unit == "events"
     is_small = n_items <= MAX_EASE_ITEMS
-    names = ["RecentPopularity"]
+    names = ["RecentPopularity"] + ([] if by_events else ["PopularityTrend"])
     if repeat == "allow":
         names.append("PersonalRepeat")
     if is_small:
@@ -168,7 +168,7 @@ def first_stage_scorers(period: str, n_items: int, repeat: RepeatPolicy) -> tupl
         names += [] if by_events else ["EaseStrong", "EaseSeasonal", "SparseEaseByDays"]
     if by_events:
         return (*names, "Successors", "PureSVD")
-    return (*names, "SuccessorsByDays", "PureSVDByDays", "PureSVDOf64")
+    return (*names, "SuccessorsByDays", "PureSVDByDays", "PureSVDOf64", "PopularityTrend")
 
 
 def load_scorer(stored: Stored, catalog: Catalog) -> ItemScorer:

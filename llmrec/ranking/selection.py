@@ -23,6 +23,7 @@ from llmrec.types import FloatArray, RepeatPolicy
 TREES = "GBDTReranker"  # its name among the members
 LIST_LENGTH = 10  # items by which members are judged
 MIN_TREE_FOLDS = 3  # two to learn from, one to judge by
+OPTIONAL = ("PopularityTrend",)  # in the blend only if it helps, as texts are
 # Scorers x windows x items of one fold: half a gigabyte in single precision, and twice as much
 # while weights are fitted.
 MAX_FOLD_SCORES = 120_000_000
@@ -115,7 +116,8 @@ def select_list(
     folds
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
     names
-        Of the scorers. One that fails anywhere is left out, and the reason is kept.
+        Of the scorers. One that fails anywhere is left out, and the reason is kept; those of
+        `OPTIONAL` are in the blend if they help, and never seen by trees.
     fit_scorer, cutoff
         Gives the scorer of a name fitted on a log up to a time (None: all); the time of the list.
     without
@@ -149,7 +151,10 @@ def select_list(
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
     if TREES not in without:
         before_trees()
-    weighing = _Weighing(made, final, names, [n for n in text if n in final], repeat, seed)
+    trends = [name for name in names if name in OPTIONAL and name != names[0]]
+    first = [name for name in names if name not in trends]
+    more = trends, [name for name in text if name in final]
+    weighing = _Weighing(made, final, first, more, repeat, seed)
     return weighing.select(failed, TREES not in without)
 
 
@@ -200,44 +205,43 @@ class _Weighing:
 
     folds: Sequence[_Fold]
     final: Mapping[str, ItemScorer]
-    names: Sequence[str]  # of the scorers that failed nowhere, but for texts
-    text_names: Sequence[str]
+    names: Sequence[str]  # of the scorers that failed nowhere, but for those of ``more``
+    more: Sequence[Sequence[str]]  # groups of scorers that have to help
     repeat: RepeatPolicy
     seed: int
 
     def select(self, failed: Mapping[str, str], wants_trees: bool) -> ListSelection:
         newest, names = self.folds[0], self.names
-        parts = [newest.scorers[name] for name in names]
+        parts = {name: newest.scorers[name] for name in names}
         trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
-            parts = [*parts, self._scored_by_trees(judged, parts)]
-        text = {name: newest.scorers[name] for name in self.text_names}
-        best, weights, parts, kept_text = self._weights(parts, text)
-        labels = [*names, TREES][: len(parts) - len(kept_text)] + kept_text
-        by_name = dict(zip(labels, weights, strict=True))
-        of_trees = by_name.get(TREES, 0.0)
+            parts[TREES] = self._scored_by_trees(judged, list(parts.values()))
+        more = [{name: newest.scorers[name] for name in group} for group in self.more]
+        best, weights, parts = self._weights(parts, more)
+        by_name = dict.fromkeys(names, 0.0) | dict(zip(parts, weights, strict=True))
+        of_trees = by_name.pop(TREES, 0.0)
         kept_trees = trees if of_trees else None
         # Without trees a scorer of weight 0 is not used at all.
-        used = [name for name in names if kept_trees is not None or by_name[name]]
-        used += [name for name in kept_text if by_name[name]]
+        used = [name for name in by_name if by_name[name] or (kept_trees and name in names)]
         blend = Blend(
             [self.final[name] for name in used],
             [by_name[name] for name in used],
             kept_trees,
             of_trees,
         )
-        members = _figures(labels, best, np.array(weights), kept_trees is not None)
+        members = _figures(list(parts), best, np.array(weights), kept_trees is not None)
         missing = [ListMember(name, None, 0.0, 0.0, False, why) for name, why in failed.items()]
-        if wants_trees and TREES not in labels:
+        if wants_trees and TREES not in parts:
             missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
+        for group in more:
+            if group and not group.keys() <= parts.keys():
+                alone = BestItems.of([*group.values()], newest.windows, self.repeat, LIST_LENGTH)
+                missing += _figures(list(group), alone, np.zeros(len(group)), False)
         ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
-        by_title = [name for name in self.final if name not in names]
-        if text and not kept_text:
-            alone = BestItems.of([*text.values()], newest.windows, self.repeat, LIST_LENGTH)
-            missing += _figures(self.text_names, alone, np.zeros(len(text)), False)
+        by_title = [name for name in self.final if name not in (*names, *self.more[0])]
         return ListSelection(
             blend,
-            Blend(parts, weights),
+            Blend([*parts.values()], weights),
             newest.windows,
             ndcg,
             (*members, *missing),
@@ -269,17 +273,17 @@ class _Weighing:
         return PrecomputedScorer(judged.name, dict(rows))
 
     def _weights(
-        self, parts: list[ItemScorer], text: Mapping[str, ItemScorer]
-    ) -> tuple[BestItems, tuple[float, ...], list[ItemScorer], list[str]]:
-        """Choose weights, with text scorers if they help; gives the parts and names of these."""
-        windows = self.folds[0].windows
-        if text:
-            every = [*parts, *text.values()]
-            best = BestItems.of(every, windows, self.repeat, LIST_LENGTH)
-            if more_scorers_help(best, len(parts), self.seed):
-                return best, choose_weights_of(best), every, list(text)
-        best = BestItems.of(parts, windows, self.repeat, LIST_LENGTH)
-        return best, choose_weights_of(best), parts, []
+        self, parts: dict[str, ItemScorer], more: Sequence[Mapping[str, ItemScorer]]
+    ) -> tuple[BestItems, tuple[float, ...], dict[str, ItemScorer]]:
+        """Choose weights, with each group of more scorers that helps; gives the parts by name."""
+        windows, best = self.folds[0].windows, None
+        for group in filter(None, more):
+            every = {**parts, **group}
+            tried = BestItems.of([*every.values()], windows, self.repeat, LIST_LENGTH)
+            if more_scorers_help(tried, len(parts), self.seed):
+                best, parts = tried, every
+        best = best or BestItems.of([*parts.values()], windows, self.repeat, LIST_LENGTH)
+        return best, choose_weights_of(best), parts
 
 
 def _fit_trees(

@@ -12,6 +12,7 @@ from llmrec.data.periods import History, make_histories
 from llmrec.ranking.factors import ImplicitALS
 from llmrec.ranking.scorers import (
     PersonalRepeat,
+    PopularityTrend,
     RecentPopularity,
     item_counts,
 )
@@ -41,6 +42,20 @@ def test_popularity_counts_everybody_in_the_days_before_the_cutoff() -> None:
 def test_popularity_of_a_quiet_time_is_equal_for_all_items() -> None:
     past = histories(("u", "a", "2019-01-01"))
     np.testing.assert_allclose(RecentPopularity().scores(past), np.log([[1 / 3] * 3]))
+
+
+def test_a_trend_is_the_share_lately_over_the_share_ever() -> None:
+    past = histories(
+        ("u", "a", "2020-02-29"),
+        ("v", "b", "2020-02-29"),
+        ("v", "b", "2020-01-01"),
+        ("v", "b", "2020-01-02"),
+    )
+    ratio = np.array([(2 / 5) / (2 / 7), (2 / 5) / (4 / 7), (1 / 5) / (1 / 7)])
+    trend = PopularityTrend(days=7)
+    np.testing.assert_allclose(trend.scores(past), np.log([ratio / ratio.sum()] * 2))
+    parts = trend.contributions(past[0], np.array([0, 2]))
+    assert not parts.parts.any()  # nothing in it is of the person
 
 
 def test_repeat_mixes_decayed_own_counts_with_popularity() -> None:

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
+from llmrec.data.periods import History
 from llmrec.data.splits import past_windows, training_log_for
 from llmrec.errors import LlmrecError, MissingExtraError, TrainingError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.registry import build_scorer
 from llmrec.ranking.selection import TREES, ListSelection, select_list
+from llmrec.types import FloatArray
 from tests.worlds import catalog, log
 
 NAMES = ("RecentPopularity", "PersonalRepeat", "Cosine")
@@ -149,3 +152,37 @@ def test_lists_of_new_items_have_scorers_that_the_blend_does_not() -> None:
     past = training_log_for(FOLDS[0]).align_to(ITEMS)
     expected = build_scorer("Ease", past, ITEMS).scores(last)
     np.testing.assert_allclose(found.validation_text_scorers["Ease"].scores(last), expected, 1e-6)
+
+
+class Told:
+    """Scores what a person takes in the newest period first, or last."""
+
+    name = "told"
+
+    def __init__(self, better: float) -> None:
+        self.rows = {window.history.user_id: window.target.item_idx for window in FOLDS[0]}
+        self.better = better
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        found = np.zeros((len(histories), ITEMS.n_items))
+        for row, history in zip(found, histories, strict=True):
+            row[self.rows.get(history.user_id, [])] = self.better
+        return np.asarray(log_softmax(found, axis=1))
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_trend_is_in_the_blend_if_it_helps_and_trees_never_see_it(helps: bool) -> None:
+    fit = Fitting()
+
+    def fit_trend(name: str, events: Interactions, cutoff: np.datetime64 | None) -> ItemScorer:
+        is_trend = name == "PopularityTrend"
+        return Told(1.0 if helps else -1.0) if is_trend else fit(name, events, cutoff)
+
+    names = ("PopularityOfAllTime", "PopularityTrend")
+    found = select_list(LOG, ITEMS, FOLDS[:3], names, fit_trend, cutoff=END, repeat="allow")
+    member = {one.name: one for one in found.members}["PopularityTrend"]
+    assert member.ndcg is not None
+    assert member.kept == helps
+    assert ("told" in found.blend.names) == helps
+    assert found.blend.trees is None or found.blend.trees.n_scorers == 1
+    assert not found.text_scorers
