@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import read_ids
-from llmrec.data.interactions import UNKNOWN_ITEM
+from llmrec.data.interactions import NO_CATEGORY, UNKNOWN_ITEM
 from llmrec.data.options import ReadingOptions
 from llmrec.data.text_times import date_order
 from llmrec.data.times import parse_timestamps
@@ -159,15 +159,15 @@ class LogEvents:
     def pieces(self, catalog: Catalog) -> Iterator[EventPiece]:
         """Give everything, a piece at a time."""
         log = self.dataset.log
-        places = catalog.item_ids.get_indexer(log.item_ids).astype(np.int32)
+        places = catalog.item_ids.get_indexer(log.item_ids).astype(np.int64)
         for start in range(0, len(log), ROWS_PER_PIECE):
             rows = np.arange(start, min(start + ROWS_PER_PIECE, len(log)))
             users, items = log.user_ids[log.user_idx[rows]], log.item_idx[rows]
-            unknown = np.where(places[items] < 0, UNKNOWN_ITEM, "").astype(object)
+            unusable = _unusable_items(places[items], catalog)
             item_ids = pd.Series(log.item_ids[items])
             times = log.timestamp[rows]
             yield _piece(
-                self.dataset.name, rows, pd.Series(users), item_ids, times, places[items], unknown
+                self.dataset.name, rows, pd.Series(users), item_ids, times, places[items], unusable
             )
 
 
@@ -247,10 +247,9 @@ def sort_out(
         dates = date_order(day_first)
     users, items = read_ids(frame[USER_ID]), read_ids(frame[ITEM_ID])
     times = parse_timestamps(frame[TIMESTAMP], dates)
-    reasons = np.full(len(frame), "", dtype=object)
     item_ids = pd.Series(items.labels).reindex(items.codes)  # -1 is none
-    places = catalog.item_ids.get_indexer(pd.Index(item_ids.fillna(""))).astype(np.int32)
-    reasons[places < 0] = UNKNOWN_ITEM
+    places = catalog.item_ids.get_indexer(pd.Index(item_ids.fillna(""))).astype(np.int64)
+    reasons = _unusable_items(places, catalog)
     for reason, unusable in times.unusable.items():
         reasons[unusable] = reason
     reasons[items.codes < 0] = f"missing {ITEM_ID}"
@@ -258,6 +257,12 @@ def sort_out(
     rows = np.arange(first_row, first_row + len(frame))
     user_ids = pd.Series(users.labels).reindex(users.codes)
     return _piece(file, rows, user_ids, item_ids, times.times, places, reasons)
+
+
+def _unusable_items(places: IntArray, catalog: Catalog) -> Any:
+    """(n_rows,) why an item cannot be used, as texts; "" if it can. A place of -1 is no item."""
+    reasons = np.where(catalog.has_category[places], "", NO_CATEGORY)
+    return np.where(places < 0, UNKNOWN_ITEM, reasons).astype(object)
 
 
 def _piece(

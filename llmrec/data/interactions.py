@@ -30,7 +30,8 @@ from llmrec.data.validation import (
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
-UNKNOWN_ITEM = "item not in the catalog"  # among the reasons of a report
+# Among the reasons of a report.
+UNKNOWN_ITEM, NO_CATEGORY = "item not in the catalog", "item without a category"
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,9 +251,7 @@ class Interactions:
         unknown = item_idx < 0
         uncategorized = ~unknown & ~catalog.has_category[item_idx]
         aligned = replace(self, item_ids=catalog.item_ids, item_idx=item_idx)
-        return aligned.drop_events(
-            {UNKNOWN_ITEM: unknown, "item without a category": uncategorized}
-        )
+        return aligned.drop_events({UNKNOWN_ITEM: unknown, NO_CATEGORY: uncategorized})
 
     def drop_events(self, leave_out: Mapping[str, BoolArray]) -> Interactions:
         """Give the log without some events, and without the users that then have none.
