@@ -10,7 +10,7 @@ RETAIL := $(if $(LLMREC_ONLINE_RETAIL),online-retail)
 RETAIL_SPLITS := $(if $(RETAIL),retail-repeat retail-explore)
 LOGS := ml-100k completejourney $(RETAIL)
 
-BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run speed.forecasters speed.ranking \
+BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run speed.forecasters speed.ranking speed.batch \
               finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
 
 .DEFAULT_GOAL := help

@@ -233,7 +233,7 @@ class InterestEngine:
         platform: str | None = None,
         words: bool = True,
     ) -> Iterator[tuple[int, UserSession]]:
-        """Open many people's sessions, each with its place; ``words``: whether to describe."""
+        """Yield people's places and sessions, a batch at a time; ``words``: whether to describe."""
         for places, batch in find_batches(self._parts, users, len(self.blend.scorers)):
             blend = blend_of_shelf(shelf, self.blend, self._parts.new_items).precompute(batch)
             forecasts = self._forecast_batch(batch, True, words=words)

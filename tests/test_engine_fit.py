@@ -112,7 +112,9 @@ def test_a_list_that_nothing_was_fitted_for_has_close_titles_if_titles_tell_anyt
     spreads = [one.scores(histories).std(axis=1).mean() for one in blend.scorers]
     popularity, titles = np.multiply(blend.weights, spreads)
     assert titles == pytest.approx(4 * popularity, rel=0.05)
-    alone = fit_engine(told, "quick", without=["EaseWithText"]).blend
+    kernel = fit_engine(told, "quick", without=["EaseWithText"]).blend
+    assert [type(one).__name__ for one in kernel.scorers] == ["RecentPopularity", "TitleKernel"]
+    alone = fit_engine(told, "quick", without=["EaseWithText", "TitleKernel"]).blend
     again = fit_engine(replace(told, repeat="allow"), "quick").blend
     for other, name in ((alone, "RecentPopularity"), (again, "PersonalRepeat")):
         assert [type(one).__name__ for one in other.scorers] == [name]

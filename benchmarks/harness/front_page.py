@@ -37,11 +37,10 @@ FORECAST_COLUMNS = {  # the column's title: a log, and its tests
 }
 # Models in the results, the first that a split has counts, and what the row is called.
 RANKERS: dict[tuple[str, ...], str] = {
-    ("Popular lately",): "Popular lately",
     ("EASE",): "EASE",
     ("GRU4Rec",): "GRU4Rec",
     (TWO_STAGE_WITH_NET, TWO_STAGE): f"{TWO_STAGE} (MovieLens: with GRU4Rec)",
-    **{(engine,): engine for engine in (STANDARD, BEST)},
+    **{(engine,): engine for engine in (QUICK, STANDARD, BEST)},
 }
 RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
     "MovieLens, next period": ("next-period", ["next period / test"]),
@@ -51,6 +50,10 @@ RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
     ),
     "Complete Journey, only new": (
         "explore-only",
+        [f"next 28 days, explore only / test {n}" for n in (1, 2)],
+    ),
+    "Online Retail, only new": (
+        "retail-explore",
         [f"next 28 days, explore only / test {n}" for n in (1, 2)],
     ),
 }
@@ -84,7 +87,7 @@ def _gain_cell(rows: Rows, dataset: str, split: str, model: str) -> str:
 
 
 def ranking_block() -> str:
-    """NDCG@10 of six rankers; of Complete Journey on both tests."""
+    """NDCG@10 of six rankers; of Complete Journey and Online Retail on both tests."""
     lines = []
     for models, label in RANKERS.items():
         cells = []

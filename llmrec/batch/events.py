@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.ids import read_ids
 from llmrec.data.interactions import NO_CATEGORY, UNKNOWN_ITEM
 from llmrec.data.options import ReadingOptions
-from llmrec.data.text_times import date_order
+from llmrec.data.table_folder import find_tables
 from llmrec.data.times import parse_timestamps
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.errors import DataError
@@ -26,7 +26,9 @@ from llmrec.types import IntArray
 
 ROWS_PER_PIECE = 65_536
 PARQUET = ".parquet"
-EVENTS = pa.schema(
+# What a broken file raises: OSError, ArrowException, DataError; a text that is none, ValueError.
+UNREADABLE = (OSError, pa.ArrowException, ValueError)
+EVENT_SCHEMA = pa.schema(
     [
         (USER_ID, pa.large_string()),
         ("item", pa.int32()),
@@ -34,7 +36,7 @@ EVENTS = pa.schema(
         ("row", pa.int64()),
     ]
 )
-REJECTED = pa.schema(
+REJECTED_SCHEMA = pa.schema(
     [
         ("file", pa.string()),
         ("row", pa.int64()),
@@ -52,9 +54,9 @@ class EventPiece:
     Attributes
     ----------
     events
-        Those that can be used (`EVENTS`): items as indices into the catalog.
+        Those that can be used (`EVENT_SCHEMA`): items as indices into the catalog.
     rejected
-        The others (`REJECTED`), with the reason of each.
+        The others (`REJECTED_SCHEMA`), with the reason of each.
     unreadable
         What could not be read at all, by file; nothing of the file from there on is used.
     """
@@ -70,6 +72,11 @@ class EventSource(Protocol):
     @property
     def in_order(self) -> bool:
         """Whether its rows are clean: none a duplicate, and those of one time in their order."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Rows that were left out before any is read here, by reason."""
         ...
 
     def count_rows(self) -> int:
@@ -92,20 +99,16 @@ class ParquetEvents:
     Attributes
     ----------
     paths
-        The files, each with columns user_id, item_id and timestamp, or as ``columns`` names them.
+        The files, each with columns user_id, item_id and timestamp, or as ``columns`` names them;
+        times are of a type of Parquet's own, so that no piece of them is read in its own way.
     columns
         Our names to the files' names, for those that differ.
-    dates
-        How times are written, where they are texts or numbers; see `load_dataset`.
-    day_first
-        Whether texts of times have days before months, where ``dates`` does not say it.
     """
 
     paths: tuple[Path, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
-    dates: str | None = None
-    day_first: bool | None = None
     in_order: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def count_rows(self) -> int:
         """Count the rows that can be read, before any is."""
@@ -113,14 +116,14 @@ class ParquetEvents:
         for path in self.paths:
             try:
                 total += pq.read_metadata(path).num_rows
-            except (OSError, pa.ArrowException):
+            except UNREADABLE:
                 continue  # `pieces` says so
         return total
 
     def fingerprint(self) -> str:
         """Give a hash of names, sizes and times of change."""
-        found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
-        about = repr((found, sorted(self.columns.items()), self.dates))
+        found = [(path.name, *_size_and_time(path)) for path in self.paths]
+        about = repr((found, sorted(self.columns.items())))
         return hashlib.sha256(about.encode()).hexdigest()
 
     def pieces(self, catalog: Catalog) -> Iterator[EventPiece]:
@@ -130,15 +133,16 @@ class ParquetEvents:
             row = 0
             try:
                 file = pq.ParquetFile(path)
-                if missing := sorted(set(names).difference(file.schema_arrow.names)):
-                    raise DataError(f"it has no column {missing[0]!r}")
+                _require_columns(file.schema_arrow, names)
                 for batch in file.iter_batches(ROWS_PER_PIECE, columns=names):
                     frame = _frame_of(batch, names)
-                    yield sort_out(frame, catalog, self.day_first, self.dates, path.name, row)
+                    yield sort_out(frame, catalog, file=path.name, first_row=row)
                     row += len(frame)
-            except (OSError, pa.ArrowException, DataError) as error:
+            except UNREADABLE as error:
                 what = f"from row {row} on: {error}" if row else str(error)
-                yield EventPiece(EVENTS.empty_table(), REJECTED.empty_table(), {str(path): what})
+                yield EventPiece(
+                    EVENT_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table(), {str(path): what}
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +160,11 @@ class LogEvents:
         """Give the log's hash."""
         return self.dataset.log.fingerprint
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Rows that were left out when the log was loaded, by reason."""
+        return self.dataset.log.report.dropped
+
     def pieces(self, catalog: Catalog) -> Iterator[EventPiece]:
         """Give everything, a piece at a time."""
         log = self.dataset.log
@@ -171,14 +180,12 @@ class LogEvents:
             )
 
 
-def find_events(
-    data: Path | str | Dataset, reading: ReadingOptions, day_first: bool | None = None
-) -> EventSource:
+def find_events(data: Path | str | Dataset, reading: ReadingOptions) -> EventSource:
     """Find the events of a batch: Parquet files are read in pieces, all else is loaded whole.
 
-    Files that are read in pieces are one Parquet file, or all files of a folder that holds nothing
-    else, and have plain columns; then no option but ``columns`` and ``dates`` may be given.
-    ``day_first`` is as of the log that the engine was fitted on.
+    Files that are read in pieces are one Parquet file, or those of events in a folder, and have
+    plain columns, with times of a type of Parquet's own. What options say of periods and words is
+    the engine's already.
 
     Raises
     ------
@@ -187,42 +194,68 @@ def find_events(
     """
     if isinstance(data, Dataset):
         return LogEvents(data)
-    files = _parquet_files(Path(data))
-    columns = dict(reading.columns or {})
-    if files and not set(reading.to_dict()) - {"columns", "dates"} and _has_columns(files, columns):
-        return ParquetEvents(files, columns, reading.dates, day_first)
+    files, columns = _parquet_files(Path(data)), dict(reading.columns or {})
+    if files and _have_events(files, columns):
+        return ParquetEvents(files, columns)
     return LogEvents(reading.load(str(data)))
 
 
 def _parquet_files(path: Path) -> tuple[Path, ...]:
+    """Give the Parquet files of events of a path; none if there are others, too."""
     if path.is_file():
         return (path,) if path.suffix == PARQUET else ()
-    if not path.is_dir():
+    files = [one for one in path.glob("*") if not one.name.startswith((".", "_"))]
+    if not files or any(one.suffix != PARQUET for one in files):
         return ()
-    files = [one for one in sorted(path.iterdir()) if not one.name.startswith((".", "_"))]
-    return tuple(files) if all(one.suffix == PARQUET for one in files) else ()
+    try:
+        events, _ = find_tables(path)
+    except UNREADABLE:
+        events = sorted(files)
+    return tuple(events)
 
 
-def _has_columns(paths: tuple[Path, ...], columns: Mapping[str, str]) -> bool:
+def _have_events(paths: tuple[Path, ...], columns: Mapping[str, str]) -> bool:
     """Whether the first of the files that can be read has the columns of events."""
-    wanted = {columns.get(ours, ours) for ours in (USER_ID, ITEM_ID, TIMESTAMP)}
+    names = [columns.get(ours, ours) for ours in (USER_ID, ITEM_ID, TIMESTAMP)]
     for path in paths:
         try:
-            return wanted <= set(pq.read_schema(path).names)
-        except (OSError, pa.ArrowException):
+            schema = pq.read_schema(path)
+        except UNREADABLE:
             continue
+        try:
+            _require_columns(schema, names)
+        except DataError:
+            return False
+        return True
     return False
 
 
+def _require_columns(schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raise a DataError if a column is missing, or the last is of no type of times."""
+    if missing := sorted(set(names).difference(schema.names)):
+        raise DataError(f"it has no column {missing[0]!r}")
+    kind = schema.field(names[-1]).type
+    if not pa.types.is_timestamp(kind) and not pa.types.is_date(kind):
+        raise DataError(f"column {names[-1]!r} is {kind}, no time")
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        return path.stat().st_size, path.stat().st_mtime_ns
+    except OSError:  # a link to nothing; `pieces` says so
+        return 0, 0
+
+
 def _frame_of(batch: pa.RecordBatch, names: list[str]) -> pd.DataFrame:
-    frame: pd.DataFrame = batch.select(names).to_pandas()
+    # With a null among them whole numbers would become floats, which do not hold large ones.
+    frame: pd.DataFrame = batch.select(names).to_pandas(integer_object_nulls=True)
     return frame.set_axis([USER_ID, ITEM_ID, TIMESTAMP], axis=1)
 
 
 def sort_out(
     frame: pd.DataFrame,
     catalog: Catalog,
-    day_first: bool | None = None,
+    *,
     dates: str | None = None,
     file: str = "",
     first_row: int = 0,
@@ -233,8 +266,8 @@ def sort_out(
     ----------
     frame
         (n_rows, ...) with columns user_id, item_id and timestamp.
-    day_first, dates
-        As of `ParquetEvents`.
+    dates
+        How times are written, where they are texts or numbers; see `load_dataset`.
     file, first_row
         What the frame is of, and the number of its first row there.
 
@@ -243,9 +276,7 @@ def sort_out(
     DataError
         If a column cannot be read.
     """
-    if dates is None and not pd.api.types.is_numeric_dtype(frame[TIMESTAMP].dtype):
-        dates = date_order(day_first)
-    users, items = read_ids(frame[USER_ID]), read_ids(frame[ITEM_ID])
+    users, items = (read_ids(frame[name], join_decimals=False) for name in (USER_ID, ITEM_ID))
     times = parse_timestamps(frame[TIMESTAMP], dates)
     item_ids = pd.Series(items.labels).reindex(items.codes)  # -1 is none
     places = catalog.item_ids.get_indexer(pd.Index(item_ids.fillna(""))).astype(np.int64)
@@ -284,7 +315,7 @@ def _piece(
         item_ids[~good].array,
         reasons[~good],
     ]
-    return EventPiece(_table(events, EVENTS), _table(bad, REJECTED))
+    return EventPiece(_table(events, EVENT_SCHEMA), _table(bad, REJECTED_SCHEMA))
 
 
 def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from llmrec.batch.events import sort_out
-from llmrec.batch.people import BatchOptions, make_tables
+from llmrec.batch.people import NO_EVENT, BatchOptions, make_tables
+from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns
 from llmrec.engine import InterestEngine
+from llmrec.engine_folder import file_hash
+from llmrec.engine_settings import SETTINGS_FILE
 
 
 def transform(
@@ -20,11 +23,8 @@ def transform(
 ) -> pd.DataFrame:
     """Recommend to everybody in a frame: a row a person and rank, as `run_batch` writes them.
 
-    A process loads an engine once. With Spark, people are to be whole in a group::
-
-        events.groupBy(crc32("user_id") % 1000).applyInPandas(
-            lambda frame: transform(frame, "/shared/engine"), schema=SPARK_SCHEMA
-        )
+    A process loads an engine once. The people of a frame are to be whole: docs/batch.md shows how
+    Spark groups them.
 
     Parameters
     ----------
@@ -41,17 +41,28 @@ def transform(
     DataFrame
         user_id, rank, item_id, title, score, reason; no row for those of whom no event can be used.
 
+    Warns
+    -----
+    UserWarning
+        If it fails for somebody; it names them and why.
+
     Raises
     ------
     DataError
-        If a column is missing or cannot be read.
+        If a column is missing or cannot be read, or it fails for everybody.
     """
     options = options or BatchOptions()
     require_columns(frame, {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)})
-    loaded = _load(str(engine), options)
-    piece = sort_out(frame, loaded.dataset.catalog, loaded.dataset.log.day_first)
+    loaded = _load(str(engine), file_hash(Path(engine) / SETTINGS_FILE), options)
+    dates = None
+    if not pd.api.types.is_numeric_dtype(frame[TIMESTAMP].dtype):
+        dates = date_order(loaded.dataset.log.day_first)
+    piece = sort_out(frame, loaded.dataset.catalog, dates=dates)
     with threadpool_limits(1, "blas"):
         made = make_tables(loaded, piece.events, options)
+    for row in made.rejected.to_pylist():
+        if row["reason"] != NO_EVENT:
+            warnings.warn(f"no list for {row[USER_ID]!r}: {row['reason']}", stacklevel=2)
     found: pd.DataFrame = made.recommendations.to_pandas()
     return found
 
@@ -60,7 +71,8 @@ SPARK_SCHEMA = "user_id string, rank int, item_id string, title string, score do
 
 
 @lru_cache(maxsize=2)
-def _load(engine: str, options: BatchOptions) -> Any:
+def _load(engine: str, content: str, options: BatchOptions) -> InterestEngine:
+    """Load an engine once a process; another ``content`` is another engine in the same folder."""
     return InterestEngine.from_pretrained(
         engine, cutoff=options.cutoff, model=options.model, describe=False
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,11 +17,19 @@ from typing import Any
 import numpy as np
 
 from llmrec.batch.events import EventSource, find_events
-from llmrec.batch.maker import EVENTS_FOLDER, REJECTED, ShardMaker, ShardReport, done_file
+from llmrec.batch.maker import (
+    EVENTS_FOLDER,
+    REJECTED,
+    WORK,
+    ShardMaker,
+    ShardReport,
+    done_file,
+)
 from llmrec.batch.people import BatchOptions
 from llmrec.batch.ray_pool import make_on_ray
 from llmrec.batch.shards import (
-    READING,
+    EVENTS_PER_CELL,
+    REJECTED_ROWS,
     Partition,
     cut_into_shards,
     hash_cells,
@@ -26,14 +37,20 @@ from llmrec.batch.shards import (
     read_cells,
 )
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.data.files import atomic_write_text
 from llmrec.data.options import ReadingOptions
+from llmrec.data.versions import __version__
 from llmrec.engine import InterestEngine
 from llmrec.engine_folder import file_hash, is_engine
 from llmrec.engine_settings import SETTINGS_FILE
 from llmrec.errors import DataError
 
-RUN_FILE, SUMMARY_FILE = "run.json", "summary.json"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+RUN_FILE, SUMMARY_FILE, LOCK_FILE = "run.json", "summary.json", ".lock"
 Progress = Callable[[int, int, int], None]
 
 
@@ -43,31 +60,36 @@ class BatchSummary:
 
     Attributes
     ----------
-    n_people, n_rejected_people
-        Who was served, and who was not: see the folder ``rejected``.
+    n_people, n_failed, n_without_past
+        People who were served, for whom it failed, and who have no event before the cutoff: the
+        folder ``rejected`` names them.
     n_events, n_rejected_rows
-        Rows that are events, and rows that are none.
+        Rows that are events, and rows that are none: see there, too.
     n_shards, n_resumed
         Shards, and how many of them were there already.
     cutoff
         Start of the period that was forecast.
+    left_out
+        Rows that were left out before, where the log was loaded whole, by reason.
     unreadable
         Files of which something could not be read, with what is wrong.
     """
 
     n_people: int
-    n_rejected_people: int
+    n_failed: int
+    n_without_past: int
     n_events: int
     n_rejected_rows: int
     n_shards: int
     n_resumed: int
     cutoff: str
+    left_out: dict[str, int]
     unreadable: dict[str, str]
 
     @property
     def is_whole(self) -> bool:
         """Whether all files were read, and everybody with a past was served."""
-        return not self.unreadable and not self.n_rejected_people
+        return not self.unreadable and not self.n_failed
 
 
 def run_batch(
@@ -107,19 +129,30 @@ def run_batch(
     Raises
     ------
     DataError
-        If nothing can be read or loaded, or the folder holds another run or other things.
+        If nothing can be read or loaded, the folder holds another run or other things, or another
+        process works in it, or all people fail.
     OSError
         If a file cannot be written; what is there stays, and ``resume`` goes on.
     """
     out, engine = Path(out).absolute(), str(Path(engine).absolute())
     if not is_engine(engine):
         raise DataError(f"{engine} is no engine's folder: it has no {SETTINGS_FILE}.")
+    if not isinstance(data, Dataset) and out.is_relative_to(Path(data).absolute()):
+        raise DataError(f"{out} lies within the log, {data}: give a folder elsewhere.")
     options, reading = options or BatchOptions(), reading or ReadingOptions()
-    prepared = _prepare(engine, data, out, options, reading, resume)
-    if isinstance(prepared, BatchSummary):
-        return prepared
-    maker, partition = prepared
-    found = _done(out, partition)
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_one_run(out):
+        prepared = _prepare(engine, data, out, options, reading, resume)
+        if isinstance(prepared, BatchSummary):
+            return prepared
+        return _run(*prepared, workers, ray, show)
+
+
+def _run(
+    maker: ShardMaker, partition: Partition, workers: int, ray: str | None, show: Progress | None
+) -> BatchSummary:
+    """Make the shards that are missing, and write the summary."""
+    out, found = maker.out, _done(maker.out, partition)
     reports = dict(found)
     missing = [shard for shard in range(partition.n_shards) if shard not in found]
     for report in _make_shards(maker, missing, workers, ray):
@@ -128,8 +161,22 @@ def run_batch(
             show(len(reports), partition.n_shards, sum(one.n_people for one in reports.values()))
     summary = _summarize(list(reports.values()), partition, len(found), maker.cutoff)
     atomic_write_text(out / SUMMARY_FILE, json.dumps(asdict(summary), indent=1))
-    shutil.rmtree(out / EVENTS_FOLDER.parent, ignore_errors=True)
+    shutil.rmtree(out / WORK, ignore_errors=True)
     return summary
+
+
+@contextmanager
+def _only_one_run(out: Path) -> Iterator[None]:
+    """Refuse a folder that another process works in; DataError says so."""
+    if fcntl is None:  # Windows
+        yield
+        return
+    with (out / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"another process is at work in {out}: wait for it.") from error
+        yield
 
 
 def _prepare(
@@ -144,21 +191,27 @@ def _prepare(
     loaded = InterestEngine.from_pretrained(
         engine, cutoff=options.cutoff, model=None, describe=False
     )
-    source = find_events(data, reading, loaded.dataset.log.day_first)
-    about = {"engine": file_hash(Path(engine) / SETTINGS_FILE), "log": source.fingerprint()}
+    source = find_events(data, reading)
+    about = {
+        "llmrec": f"{__version__}, {EVENTS_PER_CELL}",
+        "engine": file_hash(Path(engine) / SETTINGS_FILE),
+        "log": source.fingerprint(),
+    }
     if (finished := _open_folder(out, about | asdict(options), resume)) is not None:
         return finished
     partition = _partition(source, loaded, out, options.events_per_shard)
     after = np.datetime64(partition.newest + 1, "ms")
     end = loaded.cutoff if options.cutoff else max(loaded.cutoff, after)
-    return ShardMaker(engine, str(end), out, options), partition
+    use_model = options.model is not None and bool(loaded.settings.model)
+    return ShardMaker(engine, str(end), out, options, use_model), partition
 
 
 def _open_folder(out: Path, about: dict[str, Any], resume: bool) -> BatchSummary | None:
     """Begin a run in a folder, or go on with one; give its summary if it is finished."""
     known = out / RUN_FILE
     if not known.exists():
-        if out.exists() and (found := sorted(path.name for path in out.iterdir())):
+        # A name with a dot is of a run that was killed while it began.
+        if found := sorted(one.name for one in out.iterdir() if not one.name.startswith(".")):
             raise DataError(f"{out} holds {found[0]!r} and no batch: give an empty folder.")
         atomic_write_text(known, json.dumps(about, indent=1))
         return None
@@ -174,6 +227,7 @@ def _open_folder(out: Path, about: dict[str, Any], resume: bool) -> BatchSummary
         raise DataError(f"{out} holds this batch already: resume it, or give another folder.")
     if not (out / SUMMARY_FILE).exists():
         return None
+    shutil.rmtree(out / WORK, ignore_errors=True)
     return BatchSummary(**json.loads((out / SUMMARY_FILE).read_text(encoding="utf-8")))
 
 
@@ -181,12 +235,16 @@ def _partition(
     source: EventSource, engine: InterestEngine, out: Path, events_per_shard: int
 ) -> Partition:
     """Cut the events into shards, unless an earlier run has."""
-    folder = out / EVENTS_FOLDER
+    folder, rejected = out / EVENTS_FOLDER, out / REJECTED / REJECTED_ROWS
     if folder.exists():
-        return load_partition(folder)
-    made = cut_into_shards(source, engine.dataset.catalog, folder, events_per_shard)
-    if made.n_rejected:
-        atomic_write_bytes(out / REJECTED / READING, (folder / READING).read_bytes())
+        made = load_partition(folder)
+    else:
+        made = cut_into_shards(source, engine.dataset.catalog, folder, events_per_shard)
+    if made.n_rejected and not rejected.exists():
+        rejected.parent.mkdir(exist_ok=True)
+        partial = rejected.with_name(f".{rejected.name}")
+        shutil.copyfile(folder / REJECTED_ROWS, partial)
+        os.replace(partial, rejected)
     return made
 
 
@@ -218,6 +276,11 @@ def _make_shards(
             waiting = [pool.submit(_work, shard) for shard in shards]
             try:
                 yield from (one.result() for one in as_completed(waiting))
+            except BrokenProcessPool as error:
+                raise DataError(
+                    "a worker ended without a word; if memory was short give fewer workers, or "
+                    "fewer events a shard. Resume goes on with what is there."
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -239,11 +302,13 @@ def _summarize(
 ) -> BatchSummary:
     return BatchSummary(
         sum(one.n_people for one in reports),
-        sum(one.n_rejected for one in reports),
+        sum(one.n_failed for one in reports),
+        sum(one.n_without_past for one in reports),
         partition.n_events,
         partition.n_rejected,
         partition.n_shards,
         n_resumed,
         cutoff,
+        partition.left_out,
         partition.unreadable,
     )

@@ -18,16 +18,26 @@ from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.engine import InterestEngine
 
 RECOMMENDATIONS, FORECASTS, REJECTED = "recommendations", "forecasts", "rejected"
-EVENTS_FOLDER, _DONE = Path(".batch", "events"), Path(".batch", "done")
+WORK = Path(".batch")  # removed at the end
+EVENTS_FOLDER, _DONE = WORK / "events", WORK / "done"
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of a shard: people served and rejected, and the hash of its events."""
+    """What became of a shard.
+
+    Attributes
+    ----------
+    n_people, n_failed, n_without_past
+        People who were served, for whom it failed, and who have no event before the cutoff.
+    events
+        Hash of the events.
+    """
 
     shard: int
     n_people: int
-    n_rejected: int
+    n_failed: int
+    n_without_past: int
     events: str
 
 
@@ -41,12 +51,15 @@ class ShardMaker:
         As of `InterestEngine.from_pretrained`.
     out
         The batch's folder.
+    use_model
+        Whether the engine has a language model, and it is used.
     """
 
     engine: str
     cutoff: str
     out: Path
     options: BatchOptions
+    use_model: bool = False
 
     def open(self) -> Callable[[int], ShardReport]:
         """Load the engine, and give what makes one shard."""
@@ -69,7 +82,9 @@ class ShardMaker:
         _write_table(_part(self.out / FORECASTS, shard), made.forecasts)
         if len(made.rejected):
             _write_table(_part(self.out / REJECTED, shard), made.rejected)
-        report = ShardReport(shard, len(made.forecasts), len(made.rejected), hash_cells(cells))
+        without = len(made.rejected) - made.n_failed
+        counts = len(made.forecasts), made.n_failed, without
+        report = ShardReport(shard, *counts, hash_cells(cells))
         atomic_write_text(done_file(self.out, shard), json.dumps(asdict(report)))
         return report
 

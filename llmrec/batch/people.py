@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from llmrec.batch.events import REJECTED
+from llmrec.batch.events import REJECTED_SCHEMA
+from llmrec.data.calendar import to_datetime64
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, truncate_log
+from llmrec.data.report import CleaningReport
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.engine import InterestEngine
 from llmrec.engine_config import ModelChoice
@@ -22,8 +25,8 @@ from llmrec.session import UserSession
 
 Reasons = Literal["none", "short", "causes"]
 NO_EVENT = "no event before the cutoff"
-_ROW = "row"
-RECOMMENDATIONS = pa.schema(
+MIN_FAILURES = 10  # people who all fail: then something else is wrong
+RECOMMENDATION_SCHEMA = pa.schema(
     [
         (USER_ID, pa.string()),
         ("rank", pa.int32()),
@@ -33,7 +36,7 @@ RECOMMENDATIONS = pa.schema(
         ("reason", pa.string()),
     ]
 )
-FORECASTS = pa.schema(
+FORECAST_SCHEMA = pa.schema(
     [
         (USER_ID, pa.string()),
         ("n_events", pa.int64()),
@@ -64,7 +67,8 @@ class BatchOptions:
     model
         None: without the language model that the engine has.
     events_per_shard
-        About how many events are in memory, and in a file of what comes out.
+        About how many events are in memory, and in a file of what comes out; at least 50,000, and
+        there are 500 files at most.
     """
 
     k: int = 10
@@ -76,6 +80,8 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         """Raise a DataError if a value is not possible."""
+        if self.cutoff is not None:
+            object.__setattr__(self, "cutoff", str(to_datetime64(self.cutoff)))
         if self.reasons not in get_args(Reasons):
             raise DataError(f"reasons {self.reasons!r}: write {', '.join(get_args(Reasons))}.")
         for name in ("k", "n_categories", "events_per_shard"):
@@ -90,16 +96,19 @@ class BatchTables:
     Attributes
     ----------
     recommendations
-        A row a person and rank (`RECOMMENDATIONS`); reason is null where there are no words.
+        A row a person and rank (`RECOMMENDATION_SCHEMA`); reason is null where there are no words.
     forecasts
-        A row a person (`FORECASTS`), categories of most weight first.
+        A row a person (`FORECAST_SCHEMA`), categories of most weight first.
     rejected
-        People for whom nothing could be made (`REJECTED`), and why.
+        People for whom nothing could be made (`REJECTED_SCHEMA`), and why.
+    n_failed
+        How many of them have a past all the same.
     """
 
     recommendations: pa.Table
     forecasts: pa.Table
     rejected: pa.Table
+    n_failed: int
 
     @classmethod
     def join(cls, parts: Sequence[BatchTables]) -> BatchTables:
@@ -108,74 +117,93 @@ class BatchTables:
             pa.concat_tables([one.recommendations for one in parts]),
             pa.concat_tables([one.forecasts for one in parts]),
             pa.concat_tables([one.rejected for one in parts]),
+            sum(one.n_failed for one in parts),
         )
 
 
 def make_tables(
     engine: InterestEngine, events: pa.Table, options: BatchOptions, *, in_order: bool = False
 ) -> BatchTables:
-    """Forecast and recommend to everybody in a table of events (`llmrec.batch.events.EVENTS`).
+    """Forecast and recommend to everybody in a table of events, see `EVENT_SCHEMA`.
 
     Nobody's events are counted in what everybody took: that is as the engine knows it. Each person
     gets what ``engine.session(their events)`` would say. Whoever fails is set apart, and the others
     are served.
+
+    Raises
+    ------
+    DataError
+        If all of `MIN_FAILURES` people or more fail: then it is not for something of theirs.
     """
     histories, without = _histories(engine, events, in_order)
     rows = _Rows(engine.dataset.catalog, options)
-    rejected = [(None, None, user, None, NO_EVENT) for user in without]
-    for history, failure in _serve(engine, histories, options, rows):
-        rejected.append((None, None, history.user_id, None, failure))
-    columns = zip(*rejected, strict=True) if rejected else [[] for _ in REJECTED]
-    table = [pa.array(list(one), field.type) for one, field in zip(columns, REJECTED, strict=True)]
-    return BatchTables(*rows.tables(), pa.table(table, schema=REJECTED))
+    failed = list(_serve(engine, histories, options, rows))
+    if len(failed) == len(histories) >= MIN_FAILURES:
+        raise DataError(f"all of {len(failed)} people fail, the first with: {failed[0][1]}")
+    rejected = [*((user, NO_EVENT) for user in without), *failed]
+    rows_of_table = [(None, None, user, None, reason) for user, reason in rejected]
+    return BatchTables(*rows.tables(), _to_table(rows_of_table, REJECTED_SCHEMA), len(failed))
 
 
 def _histories(
     engine: InterestEngine, events: pa.Table, in_order: bool
 ) -> tuple[list[History], list[str]]:
     """Give the histories before the engine's cutoff, and the ids of those who have none."""
-    if not len(events):
-        return [], []
-    dataset, cutoff = engine.dataset, engine.cutoff
-    frame = pd.DataFrame(
-        {
-            USER_ID: events[USER_ID].to_pandas(),
-            ITEM_ID: dataset.catalog.item_ids[events["item"].to_numpy()],
-            TIMESTAMP: events[TIMESTAMP].to_numpy(),
-            _ROW: np.arange(len(events)),
-        }
+    dataset = engine.dataset
+    log = _log_of(events, dataset, in_order)
+    try:
+        past = truncate_log(log, engine.cutoff)
+    except DataError:  # nobody has an event before it
+        return [], [str(user) for user in log.user_ids]
+    without = log.user_ids[~log.user_ids.isin(past.user_ids)]
+    known = replace(dataset, log=past, population=dataset.everybody)
+    return known.histories(engine.cutoff), [str(user) for user in without]
+
+
+def _log_of(events: pa.Table, dataset: Dataset, in_order: bool) -> Interactions:
+    """Make the log of clean events, of which equal ones are one; see `EventSource.in_order`."""
+    catalog = dataset.catalog
+    users, user_ids = pd.factorize(events[USER_ID].to_pandas(), sort=True)
+    items, times = events["item"].to_numpy().astype(np.int64), events[TIMESTAMP].to_numpy()
+    # Events of one time are in the order of the texts of their items' ids, as elsewhere.
+    ties = events["row"].to_numpy() if in_order else np.argsort(np.argsort(catalog.ids))[items]
+    order = np.lexsort((ties, times, users))
+    keys = users[order], times[order], items[order]
+    if not in_order:
+        again = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+        order = order[np.concatenate(([True], ~again))] if len(order) else order
+    counts = np.bincount(users[order], minlength=len(user_ids))
+    return Interactions(
+        user_ids=pd.Index(user_ids, dtype="str"),
+        item_ids=catalog.item_ids,
+        user_offsets=np.concatenate(([0], np.cumsum(counts))),
+        item_idx=items[order],
+        timestamp=times[order].astype("datetime64[ms]"),
+        source_row=events["row"].to_numpy()[order],
+        rating=None,
+        report=CleaningReport(len(events)),
+        day_first=dataset.log.day_first,
     )
-    log = Interactions.from_frame(
-        frame,
-        identity=[_ROW] if in_order else (),
-        bot_events_per_day=None,
-        keep_outliers=True,
-        in_file_order=in_order,
-    ).align_to(dataset.catalog)
-    has_past = np.zeros(log.n_users, dtype=bool)
-    has_past[log.user_idx[log.timestamp < cutoff]] = True
-    without = [str(user) for user in log.user_ids[~has_past]]
-    if not has_past.any():
-        return [], without
-    log = replace(truncate_log(log, cutoff), day_first=dataset.log.day_first)
-    return replace(dataset, log=log, population=dataset.everybody).histories(cutoff), without
 
 
 def _serve(
     engine: InterestEngine, histories: list[History], options: BatchOptions, rows: _Rows
-) -> Iterator[tuple[History, str]]:
+) -> Iterator[tuple[str, str]]:
     """Add the rows of everybody, and yield who failed, and why.
 
-    Where somebody fails the halves are tried apart, down to a single person.
+    Where somebody fails the halves are tried apart, down to a single person. Memory or a disk that
+    is full is nobody's fault, and ends it.
     """
     if not histories:
         return
     try:
         opened = engine.sessions(histories, words=options.reasons != "none")
         made = [rows.of(session) for _, session in opened]
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # whatever it is: the others are to be served
         if len(histories) == 1:
-            yield histories[0], f"{type(error).__name__}: {error}"
+            yield histories[0].user_id, f"{type(error).__name__}: {error}"
             return
         middle = len(histories) // 2
         yield from _serve(engine, histories[:middle], options, rows)
@@ -231,7 +259,7 @@ class _Rows:
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Give all rows as two tables."""
         flat = [row for listed in self._lists for row in listed]
-        return _to_table(flat, RECOMMENDATIONS), _to_table(self._forecasts, FORECASTS)
+        return _to_table(flat, RECOMMENDATION_SCHEMA), _to_table(self._forecasts, FORECAST_SCHEMA)
 
 
 def _to_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

@@ -58,7 +58,7 @@ def make_on_ray(
         _connect(ray, workers, address)
     try:
         resources: dict[str, float] = ray.cluster_resources()
-        n_actors, options = plan_actors(resources, workers, maker.options.model is not None)
+        n_actors, options = plan_actors(resources, workers, maker.use_model)
         ray.data.DataContext.get_current().enable_progress_bars = False
         pool = ray.data.ActorPoolStrategy(size=n_actors)
         numbers = ray.data.from_items([{"shard": shard} for shard in shards])

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmrec.batch.events import EVENTS, REJECTED, EventPiece, EventSource
+from llmrec.batch.events import EVENT_SCHEMA, REJECTED_SCHEMA, EventPiece, EventSource
 from llmrec.data.catalog import Catalog
 from llmrec.data.files import atomic_folder, atomic_write_text
 from llmrec.data.validation import TIMESTAMP, USER_ID
@@ -25,7 +25,7 @@ from llmrec.types import IntArray
 EVENTS_PER_CELL = 50_000
 MAX_SHARDS = 500  # files that are open at a time
 ABOUT = "about.json"
-READING = "reading.parquet"
+REJECTED_ROWS = "rows.parquet"
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,37 @@ class Partition:
 
     Attributes
     ----------
-    n_cells, n_shards
-        How many; each cell is of one shard.
-    n_events, n_rejected
-        Rows that are events, and rows that are none.
+    n_cells
+        How many; each is of one shard.
+    shard_rows
+        Events of each shard.
+    n_rejected
+        Rows that are no events.
     newest
         Milliseconds from 1970 to the newest event.
-    in_order
+    in_order, left_out
         As of the source.
     unreadable
         Files of which something could not be read, with what is wrong.
     """
 
     n_cells: int
-    n_shards: int
-    n_events: int
+    shard_rows: list[int]
     n_rejected: int
     newest: int
     in_order: bool
+    left_out: dict[str, int]
     unreadable: dict[str, str]
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return len(self.shard_rows)
+
+    @property
+    def n_events(self) -> int:
+        """Rows that are events."""
+        return sum(self.shard_rows)
 
     def cells_of(self, shard: int) -> range:
         """Give the cells of a shard."""
@@ -70,6 +82,8 @@ def cut_into_shards(
     source: EventSource, catalog: Catalog, folder: Path, events_per_shard: int
 ) -> Partition:
     """Read all events once, and write them to a new folder by shards of about so many events.
+
+    A shard is no smaller than a cell of `EVENTS_PER_CELL`, and there are `MAX_SHARDS` at most.
 
     The folder is there when all is in it, or not at all.
 
@@ -87,17 +101,17 @@ def cut_into_shards(
         for piece in source.pieces(catalog):
             unreadable |= piece.unreadable
             writer.write(piece)
-        if not writer.n_events:
+        if not writer.shard_rows.any():
             found = [f"{file}: {what}" for file, what in unreadable.items()]
             found += [f"{n} times {reason}" for reason, n in writer.reasons.most_common(3)]
             raise DataError(f"no row is an event: {'; '.join(found) or 'there are none'}.")
         made = Partition(
             n_cells,
-            n_shards,
-            writer.n_events,
+            writer.shard_rows.tolist(),
             writer.n_rejected,
             writer.newest,
             source.in_order,
+            dict(source.left_out),
             unreadable,
         )
         files.close()
@@ -114,9 +128,22 @@ def load_partition(folder: Path) -> Partition:
 
 
 def read_cells(folder: Path, partition: Partition, shard: int) -> Iterator[pa.Table]:
-    """Give the events of each cell of a shard, in an order that does not depend on that of rows."""
-    with pa.ipc.open_stream(_shard_file(folder, shard)) as reader:
-        events = reader.read_all()
+    """Give the events of each cell of a shard, in an order that does not depend on that of rows.
+
+    Raises
+    ------
+    DataError
+        If the file is not as it was written.
+    """
+    file = _shard_file(folder, shard)
+    try:
+        with pa.ipc.open_stream(file) as reader:
+            events = reader.read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read: {error}. Begin anew in another folder.") from error
+    if len(events) != partition.shard_rows[shard]:
+        expected = partition.shard_rows[shard]
+        raise DataError(f"{file} holds {len(events)} events, not {expected}: begin anew.")
     cells = cell_numbers(events[USER_ID], partition.n_cells)
     last = "row" if partition.in_order else "item"
     for cell in partition.cells_of(shard):
@@ -145,14 +172,16 @@ class _ShardWriter:
 
     def __init__(self, folder: Path, n_cells: int, n_shards: int, files: ExitStack) -> None:
         self.n_cells, self.n_shards = n_cells, n_shards
-        self.n_events = self.n_rejected = 0
-        self.newest = 0
+        self.shard_rows = np.zeros(n_shards, dtype=np.int64)
+        self.n_rejected = self.newest = 0
         self.reasons: Counter[str] = Counter()  # of rejected rows
         self._shards = [
-            files.enter_context(pa.ipc.new_stream(_shard_file(folder, shard), EVENTS))
+            files.enter_context(pa.ipc.new_stream(_shard_file(folder, shard), EVENT_SCHEMA))
             for shard in range(n_shards)
         ]
-        self._rejected = files.enter_context(pq.ParquetWriter(folder / READING, REJECTED))
+        self._rejected = files.enter_context(
+            pq.ParquetWriter(folder / REJECTED_ROWS, REJECTED_SCHEMA)
+        )
 
     def write(self, piece: EventPiece) -> None:
         """Write the rows of a piece to where they belong."""
@@ -162,7 +191,6 @@ class _ShardWriter:
             self.reasons.update(piece.rejected["reason"].to_pylist())
         if not (n_events := len(piece.events)):
             return
-        self.n_events += n_events
         newest = int(piece.events[TIMESTAMP].to_numpy().max().astype(np.int64))
         self.newest = max(self.newest, newest)
         cells = cell_numbers(piece.events[USER_ID], self.n_cells)
@@ -173,6 +201,7 @@ class _ShardWriter:
         rows = piece.events.take(pa.array(order))
         for shard, start, stop in zip(found, starts, [*starts[1:], n_events], strict=True):
             self._shards[shard].write_table(rows.slice(start, stop - start))
+            self.shard_rows[shard] += stop - start
 
 
 def _shard_file(folder: Path, shard: int) -> str:

@@ -109,12 +109,16 @@ def _show(made: BatchSummary, out: Path) -> None:
     resumed = f", {made.n_resumed} of them from before" if made.n_resumed else ""
     folders = f"{out / 'recommendations'} and {out / 'forecasts'}"
     lines = [f"{made.n_people:,} people in {shards}{resumed}, as of {made.cutoff[:16]}: {folders}"]
-    if made.n_rejected_rows or made.n_rejected_people:
-        lines.append(
-            f"{out / 'rejected'}: {made.n_rejected_rows:,} of "
-            f"{made.n_events + made.n_rejected_rows:,} rows and {made.n_rejected_people:,} people, "
-            "with the reason of each."
-        )
+    n_rows = made.n_events + made.n_rejected_rows
+    counts = [
+        (made.n_rejected_rows, f"of {n_rows:,} rows are no events"),
+        (made.n_failed, "people failed"),
+        (made.n_without_past, "people have no event before then"),
+    ]
+    if shown := [f"{count:,} {what}" for count, what in counts if count]:
+        lines.append(f"{out / 'rejected'}: {', '.join(shown)}, with the reason of each.")
+    left_out = [f"{count:,} {reason}" for reason, count in made.left_out.items()]
+    lines += [f"Left out when the log was loaded: {'; '.join(left_out)}."] * bool(left_out)
     lines += [f"{file} could not be read: {what}" for file, what in made.unreadable.items()]
     for line in lines:
         render.print_remark(line)

@@ -62,12 +62,12 @@ def format_id(value: object) -> str:
     return str(value)
 
 
-def read_ids(column: pd.Series[Any]) -> Ids:
+def read_ids(column: pd.Series[Any], *, join_decimals: bool = True) -> Ids:
     """Read a column of ids.
 
     Text stays as it is: 007 and 7 are two people. Whole numbers that a missing value has made
     floats are whole again, and so are texts where a column of nothing but whole numbers has some
-    with a decimal point (12.0).
+    with a decimal point (12.0); not without ``join_decimals``, where the column is a piece of one.
 
     Raises
     ------
@@ -81,7 +81,8 @@ def read_ids(column: pd.Series[Any]) -> Ids:
     strings = pd.Index([format_id(value) for value in uniques], dtype=object)
     _require_characters(column.name, codes, strings)
     texts, are_guarded = _take_off_guards(list(strings))
-    whole, decimals = _join_decimals(texts)
+    none = np.zeros(len(texts), dtype=bool)
+    whole, decimals = _join_decimals(texts) if join_decimals else (texts, none)
     is_missing = np.array([text.strip() == "" or text in MISSING_WORDS for text in whole], bool)
     again, labels = pd.factorize(pd.Index(whole, dtype="str").where(~is_missing), sort=True)
     ids = Ids(np.append(again, -1)[codes].astype(np.int64), pd.Index(labels, dtype="str"))

@@ -23,8 +23,9 @@ from llmrec.ranking.registry import (
 from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
 MAX_SPREAD_HISTORIES = 100
-# Where nothing can be fitted, as it is best on the development periods of three logs (LOG.md).
-TITLES, TITLES_SPREAD = "EaseWithText", 4.0  # in spreads of popularity
+# Where nothing can be fitted: the scorer by titles, the first that can be used, with its spread in
+# spreads of popularity, and the strength; best on the development periods of three logs (LOG.md).
+FALLBACK_TITLES = {"EaseWithText": 4.0, "TitleKernel": 0.25}
 FALLBACK_STRENGTH = 0.35
 STRENGTHS = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 
@@ -135,18 +136,20 @@ def fallback_blend(dataset: Dataset, cutoff: np.datetime64, without: Collection[
     """Give the blend of a log that is too short to fit one on.
 
     Where items may be taken again it is what a person took. Otherwise it is popularity, and, where
-    titles tell anything, items whose titles, and who took them, are like those taken: `TITLES`,
-    unless it is among ``without``. Forecasts tilt it with `FALLBACK_STRENGTH`.
+    titles tell anything, items whose titles, or who took them, are like those taken:
+    `FALLBACK_TITLES`, those ``without`` left out. Forecasts tilt it with `FALLBACK_STRENGTH`.
     """
     if dataset.repeat == "allow":
         return build_blend(dataset, cutoff, {"PersonalRepeat": 1.0})
-    if TITLES not in set(text_scorers(dataset.catalog)).difference(without):
+    usable = set(text_scorers(dataset.catalog)).difference(without)
+    name = next((name for name in FALLBACK_TITLES if name in usable), None)
+    if name is None:
         return build_blend(dataset, cutoff, POPULARITY_BLEND)
-    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, TITLES: 1.0})
+    blend = build_blend(dataset, cutoff, {**POPULARITY_BLEND, name: 1.0})
     histories = dataset.histories(cutoff)[:MAX_SPREAD_HISTORIES]
     popularity, titles = inverse_spreads(blend.scorers, histories)
     share = titles / popularity if popularity else 1.0
-    return Blend(blend.scorers, (1.0, TITLES_SPREAD * share))
+    return Blend(blend.scorers, (1.0, FALLBACK_TITLES[name] * share))
 
 
 def inverse_spreads(

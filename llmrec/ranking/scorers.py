@@ -64,10 +64,7 @@ class RecentPopularity:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
         if not histories:
             return np.empty((0, 0))
-        span = round(self.days * (DAY / MILLISECOND)) * MILLISECOND
-        starts = np.array([history.cutoff - span for history in histories])
-        ends = np.array([history.cutoff for history in histories])
-        shares = shared_population(histories).item_counts(starts, ends, "moments")
+        shares = _counts_before(histories, self.days)
         shares += self.pseudo_count
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
@@ -92,15 +89,17 @@ class RecentPopularity:
 class PopularityTrend:
     """Scores items by how much more of what everybody took they were lately than ever.
 
-    An item's probability is proportional to its share of the events of the last days over its share
-    of all events, so that a weight of w in a blend multiplies the others by that ratio to the w.
+    An item's probability is proportional to (c + K p) / p: c is how often it was taken lately, p
+    its share of all that was taken, and K ``pseudo_count`` times the number of items, so that what
+    was taken as often as ever has the same score as everything else, and so has everything where
+    nothing was taken lately. A weight of w in a blend multiplies the others by that ratio to the w.
 
     Parameters
     ----------
     days
         Length of the span before the cutoff that is lately, > 0.
     pseudo_count
-        Added to the events of every item, lately and ever, > 0.
+        Events that the share of old is worth, an item, > 0.
     """
 
     days: float = 14.0
@@ -129,18 +128,28 @@ class PopularityTrend:
         return np.log(self.raw_scores(histories))
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) share lately over share ever; rows sum to 1."""
-        lately = RecentPopularity(self.days, self.pseudo_count).item_shares(histories)
-        if histories:
-            lately /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).item_shares(histories)
-            lately /= lately.sum(axis=1, keepdims=True)
-        return lately
+        """(n_users, n_items) (c + K p) / p, each row divided by its sum."""
+        if not histories:
+            return np.empty((0, 0))
+        found = _counts_before(histories, self.days)
+        found /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).item_shares(histories)
+        found += self.pseudo_count * found.shape[1]
+        found /= found.sum(axis=1, keepdims=True)
+        return found
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
         """Give the raw scores of these items: nothing in them is of the person."""
         past = past_items(history)
         parts = np.zeros((len(items), len(past)))
         return Contributions(past, parts, self.raw_scores([history])[0, items])
+
+
+def _counts_before(histories: Sequence[History], days: float) -> FloatArray:
+    """(n_users, n_items) how often everybody took each item in the days before the cutoffs."""
+    span = round(days * (DAY / MILLISECOND)) * MILLISECOND
+    starts = np.array([history.cutoff - span for history in histories])
+    ends = np.array([history.cutoff for history in histories])
+    return shared_population(histories).item_counts(starts, ends, "moments")
 
 
 def popularity_before(history: History) -> tuple[str, FloatArray]:

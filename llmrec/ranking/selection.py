@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,14 +117,13 @@ def select_list(
     folds
         Windows of the last period, of the one before it, and so on. Trees need `MIN_TREE_FOLDS`.
     names
-        Of the scorers. One that fails anywhere is left out, and the reason is kept; those of
-        `OPTIONAL` are in the blend if they help, and never seen by trees.
+        Of the scorers; one that fails is left out, and why is kept. Trees do not see `OPTIONAL`.
     fit_scorer, cutoff
         Gives the scorer of a name fitted on a log up to a time (None: all); the time of the list.
     without
         Members not to use; `TREES` are one.
     text_names, new_item_names
-        Of scorers by title, for the blend if they help (`more_scorers_help`), and for new items.
+        Of scorers by title: for the blend, if they help as trends have to; of new items.
     before_trees
         Called when all scorers are fitted and trees begin.
 
@@ -136,10 +136,7 @@ def select_list(
     if not wanted:
         raise LlmrecError(f"no item scorer is left without {', '.join(without)}: leave one in")
     failed: dict[str, str] = {}
-
-    def fit(kept: Sequence[str], past: Interactions, end: np.datetime64 | None) -> Any:
-        return _fit_all(kept, past, end, fit_scorer, failed)
-
+    fit = partial(_fit_all, fit_scorer=fit_scorer, failed=failed)
     everything = [*dict.fromkeys([*wanted, *text, *new])]
     made = [
         _fit_fold(windows, catalog, wanted if place else everything, seed, fit)
@@ -152,10 +149,9 @@ def select_list(
     if TREES not in without:
         before_trees()
     trends = [name for name in names if name in OPTIONAL and name != names[0]]
-    first = [name for name in names if name not in trends]
     more = trends, [name for name in text if name in final]
-    weighing = _Weighing(made, final, first, more, repeat, seed)
-    return weighing.select(failed, TREES not in without)
+    own = _omit(trends, names)
+    return _Weighing(made, final, own, more, repeat, seed).select(failed, TREES not in without)
 
 
 def _omit(without: Sequence[str], names: Sequence[str]) -> list[str]:

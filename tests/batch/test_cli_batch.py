@@ -39,7 +39,7 @@ def test_rows_and_files_that_are_left_out_are_counted_and_the_status_tells_of_fi
     log = write_log(tmp_path / "log", pd.concat([events, bad]))
     made = invoke(engine_folder, "--data", log, "--out", tmp_path / "out", "--reasons", "none")
     assert made.exit_code == 0
-    assert f"2 of {len(events) + 2} rows and 0 people, with the reason of each" in made.stderr
+    assert f"2 of {len(events) + 2} rows are no events, with the reason of each" in made.stderr
     (log / "part-1.parquet").write_text("no Parquet")
     made = invoke(engine_folder, "--data", log, "--out", tmp_path / "other", "--reasons", "none")
     assert made.exit_code == 3

@@ -244,8 +244,9 @@ def test_a_folder_of_another_run_or_of_other_things_is_refused(
     events.iloc[1:].to_parquet(log / "part-0.parquet")
     with pytest.raises(DataError, match="a batch of another log"):
         run_batch(engine_folder, log, out, SMALL, resume=True)
+    other = write_log(tmp_path / "another log", events)
     with pytest.raises(DataError, match=r"holds 'part-0.parquet' and no batch"):
-        run_batch(engine_folder, log, log, SMALL)
+        run_batch(engine_folder, log, other, SMALL)
     with pytest.raises(DataError, match="is no engine's folder"):
         run_batch(log, log, tmp_path / "other", SMALL)
 
@@ -268,14 +269,14 @@ def test_files_that_cannot_be_read_are_named_and_the_others_are_served(
 def test_rows_that_are_no_events_are_set_apart_with_their_reason(
     engine_folder: Path, events: pd.DataFrame, plain: Path, tmp_path: Path
 ) -> None:
-    good = events.astype({"timestamp": "str"})
+    good, then = events, pd.Timestamp("2020-01-05 10:00:00")
     bad = pd.DataFrame(
         [
-            (None, "i001", "2020-01-05 10:00:00"),
-            ("u001", "", "2020-01-05 10:00:00"),
-            ("u001", "i001", "once upon a time"),
-            ("u001", "i001", "1066-10-14 09:00:00"),
-            ("u001", "of another shop", "2020-01-05 10:00:00"),
+            (None, "i001", then),
+            ("u001", "", then),
+            ("u001", "i001", pd.NaT),
+            ("u001", "i001", pd.Timestamp("1066-10-14 09:00:00")),
+            ("u001", "of another shop", then),
         ],
         columns=good.columns,
     )
@@ -287,7 +288,7 @@ def test_rows_that_are_no_events_are_set_apart_with_their_reason(
     assert rejected["reason"].tolist() == [
         "missing user_id",
         "missing item_id",
-        "time that is not understood",
+        "missing time",
         "impossible time: before 1970, or in the future",
         "item not in the catalog",
     ]
@@ -300,6 +301,31 @@ def test_nothing_but_rows_that_are_no_events_is_an_error(
     log = write_log(tmp_path / "log", events.assign(item_id="of another shop"))
     with pytest.raises(DataError, match=f"{len(events)} times item not in the catalog"):
         run_batch(engine_folder, log, tmp_path / "out", SMALL)
+
+
+def test_ids_are_what_they_are_whatever_else_is_in_their_piece(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.batch.events.ROWS_PER_PIECE", 50)
+    named = events.assign(user_id=events["user_id"].str[1:].astype(int).astype(str) + ".0")
+    mixed = pd.concat([named, events.iloc[:1].assign(user_id="guest")])
+    large = 2**60 + events["user_id"].str[1:].astype("Int64")
+    large[0] = pd.NA
+    for number, frame in enumerate((mixed, mixed[::-1], events.assign(user_id=large))):
+        log, out = write_log(tmp_path / f"log{number}", frame), tmp_path / f"out{number}"
+        made = run_batch(engine_folder, log, out, SMALL)
+        assert made.n_people == (40 if number == 2 else 41)
+        assert made.is_whole
+    assert_same(tmp_path / "out0", tmp_path / "out1")
+    assert str(2**60 + 7) in set(rows_of(tmp_path / "out2", "forecasts")["user_id"])
+
+
+def test_events_twice_count_once_and_items_of_one_time_have_the_order_of_their_ids(
+    engine_folder: Path, events: pd.DataFrame, plain: Path, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path / "log", pd.concat([events, events.iloc[::3]]), 2)
+    run_batch(engine_folder, log, tmp_path / "out", SMALL)
+    pd.testing.assert_frame_equal(rows_of(tmp_path / "out"), rows_of(plain), rtol=1e-12)
 
 
 def test_somebody_for_whom_it_fails_is_set_apart_alone(
@@ -321,12 +347,93 @@ def test_somebody_for_whom_it_fails_is_set_apart_alone(
     monkeypatch.setattr(InterestEngine, "sessions", sessions)
     log = write_log(tmp_path / "log", events)
     made = run_batch(engine_folder, log, tmp_path / "out", SMALL)
-    assert (made.n_people, made.n_rejected_people, made.is_whole) == (39, 1, False)
+    assert (made.n_people, made.n_failed, made.is_whole) == (39, 1, False)
     (row,) = rows_of(tmp_path / "out", "rejected").itertuples()
     assert (row.user_id, row.reason) == ("u007", "ZeroDivisionError: poisoned")
     expected = rows_of(plain)
     others = expected[expected["user_id"] != "u007"].reset_index(drop=True)
     pd.testing.assert_frame_equal(rows_of(tmp_path / "out"), others)
+
+
+def test_what_fails_for_everybody_ends_the_run_and_a_full_memory_too(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write_log(tmp_path / "log", events)
+    errors = [(RuntimeError("CUDA"), DataError, "people fail, the first with: RuntimeError: CUDA")]
+    errors.append((MemoryError("full"), MemoryError, "full"))
+    for raised, found, what in errors:
+
+        def sessions(*given: Any, error: Exception = raised, **options: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(InterestEngine, "sessions", sessions)
+        options = _options(events_per_shard=10**9)
+        monkeypatch.setattr("llmrec.batch.shards.EVENTS_PER_CELL", 10**9)
+        with pytest.raises(found, match=what):
+            run_batch(engine_folder, log, tmp_path / "out", options, resume=found is MemoryError)
+
+
+def test_rejected_rows_are_there_after_a_kill_at_any_moment(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = events.iloc[:3].assign(item_id="of another shop")
+    log, out = write_log(tmp_path / "log", pd.concat([events, bad])), tmp_path / "out"
+
+    def kill(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.shutil, "copyfile", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(engine_folder, log, out, SMALL)
+    run_batch(engine_folder, log, out, SMALL, resume=True)
+    assert len(rows_of(out, "rejected")) == 3
+
+
+def test_two_processes_do_not_work_in_one_folder(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path
+) -> None:
+    log, out = write_log(tmp_path / "log", events), tmp_path / "out"
+
+    def begin_again(*numbers: int) -> None:
+        with pytest.raises(DataError, match="another process is at work"):
+            run_batch(engine_folder, log, out, SMALL, resume=True)
+
+    run_batch(engine_folder, log, out, SMALL, show=begin_again)
+
+
+def test_events_that_were_cut_short_on_disk_are_noticed(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path
+) -> None:
+    log, out = write_log(tmp_path / "log", events), tmp_path / "out"
+
+    def stop(*numbers: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(engine_folder, log, out, SMALL, show=stop)
+    file = out / ".batch" / "events" / "00002.arrow"
+    file.write_bytes(file.read_bytes()[:600])
+    with pytest.raises(DataError, match=r"[Bb]egin anew"):
+        run_batch(engine_folder, log, out, SMALL, resume=True)
+
+
+def test_an_output_within_the_log_is_refused(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path / "log", events)
+    with pytest.raises(DataError, match="lies within the log"):
+        run_batch(engine_folder, log, log / "out", SMALL)
+
+
+def test_what_loading_a_log_leaves_out_is_counted(
+    engine_folder: Path, events: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = events.assign(categories="All").astype({"timestamp": "str"})
+    table.loc[0, "timestamp"] = "once upon a time"
+    table.to_csv(tmp_path / "log.csv", index=False)
+    made = run_batch(engine_folder, tmp_path / "log.csv", tmp_path / "out", SMALL)
+    assert made.left_out == {"time that is not understood": 1}
 
 
 def test_the_newest_event_ends_the_past_unless_a_cutoff_is_given(
@@ -340,7 +447,8 @@ def test_the_newest_event_ends_the_past_unless_a_cutoff_is_given(
     alone = pd.concat([events, later.assign(user_id="later")])
     log = write_log(tmp_path / "other", alone)
     made = run_batch(engine_folder, log, tmp_path / "own", _options(cutoff=own))
-    assert (made.cutoff, made.n_people, made.n_rejected_people) == (own, 40, 1)
+    assert (made.cutoff, made.n_people, made.n_without_past) == (own, 40, 1)
+    assert made.is_whole
     assert rows_of(tmp_path / "own", "rejected")["reason"].tolist() == [
         "no event before the cutoff"
     ]

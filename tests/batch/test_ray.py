@@ -112,5 +112,5 @@ def test_somebody_of_whom_no_event_can_be_used_is_listed_and_the_others_are_serv
     own = str(events["timestamp"].max() + pd.Timedelta(1, "ms"))
     options = BatchOptions(k=4, events_per_shard=200, cutoff=own)
     made = run_batch(engine_folder, log, tmp_path / "out", options, workers=2, ray="local")
-    assert (made.n_people, made.n_rejected_people) == (41, 1)
+    assert (made.n_people, made.n_without_past) == (41, 1)
     assert rows_of(tmp_path / "out", "rejected")["user_id"].tolist() == ["late"]

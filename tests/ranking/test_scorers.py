@@ -44,18 +44,24 @@ def test_popularity_of_a_quiet_time_is_equal_for_all_items() -> None:
     np.testing.assert_allclose(RecentPopularity().scores(past), np.log([[1 / 3] * 3]))
 
 
-def test_a_trend_is_the_share_lately_over_the_share_ever() -> None:
+def test_a_trend_is_how_much_more_was_taken_lately_than_ever() -> None:
     past = histories(
         ("u", "a", "2020-02-29"),
         ("v", "b", "2020-02-29"),
         ("v", "b", "2020-01-01"),
         ("v", "b", "2020-01-02"),
     )
-    ratio = np.array([(2 / 5) / (2 / 7), (2 / 5) / (4 / 7), (1 / 5) / (1 / 7)])
+    share = np.array([2 / 7, 4 / 7, 1 / 7])  # of all, each once more
+    ratio = (np.array([1, 1, 0]) + 3 * share) / share
     trend = PopularityTrend(days=7)
     np.testing.assert_allclose(trend.scores(past), np.log([ratio / ratio.sum()] * 2))
     parts = trend.contributions(past[0], np.array([0, 2]))
     assert not parts.parts.any()  # nothing in it is of the person
+
+
+def test_where_nothing_was_taken_lately_no_item_has_a_trend() -> None:
+    old = histories(("u", "a", "2019-01-01"), ("u", "a", "2019-01-02"), ("v", "b", "2019-01-02"))
+    np.testing.assert_allclose(PopularityTrend().scores(old), np.log([[1 / 3] * 3] * 2))
 
 
 def test_repeat_mixes_decayed_own_counts_with_popularity() -> None:
