@@ -181,7 +181,7 @@ def test_a_scorer_that_is_given_joins_the_blend_with_the_weight_it_earns() -> No
         build_blend(dataset, end, weights)
 
 
-@pytest.mark.parametrize(("n_scores", "n_windows"), [(3 * 25 * 23, 23), (1, MIN_FIT_WINDOWS)])
+@pytest.mark.parametrize(("n_scores", "n_windows"), [(4 * 25 * 23, 23), (1, MIN_FIT_WINDOWS)])
 def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
     monkeypatch: pytest.MonkeyPatch, n_scores: int, n_windows: int
 ) -> None:
@@ -215,16 +215,22 @@ def test_settings_of_an_earlier_version_load_and_rank_as_they_did(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("repeat", "name"),
-    [("exclude", "popular in the last 28 days"), ("allow", "taken before or popular")],
+    ("repeat", "names"),
+    [
+        (
+            "exclude",
+            ("popular in the last 28 days", "goes with, or is titled like, what was taken lately"),
+        ),
+        ("allow", ("taken before or popular",)),
+    ],
 )
 def test_a_short_log_has_a_scorer_of_repeats_only_where_items_may_be_listed_again(
-    repeat: RepeatPolicy, name: str
+    repeat: RepeatPolicy, names: tuple[str, ...]
 ) -> None:
     short = replace(world(), repeat=repeat)
     short = replace(short, log=truncate_log(short.log, short.log.timestamp.min() + MILLISECOND))
     fitted = fit_engine(short, "standard")
-    assert fitted.blend.names == (name,)
+    assert fitted.blend.names == names
     assert fitted.effort == ""
     assert "0 people have a history" in fitted.report["reason"]
 
@@ -239,7 +245,10 @@ def test_a_blend_whose_weights_are_all_0_is_popularity() -> None:
 def test_the_scorers_fitted_on_a_log_suit_it_and_the_report_names_them() -> None:
     films = replace(world("10 events"), repeat="exclude")
     for dataset, names in (
-        (world(), {"RecentPopularity", "PersonalRepeat", "SparseEaseByDays"}),
+        (
+            world(),
+            {"RecentPopularity", "PopularityTrend", "PersonalRepeat", "SparseEaseByDays"},
+        ),
         (
             films,
             {"RecentPopularity", "SparseEase", "SparseEaseByEvents", "NextItems", "Successors"},

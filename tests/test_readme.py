@@ -98,17 +98,14 @@ SENTENCES = {
         ("ranking/compare_repeat-allowed", f"{REPEATS} {n}", "Personal frequency", "ndcg@10")
         for n in (1, 2)
     ],
-    "launches of Online Retail with {:.3f}, {:.3f} by chance": [
-        ("ranking/launches", "test / launch", model, "ndcg@10")
-        for model in ("llmrec quick", "Random")
-    ],
-    "they add {:+.3f} to its lists": [
+    "EASE with a trend has {:.3f} and {:.3f} on Online Retail": [
         (
-            "ranking/young_shop_online-retail",
-            "young shop / everybody",
-            "llmrec quick",
-            "ndcg@10 above llmrec quick without text",
+            "ranking/compare_retail-explore",
+            f"next 28 days, explore only / test {n}",
+            "EASE with season",
+            "ndcg@10",
         )
+        for n in (1, 2)
     ],
     "a MovieLens viewer, said with {:.0%}, {:.0%} came true": [
         (f"{CAME_TRUE}_ml-100k", "test", "said", metric) for metric in ("said", "came_true")

@@ -376,6 +376,9 @@ def optimizer_groups(
 PARTS = ("forecast", "words", "source", "list", "explanation", "why_not", "effect")
 
 
+SAME_KERNELS = 1e-8  # EASE leaves out similarities that change a score by less
+
+
 def machine() -> dict[str, str]:
     """Say what float32 kernels depend on, and numpy's version."""
     return {
@@ -396,12 +399,12 @@ def _cpu_model() -> str:
 def tolerance(recorded: Mapping[str, str]) -> float:
     """How far numbers may lie from the recorded ones.
 
-    Other kernels of the same sum round otherwise. Near 1e-4 two items may change places and a
-    sentence may say 3.4% for 3.3%, so that there what is told is not compared at all.
+    Other kernels of the same sum round otherwise. Near 1e-4 two items may change places, so that
+    there what is told is not compared at all.
     """
     kernels = ("torch", "cpu_capability", "cpu")
     same = all(machine()[name] == recorded[name] for name in kernels)
-    return 1e-9 if same else 1e-4
+    return SAME_KERNELS if same else 1e-4
 
 
 def forecast_fields(told: Forecast) -> dict[str, Any]:
@@ -423,9 +426,10 @@ def edit_fields(edits: Sequence[Edit]) -> list[list[Any]]:
 
 
 def explanation_fields(found: Any) -> dict[str, Any]:
-    """Give what 0.1 says of an explanation; the verb has come since."""
+    """Give what 0.1 says of an explanation; verb, shelf, causes and past have come since."""
     fields: dict[str, Any] = found.to_dict()
-    assert fields["item"].pop("verb") == "taken"
+    assert (fields["item"].pop("verb"), fields["item"].pop("shelf")) == ("taken", "all")
+    del fields["item"]["causes"], fields["past"]
     return fields
 
 
@@ -636,11 +640,26 @@ def assert_same(found: Any, recorded: Any, within: float = 1e-9) -> None:
     assert not wrong, "\n".join([f"{len(wrong)} differences:", *wrong[:20]])
 
 
+# What is said in sentences since is other than 0.1 said (CHANGELOG.md): fields that have words.
+WORDS = ("description", "statements", "why", "text", "reasons")
+
+
+def without_words(told: Any) -> Any:
+    """Give what is told without its sentences; of an item that is listed, id and title."""
+    if isinstance(told, dict):
+        return {name: without_words(one) for name, one in told.items() if name not in WORDS}
+    if isinstance(told, list):
+        is_listed = len(told) == 3 and all(isinstance(one, str) for one in told)
+        return told[:2] if is_listed else [without_words(one) for one in told]
+    return told
+
+
 def assert_same_part(found: Any, recorded: Any, within: float) -> None:
-    """Compare numbers, and exactly what is told; this only if the kernels are the recorded ones."""
+    """Compare numbers, and what is told; this only if the kernels are the recorded ones."""
     assert_same(found["numbers"], recorded["numbers"], within)
-    if within <= 1e-9:
-        assert_same(found["told"], recorded["told"])
+    if within <= SAME_KERNELS:
+        told = without_words(plain(found["told"]))
+        assert_same(told, without_words(recorded["told"]), within)
 
 
 @cache
@@ -845,21 +864,6 @@ def test_each_head_is_trained_at_its_own_rate(
     assert all(trained.values())
 
 
-# People of whom 0.1 said that a category returns which they had taken minutes before.
-RETURNED_WITHIN_A_SITTING = {("ml-100k", "220"), ("ml-100k", "826")}
-
-
-def assert_same_but_within_a_sitting(
-    person: tuple[str, str], found: Any, recorded: Any, within: float
-) -> None:
-    """Compare as `assert_same_part`; where 0.1 said what is refused since, it is said no more."""
-    said, says = ('"returning"' in json.dumps(plain(one)) for one in (recorded, found))
-    if person in RETURNED_WITHIN_A_SITTING and said:
-        assert not says
-        recorded = {"numbers": recorded["numbers"], "told": plain(found["told"])}
-    assert_same_part(found, recorded, within)
-
-
 @cache
 def bundled_answers(name: str) -> Any:
     return engine_record(open_bundled(name), n=8, n_written=2)
@@ -875,8 +879,7 @@ def test_a_bundled_engine_gives_what_it_gave_in_0_1(name: str, part: str) -> Non
     found = bundled_answers(name)["users"]
     assert list(found) == list(recorded)
     for user, answers in recorded.items():
-        said = found[user][part], answers[part]
-        assert_same_but_within_a_sitting((name, user), *said, within)
+        assert_same_part(found[user][part], answers[part], within)
 
 
 @pytest.mark.slow
@@ -888,4 +891,4 @@ def test_the_model_of_a_bundled_engine_writes_what_it_wrote_in_0_1(name: str) ->
     found = bundled_answers(name)["written"]
     assert list(found) == list(recorded)
     for user, answers in recorded.items():
-        assert_same_but_within_a_sitting((name, user), found[user], answers, within)
+        assert_same_part(found[user], answers, within)

@@ -43,12 +43,12 @@ RANKERS: dict[tuple[str, ...], str] = {
     **{(engine,): engine for engine in (QUICK, STANDARD, BEST)},
 }
 RANKING_COLUMNS = {  # the column's title: result file, and parts of its split
-    "MovieLens, next period": ("next-period", ["next period / test"]),
+    "MovieLens": ("next-period", ["next period / test"]),
     "Complete Journey, repeats": (
         "repeat-allowed",
         [f"next 28 days, repeat allowed / test {n}" for n in (1, 2)],
     ),
-    "Complete Journey, only new": (
+    "the same, only new": (
         "explore-only",
         [f"next 28 days, explore only / test {n}" for n in (1, 2)],
     ),

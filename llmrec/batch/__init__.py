@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from llmrec.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from llmrec.batch.cost import BatchCost as BatchCost
+    from llmrec.batch.cost import measure_cost as measure_cost
     from llmrec.batch.frames import transform as transform
     from llmrec.batch.job import BatchSummary as BatchSummary
     from llmrec.batch.job import run_batch as run_batch
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
+        "llmrec.batch.cost": ["BatchCost", "measure_cost"],
         "llmrec.batch.frames": ["transform"],
         "llmrec.batch.job": ["BatchSummary", "run_batch"],
         "llmrec.batch.people": ["BatchOptions"],

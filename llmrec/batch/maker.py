@@ -90,9 +90,15 @@ class ShardMaker:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
+    atomic_write_bytes(path, parquet_bytes(table))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Give the Parquet file of a table."""
     content = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), content, compression="zstd")
-    atomic_write_bytes(path, content.getvalue().to_pybytes())
+    found: bytes = content.getvalue().to_pybytes()
+    return found
 
 
 def _part(folder: Path, shard: int) -> Path:

@@ -135,7 +135,7 @@ def make_tables(
     DataError
         If all of `MIN_FAILURES` people or more fail: then it is not for something of theirs.
     """
-    histories, without = _histories(engine, events, in_order)
+    histories, without = find_past(engine, events, in_order)
     rows = _Rows(engine.dataset.catalog, options)
     failed = list(_serve(engine, histories, options, rows))
     if len(failed) == len(histories) >= MIN_FAILURES:
@@ -145,7 +145,7 @@ def make_tables(
     return BatchTables(*rows.tables(), _to_table(rows_of_table, REJECTED_SCHEMA), len(failed))
 
 
-def _histories(
+def find_past(
     engine: InterestEngine, events: pa.Table, in_order: bool
 ) -> tuple[list[History], list[str]]:
     """Give the histories before the engine's cutoff, and the ids of those who have none."""

@@ -1,4 +1,4 @@
-"""The command that serves everybody: batch."""
+"""Commands about everybody: batch, and what it costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Annotated, cast, get_args
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from llmrec.batch.cost import MAX_MEASURED, STEPS_OF, BatchCost, measure_cost
 from llmrec.batch.job import BatchSummary, run_batch
 from llmrec.batch.job import Progress as ShowProgress
 from llmrec.batch.people import BatchOptions, Reasons
@@ -122,3 +124,62 @@ def _show(made: BatchSummary, out: Path) -> None:
     lines += [f"{file} could not be read: {what}" for file, what in made.unreadable.items()]
     for line in lines:
         render.print_remark(line)
+
+
+@app.command()
+@with_reading_options
+def cost(
+    engines: Annotated[list[str], typer.Argument(help="Folders of saved engines.")],
+    reading: ReadingOptions,
+    data: Data = "ml-100k",
+    people: Annotated[float, typer.Option("--people", "--users", min=1, help="How many.")] = 1e6,
+    k: K = 10,
+    model: Annotated[
+        bool, typer.Option("--model/--no-model", help="Use the language model it may have.")
+    ] = True,
+    measured: Annotated[int, typer.Option(min=1, help="People to serve here.")] = MAX_MEASURED,
+    as_json: AsJson = False,
+) -> None:
+    """Serve some people of a log here, and say what a batch of many would take, and where."""
+    options = BatchOptions(k=k, model="auto" if model else None)
+    with render.warnings_as_lines():
+        found = [
+            measure_cost(one, data, options, reading=reading, n_measured=measured)
+            for one in engines
+        ]
+    if as_json:
+        render.print_json([asdict(one) for one in found])
+        return
+    for one in found:
+        render.console.print(_cost_table(one, int(people)), _steps_table(one), sep="\n")
+
+
+def _cost_table(cost: BatchCost, n_people: int) -> Table:
+    """Give CPU hours, memory and disk of each kind of reasons."""
+    title = (
+        f"{cost.engine} (effort {cost.effort}): {n_people:,} people, by {cost.n_measured:,} here"
+    )
+    table = Table("reasons", title=title, title_justify="left")
+    for name in ("people a CPU second", "CPU hours", "GB out", "peak MB"):
+        table.add_column(name, justify="right")
+    for reasons in STEPS_OF:
+        table.add_row(
+            reasons,
+            f"{1 / cost.seconds(reasons):,.0f}",
+            f"{cost.cpu_hours(n_people, reasons):,.2f}",
+            f"{cost.disk_gb(n_people, reasons):,.2f}",
+            f"{cost.peak_mb:,.0f}",
+        )
+    return table
+
+
+def _steps_table(cost: BatchCost) -> Table:
+    """Give where the time goes."""
+    table = Table("step", title="where the time goes", title_justify="left")
+    table.add_column("CPU ms a person", justify="right")
+    table.add_column("share with short reasons", justify="right")
+    whole = cost.seconds("short")
+    for step, seconds in cost.seconds_of.items():
+        share = f"{seconds / whole:.0%}" if step in STEPS_OF["short"] else ""
+        table.add_row(step, f"{seconds * 1000:,.2f}", share)
+    return table
