@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from llmrec.batch.events import find_events
 from llmrec.batch.maker import parquet_bytes
-from llmrec.batch.people import BatchOptions, Reasons, find_past, make_tables
+from llmrec.batch.people import BatchOptions, Reasons, find_past, load_engine, make_tables
 from llmrec.batch.shards import Partition, cut_into_shards, read_cells
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
@@ -89,9 +89,7 @@ def measure_cost(
         If there is nothing to read, or the engine cannot be loaded.
     """
     options = options or BatchOptions()
-    loaded = InterestEngine.from_pretrained(
-        str(engine), cutoff=options.cutoff, model=options.model, describe=False
-    )
+    loaded = load_engine(engine, options)
     source = find_events(data, reading or ReadingOptions())
     catalog, size = loaded.dataset.catalog, options.events_per_shard
     with tempfile.TemporaryDirectory() as name, threadpool_limits(1, "blas"):

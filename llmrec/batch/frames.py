@@ -10,7 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from llmrec.batch.events import sort_out
-from llmrec.batch.people import NO_EVENT, BatchOptions, make_tables
+from llmrec.batch.people import NO_EVENT, BatchOptions, load_engine, make_tables
 from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns
 from llmrec.engine import InterestEngine
@@ -53,7 +53,8 @@ def transform(
     """
     options = options or BatchOptions()
     require_columns(frame, {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)})
-    loaded = _load(str(engine), file_hash(Path(engine) / SETTINGS_FILE), options)
+    settings = Path(engine) / SETTINGS_FILE
+    loaded = _load(str(engine), file_hash(settings) if settings.exists() else "", options)
     dates = None
     if not pd.api.types.is_numeric_dtype(frame[TIMESTAMP].dtype):
         dates = date_order(loaded.dataset.log.day_first)
@@ -73,6 +74,4 @@ SPARK_SCHEMA = "user_id string, rank int, item_id string, title string, score do
 @lru_cache(maxsize=2)
 def _load(engine: str, content: str, options: BatchOptions) -> InterestEngine:
     """Load an engine once a process; another ``content`` is another engine in the same folder."""
-    return InterestEngine.from_pretrained(
-        engine, cutoff=options.cutoff, model=options.model, describe=False
-    )
+    return load_engine(engine, options)

@@ -25,7 +25,7 @@ from llmrec.batch.maker import (
     ShardReport,
     done_file,
 )
-from llmrec.batch.people import BatchOptions
+from llmrec.batch.people import BatchOptions, load_engine
 from llmrec.batch.ray_pool import make_on_ray
 from llmrec.batch.shards import (
     EVENTS_PER_CELL,
@@ -41,7 +41,7 @@ from llmrec.data.files import atomic_write_text
 from llmrec.data.options import ReadingOptions
 from llmrec.data.versions import __version__
 from llmrec.engine import InterestEngine
-from llmrec.engine_folder import file_hash, is_engine
+from llmrec.engine_folder import file_hash
 from llmrec.engine_settings import SETTINGS_FILE
 from llmrec.errors import DataError
 
@@ -135,14 +135,13 @@ def run_batch(
         If a file cannot be written; what is there stays, and ``resume`` goes on.
     """
     out, engine = Path(out).absolute(), str(Path(engine).absolute())
-    if not is_engine(engine):
-        raise DataError(f"{engine} is no engine's folder: it has no {SETTINGS_FILE}.")
     if not isinstance(data, Dataset) and out.is_relative_to(Path(data).absolute()):
         raise DataError(f"{out} lies within the log, {data}: give a folder elsewhere.")
     options, reading = options or BatchOptions(), reading or ReadingOptions()
+    loaded = load_engine(engine, options, model=None)
     out.mkdir(parents=True, exist_ok=True)
     with _only_one_run(out):
-        prepared = _prepare(engine, data, out, options, reading, resume)
+        prepared = _prepare(engine, loaded, data, out, options, reading, resume)
         if isinstance(prepared, BatchSummary):
             return prepared
         return _run(*prepared, workers, ray, show)
@@ -181,6 +180,7 @@ def _only_one_run(out: Path) -> Iterator[None]:
 
 def _prepare(
     engine: str,
+    loaded: InterestEngine,
     data: Path | str | Dataset,
     out: Path,
     options: BatchOptions,
@@ -188,9 +188,6 @@ def _prepare(
     resume: bool,
 ) -> BatchSummary | tuple[ShardMaker, Partition]:
     """Open the folder and cut the events into shards; give the summary if all is done already."""
-    loaded = InterestEngine.from_pretrained(
-        engine, cutoff=options.cutoff, model=None, describe=False
-    )
     source = find_events(data, reading)
     about = {
         "llmrec": f"{__version__}, {EVENTS_PER_CELL}",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from llmrec.batch.events import PARQUET
-from llmrec.batch.people import BatchOptions, BatchTables, make_tables
+from llmrec.batch.people import BatchOptions, BatchTables, load_engine, make_tables
 from llmrec.batch.shards import Partition, hash_cells, load_partition, read_cells
 from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.engine import InterestEngine
@@ -63,9 +63,7 @@ class ShardMaker:
 
     def open(self) -> Callable[[int], ShardReport]:
         """Load the engine, and give what makes one shard."""
-        engine = InterestEngine.from_pretrained(
-            self.engine, cutoff=self.cutoff, model=self.options.model, describe=False
-        )
+        engine = load_engine(self.engine, self.options, cutoff=self.cutoff)
         partition = load_partition(self.out / EVENTS_FOLDER)
         return lambda shard: self._make(engine, partition, shard)
 

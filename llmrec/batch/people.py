@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +21,8 @@ from llmrec.data.report import CleaningReport
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.engine import InterestEngine
 from llmrec.engine_config import ModelChoice
+from llmrec.engine_folder import is_engine
+from llmrec.engine_settings import SETTINGS_FILE
 from llmrec.errors import DataError
 from llmrec.session import UserSession
 
@@ -119,6 +122,20 @@ class BatchTables:
             pa.concat_tables([one.rejected for one in parts]),
             sum(one.n_failed for one in parts),
         )
+
+
+def load_engine(folder: Path | str, options: BatchOptions, **changes: Any) -> InterestEngine:
+    """Load an engine to serve people by their events; ``changes`` are other options of loading.
+
+    Raises
+    ------
+    DataError
+        If there is no engine in the folder, or it cannot be loaded.
+    """
+    if not is_engine(str(folder)):
+        raise DataError(f"{folder} is no engine's folder: it has no {SETTINGS_FILE}.")
+    chosen = {"cutoff": options.cutoff, "model": options.model} | changes
+    return InterestEngine.from_pretrained(str(folder), describe=False, **chosen)
 
 
 def make_tables(
