@@ -640,8 +640,8 @@ def assert_same(found: Any, recorded: Any, within: float = 1e-9) -> None:
     assert not wrong, "\n".join([f"{len(wrong)} differences:", *wrong[:20]])
 
 
-# What is said in sentences since is other than 0.1 said (CHANGELOG.md): fields that have words.
-WORDS = ("description", "statements", "why", "text", "reasons")
+# Sentences are other than those of 0.1 (CHANGELOG.md): fields of words, and how many there are.
+WORDS = ("description", "statements", "why", "text", "reasons", "proposed", "rejected")
 
 
 def without_words(told: Any) -> Any:

@@ -68,7 +68,7 @@ class History:
         """What everybody took: the one that was given, or else that of the log."""
         return self.given_population or Population.of(self.log)
 
-    @property
+    @cached_property
     def user_id(self) -> str:
         """Id of the person in the log."""
         return str(self.log.user_ids[self.user_idx])
