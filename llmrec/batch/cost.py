@@ -98,9 +98,9 @@ def measure_cost(
         events = _some_people(folder, partition, n_measured)
         n_people = len(events[USER_ID].unique())
         seconds_of = {READ: read * len(events) / partition.n_events}
-        measured, bytes_of = _serve(loaded, events, options, partition.in_order)
+        measured, bytes_of = _serve(loaded, events, options, partition.is_clean)
         seconds_of = {step: each / n_people for step, each in (seconds_of | measured).items()}
-        seconds_of[CAUSES] = _measure_causes(loaded, events, options, partition.in_order)
+        seconds_of[CAUSES] = _measure_causes(loaded, events, options, partition.is_clean)
     per_person = {reasons: each / n_people for reasons, each in bytes_of.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     effort = loaded.settings.effort
@@ -108,15 +108,15 @@ def measure_cost(
 
 
 def _serve(
-    engine: InterestEngine, events: pa.Table, options: BatchOptions, in_order: bool
+    engine: InterestEngine, events: pa.Table, options: BatchOptions, is_clean: bool
 ) -> tuple[dict[str, float], dict[Reasons, float]]:
     """Serve people, and give the seconds of each step, and the bytes that come out."""
-    (histories, _), past = _timed(find_past, engine, events, in_order)
+    (histories, _), past = _timed(find_past, engine, events, is_clean)
     _, forecast = _timed(engine.forecaster.forecast, histories)
     taken, bytes_of = {}, dict[Reasons, float]()
     for reasons in ("none", "short"):
         own = replace(options, reasons=reasons)
-        made, taken[reasons] = _timed(make_tables, engine, events, own, in_order=in_order)
+        made, taken[reasons] = _timed(make_tables, engine, events, own, is_clean=is_clean)
         for table in (made.recommendations, made.forecasts):
             content, written = _timed(parquet_bytes, table)
             taken[reasons] += written
@@ -132,14 +132,14 @@ def _serve(
 
 
 def _measure_causes(
-    engine: InterestEngine, events: pa.Table, options: BatchOptions, in_order: bool
+    engine: InterestEngine, events: pa.Table, options: BatchOptions, is_clean: bool
 ) -> float:
     """Give the seconds that causes of reasons take a person, by a few people."""
     few, n_few = _first_people(events, MAX_WITH_CAUSES)
     taken = {}
     for reasons in ("short", "causes"):
         own = replace(options, reasons=reasons)
-        _, taken[reasons] = _timed(make_tables, engine, few, own, in_order=in_order)
+        _, taken[reasons] = _timed(make_tables, engine, few, own, is_clean=is_clean)
     return max(0.0, taken["causes"] - taken["short"]) / n_few
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,7 +70,7 @@ class EventSource(Protocol):
     """Where the events of a batch come from."""
 
     @property
-    def in_order(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether its rows are clean: none a duplicate, and those of one time in their order."""
         ...
 
@@ -107,7 +107,7 @@ class ParquetEvents:
 
     paths: tuple[Path, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
-    in_order: bool = False
+    is_clean: bool = False
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def count_rows(self) -> int:
@@ -136,7 +136,7 @@ class ParquetEvents:
                 _require_columns(file.schema_arrow, names)
                 for batch in file.iter_batches(ROWS_PER_PIECE, columns=names):
                     frame = _frame_of(batch, names)
-                    yield sort_out(frame, catalog, file=path.name, first_row=row)
+                    yield split_rows(frame, catalog, file=path.name, first_row=row)
                     row += len(frame)
             except UNREADABLE as error:
                 what = f"from row {row} on: {error}" if row else str(error)
@@ -150,7 +150,7 @@ class LogEvents:
     """Events of a log in memory, which is clean."""
 
     dataset: Dataset
-    in_order: bool = True
+    is_clean: bool = True
 
     def count_rows(self) -> int:
         """Count the events."""
@@ -175,7 +175,7 @@ class LogEvents:
             unusable = _unusable_items(places[items], catalog)
             item_ids = pd.Series(log.item_ids[items])
             times = log.timestamp[rows]
-            yield _piece(
+            yield _make_piece(
                 self.dataset.name, rows, pd.Series(users), item_ids, times, places[items], unusable
             )
 
@@ -252,7 +252,7 @@ def _frame_of(batch: pa.RecordBatch, names: list[str]) -> pd.DataFrame:
     return frame.set_axis([USER_ID, ITEM_ID, TIMESTAMP], axis=1)
 
 
-def sort_out(
+def split_rows(
     frame: pd.DataFrame,
     catalog: Catalog,
     *,
@@ -287,7 +287,7 @@ def sort_out(
     reasons[users.codes < 0] = f"missing {USER_ID}"
     rows = np.arange(first_row, first_row + len(frame))
     user_ids = pd.Series(users.labels).reindex(users.codes)
-    return _piece(file, rows, user_ids, item_ids, times.times, places, reasons)
+    return _make_piece(file, rows, user_ids, item_ids, times.times, places, reasons)
 
 
 def _unusable_items(places: IntArray, catalog: Catalog) -> Any:
@@ -296,7 +296,7 @@ def _unusable_items(places: IntArray, catalog: Catalog) -> Any:
     return np.where(places < 0, UNKNOWN_ITEM, reasons).astype(object)
 
 
-def _piece(
+def _make_piece(
     file: str,
     rows: IntArray,
     user_ids: pd.Series[Any],
@@ -315,10 +315,11 @@ def _piece(
         item_ids[~good].array,
         reasons[~good],
     ]
-    return EventPiece(_table(events, EVENT_SCHEMA), _table(bad, REJECTED_SCHEMA))
+    return EventPiece(make_table(events, EVENT_SCHEMA), make_table(bad, REJECTED_SCHEMA))
 
 
-def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
+def make_table(columns: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    """Make a table of columns, whose missing values are null."""
     arrays = [
         pa.array(column, field.type, from_pandas=True)
         for column, field in zip(columns, schema, strict=True)

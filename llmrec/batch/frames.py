@@ -9,13 +9,24 @@ from pathlib import Path
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from llmrec.batch.events import sort_out
-from llmrec.batch.people import NO_EVENT, BatchOptions, load_engine, make_tables
+from llmrec.batch.events import split_rows
+from llmrec.batch.people import (
+    NO_EVENT,
+    RECOMMENDATION_SCHEMA,
+    BatchOptions,
+    load_engine,
+    make_tables,
+)
 from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns
 from llmrec.engine import InterestEngine
 from llmrec.engine_folder import file_hash
 from llmrec.engine_settings import SETTINGS_FILE
+
+# The columns as Spark names their types.
+SPARK_SCHEMA = ", ".join(
+    f"{one.name} {'int' if one.type == 'int32' else one.type}" for one in RECOMMENDATION_SCHEMA
+)
 
 
 def transform(
@@ -58,7 +69,7 @@ def transform(
     dates = None
     if not pd.api.types.is_numeric_dtype(frame[TIMESTAMP].dtype):
         dates = date_order(loaded.dataset.log.day_first)
-    piece = sort_out(frame, loaded.dataset.catalog, dates=dates)
+    piece = split_rows(frame, loaded.dataset.catalog, dates=dates)
     with threadpool_limits(1, "blas"):
         made = make_tables(loaded, piece.events, options)
     for row in made.rejected.to_pylist():
@@ -66,9 +77,6 @@ def transform(
             warnings.warn(f"no list for {row[USER_ID]!r}: {row['reason']}", stacklevel=2)
     found: pd.DataFrame = made.recommendations.to_pandas()
     return found
-
-
-SPARK_SCHEMA = "user_id string, rank int, item_id string, title string, score double, reason string"
 
 
 @lru_cache(maxsize=2)

@@ -72,7 +72,7 @@ class ShardMaker:
         cells = list(read_cells(self.out / EVENTS_FOLDER, partition, shard))
         with threadpool_limits(1, "blas"):  # with more threads the last bits would be others
             each = [
-                make_tables(engine, cell, self.options, in_order=partition.in_order)
+                make_tables(engine, cell, self.options, is_clean=partition.is_clean)
                 for cell in cells
             ]
         made = BatchTables.join(each)

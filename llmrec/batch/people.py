@@ -11,13 +11,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from llmrec.batch.events import REJECTED_SCHEMA
+from llmrec.batch.events import REJECTED_SCHEMA, make_table
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.catalog import Catalog
-from llmrec.data.dataset import Dataset
-from llmrec.data.interactions import Interactions
+from llmrec.data.new_user import log_of_people
 from llmrec.data.periods import History, truncate_log
-from llmrec.data.report import CleaningReport
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.engine import InterestEngine
 from llmrec.engine_config import ModelChoice
@@ -139,7 +137,7 @@ def load_engine(folder: Path | str, options: BatchOptions, **changes: Any) -> In
 
 
 def make_tables(
-    engine: InterestEngine, events: pa.Table, options: BatchOptions, *, in_order: bool = False
+    engine: InterestEngine, events: pa.Table, options: BatchOptions, *, is_clean: bool = False
 ) -> BatchTables:
     """Forecast and recommend to everybody in a table of events, see `EVENT_SCHEMA`.
 
@@ -152,7 +150,7 @@ def make_tables(
     DataError
         If all of `MIN_FAILURES` people or more fail: then it is not for something of theirs.
     """
-    histories, without = find_past(engine, events, in_order)
+    histories, without = find_past(engine, events, is_clean)
     rows = _Rows(engine.dataset.catalog, options)
     failed = list(_serve(engine, histories, options, rows))
     if len(failed) == len(histories) >= MIN_FAILURES:
@@ -163,11 +161,15 @@ def make_tables(
 
 
 def find_past(
-    engine: InterestEngine, events: pa.Table, in_order: bool
+    engine: InterestEngine, events: pa.Table, is_clean: bool
 ) -> tuple[list[History], list[str]]:
     """Give the histories before the engine's cutoff, and the ids of those who have none."""
     dataset = engine.dataset
-    log = _log_of(events, dataset, in_order)
+    users, user_ids = pd.factorize(events[USER_ID].to_pandas(), sort=True)
+    items, times, rows = (events[name].to_numpy() for name in ("item", TIMESTAMP, "row"))
+    ids = pd.Index(user_ids, dtype="str")
+    log = log_of_people(ids, users, items, times, rows, dataset.catalog, is_clean)
+    log = replace(log, day_first=dataset.log.day_first)
     try:
         past = truncate_log(log, engine.cutoff)
     except DataError:  # nobody has an event before it
@@ -175,32 +177,6 @@ def find_past(
     without = log.user_ids[~log.user_ids.isin(past.user_ids)]
     known = replace(dataset, log=past, population=dataset.everybody)
     return known.histories(engine.cutoff), [str(user) for user in without]
-
-
-def _log_of(events: pa.Table, dataset: Dataset, in_order: bool) -> Interactions:
-    """Make the log of clean events, of which equal ones are one; see `EventSource.in_order`."""
-    catalog = dataset.catalog
-    users, user_ids = pd.factorize(events[USER_ID].to_pandas(), sort=True)
-    items, times = events["item"].to_numpy().astype(np.int64), events[TIMESTAMP].to_numpy()
-    # Events of one time are in the order of the texts of their items' ids, as elsewhere.
-    ties = events["row"].to_numpy() if in_order else np.argsort(np.argsort(catalog.ids))[items]
-    order = np.lexsort((ties, times, users))
-    keys = users[order], times[order], items[order]
-    if not in_order:
-        again = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
-        order = order[np.concatenate(([True], ~again))] if len(order) else order
-    counts = np.bincount(users[order], minlength=len(user_ids))
-    return Interactions(
-        user_ids=pd.Index(user_ids, dtype="str"),
-        item_ids=catalog.item_ids,
-        user_offsets=np.concatenate(([0], np.cumsum(counts))),
-        item_idx=items[order],
-        timestamp=times[order].astype("datetime64[ms]"),
-        source_row=events["row"].to_numpy()[order],
-        rating=None,
-        report=CleaningReport(len(events)),
-        day_first=dataset.log.day_first,
-    )
 
 
 def _serve(
@@ -280,6 +256,4 @@ class _Rows:
 
 
 def _to_table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    arrays = [pa.array(column, one.type) for column, one in zip(columns, schema, strict=True)]
-    return pa.table(arrays, schema=schema)
+    return make_table(list(zip(*rows, strict=True)) or [()] * len(schema), schema)

@@ -1,4 +1,4 @@
-"""Events of many people on disk, in shards of whole people, and what tells two runs apart."""
+"""Events of many people on disk, in shards of whole people."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ REJECTED_ROWS = "rows.parquet"
 class Partition:
     """Events that were cut into shards.
 
-    People are in cells by a hash of their ids, and a shard is of several cells. What is computed of
-    a person may depend on whom it is computed with, in the last bits: that are those of a cell, so
-    that the size of shards and their order change nothing.
+    People are in cells by a hash of their ids, and a shard is of several cells. The last bits of
+    what is computed of a person may depend on who else is in the computation: everybody of a cell,
+    whatever the size of shards and their order.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Partition:
         Rows that are no events.
     newest
         Milliseconds from 1970 to the newest event.
-    in_order, left_out
+    is_clean, left_out
         As of the source.
     unreadable
         Files of which something could not be read, with what is wrong.
@@ -56,7 +56,7 @@ class Partition:
     shard_rows: list[int]
     n_rejected: int
     newest: int
-    in_order: bool
+    is_clean: bool
     left_out: dict[str, int]
     unreadable: dict[str, str]
 
@@ -72,10 +72,7 @@ class Partition:
 
     def cells_of(self, shard: int) -> range:
         """Give the cells of a shard."""
-        return range(self._first_cell(shard), self._first_cell(shard + 1))
-
-    def _first_cell(self, shard: int) -> int:
-        return shard * self.n_cells // self.n_shards
+        return range(*first_cells(self.n_cells, self.n_shards)[shard : shard + 2].tolist())
 
 
 def cut_into_shards(
@@ -83,9 +80,8 @@ def cut_into_shards(
 ) -> Partition:
     """Read all events once, and write them to a new folder by shards of about so many events.
 
-    A shard is no smaller than a cell of `EVENTS_PER_CELL`, and there are `MAX_SHARDS` at most.
-
-    The folder is there when all is in it, or not at all.
+    A shard is no smaller than a cell of `EVENTS_PER_CELL`, and there are `MAX_SHARDS` at most. The
+    folder is there when all is in it, or not at all.
 
     Raises
     ------
@@ -110,7 +106,7 @@ def cut_into_shards(
             writer.shard_rows.tolist(),
             writer.n_rejected,
             writer.newest,
-            source.in_order,
+            source.is_clean,
             dict(source.left_out),
             unreadable,
         )
@@ -145,7 +141,7 @@ def read_cells(folder: Path, partition: Partition, shard: int) -> Iterator[pa.Ta
         expected = partition.shard_rows[shard]
         raise DataError(f"{file} holds {len(events)} events, not {expected}: begin anew.")
     cells = cell_numbers(events[USER_ID], partition.n_cells)
-    last = "row" if partition.in_order else "item"
+    last = "row" if partition.is_clean else "item"
     for cell in partition.cells_of(shard):
         keys = [(USER_ID, "ascending"), (TIMESTAMP, "ascending"), (last, "ascending")]
         yield events.filter(pa.array(cells == cell)).sort_by(keys).combine_chunks()
@@ -161,6 +157,11 @@ def hash_cells(cells: Sequence[pa.Table]) -> str:
     return digest.hexdigest()
 
 
+def first_cells(n_cells: int, n_shards: int) -> IntArray:
+    """(n_shards + 1,) the first cell of each shard, and where the last one ends."""
+    return np.arange(n_shards + 1) * n_cells // n_shards
+
+
 def cell_numbers(user_ids: pa.ChunkedArray, n_cells: int) -> IntArray:
     """(n_rows,) the cell of each row's person, by a hash of the id."""
     ids = user_ids.to_numpy(zero_copy_only=False)
@@ -171,7 +172,7 @@ class _ShardWriter:
     """Writes pieces to files of shards, all of which are open, and rejected rows to another."""
 
     def __init__(self, folder: Path, n_cells: int, n_shards: int, files: ExitStack) -> None:
-        self.n_cells, self.n_shards = n_cells, n_shards
+        self.n_cells, self._first_cells = n_cells, first_cells(n_cells, n_shards)
         self.shard_rows = np.zeros(n_shards, dtype=np.int64)
         self.n_rejected = self.newest = 0
         self.reasons: Counter[str] = Counter()  # of rejected rows
@@ -194,8 +195,7 @@ class _ShardWriter:
         newest = int(piece.events[TIMESTAMP].to_numpy().max().astype(np.int64))
         self.newest = max(self.newest, newest)
         cells = cell_numbers(piece.events[USER_ID], self.n_cells)
-        # The shard s with s * n_cells // n_shards <= cell, as in `Partition.cells_of`.
-        shards = ((cells + 1) * self.n_shards - 1) // self.n_cells
+        shards = np.searchsorted(self._first_cells, cells, side="right") - 1
         order = np.argsort(shards, kind="stable")
         found, starts = np.unique(shards[order], return_index=True)
         rows = piece.events.take(pa.array(order))

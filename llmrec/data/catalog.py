@@ -204,7 +204,7 @@ class Catalog:
         ids, titles = table[ITEM_ID].to_pylist(), tuple(table[TITLE].to_pylist())
         names = values.get(CATEGORIES)
         try:
-            if len(set(ids)) < max(1, len(ids)):
+            if not ids or len(set(ids)) < len(ids):
                 raise ValueError("it holds no item, or two of one id")
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("its categories are no names")
@@ -212,8 +212,8 @@ class Catalog:
             features = features_from_lists({name: table[name] for name in blocks})
         except ValueError as error:
             raise ModelLoadError(f"{path} cannot be read: {error}") from error
-        found = pd.Index(ids, dtype="str"), titles, tuple(names), shares
-        return cls(*found, CleaningReport(len(ids)), features)
+        index = pd.Index(ids, dtype="str")
+        return cls(index, titles, tuple(names), shares, CleaningReport(len(ids)), features)
 
     def __repr__(self) -> str:
         """Say how much it holds, in a line, with the first five categories."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +24,50 @@ DEFAULT_HALF_LIFE_DAYS = 84.0
 
 
 @dataclass(frozen=True)
-class RecentPopularity:
+class _PopularityScorer:
+    """What scorers by what everybody took in the last days before the cutoff have in common."""
+
+    days: float = 28.0
+    pseudo_count: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(days=self.days, pseudo_count=self.pseudo_count)
+
+    def stored(self) -> Stored:
+        """Give its parameters: what is popular is counted in the log that is ranked for."""
+        return Stored(type(self).__name__, settings_of(self))
+
+    @classmethod
+    def from_stored(cls, stored: Stored, catalog: Catalog) -> Self:
+        """Make it again for any catalog; ModelLoadError for parameters that cannot be."""
+        with refusing(stored.kind):
+            return cls(**parameters_from(stored.values))
+
+    def counts(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) how often everybody took each item in these days."""
+        span = round(self.days * (DAY / MILLISECOND)) * MILLISECOND
+        starts = np.array([history.cutoff - span for history in histories])
+        ends = np.array([history.cutoff for history in histories])
+        return shared_population(histories).item_counts(starts, ends, "moments")
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
+        shares = self.raw_scores(histories)
+        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) positive numbers; rows sum to 1."""
+        raise NotImplementedError
+
+    def contributions(self, history: History, items: IntArray) -> Contributions:
+        """Give the raw scores of these items: nothing in them is of the person."""
+        past = past_items(history)
+        parts = np.zeros((len(items), len(past)))
+        return Contributions(past, parts, self.raw_scores([history])[0, items])
+
+
+@dataclass(frozen=True)
+class RecentPopularity(_PopularityScorer):
     """Scores items by what everybody took in the last days before the cutoff.
 
     What a person takes of one item at one moment counts once: three packs in a basket are one
@@ -37,12 +81,6 @@ class RecentPopularity:
         Added to the events of every item, > 0, so that no item is impossible.
     """
 
-    days: float = 28.0
-    pseudo_count: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_positive(days=self.days, pseudo_count=self.pseudo_count)
-
     @property
     def name(self) -> str:
         """Its name in explanations."""
@@ -50,43 +88,18 @@ class RecentPopularity:
             return "popular so far"
         return f"popular in the last {self.days:g} days"
 
-    def stored(self) -> Stored:
-        """Give its parameters: what is popular is counted in the log that is ranked for."""
-        return Stored("RecentPopularity", settings_of(self))
-
-    @classmethod
-    def from_stored(cls, stored: Stored, catalog: Catalog) -> RecentPopularity:
-        """Make it again for any catalog; ModelLoadError for parameters that cannot be."""
-        with refusing(stored.kind):
-            return cls(**parameters_from(stored.values))
-
-    def item_shares(self, histories: Sequence[History]) -> FloatArray:
+    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
         if not histories:
             return np.empty((0, 0))
-        shares = _counts_before(histories, self.days)
+        shares = self.counts(histories)
         shares += self.pseudo_count
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
-        shares = self.item_shares(histories)
-        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
-
-    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) shares of the recent events."""
-        return self.item_shares(histories)
-
-    def contributions(self, history: History, items: IntArray) -> Contributions:
-        """Give the raw scores of these items: nothing in them is of the person."""
-        past = past_items(history)
-        parts = np.zeros((len(items), len(past)))
-        return Contributions(past, parts, self.item_shares([history])[0, items])
-
 
 @dataclass(frozen=True)
-class PopularityTrend:
+class PopularityTrend(_PopularityScorer):
     """Scores items by how much more of what everybody took they were lately than ever.
 
     An item's probability is proportional to (c + K p) / p: c is how often it was taken lately, p
@@ -103,53 +116,21 @@ class PopularityTrend:
     """
 
     days: float = 14.0
-    pseudo_count: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_positive(days=self.days, pseudo_count=self.pseudo_count)
 
     @property
     def name(self) -> str:
         """Its name in explanations."""
         return f"taken more in the last {self.days:g} days than before"
 
-    def stored(self) -> Stored:
-        """Give its parameters: what is popular is counted in the log that is ranked for."""
-        return Stored("PopularityTrend", settings_of(self))
-
-    @classmethod
-    def from_stored(cls, stored: Stored, catalog: Catalog) -> PopularityTrend:
-        """Make it again for any catalog; ModelLoadError for parameters that cannot be."""
-        with refusing(stored.kind):
-            return cls(**parameters_from(stored.values))
-
-    def scores(self, histories: Sequence[History]) -> FloatArray:
-        """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
-        return np.log(self.raw_scores(histories))
-
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) (c + K p) / p, each row divided by its sum."""
         if not histories:
             return np.empty((0, 0))
-        found = _counts_before(histories, self.days)
-        found /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).item_shares(histories)
+        found = self.counts(histories)
+        found /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).raw_scores(histories)
         found += self.pseudo_count * found.shape[1]
         found /= found.sum(axis=1, keepdims=True)
         return found
-
-    def contributions(self, history: History, items: IntArray) -> Contributions:
-        """Give the raw scores of these items: nothing in them is of the person."""
-        past = past_items(history)
-        parts = np.zeros((len(items), len(past)))
-        return Contributions(past, parts, self.raw_scores([history])[0, items])
-
-
-def _counts_before(histories: Sequence[History], days: float) -> FloatArray:
-    """(n_users, n_items) how often everybody took each item in the days before the cutoffs."""
-    span = round(days * (DAY / MILLISECOND)) * MILLISECOND
-    starts = np.array([history.cutoff - span for history in histories])
-    ends = np.array([history.cutoff for history in histories])
-    return shared_population(histories).item_counts(starts, ends, "moments")
 
 
 def popularity_before(history: History) -> tuple[str, FloatArray]:
@@ -218,7 +199,7 @@ class PersonalRepeat:
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) decayed counts plus ``strength`` times the popularity."""
-        shares = self.popularity.item_shares(histories)
+        shares = self.popularity.raw_scores(histories)
         shares *= self.strength
         shares += self._decayed_counts(histories).toarray()
         return shares
@@ -228,7 +209,7 @@ class PersonalRepeat:
         past = past_items(history)
         counts = self._decayed_counts([history]).toarray()[0, past]
         parts = np.where(items[:, None] == past, counts, 0.0)
-        rest = self.strength * self.popularity.item_shares([history])[0, items]
+        rest = self.strength * self.popularity.raw_scores([history])[0, items]
         return Contributions(past, parts, rest)
 
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:

@@ -148,10 +148,10 @@ def select_list(
         raise LlmrecError("no item scorer could be fitted: " + "; ".join(failed.values()))
     if TREES not in without:
         before_trees()
-    trends = [name for name in names if name in OPTIONAL and name != names[0]]
-    more = trends, [name for name in text if name in final]
-    own = _omit(trends, names)
-    return _Weighing(made, final, own, more, repeat, seed).select(failed, TREES not in without)
+    first = _omit(OPTIONAL, names) or names
+    trends, text = _omit(first, names), [name for name in text if name in final]
+    weighing = _Weighing(made, final, first, trends, text, repeat, seed)
+    return weighing.select(failed, TREES not in without)
 
 
 def _omit(without: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -201,8 +201,9 @@ class _Weighing:
 
     folds: Sequence[_Fold]
     final: Mapping[str, ItemScorer]
-    names: Sequence[str]  # of the scorers that failed nowhere, but for those of ``more``
-    more: Sequence[Sequence[str]]  # groups of scorers that have to help
+    names: Sequence[str]  # of the scorers that failed nowhere, but for those that have to help
+    trend_names: Sequence[str]
+    text_names: Sequence[str]
     repeat: RepeatPolicy
     seed: int
 
@@ -212,7 +213,8 @@ class _Weighing:
         trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
             parts[TREES] = self._scored_by_trees(judged, list(parts.values()))
-        more = [{name: newest.scorers[name] for name in group} for group in self.more]
+        groups = self.trend_names, self.text_names
+        more = [{name: newest.scorers[name] for name in group} for group in groups]
         best, weights, parts = self._weights(parts, more)
         by_name = dict.fromkeys(names, 0.0) | dict(zip(parts, weights, strict=True))
         of_trees = by_name.pop(TREES, 0.0)
@@ -234,7 +236,7 @@ class _Weighing:
                 alone = BestItems.of([*group.values()], newest.windows, self.repeat, LIST_LENGTH)
                 missing += _figures(list(group), alone, np.zeros(len(group)), False)
         ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
-        by_title = [name for name in self.final if name not in (*names, *self.more[0])]
+        by_title = [name for name in self.final if name not in (*names, *self.trend_names)]
         return ListSelection(
             blend,
             Blend([*parts.values()], weights),

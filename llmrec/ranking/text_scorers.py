@@ -255,7 +255,7 @@ class TextPopularity:
             return np.empty((0, 0))
         cutoffs = np.array([history.cutoff for history in histories])
         _, first, row = np.unique(cutoffs, return_index=True, return_inverse=True)
-        shares = self.popularity.item_shares([histories[place] for place in first])
+        shares = self.popularity.raw_scores([histories[place] for place in first])
         return np.stack([self._smoothed(one) for one in shares])[row]
 
     def contributions(self, history: History, items: IntArray) -> Contributions:

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from llmrec.batch import BatchOptions, job, run_batch, transform
+from llmrec.batch.frames import SPARK_SCHEMA
 from llmrec.data import files
 from llmrec.data.periods import History
 from llmrec.data.readers import read_table
@@ -48,6 +49,11 @@ def rows_of(out: Path, table: str = "recommendations") -> pd.DataFrame:
     found = pd.read_parquet(out / table)
     keys = [name for name in ("user_id", "rank", "row") if name in found]
     return found.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def interrupt(*given: Any) -> None:
+    """Stop a run where it is called."""
+    raise KeyboardInterrupt
 
 
 def assert_same(out: Path, other: Path) -> None:
@@ -199,11 +205,8 @@ def test_a_shard_whose_events_are_others_than_it_was_made_of_is_made_again(
 ) -> None:
     log, out = write_log(tmp_path / "log", events), tmp_path / "out"
 
-    def stop(*numbers: int) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_batch(engine_folder, log, out, SMALL, show=stop)
+        run_batch(engine_folder, log, out, SMALL, show=interrupt)
     (known,) = (out / ".batch" / "done").iterdir()
     known.write_text(json.dumps(json.loads(known.read_text()) | {"events": "of others"}))
     assert run_batch(engine_folder, log, out, SMALL, resume=True).n_resumed == 0
@@ -378,12 +381,8 @@ def test_rejected_rows_are_there_after_a_kill_at_any_moment(
 ) -> None:
     bad = events.iloc[:3].assign(item_id="of another shop")
     log, out = write_log(tmp_path / "log", pd.concat([events, bad])), tmp_path / "out"
-
-    def kill(*paths: Path) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(job.shutil, "copyfile", kill)
+        patch.setattr(job.shutil, "copyfile", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_batch(engine_folder, log, out, SMALL)
     run_batch(engine_folder, log, out, SMALL, resume=True)
@@ -407,11 +406,8 @@ def test_events_that_were_cut_short_on_disk_are_noticed(
 ) -> None:
     log, out = write_log(tmp_path / "log", events), tmp_path / "out"
 
-    def stop(*numbers: int) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_batch(engine_folder, log, out, SMALL, show=stop)
+        run_batch(engine_folder, log, out, SMALL, show=interrupt)
     file = out / ".batch" / "events" / "00002.arrow"
     file.write_bytes(file.read_bytes()[:600])
     with pytest.raises(DataError, match=r"[Bb]egin anew"):
@@ -493,3 +489,5 @@ def test_a_frame_is_given_the_rows_of_a_batch(
         found = found.sort_values(["user_id", "rank"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(found, mine)
     assert not len(transform(events.iloc[:0], engine_folder))
+    kinds = "user_id string, rank int, item_id string, title string, score double, reason string"
+    assert kinds == SPARK_SCHEMA
