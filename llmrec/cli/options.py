@@ -63,6 +63,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
+OptionalForecasters = Annotated[
+    str | None,
+    typer.Option(
+        "--forecasters",
+        help="As for audit; default: LastPeriod, RidgeAutoregression, GatedMixture, LLM.",
+    ),
+]
 OptionalNames = list[str] | None
 ModelWords = Annotated[
     bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
