@@ -19,6 +19,7 @@ from llmrec.engine_folder import CALIBRATION_FILE
 from llmrec.engine_settings import EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster, ItemScorer
+from llmrec.forecasters.selective import SelectiveForecaster
 from llmrec.language.adapters import SEEN_METRICS, AdapterMetadata
 from llmrec.ranking.blend import Blend, PrecomputedScorer
 from llmrec.ranking.registry import LM_SCORER
@@ -45,6 +46,8 @@ class LoadedLanguage:
         Why there is no calibration.
     about
         What the adapter, or the merged model, learned from; None: it does not say.
+    is_selective
+        Whether only people are read for whom the calibration shows that it helps.
     """
 
     model: LanguageModel
@@ -53,6 +56,7 @@ class LoadedLanguage:
     stored_calibration: Calibration | None = None
     why: str = "no calibration was fitted"
     about: AdapterMetadata | None = None
+    is_selective: bool = False
 
     def bare(self) -> LoadedLanguage:
         """Give the same without a calibration: the model words, and its scores are not used."""
@@ -69,8 +73,16 @@ class LoadedLanguage:
             return {}
         return {LM_SCORER: LMItemScorer(self.model, self.codec)}
 
-    def forecaster(self, prior: Forecaster, titles: float = 0.0) -> LLMForecaster:
-        """Put the model on top of a prior: the share of titles, and the calibrated scores."""
+    def forecaster(self, prior: Forecaster, titles: float = 0.0) -> Forecaster:
+        """Put the model on top of a prior, for everybody or for those whom it helps."""
+        found = self.calibrated_forecaster(prior, titles)
+        groups = () if self.calibration is None else self.calibration.groups
+        if self.is_selective and groups:
+            return SelectiveForecaster(found, prior, groups)
+        return found
+
+    def calibrated_forecaster(self, prior: Forecaster, titles: float = 0.0) -> LLMForecaster:
+        """Put the share of titles and the calibrated scores on top of a prior."""
         from llmrec.forecasters.llm import LLMForecaster, TitleForecaster
 
         if titles and self.calibration is not None and self.model.title_embeddings is not None:
@@ -91,6 +103,8 @@ def load_language(
     calibration: Path | None,
     why: str,
     options: Mapping[str, Any],
+    *,
+    is_selective: bool = False,
 ) -> LoadedLanguage:
     """Load the model of settings, and a folder's calibration if it is of that very model.
 
@@ -106,6 +120,7 @@ def load_language(
     if about is not None:
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     bare = LoadedLanguage(model, codec, why=why or "no calibration was fitted", about=about)
+    bare = replace(bare, is_selective=is_selective)
     if calibration is None or not (calibration / CALIBRATION_FILE).is_file():
         return bare
     at_hand = Calibration.load(calibration / CALIBRATION_FILE, dataset.catalog.categories)
@@ -165,7 +180,7 @@ def calibrate_language(
         of_titles = TitleForecaster(language.model, language.codec, prior).fit(windows)
         titles = of_titles.share
         prior = of_titles if titles else prior
-    calibration = language.forecaster(prior).fit(windows)
+    calibration = language.calibrated_forecaster(prior).fit(windows)
     language = replace(language, calibration=calibration, stored_calibration=calibration)
     report = {
         "windows": len(windows),

@@ -86,6 +86,8 @@ class Calibration:
         How far observed shares scatter around the calibrated forecasts.
     model
         Fingerprint of the base model that gave the scores.
+    groups
+        What the model's scores and titles gain by the number of past events; none if not known.
     """
 
     a: float
@@ -97,6 +99,7 @@ class Calibration:
     spread: Spread = DEFAULT_DISPERSION
     model: str = ""
     categories: tuple[str, ...] = field(default=())
+    groups: tuple[GainGroup, ...] = ()
 
     def __post_init__(self) -> None:
         if self.a == 0 and self.bias.any():
@@ -142,6 +145,7 @@ class Calibration:
         for name in ("gain", "bias_gain", "categories"):
             values[name] = tuple(values[name])
         values["spread"] = read_spread(values["spread"])
+        values["groups"] = tuple(GainGroup.from_values(one) for one in values.get("groups", ()))
         return cls(**values)
 
 
@@ -153,7 +157,13 @@ def softmax_update(
 
 
 def fit_calibration(
-    prior: FloatArray, scores: FloatArray, targets: FloatArray, *, seed: int = 0
+    prior: FloatArray,
+    scores: FloatArray,
+    targets: FloatArray,
+    *,
+    seed: int = 0,
+    n_events: IntArray | None = None,
+    gain_before: FloatArray | float = 0.0,
 ) -> Calibration:
     """Fit a and the bias; both are 0 unless the scores help users that they were not fitted on.
 
@@ -167,6 +177,10 @@ def fit_calibration(
     prior, scores, targets
         (n, n_categories): the prior's weights, the model's centred scores, and what was taken
         (counts or shares), one row a validation window.
+    n_events
+        (n,) past events of each window's person, by which the gains are grouped.
+    gain_before
+        (n,) what the model has given the prior already: its titles.
     """
     n = len(prior)
     if n < MIN_CALIBRATION_WINDOWS:
@@ -179,15 +193,17 @@ def fit_calibration(
     folds = np.random.default_rng(seed).permutation(n) % N_FOLDS
     without = _losses(prior, shares)
     shrinkage, with_bias = _best_shrinkage(prior, z, shares, folds)
-    bias_gain = _interval(without - with_bias)
+    bias_gain = normal_interval(without - with_bias)
     if bias_gain[1] <= 0:
         shrinkage, with_bias = np.inf, without
     with_scores = _held_out_losses(prior, z, shares, folds, shrinkage, use_scores=True)
-    gain = _interval(with_bias - with_scores)
-    if gain[1] <= 0:
-        return Calibration(0.0, center, np.zeros_like(center), gain, bias_gain, n)
-    a, bias = _fit(prior, z, shares, shrinkage, use_scores=True)
-    return Calibration(a, center, bias, gain, bias_gain, n)
+    gain = normal_interval(with_bias - with_scores)
+    a, bias, gains = 0.0, np.zeros_like(center), np.zeros(n) + gain_before
+    if gain[1] > 0:
+        a, bias = _fit(prior, z, shares, shrinkage, use_scores=True)
+        gains += without - with_scores
+    groups = () if n_events is None else group_gains(n_events, gains)
+    return Calibration(a, center, bias, gain, bias_gain, n, groups=groups)
 
 
 def _best_shrinkage(
@@ -246,12 +262,6 @@ def _fit(
 
 def _losses(q: FloatArray, shares: FloatArray) -> FloatArray:
     return -np.asarray((shares * np.log(np.maximum(q, 1e-300))).sum(axis=1))
-
-
-def _interval(gains: FloatArray) -> tuple[float, float, float]:
-    """Mean and its 95 % normal interval."""
-    mean, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
 def center_rows(scores: FloatArray) -> FloatArray:

@@ -96,7 +96,14 @@ class LLMForecaster:
         targets = target_counts(windows)
         prior = out_of_sample_weights(self.prior, windows)
         z = self.category_scores(histories) if scores is None else scores
-        fitted = fit_calibration(prior, z, targets, seed=self.seed)
+        fitted = fit_calibration(
+            prior,
+            z,
+            targets,
+            seed=self.seed,
+            n_events=np.array([history.n_events for history in histories]),
+            gain_before=_gain_of_titles(self.prior, prior, windows),
+        )
         self.fitted = TrainingSpan.of_windows(windows).union(getattr(self.prior, "fitted", None))
         self.calibration = replace(
             fitted,
@@ -188,6 +195,16 @@ def combine_sources(forecast: Forecast, prior: Source) -> Forecast:
         return forecast
     why = f"{forecast.source.why}; {prior.why}"
     return replace(forecast, source=replace(forecast.source, how="llm", why=why))
+
+
+def _gain_of_titles(
+    prior: Forecaster, weights: FloatArray, windows: Sequence[Window]
+) -> FloatArray | float:
+    """(n_windows,) what the titles in a prior's weights take off its loss."""
+    if not isinstance(prior, TitleForecaster):
+        return 0.0
+    targets, bare = target_counts(windows), out_of_sample_weights(prior.prior, windows)
+    return log_loss(bare, targets) - log_loss(weights, targets)
 
 
 def _short_hash(text: str) -> str:
