@@ -101,16 +101,18 @@ def complete_descriptions(
     forecasts: Sequence[Forecast],
     *,
     unconstrained: bool = False,
+    show_claims: bool = False,
 ) -> Iterator[tuple[Forecast, Completion | None]]:
     """Yield the forecasts with descriptions, each with the completion that it was made of.
 
     The text after the prompt and the forecast in numbers makes claims, under a grammar of what
     `derive_statements` finds true of history and forecast; where nothing is, none is asked for and
-    the completion is None. Claims are checked, whether or not the grammar was kept to.
+    the completion is None. Claims are checked, whether or not the grammar was kept to. If
+    ``show_claims``, the prompt has a line with all that is true, for who may not know the grammar.
     """
+    how = {"unconstrained": unconstrained, "show_claims": show_claims}
     for block in _blocks(histories):
-        pair = histories[block], forecasts[block]
-        yield from _complete_block(complete, codec, *pair, unconstrained=unconstrained)
+        yield from _complete_block(complete, codec, histories[block], forecasts[block], **how)
 
 
 def _complete_block(
@@ -120,24 +122,41 @@ def _complete_block(
     forecasts: Sequence[Forecast],
     *,
     unconstrained: bool,
+    show_claims: bool,
 ) -> Iterator[tuple[Forecast, Completion | None]]:
-    facts, grammars = compare_many(histories, forecasts), {}
+    facts, grammars, prompts = compare_many(histories, forecasts), {}, []
     for i, known in enumerate(facts):
+        true = known.chosen_claims()
         if unconstrained:
             grammars[i] = codec.line.description_grammar()
-        elif true := known.chosen_claims():
+        elif true:
             grammars[i] = codec.line.claims_grammar(true)
-    prompts = [
-        f"{codec.completion_prompt(histories[i])} "
-        f"{codec.line.render_shares(forecasts[i].category_weights)}:"
-        for i in grammars
-    ]
+        else:
+            continue
+        shown = true if show_claims else []
+        prompts.append(_words_prompt(codec, histories[i], forecasts[i], shown))
     lines = complete(prompts, list(grammars.values())) if prompts else []
     found = dict(zip(grammars, lines, strict=True))
     for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
         line = found.get(i)
         claims, unparsed = codec.line.parse_claims(line.text if line else "")
         yield _describe(history, forecast, facts[i], claims, len(unparsed)), line
+
+
+def _words_prompt(
+    codec: Codec,
+    history: History,
+    forecast: Forecast,
+    shown: Sequence[tuple[StatementKind, int]],
+) -> str:
+    """Render a history and its forecast in numbers; before that, with the claims that are shown."""
+    shares = codec.line.render_shares(forecast.category_weights)
+    prompt = f"{codec.completion_prompt(history)} {shares}:"
+    if not shown:
+        return prompt
+    words = codec.line.render_claims(shown, seeded_rng(0, history.user_id, history.cutoff))
+    line = prompt.rpartition("\n")[2]
+    return f"{prompt} {words}\n{line}"
 
 
 def describe_forecasts(

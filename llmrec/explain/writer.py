@@ -37,7 +37,8 @@ def as_completer(writer: Completer | str | None) -> Completer | None:
 class DescriptionWriter:
     """Describes forecasts in a server's words where these pass the checks, else by rule.
 
-    The server's prompts are those of a model that was not fine-tuned, in plain text.
+    The server's prompts are those of a model that was not fine-tuned, in plain text, and show what
+    could be said: a server without the grammar does not know the words.
 
     Parameters
     ----------
@@ -63,8 +64,10 @@ class DescriptionWriter:
     ) -> list[Forecast]:
         """Give the forecasts with checked descriptions; ``source.why`` tells who worded each."""
         found = []
-        complete = self.completer.complete
-        for one, written in complete_descriptions(complete, self.codec, histories, forecasts):
+        described = complete_descriptions(
+            self.completer.complete, self.codec, histories, forecasts, show_claims=True
+        )
+        for one, written in described:
             if written is None:
                 outcome = NOTHING
             else:

@@ -50,7 +50,7 @@ class CompletionServer:
         If the URL, the time-out or the key cannot be used.
     """
 
-    def __init__(self, url: str, model: str = "", *, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, model: str = "", *, timeout: float = 60.0) -> None:
         if not (math.isfinite(timeout) and timeout > 0):
             raise DataError(f"timeout is {timeout!r}; it should be a number of seconds above 0")
         self.url, self.model, self.timeout = _checked_url(url), model, timeout

@@ -117,16 +117,24 @@ def test_one_line_tells_what_became_of_all_descriptions() -> None:
     assert writer.summary() == "1 description: 1 by the server"
 
 
-def test_prompts_are_plain_text_with_the_persons_titles_and_the_forecast(
+def test_prompts_are_plain_text_with_titles_the_forecast_and_a_line_of_true_claims(
     people: list[History], forecasts: list[Forecast]
 ) -> None:
     completer = Saying([Completion(failure="empty")])
     DescriptionWriter(completer, dataset()).describe(people, forecasts)
+    shown = []
     for prompt in completer.prompts:
         assert prompt.replace("\n", " ").isprintable()
         assert prompt.startswith("What one viewer takes")
         assert "such as Title " in prompt
-        assert prompt.endswith("%:")
+        *_, example, last = prompt.splitlines()
+        assert last.endswith("%:")
+        assert example.startswith(f"{last} ")
+        shown.append(Completion(example.removeprefix(last)))
+    repeating = DescriptionWriter(Saying(shown), dataset())
+    for one in repeating.describe(people, forecasts):
+        assert one.source.proposed == len(one.statements) > 0
+        assert one.source.rejected == 0
 
 
 def test_a_url_is_a_server_and_no_url_an_error_before_anything_is_loaded(
