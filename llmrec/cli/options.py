@@ -71,6 +71,11 @@ OptionalForecasters = Annotated[
     ),
 ]
 OptionalNames = list[str] | None
+WriterUrl = Annotated[
+    str,
+    typer.Option(help="Server that words descriptions: http://HOST:PORT/v1; it is sent titles."),
+]
+WriterModel = Annotated[str, typer.Option(help="Name of the model at --writer-url.")]
 ModelWords = Annotated[
     bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
 ]
