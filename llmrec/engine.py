@@ -60,7 +60,7 @@ class InterestEngine:
     """
 
     def __init__(
-        self, parts: EngineParts, *, describe: bool = True, writer: Completer | None = None
+        self, parts: EngineParts, *, describe: bool = False, writer: Completer | None = None
     ) -> None:
         self.dataset, self.cutoff, self.describe = parts.dataset, parts.cutoff, describe
         self.writer = None if writer is None else DescriptionWriter(writer, parts.dataset)
@@ -79,7 +79,7 @@ class InterestEngine:
         data: Dataset | str | Path | None = None,
         cutoff: np.datetime64 | str | None = None,
         model: ModelChoice = "auto",
-        describe: bool = True,
+        describe: bool = False,
         writer: Completer | str | None = None,
         refit: bool = False,
         **model_options: Any,
@@ -98,10 +98,10 @@ class InterestEngine:
         cutoff
             Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
-            None: no language model is loaded, and descriptions are made of checked claims.
-            "auto": the one that the name has, if the llm extra is installed.
+            None: none. "auto": the one that the name has, if the llm extra is installed; with
+            "selective" it forecasts for those people alone whom its calibration shows to gain.
         describe
-            Whether the model words the descriptions; what they say is true either way.
+            Whether the model words the descriptions, which takes a second each; else rules do.
         writer
             A server, or its URL, that words them in the model's place; it is sent titles.
         refit

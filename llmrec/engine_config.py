@@ -44,7 +44,7 @@ from llmrec.ranking.blend import Blend
 from llmrec.ranking.registry import stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
-ModelChoice = Literal["auto"] | None
+ModelChoice = Literal["auto", "selective"] | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,25 @@ def load_engine_parts(
 
     ``options`` are those of `LanguageModel.load`.
     """
+    parts = _load_parts(name, data, cutoff, model, refit, options)
+    if parts.language is None or model != "selective":
+        return parts
+    warning = parts.warning
+    if parts.language.calibration is not None and not parts.language.calibration.groups:
+        warning = f"{warning} engine {name} does not know whom its language model helps: it is "
+        warning += "read for everybody until it is fitted again."
+    selective = replace(parts.language, is_selective=True)
+    return replace(parts, language=selective, warning=warning.strip())
+
+
+def _load_parts(
+    name: str,
+    data: Dataset | str | Path | None,
+    cutoff: np.datetime64 | str | None,
+    model: ModelChoice,
+    refit: bool,
+    options: Mapping[str, Any],
+) -> EngineParts:
     use_model = _uses_model(name, model, options)
     own = EngineSettings.load(Path(name, SETTINGS_FILE)) if is_engine(name) else None
     if data is None and own is not None and own.is_whole:
@@ -242,8 +261,8 @@ def _with_adapter(
 
 def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bool:
     """Whether a language model is loaded: not if it is not wanted, or by default not installed."""
-    if model not in ("auto", None):
-        raise DataError(f"model is {model!r}; it should be 'auto', or None for no language model")
+    if model not in ("auto", "selective", None):
+        raise DataError(f"model is {model!r}; it should be 'auto', 'selective', or None for none")
     settings = Path(name, SETTINGS_FILE)
     has_none = settings.is_file() and not EngineSettings.load(settings).model
     if model is None or has_none:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from llmrec.forecasters.selective import GainGroup
+
 Interval = tuple[float, float, float]  # mean, low, high; 95 %
 MAX_NAME = 24  # characters of a member's name in a table
 FORECAST_LEGEND = (
@@ -251,6 +253,7 @@ class LanguageInfo:
     title_weight: float
     a: float | None
     gain: Interval | None
+    groups: tuple[GainGroup, ...] = ()
 
     def lines(self) -> list[str]:
         """Say it in lines."""
@@ -261,6 +264,11 @@ class LanguageInfo:
             return [*lines, "It was not calibrated: it words descriptions, and forecasts nothing."]
         gain = "" if self.gain is None else f", {describe_gain(self.gain)} on the forecast above"
         lines.append(f"Its category scores have weight a = {self.a:.4f}{gain}.")
+        if self.groups:
+            each = "; ".join(
+                f"from {one.min_events} {describe_gain(one.gain)}" for one in self.groups
+            )
+            lines.append(f"What it gains in all, by past events of a person: {each}.")
         lines.append(
             f"The titles that it expects are {self.titles:.0%} of the forecast, and have weight "
             f"{self.title_weight:.3f} in the list."

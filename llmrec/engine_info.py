@@ -29,6 +29,7 @@ from llmrec.engine_folder import (
 )
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
+from llmrec.forecasters.selective import GainGroup
 from llmrec.language.adapters import ADAPTER_FILE, LORA_FILES, AdapterMetadata
 from llmrec.ranking.registry import LM_SCORER
 
@@ -194,10 +195,12 @@ def _language_info(folder: Path, settings: EngineSettings) -> LanguageInfo | Non
         return None
     found: dict[str, Any] = dict(settings.report.get("llm", {}))
     path = folder / CALIBRATION_FILE
+    groups: tuple[GainGroup, ...] = ()
     if path.is_file():
         try:
             found |= json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            groups = tuple(GainGroup.from_values(one) for one in found.get("groups", ()))
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no calibration: {error}. Fit the engine again.") from error
     about = AdapterMetadata.load_if_present(folder / settings.adapter) if settings.adapter else None
     learned = "" if about is None else f"{about.dataset} before {about.cutoff}"
@@ -210,6 +213,7 @@ def _language_info(folder: Path, settings: EngineSettings) -> LanguageInfo | Non
         title_weight=float(title_weight),
         a=read_number(found.get("a")),
         gain=read_interval(found.get("gain")),
+        groups=groups,
     )
 
 

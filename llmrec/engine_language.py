@@ -103,8 +103,6 @@ def load_language(
     calibration: Path | None,
     why: str,
     options: Mapping[str, Any],
-    *,
-    is_selective: bool = False,
 ) -> LoadedLanguage:
     """Load the model of settings, and a folder's calibration if it is of that very model.
 
@@ -120,7 +118,6 @@ def load_language(
     if about is not None:
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     bare = LoadedLanguage(model, codec, why=why or "no calibration was fitted", about=about)
-    bare = replace(bare, is_selective=is_selective)
     if calibration is None or not (calibration / CALIBRATION_FILE).is_file():
         return bare
     at_hand = Calibration.load(calibration / CALIBRATION_FILE, dataset.catalog.categories)

@@ -47,7 +47,7 @@ def main() -> None:
     rows: list[Row] = []
     for data in available_logs():
         engine = InterestEngine.from_pretrained(
-            data=benchmark_dataset(data), model="auto" if arguments.llm else None, describe=False
+            data=benchmark_dataset(data), model="auto" if arguments.llm else None
         )
         rows += measure(engine, data, arguments.people)
     record_results("explanations/causes" + "_llm" * arguments.llm, rows)

@@ -217,7 +217,7 @@ def _made_up_log(catalog: Catalog, rng: np.random.Generator) -> Interactions:
 def real_cases(dataset: Dataset, n: int, seed: int = 0) -> Iterator[EditCase]:
     """Draw people of a log, with forecasts and scores of its engine without a language model."""
     rng = np.random.default_rng(seed)
-    engine = InterestEngine.from_pretrained(data=dataset, model=None, describe=False)
+    engine = InterestEngine.from_pretrained(data=dataset, model=None)
     users = rng.choice(dataset.log.n_users, n, replace=n > dataset.log.n_users)
     for user in users:
         history = engine.histories([int(user)])[0]

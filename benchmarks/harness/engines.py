@@ -49,7 +49,7 @@ class AddedAdapter:
 
 def make_engine(dataset: Dataset, adapter: AddedAdapter | None = None) -> InterestEngine:
     """Make an engine of a log, fitted here alone: a bundled engine of the same log is not used."""
-    make = partial(InterestEngine.from_pretrained, data=dataset, refit=True, describe=False)
+    make = partial(InterestEngine.from_pretrained, data=dataset, refit=True)
     if adapter is None:
         return make(model=None)
     return make(AdapterMetadata.load(adapter.folder).base_model, adapter=adapter.folder)
@@ -98,7 +98,7 @@ def load_or_fit(dataset: Dataset, fit: EngineFit, folder: Path) -> InterestEngin
         engine = make_engine(dataset)
         fit_measured(engine, fit)
         engine.save_pretrained(folder, with_catalog=False)
-    return InterestEngine.from_pretrained(str(folder), data=dataset, model=None, describe=False)
+    return InterestEngine.from_pretrained(str(folder), data=dataset, model=None)
 
 
 def engine_rankings(

@@ -118,9 +118,7 @@ def engine_before(known: Dataset, start: np.datetime64) -> InterestEngine:
     """Fit an engine with effort "quick" on what is known before shelves begin."""
     # What is known of the new items is given apart from the log, which does not name them yet.
     apart = replace(known, item_rows=None, title_categories=None)
-    return InterestEngine.from_pretrained(
-        data=apart, cutoff=start, model=None, refit=True, describe=False
-    )
+    return InterestEngine.from_pretrained(data=apart, cutoff=start, model=None, refit=True)
 
 
 def engine_scores(engine: InterestEngine, shelf: ItemShelf) -> FloatArray:

@@ -79,7 +79,7 @@ def test_values(
     places = {item: place for place, item in enumerate(known.catalog.item_ids)}
     targets = target_counts(chosen)
     counted = log_loss(_counting(known).category_weights(histories), targets)
-    engine = InterestEngine.from_pretrained(data=known, model=None, refit=True, describe=False)
+    engine = InterestEngine.from_pretrained(data=known, model=None, refit=True)
     for effort, text in product(efforts, ("", WITHOUT_TEXT)):
         without = text_scorers(known.catalog) if text else ()
         if without or effort != "quick":

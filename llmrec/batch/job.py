@@ -73,6 +73,8 @@ class BatchSummary:
         Rows that were left out before, where the log was loaded whole, by reason.
     unreadable
         Files of which something could not be read, with what is wrong.
+    n_by_model
+        People whose forecast the language model changed.
     """
 
     n_people: int
@@ -85,6 +87,7 @@ class BatchSummary:
     cutoff: str
     left_out: dict[str, int]
     unreadable: dict[str, str]
+    n_by_model: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -308,4 +311,5 @@ def _summarize(
         cutoff,
         partition.left_out,
         partition.unreadable,
+        sum(one.n_by_model for one in reports),
     )

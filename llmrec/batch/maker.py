@@ -32,6 +32,8 @@ class ShardReport:
         People who were served, for whom it failed, and who have no event before the cutoff.
     events
         Hash of the events.
+    n_by_model
+        See `BatchTables`.
     """
 
     shard: int
@@ -39,6 +41,7 @@ class ShardReport:
     n_failed: int
     n_without_past: int
     events: str
+    n_by_model: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class ShardMaker:
             _write_table(_part(self.out / REJECTED, shard), made.rejected)
         without = len(made.rejected) - made.n_failed
         counts = len(made.forecasts), made.n_failed, without
-        report = ShardReport(shard, *counts, hash_cells(cells))
+        report = ShardReport(shard, *counts, hash_cells(cells), made.n_by_model)
         atomic_write_text(done_file(self.out, shard), json.dumps(asdict(report)))
         return report
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmrec.batch.events import REJECTED_SCHEMA, make_table
 from llmrec.data.calendar import to_datetime64
@@ -45,6 +46,7 @@ FORECAST_SCHEMA = pa.schema(
         ("weights", pa.list_(pa.float64())),
         ("other", pa.float64()),
         ("description", pa.string()),
+        ("how", pa.string()),
     ]
 )
 
@@ -66,7 +68,8 @@ class BatchOptions:
         Start of the period to forecast; None: the engine's own, or the end of a log that goes on
         after it.
     model
-        None: without the language model that the engine has.
+        None: without the language model that the engine has; "selective": it is read for those
+        people alone whom its calibration shows to gain.
     events_per_shard
         About how many events are in memory, and in a file of what comes out; at least 50,000, and
         there are 500 files at most.
@@ -99,7 +102,8 @@ class BatchTables:
     recommendations
         A row a person and rank (`RECOMMENDATION_SCHEMA`); reason is null where there are no words.
     forecasts
-        A row a person (`FORECAST_SCHEMA`), categories of most weight first.
+        A row a person (`FORECAST_SCHEMA`), categories of most weight first; ``how`` is that of
+        `Source`: "llm" where the language model changed the weights.
     rejected
         People for whom nothing could be made (`REJECTED_SCHEMA`), and why.
     n_failed
@@ -110,6 +114,11 @@ class BatchTables:
     forecasts: pa.Table
     rejected: pa.Table
     n_failed: int
+
+    @property
+    def n_by_model(self) -> int:
+        """Number of people whose forecast the language model changed."""
+        return int(pc.sum(pc.equal(self.forecasts["how"], "llm")).as_py() or 0)
 
     @classmethod
     def join(cls, parts: Sequence[BatchTables]) -> BatchTables:
@@ -228,6 +237,7 @@ class _Rows:
             weights.tolist(),
             max(0.0, float(1 - weights.sum())),
             forecast.description,
+            forecast.source.how,
         )
         return self._list_of(session, user), about
 

@@ -21,7 +21,17 @@ from llmrec.cli.log_options import with_reading_options
 from llmrec.cli.options import AsJson, Data, K, app
 from llmrec.cli.paths import require_folder
 from llmrec.data.options import ReadingOptions
+from llmrec.engine_config import ModelChoice
+from llmrec.errors import DataError
 
+MODEL_CHOICES: dict[str, ModelChoice] = {"all": "auto", "auto": "selective", "none": None}
+UseModel = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(MODEL_CHOICES),
+        help="Whom the engine's LLM forecasts for; auto: those whom its calibration shows to gain.",
+    ),
+]
 NOT_WHOLE = 3  # exit status: something could not be read, or somebody not served
 
 
@@ -40,9 +50,7 @@ def batch(
         str | None,
         typer.Option(help="Start of the period to forecast; default: the end of the log."),
     ] = None,
-    model: Annotated[
-        bool, typer.Option("--model/--no-model", help="Use the language model it may have.")
-    ] = True,
+    llm: UseModel = "all",
     workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of Ray.")] = 1,
     ray: Annotated[
         str | None, typer.Option(help='Address of a Ray cluster, or "local" for one here.')
@@ -63,7 +71,7 @@ def batch(
         k=k,
         reasons=cast(Reasons, reasons),  # BatchOptions says what it may be
         cutoff=cutoff,
-        model="auto" if model else None,
+        model=_model_choice(llm),
         events_per_shard=events_per_shard,
     )
     with render.warnings_as_lines(), _progress() as show:
@@ -106,11 +114,19 @@ def _progress() -> Iterator[ShowProgress]:
         yield show
 
 
+def _model_choice(llm: str) -> ModelChoice:
+    if llm not in MODEL_CHOICES:
+        raise DataError(f"--llm {llm!r}: write {', '.join(MODEL_CHOICES)}.")
+    return MODEL_CHOICES[llm]
+
+
 def _show(made: BatchSummary, out: Path) -> None:
     shards = f"{made.n_shards} shard" + "s" * (made.n_shards > 1)
     resumed = f", {made.n_resumed} of them from before" if made.n_resumed else ""
     folders = f"{out / 'recommendations'} and {out / 'forecasts'}"
     lines = [f"{made.n_people:,} people in {shards}{resumed}, as of {made.cutoff[:16]}: {folders}"]
+    if made.n_by_model:
+        lines.append(f"The language model forecast for {made.n_by_model:,} of them.")
     n_rows = made.n_events + made.n_rejected_rows
     counts = [
         (made.n_rejected_rows, f"of {n_rows:,} rows are no events"),
@@ -134,14 +150,12 @@ def cost(
     data: Data = "ml-100k",
     people: Annotated[float, typer.Option("--people", "--users", min=1, help="How many.")] = 1e6,
     k: K = 10,
-    model: Annotated[
-        bool, typer.Option("--model/--no-model", help="Use the language model it may have.")
-    ] = True,
+    llm: UseModel = "all",
     measured: Annotated[int, typer.Option(min=1, help="People to serve here.")] = MAX_MEASURED,
     as_json: AsJson = False,
 ) -> None:
     """Serve some people of a log here, and say what a batch of many would take, and where."""
-    options = BatchOptions(k=k, model="auto" if model else None)
+    options = BatchOptions(k=k, model=_model_choice(llm))
     with render.warnings_as_lines():
         found = [
             measure_cost(one, data, options, reading=reading, n_measured=measured)

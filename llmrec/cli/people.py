@@ -163,7 +163,7 @@ def recommend(
     With edits: first what was understood and what it will do, then the list with it.
     """
     writer = _writer(writer_url, writer_model)
-    engine = _engine(model, load_log(data, reading), cutoff, writer)
+    engine = _engine(model, load_log(data, reading), cutoff, writer, describe=False)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -254,13 +254,17 @@ def _engine(
     dataset: Dataset,
     cutoff: np.datetime64 | str | None,
     writer: Completer | None,
+    *,
+    describe: bool = True,
 ) -> InterestEngine:
     """Load an engine; lines on stderr tell what of it is left out, and of a period far ahead."""
     start = cutoff
     if isinstance(cutoff, str):
         start = read_time("Cutoff", cutoff, dataset.log.day_first)
     with render.warnings_as_lines():
-        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start, writer=writer)
+        engine = InterestEngine.from_pretrained(
+            model, data=dataset, cutoff=start, describe=describe, writer=writer
+        )
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:
         ends, starts = format_day(to_date(end)), format_day(to_date(engine.cutoff))

@@ -20,6 +20,7 @@ from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, read_spread
 from llmrec.forecasters.dispersion import Dispersion as Dispersion
+from llmrec.forecasters.selective import GainGroup, group_gains, normal_interval
 from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray, IntArray
 

@@ -204,7 +204,8 @@ def _gain_of_titles(
     if not isinstance(prior, TitleForecaster):
         return 0.0
     targets, bare = target_counts(windows), out_of_sample_weights(prior.prior, windows)
-    return log_loss(bare, targets) - log_loss(weights, targets)
+    gains = log_loss(bare, targets) - log_loss(weights, targets)
+    return np.nan_to_num(gains)  # of targets without events
 
 
 def _short_hash(text: str) -> str:

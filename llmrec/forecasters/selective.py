@@ -84,9 +84,7 @@ class SelectiveForecaster:
         By `group_gains`, of rising ``min_events``.
     """
 
-    def __init__(
-        self, model: Forecaster, prior: Forecaster, groups: Sequence[GainGroup]
-    ) -> None:
+    def __init__(self, model: Forecaster, prior: Forecaster, groups: Sequence[GainGroup]) -> None:
         self.model, self.prior, self.groups = model, prior, tuple(groups)
 
     def group_of(self, history: History) -> GainGroup:
@@ -95,18 +93,11 @@ class SelectiveForecaster:
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
-        groups = [self.group_of(history) for history in histories]
-        is_read = np.array([one.is_read for one in groups], dtype=bool)
-        found: dict[int, Forecast] = {}
-        for forecaster, places in (
-            (self.model, np.flatnonzero(is_read)),
-            (self.prior, np.flatnonzero(~is_read)),
-        ):
-            made = forecaster.forecast([histories[place] for place in places])
-            found |= dict(zip(places.tolist(), made, strict=True))
+        pairs = [(history, self.group_of(history)) for history in histories]
+        read = iter(self.model.forecast([one for one, group in pairs if group.is_read]))
+        others = iter(self.prior.forecast([one for one, group in pairs if not group.is_read]))
         return [
-            found[place] if one.is_read else _with_reason(found[place], one)
-            for place, one in enumerate(groups)
+            next(read) if group.is_read else _with_reason(next(others), group) for _, group in pairs
         ]
 
 

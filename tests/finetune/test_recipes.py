@@ -243,7 +243,7 @@ def test_every_config_trains_a_model_of_its_family(config: Path, tmp_path: Path)
     history = lora(config, str(tmp_path / "out"), *plain, *short, model=model)["history"]
     assert 1 <= history.steps <= 5
     assert history.metrics["log_loss"] > 0
-    engine = InterestEngine.from_pretrained(str(tmp_path / "out"), data="tiny", describe=False)
+    engine = InterestEngine.from_pretrained(str(tmp_path / "out"), data="tiny")
     assert engine.forecast("u001").category_weights.sum() == pytest.approx(1)
 
 
