@@ -9,9 +9,9 @@ from typing import Any, get_args
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.splits import past_windows
+from llmrec.data.splits import past_windows, sample_windows
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, MIN_FIT_WINDOWS
-from llmrec.engine_members import PRETRAINED, MemberFit
+from llmrec.engine_members import PRETRAINED, MemberFit, max_windows
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
@@ -102,7 +102,9 @@ def fit_engine(
     """
     if effort not in get_args(Effort):
         raise DataError(f"effort is {effort!r}; it should be one of {', '.join(get_args(Effort))}")
-    folds = past_windows(dataset)
+    whole = past_windows(dataset)
+    most = max_windows(dataset.catalog.n_categories)
+    folds = [sample_windows(fold, most, seed) for fold in whole[:1]] + whole[1:]
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     used = store or FitStore(None)
@@ -110,6 +112,8 @@ def fit_engine(
     fit.check_names()
     if not done:
         return _fit_small_log(dataset, folds, report, without)
+    if len(folds[0]) < len(whole[0]):
+        fit.remarks.append(f"chosen on {len(folds[0]):,} of {len(whole[0]):,} windows")
     selection = fit.select_forecaster()
     lists = fit.select_list()
     everybody, weights = fit.predict_everybody(selection)

@@ -1,10 +1,10 @@
 """How CPU time and memory grow with people, items or categories: reading, fitting, a batch.
 
 Made-up people of groups mostly take what their group likes; a few items are taken much more than
-others, and a few categories have most of the items. Of each size a log is written to a Parquet
-file; then `load_dataset`, the fit of effort "quick" and `llmrec.batch` run in a process each.
-CPU seconds are those of the step alone, without its imports; the peak is of its whole process, the
-imports (about 200 MB) and, of the fit, the log in memory included. Every repeat is another log.
+others, and a few categories have most of the items. Of each size events and items are written to
+Parquet files; then `read_table`, the fit of effort "quick" and `llmrec.batch` (with short reasons)
+run in a process each. CPU seconds are those of the step alone, without its imports; the peak is of
+its whole process, the imports (about 200 MB) included. Every repeat is another log.
 
 The slope is that of log CPU seconds on log size by least squares over all runs, with its 95 %
 interval: 1 is linear. What a step costs at any size flattens it, so that the last step, from the
@@ -35,14 +35,15 @@ import llmrec.engine_fit  # noqa: F401  what is imported here is not timed
 from benchmarks.harness.formatting import Row
 from benchmarks.harness.results import record_results, value_row
 from llmrec.batch import BatchOptions, run_batch
-from llmrec.data.readers import load_dataset
+from llmrec.data.readers import read_table
 from llmrec.engine import InterestEngine
 
 EVENTS_PER_PERSON, N_DAYS, PERIOD = 20, 84, "14D"
+N_WORDS = 2_000  # of titles
 N_GROUPS, FAVOURITES, OWN = 50, 200, 0.6  # OWN: share of events that a group's taste explains
 START = np.datetime64("2026-01-01", "s")
 READ, FIT, BATCH = "reading", "quick fit", "batch"
-LOG, ENGINE = "log.parquet", "engine"
+EVENTS, ITEMS, ENGINE = "events.parquet", "items.parquet", "engine"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def slope_row(keys: Row, metric: str, runs: Sequence[tuple[int, float]]) -> Row:
 def measure_size(size: Size, seed: int) -> dict[str, dict[str, float]]:
     """Make a log, and give CPU seconds and the peak in MB of each step on it."""
     with tempfile.TemporaryDirectory() as folder:
-        make_log(size, seed).to_parquet(Path(folder) / LOG)
+        write_log(Path(folder), size, seed)
         command = [sys.executable, "-m", "benchmarks.speed.growth", "--step"]
         outputs = {
             step: subprocess.run(
@@ -133,13 +134,13 @@ def measure_size(size: Size, seed: int) -> dict[str, dict[str, float]]:
 
 def measure_here(step: str, folder: str) -> dict[str, float]:
     """Take one step in this process."""
-    log, engine = Path(folder) / LOG, Path(folder) / ENGINE
-    dataset = load_dataset(log, period=PERIOD) if step == FIT else None
+    events, items, engine = (Path(folder) / name for name in (EVENTS, ITEMS, ENGINE))
+    dataset = read_table(events, items, period=PERIOD) if step == FIT else None
     began = time.process_time()
     if step == READ:
-        load_dataset(log, period=PERIOD)
+        read_table(events, items, period=PERIOD)
     elif step == BATCH:
-        run_batch(engine, log, Path(folder) / "out", BatchOptions(model=None))
+        run_batch(engine, events, Path(folder) / "out", BatchOptions(model=None))
     else:
         fitted = InterestEngine.from_pretrained(data=dataset, model=None, refit=True)
     seconds = time.process_time() - began
@@ -149,29 +150,29 @@ def measure_here(step: str, folder: str) -> dict[str, float]:
     return {"seconds": seconds, "peak": peak}
 
 
-def make_log(size: Size, seed: int) -> pd.DataFrame:
-    """Make the events of people with the titles and categories of what they took."""
+def write_log(folder: Path, size: Size, seed: int) -> None:
+    """Write people's events, and the titles and categories of items, to Parquet files."""
     rng = np.random.default_rng(seed)
     liked = rng.integers(size.items, size=(N_GROUPS, FAVOURITES))
     who = np.repeat(np.arange(size.users), EVENTS_PER_PERSON)
     own = liked[who % N_GROUPS, np.minimum(rng.geometric(0.02, len(who)) - 1, FAVOURITES - 1)]
     any_item = (size.items * rng.random(len(who)) ** 2).astype(np.int64)
-    items = np.where(rng.random(len(who)) < OWN, own, any_item)
-    # Each category has an item at least; of the others the first ones have most.
-    rest = size.items - size.categories
-    more = (size.categories * rng.random(max(0, rest)) ** 2).astype(np.int64)
-    category = rng.permutation(np.append(np.arange(size.categories), more)[: size.items])
+    taken = np.where(rng.random(len(who)) < OWN, own, any_item)
     seconds = rng.integers(N_DAYS * 24 * 3600, size=len(who)).astype("timedelta64[s]")
-    words = rng.integers(2_000, size=size.items)
-    return pd.DataFrame(
-        {
-            "user_id": pd.Series(who).map("p{:07d}".format),
-            "item_id": pd.Series(items).map("i{:06d}".format),
-            "timestamp": START + seconds,
-            "title": [f"thing{words[item]} of kind{category[item]}" for item in items],
-            "categories": pd.Series(category[items]).map("kind {}".format),
-        }
-    )
+    # Each category has an item at least; of the others the first ones have most.
+    rest = max(0, size.items - size.categories)
+    more = (size.categories * rng.random(rest) ** 2).astype(np.int64)
+    category = rng.permutation(np.append(np.arange(size.categories), more)[: size.items])
+    words = rng.integers(N_WORDS, size=size.items)
+    ids = pd.Series(np.arange(size.items)).map("i{:06d}".format)
+    events = {"user_id": pd.Series(who).map("p{:07d}".format), "item_id": ids.to_numpy()[taken]}
+    pd.DataFrame(events | {"timestamp": START + seconds}).to_parquet(folder / EVENTS)
+    about = {
+        "item_id": ids,
+        "title": [f"thing{word} of kind{one}" for word, one in zip(words, category, strict=True)],
+        "categories": [f"kind {one}" for one in category],
+    }
+    pd.DataFrame(about).to_parquet(folder / ITEMS)
 
 
 if __name__ == "__main__":

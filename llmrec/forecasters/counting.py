@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -145,10 +146,7 @@ class ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
         cells = TargetCells.of_windows(windows)
-        own = {
-            decay: cells.collect(lambda rows, d=decay: _decayed_mean_shares(histories[rows], d))
-            for decay in AVERAGE_DECAYS
-        }
+        own = {d: cells.collect(partial(_shares_of_rows, histories, d)) for d in AVERAGE_DECAYS}
         best, least = self, np.inf
         for mix in candidate_mixes(histories):
             common = _population_cells(histories, cells, mix)
@@ -200,10 +198,7 @@ def setting_losses(
     """Give the log-loss on windows of each setting (decay, strength, mix) of `DecayedDirichlet`."""
     histories = [window.history for window in windows]
     cells, losses = TargetCells.of_windows(windows), {}
-    own = {}
-    for decay in decays:
-        weights = age_weights(decay)
-        own[decay] = cells.collect(lambda rows, w=weights: age_weighted_counts(histories[rows], w))
+    own = {d: cells.collect(partial(_counts_of_rows, histories, d)) for d in decays}
     for mix in candidate_mixes(histories):
         common = _population_cells(histories, cells, mix)
         for decay, strength in itertools.product(decays, STRENGTHS):
@@ -211,6 +206,10 @@ def setting_losses(
             weights = (counted + strength * common) / (total + strength)
             losses[decay, strength, mix] = cells.mean_log_loss(weights)
     return losses
+
+
+def _counts_of_rows(histories: Sequence[History], decay: float, rows: slice) -> FloatArray:
+    return age_weighted_counts(histories[rows], age_weights(decay))
 
 
 def _population_cells(
@@ -292,6 +291,10 @@ def _decayed_mean_shares_of_batch(histories: Sequence[History], decay: float) ->
     items = np.concatenate([history.item_idx for history in histories])
     rows, weights = np.repeat(row, sizes), np.repeat(weights, sizes)
     return category_sums(histories[0].catalog, rows, items, len(histories), weights)
+
+
+def _shares_of_rows(histories: Sequence[History], decay: float, rows: slice) -> FloatArray:
+    return _decayed_mean_shares(histories[rows], decay)
 
 
 def _smooth(own: FloatArray, known: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:

@@ -56,8 +56,8 @@ class TargetCells:
             rows.append(found.rows + block.start)
             columns.append(found.columns)
             shares.append(found.shares)
-        joined = (np.concatenate(parts) for parts in (rows, columns, shares))
-        return cls(*joined, len(windows), n_categories)
+        of_all = np.concatenate(rows), np.concatenate(columns), np.concatenate(shares)
+        return cls(*of_all, len(windows), n_categories)
 
     def blocks(self) -> Iterator[tuple[slice, slice, tuple[IntArray, IntArray]]]:
         """Yield blocks of windows, the cells of each, and where these are in the block's rows."""
