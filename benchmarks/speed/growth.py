@@ -73,25 +73,30 @@ def main() -> None:
     parser.add_argument("--axis", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--sizes", type=int, nargs="+", help="of each axis")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--users", type=int, help="people, while something else grows")
+    parser.add_argument("--items", type=int, help="items, while something else grows")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # step, folder: here
     arguments = parser.parse_args()
     if arguments.step:
         print(json.dumps(measure_here(*arguments.step)))
         return
     rows: list[Row] = []
+    own = {name: getattr(arguments, name) for name in ("users", "items")}
+    same = {name: n for name, n in own.items() if n is not None}
     for axis in arguments.axis:
-        rows += measure_axis(axis, arguments.sizes or SIZES[axis], arguments.repeats)
+        base, sizes = replace(BASE[axis], **same), arguments.sizes or SIZES[axis]
+        rows += measure_axis(axis, base, sizes, arguments.repeats)
     name = "growth" if len(arguments.axis) == len(SIZES) else f"growth_{'_'.join(arguments.axis)}"
     record_results(f"speed/{name}", rows)
 
 
-def measure_axis(axis: str, sizes: Sequence[int], repeats: int) -> Iterator[Row]:
+def measure_axis(axis: str, base: Size, sizes: Sequence[int], repeats: int) -> Iterator[Row]:
     """Give the rows of one axis: mean seconds and largest peak by size, then slopes by step."""
     seconds: dict[str, list[tuple[int, float]]] = defaultdict(list)
     peaks: dict[tuple[str, int], list[float]] = defaultdict(list)
     for seed in range(repeats):
         for n in sizes:
-            for step, found in measure_size(replace(BASE[axis], **{axis: n}), seed).items():
+            for step, found in measure_size(replace(base, **{axis: n}), seed).items():
                 seconds[step].append((n, found["seconds"]))
                 peaks[step, n].append(found["peak"])
                 print(f"{axis} {n:,} {step}: {found}", file=sys.stderr)
