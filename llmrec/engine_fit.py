@@ -102,9 +102,7 @@ def fit_engine(
     """
     if effort not in get_args(Effort):
         raise DataError(f"effort is {effort!r}; it should be one of {', '.join(get_args(Effort))}")
-    whole = past_windows(dataset)
-    most = max_windows(dataset.catalog.n_categories)
-    folds = [sample_windows(fold, most, seed) for fold in whole[:1]] + whole[1:]
+    folds, remarks = _windows_to_fit_on(dataset, seed)
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     used = store or FitStore(None)
@@ -112,8 +110,7 @@ def fit_engine(
     fit.check_names()
     if not done:
         return _fit_small_log(dataset, folds, report, without)
-    if len(folds[0]) < len(whole[0]):
-        fit.remarks.append(f"chosen on {len(folds[0]):,} of {len(whole[0]):,} windows")
+    fit.remarks += remarks
     selection = fit.select_forecaster()
     lists = fit.select_list()
     everybody, weights = fit.predict_everybody(selection)
@@ -134,6 +131,16 @@ def fit_engine(
     report |= {} if new_items is None else {"new_items": new_items.report}
     learned = prior, held_out, folds[0], lists.blend, strength, lists, statements
     return FittedEngine(*learned, done, report, new_items, everybody, weights)
+
+
+def _windows_to_fit_on(dataset: Dataset, seed: int) -> tuple[list[list[Window]], list[str]]:
+    """Give `past_windows`, of the last period no more than `max_windows`, and a remark if fewer."""
+    folds = past_windows(dataset)
+    if not folds:
+        return folds, []
+    most, n = max_windows(dataset.catalog.n_categories), len(folds[0])
+    remarks = [f"chosen on {most:,} of {n:,} windows"] if n > most else []
+    return [sample_windows(folds[0], most, seed), *folds[1:]], remarks
 
 
 def held_out_forecaster(
