@@ -17,6 +17,7 @@ from llmrec.types import FloatArray
 MIN_SHARE, MAX_SHARE = 1e-9, 0.97  # of events that have a category, as far as it is forecast
 MIN_CONCENTRATION, MAX_CONCENTRATION = 0.05, 1e5
 PRIOR_LOG_CONCENTRATION, PRIOR_DEVIATION = 4.0, 2.0  # of the constant: it counts as one cell does
+CELLS_PER_BATCH = 2**13  # of which a mean is taken at a time
 NEGLIGIBLE = 1e-17  # a term of a sum that is less, relative to the sum so far
 
 
@@ -37,6 +38,30 @@ def log_pmf(k: FloatArray, n: FloatArray, a: FloatArray, b: FloatArray) -> Float
 def log_none(n: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     """Log P(K = 0); arrays of any shapes that broadcast."""
     return np.asarray(special.betaln(a, n + b) - special.betaln(a, b))
+
+
+def mean_none(numbers: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    """(n_cells,) mean of P(K = 0) over several n.
+
+    Parameters
+    ----------
+    numbers
+        (n_cells, n_numbers) n, ascending: of equal ones, which follow each other, the probability
+        is computed once.
+    a, b
+        (n_cells,) parameters.
+    """
+    mean, n_numbers = np.empty(len(a)), numbers.shape[1]
+    for start in range(0, len(a), CELLS_PER_BATCH):
+        rows = slice(start, start + CELLS_PER_BATCH)
+        first, second, n = a[rows], b[rows], numbers[rows]
+        found, total = np.empty(len(n)), np.zeros(len(n))
+        for nth in range(n_numbers):
+            new = np.flatnonzero(n[:, nth] != n[:, nth - 1]) if nth else np.arange(len(n))
+            found[new] = np.exp(log_none(n[new, nth], first[new], second[new])) / n_numbers
+            total += found
+        mean[rows] = total
+    return mean
 
 
 def cdf(k: ArrayLike, n: ArrayLike, a: ArrayLike, b: ArrayLike) -> FloatArray:

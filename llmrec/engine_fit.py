@@ -9,9 +9,9 @@ from typing import Any, get_args
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import Window
-from llmrec.data.splits import past_windows
+from llmrec.data.splits import past_windows, sample_windows
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS, MIN_FIT_WINDOWS
-from llmrec.engine_members import PRETRAINED, MemberFit
+from llmrec.engine_members import PRETRAINED, MemberFit, max_windows
 from llmrec.engine_settings import Effort
 from llmrec.errors import DataError
 from llmrec.fit_store import FitStore
@@ -102,7 +102,7 @@ def fit_engine(
     """
     if effort not in get_args(Effort):
         raise DataError(f"effort is {effort!r}; it should be one of {', '.join(get_args(Effort))}")
-    folds = past_windows(dataset)
+    folds, remarks = _windows_to_fit_on(dataset, seed)
     done, reason = suitable_effort(effort, folds)
     report: dict[str, Any] = {"asked": effort, "reason": reason}
     used = store or FitStore(None)
@@ -110,6 +110,7 @@ def fit_engine(
     fit.check_names()
     if not done:
         return _fit_small_log(dataset, folds, report, without)
+    fit.remarks += remarks
     selection = fit.select_forecaster()
     lists = fit.select_list()
     everybody, weights = fit.predict_everybody(selection)
@@ -130,6 +131,16 @@ def fit_engine(
     report |= {} if new_items is None else {"new_items": new_items.report}
     learned = prior, held_out, folds[0], lists.blend, strength, lists, statements
     return FittedEngine(*learned, done, report, new_items, everybody, weights)
+
+
+def _windows_to_fit_on(dataset: Dataset, seed: int) -> tuple[list[list[Window]], list[str]]:
+    """Give `past_windows`, of the last period no more than `max_windows`, and a remark if fewer."""
+    folds = past_windows(dataset)
+    if not folds:
+        return folds, []
+    most, n = max_windows(dataset.catalog.n_categories), len(folds[0])
+    remarks = [f"chosen on {most:,} of {n:,} windows"] if n > most else []
+    return [sample_windows(folds[0], most, seed), *folds[1:]], remarks
 
 
 def held_out_forecaster(

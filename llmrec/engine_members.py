@@ -27,10 +27,11 @@ from llmrec.errors import DataError
 from llmrec.fit_store import FitProgress, FitStore
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.forecasters.calibration import fit_interpolation, interpolate
+from llmrec.forecasters.category_lifts import MAX_CATEGORIES as MAX_LIFT_CATEGORIES
 from llmrec.forecasters.dispersion import fit_dispersion
 from llmrec.forecasters.loading import load_forecaster
 from llmrec.forecasters.precomputed import HeldOutPredictions, predict_weights
-from llmrec.forecasters.registry import ForecasterRegistry, mixture_experts
+from llmrec.forecasters.registry import MIXTURE_EXPERTS, ForecasterRegistry
 from llmrec.forecasters.selection import Selection, select_mixture
 from llmrec.ranking.feature_scorers import kind_of
 from llmrec.ranking.new_items import NEW_ITEM_ONLY_SCORER, NEW_ITEM_SCORERS
@@ -51,8 +52,15 @@ N_FOLDS: dict[str, int] = {"quick": 1, "standard": 5, "best": 3}  # past periods
 MAX_QUICK_WINDOWS = 500
 STATEMENTS = "probabilities of statements"
 MAX_STATEMENT_WINDOWS = 5_000
+# Most windows x categories of the last period that members are chosen on: 134 MB an array.
+MAX_VALIDATION_CELLS = 2**24
 COSTS = dict.fromkeys(NETS, 30.0) | dict.fromkeys(NEXT_ITEM_NETS, 60.0)
 COSTS |= {TREES: 20.0, STATEMENTS: 5.0, PRETRAINED: 5.0}
+
+
+def max_windows(n_categories: int) -> int:
+    """Give the most windows of one period whose weights of all categories are held in memory."""
+    return max(MAX_QUICK_WINDOWS, MAX_VALIDATION_CELLS // n_categories)
 
 
 @dataclass(eq=False)
@@ -82,11 +90,9 @@ class MemberFit:
     @property
     def expert_names(self) -> list[str]:
         """Names of the forecasters to mix."""
-        names = (
-            QUICK_EXPERTS if self.effort == "quick" else mixture_experts(self.catalog.n_categories)
-        )
-        if self.effort != "quick":
-            names = (*names, "CategoryMarkov", PRETRAINED)
+        names: tuple[str, ...] = QUICK_EXPERTS
+        if self.effort != "quick":  # those that refuse many categories are reported as left out
+            names = (*MIXTURE_EXPERTS, "CategoryMarkov", PRETRAINED)
         if self.effort == "best":
             names = (*names, *(net for net in NETS if net not in names), *NEXT_ITEM_NETS)
         else:
@@ -177,7 +183,8 @@ class MemberFit:
         """
         self.progress.begin(STATEMENTS, COSTS[STATEMENTS])
         others = other_windows(self.dataset, self.validation)
-        part = min(1.0, MAX_STATEMENT_WINDOWS / (len(self.validation) + len(others)))
+        most = min(MAX_STATEMENT_WINDOWS, max_windows(self.catalog.n_categories))
+        part = min(1.0, most / (len(self.validation) + len(others)))
         held_out = sample_part(self.validation, part, self.seed)
         others = sample_part(others, part, self.seed)
         weights = selection.held_out.lookup(held_out)
@@ -219,7 +226,14 @@ class MemberFit:
         training = [window for fold in self.folds[:0:-1] for window in fold] or self.validation
         tune = self.effort != "quick"
         found = ForecasterRegistry(training, self.validation, self.seed, tune=tune)
-        if tune and not found.tune and PRETRAINED not in self.without:
+        if PRETRAINED in self.without:
+            return found
+        if self.catalog.n_categories > MAX_LIFT_CATEGORIES:
+            self.remarks.append(
+                f"{PRETRAINED} knows nothing of what is taken together: that is counted of "
+                f"{MAX_LIFT_CATEGORIES:,} categories at most"
+            )
+        if tune and not found.tune:
             self.remarks.append(f"{PRETRAINED} is as it comes: training it further needs torch")
         return found
 

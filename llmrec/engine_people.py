@@ -17,6 +17,7 @@ from llmrec.engine_config import EngineParts
 from llmrec.errors import DataError
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
+NUMBERS_PER_CATEGORY = 12  # that a forecast with its statements has: two for each of their kinds
 
 
 def find_histories(parts: EngineParts, users: Iterable[object]) -> list[History]:
@@ -41,11 +42,12 @@ def find_batches(
 ) -> Iterator[tuple[list[int], list[History]]]:
     """Give the histories of users in batches of one population, each with its places.
 
-    The scores of a batch by so many scorers are at most `SCORES_PER_BATCH`; it raises as
-    `find_histories` does.
+    The scores of a batch by so many scorers are at most `SCORES_PER_BATCH`, and so are the numbers
+    of its forecasts; it raises as `find_histories` does.
     """
-    histories = find_histories(parts, users)
-    size = max(1, SCORES_PER_BATCH // max(1, parts.dataset.catalog.n_items * n_scorers))
+    histories, catalog = find_histories(parts, users), parts.dataset.catalog
+    most = max(catalog.n_items * n_scorers, catalog.n_categories * NUMBERS_PER_CATEGORY)
+    size = max(1, SCORES_PER_BATCH // most)
     for places in batches_by_log(histories, size):
         yield places, [histories[place] for place in places]
 

@@ -155,7 +155,12 @@ class Forecast:
         weights.flags.writeable = False
         object.__setattr__(self, "category_weights", weights)
 
-    def intervals(self, level: float = 0.8, n_events: float | None = None) -> FloatArray:
+    def intervals(
+        self,
+        level: float = 0.8,
+        n_events: float | None = None,
+        categories: IntArray | None = None,
+    ) -> FloatArray:
         """Central interval of each category's share of the period.
 
         Parameters
@@ -165,11 +170,13 @@ class Forecast:
         n_events
             Events of the period, >= 1, among which the share is seen: few events scatter. None: the
             share behind them, as if they were many.
+        categories
+            (n,) the only categories whose intervals are computed; None: all.
 
         Returns
         -------
         FloatArray
-            (n_categories, 2) lower and upper shares. Marginals of a Dirichlet are
+            (n, 2) lower and upper shares. Marginals of a Dirichlet are
             Beta(c w, c (1 - w)); of n events it is the Beta distribution with the variance of
             their beta-binomial share, w (1 - w) (1 / (c + 1) + c / (c + 1) / n).
         """
@@ -180,7 +187,8 @@ class Forecast:
             variance = (1 + c / max(n_events, 1.0)) / (c + 1)
             c = max(1 / variance - 1, 1e-6)
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
-        weights = np.clip(self.category_weights, 1e-12, 1 - 1e-12)[:, None]
+        weights = self.category_weights if categories is None else self.category_weights[categories]
+        weights = np.clip(weights, 1e-12, 1 - 1e-12)[:, None]
         return np.asarray(stats.beta.ppf(tails, c * weights, c * (1 - weights)), dtype=np.float64)
 
     def count_interval(

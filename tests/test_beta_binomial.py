@@ -12,6 +12,7 @@ from llmrec.beta_binomial import (
     fit_log_concentration,
     log_none,
     log_pmf,
+    mean_none,
     share_of_interval,
 )
 from llmrec.forecast import Forecast, Source
@@ -27,6 +28,15 @@ def test_probabilities_are_those_of_scipy(k: int, n: int, a: float, b: float) ->
     if 0 <= k <= n:
         found = log_pmf(np.array([float(k)]), *one)[0]
         assert found == pytest.approx(stats.betabinom.logpmf(k, n, a, b), rel=1e-6, abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=12), sizes, sizes)
+def test_the_mean_over_numbers_is_that_of_each_alone(
+    numbers: list[int], a: float, b: float
+) -> None:
+    n = np.sort(np.array([numbers], dtype=np.float64))
+    each = np.exp(log_none(n[0], np.array([a]), np.array([b])))
+    assert mean_none(n, np.array([a]), np.array([b])) == pytest.approx(each.mean(), rel=1e-12)
 
 
 def test_a_tail_that_starts_from_nothing_is_still_summed() -> None:

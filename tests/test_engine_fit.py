@@ -316,3 +316,32 @@ def test_a_killed_fit_trains_only_what_is_missing(
         assert one.category_weights.tobytes() == two.category_weights.tobytes()
     scores = [found.blend.weighted_scores(histories).tobytes() for found in (resumed, whole)]
     assert scores[0] == scores[1]
+
+
+def test_of_too_many_categories_members_are_chosen_on_fewer_windows_and_it_is_said(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_engine(dataset, "quick")
+    monkeypatch.setattr("llmrec.engine_members.MAX_QUICK_WINDOWS", 50)
+    monkeypatch.setattr("llmrec.engine_members.MAX_VALIDATION_CELLS", 55 * 5)
+    fitted = fit_engine(dataset, "quick")
+    assert len(fitted.windows) == 55
+    assert len(fitted.everybody) <= 56  # a part of each kind of windows, rounded up
+    assert fitted.report["windows"] == 55
+    assert "chosen on 55 of 60 windows" in fitted.report["forecast"]["reason"]
+    assert "windows" not in whole.report["forecast"]["reason"]
+
+
+def test_members_that_refuse_so_many_categories_are_reported_as_left_out(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.forecasters.collaborative.MAX_SQUARE_CATEGORIES", 4)
+    monkeypatch.setattr("llmrec.engine_members.MAX_LIFT_CATEGORIES", 4)
+    monkeypatch.setattr(MemberFit, "scorer_names", ["RecentPopularity"])
+    without = ("NeighbouringUsers", "RidgeAutoregression", TREES)
+    fitted = fit_engine(dataset, "standard", without=without)
+    figures = members(fitted, "forecast")
+    for name in ("CategoryEASE", "CategoryMarkov"):
+        assert not figures[name]["kept"]
+        assert "of 4 categories at most, not 5" in figures[name]["reason"]
+    assert "nothing of what is taken together" in fitted.report["forecast"]["reason"]

@@ -90,11 +90,16 @@ def spell_names(value: Any, separator: str | None = None) -> Iterable[tuple[str,
 def shorten_names(names: Sequence[str]) -> list[str]:
     """Cut long names; those that would then be equal end in a number."""
     result: dict[str, None] = {}
+    numbers: dict[str, int] = {}  # of each beginning the last that is taken: not to try all again
     for name in names:
-        short, n = clean_text(name, MAX_CATEGORY_LENGTH), 1
-        while short in result:
-            n += 1
-            short = f"{clean_text(name, MAX_CATEGORY_LENGTH - 6)} {n}"
+        short = clean_text(name, MAX_CATEGORY_LENGTH)
+        if short in result:
+            start = clean_text(name, MAX_CATEGORY_LENGTH - 6)
+            n = numbers.get(start, 1)
+            while short in result:
+                n += 1
+                short = f"{start} {n}"
+            numbers[start] = n
         result[short] = None
     return list(result)
 

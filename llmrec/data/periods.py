@@ -104,16 +104,20 @@ class History:
         """The spans of time behind the offsets."""
         return tuple(Period(a, b) for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True))
 
-    @cached_property
+    @property
     def category_counts(self) -> FloatArray:
-        """(n_periods, n_categories) events by category; an item counts 1 over its categories."""
+        """(n_periods, n_categories) events by category; an item counts 1 over its categories.
+
+        They are counted each time: of many people and categories they would fill the memory.
+        """
         rows = np.repeat(np.arange(self.n_periods), np.diff(self.offsets))
         return category_sums(self.catalog, rows, self.item_idx, self.n_periods)
 
     @property
     def recently_absent(self) -> BoolArray:
         """(n_categories,) whether the newest `ABSENCE_PERIODS` non-empty periods lack it."""
-        counts = self.category_counts[self.category_counts.sum(axis=1) > 0]
+        counts = self.category_counts
+        counts = counts[counts.sum(axis=1) > 0]
         return np.asarray(~counts[-ABSENCE_PERIODS:].any(axis=0))
 
     def without_items(self, items: IntArray) -> History:
@@ -153,9 +157,9 @@ class Target:
         """(n_events,) items taken, oldest first."""
         return self.log.item_idx[self.start : self.stop]
 
-    @cached_property
+    @property
     def category_counts(self) -> FloatArray:
-        """(n_categories,) events by category."""
+        """(n_categories,) events by category, counted each time."""
         rows = np.zeros(self.n_events, dtype=np.int64)
         counts: FloatArray = category_sums(self.catalog, rows, self.item_idx, 1)[0]
         return counts

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from llmrec.data.catalog import category_sums
-from llmrec.data.counts import HISTORIES_PER_BATCH, age_weighted_counts
+from llmrec.data.counts import HISTORIES_PER_BATCH, age_weighted_counts, target_counts
 from llmrec.data.periods import History, Window
 from llmrec.types import FloatArray
 
@@ -26,13 +25,9 @@ def sparse_age_weighted_counts(
 
 def sparse_target_counts(windows: Sequence[Window]) -> sparse.csr_array:
     """(n_windows, n_categories) what `target_counts` gives; at least one window."""
-    catalog, batches = windows[0].target.catalog, []
-    for start in range(0, len(windows), HISTORIES_PER_BATCH):
-        targets = [window.target for window in windows[start : start + HISTORIES_PER_BATCH]]
-        rows = np.repeat(np.arange(len(targets)), [target.n_events for target in targets])
-        items = np.concatenate([target.item_idx for target in targets])
-        batches.append(sparse.csr_array(category_sums(catalog, rows, items, len(targets))))
-    return sparse.vstack(batches, "csr")
+    starts = range(0, len(windows), HISTORIES_PER_BATCH)
+    batches = (windows[start : start + HISTORIES_PER_BATCH] for start in starts)
+    return sparse.vstack([sparse.csr_array(target_counts(part)) for part in batches], "csr")
 
 
 def sparse_row_shares(counts: sparse.csr_array) -> sparse.csr_array:

@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy import sparse
 
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.names import clean_text
@@ -77,10 +76,9 @@ def join_evidence(events: Sequence[Evidence]) -> str:
 
 def category_event_ids(category: int, history: History) -> IntArray:
     """(n,) log positions of the history's events of a category, newest first."""
-    taken = _category_columns(history)
-    column = slice(*taken.indptr[category : category + 2].tolist())
-    events = np.sort(taken.indices[column][taken.data[column] > 0])[::-1]
-    return np.asarray(events, dtype=np.int64) + int(history.offsets[0])
+    categories, events = _events_by_category(history)
+    some = slice(*np.searchsorted(categories, (category, category + 1)).tolist())
+    return events[some][::-1] + int(history.offsets[0])
 
 
 def format_day(date: datetime.date) -> str:
@@ -110,11 +108,18 @@ def to_date(time: np.datetime64) -> datetime.date:
     return date
 
 
-def _category_columns(history: History) -> sparse.csc_array:
-    """(n_events, n_categories) shares of the categories of each event, stored with the history."""
-    if history not in _COLUMNS:
-        _COLUMNS[history] = sparse.csc_array(history.catalog.category_shares[history.item_idx])
-    return _COLUMNS[history]
+def _events_by_category(history: History) -> tuple[IntArray, IntArray]:
+    """Categories of the history's events, ascending, and the event of each (0: the oldest).
+
+    An event is there once for each of its categories. They are stored with the history.
+    """
+    if history not in _EVENTS:
+        shares = history.catalog.category_shares[history.item_idx]
+        events = np.repeat(np.arange(history.n_events), np.diff(shares.indptr))[shares.data > 0]
+        categories = shares.indices[shares.data > 0]
+        order = np.argsort(categories, kind="stable")
+        _EVENTS[history] = categories[order], events[order]
+    return _EVENTS[history]
 
 
 def _cite_event(event: int, history: History) -> Evidence:
@@ -127,4 +132,4 @@ def _cite_event(event: int, history: History) -> Evidence:
     )
 
 
-_COLUMNS: WeakKeyDictionary[History, sparse.csc_array] = WeakKeyDictionary()
+_EVENTS: WeakKeyDictionary[History, tuple[IntArray, IntArray]] = WeakKeyDictionary()

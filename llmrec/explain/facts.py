@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.data.calendar import PeriodLength
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import ABSENCE_PERIODS, History, Window
 from llmrec.errors import DataError
 from llmrec.forecast import (
     STATEMENT_KINDS,
@@ -38,8 +38,7 @@ MAX_CLAIMS = 4  # of a forecast line, and statements of a description
 
 def history_shares(history: History) -> FloatArray:
     """(n_categories,) each category's share of all events; zeros for an empty history."""
-    counts = history.category_counts.sum(axis=0)
-    return np.asarray(counts / max(counts.sum(), 1), dtype=np.float64)
+    return _all_shares(history.category_counts)
 
 
 def format_percent(share: float) -> str:
@@ -94,8 +93,8 @@ class ClaimFacts:
             weights = forecast.category_weights[None]
             (chances,) = forecast.statement_model.chances([history], weights)
         counts = history.category_counts
+        past, expected = _all_shares(counts), forecast.category_weights
         counts = counts[counts.sum(axis=1) > 0]
-        past, expected = history_shares(history), forecast.category_weights
         earlier, recent = np.split(counts, [len(counts) // 2])
         variance = past * (1 - past) / max(history.n_events, 1)
         variance = variance + expected * (1 - expected) / (forecast.concentration + 1)
@@ -104,7 +103,7 @@ class ClaimFacts:
             expected=expected,
             trend=_period_shares(recent) - _period_shares(earlier),
             n_periods_with=np.count_nonzero(counts, axis=0),
-            recently_absent=history.recently_absent,
+            recently_absent=~counts[-ABSENCE_PERIODS:].any(axis=0),
             in_last_sitting=_in_last_sitting(history),
             n_periods=len(counts),
             noise=np.sqrt(np.maximum(variance, 1e-12)),
@@ -316,6 +315,12 @@ def _in_last_sitting(history: History) -> BoolArray:
     items = history.item_idx[pauses[-1] + 1 if len(pauses) else 0 :]
     shares = history.catalog.category_shares[items]
     return np.asarray(shares.sum(axis=0) > 0, dtype=np.bool_).ravel()
+
+
+def _all_shares(counts: FloatArray) -> FloatArray:
+    """(n_categories,) shares of (n_periods, n_categories) counts, of one event at least."""
+    totals = counts.sum(axis=0)
+    return np.asarray(totals / max(totals.sum(), 1), dtype=np.float64)
 
 
 def _period_shares(counts: FloatArray) -> FloatArray:

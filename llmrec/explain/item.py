@@ -22,7 +22,7 @@ from llmrec.explain.evidence import (
     format_day,
     parse_evidence,
 )
-from llmrec.explain.facts import format_horizon, format_percent, history_shares
+from llmrec.explain.facts import ClaimFacts, format_horizon, format_percent
 from llmrec.explain.statement_sentences import statement_sentence
 from llmrec.explain.statements import statements_for
 from llmrec.forecast import Forecast, Statement, StatementKind
@@ -287,9 +287,9 @@ def explain_item(
     if not 0 <= position < len(ranking.item_idx):
         raise ValueError(f"position {position} is outside a ranking of {len(ranking.item_idx)}")
     catalog, item = history.catalog, int(ranking.item_idx[position])
-    names, past, ahead = catalog.categories, history_shares(history), forecast.category_weights
-    tilts = _sparse_row(ranking.category_parts, position)
-    own = sorted(_sparse_row(catalog.category_shares, item), key=lambda category: -ahead[category])
+    names, ahead = catalog.categories, forecast.category_weights
+    tilts, past = _entries(ranking.category_parts, position), ClaimFacts.of(history, forecast).past
+    own = sorted(_entries(catalog.category_shares, item), key=lambda category: -ahead[category])
     active = active_edits(edits, catalog, history.cutoff)
     edited = apply_edits(forecast, edits, catalog, history.cutoff).category_weights
     same = np.flatnonzero(history.item_idx == item)[::-1] + int(history.offsets[0])
@@ -335,7 +335,7 @@ def render_statement(statement: Statement, history: History, forecast: Forecast)
     )
 
 
-def _sparse_row(matrix: sparse.csr_array, row: int) -> dict[int, float]:
+def _entries(matrix: sparse.csr_array, row: int) -> dict[int, float]:
     """Give the stored entries of one row, by column."""
     stored = slice(*matrix.indptr[row : row + 2].tolist())
     return dict(zip(matrix.indices[stored].tolist(), matrix.data[stored].tolist(), strict=True))

@@ -157,11 +157,12 @@ def _draw_figure(history: History, forecast: Forecast, top: int) -> Figure:
     series, expected = ShareSeries.of(history), forecast.category_weights
     leading = top_categories(history_shares(history), expected, top)
     axes = figure.add_axes((0.055, 0.09, 0.67, 0.73))
-    intervals = forecast.intervals(0.8, float(events_per_period([history])[0]))
+    intervals = forecast.intervals(0.8, float(events_per_period([history])[0]), leading)
     _draw_axes(axes, history, series)
     for rank, category in enumerate(leading):
-        _draw_category(axes, series, expected, intervals, int(category), rank, len(leading))
-    highest = np.nanmax([*series.shares[:, leading].ravel(), *intervals[leading].ravel()])
+        interval = intervals[rank]
+        _draw_category(axes, series, expected, interval, int(category), rank, len(leading))
+    highest = np.nanmax([*series.shares[:, leading].ravel(), *intervals.ravel()])
     axes.set_ylim(0, 1.04 * float(highest))
     _draw_labels(axes, history, expected, leading)
     _draw_caption(figure, _heading(history, forecast), series.length)
@@ -269,7 +270,7 @@ def _draw_category(
     axes: Axes,
     series: ShareSeries,
     expected: FloatArray,
-    intervals: FloatArray,
+    interval: FloatArray,
     category: int,
     rank: int,
     n_lines: int,
@@ -283,7 +284,7 @@ def _draw_category(
     axes.plot(filled, line, color=color, linewidth=2, solid_capstyle="round")
     if n:
         axes.plot([filled[-1], x], [line[-1], expected[category]], color=color, lw=1, ls=":")
-    axes.vlines(x, *intervals[category], color=color, linewidth=2.2, alpha=0.45)
+    axes.vlines(x, *interval, color=color, linewidth=2.2, alpha=0.45)
     axes.plot(x, expected[category], "o", color=color, markersize=6, markeredgecolor="white")
 
 

@@ -18,7 +18,7 @@ from llmrec.data.sparse_counts import (
     sparse_target_counts,
 )
 from llmrec.data.stored import Stored
-from llmrec.errors import TrainingError
+from llmrec.errors import DataError, TrainingError
 from llmrec.forecast import Forecast, Source
 from llmrec.forecasters.calibration import fit_interpolation, interpolate, make_forecasts
 from llmrec.forecasters.counting import age_weights
@@ -35,6 +35,7 @@ from llmrec.types import FloatArray
 
 RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
 PENALTIES = (10.0, 100.0, 1e3, 1e4)  # of CategoryEASE
+MAX_SQUARE_CATEGORIES = 4_000  # of more, a square of them takes minutes and gigabytes
 MAX_SOLVED_PART = 0.75  # of a matrix with empty columns: more would need room for a second one
 POWERS = (1.0, 1.5, 2.0)
 RECENCY_DECAYS = (0.0, 0.5, 0.8)  # of CategoryMarkov
@@ -46,7 +47,7 @@ class CategoryEASE:
     """q = (1 - share) * counting + share * normalised max(x @ item_item, 0)^power.
 
     x are a person's log(1 + decayed counts), and ``item_item`` (n_categories, n_categories) are the
-    weights of EASE over the training histories (`solve_ease`).
+    weights of EASE over the training histories (`solve_ease`). For `MAX_SQUARE_CATEGORIES` at most.
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
@@ -57,7 +58,14 @@ class CategoryEASE:
     fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryEASE:
-        """Solve on training histories; penalty, power and share are those of least loss."""
+        """Solve on training histories; penalty, power and share are those of least loss.
+
+        Raises
+        ------
+        DataError
+            If there are no windows, or the catalog has more than `MAX_SQUARE_CATEGORIES`.
+        """
+        _check_size("CategoryEASE", validation)
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         histories = [window.history for window in validation]
         targets = target_counts(validation)
@@ -126,7 +134,8 @@ class CategoryMarkov:
 
     ``transition`` (n_categories, n_categories) has rows that sum to 1: the mix that people took in
     the period after one in which they took the row's category. ``recency`` is the weight of a
-    period relative to the next newer one in the recent interests (0: the last period alone).
+    period relative to the next newer one in the recent interests (0: the last period alone). For
+    `MAX_SQUARE_CATEGORIES` at most.
     """
 
     prior: GlobalDrift = field(default_factory=GlobalDrift)
@@ -137,7 +146,14 @@ class CategoryMarkov:
     fitted: TrainingSpan | None = None
 
     def fit(self, training: Sequence[Window], validation: Sequence[Window]) -> CategoryMarkov:
-        """Learn the transition on training windows, recency and share on validation windows."""
+        """Learn the transition on training windows, recency and share on validation windows.
+
+        Raises
+        ------
+        DataError
+            If there are no windows, or the catalog has more than `MAX_SQUARE_CATEGORIES`.
+        """
+        _check_size("CategoryMarkov", validation)
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
         histories = [window.history for window in validation]
@@ -204,6 +220,16 @@ class CategoryMarkov:
     def _check_fitted(self) -> None:
         if not len(self.transition):
             raise TrainingError("CategoryMarkov has no transition yet: fit it")
+
+
+def _check_size(name: str, windows: Sequence[Window]) -> None:
+    n_categories = windows[0].history.catalog.n_categories if windows else 0
+    if n_categories > MAX_SQUARE_CATEGORIES:
+        raise DataError(
+            f"{name} has a number for each pair of categories, of {MAX_SQUARE_CATEGORIES:,} "
+            f"categories at most, not {n_categories:,}: use NeighbouringUsers, or put categories "
+            "together"
+        )
 
 
 def solve_ease(gram: FloatArray, penalty: float) -> FloatArray:

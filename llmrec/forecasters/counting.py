@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from llmrec.data.catalog import category_sums
-from llmrec.data.counts import (
-    age_weighted_counts,
-    normalize_rows,
-    target_counts,
-)
+from llmrec.data.counts import age_weighted_counts, normalize_rows
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
@@ -29,8 +26,8 @@ from llmrec.forecasters.stored_values import (
     read_number,
     refuse_broken,
 )
-from llmrec.forecasters.target_cells import TargetCells
-from llmrec.types import FloatArray, TimeArray
+from llmrec.forecasters.target_cells import TargetCells, row_blocks
+from llmrec.types import FloatArray, IntArray, TimeArray
 
 PopulationMix = Literal["last period", "all"]
 MAX_PERIODS = 512
@@ -88,8 +85,7 @@ class DecayedDirichlet:
         for (decay, strength, mix), loss in setting_losses(windows, decays).items():
             if loss < least:
                 best, least = replace(self, decay=decay, strength=strength, mix=mix), loss
-        histories = [window.history for window in windows]
-        spread = fit_dispersion(windows, best.category_weights(histories))
+        spread = fit_dispersion(windows, best.category_weights)
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -149,20 +145,17 @@ class ExponentialDecay:
     def fit(self, windows: Sequence[Window]) -> ExponentialDecay:
         """Give the setting with the least log-loss on windows, by grid search."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
-        targets = target_counts(windows)
-        cells, own = TargetCells.of(targets), {}
-        for decay in AVERAGE_DECAYS:
-            shares = _decayed_mean_shares(histories, decay)
-            own[decay] = cells.take(shares), shares.sum(axis=1)[cells.rows]
+        cells = TargetCells.of_windows(windows)
+        own = {d: cells.collect(partial(_shares_of_rows, histories, d)) for d in AVERAGE_DECAYS}
         best, least = self, np.inf
         for mix in candidate_mixes(histories):
-            common = cells.take(population_mix(histories, mix))
+            common = _population_cells(histories, cells, mix)
             for decay, smoothing in itertools.product(AVERAGE_DECAYS, SMOOTHINGS):
                 loss = cells.mean_log_loss(_smooth(*own[decay], common, smoothing))
                 if loss < least:
                     best = replace(self, decay=decay, smoothing=smoothing, mix=mix)
                     least = loss
-        spread = fit_dispersion(windows, best.category_weights(histories))
+        spread = fit_dispersion(windows, best.category_weights)
         return replace(best, spread=spread, fitted=fitted)
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
@@ -204,17 +197,32 @@ def setting_losses(
 ) -> dict[tuple[float, float, PopulationMix], float]:
     """Give the log-loss on windows of each setting (decay, strength, mix) of `DecayedDirichlet`."""
     histories = [window.history for window in windows]
-    cells, own, losses = TargetCells.of(target_counts(windows)), {}, {}
-    for decay in decays:
-        counts = age_weighted_counts(histories, age_weights(decay))
-        own[decay] = cells.take(counts), counts.sum(axis=1)[cells.rows]
+    cells, losses = TargetCells.of_windows(windows), {}
+    own = {d: cells.collect(partial(_counts_of_rows, histories, d)) for d in decays}
     for mix in candidate_mixes(histories):
-        common = cells.take(population_mix(histories, mix))
+        common = _population_cells(histories, cells, mix)
         for decay, strength in itertools.product(decays, STRENGTHS):
             counted, total = own[decay]
             weights = (counted + strength * common) / (total + strength)
             losses[decay, strength, mix] = cells.mean_log_loss(weights)
     return losses
+
+
+def _counts_of_rows(histories: Sequence[History], decay: float, rows: slice) -> FloatArray:
+    return age_weighted_counts(histories[rows], age_weights(decay))
+
+
+def _population_cells(
+    histories: Sequence[History], cells: TargetCells, mix: PopulationMix
+) -> FloatArray:
+    """(n_cells,) what `population_mix` gives to the categories that targets hold."""
+    spans, which = _distinct_spans(*_mix_spans(histories, mix))
+    found, span_of_cell = np.empty(len(cells.rows)), which[cells.rows]
+    for some in row_blocks(len(spans), histories[0].catalog.n_categories):
+        mixes = _mixes_of_spans(histories, spans[some])
+        inside = (span_of_cell >= some.start) & (span_of_cell < some.stop)
+        found[inside] = mixes[span_of_cell[inside] - some.start, cells.columns[inside]]
+    return found
 
 
 def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
@@ -224,11 +232,7 @@ def candidate_mixes(histories: Sequence[History]) -> tuple[PopulationMix, ...]:
 
 def population_mix(histories: Sequence[History], mix: PopulationMix) -> FloatArray:
     """(n_histories, n_categories) mix that all users took before each cutoff; rows sum to 1."""
-    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
-    starts = np.full_like(ends, histories[0].population.start)
-    if mix == "last period":
-        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
-    return population_mix_between(histories, starts, ends)
+    return population_mix_between(histories, *_mix_spans(histories, mix))
 
 
 def population_mix_between(
@@ -238,9 +242,29 @@ def population_mix_between(
 
     Half an event is added to each category, so that a category nobody took stays possible.
     """
-    spans, inverse = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
+    spans, which = _distinct_spans(starts, ends)
+    return _mixes_of_spans(histories, spans)[which]
+
+
+def _mix_spans(histories: Sequence[History], mix: PopulationMix) -> tuple[TimeArray, TimeArray]:
+    """(n_histories,) starts and ends of the time whose mix `population_mix` gives."""
+    ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
+    starts = np.full_like(ends, histories[0].population.start)
+    if mix == "last period":
+        starts = np.array([history.bounds[-2] for history in histories], dtype="datetime64[ms]")
+    return starts, ends
+
+
+def _distinct_spans(starts: TimeArray, ends: TimeArray) -> tuple[TimeArray, IntArray]:
+    """(n_spans, 2) distinct spans of time, and (n_histories,) the span of each history."""
+    spans, which = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
+    return spans, which
+
+
+def _mixes_of_spans(histories: Sequence[History], spans: TimeArray) -> FloatArray:
+    """(n_spans, n_categories) mixes that all users took in spans of time."""
     counts = histories[0].population.category_counts(histories[0].catalog, spans[:, 0], spans[:, 1])
-    return normalize_rows(counts + 0.5)[inverse]
+    return normalize_rows(counts + 0.5)
 
 
 def age_weights(decay: float) -> FloatArray:
@@ -267,6 +291,10 @@ def _decayed_mean_shares_of_batch(histories: Sequence[History], decay: float) ->
     items = np.concatenate([history.item_idx for history in histories])
     rows, weights = np.repeat(row, sizes), np.repeat(weights, sizes)
     return category_sums(histories[0].catalog, rows, items, len(histories), weights)
+
+
+def _shares_of_rows(histories: Sequence[History], decay: float, rows: slice) -> FloatArray:
+    return _decayed_mean_shares(histories[rows], decay)
 
 
 def _smooth(own: FloatArray, known: FloatArray, common: FloatArray, smoothing: float) -> FloatArray:

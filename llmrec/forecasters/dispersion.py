@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from llmrec.beta_binomial import MAX_SHARE, MIN_SHARE, clip_concentration, fit_log_concentration
 from llmrec.data.counts import events_per_share, target_events
 from llmrec.data.periods import History, Window
-from llmrec.types import FloatArray
+from llmrec.forecasters.target_cells import row_blocks
+from llmrec.types import FloatArray, IntArray
 
 MIN_VARIANCE, MAX_VARIANCE = 1e-6, 2 / 3  # of concentrations of 1e6 and 0.5
 N_LARGEST = 10  # categories of a forecast that a dispersion is fitted on
@@ -92,7 +93,10 @@ def is_possible_spread(spread: Spread) -> bool:
     return isinstance(spread, EventDispersion) or min(spread) >= 0
 
 
-def fit_dispersion(windows: Sequence[Window], category_weights: FloatArray) -> Spread:
+def fit_dispersion(
+    windows: Sequence[Window],
+    category_weights: FloatArray | Callable[[Sequence[History]], FloatArray],
+) -> Spread:
     """Fit the concentration by beta-binomial likelihood to what people took after a forecast.
 
     Of each target with n events, k of each of the ten largest forecast categories are
@@ -104,31 +108,67 @@ def fit_dispersion(windows: Sequence[Window], category_weights: FloatArray) -> S
     windows
         Targets without events are left out; without any other there is `DEFAULT_DISPERSION`.
     category_weights
-        (n_windows, n_categories) weights, not fitted on these windows.
+        (n_windows, n_categories) weights, not fitted on these windows; or what gives those of some
+        histories, where all together would be large.
     """
     rows = [row for row, window in enumerate(windows) if window.target.n_events]
     if not rows:
         return DEFAULT_DISPERSION
-    windows, weights = [windows[row] for row in rows], category_weights[rows]
-    histories = [window.history for window in windows]
-    weights = weights * events_per_share(histories)
-    cells = np.argsort(-weights, axis=1, kind="stable")[:, :N_LARGEST]
-    shares = np.take_along_axis(weights, cells, axis=1)
-    counts = np.take_along_axis(target_events(windows), cells, axis=1)
-    n_events = np.repeat([float(window.target.n_events) for window in windows], cells.shape[1])
+    shares, counts = (found[rows] for found in _largest_shares(windows, category_weights, rows))
+    histories = [windows[row].history for row in rows]
+    n_events = np.repeat([float(windows[row].target.n_events) for row in rows], shares.shape[1])
     sizes = np.stack(_log_sizes(histories))
     mean, low, high = sizes.mean(axis=1), sizes.min(axis=1), sizes.max(axis=1)
     events, per_period = sizes - mean[:, None]
     features = np.stack((events, events**2, per_period, per_period**2), axis=1)
     features *= (len(rows) >= MIN_PEOPLE) & np.repeat(high - low > SAME, 2)
     found = fit_log_concentration(
-        np.repeat(features, cells.shape[1], axis=0),
+        np.repeat(features, shares.shape[1], axis=0),
         np.clip(shares.ravel(), MIN_SHARE, MAX_SHARE),
         counts.ravel(),
         n_events,
     )
     ranges = np.stack((mean, low, high), axis=1).ravel()
     return EventDispersion(*map(float, (*found, *ranges)))
+
+
+def _largest_shares(
+    windows: Sequence[Window],
+    category_weights: FloatArray | Callable[[Sequence[History]], FloatArray],
+    rows: Sequence[int],
+) -> tuple[FloatArray, FloatArray]:
+    """(n_windows, N_LARGEST) forecast shares of the largest categories, and events with each.
+
+    ``rows`` are the windows whose histories tell `events_per_share`.
+    """
+    per_share = events_per_share([windows[row].history for row in rows])
+    shares, counts = [], []
+    for block in row_blocks(len(windows), len(per_share)):
+        if callable(category_weights):
+            weights = category_weights([window.history for window in windows[block]])
+        else:
+            weights = category_weights[block]
+        weights = weights * per_share
+        columns = largest_columns(weights, N_LARGEST)
+        shares.append(np.take_along_axis(weights, columns, axis=1))
+        counts.append(np.take_along_axis(target_events(windows[block]), columns, axis=1))
+    return np.concatenate(shares), np.concatenate(counts)
+
+
+def largest_columns(values: FloatArray, k: int) -> IntArray:
+    """(n, k) columns of each row's largest finite values, largest first; of equal ones the first.
+
+    All columns if they are fewer. No row is sorted whole.
+    """
+    k = min(k, values.shape[1])
+    least = np.partition(values, -k, axis=1)[:, -k, None]
+    above, tied = values > least, values == least
+    missing = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (tied & (np.cumsum(tied, axis=1) <= missing))
+    columns = np.nonzero(chosen)[1].reshape(len(values), k)
+    largest = np.take_along_axis(values, columns, axis=1)
+    order = np.argsort(-largest, axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(columns, order, axis=1), dtype=np.int64)
 
 
 def _log_sizes(histories: Sequence[History]) -> tuple[FloatArray, FloatArray]:

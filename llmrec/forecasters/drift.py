@@ -51,26 +51,20 @@ class GlobalDrift:
     def fit(self, windows: Sequence[Window]) -> GlobalDrift:
         """Give the powers with the least log-loss on windows, by grid search."""
         fitted, histories = TrainingSpan.of_windows(windows), [window.history for window in windows]
-        targets = target_counts(windows)
-        cells = TargetCells.of(targets)
+        cells = TargetCells.of_windows(windows)
         prior = self.prior if self.prior.fitted else self.prior.fit(windows)
-        weights = prior.category_weights(histories)
-        since, lately = _drifts(histories, prior)
-        losses = {}
-        for power, trend in itertools.product(POWERS, TRENDS):
-            adjusted = _adjust(weights, power * since + trend * lately)
-            losses[power, trend] = cells.mean_log_loss(cells.take(adjusted))
-        power, trend = min(losses, key=lambda pair: losses[pair])
-        adjusted = _adjust(weights, power * since + trend * lately)
-        spread = fit_dispersion(windows, adjusted)
-        return replace(
-            self,
-            prior=prior,
-            power=power,
-            trend=trend,
-            spread=spread,
-            fitted=fitted.union(prior.fitted),
-        )
+        pairs = list(itertools.product(POWERS, TRENDS))
+        found = {pair: np.empty(len(cells.rows)) for pair in pairs}
+        for block, own, places in cells.blocks():
+            weights = prior.category_weights(histories[block])
+            since, lately = _drifts(histories[block], prior)
+            for power, trend in pairs:
+                adjusted = _adjust(weights, power * since + trend * lately)
+                found[power, trend][own] = adjusted[places]
+        power, trend = min(pairs, key=lambda pair: cells.mean_log_loss(found[pair]))
+        fitted = fitted.union(prior.fitted)
+        best = replace(self, prior=prior, power=power, trend=trend, fitted=fitted)
+        return replace(best, spread=fit_dispersion(windows, best.category_weights))
 
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""

@@ -25,6 +25,7 @@ from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.precomputed import HeldOutPredictions
 from llmrec.forecasters.stored_values import fit_values, read_fit, read_number, refuse_broken
+from llmrec.forecasters.target_cells import row_blocks
 from llmrec.types import FloatArray, IntArray
 
 GATES = tuple(step / 10 for step in range(11))
@@ -280,12 +281,11 @@ def choose_gate(
     periods
         (n_windows,) number of each window's period.
     """
-    losses = np.stack(
-        [
-            _cross_entropy(special.log_softmax(log_prior + gate * correction, axis=1), targets)
-            for gate in GATES
-        ]
-    )
+    losses = np.empty((len(GATES), len(targets)))
+    for rows in row_blocks(*targets.shape):
+        for position, gate in enumerate(GATES):
+            log_weights = special.log_softmax(log_prior[rows] + gate * correction[rows], axis=1)
+            losses[position, rows] = _cross_entropy(log_weights, targets[rows])
     groups = [np.flatnonzero(periods == period) for period in np.unique(periods)]
     if min(map(len, groups)) < MIN_CALIBRATION_WINDOWS:
         groups = [np.arange(len(targets))]

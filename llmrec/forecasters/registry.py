@@ -10,7 +10,11 @@ from llmrec.data.periods import Window
 from llmrec.data.splits import newest_windows, sample_windows
 from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
-from llmrec.forecasters.collaborative import CategoryEASE, CategoryMarkov
+from llmrec.forecasters.collaborative import (
+    MAX_SQUARE_CATEGORIES,
+    CategoryEASE,
+    CategoryMarkov,
+)
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
 from llmrec.forecasters.drift import GlobalDrift, SameSeason
 from llmrec.forecasters.loading import load_forecaster as load_forecaster
@@ -35,9 +39,9 @@ Builder = Callable[["ForecasterRegistry"], Forecaster]
 
 
 def mixture_experts(n_categories: int) -> tuple[str, ...]:
-    """Give the experts of a mixture that suit a catalog: with many categories no ridge."""
-    too_many = ("RidgeAutoregression",) if n_categories > MAX_CATEGORIES else ()
-    return tuple(name for name in MIXTURE_EXPERTS if name not in too_many)
+    """Give the experts of a mixture that suit a catalog: of many categories no squares of them."""
+    most = {"RidgeAutoregression": MAX_CATEGORIES, "CategoryEASE": MAX_SQUARE_CATEGORIES}
+    return tuple(name for name in MIXTURE_EXPERTS if n_categories <= most.get(name, n_categories))
 
 
 class ForecasterRegistry:

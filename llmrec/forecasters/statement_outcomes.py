@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from llmrec.beta_binomial import cdf, log_none, log_pmf
+from llmrec.beta_binomial import cdf, log_pmf, mean_none
 from llmrec.data.counts import row_shares
-from llmrec.forecast import StatementKind
+from llmrec.forecast import STATEMENT_KINDS, StatementKind
 from llmrec.forecasters.next_events import EventNumbers
 from llmrec.forecasters.past_counts import PastCounts
 from llmrec.types import BoolArray, FloatArray
@@ -63,6 +65,7 @@ def raw_probabilities(
     concentration: FloatArray,
     numbers: EventNumbers,
     per_share: FloatArray,
+    kinds: Collection[StatementKind] = STATEMENT_KINDS,
 ) -> dict[StatementKind, FloatArray]:
     """(n_histories, n_categories) probability of each statement, before calibration.
 
@@ -79,14 +82,18 @@ def raw_probabilities(
         What `NextPeriodEvents` gives.
     per_share
         (n_categories,) `events_per_share`.
+    kinds
+        Which kinds to give; "new" is said of most of many categories, and so takes longest.
     """
     a, b = concentration * event_shares, concentration * (1 - event_shares)
-    none = np.zeros(a.shape)
-    for n in numbers.some.T:
-        none += np.exp(log_none(n[:, None], a, b)) / numbers.some.shape[1]
-    some = 1 - numbers.none[:, None]
-    none = 1 - some + some * none
-    applicable = where_applicable(past)
+    applicable = {kind: mask for kind, mask in where_applicable(past).items() if kind in kinds}
+    none = np.full(a.shape, np.nan)
+    rows, columns = np.nonzero(
+        np.logical_or.reduce([applicable[kind] for kind in kinds if kind not in SHARE_KINDS])
+    )
+    some = (1 - numbers.none)[rows]
+    mean = mean_none(numbers.some[rows], a[rows, columns], b[rows, columns])
+    none[rows, columns] = 1 - some + some * mean
     rows, columns = np.nonzero(applicable["rising"])
     cells = a[rows, columns], b[rows, columns]
     limit = (past.shares * per_share)[rows, columns]

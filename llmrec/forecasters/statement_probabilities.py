@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +33,8 @@ UNCHANGED = 0.98  # part of the past shares in a forecast that tells nothing
 MIN_LIFT = 0.1  # of a probability over that of the forecast that tells nothing, or the usual rate
 MIN_PRESENCE = 0.25  # share of the periods, and
 MIN_PRESENT_PERIODS = 2  # periods, that a category "nothing of" is said of was in
+# Kinds that are said only if they are likelier than under the past shares.
+COMPARED_KINDS: tuple[StatementKind, ...] = ("fading", "nothing of", "rising")
 LEAST: Mapping[StatementKind, float] = {  # probability of a statement that is said
     "again": 0.8,
     "fading": 0.7,
@@ -150,8 +152,8 @@ class StatementProbabilities:
             past = PastCounts.of(part)
             unchanged = UNCHANGED * past.shares + (1 - UNCHANGED) * weights
             found = self._calibrated(part, weights, weights, past)
-            without = self._calibrated(part, weights, unchanged, past)
-            gains = {kind: self._gains(kind, past, found[kind], without[kind]) for kind in found}
+            without = self._calibrated(part, weights, unchanged, past, COMPARED_KINDS)
+            gains = {kind: self._gains(kind, past, one, without) for kind, one in found.items()}
             for row in range(len(part)):
                 own, said = ({kind: one[row] for kind, one in of.items()} for of in (found, gains))
                 people.append(StatementChances(own, said, rates))
@@ -207,9 +209,11 @@ class StatementProbabilities:
         weights: FloatArray,
         told: FloatArray,
         past: PastCounts | None = None,
+        kinds: Collection[StatementKind] = STATEMENT_KINDS,
     ) -> dict[StatementKind, FloatArray]:
         """Probabilities under weights ``told`` that scatter as the forecast does."""
-        raw, none = self._raw(histories, weights, told, past or PastCounts.of(histories))
+        past = past or PastCounts.of(histories)
+        raw, none = self._raw(histories, weights, told, past, kinds)
         found = {kind: self.calibrators[kind].apply(values) for kind, values in raw.items()}
         return found | {kind: found[kind] * (1 - none[:, None]) for kind in SHARE_KINDS}
 
@@ -219,6 +223,7 @@ class StatementProbabilities:
         weights: FloatArray,
         told: FloatArray,
         past: PastCounts,
+        kinds: Collection[StatementKind] = STATEMENT_KINDS,
     ) -> tuple[dict[StatementKind, FloatArray], FloatArray]:
         """Uncalibrated probabilities, and the (n_histories,) ones that nothing is taken."""
         if histories[0].catalog.categories != self.categories:
@@ -229,7 +234,8 @@ class StatementProbabilities:
         concentration = self.dispersion.concentration(histories, weights)
         shares, per_share = self.dispersion.event_shares(told), self.dispersion.per_share
         numbers = self.events.distribution(histories)
-        return raw_probabilities(past, shares, concentration, numbers, per_share), numbers.none
+        raw = raw_probabilities(past, shares, concentration, numbers, per_share, kinds)
+        return raw, numbers.none
 
     def _fit_calibrators(
         self, windows: Sequence[Window], category_weights: FloatArray, seed: int
@@ -252,16 +258,23 @@ class StatementProbabilities:
         return fitted
 
     def _gains(
-        self, kind: StatementKind, past: PastCounts, found: FloatArray, without: FloatArray
+        self,
+        kind: StatementKind,
+        past: PastCounts,
+        found: FloatArray,
+        without: Mapping[StatementKind, FloatArray],
     ) -> FloatArray:
-        """(n_histories, n_categories) how much more a statement tells; NaN: it is not said."""
+        """(n_histories, n_categories) how much more a statement tells; NaN: it is not said.
+
+        ``without`` are the probabilities of `COMPARED_KINDS` under the past shares.
+        """
         usual = self.calibrators[kind].usual_rate
         over_usual = found - usual
         said = (found >= LEAST[kind]) & (over_usual > 0)
         said &= (found >= UNLIKELY) | (over_usual >= MIN_LIFT)
-        if kind in ("again", "new", "returning"):
+        if kind not in COMPARED_KINDS:
             return np.where(said, over_usual / 2 if kind == "again" else over_usual, np.nan)
-        gain = found - without
+        gain = found - without[kind]
         said &= gain >= MIN_LIFT
         if kind == "nothing of":
             least = np.maximum(MIN_PRESENT_PERIODS, MIN_PRESENCE * past.n_periods)

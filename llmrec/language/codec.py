@@ -219,9 +219,9 @@ class Codec:
 
 def _prompt_periods(history: History) -> list[_PromptPeriod]:
     """Give the periods from the first with events on, oldest first; at least one."""
-    first = int(np.argmax(np.diff(history.offsets) > 0))
+    first, counts = int(np.argmax(np.diff(history.offsets) > 0)), history.category_counts
     return [
-        _PromptPeriod(period.start, period.end, history.category_counts[p], _titles(history, p))
+        _PromptPeriod(period.start, period.end, counts[p], _titles(history, p))
         for p, period in enumerate(history.periods)
         if p >= first
     ]

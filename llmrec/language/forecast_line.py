@@ -204,12 +204,15 @@ def make_labels(categories: Sequence[str]) -> tuple[str, ...]:
     """
     labels: list[str] = []
     taken = {OTHER}
+    numbers: dict[str, int] = {}  # of each stem the last that is taken: not to try all again
     for category in categories:
         safe = " ".join(_UNSAFE.sub(" ", unicodedata.normalize("NFKC", category)).split())
         stem = safe[:40].strip(" .") or "category"
-        label, n = stem, 2
+        label, n = stem, numbers.get(stem.casefold(), 1)
         while label.casefold() in taken:
-            label, n = f"{stem} {n}", n + 1
+            n += 1
+            label = f"{stem} {n}"
+        numbers[stem.casefold()] = n
         taken.add(label.casefold())
         labels.append(label)
     return tuple(labels)

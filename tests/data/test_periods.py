@@ -17,6 +17,7 @@ from llmrec.data.windows import holdout_cutoff, holdout_windows, last_period_win
 from llmrec.errors import DataError
 from tests.worlds import catalog as world_catalog
 from tests.worlds import log as world_log
+from tests.worlds import small_world
 
 ITEMS = Catalog.from_frame(
     pd.DataFrame({"item_id": ["x", "y", "z"], "categories": [["A"], ["A", "B"], ["C"]]})
@@ -306,3 +307,12 @@ def test_everybody_is_held_out_at_one_time(period: str) -> None:
         assert (
             window.target.log.timestamp[window.target.start : window.target.stop] >= cutoff
         ).all()
+
+
+def test_counts_of_histories_and_targets_do_not_stay_in_memory() -> None:
+    windows = small_world()
+    for window in windows:
+        known = set(vars(window.history)), set(vars(window.target))
+        assert window.history.category_counts.sum() == window.history.n_events
+        assert window.target.category_counts.sum() == window.target.n_events
+        assert (set(vars(window.history)), set(vars(window.target))) == known

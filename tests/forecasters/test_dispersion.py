@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import events_per_share, target_counts, target_events
@@ -17,6 +18,7 @@ from llmrec.forecasters.dispersion import (
     EventDispersion,
     fit_dispersion,
     is_possible_spread,
+    largest_columns,
     read_spread,
 )
 from tests.forecasters.known_world import known_world
@@ -156,3 +158,27 @@ def test_where_items_have_one_category_events_are_its_counts() -> None:
     windows = small_world(6)
     np.testing.assert_array_equal(target_events(windows), target_counts(windows))
     np.testing.assert_array_equal(events_per_share([one.history for one in windows]), np.ones(5))
+
+
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(1, 5), st.integers(1, 30)),
+        elements=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    ),
+    st.integers(1, 12),
+)
+def test_the_largest_columns_are_those_of_a_whole_sort(values: np.ndarray, k: int) -> None:
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(largest_columns(values, k), expected)
+
+
+def test_weights_that_are_made_in_blocks_give_the_same_dispersion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows, weights = known_world(60)
+    place = {id(window.history): row for row, window in enumerate(windows)}
+    whole = fit_dispersion(windows, weights)
+    monkeypatch.setattr("llmrec.forecasters.target_cells.CELLS_PER_BLOCK", 7 * weights.shape[1])
+    assert fit_dispersion(windows, weights) == whole
+    assert fit_dispersion(windows, lambda some: weights[[place[id(h)] for h in some]]) == whole

@@ -15,9 +15,11 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
+from llmrec.forecasters.collaborative import MAX_SQUARE_CATEGORIES
 from llmrec.forecasters.counting import DecayedDirichlet, ExponentialDecay
 from llmrec.forecasters.drift import GlobalDrift
 from llmrec.forecasters.neighbours import NeighbouringUsers
+from llmrec.forecasters.pretrained_forecaster import choose_gate
 from llmrec.forecasters.registry import (
     BUILDERS,
     MIXTURE_EXPERTS,
@@ -90,6 +92,47 @@ def test_neighbours_take_less_memory_than_a_table_of_the_training_windows(
     assert peak < len(training) * N_CATEGORIES * np.dtype(np.float64).itemsize
 
 
+def test_counting_takes_less_memory_than_a_table_of_the_windows(weeks: list[list[Window]]) -> None:
+    windows = weeks[4] * 64
+    tracemalloc.start()
+    fitted = DecayedDirichlet().fit(windows, decays=(0.9,))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert fitted.strength > 0
+    assert peak < len(windows) * N_CATEGORIES * np.dtype(np.float64).itemsize
+
+
+@pytest.mark.parametrize("model", [DecayedDirichlet(), ExponentialDecay(), GlobalDrift()])
+def test_a_fit_in_blocks_is_that_of_the_whole(
+    weeks: list[list[Window]], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.fit(weeks[4])
+    monkeypatch.setattr("llmrec.forecasters.target_cells.CELLS_PER_BLOCK", 7 * N_CATEGORIES)
+    assert model.fit(weeks[4]) == whole
+
+
+def test_the_gate_of_pretrained_nets_is_the_same_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    log_prior, correction = np.log(rng.dirichlet(np.ones(30), 40)), rng.normal(size=(40, 30))
+    targets = rng.poisson(0.3, size=(40, 30)).astype(np.float64)
+    arguments = log_prior, correction, targets, np.zeros(40, dtype=np.int64)
+    whole = choose_gate(*arguments)
+    monkeypatch.setattr("llmrec.forecasters.target_cells.CELLS_PER_BLOCK", 3 * 30)
+    assert choose_gate(*arguments) == whole
+
+
+@pytest.mark.parametrize("name", ["CategoryEASE", "CategoryMarkov"])
+def test_a_square_of_too_many_categories_is_refused(
+    weeks: list[list[Window]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = "llmrec.forecasters.collaborative.MAX_SQUARE_CATEGORIES"
+    monkeypatch.setattr(most, N_CATEGORIES - 1)
+    with pytest.raises(DataError, match=rf"{name} .* 1,999 .* not 2,000: use NeighbouringUsers"):
+        ForecasterRegistry(weeks[3], weeks[4])[name]
+
+
 def test_drifts_measured_in_parts_are_those_of_the_whole(
     weeks: list[list[Window]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +145,8 @@ def test_drifts_measured_in_parts_are_those_of_the_whole(
 
 def test_a_mixture_of_many_categories_is_made_without_the_ridge() -> None:
     assert mixture_experts(2) == mixture_experts(MAX_CATEGORIES) == MIXTURE_EXPERTS
+    more = mixture_experts(MAX_SQUARE_CATEGORIES + 1)
+    assert set(MIXTURE_EXPERTS) - set(more) == {"RidgeAutoregression", "CategoryEASE"}
     many = mixture_experts(MAX_CATEGORIES + 1)
     assert set(MIXTURE_EXPERTS) - set(many) == {"RidgeAutoregression"}
     assert set(many) <= set(BUILDERS)

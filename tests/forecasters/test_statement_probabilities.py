@@ -16,6 +16,7 @@ from llmrec.forecast import STATEMENT_KINDS
 from llmrec.forecasters.past_counts import PastCounts
 from llmrec.forecasters.statement_outcomes import statement_outcomes, where_applicable
 from llmrec.forecasters.statement_probabilities import (
+    COMPARED_KINDS,
     MAX_OF_KIND,
     MAX_STATEMENTS,
     StatementProbabilities,
@@ -223,3 +224,11 @@ def test_a_fit_with_many_categories_holds_few_copies_of_the_weights() -> None:
 
 def test_the_same_seed_gives_the_same_fit() -> None:
     assert same(StatementProbabilities.fit(WINDOWS, WEIGHTS), MODEL)
+
+
+def test_of_fewer_kinds_the_probabilities_are_the_same() -> None:
+    whole = MODEL._calibrated(HISTORIES[:50], WEIGHTS[:50], WEIGHTS[:50])
+    some = MODEL._calibrated(HISTORIES[:50], WEIGHTS[:50], WEIGHTS[:50], None, COMPARED_KINDS)
+    assert set(some) == set(COMPARED_KINDS)
+    for kind, found in some.items():
+        np.testing.assert_array_equal(found, whole[kind])

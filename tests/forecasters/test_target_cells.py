@@ -27,3 +27,16 @@ def test_the_loss_at_the_cells_is_that_of_all_weights(table: tuple[np.ndarray, n
     assert len(cells.rows) == np.count_nonzero(targets)
     expected = mean_log_loss(weights, targets)
     assert cells.mean_log_loss(cells.take(weights)) == pytest.approx(expected, abs=1e-12)
+
+
+@given(tables, st.integers(1, 20))
+def test_cells_collected_in_blocks_are_those_of_the_whole(
+    table: tuple[np.ndarray, np.ndarray], block: int
+) -> None:
+    targets, weights = table
+    cells = TargetCells.of(targets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmrec.forecasters.target_cells.CELLS_PER_BLOCK", block)
+        found, totals = cells.collect(lambda rows: weights[rows])
+    np.testing.assert_array_equal(found, cells.take(weights))
+    np.testing.assert_array_equal(totals, weights.sum(axis=1)[cells.rows])

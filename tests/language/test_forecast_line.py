@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import numpy as np
 import pytest
@@ -43,6 +44,23 @@ def test_labels_are_a_bijection_even_if_case_is_ignored(categories: list[str]) -
     labels = make_labels(categories)
     assert len({label.casefold() for label in labels}) == len(categories)
     assert "other" not in {label.casefold() for label in labels}
+
+
+@given(st.lists(st.sampled_from(["a", "A", "a 2", "A 2", "a 3", "other", "b" * 45]), max_size=20))
+def test_numbers_of_equal_labels_are_the_first_that_are_free(categories: list[str]) -> None:
+    taken = {"other"}
+    for category, label in zip(categories, make_labels(categories), strict=True):
+        tried = [category[:40], *(f"{category[:40]} {n}" for n in range(2, 30))]
+        assert label == next(one for one in tried if one.casefold() not in taken)
+        taken.add(label.casefold())
+
+
+def test_labels_of_many_names_that_share_their_beginning_take_no_time() -> None:
+    categories = [f"{'the same words in every name ' * 2}{n}" for n in range(20_000)]
+    start = time.process_time()
+    labels = make_labels(categories)
+    assert labels[-1].endswith(" 20000")
+    assert time.process_time() - start < 5  # half a minute if each tries all numbers
 
 
 @given(names)
