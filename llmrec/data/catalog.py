@@ -241,11 +241,6 @@ class Catalog:
         """(n_items,) whether the item has any category."""
         return np.asarray(np.diff(self.category_shares.indptr) > 0)
 
-    @cached_property
-    def items_by_category(self) -> sparse.csc_array:
-        """(n_categories, n_items) ``category_shares`` the other way round, without a copy."""
-        return sparse.csc_array(self.category_shares.T)
-
     def item_index(self, item_id: object) -> int:
         """Look an item up by id, or by its whole title in any case; DataError if not just one."""
         text = str(item_id)

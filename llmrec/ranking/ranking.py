@@ -299,7 +299,7 @@ def _log_ratio(
     else:
         probability = np.zeros(catalog.n_items)
         probability[possible] = softmax(blended[possible])
-    implied = catalog.items_by_category @ probability
+    implied = probability @ catalog.category_shares
     if implied.any():  # none of the possible items may have a category
         implied /= implied.sum()
     ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
