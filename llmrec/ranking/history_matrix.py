@@ -93,11 +93,10 @@ def _sparse_log_shares(
     np.maximum(scores.data, 0.0, out=scores.data)
     found = scores.toarray()
     totals = found.sum(axis=1)  # in dense order: another one would round differently
-    if not (totals > 0).all():
-        found[~(totals > 0)] = np.log(popularity)
+    found[totals == 0] = np.log(popularity)
     floors = floor * popularity
     of_floors = np.log(floors)
-    for place in np.flatnonzero(totals > 0):
+    for place in np.flatnonzero(totals != 0):  # what is not finite stays so, to be refused
         own = slice(*scores.indptr[place : place + 2])
         items = scores.indices[own]
         values = scores.data[own] / totals[place]

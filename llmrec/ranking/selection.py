@@ -68,12 +68,12 @@ class ListSelection:
     blend
         Fitted on the whole log.
     validation_blend, windows
-        The same with scorers that have not seen the windows' targets, scored for them.
+        The same with scorers that have not seen the windows' targets, to score these.
     ndcg
         Its NDCG@10 on the windows.
     text_scorers, validation_text_scorers
         Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
-        that have not seen the windows' targets, scored for them.
+        that have not seen the windows' targets.
     """
 
     blend: Blend

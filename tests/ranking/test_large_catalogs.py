@@ -173,6 +173,13 @@ def test_sparse_scores_have_the_log_shares_of_dense_ones_to_the_bit() -> None:
     np.testing.assert_array_equal(found, log_shares(dense.copy(), 0.01, popularity))
 
 
+def test_sparse_scores_that_are_no_numbers_are_not_hidden() -> None:
+    scores = sparse.csr_array(np.array([[0.0, np.nan, 1.0], [0.0, 2.0, 1.0]]))
+    found = log_shares(scores, 0.01, np.ones(3) / 3)
+    assert np.isnan(found[0]).any()
+    assert np.isfinite(found[1]).all()
+
+
 @pytest.mark.parametrize("kind", [Cosine(), SequentialRules()], ids=lambda kind: kind.name)
 def test_item_similarities_score_as_their_raw_scores_say(kind: Cosine | SequentialRules) -> None:
     events, items, windows = world(60, 30)
