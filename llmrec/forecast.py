@@ -93,9 +93,10 @@ class Source:
     """How a forecast was made: enough to make it again.
 
     ``how`` is "llm" where the language model changed the weights, "counting" where they are of
-    numbers alone, and "fallback" where the model's scores were not used; ``why`` gives the reason.
-    ``proposed`` counts the statements of the description that the model proposed and the checker
-    accepted, ``rejected`` those that it did not.
+    numbers alone, and "fallback" where the model's scores were not used; ``why`` gives the reason,
+    and tells who worded the description if a server was to. ``proposed`` counts the statements of
+    the description that the model, or the server, proposed and the checker accepted, ``rejected``
+    those that it did not.
     """
 
     model: str

@@ -13,7 +13,7 @@ from llmrec.data.join import Platforms
 from llmrec.data.periods import History
 from llmrec.errors import DataError
 from llmrec.explain.item import ItemExplanation
-from llmrec.forecast import Forecast
+from llmrec.forecast import Forecast, StatementModel
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item
 from llmrec.ranking.ranking import Reranker, make_reranker
@@ -86,6 +86,18 @@ class SessionInputs:
     def forecast(self) -> Forecast:
         """The next period, before any edit."""
         return self.make_forecast(self.history)
+
+    def with_forecast(
+        self, forecast: Forecast | None, statements: StatementModel | None
+    ) -> SessionInputs:
+        """Give the same with a forecast made before, if there is one; DataError if it is later."""
+        if forecast is None:
+            return self
+        if forecast.horizon != 1:
+            raise DataError(f"a session is of the next period, not of horizon={forecast.horizon}")
+        if forecast.statement_model is None:  # of a store, or made apart
+            forecast = replace(forecast, statement_model=statements)
+        return replace(self, make_forecast=lambda history: forecast)
 
     def of_new_items(self) -> SessionInputs:
         """Give the same for lists of the items alone that nobody has taken yet."""

@@ -376,7 +376,7 @@ def optimizer_groups(
 PARTS = ("forecast", "words", "source", "list", "explanation", "why_not", "effect")
 
 
-SAME_KERNELS = 1e-8  # EASE leaves out similarities that change a score by less
+SAME_KERNELS = 1e-6  # LoRA is merged into float32 weights since: a score moves by 1e-7
 
 
 def machine() -> dict[str, str]:

@@ -63,7 +63,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 Forecasters = Annotated[
     str, typer.Option(help="Names, with commas between; LLM is the language model; all: all.")
 ]
+OptionalForecasters = Annotated[
+    str | None,
+    typer.Option(
+        "--forecasters",
+        help="As for audit; default: LastPeriod, RidgeAutoregression, GatedMixture, LLM.",
+    ),
+]
 OptionalNames = list[str] | None
+WriterUrl = Annotated[
+    str,
+    typer.Option(help="Server that words descriptions: http://HOST:PORT/v1; it is sent titles."),
+]
+WriterModel = Annotated[str, typer.Option(help="Name of the model at --writer-url.")]
 ModelWords = Annotated[
     bool, typer.Option("--model-words", help="Let the model choose the words of reasons.")
 ]

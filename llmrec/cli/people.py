@@ -30,6 +30,8 @@ from llmrec.cli.options import (
     Until,
     User,
     Users,
+    WriterModel,
+    WriterUrl,
     app,
     parse_edit_options,
 )
@@ -46,6 +48,7 @@ from llmrec.errors import DataError
 from llmrec.explain import plots
 from llmrec.explain.evidence import format_day, to_date
 from llmrec.explain.explanation_page import save_explanation
+from llmrec.explain.writer import Completer
 from llmrec.forecast import Forecast
 from llmrec.session_inputs import Recommendation
 
@@ -55,19 +58,23 @@ def demo(
     users: Annotated[int, typer.Option(min=1, help="Users of each log, drawn with --seed.")] = 3,
     seed: int = 0,
     model: Model = "smollm2-135m",
+    writer_url: WriterUrl = "",
+    writer_model: WriterModel = "",
     out: Annotated[Path, typer.Option(help="Folder for the charts.")] = Path("llmrec-demo"),
     as_json: AsJson = False,
 ) -> None:
     """Forecast, rank and explain for people of two real logs; compare with what they then did."""
     require_folder(out)
+    writer = _writer(writer_url, writer_model)
     results = []
     for name in ("completejourney", "ml-100k"):
         dataset = load_dataset(name)
         windows = _held_out(dataset)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(windows))[:users])
-        engine = _engine(model, dataset, windows[0].history.cutoff)
+        engine = _engine(model, dataset, windows[0].history.cutoff, writer)
         people = [engine.history(windows[row].history.user_id) for row in chosen]
         forecasts = engine.forecast_many(people)
+        _remark_on_writer(engine)
         for row, history, forecast in zip(chosen, people, forecasts, strict=True):
             items = engine.session(history, forecast=forecast).recommend(10)
             chart = _save_chart(out / f"{name}-{history.user_id}", history, forecast, items)
@@ -88,6 +95,8 @@ def forecast(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    writer_url: WriterUrl = "",
+    writer_model: WriterModel = "",
     cutoff: Cutoff = None,
     horizon: Horizon = 1,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
@@ -105,10 +114,11 @@ def forecast(
         if horizon != 1:
             raise DataError("forecasts of the next period are stored: give no --horizon to --store")
         require_folder(store)
-    dataset = load_log(data, reading)
-    engine = _engine(model, dataset, cutoff)
+    writer, dataset = _writer(writer_url, writer_model), load_log(data, reading)
+    engine = _engine(model, dataset, cutoff, writer)
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people, horizon)
+    _remark_on_writer(engine)
     made = people, forecasts
     if chart is not None:
         _save_chart(chart.with_suffix(""), people[0], forecasts[0], [], kinds=(chart.suffix,))
@@ -131,6 +141,8 @@ def recommend(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    writer_url: WriterUrl = "",
+    writer_model: WriterModel = "",
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[
@@ -150,7 +162,8 @@ def recommend(
 
     With edits: first what was understood and what it will do, then the list with it.
     """
-    engine = _engine(model, load_log(data, reading), cutoff)
+    writer = _writer(writer_url, writer_model)
+    engine = _engine(model, load_log(data, reading), cutoff, writer)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -160,6 +173,7 @@ def recommend(
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = person_summary(engine.dataset, session.history, session.forecast, items)
     shown |= {"why_not": answer, "mixed": mixed}
+    _remark_on_writer(engine)
     verb = session.history.verb
     view = render.render_list(items, verb=verb)
     if parsed.edits or strength is not None:
@@ -184,6 +198,8 @@ def explain(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    writer_url: WriterUrl = "",
+    writer_model: WriterModel = "",
     cutoff: Cutoff = None,
     k: K = 10,
     model_words: ModelWords = False,
@@ -201,7 +217,8 @@ def explain(
     """
     if chart is not None:
         require_chart_path(chart)
-    engine = _engine(model, load_log(data, reading), cutoff)
+    writer = _writer(writer_url, writer_model)
+    engine = _engine(model, load_log(data, reading), cutoff, writer)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -210,6 +227,7 @@ def explain(
         save_explanation(found, chart)
     shown = {"dataset": engine.dataset.name, "user_id": user, **found.to_dict()}
     view = render.render_explanation(found)
+    _remark_on_writer(engine)
     if parsed.edits or strength is not None:
         effect = session.effect()
         shown |= {"effect": render.effect_summary(parsed, effect, effect.verify(k))}
@@ -220,19 +238,41 @@ def explain(
         render.console.print(view)
 
 
-def _engine(model: str, dataset: Dataset, cutoff: np.datetime64 | str | None) -> InterestEngine:
+def _writer(url: str, model: str) -> Completer | None:
+    """Give the server that words descriptions, if there is one, before a log is read."""
+    if model and not url:
+        raise DataError("--writer-model is of a server: give its --writer-url, too.")
+    if not url:
+        return None
+    from llmrec.language.completion_server import CompletionServer
+
+    return CompletionServer(url, model)
+
+
+def _engine(
+    model: str,
+    dataset: Dataset,
+    cutoff: np.datetime64 | str | None,
+    writer: Completer | None,
+) -> InterestEngine:
     """Load an engine; lines on stderr tell what of it is left out, and of a period far ahead."""
     start = cutoff
     if isinstance(cutoff, str):
         start = read_time("Cutoff", cutoff, dataset.log.day_first)
     with render.warnings_as_lines():
-        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start)
+        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start, writer=writer)
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:
         ends, starts = format_day(to_date(end)), format_day(to_date(engine.cutoff))
         known = f"The log ends on {ends}; the period to forecast starts on {starts}, beyond it."
         render.print_remark(known)
     return engine
+
+
+def _remark_on_writer(engine: InterestEngine) -> None:
+    """Say on stderr what became of the descriptions that a server was to word."""
+    if engine.writer is not None and engine.writer.counts:
+        render.print_remark(engine.writer.summary())
 
 
 def _held_out(dataset: Dataset) -> list[Window]:

@@ -19,7 +19,7 @@ from rich.text import Text
 from llmrec.cli import render
 from llmrec.cli.comparison_tables import show_comparison, show_impressions
 from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
-from llmrec.cli.options import AsJson, Data, Forecasters, Model, Models, app
+from llmrec.cli.options import AsJson, Data, Forecasters, Model, Models, OptionalForecasters, app
 from llmrec.cli.paths import require_folder
 from llmrec.cli.render import console, print_json
 from llmrec.data import embedded
@@ -29,11 +29,14 @@ from llmrec.data.names import clean_text
 from llmrec.data.options import ReadingOptions
 from llmrec.engine_config import DEFAULT_MODEL
 from llmrec.engine_folder import is_engine
+from llmrec.engine_language import is_llm_installed
 from llmrec.errors import DataError
 
 if TYPE_CHECKING:
     from llmrec.evaluation.saved_engine import SavedEngine
 
+NUMERIC_NAMES = ("LastPeriod", "RidgeAutoregression")
+NET_NAMES = ("GatedMixture", "LLM")
 TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
     "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
@@ -175,7 +178,7 @@ def track_record(
 def evaluate(
     reading: ReadingOptions,
     data: Data = "ml-100k",
-    forecasters: Forecasters = "LastPeriod,RidgeAutoregression,GatedMixture,LLM",
+    forecasters: OptionalForecasters = None,
     model: Models = None,
     cutoff: KnownBefore = None,
     users: Annotated[
@@ -197,7 +200,8 @@ def evaluate(
 
     if out is not None:
         require_folder(out)
-    names, dataset = _names(forecasters), load_log(data, reading, cutoff)
+    names = _default_names() if forecasters is None else _names(forecasters)
+    dataset = load_log(data, reading, cutoff)
     rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), horizons=HORIZONS, **rows)
@@ -273,6 +277,16 @@ def env(as_json: AsJson = False) -> None:
     else:
         for name, value in rows.items():
             render.console.print(f"{name:>14}  {escape(value)}")
+
+
+def _default_names() -> list[str]:
+    """Give the forecasters that are compared by default, as far as their packages are there."""
+    if is_llm_installed():
+        return [*NUMERIC_NAMES, *NET_NAMES]
+    render.print_remark(
+        f"{' and '.join(NET_NAMES)} are left out: they need pip install 'llmrec[llm]'"
+    )
+    return list(NUMERIC_NAMES)
 
 
 def _names(forecasters: str) -> list[str]:

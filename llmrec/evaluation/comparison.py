@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
@@ -239,8 +240,6 @@ def _fit(
     registry: ForecasterRegistry, names: Iterable[str], seeds: Sequence[int]
 ) -> dict[str, list[Forecaster]]:
     """Fit forecasters by name, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
     registries, found = [registry], {}
     bar = tqdm(list(names), desc="fitting", disable=not sys.stderr.isatty())
     for name in bar:

@@ -20,6 +20,7 @@ from llmrec.explain.facts import (
 from llmrec.explain.statement_sentences import make_sentence, statement_sentence
 from llmrec.explain.statements import check_claims, check_statement, statement_of
 from llmrec.forecast import Forecast, StatementKind
+from llmrec.language.completion import Complete, Completion
 from llmrec.language.grammar import PHRASES_BY_KIND
 from llmrec.types import FloatArray
 
@@ -80,46 +81,82 @@ def describe_with_model(
     *,
     unconstrained: bool = False,
 ) -> list[Forecast]:
-    """Give the forecasts with descriptions that the model generates.
+    """Give the forecasts with descriptions that the model generates, see `complete_descriptions`.
 
-    It generates claims after the prompt and the forecast in numbers, under a grammar of what
-    `derive_statements` finds true of history and forecast; where nothing is, it is not called. If
-    ``unconstrained`` it may claim anything of any category, and unsupported claims are rejected
+    If ``unconstrained`` it may claim anything of any category, and unsupported claims are rejected
     afterwards: see `describe_forecasts`.
     """
-    found: list[Forecast] = []
+
+    def complete(prompts: Sequence[str], grammars: Sequence[str]) -> list[Completion]:
+        return [Completion(line.text) for line in model.generate(prompts, constrain=grammars)]
+
+    made = complete_descriptions(complete, codec, histories, forecasts, unconstrained=unconstrained)
+    return [forecast for forecast, _ in made]
+
+
+def complete_descriptions(
+    complete: Complete,
+    codec: Codec,
+    histories: Sequence[History],
+    forecasts: Sequence[Forecast],
+    *,
+    unconstrained: bool = False,
+    show_claims: bool = False,
+) -> Iterator[tuple[Forecast, Completion | None]]:
+    """Yield the forecasts with descriptions, each with the completion that it was made of.
+
+    The text after the prompt and the forecast in numbers makes claims, under a grammar of what
+    `derive_statements` finds true of history and forecast; where nothing is, none is asked for and
+    the completion is None. Claims are checked, whether or not the grammar was kept to. If
+    ``show_claims``, the prompt has a line with all that is true, for who may not know the grammar.
+    """
+    how = {"unconstrained": unconstrained, "show_claims": show_claims}
     for block in _blocks(histories):
-        pair = histories[block], forecasts[block]
-        found += _describe_block(model, codec, *pair, unconstrained=unconstrained)
-    return found
+        yield from _complete_block(complete, codec, histories[block], forecasts[block], **how)
 
 
-def _describe_block(
-    model: LanguageModel,
+def _complete_block(
+    complete: Complete,
     codec: Codec,
     histories: Sequence[History],
     forecasts: Sequence[Forecast],
     *,
     unconstrained: bool,
-) -> list[Forecast]:
-    facts, grammars = compare_many(histories, forecasts), {}
+    show_claims: bool,
+) -> Iterator[tuple[Forecast, Completion | None]]:
+    facts, grammars, prompts = compare_many(histories, forecasts), {}, []
     for i, known in enumerate(facts):
+        true = known.chosen_claims()
         if unconstrained:
             grammars[i] = codec.line.description_grammar()
-        elif true := known.chosen_claims():
+        elif true:
             grammars[i] = codec.line.claims_grammar(true)
-    prompts = [
-        f"{codec.completion_prompt(histories[i])} "
-        f"{codec.line.render_shares(forecasts[i].category_weights)}:"
-        for i in grammars
-    ]
-    lines = model.generate(prompts, constrain=list(grammars.values())) if prompts else []
-    words = {i: line.text for i, line in zip(grammars, lines, strict=True)}
-    found = []
+        else:
+            continue
+        shown = true if show_claims else []
+        prompts.append(_words_prompt(codec, histories[i], forecasts[i], shown))
+    lines = complete(prompts, list(grammars.values())) if prompts else []
+    found = dict(zip(grammars, lines, strict=True))
     for i, (history, forecast) in enumerate(zip(histories, forecasts, strict=True)):
-        claims, unparsed = codec.line.parse_claims(words.get(i, ""))
-        found.append(_describe(history, forecast, facts[i], claims, len(unparsed)))
-    return found
+        line = found.get(i)
+        claims, unparsed = codec.line.parse_claims(line.text if line else "")
+        yield _describe(history, forecast, facts[i], claims, len(unparsed)), line
+
+
+def _words_prompt(
+    codec: Codec,
+    history: History,
+    forecast: Forecast,
+    shown: Sequence[tuple[StatementKind, int]],
+) -> str:
+    """Render a history and its forecast in numbers; before that, with the claims that are shown."""
+    shares = codec.line.render_shares(forecast.category_weights)
+    prompt = f"{codec.completion_prompt(history)} {shares}:"
+    if not shown:
+        return prompt
+    words = codec.line.render_claims(shown, seeded_rng(0, history.user_id, history.cutoff))
+    line = prompt.rpartition("\n")[2]
+    return f"{prompt} {words}\n{line}"
 
 
 def describe_forecasts(

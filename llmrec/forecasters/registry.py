@@ -123,8 +123,9 @@ def _build_on_drift(model: Any) -> Builder:
 
 def _neural(name: str) -> Builder:
     def build(registry: ForecasterRegistry) -> Forecaster:
+        # Without torch the first of the two says what to install.
+        from llmrec.forecasters.network import NetworkForecaster  # isort: skip
         from llmrec.forecasters import neural
-        from llmrec.forecasters.network import NetworkForecaster
 
         prior: Any = registry["DecayedDirichlet"]
         forecaster = NetworkForecaster(getattr(neural, name), prior)

@@ -183,6 +183,16 @@ def base_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def merge_adapter_layers(model: PreTrainedModel) -> None:
+    """Add the matrices of LoRA to the weights beside them, which saves the passes through them.
+
+    That is done in place, and only where weights are float32: others would be rounded.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "lora_A") and str(layer.weight.dtype) == "torch.float32":
+            layer.merge()
+
+
 def _check_fields(values: Mapping[str, Any]) -> None:
     """Raise ValueError if these are not the fields of an adapter.json."""
     is_required = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}

@@ -31,6 +31,8 @@ class DecoderState:
         (n_rows,) positions of each prompt, none empty.
     title_embeddings
         Of an adapter, if it has them.
+    mean
+        See `embed_positions`.
     use_cache
         False if only one block will be fed.
 
@@ -47,13 +49,14 @@ class DecoderState:
         prompts: Sequence[list[Position]],
         title_embeddings: TitleEmbeddings | None = None,
         *,
+        mean: torch.Tensor | None = None,
         use_cache: bool = True,
     ) -> None:
-        self._model, self._title_embeddings = model, title_embeddings
+        self._model, self._title_embeddings, self._mean = model, title_embeddings, mean
         self._use_cache, self._cache = use_cache, None
         self._encoded: Any = None
         if model.config.is_encoder_decoder:
-            embedded, self._mask = embed_positions(model, prompts, title_embeddings)
+            embedded, self._mask = embed_positions(model, prompts, title_embeddings, mean)
             self._encoded = model.get_encoder()(inputs_embeds=embedded, attention_mask=self._mask)
             start = token_positions([model.config.decoder_start_token_id])
             self.first_block: list[list[Position]] = [start] * len(prompts)
@@ -93,7 +96,8 @@ class DecoderState:
         if self._encoded is not None:
             context |= {"encoder_hidden_states": self._encoded.last_hidden_state}
             context |= {"encoder_attention_mask": self._mask}
-        output = truncated_decoder(self._model, depth)(inputs_embeds=embedded, **context)
+        decoder = truncated_decoder(self._model, depth, last_position=True)
+        output = decoder(inputs_embeds=embedded, **context)
         self._cache = output.past_key_values
         states: torch.Tensor = output.last_hidden_state[:, -1]
         return states
@@ -102,7 +106,7 @@ class DecoderState:
         self, block: Sequence[list[Position]]
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Give the embeddings of a block, and the model's arguments about what came before it."""
-        embedded, mask = embed_positions(self._model, block, self._title_embeddings)
+        embedded, mask = embed_positions(self._model, block, self._title_embeddings, self._mean)
         context: dict[str, Any] = {"past_key_values": self._cache, "use_cache": self._use_cache}
         if self._encoded is None:
             self._mask = torch.cat([self._mask, mask], dim=1)
@@ -148,11 +152,26 @@ class PromptCache:
         return torch.stack([stored[prompt] for prompt in prompts]) if prompts else computed
 
 
-def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
+class _LastPosition(torch.nn.Module):
+    """A module that treats each position alone, asked for the last one: (n, 1, d)."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.module(states[:, -1:])
+        return found
+
+
+def truncated_decoder(
+    model: PreTrainedModel, depth: int | None, *, last_position: bool = False
+) -> Any:
     """Give a decoder's first layers with its last norm, as a module that shares their parameters.
 
     Nothing in the model is changed, so others may go on using it. Without a depth it is the whole
-    decoder.
+    decoder. With ``last_position`` only the states at the last position are right: the last of the
+    layers then spares the others its feed-forward network.
 
     Raises
     ------
@@ -160,27 +179,42 @@ def truncated_decoder(model: PreTrainedModel, depth: int | None) -> Any:
         If the model has no such layers to choose from.
     """
     decoder: Any = model.get_decoder()
-    if depth is None:
-        return decoder
-    layers = getattr(decoder, "layers", None)
-    if model.config.is_encoder_decoder or layers is None or not 1 <= depth <= len(layers):
+    layers = None if model.config.is_encoder_decoder else getattr(decoder, "layers", None)
+    if depth is not None and (layers is None or not 1 <= depth <= len(layers)):
         n = "no" if layers is None else len(layers)
         raise ValueError(f"depth {depth} does not exist in a model of {n} decoder-only layers")
-    shallow = copy.copy(decoder)
-    shallow._modules = decoder._modules | {"layers": layers[:depth]}
-    return shallow
+    if layers is None:
+        return decoder
+    layers = layers[:depth]
+    if last_position and isinstance(mlp := getattr(layers[-1], "mlp", None), torch.nn.Module):
+        layers[-1] = _with_modules(layers[-1], mlp=_LastPosition(mlp))
+    return _with_modules(decoder, layers=layers)
+
+
+def _with_modules(module: torch.nn.Module, **others: torch.nn.Module) -> torch.nn.Module:
+    """Copy a module with other parts; what is not replaced is shared."""
+    found = copy.copy(module)
+    found._modules = module._modules | others
+    return found
+
+
+def mean_embedding(model: PreTrainedModel) -> torch.Tensor:
+    """(d,) mean of all rows of the embedding table."""
+    return model.get_input_embeddings().weight.detach().mean(dim=0)
 
 
 def embed_positions(
     model: PreTrainedModel,
     rows: Sequence[list[Position]],
     title_embeddings: TitleEmbeddings | None = None,
+    mean: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_rows, width, d) embeddings of positions, padded on the left, and the (n_rows, width) mask.
 
     A pooled position of n parts is m + (sum of (p - m)) / sqrt(n), with p a part's mean embedding
     and m the mean of all embeddings: about as far from m as one token is. One token is embedded as
-    the model does it. Title embeddings are added to the positions that hold their titles.
+    the model does it. Title embeddings are added to the positions that hold their titles. m is
+    ``mean`` where it is known already: a model's `mean_embedding`.
     """
     width = max(len(row) for row in rows)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -199,7 +233,7 @@ def embed_positions(
     )
     if len(ids) > len(sizes):
         n = torch.tensor([[len(position)] for position in filled], device=device).to(found)
-        mean = table.detach().mean(dim=0)
+        mean = mean_embedding(model) if mean is None else mean
         found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
     # Gemma's table scales what it gives.
     found = found * getattr(model.get_input_embeddings(), "embed_scale", 1.0)

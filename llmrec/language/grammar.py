@@ -11,6 +11,7 @@ SentencePiece keep the space inside the first word (" Drama" is one token).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from llmrec.forecast import STATEMENT_KINDS, StatementKind
@@ -103,6 +104,14 @@ def sentences_grammar(required: Sequence[Sequence[str]], optional: Sequence[str]
     ]
     text += [f'(" " {_join_alternatives("sentences", [sentence])})?' for sentence in optional]
     return f"start: WORDS\nWORDS: {' '.join(text)}"
+
+
+def to_gbnf(grammar: str) -> str:
+    """Give a grammar of this module without regular expressions in llama.cpp's dialect."""
+    rules = [line.partition(": ") for line in grammar.replace("start", "root", 1).splitlines()]
+    text = "\n".join(f"{name} ::= {body}" for name, _, body in rules if name)
+    # Names have no "_" there; strings, which hold labels, stay as they are.
+    return re.sub(r'"(?:[^"\\]|\\.)*"|_', lambda part: part[0] if len(part[0]) > 1 else "-", text)
 
 
 def _description_rules(labels: Sequence[str], phrases: Sequence[str], max_claims: int) -> str:

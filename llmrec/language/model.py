@@ -16,8 +16,13 @@ try:
 except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
-from llmrec.language.adapters import AdapterMetadata, base_fingerprint, weights_fingerprint
-from llmrec.language.forward import DecoderState, PromptCache
+from llmrec.language.adapters import (
+    AdapterMetadata,
+    base_fingerprint,
+    merge_adapter_layers,
+    weights_fingerprint,
+)
+from llmrec.language.forward import DecoderState, PromptCache, mean_embedding
 from llmrec.language.generation import (
     Generation,
     continuation_logprobs,
@@ -40,8 +45,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-SCORING_BATCH_TOKENS = 2_048  # on a CPU larger batches are slower: activations leave the cache
-CACHED_PROMPTS = 256  # prompts, the newest, whose title probabilities need no forward pass again
+SCORING_BATCH_TOKENS = 1_024  # on a CPU larger batches are slower: activations leave the cache
+CACHED_PROMPTS = 8_192  # prompts, the newest, that need no forward pass again; 2 to 4 KB each
 
 
 class LanguageModel:
@@ -75,7 +80,7 @@ class LanguageModel:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
         self.category_head, self.title_embeddings = category_head, title_embeddings
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
-        self._cache = PromptCache(CACHED_PROMPTS)
+        self._cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self._plain = PlainTokenizer(
@@ -94,6 +99,7 @@ class LanguageModel:
         device: str = "auto",
         dtype: Precision = "auto",
         quantize: Quantization | None = None,
+        merge: bool = True,
     ) -> LanguageModel:
         """Load a model by name.
 
@@ -109,6 +115,8 @@ class LanguageModel:
             "auto" is bfloat16 on a GPU that has it, otherwise float32.
         quantize
             Load the base model's weights in 4 or 8 bits through bitsandbytes.
+        merge
+            Add LoRA's matrices to the weights where these are float32, see `merge_adapter_layers`.
 
         Raises
         ------
@@ -124,6 +132,9 @@ class LanguageModel:
         loaded = cls(name, model, tokenizer, str(adapter or ""), category_head, titles)
         if adapter is not None and (metadata := AdapterMetadata.load_if_present(adapter)):
             metadata.require_compatible(loaded.base_fingerprint, metadata.labels, metadata.prompt)
+        if adapter is not None and merge:
+            _ = loaded.fingerprint, loaded.base_fingerprint  # of the weights as files have them
+            merge_adapter_layers(model)
         return loaded
 
     @cached_property
@@ -205,10 +216,8 @@ class LanguageModel:
         def states(state: DecoderState) -> torch.Tensor:
             return state.hidden_states(state.first_block, depth)
 
-        rows, width = (
-            self._checked_positions(prompts),
-            self.model.get_input_embeddings().weight.shape[1],
-        )
+        rows = self._checked_positions(prompts)
+        width = self.model.get_input_embeddings().weight.shape[1]
         return run_in_batches(self._start, rows, width, states, batch_tokens)
 
     def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
@@ -219,17 +228,17 @@ class LanguageModel:
         """
         if self.category_head is None:
             return verbalizer.scores(self.final_logits(prompts, verbalizer.token_ids))
-        labels = label_embeddings(verbalizer, self.model.get_input_embeddings().weight)
         with torch.inference_mode():
-            states = self.final_states(prompts, self.category_head.depth)
+            states = self._read_states(prompts, self.category_head)
+            labels = label_embeddings(verbalizer, self.model.get_input_embeddings().weight)
             scores = self.category_head(states, labels.cpu())
         return np.asarray(scores.numpy(), dtype=np.float64)
 
     def title_probabilities(self, prompts: Sequence[str]) -> FloatArray:
         """(n_prompts, n_titles) probabilities that a title of its title embeddings is taken next.
 
-        The `CACHED_PROMPTS` newest prompts need no forward pass again: a forecast and the list that
-        follows it share one.
+        Category scores, title probabilities and the lists that follow them share a forward pass:
+        the hidden states of the `CACHED_PROMPTS` newest prompts are kept.
 
         Raises
         ------
@@ -240,7 +249,7 @@ class LanguageModel:
         if titles is None or head is None:
             raise ValueError(f"{self.name} has no title embeddings")
         with torch.inference_mode():
-            states = self._cache.states(prompts, lambda new: self.final_states(new, head.depth))
+            states = self._read_states(prompts, head)
             scores = titles.scores(states.to(titles.bias.device))
             found = torch.softmax(scores.double(), dim=1)
         return np.asarray(found.cpu().numpy())
@@ -256,8 +265,7 @@ class LanguageModel:
         if self.title_embeddings is None:
             raise ValueError(f"{self.name} has no title embeddings")
         parts = self.encode([f" {title}" for title in titles])
-        rows = [self.title_embeddings.row_of(tuple(part)) for part in parts]
-        return np.array(rows, dtype=np.int64)
+        return np.array([self.title_embeddings.row_of(tuple(part)) for part in parts], np.int64)
 
     def continuation_logprobs(self, prompt: str, continuations: Sequence[str]) -> FloatArray:
         """(n,) log-probability in nats of each text after a prompt, summed over its tokens.
@@ -325,7 +333,11 @@ class LanguageModel:
         return [line.to_generation(self._plain) for line in lines]
 
     def _start(self, rows: Sequence[list[Position]], use_cache: bool) -> DecoderState:
-        return DecoderState(self.model, rows, self.title_embeddings, use_cache=use_cache)
+        titles = self.title_embeddings
+        return DecoderState(self.model, rows, titles, mean=self._mean, use_cache=use_cache)
+
+    def _read_states(self, prompts: Sequence[str], head: CategoryHead) -> torch.Tensor:
+        return self._cache.states(prompts, lambda new: self.final_states(new, head.depth))
 
     def _tokens_left(self, row: Sequence[Position]) -> int:
         return self.context_length - (0 if self.is_encoder_decoder else len(row))

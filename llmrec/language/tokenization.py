@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+MAX_CACHED_PARTS = 100_000  # texts whose tokens are kept, of titles and categories mostly
 POOL_START, POOL_SEPARATOR, POOL_END = "\x02", "\x1f", "\x03"
 _POOLED = re.compile(f"{POOL_START}([^{POOL_END}]*){POOL_END}")
 Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
@@ -59,6 +60,7 @@ class PlainTokenizer:
     ) -> None:
         self._tokenizer, self._n_vocab, self._end_ids = tokenizer, n_vocab, end_ids
         self._encoder = encoder
+        self._stored_parts: dict[str, tuple[int, ...]] = {}
         self._added_tokens: list[int] = list(tokenizer("")["input_ids"])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -83,12 +85,12 @@ class PlainTokenizer:
         before, after = ([], frame) if self._encoder else (frame, [])
         split = [_POOLED.split(text) for text in texts]  # text, pooled, text, pooled, ..., text
         pieces = [piece.split(POOL_SEPARATOR) for row in split for piece in row]
-        encoded = iter(self.encode([part for piece in pieces for part in piece]))
+        tokens_of = self._encode_parts([part for piece in pieces for part in piece])
         found = []
         for row in split:
             positions = list(before)
             for place, piece in enumerate(row):
-                parts = [tuple(next(encoded)) for _ in piece.split(POOL_SEPARATOR)]
+                parts = [tokens_of[part] for part in piece.split(POOL_SEPARATOR)]
                 if place % 2 == 0:
                     positions += token_positions([token for part in parts for token in part])
                 elif all(parts):
@@ -96,6 +98,19 @@ class PlainTokenizer:
                 else:
                     raise ValueError(f"a part of {piece!r} has no tokens: give it a text")
             found.append([*positions, *after])
+        return found
+
+    def _encode_parts(self, parts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Encode each part once: the same titles and categories stand in prompt after prompt."""
+        wanted = dict.fromkeys(parts)
+        stored = self._stored_parts
+        missing = [part for part in wanted if part not in stored]
+        new = dict(zip(missing, map(tuple, self.encode(missing)), strict=True))
+        found = {part: new[part] if part in new else stored[part] for part in wanted}
+        if len(stored) + len(new) > MAX_CACHED_PARTS:
+            self._stored_parts = new
+        else:
+            stored.update(new)  # it only grows, so threads may share it
         return found
 
     def decode_line(self, tokens: Sequence[int]) -> str:

@@ -42,6 +42,16 @@ MIN_TEMPERATURE = 0.01  # below it the kernel of titles far apart is 0 in double
 _ITEMS_PER_BATCH = 256  # whose kernel is held in memory
 
 
+def on_grid(vectors: Vectors) -> FloatArray:
+    """Give unit vectors as whole multiples of 2**-22, which is nearly as exact as float32 is.
+
+    Their products have no rounding in double precision: each is a multiple of 2**-44 and their
+    absolute values sum to at most 1, so that every partial sum fits into 53 bits. Whatever the size
+    of a matrix product, and the order of its sums, the result is the same to the bit.
+    """
+    return np.asarray(np.rint(vectors * 2.0**22) / 2.0**22, dtype=np.float64)
+
+
 @dataclass
 class TitleKernel:
     """Scores items by how close their titles are to those of a person's items.
@@ -67,6 +77,7 @@ class TitleKernel:
     features: str | None = None
     name: str = field(default="", init=False)
     _vectors: Vectors | None = field(default=None, init=False, repr=False)
+    _exact: FloatArray | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,14 +101,19 @@ class TitleKernel:
             If no event lies before the cutoff.
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
-        self._vectors = title_vectors(
-            catalog,
-            sets_taken(histories),
-            encoder=self.encoder,
-            projection=self.projection,
-            features=self.features,
+        self._set_vectors(
+            title_vectors(
+                catalog,
+                sets_taken(histories),
+                encoder=self.encoder,
+                projection=self.projection,
+                features=self.features,
+            )
         )
         return self
+
+    def _set_vectors(self, vectors: Vectors) -> None:
+        self._vectors, self._exact = vectors, on_grid(vectors)
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item.
@@ -149,11 +165,9 @@ class TitleKernel:
         return np.asarray(vectors[items] @ vectors[past_items(history)].T)
 
     def _kernel(self, taken: IntArray) -> FloatArray:
-        """(n_taken, n_items) exp((cos - 1) / temperature)."""
-        vectors = self.vectors
-        cosines = np.empty((len(taken), len(vectors)))
-        for row, item in zip(cosines, taken, strict=True):  # a batch's product would round by size
-            row[:] = vectors @ vectors[item]
+        """(n_taken, n_items) exp((cos - 1) / temperature), the same whatever else is taken."""
+        assert self._exact is not None
+        cosines = self._exact[taken] @ self._exact.T
         cosines -= 1.0
         cosines /= self.temperature
         return np.asarray(np.exp(cosines, out=cosines))
@@ -169,7 +183,7 @@ class TitleKernel:
         """Make it again for the catalog of its fit; ModelLoadError for what is not of this one."""
         with refusing(stored.kind):
             made = cls(**parameters_from(stored.values, "before"))
-            made._vectors = rows_of_items("vectors", stored, catalog).astype(np.float32)
+            made._set_vectors(rows_of_items("vectors", stored, catalog).astype(np.float32))
             made._fitted = span_before(stored.values["before"], catalog)
         return made
 

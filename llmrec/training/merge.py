@@ -87,7 +87,7 @@ def _load_adapted(about: AdapterMetadata, model: str, adapter: Path) -> Language
         raise ModelLoadError(f"{adapter} is merged already: load it as a model")
     if AdapterMetadata.load_if_present(Path(model).expanduser()):
         raise ModelLoadError(f"{model} has an adapter in its weights already: give the base model")
-    adapted = LanguageModel.load(model, adapter=adapter, dtype="float32")
+    adapted = LanguageModel.load(model, adapter=adapter, dtype="float32", merge=False)
     if about.config.get("quantize") or getattr(adapted.model, "is_quantized", False):
         raise ModelLoadError(
             f"{adapter} belongs to a quantized base model, and rounding the merged weights to its "

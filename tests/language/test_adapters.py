@@ -185,7 +185,8 @@ def test_a_merged_model_gives_the_logits_of_base_and_adapter(
     largest = merge_adapter(str(base_folder), adapter, out, PROMPTS)
     assert largest <= 1e-3
     tokens = np.arange(60)
-    expected = LanguageModel.load(str(base_folder), adapter=adapter).final_logits(PROMPTS, tokens)
+    beside = LanguageModel.load(str(base_folder), adapter=adapter, merge=False)
+    expected = beside.final_logits(PROMPTS, tokens)
     merged = LanguageModel.load(str(out))
     np.testing.assert_allclose(merged.final_logits(PROMPTS, tokens), expected, atol=1e-3)
     assert np.abs(model.final_logits(PROMPTS, tokens) - expected).max() > 0.1
@@ -199,6 +200,28 @@ def test_a_merged_model_gives_the_logits_of_base_and_adapter(
     assert not (out / "adapter_config.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "merged"]
     assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("*.json"))
+
+
+def test_an_adapter_is_added_to_the_weights_when_loaded_and_the_fingerprints_stay(
+    base_folder: Path, adapter: Path
+) -> None:
+    beside = LanguageModel.load(str(base_folder), adapter=adapter, merge=False)
+    loaded = LanguageModel.load(str(base_folder), adapter=adapter)
+    merged = [layer.merged for layer in loaded.model.modules() if hasattr(layer, "lora_A")]
+    assert merged
+    assert all(merged)
+    assert loaded.fingerprint == beside.fingerprint
+    assert loaded.base_fingerprint == beside.base_fingerprint
+    tokens = np.arange(60)
+    expected = beside.final_logits(PROMPTS, tokens)
+    np.testing.assert_allclose(loaded.final_logits(PROMPTS, tokens), expected, atol=1e-5)
+
+
+def test_an_adapter_in_bfloat16_stays_beside_the_weights_since_merging_would_round_it(
+    base_folder: Path, adapter: Path
+) -> None:
+    loaded = LanguageModel.load(str(base_folder), adapter=adapter, dtype="bfloat16")
+    assert not any(layer.merged for layer in loaded.model.modules() if hasattr(layer, "lora_A"))
 
 
 def test_a_merge_that_changes_an_answer_is_refused_and_leaves_nothing(

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
-from llmrec.language.grammar import claims_grammar, description_grammar, line_grammar
+from llmrec.language.grammar import (
+    claims_grammar,
+    description_grammar,
+    line_grammar,
+    sentences_grammar,
+    to_gbnf,
+)
 from tests.language.tiny_models import LABELS, PHRASES, byte_level_tokenizer
 
 TOKENIZER = LLTokenizer(byte_level_tokenizer().backend_tokenizer.to_str(), eos_token=2)
@@ -178,3 +184,20 @@ def test_5000_labels_make_a_grammar_that_is_walked_fast() -> None:
     text = walk(line_grammar(labels, PHRASES), seed=0)
     assert time.perf_counter() - start < 2
     assert text.endswith(".")
+
+
+def test_llama_cpp_gets_the_same_rules_in_its_own_dialect() -> None:
+    claims = claims_grammar([['Sci_fi: "A" | B is rising'], ["War is fading"]], max_claims=2)
+    assert to_gbnf(claims).splitlines() == [
+        "root ::= WORDS",
+        'WORDS ::= " " FROM-0-2 "."',
+        r'CLAIM-0 ::= "Sci_fi: \"A\" | B is rising"',
+        "FROM-0-1 ::= CLAIM-0 | FROM-1-1",
+        'FROM-0-2 ::= CLAIM-0 (", " FROM-1-1)? | FROM-1-2',
+        'CLAIM-1 ::= "War is fading"',
+        "FROM-1-1 ::= CLAIM-1",
+        "FROM-1-2 ::= CLAIM-1",
+    ]
+    assert (
+        to_gbnf(sentences_grammar([["It rises."]])) == 'root ::= WORDS\nWORDS ::= " " ("It rises.")'
+    )

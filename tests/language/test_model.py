@@ -15,6 +15,7 @@ from llmrec.language.generation import Generation
 from llmrec.language.grammar import description_grammar, line_grammar
 from llmrec.language.heads import Verbalizer
 from llmrec.language.model import LanguageModel
+from llmrec.language.tokenization import pooled_position
 from tests.language.tiny_models import LABELS, PHRASES
 from tests.real_parts import needs_real_parts
 
@@ -131,6 +132,17 @@ def test_text_from_data_never_yields_a_special_token(model: LanguageModel) -> No
     assert special.isdisjoint(row)
     assert "</s>" in tokenizer.decode(row)
     assert model.count_tokens(HOSTILE) == len(row) + model.is_encoder_decoder
+
+
+def test_a_part_has_the_same_tokens_the_first_time_and_when_stored(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"A {n}{pooled_position([f' title {n}', ' Drama'])}: Drama" for n in (1, 2, 1, 3)]
+    first = model.encode_prompts(prompts)
+    assert model.encode_prompts(prompts) == first
+    assert first[0] == first[2] != first[1]
+    monkeypatch.setattr("llmrec.language.tokenization.MAX_CACHED_PARTS", 2)
+    assert [model.encode_prompts([prompt])[0] for prompt in prompts] == first
 
 
 @settings(max_examples=50)

@@ -124,6 +124,8 @@ def test_the_newest_prompts_need_no_forward_pass_again(
     again = with_titles.title_probabilities([first])
     assert computed == [first, others[0]]
     np.testing.assert_allclose(once[[0, 2]], [again[0], again[0]], atol=1e-6)
+    with_titles.score_categories([first, others[0]], Verbalizer(LABELS, model.encode))
+    assert computed == [first, others[0]], "category scores need the same states"
     with_titles.title_probabilities(others)
     assert computed == [first, *others]
     np.testing.assert_allclose(with_titles.title_probabilities([first]), again, atol=1e-6)
