@@ -20,7 +20,7 @@ from llmrec.engine_config import (
     load_engine_parts,
     save_parts,
 )
-from llmrec.engine_people import find_batches, find_histories
+from llmrec.engine_people import find_batches, find_histories, precompute_by_block
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
 from llmrec.explain.describe import describe_forecasts, describe_with_model
@@ -239,11 +239,12 @@ class InterestEngine:
         words: bool = True,
     ) -> Iterator[tuple[int, UserSession]]:
         """Yield people's places and sessions, a batch at a time; ``words``: whether to describe."""
+        blend = blend_of_shelf(shelf, self.blend, self._parts.new_items)
         for places, batch in find_batches(self._parts, users, len(self.blend.scorers)):
-            blend = blend_of_shelf(shelf, self.blend, self._parts.new_items).precompute(batch)
+            scored = precompute_by_block(blend, batch)
             forecasts = self._forecast_batch(batch, True, words=words)
-            for place, history, forecast in zip(places, batch, forecasts, strict=True):
-                inputs = self._session_inputs(history, blend, forecast, None, shelf, platform)
+            for place, history, own, forecast in zip(places, batch, scored, forecasts, strict=True):
+                inputs = self._session_inputs(history, own, forecast, None, shelf, platform)
                 yield place, UserSession(inputs)
 
     def fit(
@@ -337,13 +338,12 @@ class InterestEngine:
         platform: str | None = None,
     ) -> SessionInputs:
         blend = precomputed or blend_of_shelf(shelf, self.blend, self._parts.new_items)
-        settings = self.settings
         inputs = SessionInputs(
-            *(history, blend, self.blend, settings.strength, settings.edit_strength),
+            *(history, blend, self.blend, self.settings.strength, self.settings.edit_strength),
             repeat or self.dataset.repeat,
             lambda history: self._forecast_batch([history], True)[0],
             partial(reword, self.language.model if self.language else None),
-            *(self._parts.new_items, settings.new_strength),
+            *(self._parts.new_items, self.settings.new_strength),
         )
         inputs = inputs.with_forecast(forecast, self._parts.statements)
         inputs = of_platform(inputs, self.dataset.platforms, platform)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from llmrec.data.periods import History, batches_by_log
 from llmrec.data.validation import is_frame
 from llmrec.engine_config import EngineParts
 from llmrec.errors import DataError
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.blocks import people_blocks
 
 SCORES_PER_BATCH = 20_000_000  # of all scorers, people and items together: 160 MB
 NUMBERS_PER_CATEGORY = 12  # that a forecast with its statements has: two for each of their kinds
@@ -50,6 +52,24 @@ def find_batches(
     size = max(1, SCORES_PER_BATCH // most)
     for places in batches_by_log(histories, size):
         yield places, [histories[place] for place in places]
+
+
+def precompute_by_block(blend: Blend, histories: Sequence[History]) -> Iterator[Blend]:
+    """Give each history the blend with its scores, see `Blend.precompute`.
+
+    The first block is scored at once, and each other one when its first blend is asked for.
+    """
+    n_items = histories[0].catalog.n_items if histories else 1
+    blocks = people_blocks(len(histories), n_items, len(blend.scorers))
+    parts = [histories[block] for block in blocks]
+    first = [blend.precompute(part) for part in parts[:1]]
+
+    def each() -> Iterator[Blend]:
+        for place, part in enumerate(parts):
+            scored = blend.precompute(part) if place else first.pop()
+            yield from [scored] * len(part)
+
+    return each()
 
 
 def _user_index(parts: EngineParts, user_id: object) -> int:

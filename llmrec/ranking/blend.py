@@ -108,13 +108,17 @@ class Blend:
         """Give the same blend for these histories only, with the scores of its parts stored."""
         if not self.names:
             return self
+        weights = [weight for _, weight in self._positive]
+        if self.trees is None or not self.trees_weight:
+            used = compress(self.scorers, [weight > 0 for weight in self.weights])
+            return Blend([PrecomputedScorer.of(scorer, histories) for scorer in used], weights)
         keys = [history_key(history) for history in histories]
         scores = self._part_scores(histories) if histories else [()] * len(self.names)
         parts = [
             PrecomputedScorer(name, dict(zip(keys, rows, strict=True)))
             for name, rows in zip(self.names, scores, strict=True)
         ]
-        return Blend(parts, [weight for _, weight in self._positive])
+        return Blend(parts, weights)
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) sum of the parts."""
@@ -172,10 +176,18 @@ class PrecomputedScorer:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) the stored scores; DataError for a history without some."""
-        for history in histories:
-            if history_key(history) not in self.rows:
-                raise DataError(f"{self.name}: no scores of {history.user_id!r} were stored")
-        return np.stack([self.rows[history_key(history)] for history in histories])
+        return np.stack([self._row_of(history) for history in histories])
+
+    def copy_to(self, found: FloatArray, histories: Sequence[History]) -> None:
+        """Write what `scores` gives into (n_users, n_items) ``found``."""
+        for row, history in zip(found, histories, strict=True):
+            row[:] = self._row_of(history)
+
+    def _row_of(self, history: History) -> FloatArray:
+        row = self.rows.get(history_key(history))
+        if row is None:
+            raise DataError(f"{self.name}: no scores of {history.user_id!r} were stored")
+        return row
 
 
 def fit_blend(
@@ -245,7 +257,11 @@ def stack_scores(scorers: Sequence[ItemScorer], histories: Sequence[History]) ->
     """
     found = np.empty((len(scorers), len(histories), histories[0].catalog.n_items))
     for part, scorer in zip(found, scorers, strict=True):
-        part[:] = _checked_scores(scorer, scorer_name(scorer), histories)
+        if isinstance(scorer, PrecomputedScorer):
+            scorer.copy_to(part, histories)
+            _checked(part, scorer.name, histories)
+        else:
+            part[:] = _checked_scores(scorer, scorer_name(scorer), histories)
     return found
 
 

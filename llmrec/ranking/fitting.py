@@ -14,7 +14,8 @@ from llmrec.data.periods import History, Window
 from llmrec.forecast import Forecaster, ItemScorer
 from llmrec.metrics import bootstrap_interval, ndcg_at, recall_at
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.ranking import Ranking, rank
+from llmrec.ranking.blocks import people_blocks
+from llmrec.ranking.ranking import Ranking, rank_by_strength
 from llmrec.ranking.registry import (
     POPULARITY_BLEND,
     build_scorer,
@@ -93,14 +94,16 @@ def ndcg_by_strength(
     relevant = [_relevant_items(window, kind) for window in windows]
     if candidates is not None:
         relevant = [np.intersect1d(items, candidates) for items in relevant]
-    found = []
     options: dict[str, Any] = {"k": k, "repeat": repeat, "candidates": candidates}
-    for strength in STRENGTHS:
-        rankings = rank(forecasts, histories, blend, strength=strength, **options)
-        pairs = zip(rankings, relevant, strict=True)
-        values = np.array([ndcg_at(k, ranking.item_idx, items) for ranking, items in pairs])
-        found.append(values[~np.isnan(values)].mean() if np.isfinite(values).any() else 0.0)
-    return np.array(found)
+    each = rank_by_strength(forecasts, histories, blend, STRENGTHS, **options)
+    values = np.array(
+        [
+            [ndcg_at(k, ranking.item_idx, items) for ranking in rankings]
+            for rankings, items in zip(each, relevant, strict=True)
+        ]
+    ).reshape(len(windows), len(STRENGTHS))
+    known = values[~np.isnan(values).any(axis=1)]  # it is undefined for all strengths alike
+    return np.array([one.mean() if len(known) else 0.0 for one in np.ascontiguousarray(known.T)])
 
 
 def build_blend(
@@ -160,7 +163,10 @@ def inverse_spreads(
     ``items`` are those that are looked at; None: all. All are 1 if none has a spread.
     """
     shown = slice(None) if items is None else items
-    found: list[FloatArray] = [scorer.scores(histories)[:, shown] for scorer in scorers]
-    spreads = [float(scores.std(axis=1).mean()) for scores in found]
+    blocks = list(people_blocks(len(histories), histories[0].catalog.n_items, 1))
+    spreads = []
+    for scorer in scorers:
+        each = [scorer.scores(histories[block])[:, shown].std(axis=1) for block in blocks]
+        spreads.append(float(np.concatenate(each).mean()))
     weights = tuple(1 / spread if spread > 1e-9 else 0.0 for spread in spreads)
     return weights if any(weights) else (1.0,) * len(scorers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -32,6 +32,15 @@ def recency_weighted(
     return scale_counts(item_counts(histories, weights), counts)
 
 
+def sum_of_rows(weights: sparse.csr_matrix, matrix: Any) -> Any:
+    """(n_users, n_columns) weights times a matrix, in double precision; sparse if that is.
+
+    Of the rows that nobody has a weight for no copy is made.
+    """
+    taken = np.unique(weights.indices)
+    return sparse.csr_array(weights)[:, taken] @ matrix[taken]
+
+
 def scale_counts(taken: sparse.csr_matrix, counts: str) -> sparse.csr_matrix:
     """Scale counts: "binary" to 1, "count" not at all, "log" to log(1 + count)."""
     found = taken.copy()
@@ -55,12 +64,16 @@ def _newest_weights(histories: Sequence[History], weights: FloatArray) -> sparse
     return found
 
 
-def log_shares(found: FloatArray, floor: float, popularity: FloatArray) -> FloatArray:
+def log_shares(
+    found: FloatArray | sparse.csr_array, floor: float, popularity: FloatArray
+) -> FloatArray:
     """(n_users, n_items) log of (1 - floor) * share + floor * popularity, in the given array.
 
     The share is that of an item's score among all positive scores of the person. Somebody without
-    a positive score gets the popularity alone.
+    a positive score gets the popularity alone. Of sparse scores it is the same, to the bit.
     """
+    if sparse.issparse(found):
+        return _sparse_log_shares(found, floor, popularity)
     np.maximum(found, 0.0, out=found)
     totals = found.sum(axis=1, keepdims=True)
     floors = np.where(totals > 0, floor, 1.0)
@@ -68,6 +81,30 @@ def log_shares(found: FloatArray, floor: float, popularity: FloatArray) -> Float
     found *= 1 - floors
     found += floors * popularity
     return np.asarray(np.log(found, out=found), dtype=np.float64)
+
+
+def _sparse_log_shares(
+    scores: sparse.csr_array, floor: float, popularity: FloatArray
+) -> FloatArray:
+    """(n_users, n_items) `log_shares` of sparse scores, with few logarithms.
+
+    Where a person has no score there is the floor alone, whose logarithms are the same for all.
+    """
+    np.maximum(scores.data, 0.0, out=scores.data)
+    found = scores.toarray()
+    totals = found.sum(axis=1)  # in dense order: another one would round differently
+    found[totals == 0] = np.log(popularity)
+    floors = floor * popularity
+    of_floors = np.log(floors)
+    for place in np.flatnonzero(totals != 0):  # what is not finite stays so, to be refused
+        own = slice(*scores.indptr[place : place + 2])
+        items = scores.indices[own]
+        values = scores.data[own] / totals[place]
+        values *= 1 - floor
+        values += floors[items]
+        found[place] = of_floors
+        found[place, items] = np.log(values, out=values)
+    return np.asarray(found, dtype=np.float64)
 
 
 def require_counts(counts: str, *known: str) -> None:

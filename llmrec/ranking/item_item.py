@@ -33,6 +33,7 @@ from llmrec.ranking.history_matrix import (
     recency_weighted,
     require_counts,
     scale_counts,
+    sum_of_rows,
 )
 from llmrec.ranking.largest import largest_entries, largest_of_rows
 from llmrec.ranking.next_items import NextItems
@@ -268,17 +269,17 @@ class ItemToItem:
         """
         require_fitted(self._fitted, self.name, histories)
         assert self._popularity is not None
-        return log_shares(self.raw_scores(histories), self.floor, self._popularity)
+        if not histories:
+            return np.empty((0, len(self._popularity)))
+        found = sum_of_rows(self._weights(histories), self._matrix)
+        return log_shares(found, self.floor, self._popularity)
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) w B, of a fitted scorer; what is below 0 counts as 0."""
         assert self._matrix is not None
         if not histories:
             return np.empty((0, self._matrix.shape[1]))
-        weights = self._weights(histories)
-        # Products are in double precision: of the rows that nobody took no copy is made.
-        taken = np.unique(weights.indices)
-        product = sparse.csr_array(weights)[:, taken] @ self._matrix[taken]
+        product = sum_of_rows(self._weights(histories), self._matrix)
         dense = product.toarray() if sparse.issparse(product) else product
         return np.asarray(dense, dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""The largest entries of the rows of a matrix, as a sparse matrix."""
+"""The largest entries of a list, and of the rows of a matrix, and some rows of a sparse one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from llmrec.types import FloatArray, IntArray
+
 _ROWS_PER_BATCH = 1_000  # bounds the memory of their order
+_VALUES_PER_COLUMN = 64  # of which one, the largest, is sorted
 
 
 def largest_entries(similarity: sparse.csr_array, n: int) -> sparse.csr_array:
@@ -39,3 +42,31 @@ def largest_of_rows(dense: npt.NDArray[np.float32], n: int) -> sparse.csr_array:
     found = sparse.csr_array(sparse.vstack(blocks))
     found.eliminate_zeros()
     return found
+
+
+def places_of_largest(values: FloatArray, n: int) -> IntArray:
+    """Places, in order, of all values that are no smaller than the n-th largest of them.
+
+    They are exact. The n-th largest of the maxima of parts of the values is no larger than the
+    n-th largest value: what is below it is left out before anything is sorted. Sorting all the
+    values of a large catalog, most of which are equal, took most of a ranking's time.
+    """
+    n_columns = len(values) // _VALUES_PER_COLUMN
+    if n >= len(values):
+        return np.arange(len(values))
+    if n_columns <= n:
+        return np.flatnonzero(values >= np.partition(values, -n)[-n])
+    maxima = values[: n_columns * _VALUES_PER_COLUMN].reshape(_VALUES_PER_COLUMN, -1).max(axis=0)
+    places = np.flatnonzero(values >= np.partition(maxima, -n)[-n])
+    found = values[places]
+    return np.asarray(places[found >= np.partition(found, -n)[-n]])
+
+
+def sparse_rows(matrix: sparse.csr_array, rows: IntArray) -> sparse.csr_array:
+    """Select rows of a sparse matrix: ``matrix[rows]``, in half of its time for a few."""
+    starts = matrix.indptr[rows]
+    sizes = matrix.indptr[rows + 1] - starts
+    offsets = np.append(0, sizes.cumsum()).astype(matrix.indptr.dtype)
+    places = np.repeat(starts - offsets[:-1], sizes) + np.arange(offsets[-1])
+    entries = (matrix.data[places], matrix.indices[places], offsets)
+    return sparse.csr_array(entries, shape=(len(rows), matrix.shape[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral, Real
@@ -14,13 +14,14 @@ from scipy.special import softmax
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.data.population import Population
 from llmrec.errors import EditError
 from llmrec.forecast import Forecast
 from llmrec.ranking.blend import Blend, rankable_items
 from llmrec.ranking.edits import Edit, apply_edits, muted_item_mask
+from llmrec.ranking.largest import sparse_rows
+from llmrec.ranking.order import Popularity, best_muted_last, popularity_at
 from llmrec.ranking.scorers import popularity_before
-from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy, TimeArray
+from llmrec.types import BoolArray, FloatArray, IntArray, RepeatPolicy
 
 # Added to both shares before their ratio is taken: it bounds the pull on one category to
 # strength * log(1 / EPSILON), so that a share of 0 costs much, yet something finite.
@@ -28,8 +29,6 @@ EPSILON = 1e-9
 MAX_STRENGTH = 100.0
 _SCORES_PER_BATCH = 1_000_000  # users times items: keeps the parts of a batch small
 _CACHED_CUTOFFS = 4  # whose item counts are cached, each as wide as the catalog
-
-Popularity = Callable[[Population, np.datetime64], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,19 +104,29 @@ def rank(
         If an argument is out of bounds, a forecast does not fit the catalog, an edit cannot be
         applied, or a scorer gives another shape or non-finite scores.
     """
-    if len(forecasts) != len(histories):
-        raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
     validate_k(k)
     edit_strength = strength if edit_strength is None else edit_strength
     validate_strength(strength)
     validate_strength(edit_strength)
-    popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
-    rankings, each = [], _scores_by_user(blend, histories)
-    for forecast, history, parts in zip(forecasts, histories, each, strict=True):
-        possible = rankable_items(history, repeat) & _candidate_mask(candidates, history.catalog)
-        scored = _ScoredPerson.of(history, forecast, blend.names, parts, possible)
-        rankings.append(scored.rank(k, strength, edit_strength, edits, popularity))
-    return rankings
+    popularity = lru_cache(_CACHED_CUTOFFS)(popularity_at)
+    people = _scored_people(forecasts, histories, blend, repeat, candidates)
+    return [one.rank(k, strength, edit_strength, edits, popularity) for one in people]
+
+
+def rank_by_strength(
+    forecasts: Sequence[Forecast],
+    histories: Sequence[History],
+    blend: Blend,
+    strengths: Sequence[float],
+    *,
+    k: int,
+    repeat: RepeatPolicy = "allow",
+    candidates: IntArray | None = None,
+) -> Iterator[list[Ranking]]:
+    """Yield each person's rankings by `rank`, one a strength; their items are scored once."""
+    popularity = lru_cache(_CACHED_CUTOFFS)(popularity_at)
+    for one in _scored_people(forecasts, histories, blend, repeat, candidates):
+        yield [one.rank(k, strength, strength, (), popularity) for strength in strengths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +153,7 @@ class _ScoredPerson:
         """Sum the parts; where they say nothing, popularity takes their place."""
         apply_edits(forecast, (), history.catalog)  # refuses a forecast of another catalog
         blended = parts.sum(axis=0)
-        if _is_constant(blended[possible]):
+        if _is_constant(blended if possible.all() else blended[possible]):
             name, blended = popularity_before(history)
             names, parts = (name,), blended[None]
         log_ratio = _log_ratio(forecast, blended, possible, history.catalog)
@@ -166,8 +175,24 @@ class _ScoredPerson:
         if edits:
             pull = pull + edit_strength * (log_weights(edited) - log_weights(self.forecast))
         scores = self.blended + catalog.category_shares @ pull
-        best = _best_muted_last(scores, self.possible, muted, k, history, popularity)
+        best = best_muted_last(scores, self.possible, muted, k, history, popularity)
         return _make_ranking(best, muted, scores, self.names, self.parts, pull, catalog)
+
+
+def _scored_people(
+    forecasts: Sequence[Forecast],
+    histories: Sequence[History],
+    blend: Blend,
+    repeat: RepeatPolicy,
+    candidates: IntArray | None,
+) -> Iterator[_ScoredPerson]:
+    """Yield everybody's scored items, a batch at a time; the parameters are those of `rank`."""
+    if len(forecasts) != len(histories):
+        raise ValueError(f"{len(forecasts)} forecasts for {len(histories)} histories: give pairs.")
+    each = _scores_by_user(blend, histories)
+    for forecast, history, parts in zip(forecasts, histories, each, strict=True):
+        possible = rankable_items(history, repeat) & _candidate_mask(candidates, history.catalog)
+        yield _ScoredPerson.of(history, forecast, blend.names, parts, possible)
 
 
 def validate_k(k: int) -> None:
@@ -215,7 +240,7 @@ def make_reranker(
     parts, possible = blend.weighted_scores([history])[:, 0], rankable_items(history, repeat)
     possible = possible & _candidate_mask(candidates, history.catalog)
     scored = _ScoredPerson.of(history, forecast, blend.names, parts, possible)
-    popularity = lru_cache(_CACHED_CUTOFFS)(_popularity)
+    popularity = lru_cache(_CACHED_CUTOFFS)(popularity_at)
     own_strengths = strength, strength if edit_strength is None else edit_strength
 
     def rerank(
@@ -245,7 +270,10 @@ def rank_of(ranking: Ranking, item_idx: int) -> int | None:
 
 def _is_constant(scores: FloatArray) -> bool:
     """Whether (n,) scores of several items differ by nothing but rounding."""
-    return len(scores) > 1 and bool(np.ptp(scores) <= 1e-12 * max(1.0, np.abs(scores).max()))
+    if len(scores) < 2:
+        return False
+    lowest, highest = float(scores.min()), float(scores.max())
+    return highest - lowest <= 1e-12 * max(1.0, abs(lowest), abs(highest))
 
 
 def _scores_by_user(blend: Blend, histories: Sequence[History]) -> Iterator[FloatArray]:
@@ -266,45 +294,16 @@ def _log_ratio(
     """(n_categories,) log of the forecast's share over the share the blend implies."""
     if not possible.any():
         return np.zeros(catalog.n_categories)
-    probability = np.zeros(catalog.n_items)
-    probability[possible] = softmax(blended[possible])
+    if possible.all():
+        probability = softmax(blended)
+    else:
+        probability = np.zeros(catalog.n_items)
+        probability[possible] = softmax(blended[possible])
     implied = probability @ catalog.category_shares
     if implied.any():  # none of the possible items may have a category
         implied /= implied.sum()
     ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
     return np.asarray(np.log(ratio), dtype=np.float64)
-
-
-def _best_muted_last(
-    scores: FloatArray,
-    possible: BoolArray,
-    muted: BoolArray,
-    k: int,
-    history: History,
-    popularity: Popularity,
-) -> IntArray:
-    """(n,) possible items, best first, those that are muted after all others; n <= k."""
-    best = _best(scores, possible & ~muted, k, history, popularity)
-    if len(best) == k or not muted.any():
-        return best
-    last = _best(scores, possible & muted, k - len(best), history, popularity)
-    return np.concatenate((best, last))
-
-
-def _best(
-    scores: FloatArray, possible: BoolArray, k: int, history: History, popularity: Popularity
-) -> IntArray:
-    """(n,) possible items of largest score, best first; n <= k."""
-    items = np.flatnonzero(possible)
-    if len(items) > k:
-        found = scores[items]
-        items = items[found >= np.partition(found, -k)[-k]]
-    items = items[np.argsort(-scores[items])]
-    if (np.diff(scores[items]) == 0).any():  # counting the log is slow, so only where items tie
-        items = items[history.catalog.item_ids[items].argsort()]
-        popular = popularity(history.population, history.cutoff)[items]
-        items = items[np.lexsort((-popular, -scores[items]))]  # stable: the rest stay by id
-    return items[:k]
 
 
 def _make_ranking(
@@ -317,17 +316,10 @@ def _make_ranking(
     catalog: Catalog,
 ) -> Ranking:
     """Join the best items with the contributions to their scores."""
-    category_parts = catalog.category_shares[best]
+    category_parts = sparse_rows(catalog.category_shares, best)
     category_parts.data *= pull[category_parts.indices]
     scorer_parts = np.ascontiguousarray(parts[:, best].T)
     return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
-
-
-def _popularity(population: Population, cutoff: np.datetime64) -> FloatArray:
-    """(n_items,) events of all users before the cutoff."""
-    ends: TimeArray = np.array([cutoff])
-    counts = population.item_counts(np.minimum(population.start, ends), ends)
-    return np.asarray(counts[0], dtype=np.float64)
 
 
 def _candidate_mask(candidates: IntArray | None, catalog: Catalog) -> BoolArray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from llmrec.data.calendar import DAY, MILLISECOND
@@ -52,11 +53,21 @@ class _PopularityScorer:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
-        shares = self.raw_scores(histories)
-        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+        if not histories:
+            return np.empty((0, 0))
+        newest, rows = one_of_each_cutoff(histories)
+        shares = self._shares(newest)
+        return np.asarray(np.log(shares, out=shares)[rows], dtype=np.float64)
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) positive numbers; rows sum to 1."""
+        if not histories:
+            return np.empty((0, 0))
+        newest, rows = one_of_each_cutoff(histories)
+        return np.asarray(self._shares(newest)[rows])
+
+    def _shares(self, histories: Sequence[History]) -> FloatArray:
+        """(n_users, n_items) `raw_scores` of at least one history."""
         raise NotImplementedError
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
@@ -88,10 +99,8 @@ class RecentPopularity(_PopularityScorer):
             return "popular so far"
         return f"popular in the last {self.days:g} days"
 
-    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+    def _shares(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) each item's smoothed share of the recent events; rows sum to 1."""
-        if not histories:
-            return np.empty((0, 0))
         shares = self.counts(histories)
         shares += self.pseudo_count
         shares /= shares.sum(axis=1, keepdims=True)
@@ -122,10 +131,8 @@ class PopularityTrend(_PopularityScorer):
         """Its name in explanations."""
         return f"taken more in the last {self.days:g} days than before"
 
-    def raw_scores(self, histories: Sequence[History]) -> FloatArray:
+    def _shares(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) (c + K p) / p, each row divided by its sum."""
-        if not histories:
-            return np.empty((0, 0))
         found = self.counts(histories)
         found /= RecentPopularity(ALL_TIME_DAYS, self.pseudo_count).raw_scores(histories)
         found += self.pseudo_count * found.shape[1]
@@ -193,9 +200,25 @@ class PersonalRepeat:
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item; ValueError if the populations differ."""
-        shares = self.raw_scores(histories)
-        shares /= shares.sum(axis=1, keepdims=True)
-        return np.asarray(np.log(shares, out=shares), dtype=np.float64)
+        if not histories:
+            return np.empty((0, 0))
+        newest, rows = one_of_each_cutoff(histories)
+        popular = self.popularity.raw_scores(newest)
+        popular *= self.strength
+        each = [pd.factorize(row) for row in popular]
+        taken, found = self._decayed_counts(histories), popular[rows]
+        for row, cutoff, start, stop in zip(
+            found, rows, taken.indptr[:-1], taken.indptr[1:], strict=True
+        ):
+            items = taken.indices[start:stop]
+            row[items] += taken.data[start:stop]
+            total, own = row.sum(), row[items]
+            # What the person never took has few values, as often as anybody took it: a logarithm
+            # of each is much less work than one of every item, and it is the same to the bit.
+            places, values = each[cutoff]
+            np.take(np.log(values / total), places, out=row, mode="clip")
+            row[items] = np.log(own / total)
+        return np.asarray(found, dtype=np.float64)
 
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) decayed counts plus ``strength`` times the popularity."""
@@ -215,6 +238,22 @@ class PersonalRepeat:
     def _decayed_counts(self, histories: Sequence[History]) -> sparse.csr_matrix:
         ages = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
         return item_counts(histories, np.exp2(-ages / self.half_life_days))
+
+
+def one_of_each_cutoff(histories: Sequence[History]) -> tuple[list[History], IntArray]:
+    """Give a history of each cutoff, and (n_users,) which of them has the cutoff of each.
+
+    What everybody took before a cutoff is the same for all people: it is counted once.
+
+    Raises
+    ------
+    ValueError
+        If the histories are of several populations.
+    """
+    shared_population(histories)
+    cutoffs = np.array([history.cutoff for history in histories])
+    _, first, rows = np.unique(cutoffs, return_index=True, return_inverse=True)
+    return [histories[place] for place in first], rows
 
 
 def item_counts(

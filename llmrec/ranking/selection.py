@@ -16,9 +16,11 @@ from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
+from llmrec.ranking.best_items import BestItems
 from llmrec.ranking.blend import Blend, PrecomputedScorer
+from llmrec.ranking.blocks import MAX_SMALL_CATALOG
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
-from llmrec.ranking.weights import BestItems, choose_weights_of, more_scorers_help
+from llmrec.ranking.weights import choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
 
 TREES = "GBDTReranker"  # its name among the members
@@ -66,12 +68,12 @@ class ListSelection:
     blend
         Fitted on the whole log.
     validation_blend, windows
-        The same with scorers that have not seen the windows' targets, scored for them.
+        The same with scorers that have not seen the windows' targets, to score these.
     ndcg
         Its NDCG@10 on the windows.
     text_scorers, validation_text_scorers
         Text scorers by name, whether the blend has them or not: fitted on the whole log, and those
-        that have not seen the windows' targets, scored for them.
+        that have not seen the windows' targets.
     """
 
     blend: Blend
@@ -138,8 +140,9 @@ def select_list(
     failed: dict[str, str] = {}
     fit = partial(_fit_all, fit_scorer=fit_scorer, failed=failed)
     everything = [*dict.fromkeys([*wanted, *text, *new])]
+    with_trees = TREES not in without and len(folds) >= MIN_TREE_FOLDS
     made = [
-        _fit_fold(windows, catalog, wanted if place else everything, seed, fit)
+        _fit_fold(windows, catalog, wanted if place else everything, seed, fit, with_trees)
         for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
     ]
     final = fit(everything, log, cutoff)
@@ -164,11 +167,18 @@ def _fit_fold(
     names: Sequence[str],
     seed: int,
     fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
+    with_trees: bool,
 ) -> _Fold:
-    """Fit scorers on what precedes windows, and score as many of these as memory allows."""
+    """Fit scorers on what precedes windows, and score as many of these as memory allows.
+
+    Of a large catalog scores are stored for trees alone: without trees the best items of each
+    window are enough, all windows are used, and `BestItems` scores them.
+    """
+    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
+    if catalog.n_items > MAX_SMALL_CATALOG and not with_trees:
+        return _Fold(windows, fitted)
     limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
     sample = sample_windows(windows, limit, seed)
-    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
     histories = [window.history for window in sample]
     stored = {
         name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
@@ -215,7 +225,10 @@ class _Weighing:
             parts[TREES] = self._scored_by_trees(judged, list(parts.values()))
         groups = self.trend_names, self.text_names
         more = [{name: newest.scorers[name] for name in group} for group in groups]
-        best, weights, parts = self._weights(parts, more)
+        best_of = self._best_items(parts, more)
+        parts = self._with_helpful(parts, more, best_of)
+        best = best_of[tuple(parts)]
+        weights = choose_weights_of(best)
         by_name = dict.fromkeys(names, 0.0) | dict(zip(parts, weights, strict=True))
         of_trees = by_name.pop(TREES, 0.0)
         kept_trees = trees if of_trees else None
@@ -233,7 +246,7 @@ class _Weighing:
             missing.append(ListMember(TREES, None, 0.0, 0.0, False, reason))
         for group in more:
             if group and not group.keys() <= parts.keys():
-                alone = BestItems.of([*group.values()], newest.windows, self.repeat, LIST_LENGTH)
+                alone = best_of[tuple(group)]
                 missing += _figures(list(group), alone, np.zeros(len(group)), False)
         ndcg = best.ndcg(np.array(weights)) if best.n else 0.0
         by_title = [name for name in self.final if name not in (*names, *self.trend_names)]
@@ -270,18 +283,33 @@ class _Weighing:
         rows = zip(_keys(parts[0]), judged.second_scores(first, histories), strict=True)
         return PrecomputedScorer(judged.name, dict(rows))
 
-    def _weights(
-        self, parts: dict[str, ItemScorer], more: Sequence[Mapping[str, ItemScorer]]
-    ) -> tuple[BestItems, tuple[float, ...], dict[str, ItemScorer]]:
-        """Choose weights, with each group of more scorers that helps; gives the parts by name."""
-        windows, best = self.folds[0].windows, None
+    def _best_items(
+        self, parts: Mapping[str, ItemScorer], more: Sequence[Mapping[str, ItemScorer]]
+    ) -> Mapping[tuple[str, ...], BestItems]:
+        """Give the best items of the parts with any of the groups of more, and of each group."""
+        wanted, every = [tuple(parts)], {**parts}
+        for group in filter(None, more):
+            wanted += [(*names, *group) for names in wanted]
+            every |= group
+        wanted += [tuple(group) for group in more if group]
+        places = {name: place for place, name in enumerate(every)}
+        groups = [[places[name] for name in names] for names in wanted]
+        scorers, windows = [*every.values()], self.folds[0].windows
+        found = BestItems.of_groups(scorers, groups, windows, self.repeat, LIST_LENGTH)
+        return dict(zip(wanted, found, strict=True))
+
+    def _with_helpful(
+        self,
+        parts: dict[str, ItemScorer],
+        more: Sequence[Mapping[str, ItemScorer]],
+        best_of: Mapping[tuple[str, ...], BestItems],
+    ) -> dict[str, ItemScorer]:
+        """Give the parts with each group of more scorers that helps."""
         for group in filter(None, more):
             every = {**parts, **group}
-            tried = BestItems.of([*every.values()], windows, self.repeat, LIST_LENGTH)
-            if more_scorers_help(tried, len(parts), self.seed):
-                best, parts = tried, every
-        best = best or BestItems.of([*parts.values()], windows, self.repeat, LIST_LENGTH)
-        return best, choose_weights_of(best), parts
+            if more_scorers_help(best_of[tuple(every)], len(parts), self.seed):
+                parts = every
+        return parts
 
 
 def _fit_trees(

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from llmrec.data.periods import History, Window
+from llmrec.data.periods import Window
 from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.forecast import ItemScorer
+from llmrec.ranking.best_items import BestItems
 from llmrec.ranking.blend import (
     Blend,
     most_likely_weights,
-    rankable_items,
-    target_shares,
     top_items,
 )
-from llmrec.types import BoolArray, FloatArray, RepeatPolicy
+from llmrec.types import FloatArray, RepeatPolicy
 
 # Steps of a weight: times a factor, or plus a share of the sum of all weights.
 WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
-TOP_N, N_BEST = 50, 100  # items a person among which weights are fitted, and looked at
+TOP_N = 50  # items a person among which weights are fitted
 LIKELY_L2 = 1e-3
 FEW_WINDOWS = 300
 MIN_SHARE = 0.01  # of the largest weight: a smaller one is not worth its scorer
@@ -74,108 +72,6 @@ def choose_weights_of(best: BestItems) -> tuple[float, ...]:
     return tuple(chosen.tolist())
 
 
-@dataclass(frozen=True, eq=False)
-class BestItems:
-    """Scores of the items that lists of validation windows could hold, and which were taken.
-
-    Attributes
-    ----------
-    scores
-        (n_scorers, n, n_candidates) float32.
-    shares
-        (n, n_candidates) shares of the target events; rows sum to 1 at most, or to 0. Items that
-        were taken and are not among the best stay out: with them, and without all else that nobody
-        ranks high, a low score would seem to be as good as a high one.
-    possible
-        (n, n_candidates) which places hold an item: people have different numbers of candidates.
-    ideal
-        (n,) DCG@k of the best possible list.
-    k
-        Length of the lists.
-    """
-
-    scores: npt.NDArray[np.float32]
-    shares: FloatArray
-    possible: BoolArray
-    ideal: FloatArray
-    k: int
-
-    @classmethod
-    def of(
-        cls,
-        scorers: Sequence[ItemScorer],
-        windows: Sequence[Window],
-        repeat: RepeatPolicy,
-        k: int,
-    ) -> BestItems:
-        """Take from the windows that have a relevant item the best items of every scorer."""
-        shares = [target_shares(window, repeat) for window in windows]
-        usable = [place for place, share in enumerate(shares) if share.any()]
-        histories = [windows[place].history for place in usable]
-        if not usable:
-            nothing = np.empty((0, 0))
-            return cls(np.empty((len(scorers), 0, 0), np.float32), nothing, nothing > 0, nothing, k)
-        possible = np.stack([rankable_items(history, repeat) for history in histories])
-        scores = np.stack([_float32_scores(scorer, histories) for scorer in scorers])
-        taken = np.stack([shares[place] for place in usable])
-        candidates = np.zeros(taken.shape, dtype=np.bool_)
-        for part, n_best in [*((part, k) for part in scores), (scores.mean(axis=0), N_BEST)]:
-            n_best = min(n_best, part.shape[1])
-            masked = np.where(possible, part, -np.inf)
-            top = np.argpartition(-masked, n_best - 1, axis=1)[:, :n_best]
-            np.put_along_axis(candidates, top, True, axis=1)
-        candidates &= possible
-        width = int(candidates.sum(axis=1).max())
-        items = np.argsort(~candidates, axis=1, kind="stable")[:, :width]
-        n_relevant = np.minimum((taken > 0).sum(axis=1), k)
-        return cls(
-            np.take_along_axis(scores, items[None], axis=2),
-            np.take_along_axis(taken * candidates, items, axis=1),
-            np.take_along_axis(candidates, items, axis=1),
-            np.cumsum(_discounts(k))[n_relevant - 1],
-            k,
-        )
-
-    @property
-    def n(self) -> int:
-        """Number of windows."""
-        return len(self.ideal)
-
-    def part(self, rows: BoolArray) -> BestItems:
-        """Give some of the windows."""
-        return BestItems(
-            self.scores[:, rows], self.shares[rows], self.possible[rows], self.ideal[rows], self.k
-        )
-
-    def blended(self, weights: FloatArray) -> npt.NDArray[np.float32]:
-        """(n, n_candidates) weighted sums of the scores; -inf where no item is."""
-        total = np.tensordot(weights.astype(np.float32), self.scores, 1)
-        return np.where(self.possible, total, np.float32(-np.inf))
-
-    def ndcg(self, weights: FloatArray) -> float:
-        """Mean NDCG@k of the lists under some weights."""
-        return self.ndcg_of(self.blended(weights))
-
-    def ndcg_of(self, blended: npt.NDArray[np.float32]) -> float:
-        """Mean NDCG@k of the lists by (n, n_candidates) scores."""
-        return float(self.each_ndcg(blended).mean())
-
-    def each_ndcg(self, blended: npt.NDArray[np.float32]) -> FloatArray:
-        """(n,) NDCG@k of the lists by (n, n_candidates) scores."""
-        k = min(self.k, blended.shape[1])
-        top = np.argpartition(-blended, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(blended, top, axis=1), axis=1, kind="stable")
-        lists = np.take_along_axis(top, order, axis=1)
-        hits = np.take_along_axis(self.shares, lists, axis=1) > 0
-        hits &= np.take_along_axis(self.possible, lists, axis=1)
-        return np.asarray(hits @ _discounts(k) / self.ideal)
-
-
-def _discounts(k: int) -> FloatArray:
-    """(k,) discounts of the places of a list."""
-    return np.asarray(1 / np.log2(np.arange(2, k + 2)))
-
-
 def _likely_weights(best: BestItems) -> FloatArray:
     totals = best.shares.sum(axis=1)
     some = totals > 0
@@ -212,11 +108,6 @@ def _searched_weights(best: BestItems) -> FloatArray:
         if found - before < MIN_GAIN:
             break
     return weights
-
-
-def _float32_scores(scorer: ItemScorer, histories: Sequence[History]) -> npt.NDArray[np.float32]:
-    """(n_users, n_items) a scorer's checked scores in single precision."""
-    return np.asarray(Blend((scorer,), (1.0,)).weighted_scores(histories)[0], dtype=np.float32)
 
 
 def _weight_steps(weights: FloatArray, position: int) -> tuple[float, ...]:

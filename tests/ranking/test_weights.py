@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from llmrec.data.periods import Window
 from llmrec.data.windows import last_period_windows
 from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.ranking.best_items import BestItems
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import evaluate_rankings
 from llmrec.ranking.ranking import rank
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
-from llmrec.ranking.weights import BestItems, choose_added_weight, choose_weights
+from llmrec.ranking.weights import choose_added_weight, choose_weights
 from llmrec.types import FloatArray, RepeatPolicy
 from tests.ranking.test_blend import Fixed
 from tests.worlds import catalog, log, small_world
