@@ -98,7 +98,9 @@ def _histories() -> list[Any]:
 def test_one_adapter_holds_both_and_loads_like_any(folder: Path, tmp_path: Path) -> None:
     model, adapted, _, _ = train_lines(folder, tmp_path / "run")
     save_adapter(adapted, tmp_path / "adapter", "llama")
-    loaded = LanguageModel.load(str(folder), adapter=tmp_path / "adapter", device="cpu")
+    loaded = LanguageModel.load(
+        str(folder), adapter=tmp_path / "adapter", device="cpu", merge=False
+    )
     ids = torch.arange(3, 40)[None]
     with torch.inference_mode():
         expected = model.model(input_ids=ids).logits
@@ -125,7 +127,9 @@ def test_parameters_for_lines_take_half_of_the_bytes_and_states_keep_their_bits(
         name.split("layers.")[1][0] for name, v in tensors.items() if v.dtype == torch.float16
     }
     assert halved == {"2", "3"}
-    loaded = LanguageModel.load(str(folder), adapter=tmp_path / "adapter", device="cpu")
+    loaded = LanguageModel.load(
+        str(folder), adapter=tmp_path / "adapter", device="cpu", merge=False
+    )
     assert {values.dtype for values in loaded.model.parameters()} == {torch.float32}
     with torch.inference_mode():
         assert torch.equal(loaded.final_states(prompts, 2), states)
