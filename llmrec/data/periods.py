@@ -224,7 +224,9 @@ def make_histories(
             make_event_history(log, catalog, length, user, stop, end, verb, population)
             for user, stop in zip(user_idx, stops, strict=True)
         ]
-    start = np.append(log.timestamp, everybody.start).min()
+    start = everybody.start
+    if population is not None and len(log):
+        start = min(start, log.timestamp.min())
     bounds = boundaries_up_to(start, length, end)
     offsets = [_positions(log, user, bounds) for user in user_idx]
     return [
