@@ -127,7 +127,8 @@ class Population:
             sums = category_sums(catalog, spans.edge, spans.items, spans.n_edges)
             return (spans.differences(sums),)
 
-        return self.kept.get(("counts", catalog, starts.tobytes(), ends.tobytes()), count)[0]
+        spans_key = starts.dtype, starts.tobytes(), ends.dtype, ends.tobytes()
+        return self.kept.get(("counts", catalog, *spans_key), count)[0]
 
     def before(self, cutoff: np.datetime64) -> Population:
         """Give the population as it was just before a cutoff.
