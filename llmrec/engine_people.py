@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from llmrec.data.counts import batches_by_log
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import format_id
 from llmrec.data.interactions import UNKNOWN_ITEM
-from llmrec.data.periods import History, batches_by_log
+from llmrec.data.periods import History
 from llmrec.data.validation import is_frame
 from llmrec.engine_config import EngineParts
 from llmrec.errors import DataError
@@ -86,6 +87,7 @@ def _given_history(parts: EngineParts, user: object) -> History | None:
         return _history_of_frame(parts.dataset, user, parts.cutoff)
     if not isinstance(user, History):
         return None
+    user = user.attach(parts.dataset.catalog, parts.dataset.everybody)
     if not user.catalog.item_ids.equals(parts.dataset.catalog.item_ids):
         raise DataError(f"the history of user {user.user_id!r} is of another catalog than this")
     return user

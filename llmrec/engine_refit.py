@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmrec.data.periods import Window, history_key
+from llmrec.data.history_keys import history_key
+from llmrec.data.periods import Window
 from llmrec.data.splits import past_windows, sample_part
 from llmrec.engine_config import EngineParts
 from llmrec.engine_fit import FittedEngine, fit_engine, held_out_forecaster, suitable_effort

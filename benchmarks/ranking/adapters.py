@@ -10,8 +10,9 @@ import numpy as np
 from benchmarks.harness.engines import AddedAdapter
 from benchmarks.ranking.splits import LEAVE_ONE_OUT, RankingSplit, next_period
 from llmrec.data.calendar import PeriodLength, to_datetime64
+from llmrec.data.history_keys import history_key
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, history_key
+from llmrec.data.periods import Window
 from llmrec.errors import DataError
 from llmrec.language.adapters import AdapterMetadata
 

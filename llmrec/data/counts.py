@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -129,6 +129,15 @@ def shared_population(histories: Sequence[History]) -> Population:
             "(log = log.align_to(catalog)) and make all histories from it."
         )
     return population
+
+
+def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int]]:
+    """Give the positions of at most ``size`` histories at a time, all of one population."""
+    by_log: dict[int, list[int]] = {}
+    for position, history in enumerate(histories):
+        by_log.setdefault(id(history.population), []).append(position)
+    for positions in by_log.values():
+        yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
 
 def normalize_rows(counts: FloatArray) -> FloatArray:

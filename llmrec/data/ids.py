@@ -156,9 +156,9 @@ def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[st
     from difflib import get_close_matches
 
     text = format_id(wanted)
-    found = int(ids.get_indexer(pd.Index([text]))[0])
+    found = find_id(ids, text)
     if found < 0 and (decimal := _WHOLE.fullmatch(text)) and decimal[1]:
-        found = int(ids.get_indexer(pd.Index([text.partition(".")[0]]))[0])
+        found = find_id(ids, text.partition(".")[0])
     if found < 0:
         names = [*ids[:100_000], *titles[:100_000]]
         near = get_close_matches(text, names, n=3, cutoff=0.5) or list(ids[:3])
@@ -167,6 +167,16 @@ def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[st
             f"{', '.join(repr(str(one)[:80]) for one in near)})."
         )
     return found
+
+
+def find_id(ids: pd.Index[str], text: str) -> int:
+    """Give the place of an id among distinct ones; -1 if it is none of them."""
+    try:
+        place = ids.get_loc(text)
+    except KeyError:
+        return -1
+    assert isinstance(place, int), "ids are distinct"
+    return place
 
 
 def _plain(column: pd.Series[Any]) -> pd.Series[Any]:

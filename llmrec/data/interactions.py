@@ -13,7 +13,7 @@ import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.event_order import sort_events
-from llmrec.data.ids import Ids, format_id, lookup_id, read_ids
+from llmrec.data.ids import Ids, find_id, format_id, lookup_id, read_ids
 from llmrec.data.outliers import BOT_EVENTS_PER_DAY
 from llmrec.data.report import CleaningReport
 from llmrec.data.times import ParsedTimes, parse_timestamps
@@ -231,11 +231,13 @@ class Interactions:
             raise DataError(
                 "this engine holds no log: give the person's events, session(frame), not an id."
             )
-        known = pd.Index([format_id(user_id)])
+        text = format_id(user_id)
+        if (found := find_id(self.user_ids, text)) >= 0:
+            return found
         for reason, ids in self.left_out.items():
-            if self.user_ids.get_indexer(known)[0] < 0 <= ids.get_indexer(known)[0]:
+            if find_id(ids, text) >= 0:
                 raise DataError(
-                    f"user {known[0][:80]!r} has no event here: all were left out ({reason})."
+                    f"user {text[:80]!r} has no event here: all were left out ({reason})."
                 )
         return lookup_id(self.user_ids, user_id, "user")
 
@@ -266,6 +268,8 @@ class Interactions:
         DataError
             If nothing is left of its events.
         """
+        if not any(rows.any() for rows in leave_out.values()) and np.diff(self.user_offsets).all():
+            return self  # no second copy of a large log
         report, keep = self.report, np.ones(len(self), dtype=bool)
         for reason, rows in leave_out.items():
             report = report.with_dropped(reason, self.source_row[rows])

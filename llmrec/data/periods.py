@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from llmrec.data.calendar import (
 )
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.own_parts import hash_item_ids, point_to_catalog, select_own_parts
 from llmrec.data.population import Population
 from llmrec.data.versions import MOVED_NAMES
 from llmrec.errors import DataError
@@ -33,6 +34,9 @@ TimeLike = datetime | np.datetime64 | str
 @dataclass(frozen=True, eq=False)
 class History:
     """One person's events before a cutoff, cut into periods, oldest first.
+
+    Pickled it carries this person's events and the items of these alone; an engine, or `attach`,
+    gives it catalog and population again.
 
     Attributes
     ----------
@@ -50,6 +54,8 @@ class History:
         What everybody took, where the log does not hold it; see `population`.
     n_left_out
         Events of the person that it was made without, see `without_items`.
+    sent_from
+        Hash of the item ids of the catalog that it was pickled without; "" if it has it.
     """
 
     log: Interactions
@@ -62,10 +68,16 @@ class History:
     verb: str = "taken"
     given_population: Population | None = field(default=None, repr=False)
     n_left_out: int = 0
+    sent_from: str = ""
 
     @property
     def population(self) -> Population:
-        """What everybody took: the one that was given, or else that of the log."""
+        """What everybody took: the one given, or that of the log; DataError if it was unpickled."""
+        if self.sent_from:
+            raise DataError(
+                f"the history of user {self.user_id!r} was sent without what everybody took: give "
+                "it to an engine, or history.attach(dataset.catalog, dataset.everybody)."
+            )
         return self.given_population or Population.of(self.log)
 
     @cached_property
@@ -119,6 +131,25 @@ class History:
         counts = self.category_counts
         counts = counts[counts.sum(axis=1) > 0]
         return np.asarray(~counts[-ABSENCE_PERIODS:].any(axis=0))
+
+    def attach(self, catalog: Catalog, population: Population) -> History:
+        """Give an unpickled history the catalog and what everybody took; any other is as it is.
+
+        Its log, and the ids of its events, stay its own. DataError if the catalog is another one.
+        """
+        if not self.sent_from:
+            return self
+        if hash_item_ids(catalog) != self.sent_from:
+            raise DataError(f"the history of user {self.user_id!r} is of another catalog than this")
+        log = point_to_catalog(self.log, catalog)
+        return replace(self, log=log, catalog=catalog, given_population=population, sent_from="")
+
+    def __getstate__(self) -> dict[str, Any]:
+        first, stop = int(self.log.user_offsets[self.user_idx]), self.event_ids.stop
+        log, catalog = select_own_parts(self.log, self.catalog, self.user_idx, stop)
+        own = {"log": log, "catalog": catalog, "user_idx": 0, "offsets": self.offsets - first}
+        sent_from = self.sent_from or hash_item_ids(self.catalog)
+        return vars(self) | own | {"given_population": None, "sent_from": sent_from}
 
     def without_items(self, items: IntArray) -> History:
         """Give the history as if the person had never taken these items (indices).
@@ -180,24 +211,6 @@ class Window:
             )
 
 
-class HistoryKey(NamedTuple):
-    """What identifies a history, in its log and in any shorter or longer one of the same people.
-
-    ``n_events`` counts all of the person's events before the cutoff, also those that a shortened
-    history leaves out: with periods of events several may end at one time.
-    """
-
-    user_id: str
-    n_events: int
-    cutoff: np.datetime64
-
-
-def history_key(history: History) -> HistoryKey:
-    """Give what identifies a history: predictions are stored and looked up under it."""
-    first = int(history.log.user_offsets[history.user_idx])
-    return HistoryKey(history.user_id, history.event_ids.stop - first, history.cutoff)
-
-
 def make_histories(
     log: Interactions,
     catalog: Catalog,
@@ -224,7 +237,9 @@ def make_histories(
             make_event_history(log, catalog, length, user, stop, end, verb, population)
             for user, stop in zip(user_idx, stops, strict=True)
         ]
-    start = np.append(log.timestamp, everybody.start).min()
+    start = everybody.start
+    if population is not None and len(log):
+        start = min(start, log.timestamp.min())
     bounds = boundaries_up_to(start, length, end)
     offsets = [_positions(log, user, bounds) for user in user_idx]
     return [
@@ -325,15 +340,6 @@ def make_event_history(
     starts = log.timestamp[offsets[:-1]] if stop > first else np.array([cutoff])
     bounds = np.append(starts, cutoff)
     return History(log, catalog, user, offsets, bounds, cutoff, length, verb, population)
-
-
-def batches_by_log(histories: Sequence[History], size: int) -> Iterator[list[int]]:
-    """Give the positions of at most ``size`` histories at a time, all of one population."""
-    by_log: dict[int, list[int]] = {}
-    for position, history in enumerate(histories):
-        by_log.setdefault(id(history.population), []).append(position)
-    for positions in by_log.values():
-        yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog, category_sums
 from llmrec.data.interactions import Interactions
+from llmrec.data.kept_arrays import KeptArrays
 from llmrec.errors import DataError, ModelLoadError
 from llmrec.types import BoolArray, FloatArray, IntArray, TimeArray
 
@@ -115,9 +116,19 @@ class Population:
         return spans.differences(flat.reshape(shape).astype(np.float64))
 
     def category_counts(self, catalog: Catalog, starts: TimeArray, ends: TimeArray) -> FloatArray:
-        """(n_spans, n_categories) events by category, without an array as wide as the catalog."""
-        spans = _Spans.of(self.timestamp, self.item_idx, starts, ends)
-        return spans.differences(category_sums(catalog, spans.edge, spans.items, spans.n_edges))
+        """(n_spans, n_categories) events by category, without an array as wide as the catalog.
+
+        It is read-only. Small ones are kept: people who are asked about one after the other have
+        one cutoff, and each would have all events counted again.
+        """
+
+        def count() -> tuple[FloatArray]:
+            spans = _Spans.of(self.timestamp, self.item_idx, starts, ends)
+            sums = category_sums(catalog, spans.edge, spans.items, spans.n_edges)
+            return (spans.differences(sums),)
+
+        spans_key = starts.dtype, starts.tobytes(), ends.dtype, ends.tobytes()
+        return self.kept.get(("counts", catalog, *spans_key), count)[0]
 
     def before(self, cutoff: np.datetime64) -> Population:
         """Give the population as it was just before a cutoff.
@@ -195,6 +206,11 @@ class Population:
                 f"{path}: the times are not in order, row {falls[0] + 1} is before the row above."
             )
         return cls(items.astype(np.int64), times, last, first, catalog.n_items)
+
+    @cached_property
+    def kept(self) -> KeptArrays:
+        """What was counted in it last."""
+        return KeptArrays()
 
     @cached_property
     def _moments(self) -> tuple[TimeArray, IntArray]:

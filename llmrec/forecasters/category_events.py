@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +16,8 @@ from llmrec.data.calendar import DAY, MILLISECOND, PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.counts import event_ages, normalize_rows, row_shares, shared_population
 from llmrec.data.periods import TICKS_PER_PERIOD, History
-from llmrec.types import FloatArray, IntArray
+from llmrec.data.population import Population
+from llmrec.types import FloatArray, IntArray, TimeArray
 
 HALF_LIVES = (0.3, 1.0, 3.0, 10.0, np.inf)  # of an event's weight, in periods
 DAYS_PER_MONTH = 365.25 / 12
@@ -149,19 +151,15 @@ class PopulationMixes:
         ends = np.array([history.cutoff for history in histories], dtype="datetime64[ms]")
         cutoffs, which = np.unique(ends, return_inverse=True)
         length = histories[0].period_length
-        starts = np.full_like(cutoffs, population.start)
         if length.unit == "events":
+            starts = np.full_like(cutoffs, population.start)
             counts = population.category_counts(catalog, starts, cutoffs)
             mixes = _smooth_mixes(counts)[:, None]
             shape = (len(cutoffs), len(HALF_LIVES), counts.shape[1])
             return cls(which, np.broadcast_to(mixes, shape), None)
-        tick = np.timedelta64(round(period_days(length) * (DAY / MILLISECOND)), "ms")
-        steps = np.arange(N_AGES * TICKS_PER_PERIOD + 1) * (tick // TICKS_PER_PERIOD)
-        edges = np.maximum(cutoffs[:, None] - steps, starts[:, None])
-        edges = np.concatenate((edges, starts[:, None]), axis=1)
-        spans = edges[:, 1:].ravel(), edges[:, :-1].ravel()
-        counts = population.category_counts(catalog, *spans)
-        return cls(which, *_mixes_of_ticks(counts.reshape(len(cutoffs), -1, counts.shape[1])))
+        make = partial(_mixes, population, catalog, length, cutoffs)
+        kept = population.kept.get(("mixes", catalog, length, cutoffs.tobytes()), make)
+        return cls(which, *kept)
 
     def take(self, rows: slice) -> PopulationMixes:
         """Give the mixes of some of the histories."""
@@ -215,6 +213,19 @@ def _smooth_mixes(counts: FloatArray, n_events: FloatArray | None = None) -> Flo
     n = np.clip(totals if n_events is None else n_events, MIN_MIX_EVENTS, MAX_MIX_EVENTS)
     smoothed = counts / np.where(totals > 0, totals, 1.0) * n + MIX_PSEUDO_EVENTS
     return np.asarray(smoothed / smoothed.sum(axis=-1, keepdims=True))
+
+
+def _mixes(
+    population: Population, catalog: Catalog, length: PeriodLength, cutoffs: TimeArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mixes by half-life and by age before (n_cutoffs,) times, of a calendar log."""
+    tick = np.timedelta64(round(period_days(length) * (DAY / MILLISECOND)), "ms")
+    steps = np.arange(N_AGES * TICKS_PER_PERIOD + 1) * (tick // TICKS_PER_PERIOD)
+    edges = np.maximum(cutoffs[:, None] - steps, population.start)
+    edges = np.append(edges, np.full((len(cutoffs), 1), population.start), axis=1)
+    spans = edges[:, 1:].ravel(), edges[:, :-1].ravel()
+    counts = population.category_counts(catalog, *spans)
+    return _mixes_of_ticks(counts.reshape(len(cutoffs), -1, counts.shape[1]))
 
 
 def _mixes_of_ticks(counts: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -257,7 +257,10 @@ def _mix_spans(histories: Sequence[History], mix: PopulationMix) -> tuple[TimeAr
 
 def _distinct_spans(starts: TimeArray, ends: TimeArray) -> tuple[TimeArray, IntArray]:
     """(n_spans, 2) distinct spans of time, and (n_histories,) the span of each history."""
-    spans, which = np.unique(np.stack((starts, ends), axis=1), axis=0, return_inverse=True)
+    spans = np.stack((starts, ends), axis=1)
+    if len(spans) == 1:  # one person alone, to whom the search would matter
+        return spans, np.zeros(1, dtype=np.int64)
+    spans, which = np.unique(spans, axis=0, return_inverse=True)
     return spans, which
 
 

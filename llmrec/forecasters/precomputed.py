@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec.data.files import atomic_write_bytes
-from llmrec.data.periods import History, HistoryKey, Window, history_key
+from llmrec.data.history_keys import HistoryKey, history_key
+from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.errors import DataError
 from llmrec.forecast import Forecast, Forecaster, Source

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
-from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.periods import History, Window, batches_by_log
+from llmrec.data.counts import batches_by_log, row_shares, target_counts
+from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.splits import sample_windows
 from llmrec.data.stored import Stored

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import minimize
 
-from llmrec.data.periods import History, HistoryKey, Window, history_key
+from llmrec.data.history_keys import HistoryKey, history_key
+from llmrec.data.periods import History, Window
 from llmrec.errors import DataError
 from llmrec.forecast import ItemScorer
 from llmrec.types import BoolArray, FloatArray, RepeatPolicy

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.errors import DataError
+from tests.worlds import log as world_log
 
 DAY = 86_400
 NOON = 1_577_880_000
@@ -284,3 +285,12 @@ def test_whoever_was_left_out_is_told_the_rule_that_took_the_last_rows() -> None
         log.user_index("bot")
     with pytest.raises(DataError, match=r"user 'late' has no event here: .*missing time"):
         log.user_index("late")
+
+
+def test_a_log_of_which_nothing_is_dropped_is_not_copied() -> None:
+    events = world_log(4, 2)
+    nothing = np.zeros(len(events), dtype=bool)
+    assert events.drop_events({"never": nothing}) is events
+    fewer = events.drop_events({"never": nothing, "first": np.arange(len(events)) == 0})
+    assert len(fewer) == len(events) - 1
+    assert dict(fewer.report.dropped) == {"first": 1}

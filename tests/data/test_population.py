@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from hypothesis import strategies as st
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
+from llmrec.data.kept_arrays import KeptArrays
 from llmrec.data.periods import make_histories, truncate_log
 from llmrec.data.population import Counted, Population
 from llmrec.data.readers import read_table
+from llmrec.data.windows import holdout_windows
 from llmrec.errors import DataError, ModelLoadError
-from llmrec.types import BoolArray
+from llmrec.forecasters.counting import DecayedDirichlet
+from llmrec.forecasters.drift import GlobalDrift
+from llmrec.forecasters.pretrained_forecaster import PretrainedForecaster
+from llmrec.types import BoolArray, FloatArray
 from tests.test_engine import frame
 from tests.worlds import START, catalog, log, without_log
 
@@ -302,3 +308,51 @@ def test_one_whom_the_log_knows_is_refused(whole: Dataset, served: Dataset) -> N
     with pytest.raises(DataError, match="user 'u005' is in the log"):
         whole.new_user_history(events_of("u005"), CUTOFF)
     assert served.new_user_history(events_of("u005"), CUTOFF).user_id == "u005"
+
+
+def test_counts_are_kept_and_nobody_can_change_them() -> None:
+    population = Population.of(log(4, 4).align_to(catalog()))
+    spans = np.array([population.start]), np.array([population.end])
+    first = population.category_counts(catalog(), *spans)
+    items = catalog()
+    counted = population.category_counts(items, *spans)
+    np.testing.assert_array_equal(counted, first)
+    assert population.category_counts(items, *spans) is counted
+    with pytest.raises(ValueError, match="read-only"):
+        counted[0, 0] = 7.0
+    later = population.category_counts(items, spans[0] + DAY, spans[1])
+    assert later.sum() < counted.sum()
+
+
+def test_what_is_kept_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptArrays()
+
+    def make(n: int) -> FloatArray:
+        return kept.get(n, lambda: (np.full(n, 1.0),))[0]
+
+    monkeypatch.setattr("llmrec.data.kept_arrays.MAX_BYTES", 8 * 40)
+    large = make(11)  # more than a quarter
+    assert make(11) is not large
+    small = [make(n) for n in range(1, 11)]  # 55 numbers, of which 40 fit
+    assert make(10) is small[-1]
+    assert make(1) is not small[0]
+    monkeypatch.setattr("llmrec.data.kept_arrays.MAX_KEYS", 1)
+    last = make(2)
+    assert make(2) is last
+    assert make(10) is not small[-1]
+
+
+@pytest.mark.parametrize("period", ["7D", "5 events"])
+@pytest.mark.parametrize("forecaster", [DecayedDirichlet(), GlobalDrift(), PretrainedForecaster()])
+def test_people_one_by_one_are_forecast_as_if_nothing_were_kept(
+    forecaster: Any, period: str
+) -> None:
+    items, events = catalog(), log().align_to(catalog())
+    fitted = forecaster.fit(holdout_windows(events, items, period))
+    for user in range(5):
+        fresh = replace(events)  # has a population of its own
+        one = make_histories(events, items, period, users=[user])
+        other = make_histories(fresh, items, period, users=[user])
+        weights = fitted.category_weights(one)
+        assert weights.tobytes() == fitted.category_weights(other).tobytes()
+        assert weights.tobytes() == fitted.category_weights(one).tobytes()

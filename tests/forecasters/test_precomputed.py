@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.data.periods import HistoryKey, history_key, make_histories, truncate_log
+from llmrec.data.history_keys import HistoryKey, history_key
+from llmrec.data.periods import make_histories, truncate_log
 from llmrec.data.windows import make_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.audits import truncate_histories
