@@ -72,6 +72,28 @@ def choose_weights_of(best: BestItems) -> tuple[float, ...]:
     return tuple(chosen.tolist())
 
 
+def likely_weights(
+    scorers: Sequence[ItemScorer],
+    windows: Sequence[Window],
+    *,
+    repeat: RepeatPolicy = "allow",
+    k: int = 10,
+) -> tuple[float, ...]:
+    """Give the weights that make targets most likely among the `BestItems`.
+
+    They are about those of `fit_blend`, which needs the scores of all windows and items at once.
+
+    Raises
+    ------
+    ValueError
+        If no target of a window has an item that counts.
+    """
+    best = BestItems.of(scorers, windows, repeat, k)
+    if not best.n:
+        raise ValueError(f"none of {len(windows)} windows has a target event to learn from")
+    return tuple(_likely_weights(best).tolist())
+
+
 def _likely_weights(best: BestItems) -> FloatArray:
     totals = best.shares.sum(axis=1)
     some = totals > 0

@@ -17,11 +17,10 @@ from llmrec.data.windows import make_windows
 from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, rankable_items, stack_scores
+from llmrec.ranking.candidate_features import N_HISTORY_FEATURES, candidate_features
 from llmrec.ranking.gbdt import (
-    N_HISTORY_FEATURES,
     GBDTReranker,
     RankingFold,
-    candidate_features,
 )
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import FloatArray

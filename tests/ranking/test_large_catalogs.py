@@ -19,7 +19,7 @@ from llmrec.data.periods import History, Window
 from llmrec.data.windows import last_period_windows
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking import best_items, blocks, selection
+from llmrec.ranking import best_items, blocks, folds, gbdt
 from llmrec.ranking.best_items import BestItems
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import STRENGTHS, fit_strength, inverse_spreads, ndcg_by_strength
@@ -62,7 +62,7 @@ def as_large(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Turn every catalog into a large one, of which three people or so are scored at a time."""
 
     def turn() -> None:
-        for module in (best_items, blocks, selection):
+        for module in (best_items, blocks, folds, gbdt):
             monkeypatch.setattr(module, "MAX_SMALL_CATALOG", 0)
         monkeypatch.setattr(blocks, "SCORES_PER_BLOCK", 250)
 
