@@ -81,7 +81,7 @@ def likely_weights(
 ) -> tuple[float, ...]:
     """Give the weights that make targets most likely among the `BestItems`.
 
-    They are about those of `fit_blend`, which needs the scores of all windows and items at once.
+    `fit_blend` needs the scores of all windows and items at once; here those of a block are enough.
 
     Raises
     ------
