@@ -226,8 +226,8 @@ class GBDTReranker:
     def _first_weights(self, fold: RankingFold) -> tuple[float, ...]:
         """Give the weights of most likely targets; of large catalogs among the best items alone."""
         if fold.windows[0].history.catalog.n_items > MAX_SMALL_CATALOG:
-            return likely_weights(fold.scorers, fold.windows, repeat=self.repeat)
-        return tuple(fit_blend(fold.scorers, fold.windows, repeat=self.repeat).weights)
+            return likely_weights(fold.scorers, fold.windows, self.repeat)
+        return (*fit_blend(fold.scorers, fold.windows, repeat=self.repeat).weights,)
 
     def _examples(
         self, fold: RankingFold, weights: Sequence[float]
