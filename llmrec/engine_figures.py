@@ -185,12 +185,15 @@ class ListInfo:
     new_items
         What lists of items that nobody has taken yet were fitted on, see `NewItemLists`; None: the
         blend ranks them, too.
+    reason
+        Which windows these are, where they are not all; "" otherwise.
     """
 
     ndcg: float
     windows: int
     members: tuple[MemberInfo, ...]
     new_items: Mapping[str, Any] | None = None
+    reason: str = ""
 
     @classmethod
     def of_report(cls, report: Mapping[str, Any]) -> Self | None:
@@ -198,8 +201,9 @@ class ListInfo:
         if (found := report.get("list")) is None:
             return None
         members = _ordered(MemberInfo.of_list(one) for one in found["members"])
-        new = report.get("new_items")
-        return cls(float(found["ndcg"]), int(found["windows"]), members, new and dict(new))
+        new, reason = report.get("new_items"), str(found.get("reason", ""))
+        windows = int(found["windows"])
+        return cls(float(found["ndcg"]), windows, members, new and dict(new), reason)
 
     def lines(self) -> list[str]:
         """Say it in lines, with a table of the members."""
@@ -208,8 +212,9 @@ class ListInfo:
             ("weight", lambda one: _cell("{:.3f}", one.weight)),
             ("without", lambda one: _cell("{:+.4f}", one.worth)),
         )
+        which = f": {self.reason}" if self.reason else ""
         return [
-            f"NDCG@10 {self.ndcg:.4f} on {self.windows:,} windows of the last period.",
+            f"NDCG@10 {self.ndcg:.4f} on {self.windows:,} windows of the last period{which}.",
             *_table("scorer", self.members, columns),
             *_reasons(self.members),
             LIST_LEGEND,

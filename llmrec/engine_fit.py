@@ -121,7 +121,7 @@ def fit_engine(
         "windows": len(folds[0]),
         "forecast": selection.to_dict() | {"reason": reason},
         "statements": statements.report,
-        "list": lists.to_dict() | {"windows": len(lists.windows)},
+        "list": lists.to_dict() | _windows_of_lists(lists, folds),
     }
     repeat = dataset.repeat
     held_out = selection.held_out
@@ -141,6 +141,14 @@ def _windows_to_fit_on(dataset: Dataset, seed: int) -> tuple[list[list[Window]],
     most, n = max_windows(dataset.catalog.n_categories), len(folds[0])
     remarks = [f"chosen on {most:,} of {n:,} windows"] if n > most else []
     return [sample_windows(folds[0], most, seed), *folds[1:]], remarks
+
+
+def _windows_of_lists(lists: ListSelection, folds: Sequence[Sequence[Window]]) -> dict[str, Any]:
+    """Give how many windows of the last period lists were weighed by, and a remark if not all."""
+    n, n_all = len(lists.windows), len(folds[0])
+    if n == n_all:
+        return {"windows": n}
+    return {"windows": n, "reason": f"drawn at random from {n_all:,}"}
 
 
 def held_out_forecaster(

@@ -187,7 +187,7 @@ def test_the_larger_the_catalog_the_fewer_windows_are_scored_but_ten(
 ) -> None:
     dataset = world()
     windows = last_period_windows(dataset.log, dataset.catalog, dataset.period)
-    monkeypatch.setattr("llmrec.ranking.selection.MAX_FOLD_SCORES", n_scores)
+    monkeypatch.setattr("llmrec.ranking.folds.MAX_STORED_SCORES", n_scores)
     assert len(fit_list(dataset, windows).windows) == n_windows
 
 

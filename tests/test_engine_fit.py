@@ -14,6 +14,7 @@ from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.catalog import Catalog
 from llmrec.data.readers import read_table
 from llmrec.data.splits import past_windows
+from llmrec.engine_figures import ListInfo
 from llmrec.engine_fit import FittedEngine, fit_engine
 from llmrec.engine_members import MemberFit
 from llmrec.errors import MissingExtraError, TrainingError
@@ -67,6 +68,19 @@ def test_a_log_too_small_for_an_effort_gets_a_smaller_one_and_says_so(effort: An
     assert engine.settings.report["asked"] == effort
     assert "20 windows in its last period" in engine.settings.report["reason"]
     assert len(engine.recommend("u001", k=3)) == 3
+
+
+def test_windows_that_lists_are_not_weighed_by_are_counted_in_the_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = fit_engine(world(40), "quick", without=NOT_NEEDED)
+    assert "reason" not in whole.report["list"]
+    monkeypatch.setattr("llmrec.engine_members.MAX_QUICK_WINDOWS", 15)
+    some = fit_engine(world(40), "quick", without=NOT_NEEDED)
+    info = ListInfo.of_report(some.report)
+    assert info is not None
+    n = len(whole.windows)
+    assert f"15 windows of the last period: drawn at random from {n}." in info.lines()[0]
 
 
 @pytest.mark.parametrize("n_users", [1, 9])

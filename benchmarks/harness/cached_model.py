@@ -53,7 +53,7 @@ class CachedLanguageModel(LanguageModel):
 
     def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
         """(n_prompts, n_categories) scores, see `LanguageModel.score_categories`."""
-        labels = _digest(verbalizer.token_ids.tobytes(), verbalizer.matrix.tobytes())
+        labels = _digest(verbalizer.token_ids.tobytes(), verbalizer.matrix.toarray().tobytes())
         folder = self.folder / f"readings-{labels}"
         cached: dict[str, FloatArray] = {}
         for path in folder.glob("*.npz"):

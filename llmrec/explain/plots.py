@@ -91,8 +91,11 @@ class ShareSeries:
 
 
 def top_categories(past: FloatArray, expected: FloatArray, top: int) -> IntArray:
-    """Give the categories of the largest share, past or expected, ordered by expected share."""
-    largest = np.argsort(-np.maximum(past, expected), kind="stable")[:top]
+    """Give the categories of the largest share, past or expected, ordered by expected share.
+
+    Of equal shares, which are many where each category was taken once, the most expected are given.
+    """
+    largest = np.lexsort((-expected, -np.maximum(past, expected)))[:top]
     return largest[np.argsort(-expected[largest], kind="stable")]
 
 

@@ -55,10 +55,17 @@ def fit_interpolation(
 ) -> tuple[float, float]:
     """Give the share of least log-loss, and this loss; all arrays are (n, n_categories)."""
     cells = TargetCells.of(targets)
-    known = predicted.sum(axis=1)[cells.rows]
-    of_prior, of_predicted = cells.take(prior), cells.take(predicted)
+    totals = predicted.sum(axis=1)
+    return fit_interpolation_of_cells(cells, cells.take(prior), cells.take(predicted), totals)
+
+
+def fit_interpolation_of_cells(
+    cells: TargetCells, prior: FloatArray, predicted: FloatArray, totals: FloatArray
+) -> tuple[float, float]:
+    """Give the same of (n_cells,) weights and the (n_windows,) sums of all that are predicted."""
+    known = totals[cells.rows]
     losses = {
-        share: cells.mean_log_loss(_mix(of_prior, of_predicted, known, share))
+        share: cells.mean_log_loss(_mix(prior, predicted, known, share))
         for share in INTERPOLATION_WEIGHTS
     }
     best = min(losses, key=lambda share: losses[share])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
 
-from llmrec.data.counts import age_weighted_counts, row_shares, target_counts
+from llmrec.data.counts import age_weighted_counts, row_shares
 from llmrec.data.periods import History, Window
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.sparse_counts import (
@@ -19,7 +19,11 @@ from llmrec.data.sparse_counts import (
 from llmrec.data.stored import Stored, sparse_arrays
 from llmrec.errors import TrainingError
 from llmrec.forecast import Forecast, Source
-from llmrec.forecasters.calibration import fit_interpolation, interpolate, make_forecasts
+from llmrec.forecasters.calibration import (
+    fit_interpolation_of_cells,
+    interpolate,
+    make_forecasts,
+)
 from llmrec.forecasters.counting import age_weights
 from llmrec.forecasters.dispersion import DEFAULT_DISPERSION, Spread, fit_dispersion
 from llmrec.forecasters.drift import GlobalDrift
@@ -31,6 +35,7 @@ from llmrec.forecasters.stored_values import (
     read_sparse_shares,
     refuse_broken,
 )
+from llmrec.forecasters.target_cells import TargetCells
 from llmrec.types import FloatArray, IntArray
 
 RECENCY_DECAY = 0.9  # weight of a period relative to the next newer one
@@ -76,21 +81,18 @@ class NeighbouringUsers:
         """
         prior = self.prior if self.prior.fitted else self.prior.fit(validation)
         fitted = TrainingSpan.of_windows(training, validation).union(prior.fitted)
-        targets = target_counts(validation)
         histories = [window.history for window in validation]
         counted = prior.category_weights(histories)
         others = _neighbours(training)
-        best, least, weights = self, np.inf, counted
-        predictions = _neighbour_means(histories, *others, SHARPNESSES)
-        for sharpness, predicted in zip(SHARPNESSES, predictions, strict=True):
-            share, loss = fit_interpolation(counted, predicted, targets)
-            if loss < least:
-                best, least = replace(self, sharpness=sharpness, share=share), loss
-                weights = interpolate(counted, predicted, share)
+        sharpness, share = _choose(validation, counted, others)
+        predicted = _means_of_all(histories, *others, sharpness)
+        weights = interpolate(counted, predicted, share)
         interests, next_shares = _neighbours([*training, *validation])
         return replace(
-            best,
+            self,
             prior=prior,
+            sharpness=sharpness,
+            share=share,
             neighbour_interests=interests,
             neighbour_next_shares=next_shares,
             spread=fit_dispersion(validation, weights),
@@ -101,9 +103,8 @@ class NeighbouringUsers:
     def category_weights(self, histories: Sequence[History]) -> FloatArray:
         """(n_histories, n_categories) forecast shares; rows sum to 1, all > 0."""
         self._check_fitted()
-        (predicted,) = _neighbour_means(
-            histories, self.neighbour_interests, self.neighbour_next_shares, (self.sharpness,)
-        )
+        others = self.neighbour_interests, self.neighbour_next_shares
+        predicted = _means_of_all(histories, *others, self.sharpness)
         return interpolate(self.prior.category_weights(histories), predicted, self.share)
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
@@ -165,29 +166,59 @@ def _newest(windows: Sequence[Window], n: int) -> IntArray:
     return np.sort(np.lexsort((-cutoffs.view(np.int64), newer))[:n])
 
 
+def _choose(
+    validation: Sequence[Window],
+    counted: FloatArray,
+    others: tuple[sparse.csr_array, sparse.csr_array],
+) -> tuple[float, float]:
+    """Give the sharpness and the share of least validation loss.
+
+    Of the means of each sharpness those of a batch alone are in memory, and what targets hold of
+    them is kept.
+    """
+    cells = TargetCells.of_windows(validation)
+    found = np.empty((len(SHARPNESSES), len(cells.rows)))
+    known = np.empty((len(SHARPNESSES), len(validation)))
+    for rows, means in _neighbour_means([one.history for one in validation], *others, SHARPNESSES):
+        part, places = cells.part(rows)
+        for place, mean in enumerate(means):
+            found[place, part], known[place, rows] = mean[places], mean.sum(axis=1)
+    fits = [
+        fit_interpolation_of_cells(cells, cells.take(counted), one, total)
+        for one, total in zip(found, known, strict=True)
+    ]
+    best = min(range(len(fits)), key=lambda place: fits[place][1])
+    return SHARPNESSES[best], fits[best][0]
+
+
+def _means_of_all(
+    histories: Sequence[History],
+    interests: sparse.csr_array,
+    next_shares: sparse.csr_array,
+    sharpness: float,
+) -> FloatArray:
+    """(n, n_categories) weighted means of others' next shares; 0 for a person without events."""
+    batches = _neighbour_means(histories, interests, next_shares, (sharpness,))
+    return np.concatenate([means[0] for _, means in batches])
+
+
 def _neighbour_means(
     histories: Sequence[History],
     interests: sparse.csr_array,
     next_shares: sparse.csr_array,
     sharpnesses: Sequence[float],
-) -> list[FloatArray]:
-    """(n, n_categories) weighted means of others' next shares, for each sharpness.
-
-    They are 0 for a person without events.
-    """
-    batches = []
+) -> Iterator[tuple[slice, list[FloatArray]]]:
+    """Yield the rows of a batch, and their weighted means of next shares for each sharpness."""
     for start in range(0, len(histories), HISTORIES_PER_BATCH):
         part = histories[start : start + HISTORIES_PER_BATCH]
         own = np.sqrt(row_shares(age_weighted_counts(part, age_weights(RECENCY_DECAY))))
         similarity = interests @ own.T
         known = own.sum(axis=1, keepdims=True) > 0
-        batches.append(
-            [
-                (next_shares.T @ _softmax(sharpness * similarity)).T * known
-                for sharpness in sharpnesses
-            ]
-        )
-    return [np.concatenate(found) for found in zip(*batches, strict=True)]
+        means = [
+            (next_shares.T @ _softmax(sharpness * similarity)).T * known
+            for sharpness in sharpnesses
+        ]
+        yield slice(start, start + len(part)), means
 
 
 def _softmax(scores: FloatArray) -> FloatArray:

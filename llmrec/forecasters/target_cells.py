@@ -62,8 +62,12 @@ class TargetCells:
     def blocks(self) -> Iterator[tuple[slice, slice, tuple[IntArray, IntArray]]]:
         """Yield blocks of windows, the cells of each, and where these are in the block's rows."""
         for block in row_blocks(self.n_windows, self.n_categories):
-            cells = slice(*np.searchsorted(self.rows, (block.start, block.stop)))
-            yield block, cells, (self.rows[cells] - block.start, self.columns[cells])
+            yield block, *self.part(block)
+
+    def part(self, rows: slice) -> tuple[slice, tuple[IntArray, IntArray]]:
+        """Give the cells of windows that follow each other, and where these are in their rows."""
+        cells = slice(*np.searchsorted(self.rows, (rows.start, rows.stop)))
+        return cells, (self.rows[cells] - rows.start, self.columns[cells])
 
     def collect(self, weights_of: Callable[[slice], FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Give the cells of weights that are made a block of windows at a time, and row sums.

@@ -24,7 +24,7 @@ from llmrec.types import FloatArray, IntArray
 
 
 class Verbalizer:
-    """A fixed (n_categories, n_tokens) matrix that averages the logits of each label's tokens.
+    """A fixed sparse (n_categories, n_tokens) matrix that averages over each label's tokens.
 
     Nothing is trained, so it works for any categories.
 
@@ -40,6 +40,8 @@ class Verbalizer:
     ----------
     token_ids
         (n_tokens,) sorted, unique: the only logits that `scores` needs.
+    matrix
+        (n_categories, n_tokens) share of each token in each label, sparse.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class Verbalizer:
     """
 
     token_ids: IntArray
+    matrix: sparse.csr_array
 
     def __init__(
         self, labels: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]
@@ -62,19 +65,14 @@ class Verbalizer:
         flat = np.fromiter((token for row in rows for token in row), np.int64, lengths.sum())
         self.token_ids, columns = np.unique(flat, return_inverse=True)
         # A token that occurs twice in a label counts twice: duplicates are summed.
-        self._mean = sparse.coo_array(
+        self.matrix = sparse.coo_array(
             (np.repeat(1 / lengths, lengths), (np.repeat(np.arange(len(rows)), lengths), columns)),
             shape=(len(rows), len(self.token_ids)),
         ).tocsr()
 
-    @property
-    def matrix(self) -> FloatArray:
-        """(n_categories, n_tokens) share of each token in each label."""
-        return np.asarray(self._mean.toarray(), dtype=np.float64)
-
     def scores(self, logits: FloatArray) -> FloatArray:
         """Average the (n, n_tokens) logits of `token_ids` into (n, n_categories) scores."""
-        return np.ascontiguousarray((self._mean @ logits.T).T, dtype=np.float64)
+        return np.ascontiguousarray((self.matrix @ logits.T).T, dtype=np.float64)
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -178,9 +176,9 @@ def rms_normalize(states: Tensor) -> Tensor:
 def label_embeddings(verbalizer: Verbalizer, table: Tensor) -> Tensor:
     """(n_categories, d) mean embeddings of the labels' tokens, each of length 1, in float32."""
     rows = table.detach()[torch.from_numpy(verbalizer.token_ids).to(table.device)].float()
-    means: Tensor = torch.from_numpy(verbalizer.matrix).float().to(table.device) @ rows
+    means = torch.from_numpy(verbalizer.matrix.astype(np.float32) @ rows.cpu().numpy())
     normed: Tensor = means / means.norm(dim=1, keepdim=True)
-    return normed
+    return normed.to(table.device)
 
 
 class TitleEmbeddings(nn.Module):

@@ -141,8 +141,11 @@ class Blend:
             return stack_scores(list(compress(self.scorers, weighted)), histories)
         first = stack_scores(self.scorers, histories)
         second = self.trees.second_scores(first[: self.trees.n_scorers], histories)
-        second = _checked(second, self.trees.name, histories)
-        return np.concatenate((first[weighted], second[None]))
+        found = np.empty((sum(weighted) + 1, *second.shape))
+        found[-1] = _checked(second, self.trees.name, histories)
+        for row, part in zip(found[:-1], compress(first, weighted), strict=True):
+            row[:] = part
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 from scipy.special import log_softmax
 
-from llmrec.data.counts import shared_population
 from llmrec.data.periods import History, Window
 from llmrec.data.stored import Stored
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import fit_blend, rankable_items, stack_scores
+from llmrec.ranking.blocks import MAX_SMALL_CATALOG, people_blocks
+from llmrec.ranking.candidate_features import N_HISTORY_FEATURES, candidate_features
 from llmrec.ranking.fitted import parameters_from, refusing, settings_of
-from llmrec.ranking.history_matrix import recency_weighted
-from llmrec.ranking.scorers import (
-    item_counts,
-    require_positive,
-)
+from llmrec.ranking.largest import places_of_largest
+from llmrec.ranking.scorers import require_positive
 from llmrec.ranking.trees_text import import_lightgbm, read_trees, text_digest
-from llmrec.types import FloatArray, IntArray, RepeatPolicy, TimeArray
+from llmrec.ranking.weights import likely_weights
+from llmrec.types import FloatArray, IntArray, RepeatPolicy
 
-RECENT_DAYS = (7.0, 28.0, 84.0)  # before the cutoff, in which an item's moments are counted
-N_HISTORY_FEATURES = 14  # of `candidate_features`, beside one a scorer
-NEVER_TAKEN_DAYS = 1000.0  # since the last time, for a person who never took an item
 _LIGHTGBM_PARAMETERS = {
     "objective": "rank_xendcg",
     "metric": "ndcg",
@@ -135,7 +131,7 @@ class GBDTReranker:
         if len(folds) < 2 or len(n_scorers) != 1:
             raise ValueError("a GBDTReranker needs two folds or more, each with the same scorers")
         last = folds[-1]
-        weights = fit_blend(last.scorers, last.windows, repeat=self.repeat).weights
+        weights = self._first_weights(last)
         examples = [self._examples(fold, weights) for fold in folds]
         if not len(examples[-1][1]) or not any(len(taken) for _, taken in examples[:-1]):
             raise ValueError("no candidate was taken: give more candidates or folds")
@@ -227,6 +223,12 @@ class GBDTReranker:
             made._booster = read_trees(stored.texts["trees"], digest, n_features)
         return made
 
+    def _first_weights(self, fold: RankingFold) -> tuple[float, ...]:
+        """Give the weights of most likely targets; of large catalogs among the best items alone."""
+        if fold.windows[0].history.catalog.n_items > MAX_SMALL_CATALOG:
+            return likely_weights(fold.scorers, fold.windows, self.repeat)
+        return (*fit_blend(fold.scorers, fold.windows, repeat=self.repeat).weights,)
+
     def _examples(
         self, fold: RankingFold, weights: Sequence[float]
     ) -> tuple[FloatArray, FloatArray]:
@@ -235,11 +237,22 @@ class GBDTReranker:
         Windows in which no candidate was taken are left out. Seen items are among the candidates of
         a person who has too few unseen ones; they do not count as taken.
         """
-        histories = [window.history for window in fold.windows]
-        scores = stack_scores(fold.scorers, histories)
+        n_items = fold.windows[0].history.catalog.n_items
+        blocks = people_blocks(len(fold.windows), n_items, len(fold.scorers))
+        found = [
+            self._examples_of_block(fold.scorers, fold.windows[block], weights) for block in blocks
+        ]
+        features, taken = zip(*found, strict=True)
+        return np.concatenate(features), np.concatenate(taken)
+
+    def _examples_of_block(
+        self, scorers: Sequence[ItemScorer], windows: Sequence[Window], weights: Sequence[float]
+    ) -> tuple[FloatArray, FloatArray]:
+        histories = [window.history for window in windows]
+        scores = stack_scores(scorers, histories)
         items = self._select_candidates(scores, weights, histories)
         taken = np.zeros(items.shape)
-        for row, window in enumerate(fold.windows):
+        for row, window in enumerate(windows):
             possible = rankable_items(window.history, self.repeat)[items[row]]
             taken[row] = possible & np.isin(items[row], window.target.item_idx)
         some = taken.any(axis=1)
@@ -251,23 +264,7 @@ class GBDTReranker:
         """(n_users, n_candidates) the best items by the first stage's blend, in items' order."""
         possible = np.stack([rankable_items(history, self.repeat) for history in histories])
         blended = np.where(possible, _weighted_sum(scores, weights), -np.inf)
-        best = np.argsort(-blended, axis=1, kind="stable")[:, : self.candidates]
-        return np.sort(best, axis=1)
-
-
-def candidate_features(
-    scores: FloatArray, items: IntArray, histories: Sequence[History]
-) -> FloatArray:
-    """(n_users, n_candidates, n_features) features of candidates, in float32.
-
-    ``scores`` (n_scorers, n_users, n_items) are the scorers' log-probabilities.
-    """
-    rows = np.arange(len(items))[:, None]
-    found = [part[rows, items] for part in scores]
-    found += [feature[rows, items] for feature in _item_features(histories)]
-    for feature in _user_features(histories):
-        found.append(np.broadcast_to(feature[:, None], items.shape))
-    return np.stack(found, axis=2).astype(np.float32)
+        return np.stack([np.sort(_best_places(row, self.candidates)) for row in blended])
 
 
 def _weighted_sum(scores: FloatArray, weights: Sequence[float]) -> FloatArray:
@@ -278,42 +275,10 @@ def _weighted_sum(scores: FloatArray, weights: Sequence[float]) -> FloatArray:
     return total
 
 
-def _item_features(histories: Sequence[History]) -> Iterator[FloatArray]:
-    """(n_users, n_items) when and how often a person took an item, and how often everybody did."""
-    rows = np.repeat(np.arange(len(histories)), [history.n_events for history in histories])
-    items = np.concatenate([np.empty(0, np.int64), *(history.item_idx for history in histories)])
-    age = np.concatenate([np.empty(0), *(history.days_ago for history in histories)])
-    taken = item_counts(histories).toarray()
-    newest, oldest = np.full(taken.shape, NEVER_TAKEN_DAYS), np.zeros(taken.shape)
-    np.minimum.at(newest, (rows, items), age)
-    np.maximum.at(oldest, (rows, items), age)
-    gap = np.maximum(oldest - newest, 0.0) / np.maximum(taken - 1, 1)
-    yield from (taken, newest, gap, newest / np.maximum(gap, 1.0))
-    for days in RECENT_DAYS:
-        yield item_counts(histories, (age <= days).astype(np.float64)).toarray()
-    shares = histories[0].catalog.category_shares
-    for half_life in (28.0, np.inf):
-        of_category = recency_weighted(histories, half_life, "days") @ shares
-        yield np.log1p((of_category @ shares.T).toarray())
-    population, bounds = shared_population(histories), _time_bounds(histories)
-    takers = population.item_counts(*bounds, "takers")
-    moments = population.item_counts(*bounds, "moments")
-    yield np.log1p(takers)
-    yield moments / np.maximum(takers, 1)
-
-
-def _user_features(histories: Sequence[History]) -> Iterator[FloatArray]:
-    """(n_users,) how much a person takes, of how many items, and how much of it recently."""
-    taken = item_counts(histories)
-    yield np.log1p(np.asarray(taken.sum(axis=1)).ravel())
-    yield np.log1p(np.diff(taken.indptr))
-    yield np.log1p([float(np.sum(history.days_ago <= RECENT_DAYS[1])) for history in histories])
-
-
-def _time_bounds(histories: Sequence[History]) -> tuple[TimeArray, TimeArray]:
-    """(n,) and (n,) the time of the first event of all, and each cutoff."""
-    ends = np.array([history.cutoff for history in histories])
-    return np.full_like(ends, histories[0].population.start), ends
+def _best_places(values: FloatArray, n: int) -> IntArray:
+    """(n,) the places of the largest values; of equal ones the first."""
+    places = places_of_largest(values, n)
+    return places[np.argsort(-values[places], kind="stable")[:n]]
 
 
 def _dataset(lightgbm: Any, examples: Sequence[tuple[FloatArray, FloatArray]]) -> Any:

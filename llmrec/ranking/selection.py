@@ -12,13 +12,11 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import Window
-from llmrec.data.splits import sample_windows, training_log_for
-from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.errors import LlmrecError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.best_items import BestItems
-from llmrec.ranking.blend import Blend, PrecomputedScorer
-from llmrec.ranking.blocks import MAX_SMALL_CATALOG
+from llmrec.ranking.blend import Blend
+from llmrec.ranking.folds import ListFold
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.weights import choose_weights_of, more_scorers_help
 from llmrec.types import FloatArray, RepeatPolicy
@@ -27,9 +25,6 @@ TREES = "GBDTReranker"  # its name among the members
 LIST_LENGTH = 10  # items by which members are judged
 MIN_TREE_FOLDS = 3  # two to learn from, one to judge by
 OPTIONAL = ("PopularityTrend",)  # in the blend only if it helps, as texts are
-# Scorers x windows x items of one fold: half a gigabyte in single precision, and twice as much
-# while weights are fitted.
-MAX_FOLD_SCORES = 120_000_000
 # What leaves a member out, with the reason in the report, instead of ending the fit.
 MEMBER_ERRORS = (LlmrecError, ValueError, ImportError)
 FitScorer = Callable[[str, Interactions, np.datetime64 | None], ItemScorer]
@@ -89,12 +84,6 @@ class ListSelection:
         return {"ndcg": self.ndcg, "members": [asdict(member) for member in self.members]}
 
 
-@dataclass(eq=False)
-class _Fold:
-    windows: Sequence[Window]
-    scorers: Mapping[str, ItemScorer]
-
-
 def select_list(
     log: Interactions,
     catalog: Catalog,
@@ -142,7 +131,7 @@ def select_list(
     everything = [*dict.fromkeys([*wanted, *text, *new])]
     with_trees = TREES not in without and len(folds) >= MIN_TREE_FOLDS
     made = [
-        _fit_fold(windows, catalog, wanted if place else everything, seed, fit, with_trees)
+        ListFold.fit(windows, catalog, wanted if place else everything, seed, fit, with_trees)
         for place, windows in enumerate(folds)  # texts have a part in the newest fold alone
     ]
     final = fit(everything, log, cutoff)
@@ -159,31 +148,6 @@ def select_list(
 
 def _omit(without: Sequence[str], names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in without]
-
-
-def _fit_fold(
-    windows: Sequence[Window],
-    catalog: Catalog,
-    names: Sequence[str],
-    seed: int,
-    fit: Callable[[Sequence[str], Interactions, None], Mapping[str, ItemScorer]],
-    with_trees: bool,
-) -> _Fold:
-    """Fit scorers on what precedes windows, and score as many of these as memory allows.
-
-    Of a large catalog scores are stored for trees alone: without trees the best items of each
-    window are enough, all windows are used, and `BestItems` scores them.
-    """
-    fitted = fit(names, training_log_for(windows).align_to(catalog), None)
-    if catalog.n_items > MAX_SMALL_CATALOG and not with_trees:
-        return _Fold(windows, fitted)
-    limit = max(MIN_FIT_WINDOWS, MAX_FOLD_SCORES // (len(names) * catalog.n_items))
-    sample = sample_windows(windows, limit, seed)
-    histories = [window.history for window in sample]
-    stored = {
-        name: _in_single(PrecomputedScorer.of(scorer, histories)) for name, scorer in fitted.items()
-    }
-    return _Fold(sample, stored)
 
 
 def _fit_all(
@@ -209,7 +173,7 @@ def _fit_all(
 class _Weighing:
     """Scorers fitted on the whole log and on each fold's past, to be weighed."""
 
-    folds: Sequence[_Fold]
+    folds: Sequence[ListFold]
     final: Mapping[str, ItemScorer]
     names: Sequence[str]  # of the scorers that failed nowhere, but for those that have to help
     trend_names: Sequence[str]
@@ -222,7 +186,7 @@ class _Weighing:
         parts = {name: newest.scorers[name] for name in names}
         trees, judged, reason = self._trees(wants_trees)
         if judged is not None:
-            parts[TREES] = self._scored_by_trees(judged, list(parts.values()))
+            parts[TREES] = newest.scored_by_trees(judged, names)
         groups = self.trend_names, self.text_names
         more = [{name: newest.scorers[name] for name in group} for group in groups]
         best_of = self._best_items(parts, more)
@@ -272,16 +236,8 @@ class _Weighing:
         trees, reason = _fit_trees(past, repeat, seed)
         if trees is None:
             return None, None, reason
-        judged, reason = _fit_trees(past[:-1], repeat, seed)
+        judged, reason = _fit_trees(past[:-1], repeat, seed, past[-1].scorers)
         return trees if judged else None, judged, reason
-
-    def _scored_by_trees(
-        self, judged: GBDTReranker, parts: Sequence[ItemScorer]
-    ) -> PrecomputedScorer:
-        histories = [window.history for window in self.folds[0].windows]
-        first = np.stack([part.scores(histories) for part in parts])
-        rows = zip(_keys(parts[0]), judged.second_scores(first, histories), strict=True)
-        return PrecomputedScorer(judged.name, dict(rows))
 
     def _best_items(
         self, parts: Mapping[str, ItemScorer], more: Sequence[Mapping[str, ItemScorer]]
@@ -313,11 +269,14 @@ class _Weighing:
 
 
 def _fit_trees(
-    folds: Sequence[RankingFold], repeat: RepeatPolicy, seed: int
+    folds: Sequence[RankingFold],
+    repeat: RepeatPolicy,
+    seed: int,
+    scorers: Sequence[ItemScorer] = (),
 ) -> tuple[GBDTReranker | None, str]:
     """Fit trees on folds, oldest first; None and the reason if they cannot be fitted."""
     try:
-        return GBDTReranker(repeat=repeat, seed=seed).fit(folds), ""
+        return GBDTReranker(repeat=repeat, seed=seed).fit(folds, scorers), ""
     except MEMBER_ERRORS as error:
         return None, str(error)
 
@@ -337,14 +296,3 @@ def _figures(
         ndcg = best.ndcg(alone) if best.n else 0.0
         members.append(ListMember(name, ndcg, weight, loss, kept, reason))
     return members
-
-
-def _in_single(scorer: PrecomputedScorer) -> PrecomputedScorer:
-    """Give the same in half of the memory: trees split in single precision anyway."""
-    rows: Any = {key: row.astype(np.float32) for key, row in scorer.rows.items()}
-    return PrecomputedScorer(scorer.name, rows)
-
-
-def _keys(scorer: ItemScorer) -> list[Any]:
-    assert isinstance(scorer, PrecomputedScorer)
-    return list(scorer.rows)

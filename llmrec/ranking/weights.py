@@ -21,6 +21,7 @@ from llmrec.types import FloatArray, RepeatPolicy
 # Steps of a weight: times a factor, or plus a share of the sum of all weights.
 WEIGHT_FACTORS, WEIGHT_STEP = (0.0, 0.5, 0.8, 1.25, 2.0), 0.1
 MAX_PASSES, MIN_GAIN = 3, 2e-4
+N_PLACES = 10  # of each scorer's list, whose items trees' first stage is weighed by
 TOP_N = 50  # items a person among which weights are fitted
 LIKELY_L2 = 1e-3
 FEW_WINDOWS = 300
@@ -70,6 +71,24 @@ def choose_weights_of(best: BestItems) -> tuple[float, ...]:
     alone = max(np.eye(n_scorers), key=best.ndcg)
     chosen = alone if best.ndcg(alone) > best.ndcg(weights) else weights
     return tuple(chosen.tolist())
+
+
+def likely_weights(
+    scorers: Sequence[ItemScorer], windows: Sequence[Window], repeat: RepeatPolicy
+) -> tuple[float, ...]:
+    """Give the weights that make targets most likely among the `BestItems`.
+
+    `fit_blend` needs the scores of all windows and items at once; here those of a block are enough.
+
+    Raises
+    ------
+    ValueError
+        If no target of a window has an item that counts.
+    """
+    best = BestItems.of(scorers, windows, repeat, N_PLACES)
+    if not best.n:
+        raise ValueError(f"none of {len(windows)} windows has a target event to learn from")
+    return tuple(_likely_weights(best).tolist())
 
 
 def _likely_weights(best: BestItems) -> FloatArray:

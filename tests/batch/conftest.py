@@ -29,6 +29,14 @@ def make_events(n_people: int = N_PEOPLE, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
 
 
+def labelled(events: pd.DataFrame) -> pd.DataFrame:
+    """Give the events with titles and categories of their items."""
+    numbers = events["item_id"].str[1:].astype(int)
+    return events.assign(
+        title="Title " + numbers.astype(str), categories=[CATEGORIES[n % 5] for n in numbers]
+    )
+
+
 @pytest.fixture(scope="session")
 def events() -> pd.DataFrame:
     """Events of forty people."""
@@ -38,11 +46,7 @@ def events() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def engine_folder(events: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine that was fitted on them, saved."""
-    numbers = events["item_id"].str[1:].astype(int)
-    table = events.assign(
-        title="Title " + numbers.astype(str), categories=[CATEGORIES[n % 5] for n in numbers]
-    )
-    dataset = read_table(table, name="small", period="14D")
+    dataset = read_table(labelled(events), name="small", period="14D")
     folder = tmp_path_factory.mktemp("engine") / "engine"
     engine = InterestEngine.from_pretrained(data=dataset, model=None, refit=True)
     engine.save_pretrained(folder)

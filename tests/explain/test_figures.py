@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.text import Text
 
 from llmrec.data.periods import History
 from llmrec.explain.figures import MISSING_SIGN, fit_fonts, new_figure, to_svg
-from llmrec.explain.plots import STEP_NOTE, interest_figure, render_html
+from llmrec.explain.plots import STEP_NOTE, interest_figure, render_html, top_categories
 from tests.explain.people import catalog, make_forecast, person
 
 NAMES = ("🍞 Bread", "משקאות (2001)", "ألبان", "新鮮な野菜と果物の売り場とその他の品")
@@ -124,3 +125,9 @@ def test_no_text_leaves_the_picture_and_no_caption_touches_another(names: tuple[
         assert below.y1 <= above.y0
     assert max(box.x1 for box in boxes) <= whole.x1
     assert max(text.get_window_extent().x1 for text in drawn.axes[0].texts) <= whole.x1
+
+
+def test_of_many_categories_taken_as_often_the_most_expected_are_drawn() -> None:
+    past, expected = np.full(20, 0.05), np.full(20, 0.002)
+    expected[[17, 4]] = 0.03, 0.01
+    assert top_categories(past, expected, 3).tolist() == [17, 4, 0]

@@ -92,6 +92,19 @@ def test_neighbours_take_less_memory_than_a_table_of_the_training_windows(
     assert peak < len(training) * N_CATEGORIES * np.dtype(np.float64).itemsize
 
 
+def test_neighbours_are_weighed_without_a_table_for_each_sharpness(
+    weeks: list[list[Window]],
+) -> None:
+    training, validation = weeks[3], weeks[4] * 24
+    prior = GlobalDrift().fit(weeks[4])
+    table = len(validation) * N_CATEGORIES * np.dtype(np.float64).itemsize
+    tracemalloc.start()
+    NeighbouringUsers(prior).fit(training, validation)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 7 * table
+
+
 def test_counting_takes_less_memory_than_a_table_of_the_windows(weeks: list[list[Window]]) -> None:
     windows = weeks[4] * 64
     tracemalloc.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,20 @@ def test_label_embeddings_have_length_one_and_average_their_tokens(model: Langua
     for label, embedding in zip(LABELS, embeddings, strict=True):
         mean = table[torch.tensor(model.encode([f" {label}"])[0])].mean(dim=0).detach()
         torch.testing.assert_close(embedding, mean / mean.norm())
+
+
+def test_labels_are_embedded_without_a_table_of_labels_and_tokens() -> None:
+    n, width = 3_000, 8
+    labels = [f"{first} {first + n}" for first in range(n)]
+    verbalizer = Verbalizer(labels, lambda texts: [[*map(int, text.split())] for text in texts])
+    table = torch.randn((2 * n, width), generator=torch.Generator().manual_seed(0))
+    tracemalloc.start()
+    found = label_embeddings(verbalizer, table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < n * 2 * n  # bytes: a table has at least as many
+    expected = (table[:n] + table[n:]) / 2
+    torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
 
 
 def test_a_category_scores_the_same_whatever_the_others_are(model: LanguageModel) -> None:

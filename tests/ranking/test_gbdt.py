@@ -17,11 +17,10 @@ from llmrec.data.windows import make_windows
 from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, rankable_items, stack_scores
+from llmrec.ranking.candidate_features import N_HISTORY_FEATURES, candidate_features
 from llmrec.ranking.gbdt import (
-    N_HISTORY_FEATURES,
     GBDTReranker,
     RankingFold,
-    candidate_features,
 )
 from llmrec.ranking.scorers import PersonalRepeat, RecentPopularity
 from llmrec.types import FloatArray
@@ -141,6 +140,26 @@ def test_trees_of_stored_text_score_the_same_to_the_bit(
     assert again.second_scores(first, histories).tobytes() == expected.tobytes()
     assert again.stored().texts == fitted.stored().texts
     assert (again.candidates, again.n_trees) == (6, fitted.n_trees)
+
+
+def test_a_blend_with_trees_scores_a_person_the_same_to_the_bit_whoever_else_is_scored(
+    fitted: GBDTReranker,
+) -> None:
+    scorers = [RecentPopularity(), PersonalRepeat()]
+    blend = Blend(scorers, (0.0, 0.5), fitted, 1.0)
+    histories = [window.history for window in weeks(5)[0]]
+    together = blend.weighted_scores(histories)
+    alone = [blend.weighted_scores([history])[:, 0] for history in histories]
+    assert together.tobytes() == np.stack(alone, axis=1).tobytes()
+
+
+def test_features_of_candidates_are_the_same_whatever_the_other_candidates_are() -> None:
+    histories = [window.history for window in weeks(4)[0]]
+    scores = stack_scores([RecentPopularity(), PersonalRepeat()], histories)
+    everything = np.tile(np.arange(ITEMS.n_items), (len(histories), 1))
+    of_all = candidate_features(scores, everything, histories)
+    found = candidate_features(scores, everything[:, 3::4], histories)
+    assert found.tobytes() == np.ascontiguousarray(of_all[:, 3::4]).tobytes()
 
 
 def test_scores_of_another_number_of_scorers_are_refused(fitted: GBDTReranker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ from scipy import sparse
 
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
 from llmrec.data.interactions import Interactions
 from llmrec.data.periods import History, Window
+from llmrec.data.splits import past_windows
 from llmrec.data.windows import last_period_windows
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.ranking import best_items, blocks, selection
+from llmrec.ranking import best_items, blocks, folds, gbdt
 from llmrec.ranking.best_items import BestItems
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import STRENGTHS, fit_strength, inverse_spreads, ndcg_by_strength
+from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.history_matrix import log_shares
 from llmrec.ranking.item_item import Cosine, ItemToItem, SequentialRules
 from llmrec.ranking.largest import places_of_largest, sparse_rows
@@ -46,14 +50,35 @@ def world(n_items: int, n_users: int) -> tuple[Interactions, Catalog, list[Windo
     return events, items, last_period_windows(events, items, "7D")
 
 
-def select(events: Interactions, items: Catalog, windows: Sequence[Window]) -> ListSelection:
+def past_of(n_items: int, n_users: int) -> tuple[Interactions, Catalog, list[list[Window]]]:
+    """The same events, and the windows of each of their periods, newest first."""
+    events, items, _ = world(n_items, n_users)
+    return (
+        events,
+        items,
+        past_windows(Dataset("made up", events, items, "7D", "items", "person", "allow")),
+    )
+
+
+def tree_folds(n_items: int, n_users: int) -> list[RankingFold]:
+    """Three of the periods for trees, oldest first."""
+    _, _, past = past_of(n_items, n_users)
+    return [RankingFold([RecentPopularity(), PersonalRepeat()], one) for one in past[2::-1]]
+
+
+def select(
+    events: Interactions,
+    items: Catalog,
+    past: Sequence[Sequence[Window]],
+    without: Sequence[str] = (TREES,),
+) -> ListSelection:
     end = events.timestamp.max() + MILLISECOND
     return select_list(
-        *(events, items, [windows], NAMES),
+        *(events, items, past, NAMES),
         lambda name, known, cutoff: build_scorer(name, known, items, cutoff),
         cutoff=end,
         repeat="allow",
-        without=[TREES],
+        without=without,
     )
 
 
@@ -62,7 +87,7 @@ def as_large(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Turn every catalog into a large one, of which three people or so are scored at a time."""
 
     def turn() -> None:
-        for module in (best_items, blocks, selection):
+        for module in (best_items, blocks, folds, gbdt):
             monkeypatch.setattr(module, "MAX_SMALL_CATALOG", 0)
         monkeypatch.setattr(blocks, "SCORES_PER_BLOCK", 250)
 
@@ -118,7 +143,7 @@ def test_blocks_choose_about_the_same_weights_and_strength(as_large: Callable[[]
     for kind in ("small", "large"):
         if kind == "large":
             as_large()
-        lists = select(*data)
+        lists = select(*data[:2], [data[2]])
         blend, windows = lists.validation_blend, lists.windows
         losses = ndcg_by_strength(DecayedDirichlet(), blend, windows)
         made[kind] = lists, losses, fit_strength(DecayedDirichlet(), blend, windows)
@@ -136,7 +161,7 @@ def test_memory_does_not_grow_with_windows_times_items(monkeypatch: pytest.Monke
     monkeypatch.setattr(blocks, "SCORES_PER_BLOCK", 300_000)
     monkeypatch.setattr("llmrec.ranking.ranking._SCORES_PER_BATCH", 100_000)
     tracemalloc.start()
-    lists = select(events, items, windows)
+    lists = select(events, items, [windows])
     fit_strength(DecayedDirichlet(), lists.validation_blend, lists.windows)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -144,6 +169,52 @@ def test_memory_does_not_grow_with_windows_times_items(monkeypatch: pytest.Monke
     dense = 4 * len(NAMES) * len(windows) * items.n_items  # bytes in single precision
     assert peak < dense / 4
     print(peak / dense, peak / 1e6)
+
+
+def test_trees_are_fitted_on_blocks_as_on_all_windows_together() -> None:
+    pytest.importorskip("lightgbm")
+    past = tree_folds(60, 60)
+    whole = GBDTReranker(candidates=20, max_trees=5).fit(past)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "MAX_SMALL_CATALOG", 0)
+        patch.setattr(blocks, "SCORES_PER_BLOCK", 2 * 60 * 7)
+        parts = GBDTReranker(candidates=20, max_trees=5).fit(past)
+    assert whole.n_leaves > whole.n_trees
+    assert parts.stored().texts == whole.stored().texts
+
+
+def test_trees_of_a_large_catalog_order_lists_about_as_well(as_large: Callable[[], None]) -> None:
+    pytest.importorskip("lightgbm")
+    past = tree_folds(300, 100)
+    coming, training = past[-1], past[:-1]
+    found = []
+    for turn in (lambda: None, as_large):
+        turn()
+        trees = GBDTReranker(candidates=20, max_trees=5).fit(training, coming.scorers)
+        found.append(BestItems.of([trees], coming.windows, "allow", 10).ndcg(np.ones(1)))
+    assert found[1] == pytest.approx(found[0], abs=0.01)
+
+
+def test_a_list_with_trees_takes_all_windows_and_few_people_at_a_time(
+    as_large: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lightgbm")
+    events, items, past = past_of(60, 60)
+    sizes: list[int] = []
+    original = RecentPopularity.scores
+
+    def counted(scorer: RecentPopularity, histories: Sequence[History]) -> Any:
+        sizes.append(len(histories))
+        return original(scorer, histories)
+
+    monkeypatch.setattr(RecentPopularity, "scores", counted)
+    as_large()
+    lists = select(events, items, past[:3], without=())
+    judged = next(member for member in lists.members if member.name == TREES)
+    assert judged.ndcg is not None
+    assert len(lists.windows) == len(past[0]) > 50
+    assert max(sizes) <= 250 // 60
+    assert sum(sizes) > 3 * len(past[0])
 
 
 @pytest.mark.parametrize("scorer", POPULARITIES, ids=lambda scorer: scorer.name)
