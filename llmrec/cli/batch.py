@@ -18,7 +18,7 @@ from llmrec.batch.job import Progress as ShowProgress
 from llmrec.batch.people import BatchOptions, Reasons
 from llmrec.cli import render
 from llmrec.cli.log_options import with_reading_options
-from llmrec.cli.options import AsJson, Data, K, app
+from llmrec.cli.options import AsJson, Backend, Data, K, Precision, app, model_options
 from llmrec.cli.paths import require_folder
 from llmrec.data.options import ReadingOptions
 
@@ -43,6 +43,8 @@ def batch(
     model: Annotated[
         bool, typer.Option("--model/--no-model", help="Use the language model it may have.")
     ] = True,
+    backend: Backend = None,
+    precision: Precision = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of Ray.")] = 1,
     ray: Annotated[
         str | None, typer.Option(help='Address of a Ray cluster, or "local" for one here.')
@@ -64,6 +66,7 @@ def batch(
         reasons=cast(Reasons, reasons),  # BatchOptions says what it may be
         cutoff=cutoff,
         model="auto" if model else None,
+        model_options=model_options(backend, precision),
         events_per_shard=events_per_shard,
     )
     with render.warnings_as_lines(), _progress() as show:

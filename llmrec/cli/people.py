@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from llmrec.cli import render
 from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import (
     AsJson,
+    Backend,
     Calibrate,
     Cutoff,
     Data,
@@ -26,11 +27,13 @@ from llmrec.cli.options import (
     ModelWords,
     Mute,
     NewItems,
+    Precision,
     Strength,
     Until,
     User,
     Users,
     app,
+    model_options,
     parse_edit_options,
 )
 from llmrec.cli.paths import CHART_KINDS, require_chart_path, require_folder
@@ -88,6 +91,8 @@ def forecast(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     horizon: Horizon = 1,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
@@ -106,7 +111,7 @@ def forecast(
             raise DataError("forecasts of the next period are stored: give no --horizon to --store")
         require_folder(store)
     dataset = load_log(data, reading)
-    engine = _engine(model, dataset, cutoff)
+    engine = _engine(model, dataset, cutoff, model_options(backend, precision))
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people, horizon)
     made = people, forecasts
@@ -131,6 +136,8 @@ def recommend(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[
@@ -150,12 +157,13 @@ def recommend(
 
     With edits: first what was understood and what it will do, then the list with it.
     """
-    engine = _engine(model, load_log(data, reading), cutoff)
+    options = model_options(backend, precision)
+    engine = _engine(model, load_log(data, reading), cutoff, options)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
-    options: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
-    items = session.recommend(k, new_items=new_items, **options)
+    chosen: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
+    items = session.recommend(k, new_items=new_items, **chosen)
     answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = person_summary(engine.dataset, session.history, session.forecast, items)
@@ -184,6 +192,8 @@ def explain(
     reading: ReadingOptions,
     data: Data = "ml-100k",
     model: Model = "smollm2-135m",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     k: K = 10,
     model_words: ModelWords = False,
@@ -201,7 +211,8 @@ def explain(
     """
     if chart is not None:
         require_chart_path(chart)
-    engine = _engine(model, load_log(data, reading), cutoff)
+    options = model_options(backend, precision)
+    engine = _engine(model, load_log(data, reading), cutoff, options)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -220,13 +231,18 @@ def explain(
         render.console.print(view)
 
 
-def _engine(model: str, dataset: Dataset, cutoff: np.datetime64 | str | None) -> InterestEngine:
+def _engine(
+    model: str,
+    dataset: Dataset,
+    cutoff: np.datetime64 | str | None,
+    options: Mapping[str, Any] | None = None,
+) -> InterestEngine:
     """Load an engine; lines on stderr tell what of it is left out, and of a period far ahead."""
     start = cutoff
     if isinstance(cutoff, str):
         start = read_time("Cutoff", cutoff, dataset.log.day_first)
     with render.warnings_as_lines():
-        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start)
+        engine = InterestEngine.from_pretrained(model, data=dataset, cutoff=start, **options or {})
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:
         ends, starts = format_day(to_date(end)), format_day(to_date(engine.cutoff))
