@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from llmrec.language.tokenization import Position, token_positions
@@ -255,9 +257,13 @@ def embed_positions(
     filled = [position for row in rows for position in row]
     parts = [part for position in filled for part in position]
     device, table = model.device, model.get_input_embeddings().weight
-    ids = torch.tensor([token for part in parts for token in part], device=device)
-    sizes = torch.tensor([sum(map(len, position)) for position in filled], device=device)
-    weights = torch.tensor([1 / len(part) for part in parts for _ in part], device=device)
+    # Through numpy: a prompt may hold thousands of tokens in its pooled positions.
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    n_parts = np.fromiter(map(len, filled), np.int64, len(filled))
+    tokens = np.fromiter(chain.from_iterable(parts), np.int64, lengths.sum())
+    shares = np.repeat((1 / lengths).astype(np.float32), lengths)
+    ids, weights = (torch.from_numpy(values).to(device) for values in (tokens, shares))
+    sizes = torch.from_numpy(np.add.reduceat(lengths, n_parts.cumsum() - n_parts)).to(device)
     found = torch.nn.functional.embedding_bag(
         ids,
         table,
@@ -266,7 +272,7 @@ def embed_positions(
         per_sample_weights=weights.to(table.dtype),
     )
     if len(ids) > len(sizes):
-        n = torch.tensor([[len(position)] for position in filled], device=device).to(found)
+        n = torch.from_numpy(n_parts[:, None]).to(found)
         mean = mean_embedding(model) if mean is None else mean
         found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
     # Gemma's table scales what it gives.

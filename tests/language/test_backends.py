@@ -124,6 +124,19 @@ def test_openvino_in_bfloat16_is_near_or_refused_by_the_processor(
     assert other.precision == "openvino bfloat16"
 
 
+@needs_openvino
+def test_converting_a_model_reports_to_nobody(
+    llama_folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = pytest.importorskip("openvino_telemetry")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was about to be reported over the network")
+
+    monkeypatch.setattr(telemetry.Telemetry, "init", refuse)
+    load(llama_folder, adapter, backend="openvino")
+
+
 @pytest.mark.parametrize("backend", ["openvino", "vllm"])
 def test_a_model_whose_states_no_head_reads_is_refused(
     backend: Any, llama_folder: Path, t5_folder: Path
