@@ -348,3 +348,10 @@ def test_a_calibration_serves_another_precision_only_if_that_was_measured(place:
     assert measured.language.calibration is not None
     one, two = measured.forecast("u001"), same.forecast("u001")
     np.testing.assert_allclose(one.category_weights, two.category_weights, atol=0.02)
+    # An engine that was calibrated in 8 bits is loaded in 8 bits.
+    settings = EngineSettings.load(place / "engine" / "engine.json")
+    replace(settings, precision=other.language.model.precision).save(
+        place / "engine" / "engine.json"
+    )
+    again = open_engine("engine", "log.parquet").forecast("u001")
+    np.testing.assert_array_equal(again.category_weights, one.category_weights)

@@ -113,7 +113,7 @@ def warn_of_emulation() -> None:
 
     if hasattr(torch.cpu, "get_capabilities"):
         has_any = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    else:  # torch before 2.10
+    else:  # an older torch
         has_any = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if not has_any:
         warnings.warn(
