@@ -107,8 +107,8 @@ class InterestEngine:
         refit
             Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
         model_options
-            Passed to `LanguageModel.load`: device, dtype, adapter, quantize. A calibrated engine's
-            model is loaded in the precision that it was calibrated in, if none is given.
+            Passed to `LanguageModel.load`: device, dtype, adapter, quantize, backend. A calibrated
+            engine's model is loaded as it was calibrated, if nothing else is given.
 
         Warns
         -----

@@ -35,11 +35,12 @@ from llmrec.engine_resolve import (
     with_log,
 )
 from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
-from llmrec.errors import DataError
+from llmrec.errors import DataError, OptionError
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.horizon import LaterPeriods
 from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
+from llmrec.language.backends import describe_options, saved_options
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.registry import stored_blend
 
@@ -115,12 +116,10 @@ def load_engine_parts(
     parts = _load_parts(name, data, cutoff, model, refit, options)
     if parts.language is None or model != "selective":
         return parts
-    warning = parts.warning
-    if parts.language.calibration is not None and not parts.language.calibration.groups:
-        warning = f"{warning} engine {name} does not know whom its language model helps: it is "
-        warning += "read for everybody until it is fitted again."
-    selective = replace(parts.language, is_selective=True)
-    return replace(parts, language=selective, warning=warning.strip())
+    found, warning = replace(parts.language, is_selective=True), ""
+    if found.calibration is not None and not found.calibration.groups:
+        warning = f"engine {name} does not know whom its model helps: it is read for everybody."
+    return replace(parts, language=found, warning=f"{parts.warning} {warning}".strip())
 
 
 def _load_parts(
@@ -253,7 +252,7 @@ def _with_adapter(
         settings = replace(settings.with_adapter_prompt(adapter), adapter=ADAPTER_FOLDER)
     elif adapter is None:
         settings = settings.with_adapter_prompt(Path(settings.model))  # a merged model
-    options = {"dtype": settings.precision} | dict(options)
+    options = saved_options(settings.precision, options) | dict(options)
     if adapter is not None:
         options["adapter"] = adapter
     return replace(found, settings=settings), options
@@ -268,7 +267,7 @@ def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bo
     if model is None or has_none:
         if options:
             why = "model=None" if model is None else f"{settings} names no model"
-            raise TypeError(f"from_pretrained() got {', '.join(options)}, and {why}")
+            raise OptionError(f"from_pretrained() got {', '.join(options)}, and {why}")
         return False
     if not is_llm_installed() and (name == DEFAULT_MODEL or settings.is_file()) and not options:
         return False
@@ -342,7 +341,9 @@ def describe_left_out(name: str, found: FoundSettings, language: LoadedLanguage)
         return f"no calibration weighs {titles}: they are left out until engine.fit() is called."
     settings = found.settings
     precision = "float32" if settings.precision == "auto" else settings.precision
-    how = f", say with dtype={precision!r}" * (precision != model.precision)
+    options = {"backend": "torch"} if " " in model.precision else {}
+    options |= saved_options(precision, {})
+    how = f", say with {describe_options(options)}" * (precision != model.precision)
     return (
         f"the stored calibration is not of these weights ({model.name} in {model.precision}): "
         f"without {lost} until it is loaded as it was calibrated{how}, or engine.fit() is called."

@@ -121,7 +121,7 @@ def load_language(
     if calibration is None or not (calibration / CALIBRATION_FILE).is_file():
         return bare
     at_hand = Calibration.load(calibration / CALIBRATION_FILE, dataset.catalog.categories)
-    if at_hand.model != model.fingerprint:
+    if not at_hand.suits(model.fingerprint):
         why = "the stored calibration is of another model or precision"
         return replace(bare, stored_calibration=at_hand, why=why)
     return replace(bare, calibration=at_hand, stored_calibration=at_hand)

@@ -61,8 +61,8 @@ class EngineSettings:
     adapter
         Folder of the adapter inside the model, beside the settings' file; "" if there is none.
     precision
-        What the model was loaded in when it was calibrated, and is to be loaded in again; "auto"
-        where it was not calibrated.
+        What the model was loaded in when it was calibrated, and is to be loaded in again, see
+        `LanguageModel.precision`; "auto" where it was not calibrated.
     dataset
         Name of the log, which `load_dataset` takes if it is one of those that it knows.
     period, data, fitted_before

@@ -11,6 +11,10 @@ class DataError(LlmrecError, ValueError):
     """A frame, file or value that cannot be read as interactions or as a catalog."""
 
 
+class OptionError(LlmrecError, TypeError):
+    """Options that do not go together; the message names them."""
+
+
 class EditError(LlmrecError, ValueError):
     """An edit, or a text of edits, that cannot be applied; the message names it and the way out."""
 

@@ -325,3 +325,33 @@ def test_somebody_whose_events_all_come_later_is_known_and_has_no_history_yet(
         engine.forecast(late)
     with pytest.raises(DataError, match="'nobody' is not known"):
         engine.forecast("nobody")
+
+
+def test_a_calibration_serves_another_precision_only_if_that_was_measured(place: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install 'llmrec[openvino]'")
+    same = open_engine("engine", "log.parquet", backend="openvino")
+    assert same.language is not None
+    assert same.language.calibration is not None
+    options = {"backend": "openvino", "quantize": "8bit"}
+    with pytest.warns(UserWarning, match=r"not of these weights \(.* in openvino 8bit\).*'torch'"):
+        other = open_engine("engine", "log.parquet", **options)
+    assert other.language is not None
+    assert other.language.calibration is None
+    path = place / "engine" / "calibration.json"
+    values = json.loads(path.read_text())
+    values |= {"version": "0.4.0", "equivalents": {other.language.model.fingerprint: 0.0005}}
+    path.write_text(json.dumps(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        measured = open_engine("engine", "log.parquet", **options)
+    assert measured.language is not None
+    assert measured.language.calibration is not None
+    one, two = measured.forecast("u001"), same.forecast("u001")
+    np.testing.assert_allclose(one.category_weights, two.category_weights, atol=0.02)
+    # An engine that was calibrated in 8 bits is loaded in 8 bits.
+    settings = EngineSettings.load(place / "engine" / "engine.json")
+    replace(settings, precision=other.language.model.precision).save(
+        place / "engine" / "engine.json"
+    )
+    again = open_engine("engine", "log.parquet").forecast("u001")
+    np.testing.assert_array_equal(again.category_weights, one.category_weights)

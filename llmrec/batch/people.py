@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,6 +70,8 @@ class BatchOptions:
     model
         None: without the language model that the engine has; "selective": it is read for those
         people alone whom its calibration shows to gain.
+    model_options
+        How it is loaded, see `LanguageModel.load`; default: as it was calibrated.
     events_per_shard
         About how many events are in memory, and in a file of what comes out; at least 50,000, and
         there are 500 files at most.
@@ -80,6 +82,7 @@ class BatchOptions:
     n_categories: int = 20
     cutoff: str | None = None
     model: ModelChoice = "auto"
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     events_per_shard: int = 200_000
 
     def __post_init__(self) -> None:
@@ -141,7 +144,9 @@ def load_engine(folder: Path | str, options: BatchOptions, **changes: Any) -> In
     """
     if not is_engine(str(folder)):
         raise DataError(f"{folder} is no engine's folder: it has no {SETTINGS_FILE}.")
-    chosen = {"cutoff": options.cutoff, "model": options.model} | changes
+    chosen: dict[str, Any] = {"cutoff": options.cutoff, "model": options.model} | changes
+    if chosen["model"] is not None:
+        chosen |= options.model_options
     return InterestEngine.from_pretrained(str(folder), describe=False, **chosen)
 
 

@@ -18,7 +18,7 @@ from llmrec.batch.job import Progress as ShowProgress
 from llmrec.batch.people import BatchOptions, Reasons
 from llmrec.cli import render
 from llmrec.cli.log_options import with_reading_options
-from llmrec.cli.options import AsJson, Data, K, app
+from llmrec.cli.options import AsJson, Backend, Data, K, Precision, app, model_options
 from llmrec.cli.paths import require_folder
 from llmrec.data.options import ReadingOptions
 from llmrec.engine_config import ModelChoice
@@ -51,6 +51,8 @@ def batch(
         typer.Option(help="Start of the period to forecast; default: the end of the log."),
     ] = None,
     llm: UseModel = "all",
+    backend: Backend = None,
+    precision: Precision = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, or actors of Ray.")] = 1,
     ray: Annotated[
         str | None, typer.Option(help='Address of a Ray cluster, or "local" for one here.')
@@ -72,6 +74,7 @@ def batch(
         reasons=cast(Reasons, reasons),  # BatchOptions says what it may be
         cutoff=cutoff,
         model=_model_choice(llm),
+        model_options=model_options(backend, precision),
         events_per_shard=events_per_shard,
     )
     with render.warnings_as_lines(), _progress() as show:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from llmrec.cli import render
 from llmrec.cli.log_options import load_log, read_time, with_reading_options
-from llmrec.cli.options import AsJson, Cutoff, Data, app
+from llmrec.cli.options import AsJson, Backend, Cutoff, Data, Precision, app, model_options
 from llmrec.cli.paths import require_engine_folder, require_folder
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
@@ -57,6 +57,8 @@ def fit(
     model: Annotated[
         str, typer.Option(help=f"Language model: as for recommend, or {NO_MODEL}.")
     ] = DEFAULT_MODEL,
+    backend: Backend = None,
+    precision: Precision = None,
     encoder: Annotated[
         str, typer.Option(help="Of titles, tried beside words: all-minilm-l6-v2, folder, hub id.")
     ] = "",
@@ -82,7 +84,7 @@ def fit(
     work = out.with_name(f".{out.absolute().name}.fit")
     require_folder(work)
     dataset = _with_encoder(load_log(data, reading), encoder)
-    engine = _load(model, dataset, cutoff)
+    engine = _load(model, dataset, cutoff, model_options(backend, precision))
     with render.warnings_as_lines(), _progress() as show, _remark_on_work(work):
         engine.fit(
             effort,
@@ -108,7 +110,9 @@ def _with_encoder(dataset: Dataset, encoder: str) -> Dataset:
     return with_encoded_titles(dataset, encoder)
 
 
-def _load(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
+def _load(
+    model: str, dataset: Dataset, cutoff: str | None, options: Mapping[str, Any]
+) -> InterestEngine:
     """Load what is to be fitted: the log as it was known, and the language model."""
     begin = None if cutoff is None else read_time("Cutoff", cutoff, dataset.log.day_first)
     with render.warnings_as_lines():
@@ -118,6 +122,7 @@ def _load(model: str, dataset: Dataset, cutoff: str | None) -> InterestEngine:
             cutoff=begin,
             model=None if model == NO_MODEL else "auto",
             refit=is_engine(model),
+            **options,
         )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
@@ -15,8 +15,9 @@ from typer.core import TyperGroup
 
 from llmrec.cli.log_options import read_time
 from llmrec.data.versions import FLAGS
-from llmrec.errors import EditError
+from llmrec.errors import DataError, EditError
 from llmrec.forecasters.horizon import MAX_HORIZON
+from llmrec.language import backends
 from llmrec.ranking.edit_parser import (
     ParsedEdits,
     match_category,
@@ -53,6 +54,14 @@ Models = Annotated[
     typer.Option(
         "--model", help="As for recommend; give the option again for more engines' folders."
     ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="What runs the model: torch, openvino (fast on a CPU), vllm (a GPU)."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16, float16, 8bit or 4bit; default: as it was calibrated."),
 ]
 User = Annotated[str, typer.Option(help="User id, as the log writes it.")]
 Users = Annotated[
@@ -126,6 +135,16 @@ Strength = Annotated[
     float | None,
     _edit_option("Tilt; 0: none, 1: as forecast.", min=0, max=MAX_STRENGTH, callback=refuse_nan),
 ]
+
+
+def model_options(backend: str | None, precision: str | None) -> dict[str, Any]:
+    """Give the options of `LanguageModel.load` for what was chosen; none if nothing was."""
+    bits, numbers = get_args(backends.Quantization), get_args(backends.Precision)
+    if precision is not None and precision not in (*bits, *numbers):
+        known = ", ".join((*numbers, *bits))
+        raise DataError(f"--precision is {precision!r}; it should be one of {known}")
+    given = {"backend": backend, "quantize" if precision in bits else "dtype": precision}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def parse_edit_options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from llmrec.cli import render
 from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import (
     AsJson,
+    Backend,
     Calibrate,
     Cutoff,
     Data,
@@ -26,6 +27,7 @@ from llmrec.cli.options import (
     ModelWords,
     Mute,
     NewItems,
+    Precision,
     Strength,
     Until,
     User,
@@ -33,6 +35,7 @@ from llmrec.cli.options import (
     WriterModel,
     WriterUrl,
     app,
+    model_options,
     parse_edit_options,
 )
 from llmrec.cli.paths import CHART_KINDS, require_chart_path, require_folder
@@ -97,6 +100,8 @@ def forecast(
     model: Model = "smollm2-135m",
     writer_url: WriterUrl = "",
     writer_model: WriterModel = "",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     horizon: Horizon = 1,
     chart: Annotated[Path | None, typer.Option(help="Write the picture: .png or .html.")] = None,
@@ -115,7 +120,7 @@ def forecast(
             raise DataError("forecasts of the next period are stored: give no --horizon to --store")
         require_folder(store)
     writer, dataset = _writer(writer_url, writer_model), load_log(data, reading)
-    engine = _engine(model, dataset, cutoff, writer)
+    engine = _engine(model, dataset, cutoff, writer, model_options(backend, precision))
     people = [engine.history(user_id) for user_id in user]
     forecasts = engine.forecast_many(people, horizon)
     _remark_on_writer(engine)
@@ -143,6 +148,8 @@ def recommend(
     model: Model = "smollm2-135m",
     writer_url: WriterUrl = "",
     writer_model: WriterModel = "",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     k: K = 10,
     why_not: Annotated[
@@ -162,13 +169,13 @@ def recommend(
 
     With edits: first what was understood and what it will do, then the list with it.
     """
-    writer = _writer(writer_url, writer_model)
-    engine = _engine(model, load_log(data, reading), cutoff, writer, describe=False)
+    writer, options = _writer(writer_url, writer_model), model_options(backend, precision)
+    engine = _engine(model, load_log(data, reading), cutoff, writer, options, describe=False)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
-    options: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
-    items = session.recommend(k, new_items=new_items, **options)
+    chosen: dict[str, Any] = {"calibrate": calibrate, "model_words": model_words}
+    items = session.recommend(k, new_items=new_items, **chosen)
     answer = session.why_not(why_not, k).text if why_not else ""
     mixed = render.CALIBRATED_NOTE.format(calibrate) if calibrate else ""
     shown = person_summary(engine.dataset, session.history, session.forecast, items)
@@ -200,6 +207,8 @@ def explain(
     model: Model = "smollm2-135m",
     writer_url: WriterUrl = "",
     writer_model: WriterModel = "",
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: Cutoff = None,
     k: K = 10,
     model_words: ModelWords = False,
@@ -217,8 +226,8 @@ def explain(
     """
     if chart is not None:
         require_chart_path(chart)
-    writer = _writer(writer_url, writer_model)
-    engine = _engine(model, load_log(data, reading), cutoff, writer)
+    writer, options = _writer(writer_url, writer_model), model_options(backend, precision)
+    engine = _engine(model, load_log(data, reading), cutoff, writer, options)
     session = engine.session(user)
     parsed = parse_edit_options(session, edit, description, mute, until)
     session = session.edit(*parsed.edits, strength=strength)
@@ -254,6 +263,7 @@ def _engine(
     dataset: Dataset,
     cutoff: np.datetime64 | str | None,
     writer: Completer | None,
+    options: Mapping[str, Any] | None = None,
     *,
     describe: bool = True,
 ) -> InterestEngine:
@@ -263,7 +273,12 @@ def _engine(
         start = read_time("Cutoff", cutoff, dataset.log.day_first)
     with render.warnings_as_lines():
         engine = InterestEngine.from_pretrained(
-            model, data=dataset, cutoff=start, describe=describe, writer=writer
+            model,
+            data=dataset,
+            cutoff=start,
+            describe=describe,
+            writer=writer,
+            **options or {},
         )
     end = dataset.log.timestamp.max()
     if engine.cutoff > end + DAY:

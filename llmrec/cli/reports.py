@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,20 @@ from rich.text import Text
 
 from llmrec.cli import render
 from llmrec.cli.comparison_tables import show_comparison, show_impressions
+from llmrec.cli.forecaster_names import default_names, read_names
 from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
-from llmrec.cli.options import AsJson, Data, Forecasters, Model, Models, OptionalForecasters, app
+from llmrec.cli.options import (
+    AsJson,
+    Backend,
+    Data,
+    Forecasters,
+    Model,
+    Models,
+    OptionalForecasters,
+    Precision,
+    app,
+    model_options,
+)
 from llmrec.cli.paths import require_folder
 from llmrec.cli.render import console, print_json
 from llmrec.data import embedded
@@ -29,14 +41,11 @@ from llmrec.data.names import clean_text
 from llmrec.data.options import ReadingOptions
 from llmrec.engine_config import DEFAULT_MODEL
 from llmrec.engine_folder import is_engine
-from llmrec.engine_language import is_llm_installed
 from llmrec.errors import DataError
 
 if TYPE_CHECKING:
     from llmrec.evaluation.saved_engine import SavedEngine
 
-NUMERIC_NAMES = ("LastPeriod", "RidgeAutoregression")
-NET_NAMES = ("GatedMixture", "LLM")
 TRACK_RECORD_COLUMNS = {
     "log_loss": ("log-loss, nats per event", "{:.4f}"),
     "gain_on_mean": ("  gain on the mean of the past", "{:+.4f}"),
@@ -180,6 +189,8 @@ def evaluate(
     data: Data = "ml-100k",
     forecasters: OptionalForecasters = None,
     model: Models = None,
+    backend: Backend = None,
+    precision: Precision = None,
     cutoff: KnownBefore = None,
     users: Annotated[
         int,
@@ -200,9 +211,10 @@ def evaluate(
 
     if out is not None:
         require_folder(out)
-    names = _default_names() if forecasters is None else _names(forecasters)
+    names = default_names() if forecasters is None else read_names(forecasters)
     dataset = load_log(data, reading, cutoff)
-    rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names)
+    options = model_options(backend, precision)
+    rows = _model_rows(dataset, model or [DEFAULT_MODEL], users or None, names, options)
     family = [name for name in names if name != "LLM"]
     found = compare(dataset, family, seeds=range(seeds), horizons=HORIZONS, **rows)
     of_lists = _impression_rows(dataset, rows["saved_engine"])
@@ -235,7 +247,7 @@ def audit(
     """Shuffle the order, rename categories, hide titles or cut histories, and say what it costs."""
     from llmrec.evaluation.audits import audit_dataset
 
-    names = _names(forecasters)
+    names = read_names(forecasters)
     reader = _language_model(model) if "LLM" in names else None
     family = [name for name in names if name != "LLM"]
     table = audit_dataset(load_log(data, reading, cutoff), kind, family, reader, users)
@@ -279,35 +291,18 @@ def env(as_json: AsJson = False) -> None:
             render.console.print(f"{name:>14}  {escape(value)}")
 
 
-def _default_names() -> list[str]:
-    """Give the forecasters that are compared by default, as far as their packages are there."""
-    if is_llm_installed():
-        return [*NUMERIC_NAMES, *NET_NAMES]
-    render.print_remark(
-        f"{' and '.join(NET_NAMES)} are left out: they need pip install 'llmrec[llm]'"
-    )
-    return list(NUMERIC_NAMES)
-
-
-def _names(forecasters: str) -> list[str]:
-    """Split a list of forecasters; DataError names those that do not exist."""
-    from llmrec.forecasters.registry import BUILDERS
-
-    known = [*BUILDERS, "LLM"]
-    names = known if forecasters == "all" else [name.strip() for name in forecasters.split(",")]
-    if wrong := [name for name in names if name not in known]:
-        raise DataError(f"no forecaster is called {wrong[0]!r}; choose from {', '.join(known)}")
-    return names
-
-
-def _language_model(model: str) -> Any:
+def _language_model(model: str, **options: Any) -> Any:
     from llmrec.language.model import LanguageModel
 
-    return LanguageModel.load(model)
+    return LanguageModel.load(model, **options)
 
 
 def _model_rows(
-    dataset: Dataset, models: Sequence[str], users: int | None, names: Sequence[str]
+    dataset: Dataset,
+    models: Sequence[str],
+    users: int | None,
+    names: Sequence[str],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Give the arguments of `compare` for models: scores of one, and the engines among them."""
     from llmrec.evaluation.comparison import LLMScores
@@ -318,10 +313,11 @@ def _model_rows(
     if len(bare) > 1:
         raise DataError(f"--model {bare[1]} is a second language model: give one, and engines.")
     with render.warnings_as_lines():
-        rows: dict[str, Any] = {"saved_engine": load_saved_engines(engines, dataset, users)}
+        saved = load_saved_engines(engines, dataset, users, options=options)
+    rows: dict[str, Any] = {"saved_engine": saved}
     if bare and "LLM" in names:
         scores = LLMScores.sample(dataset, users)
-        rows["llm_scores"] = scores.score(_language_model(bare[0]), dataset)
+        rows["llm_scores"] = scores.score(_language_model(bare[0], **options), dataset)
     return rows
 
 

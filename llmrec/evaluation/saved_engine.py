@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,12 +62,16 @@ class SavedEngine:
 
 
 def load_saved_engines(
-    folders: Iterable[str], dataset: Dataset, n: int | None = None, seed: int = 0
+    folders: Iterable[str],
+    dataset: Dataset,
+    n: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> list[SavedEngine]:
     """Load several engines as `load_saved_engine` does; folders of one name have whole paths."""
     given = list(dict.fromkeys(folders))
     names = [Path(folder).name for folder in given]
-    loaded = [load_saved_engine(folder, dataset, n, seed) for folder in given]
+    loaded = [load_saved_engine(folder, dataset, n, seed, options) for folder in given]
     return [
         one if names.count(name) == 1 else replace(one, name=f"engine {folder}")
         for one, name, folder in zip(loaded, names, given, strict=True)
@@ -74,7 +79,11 @@ def load_saved_engines(
 
 
 def load_saved_engine(
-    folder: str, dataset: Dataset, n: int | None = None, seed: int = 0
+    folder: str,
+    dataset: Dataset,
+    n: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> SavedEngine:
     """Load an engine to evaluate it on n windows of each test split (all if None).
 
@@ -87,6 +96,8 @@ def load_saved_engine(
     ----------
     folder
         What `InterestEngine.save_pretrained` wrote.
+    options
+        How its language model is loaded, see `LanguageModel.load`.
 
     Warns
     -----
@@ -106,7 +117,7 @@ def load_saved_engine(
     known = _known_to_engine(Path(folder), settings, dataset)
     windows = _unseen_windows(folder, settings, known, splits.tests)
     cutoff = min(window.history.cutoff for found in windows.values() for window in found)
-    engine = _load_engine(folder, settings, known, cutoff)
+    engine = _load_engine(folder, settings, known, cutoff, options or {})
     forecaster = EngineForecaster(engine, known, splits.dataset.catalog)
     if not forecaster.is_same:
         windows = _require_known(folder, known.log.user_ids, windows)
@@ -225,10 +236,14 @@ def _known_to_engine(folder: Path, settings: EngineSettings, dataset: Dataset) -
 
 
 def _load_engine(
-    folder: str, settings: EngineSettings, known: Dataset, cutoff: np.datetime64
+    folder: str,
+    settings: EngineSettings,
+    known: Dataset,
+    cutoff: np.datetime64,
+    options: Mapping[str, Any],
 ) -> InterestEngine:
     """Load an engine; DataError if it is without the calibration that it had."""
-    engine = InterestEngine.from_pretrained(folder, data=known, cutoff=cutoff)
+    engine = InterestEngine.from_pretrained(folder, data=known, cutoff=cutoff, **options)
     language, path = engine.language, Path(folder)
     had_one = (path / CALIBRATION_FILE).is_file() or has_lost_calibration(path, settings)
     if had_one and (language is None or language.calibration is None):

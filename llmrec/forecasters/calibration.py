@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from llmrec.types import FloatArray, IntArray
 
 INTERPOLATION_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
 N_FOLDS = 5
+MAX_LOSS_DIFFERENCE = 0.001  # nats per event that another precision may change
 SHRINKAGES = (0.001, 0.01, 0.1, 1.0)  # of the bias, per mean loss; chosen by cross-validation
 
 
@@ -96,6 +98,9 @@ class Calibration:
         Fingerprint of the base model that gave the scores.
     groups
         What the model's scores and titles gain by the number of past events; none if not known.
+    equivalents
+        Fingerprints of the same model in other precisions, and what reading in them added to the
+        log-loss of validation windows, in nats per event.
     """
 
     a: float
@@ -108,6 +113,7 @@ class Calibration:
     model: str = ""
     categories: tuple[str, ...] = field(default=())
     groups: tuple[GainGroup, ...] = ()
+    equivalents: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.a == 0 and self.bias.any():
@@ -121,6 +127,11 @@ class Calibration:
     def is_trusted(self) -> bool:
         """Whether the scores change the forecast."""
         return self.a > 0
+
+    def suits(self, fingerprint: str) -> bool:
+        """Whether it is of this model, or of one measured to forecast as well within .001 nats."""
+        difference = self.equivalents.get(fingerprint, math.inf)
+        return fingerprint == self.model or abs(difference) <= MAX_LOSS_DIFFERENCE
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""

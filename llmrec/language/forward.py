@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from llmrec.language.tokenization import Position, token_positions
@@ -14,6 +16,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llmrec.language.heads import TitleEmbeddings
+
+
+class StateReader(Protocol):
+    """Reads prompts to the hidden states at their read positions, in place of torch.
+
+    Attributes
+    ----------
+    depth
+        Layers after which the states are taken; None: all.
+    precision
+        The backend and its kind of numbers, "openvino 8bit"; "" where states differ from those of
+        torch in float32 no more than those of a batch differ from those of single prompts.
+    batch_tokens
+        Tokens in one batch.
+    """
+
+    depth: int | None
+    precision: str
+    batch_tokens: int
+
+    def __call__(self, prompts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(n, d) float32 states, on the CPU, of n prompts embedded as (n_positions, d)."""
+        ...
 
 
 class DecoderState:
@@ -35,6 +60,8 @@ class DecoderState:
         See `embed_positions`.
     use_cache
         False if only one block will be fed.
+    reader
+        Of hidden states of its depth, instead of the model.
 
     Attributes
     ----------
@@ -51,7 +78,9 @@ class DecoderState:
         *,
         mean: torch.Tensor | None = None,
         use_cache: bool = True,
+        reader: StateReader | None = None,
     ) -> None:
+        self._reader = reader
         self._model, self._title_embeddings, self._mean = model, title_embeddings, mean
         self._use_cache, self._cache = use_cache, None
         self._encoded: Any = None
@@ -72,9 +101,12 @@ class DecoderState:
         """
         return (max if self._encoded is None else min)(map(len, block))
 
-    def next_logits(self, block: Sequence[list[Position]]) -> torch.Tensor:
-        """(n_rows, vocab) logits after each row's new tokens, which are fed here."""
-        embedded, context = self._prepare_inputs(block)
+    def next_logits(self, block: Sequence[list[Position]] | None = None) -> torch.Tensor:
+        """(n_rows, vocab) logits after each row's new tokens, which are fed here.
+
+        Without a block they are those of the first.
+        """
+        embedded, context = self._prepare_inputs(self.first_block if block is None else block)
         if self._encoded is not None:
             context |= {"encoder_outputs": self._encoded, "attention_mask": self._mask}
             output = self._model(decoder_inputs_embeds=embedded, **context)
@@ -84,19 +116,20 @@ class DecoderState:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    def hidden_states(
-        self, block: Sequence[list[Position]], depth: int | None = None
-    ) -> torch.Tensor:
-        """(n_rows, d) hidden states after each row's new tokens, which are fed here.
+    def hidden_states(self, depth: int | None = None) -> torch.Tensor:
+        """(n_rows, d) hidden states after the first block, which is fed here.
 
         With a depth the states are those after so many layers; `next_logits` must then not be
         called for the same rows.
         """
-        embedded, context = self._prepare_inputs(block)
+        embedded, context = self._prepare_inputs(self.first_block)
+        if self._reader is not None and self._reader.depth == depth:
+            filled = zip(embedded.cpu(), self._mask.bool().cpu(), strict=True)
+            return self._reader([row[mask] for row, mask in filled])
         if self._encoded is not None:
             context |= {"encoder_hidden_states": self._encoded.last_hidden_state}
             context |= {"encoder_attention_mask": self._mask}
-        decoder = truncated_decoder(self._model, depth, last_position=True)
+        decoder = truncated_decoder(self._model, depth, wrap_mlp=_LastPosition)
         output = decoder(inputs_embeds=embedded, **context)
         self._cache = output.past_key_values
         states: torch.Tensor = output.last_hidden_state[:, -1]
@@ -165,13 +198,16 @@ class _LastPosition(torch.nn.Module):
 
 
 def truncated_decoder(
-    model: PreTrainedModel, depth: int | None, *, last_position: bool = False
+    model: PreTrainedModel,
+    depth: int | None,
+    *,
+    wrap_mlp: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
 ) -> Any:
     """Give a decoder's first layers with its last norm, as a module that shares their parameters.
 
     Nothing in the model is changed, so others may go on using it. Without a depth it is the whole
-    decoder. With ``last_position`` only the states at the last position are right: the last of the
-    layers then spares the others its feed-forward network.
+    decoder. ``wrap_mlp`` replaces the feed-forward network of the last of the layers, which may
+    spare it the positions that nobody reads: only the states at the others are right then.
 
     Raises
     ------
@@ -186,8 +222,8 @@ def truncated_decoder(
     if layers is None:
         return decoder
     layers = layers[:depth]
-    if last_position and isinstance(mlp := getattr(layers[-1], "mlp", None), torch.nn.Module):
-        layers[-1] = _with_modules(layers[-1], mlp=_LastPosition(mlp))
+    if wrap_mlp and isinstance(mlp := getattr(layers[-1], "mlp", None), torch.nn.Module):
+        layers[-1] = _with_modules(layers[-1], mlp=wrap_mlp(mlp))
     return _with_modules(decoder, layers=layers)
 
 
@@ -221,9 +257,13 @@ def embed_positions(
     filled = [position for row in rows for position in row]
     parts = [part for position in filled for part in position]
     device, table = model.device, model.get_input_embeddings().weight
-    ids = torch.tensor([token for part in parts for token in part], device=device)
-    sizes = torch.tensor([sum(map(len, position)) for position in filled], device=device)
-    weights = torch.tensor([1 / len(part) for part in parts for _ in part], device=device)
+    # Through numpy: a prompt may hold thousands of tokens in its pooled positions.
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    n_parts = np.fromiter(map(len, filled), np.int64, len(filled))
+    tokens = np.fromiter(chain.from_iterable(parts), np.int64, lengths.sum())
+    shares = np.repeat((1 / lengths).astype(np.float32), lengths)
+    ids, weights = (torch.from_numpy(values).to(device) for values in (tokens, shares))
+    sizes = torch.from_numpy(np.add.reduceat(lengths, n_parts.cumsum() - n_parts)).to(device)
     found = torch.nn.functional.embedding_bag(
         ids,
         table,
@@ -232,7 +272,7 @@ def embed_positions(
         per_sample_weights=weights.to(table.dtype),
     )
     if len(ids) > len(sizes):
-        n = torch.tensor([[len(position)] for position in filled], device=device).to(found)
+        n = torch.from_numpy(n_parts[:, None]).to(found)
         mean = mean_embedding(model) if mean is None else mean
         found = torch.where(n == 1, found, mean + (found - n * mean) / n.sqrt())
     # Gemma's table scales what it gives.

@@ -224,17 +224,16 @@ def _batch_logprobs(state: DecoderState, rows: Sequence[list[int]]) -> FloatArra
 
 
 def run_in_batches(
-    start: StartState,
     rows: Sequence[list[Position]],
     width: int,
-    compute: Callable[[DecoderState], torch.Tensor],
+    compute: Callable[[list[list[Position]]], torch.Tensor],
     batch_tokens: int,
 ) -> torch.Tensor:
     """(n_rows, width) float32, on the CPU, of what ``compute`` gives for each batch of prompts."""
     found = torch.empty((len(rows), width))
     with torch.inference_mode():
         for batch in batch_by_length(rows, batch_tokens):
-            found[batch] = compute(start([rows[i] for i in batch], False)).float().cpu()
+            found[batch] = compute([rows[i] for i in batch]).float().cpu()
     return found
 
 

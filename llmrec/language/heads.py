@@ -107,6 +107,12 @@ class CategoryHead(nn.Module):
         scores: Tensor = self.up(self.down(rms_normalize(states))) @ labels.T
         return scores
 
+    def category_scores(self, states: Tensor, verbalizer: Verbalizer, table: Tensor) -> FloatArray:
+        """(n, n_categories) scores of labels' tokens in an embedding table, see `forward`."""
+        with torch.inference_mode():
+            scores = self(states, label_embeddings(verbalizer, table).cpu())
+        return np.asarray(scores.numpy(), dtype=np.float64)
+
     def save(self, folder: Path) -> None:
         """Write the parameters as float32."""
         content = {"down": self.down.weight, "up": self.up.weight}
@@ -238,6 +244,13 @@ class TitleEmbeddings(nn.Module):
         found: Tensor = queries @ self.vectors.weight.T + self.bias
         return found
 
+    def probabilities(self, states: Tensor) -> FloatArray:
+        """(n, n_titles) probabilities of the next title after (n, width) states."""
+        with torch.inference_mode():
+            scores = self.scores(states.to(self.bias.device))
+            found = torch.softmax(scores.double(), dim=1)
+        return np.asarray(found.cpu().numpy())
+
     def row_of(self, part: tuple[int, ...]) -> int:
         """Give the row of the title that has these tokens; -1 if none has."""
         if part not in self._row_of_part:
@@ -276,8 +289,10 @@ class TitleEmbeddings(nn.Module):
         return _load_module(folder / TITLE_EMBEDDINGS_FILE, "title embeddings", build)
 
 
-def load_heads(folder: Path, width: int) -> tuple[CategoryHead | None, TitleEmbeddings | None]:
-    """Load those of the two heads that a folder holds.
+def load_heads(
+    folder: Path, width: int, device: torch.device
+) -> tuple[CategoryHead | None, TitleEmbeddings | None]:
+    """Load those of the two heads that a folder holds, the titles on a device.
 
     Raises
     ------
@@ -289,7 +304,7 @@ def load_heads(folder: Path, width: int) -> tuple[CategoryHead | None, TitleEmbe
     )
     return (
         CategoryHead.load(folder, width) if has_head else None,
-        TitleEmbeddings.load(folder, width) if has_titles else None,
+        TitleEmbeddings.load(folder, width).to(device) if has_titles else None,
     )
 
 

@@ -22,7 +22,8 @@ from llmrec.language.adapters import (
     merge_adapter_layers,
     weights_fingerprint,
 )
-from llmrec.language.forward import DecoderState, PromptCache, mean_embedding
+from llmrec.language.backends import Backend, Precision, Quantization, choose_precision, load_reader
+from llmrec.language.forward import DecoderState, PromptCache, StateReader, mean_embedding
 from llmrec.language.generation import (
     Generation,
     continuation_logprobs,
@@ -34,10 +35,9 @@ from llmrec.language.heads import (
     CategoryHead,
     TitleEmbeddings,
     Verbalizer,
-    label_embeddings,
     load_heads,
 )
-from llmrec.language.pretrained import DEFAULT_MODEL, Precision, Quantization, load_pretrained
+from llmrec.language.pretrained import DEFAULT_MODEL, load_pretrained
 from llmrec.language.tokenization import PlainTokenizer, Position, check_prompt_lengths
 from llmrec.types import FloatArray, IntArray
 
@@ -80,15 +80,9 @@ class LanguageModel:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
         self.category_head, self.title_embeddings = category_head, title_embeddings
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
+        self._reader: StateReader | None = None
         self._cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        self._plain = PlainTokenizer(
-            tokenizer,
-            n_vocab=model.get_output_embeddings().out_features,
-            end_ids=frozenset({*ends, tokenizer.eos_token_id} - {None}),
-            encoder=self.is_encoder_decoder,
-        )
+        self._plain = PlainTokenizer.of_model(model, tokenizer)
 
     @classmethod
     def load(
@@ -99,6 +93,7 @@ class LanguageModel:
         device: str = "auto",
         dtype: Precision = "auto",
         quantize: Quantization | None = None,
+        backend: Backend = "torch",
         merge: bool = True,
     ) -> LanguageModel:
         """Load a model by name.
@@ -114,32 +109,42 @@ class LanguageModel:
         dtype
             "auto" is bfloat16 on a GPU that has it, otherwise float32.
         quantize
-            Load the base model's weights in 4 or 8 bits through bitsandbytes.
+            Load the base model's weights in 4 or 8 bits through bitsandbytes; with OpenVINO, "8bit"
+            reads in 8 bits.
+        backend
+            What computes the states that a category head reads: "openvino" on a CPU, "vllm" on a
+            GPU, in ``dtype`` or ``quantize``; torch does everything else, in float32.
         merge
             Add LoRA's matrices to the weights where these are float32, see `merge_adapter_layers`.
 
         Raises
         ------
         ModelLoadError, MissingExtraError
-            See `load_pretrained`.
+            See `load_pretrained` and `load_reader`.
         """
+        other = choose_precision(backend, dtype, quantize)
+        if other:
+            dtype, quantize, merge = "float32", None, True
+            device = "cpu" if backend == "openvino" else device
         model, tokenizer = load_pretrained(
             name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
         )
         folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has heads
-        category_head, titles = load_heads(folder, model.get_input_embeddings().weight.shape[1])
-        titles = titles if titles is None else titles.to(model.device)
-        loaded = cls(name, model, tokenizer, str(adapter or ""), category_head, titles)
+        heads = load_heads(folder, model.get_input_embeddings().weight.shape[1], model.device)
+        loaded = cls(name, model, tokenizer, str(adapter or ""), *heads)
         if adapter is not None and (metadata := AdapterMetadata.load_if_present(adapter)):
             metadata.require_compatible(loaded.base_fingerprint, metadata.labels, metadata.prompt)
         if adapter is not None and merge:
             _ = loaded.fingerprint, loaded.base_fingerprint  # of the weights as files have them
             merge_adapter_layers(model)
+        if other:
+            loaded._reader = load_reader(other, model, tokenizer, heads[0], loaded.fingerprint)
+            loaded.fingerprint = f"{loaded.fingerprint} {loaded._reader.precision}".strip()
         return loaded
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the config and the weights, see `weights_fingerprint`."""
+        """Hash of config and weights, see `weights_fingerprint`; with a backend's precision."""
         return weights_fingerprint(self.model)
 
     @cached_property
@@ -149,8 +154,9 @@ class LanguageModel:
 
     @property
     def precision(self) -> str:
-        """The type of its numbers, as `load` calls it: "float32"."""
-        return str(self.model.dtype).removeprefix("torch.")
+        """What it reads in: "float32", or "openvino 8bit"; see `saved_options`."""
+        own = str(self.model.dtype).removeprefix("torch.")
+        return own if self._reader is None else self._reader.precision or own
 
     @property
     def end_token_id(self) -> int:
@@ -198,11 +204,11 @@ class LanguageModel:
         """
         columns = torch.as_tensor(token_ids, device=self.model.device)
 
-        def logits(state: DecoderState) -> torch.Tensor:
-            return state.next_logits(state.first_block)[:, columns]
+        def logits(rows: Sequence[list[Position]]) -> torch.Tensor:
+            return self._start(rows).next_logits()[:, columns]
 
         rows = self._checked_positions(prompts)
-        found = run_in_batches(self._start, rows, len(token_ids), logits, batch_tokens)
+        found = run_in_batches(rows, len(token_ids), logits, batch_tokens)
         return np.asarray(found.numpy(), dtype=np.float64)
 
     def final_states(
@@ -210,15 +216,17 @@ class LanguageModel:
     ) -> torch.Tensor:
         """(n_prompts, d) hidden states after ``depth`` layers (None: all), float32, on the CPU.
 
-        They are those at the read positions, see `final_logits`.
+        They are those at the read positions, see `final_logits`. A backend beside torch computes
+        those that the category head reads, in batches of its own.
         """
 
-        def states(state: DecoderState) -> torch.Tensor:
-            return state.hidden_states(state.first_block, depth)
+        def states(rows: Sequence[list[Position]]) -> torch.Tensor:
+            return self._start(rows).hidden_states(depth)
 
         rows = self._checked_positions(prompts)
         width = self.model.get_input_embeddings().weight.shape[1]
-        return run_in_batches(self._start, rows, width, states, batch_tokens)
+        batch_tokens = self._reader.batch_tokens if self._reader else batch_tokens
+        return run_in_batches(rows, width, states, batch_tokens)
 
     def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
         """Score categories at the read position: (n_prompts, n_categories).
@@ -228,11 +236,9 @@ class LanguageModel:
         """
         if self.category_head is None:
             return verbalizer.scores(self.final_logits(prompts, verbalizer.token_ids))
-        with torch.inference_mode():
-            states = self._read_states(prompts, self.category_head)
-            labels = label_embeddings(verbalizer, self.model.get_input_embeddings().weight)
-            scores = self.category_head(states, labels.cpu())
-        return np.asarray(scores.numpy(), dtype=np.float64)
+        states = self._read_states(prompts, self.category_head)
+        table = self.model.get_input_embeddings().weight
+        return self.category_head.category_scores(states, verbalizer, table)
 
     def title_probabilities(self, prompts: Sequence[str]) -> FloatArray:
         """(n_prompts, n_titles) probabilities that a title of its title embeddings is taken next.
@@ -248,11 +254,7 @@ class LanguageModel:
         titles, head = self.title_embeddings, self.category_head
         if titles is None or head is None:
             raise ValueError(f"{self.name} has no title embeddings")
-        with torch.inference_mode():
-            states = self._read_states(prompts, head)
-            scores = titles.scores(states.to(titles.bias.device))
-            found = torch.softmax(scores.double(), dim=1)
-        return np.asarray(found.cpu().numpy())
+        return titles.probabilities(self._read_states(prompts, head))
 
     def title_rows(self, titles: Sequence[str]) -> IntArray:
         """(n,) columns of `title_probabilities` for titles as prompts show them; -1 without one.
@@ -332,9 +334,9 @@ class LanguageModel:
         generate_lines(self._start, rows, lines)
         return [line.to_generation(self._plain) for line in lines]
 
-    def _start(self, rows: Sequence[list[Position]], use_cache: bool) -> DecoderState:
-        titles = self.title_embeddings
-        return DecoderState(self.model, rows, titles, mean=self._mean, use_cache=use_cache)
+    def _start(self, rows: Sequence[list[Position]], use_cache: bool = False) -> DecoderState:
+        known = {"mean": self._mean, "use_cache": use_cache, "reader": self._reader}
+        return DecoderState(self.model, rows, self.title_embeddings, **known)
 
     def _read_states(self, prompts: Sequence[str], head: CategoryHead) -> torch.Tensor:
         return self._cache.states(prompts, lambda new: self.final_states(new, head.depth))

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zipfile import ZipFile
 
 import torch
@@ -39,6 +39,7 @@ from transformers.utils import logging
 from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
+from llmrec.language.backends import Precision, Quantization, warn_of_emulation
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
     CONFIG_FILES,
@@ -53,8 +54,6 @@ from llmrec.language.folder_checks import (
 getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "all-minilm-l6-v2"
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["4bit", "8bit"]
 # What is fetched of a hub id, once; what else is there cannot be loaded.
 _FETCHED_FILES = [
     *(*CONFIG_FILES, ADAPTER_CONFIG_FILE, WEIGHTS_INDEX_FILE, *VOCABULARY_FILES),
@@ -271,6 +270,8 @@ def _choose_precision(dtype: Precision, device: str, config: PreTrainedConfig) -
     if dtype == "auto":
         on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if on_gpu else torch.float32
+    if dtype == "bfloat16" and device == "cpu":
+        warn_of_emulation()
     precision: torch.dtype = getattr(torch, dtype)
     return precision
 

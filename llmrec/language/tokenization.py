@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 MAX_CACHED_PARTS = 100_000  # texts whose tokens are kept, of titles and categories mostly
@@ -62,6 +62,18 @@ class PlainTokenizer:
         self._encoder = encoder
         self._stored_parts: dict[str, tuple[int, ...]] = {}
         self._added_tokens: list[int] = list(tokenizer("")["input_ids"])
+
+    @classmethod
+    def of_model(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PlainTokenizer:
+        """Make the one of a model: of its vocabulary, end tokens and kind."""
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return cls(
+            tokenizer,
+            n_vocab=model.get_output_embeddings().out_features,
+            end_ids=frozenset({*ends, tokenizer.eos_token_id} - {None}),
+            encoder=bool(model.config.is_encoder_decoder),
+        )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts as token ids, none of them special: "</s>" in a title is four letters."""

@@ -146,3 +146,18 @@ def test_a_target_of_items_without_a_category_does_not_spoil_the_others() -> Non
     share, loss = fit_interpolation(COUNTED, LEARNED, targets)
     assert share == max(INTERPOLATION_WEIGHTS)
     assert np.isfinite(loss)
+
+
+def test_a_calibration_suits_its_model_and_precisions_measured_to_forecast_as_well(
+    tmp_path: Path,
+) -> None:
+    zeros = np.zeros(2)
+    equivalents = {"model openvino 8bit": -0.0004, "model openvino bfloat16": 0.002}
+    calibration = Calibration(
+        1.0, zeros, zeros, model="model", categories=("a", "b"), equivalents=equivalents
+    )
+    calibration.save(tmp_path / "calibration.json")
+    loaded = Calibration.load(tmp_path / "calibration.json", ("a", "b"))
+    for one in (calibration, loaded):
+        suits = {name: one.suits(name) for name in ("model", *equivalents, "other")}
+        assert [*suits.values()] == [True, True, False, False], suits

@@ -39,7 +39,7 @@ def test_the_order_of_parts_does_not_matter_and_the_parts_do(model: LanguageMode
     pooled: list[Position] = [((4,), (5, 6)), ((6, 5), (4,)), ((4, 5, 6),), ((4,), (5,), (6,))]
     state = DecoderState(model.model, [[start, parts] for parts in pooled], use_cache=False)
     with torch.inference_mode():
-        found = state.hidden_states(state.first_block)
+        found = state.hidden_states()
     torch.testing.assert_close(found[0], found[1])
     for other in (found[2], found[3]):
         assert (found[0] - other).abs().max() > 1e-3
