@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from llmrec.data.catalog import Catalog
+from llmrec.data.history_keys import history_key
 from llmrec.data.interactions import Interactions
-from llmrec.data.periods import Window, history_key
+from llmrec.data.periods import Window
 from llmrec.data.splits import sample_windows, training_log_for
 from llmrec.data.windows import MIN_FIT_WINDOWS
 from llmrec.forecast import ItemScorer
