@@ -82,7 +82,7 @@ class BatchOptions:
     n_categories: int = 20
     cutoff: str | None = None
     model: ModelChoice = "auto"
-    model_options: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     events_per_shard: int = 200_000
 
     def __post_init__(self) -> None:
