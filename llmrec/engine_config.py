@@ -42,7 +42,7 @@ from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.language.backends import describe_options, saved_options
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.registry import stored_blend
+from llmrec.ranking.registry import LM_SCORER, stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
 ModelChoice = Literal["auto", "selective"] | None
@@ -109,17 +109,16 @@ def load_engine_parts(
     refit: bool,
     options: Mapping[str, Any],
 ) -> EngineParts:
-    """Find or fit what forecasts and ranks, and load the model; see `from_pretrained`.
-
-    ``options`` are those of `LanguageModel.load`.
-    """
+    """Find or fit what forecasts and ranks, and load the model; see `from_pretrained`."""
     parts = _load_parts(name, data, cutoff, model, refit, options)
     if parts.language is None or model != "selective":
         return parts
-    found, warning = replace(parts.language, is_selective=True), ""
+    found, why = replace(parts.language, is_selective=True), ""
     if found.calibration is not None and not found.calibration.groups:
-        warning = f"engine {name} does not know whom its model helps: it is read for everybody."
-    return replace(parts, language=found, warning=f"{parts.warning} {warning}".strip())
+        why = f"engine {name} does not know whom its model helps: it is read for everybody."
+    elif parts.settings.blend.get(LM_SCORER):
+        why = f"lists of engine {name} need the titles that its model expects of everybody."
+    return replace(parts, language=found, warning=f"{parts.warning} {why}".strip())
 
 
 def _load_parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from llmrec.data.counts import batches_by_log
 from llmrec.data.dataset import Dataset
+from llmrec.data.history_keys import HistoryKey, history_key
 from llmrec.data.ids import format_id
 from llmrec.data.interactions import UNKNOWN_ITEM
 from llmrec.data.periods import History
@@ -46,13 +48,28 @@ def find_batches(
     """Give the histories of users in batches of one population, each with its places.
 
     The scores of a batch by so many scorers are at most `SCORES_PER_BATCH`, and so are the numbers
-    of its forecasts; it raises as `find_histories` does.
+    of its forecasts. No two people of a batch have one `history_key`, by which scores are stored,
+    as frames without ids may. It raises as `find_histories` does.
     """
     histories, catalog = find_histories(parts, users), parts.dataset.catalog
     most = max(catalog.n_items * n_scorers, catalog.n_categories * NUMBERS_PER_CATEGORY)
     size = max(1, SCORES_PER_BATCH // most)
     for places in batches_by_log(histories, size):
-        yield places, [histories[place] for place in places]
+        for batch in _without_equal_keys(places, histories):
+            yield batch, [histories[place] for place in batch]
+
+
+def _without_equal_keys(places: Sequence[int], histories: Sequence[History]) -> Iterator[list[int]]:
+    """Divide places so that each part has a `history_key` once."""
+    parts: list[list[int]] = []
+    seen: Counter[HistoryKey] = Counter()
+    for place in places:
+        key = history_key(histories[place])
+        if seen[key] == len(parts):
+            parts.append([])
+        parts[seen[key]].append(place)
+        seen[key] += 1
+    yield from parts
 
 
 def precompute_by_block(blend: Blend, histories: Sequence[History]) -> Iterator[Blend]:

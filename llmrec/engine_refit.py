@@ -104,7 +104,7 @@ def _with_language(
     )
     assert fitted.held_out is not None
     prior = held_out_forecaster(fitted.held_out, found.windows)
-    on_top = found.language.forecaster(prior, found.titles)
+    on_top = found.language.calibrated_forecaster(prior, found.titles)
     repeat = parts.dataset.repeat
     statements = _fit_statements(fitted, found, plan)
     settings = replace(
@@ -146,6 +146,8 @@ def _fit_statements(
     part = min(1.0, len(found.windows) / n_held_out)
     windows = [*found.windows, *sample_part(others, part, plan.seed)]
     known = HeldOutPredictions({**fitted.everybody_weights.rows, **fitted.held_out.rows})
-    forecaster = found.language.forecaster(held_out_forecaster(known, windows), found.titles)
+    forecaster = found.language.calibrated_forecaster(
+        held_out_forecaster(known, windows), found.titles
+    )
     weights = predict_weights(forecaster, [window.history for window in windows])
     return StatementProbabilities.fit(windows, weights, seed=plan.seed)

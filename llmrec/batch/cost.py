@@ -15,7 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from llmrec.batch.events import find_events
 from llmrec.batch.maker import parquet_bytes
-from llmrec.batch.people import BatchOptions, Reasons, find_past, load_engine, make_tables
+from llmrec.batch.people import (
+    BatchOptions,
+    Reasons,
+    clear_cache,
+    find_past,
+    load_engine,
+    make_tables,
+)
 from llmrec.batch.shards import Partition, cut_into_shards, read_cells
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
@@ -112,6 +119,7 @@ def _serve(
 ) -> tuple[dict[str, float], dict[Reasons, float]]:
     """Serve people, and give the seconds of each step, and the bytes that come out."""
     (histories, _), past = _timed(find_past, engine, events, is_clean)
+    clear_cache(engine)
     _, forecast = _timed(engine.forecaster.forecast, histories)
     taken, bytes_of = {}, dict[Reasons, float]()
     for reasons in ("none", "short"):

@@ -141,6 +141,8 @@ def run_batch(
     if not isinstance(data, Dataset) and out.is_relative_to(Path(data).absolute()):
         raise DataError(f"{out} lies within the log, {data}: give a folder elsewhere.")
     options, reading = options or BatchOptions(), reading or ReadingOptions()
+    if options.model_options:
+        load_engine(engine, options)  # what cannot be loaded is said before the folder is begun
     loaded = load_engine(engine, options, model=None)
     out.mkdir(parents=True, exist_ok=True)
     with _only_one_run(out):

@@ -94,6 +94,10 @@ class BatchOptions:
         for name in ("k", "n_categories", "events_per_shard"):
             if getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}; it should be at least 1.")
+        if not all(isinstance(one, str) for one in self.model_options.values()):
+            raise DataError(f"model_options are texts, not {dict(self.model_options)}")
+        if self.model_options and self.model is None:
+            raise DataError("model_options are given, and no language model is to be used")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +168,7 @@ def make_tables(
     DataError
         If all of `MIN_FAILURES` people or more fail: then it is not for something of theirs.
     """
+    clear_cache(engine)
     histories, without = find_past(engine, events, is_clean)
     rows = _Rows(engine.dataset.catalog, options)
     failed = list(_serve(engine, histories, options, rows))
@@ -172,6 +177,12 @@ def make_tables(
     rejected = [*((user, NO_EVENT) for user in without), *failed]
     rows_of_table = [(None, None, user, None, reason) for user, reason in rejected]
     return BatchTables(*rows.tables(), _to_table(rows_of_table, REJECTED_SCHEMA), len(failed))
+
+
+def clear_cache(engine: InterestEngine) -> None:
+    """Forget the prompts of people served before: who is read together decides the last bits."""
+    if engine.language is not None:
+        engine.language.model.prompt_cache.clear()
 
 
 def find_past(

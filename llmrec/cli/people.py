@@ -115,6 +115,8 @@ def forecast(
         raise DataError("a chart shows one person: give one --user, or no --chart.")
     if chart is not None:
         require_chart_path(chart)
+    if writer_url and horizon != 1:
+        raise DataError("a server words the next period alone: give no --horizon to --writer-url")
     if store is not None:
         if horizon != 1:
             raise DataError("forecasts of the next period are stored: give no --horizon to --store")

@@ -18,18 +18,16 @@ def select_own_parts(
 ) -> tuple[Interactions, Catalog]:
     """Give the log of a person's events before position ``stop``, and a catalog of their items.
 
-    The catalog has these items' categories alone, and no features; neither tells what reading found
-    in the rows of others.
+    The catalog has all categories, and no features; neither tells what reading found in the rows of
+    others.
     """
     own = log.select_person(user_idx, np.arange(log.user_offsets[user_idx], stop))
     items, item_idx = np.unique(own.item_idx, return_inverse=True)
-    shares = catalog.category_shares[items]
-    columns = np.unique(shares.indices)
     found = Catalog(
         catalog.item_ids[items],
         tuple(catalog.titles[item] for item in items),
-        tuple(catalog.categories[column] for column in columns),
-        shares[:, columns],
+        catalog.categories,
+        catalog.category_shares[items],
         CleaningReport(len(items)),
     )
     report = CleaningReport(len(own))

@@ -37,8 +37,8 @@ class GainGroup:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> GainGroup:
         """Make it of what JSON holds; ValueError or TypeError if that is no group."""
-        low, mean, high = (float(value) for value in values["gain"])
-        return cls(int(values["min_events"]), (low, mean, high), int(values["n"]))
+        mean, low, high = (float(value) for value in values["gain"])
+        return cls(int(values["min_events"]), (mean, low, high), int(values["n"]))
 
     @property
     def is_read(self) -> bool:
@@ -89,7 +89,8 @@ class SelectiveForecaster:
 
     def group_of(self, history: History) -> GainGroup:
         """Give the group that a person belongs to."""
-        return [one for one in self.groups if one.min_events <= history.n_events][-1]
+        own = [one for one in self.groups if one.min_events <= history.n_events]
+        return own[-1] if own else self.groups[0]
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
         """Forecast the period after each history's cutoff."""
@@ -104,9 +105,9 @@ class SelectiveForecaster:
 def _with_reason(forecast: Forecast, group: GainGroup) -> Forecast:
     """Say in the source why the model was not read."""
     mean, low, high = group.gain
-    why = (
-        f"{forecast.source.why}; the language model was not read: for people with "
-        f"{group.min_events} events or more it gained {mean:+.4f} nats an event "
-        f"({low:+.4f} to {high:+.4f}) on {group.n} windows"
+    not_read = (
+        f"the language model was not read: for {group.n} people with about as many past events, "
+        f"from {group.min_events}, it gained {mean:+.4f} nats an event ({low:+.4f} to {high:+.4f})"
     )
+    why = "; ".join(filter(None, (forecast.source.why, not_read)))
     return replace(forecast, source=replace(forecast.source, why=why))

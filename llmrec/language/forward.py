@@ -172,6 +172,10 @@ class PromptCache:
         self.max_prompts = max_prompts
         self._states: dict[str, torch.Tensor] = {}
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._states = {}
+
     def states(
         self, prompts: Sequence[str], compute: Callable[[list[str]], torch.Tensor]
     ) -> torch.Tensor:

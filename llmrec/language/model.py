@@ -81,7 +81,7 @@ class LanguageModel:
         self.category_head, self.title_embeddings = category_head, title_embeddings
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         self._reader: StateReader | None = None
-        self._cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
+        self.prompt_cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
         self._plain = PlainTokenizer.of_model(model, tokenizer)
 
     @classmethod
@@ -339,7 +339,7 @@ class LanguageModel:
         return DecoderState(self.model, rows, self.title_embeddings, **known)
 
     def _read_states(self, prompts: Sequence[str], head: CategoryHead) -> torch.Tensor:
-        return self._cache.states(prompts, lambda new: self.final_states(new, head.depth))
+        return self.prompt_cache.states(prompts, lambda new: self.final_states(new, head.depth))
 
     def _tokens_left(self, row: Sequence[Position]) -> int:
         return self.context_length - (0 if self.is_encoder_decoder else len(row))

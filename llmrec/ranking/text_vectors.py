@@ -23,6 +23,7 @@ from llmrec.types import BoolArray, FloatArray
 DIMENSIONS = 384  # of the singular value decomposition
 HALF_TRUST = 20.0  # people
 _EXTRA_DIRECTIONS, _POWER_ITERATIONS = 10, 3  # of the random projection
+MAX_TELLING = 10_000  # items that tell others something by their titles
 _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 # Thai to Burmese, Khmer, kana, and the characters of Chinese: written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
@@ -140,7 +141,7 @@ def nearest_titles(
 
     Shares are of trust_j * exp((cos_ij - 1) / temperature) among all other items j; the
     ``neighbours`` largest of a row are kept, so a row sums to at most 1. No item without a vector
-    has or is a neighbour.
+    has or is a neighbour, and of a large catalog the `MAX_TELLING` most trusted items alone are.
 
     Parameters
     ----------
@@ -149,16 +150,24 @@ def nearest_titles(
     """
     has_vector = np.asarray(vectors.any(axis=1))
     trust = trust * has_vector
-    blocks = []
+    telling = np.arange(len(vectors))
+    if np.count_nonzero(trust) > MAX_TELLING:
+        telling = np.sort(np.argsort(-trust, kind="stable")[:MAX_TELLING])
+    column = np.full(len(vectors), -1)
+    column[telling] = np.arange(len(telling))
+    blocks, of_telling = [], vectors[telling].T
     for start in range(0, len(vectors), _ROWS_PER_BATCH):
         rows = np.arange(start, min(start + _ROWS_PER_BATCH, len(vectors)))
-        weights = np.exp((vectors[rows] @ vectors.T - 1.0) / temperature) * trust
-        weights[rows - start, rows] = 0.0
+        weights = np.exp((vectors[rows] @ of_telling - 1.0) / temperature) * trust[telling]
+        tells = np.flatnonzero(column[rows] >= 0)
+        weights[tells, column[rows[tells]]] = 0.0
         weights[~has_vector[rows]] = 0.0
         totals = weights.sum(axis=1, keepdims=True)
         weights /= np.where(totals > 0, totals, 1.0)
         blocks.append(largest_of_rows(weights.astype(np.float32), neighbours))
-    return sparse.csr_array(sparse.vstack(blocks))
+    found = sparse.csr_array(sparse.vstack(blocks))
+    entries = (found.data, telling[found.indices], found.indptr)
+    return sparse.csr_array(entries, shape=(len(vectors), len(vectors)))
 
 
 def averages_by_title(

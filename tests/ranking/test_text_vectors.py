@@ -231,3 +231,14 @@ def test_with_all_neighbours_averages_are_exact() -> None:
     expected = weights / weights.sum(axis=1, keepdims=True) @ values
     found = averages_by_title(nearest_titles(vectors, trust, 0.2, 6), trust, values)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_of_a_large_catalog_the_most_trusted_items_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = vectors_of(TITLES).astype(np.float32)
+    trust = trust_of(np.array([20.0, 3.0, 9.0, 0.0, 30.0, 8.0]))
+    whole = nearest_titles(vectors, trust, 0.2, 6).toarray()
+    monkeypatch.setattr("llmrec.ranking.text_vectors.MAX_TELLING", 3)
+    found = nearest_titles(vectors, trust, 0.2, 6).toarray()
+    assert sorted(np.flatnonzero(found.any(axis=0))) == [0, 2, 4]
+    expected = whole[:, [0, 2, 4]] / whole[:, [0, 2, 4]].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, [0, 2, 4]], expected, rtol=1e-5)
