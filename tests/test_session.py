@@ -261,6 +261,15 @@ def test_somebody_who_is_not_in_the_log_is_known_by_a_frame(
     assert len(dataset.log) == len(frame())
 
 
+def test_frames_without_ids_are_each_somebody_of_their_own(engine: InterestEngine) -> None:
+    nameless = ["item_id", "timestamp"]
+    frames = [frame().query(f"user_id == '{user}'")[nameless].head(6) for user in ("u005", "u006")]
+    alone = [lists(engine.recommend(one, 5)) for one in frames]
+    assert alone[0] != alone[1]
+    together = engine.recommend_many([*frames, "u001", *frames], 5)
+    assert [lists(one) for one in together] == [*alone, lists(engine.recommend("u001", 5)), *alone]
+
+
 def test_days_and_months_of_a_frame_are_in_the_order_of_the_logs_own() -> None:
     table = frame()
     table["timestamp"] = pd.to_datetime(table["timestamp"]).dt.strftime("%d/%m/%Y")

@@ -471,7 +471,13 @@ def test_somebody_with_very_many_events_and_a_list_longer_than_the_catalog(
 
 @pytest.mark.parametrize(
     ("changes", "what"),
-    [({"k": 0}, "k is 0"), ({"reasons": "long"}, "reasons 'long'"), ({"n_categories": 0}, "is 0")],
+    [
+        ({"k": 0}, "k is 0"),
+        ({"reasons": "long"}, "reasons 'long'"),
+        ({"n_categories": 0}, "is 0"),
+        ({"model": None, "model_options": {"backend": "openvino"}}, "no language model"),
+        ({"model_options": {"adapter": Path("here")}}, "are texts"),
+    ],
 )
 def test_options_that_cannot_be_are_refused(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(DataError, match=what):

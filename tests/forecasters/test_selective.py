@@ -81,8 +81,8 @@ def test_only_people_whom_it_helps_are_read_and_the_source_of_the_others_says_wh
         is_read = history.user_id in few
         assert ("was not read" in one.source.why) != is_read
         if not is_read:
-            assert f"{middle} events or more it gained +0.0010 nats" in one.source.why
-            assert "(-0.0020 to +0.0040) on 120 windows" in one.source.why
+            assert f"for 120 people with about as many past events, from {middle}" in one.source.why
+            assert "it gained +0.0010 nats an event (-0.0020 to +0.0040)" in one.source.why
 
 
 def test_nobody_asked_about_is_nobody_forecast() -> None:
