@@ -27,6 +27,7 @@ from llmrec.forecasters.experts import (
     stored_experts,
 )
 from llmrec.forecasters.precomputed import HeldOutPredictions, out_of_sample_weights
+from llmrec.forecasters.target_cells import row_blocks
 from llmrec.types import FloatArray, IntArray
 
 N_FOLDS = 5
@@ -35,7 +36,6 @@ MIN_WEIGHT = 1e-12  # a smaller weight of an expert counts as this
 MAX_STEPS, TOLERANCE = 50, 1e-10  # of Newton's method; the latter in nats per event
 # Most windows x experts x categories that the exponents, a few numbers, are fitted on.
 MAX_CELLS = 6_000_000
-CELLS_PER_BLOCK = 2**20
 
 
 class LogLinearPool:
@@ -175,9 +175,8 @@ def _derivatives(
     """Penalised mean log-loss on some rows, its gradient and second derivatives."""
     n_experts = len(weights)
     loss, gradient, curvature = 0.0, np.zeros(n_experts), np.zeros((n_experts, n_experts))
-    size = max(1, CELLS_PER_BLOCK // (n_experts * shares.shape[1]))
-    for first in range(0, len(rows), size):
-        part = rows[first : first + size]
+    for block in row_blocks(len(rows), n_experts * shares.shape[1]):
+        part = rows[block]
         logs = np.log(np.maximum(np.stack([one[part] for one in weights]), MIN_WEIGHT))
         target = shares[part] * 1.0
         known = target.sum(axis=1, keepdims=True)  # 0 where a target has no events
