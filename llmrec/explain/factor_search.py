@@ -26,8 +26,9 @@ from llmrec.types import FloatArray
 class FactorSearch:
     """Searches the factors on categories that list an item, or take it off the first k.
 
-    `verdicts_by_factor` tells most factors apart. What is found, and the factor next to it, are
-    ranked; if that gives something else, all factors are.
+    Where a larger factor can do no worse the search halves, and ranks under each factor. Elsewhere
+    `verdicts_by_factor` tells most factors apart; what is found, and the factor next to it, are
+    ranked, and if that gives something else, so are all.
 
     Attributes
     ----------
@@ -59,7 +60,6 @@ class FactorSearch:
 
         Factors are below 1, to 0.01; None if none takes it off.
         """
-        verdicts = {name: self._verdicts((name,), np.arange(100) / 100) for name in names}
 
         def is_removed(name: str, hundredths: int) -> bool:
             try:
@@ -67,16 +67,24 @@ class FactorSearch:
             except EditError:  # no other category may take the share that it loses
                 return False
 
+        if len(names) == 1:
+            hundredths = _bisect_change(lambda tried: is_removed(names[0], tried))
+            return None if hundredths is None else (names[0], hundredths / 100)
+        # Items with more of the category fall faster: with one of several categories a rank may
+        # rise as well as fall, so all hundredths are tried.
+        tried = [(name, hundredths) for hundredths in range(99, -1, -1) for name in names]
+        verdicts = {name: self._verdicts((name,), np.arange(100) / 100) for name in names}
+
         def removes(name: str, hundredths: int) -> bool:
             verdict = verdicts[name][hundredths]
             return is_removed(name, hundredths) if verdict == UNKNOWN else verdict == NOT_LISTED
 
-        found = _smallest_change(names, removes)
+        found = next((change for change in tried if removes(*change)), None)
         if found is not None:
             name, hundredths = found
-            less = min(hundredths + 1, 99)
-            if not is_removed(*found) or (less > hundredths and is_removed(name, less)):
-                found = _smallest_change(names, is_removed)
+            before = (name, hundredths + 1)
+            if not is_removed(*found) or (before in tried and is_removed(*before)):
+                found = next((change for change in tried if is_removed(*change)), None)
         return None if found is None else (found[0], found[1] / 100)
 
     def largest_factor(self, names: Sequence[str]) -> float:
@@ -103,54 +111,55 @@ class FactorSearch:
 
         None if no factor up to ``most`` does.
         """
-        # Some of several categories may be locked: a larger factor may then lower the item as well
-        # as raise it, so all steps of 1 % are tried.
-        is_mixed = len(names) > 1 and any(edit.lock for edit in self.edits)
-        steps = _factor_steps(most) if is_mixed else []
-        known = dict(zip(steps, self._verdicts(names, np.array(steps)), strict=True))
 
         def is_listed(factor: float) -> bool:
             return self.is_listed(names, factor)
 
+        if len(names) == 1 or not any(edit.lock for edit in self.edits):
+            return _bisect_factor(is_listed, most)
+        # Some of several categories may be locked: a larger factor may then lower the item as well
+        # as raise it, so all steps of 1 % are tried.
+        steps = _factor_steps(most)
+        verdicts = dict(zip(steps, self._verdicts(names, np.array(steps)), strict=True))
+
         def lists(factor: float) -> bool:
-            if factor not in known:
-                (known[factor],) = self._verdicts(names, np.array([factor]))
-            return is_listed(factor) if known[factor] == UNKNOWN else known[factor] == LISTED
+            verdict = verdicts[factor]
+            return is_listed(factor) if verdict == UNKNOWN else verdict == LISTED
 
-        def search(tried: Callable[[float], bool]) -> tuple[float, float | None]:
-            return _first_step(tried, steps) if is_mixed else _bisect(tried, most)
-
-        low, high = search(lists)
-        if is_listed(low) or not (high is None or is_listed(high)):
-            low, high = search(is_listed)
-        return high
+        found = next(filter(lists, steps), None)
+        before = steps[-1:] if found is None else steps[: steps.index(found)][-1:]
+        if any(map(is_listed, before)) or not (found is None or is_listed(found)):
+            found = next(filter(is_listed, steps), None)
+        return found
 
     def _verdicts(self, names: Sequence[str], factors: FloatArray) -> Verdicts:
         rest = self.catalog, self.edits, self.at, names, factors
         return verdicts_by_factor(self.now, self.item_idx, self.k, *rest)
 
 
-def _first_step(
-    lists: Callable[[float], bool], steps: Sequence[float]
-) -> tuple[float, float | None]:
-    """Give the first step that lists an item, and the one before; the last and None if none."""
-    before = 1.0
-    for step in steps:
-        if lists(step):
-            return before, step
-        before = step
-    return before, None
+def _bisect_change(removes: Callable[[int], bool]) -> int | None:
+    """Give the most hundredths of a category that take an item off; None if 0 does not."""
+    if not removes(0):
+        return None
+    off, on = 0, 100
+    while on - off > 1:
+        middle = (on + off) // 2
+        off, on = (middle, on) if removes(middle) else (off, middle)
+    return off
 
 
-def _bisect(lists: Callable[[float], bool], most: float) -> tuple[float, float | None]:
-    """Bisect the logarithm of the factor on a grid of 0.01: to 1 %, as `_first_step` gives them."""
+def _bisect_factor(lists: Callable[[float], bool], most: float) -> float | None:
+    """Bisect the logarithm of the factor on a grid of 0.01: the factor in the text was ranked with.
+
+    None if the largest does not list the item.
+    """
     low, high = 1.0, most
     if not lists(high):
-        return high, None
+        return None
     while high / low > 1.01:
         middle = round(sqrt(low * high), 2)
         low, high = (low, middle) if lists(middle) else (middle, high)
-    return low, high
+    return high
 
 
 def _factor_steps(most: float) -> list[float]:
@@ -160,22 +169,3 @@ def _factor_steps(most: float) -> list[float]:
         found.append(hundredths / 100)
         hundredths = max(hundredths + 1, round(1.01 * hundredths))
     return found
-
-
-def _smallest_change(
-    names: Sequence[str], removes: Callable[[str, int], bool]
-) -> tuple[str, int] | None:
-    """Give the category, and the most hundredths of it, that take the item off."""
-    if len(names) > 1:
-        # Items with more of the category fall faster: with one of several categories a rank may
-        # rise as well as fall, so all hundredths are tried.
-        tried = ((name, hundredths) for hundredths in range(99, -1, -1) for name in names)
-        return next((change for change in tried if removes(*change)), None)
-    (name,) = names
-    if not removes(name, 0):
-        return None
-    off, on = 0, 100
-    while on - off > 1:
-        middle = (on + off) // 2
-        off, on = (middle, on) if removes(name, middle) else (off, middle)
-    return name, off
