@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.periods import History
-from llmrec.errors import EditError
+from llmrec.explain.factor_search import FactorSearch
 from llmrec.explain.facts import format_percent
-from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits, compose_edits
+from llmrec.ranking.edits import MAX_FACTOR, Edit, active_edits
 from llmrec.ranking.ranking import Ranking, Reranker, listed_rank, rank_of, validate_k
 
 MAX_LOSSES_NAMED = 3
@@ -166,7 +165,9 @@ def why_not(
     label = "edited forecast" if active_edits(edits, catalog, at) else "forecast"
     losses = _losses(now, last, position, catalog, label)
     found = WhyNot(title, names, k, rank, "", gap, losses)
-    return _with_factor(found, item_idx, rerank, edits, at) if names else found
+    if not names:
+        return found
+    return _with_factor(found, FactorSearch(item_idx, k, rerank, now, catalog, edits, at))
 
 
 def find_removal(
@@ -183,53 +184,35 @@ def find_removal(
     """
     validate_k(k)
     title, names = catalog.titles[item_idx], catalog.categories_of(item_idx)
-    rank = listed_rank(rerank(edits), item_idx)
+    now = rerank(edits)
+    rank = listed_rank(now, item_idx)
     if rank is None or rank > k:
         return RemovalCounterfactual(title, k, rank)
     if not names:
         return RemovalCounterfactual(title, k, rank, reason="it has none")
     at = history.cutoff if history else None
-
-    def with_change(name: str, hundredths: int) -> tuple[Edit, ...]:
-        return compose_edits(edits, (name,), hundredths / 100, at)
-
-    def removes(name: str, hundredths: int) -> bool:
-        try:
-            return listed_rank(rerank(with_change(name, hundredths), k), item_idx) is None
-        except EditError:  # no other category may take the share that it loses
-            return False
-
-    found = _smallest_change(names, removes)
+    search = FactorSearch(item_idx, k, rerank, now, catalog, edits, at)
+    found = search.smallest_change(names)
     if found is None:
         locked = any(edit.lock for edit in edits)
         reason = (
             "the others are locked, or have none" if locked else "all of the forecast is theirs"
         )
         return RemovalCounterfactual(title, k, rank, reason=reason)
-    name, hundredths = found
-    composed = with_change(*found)
+    name, factor = found
+    composed = search.compose((name,), factor)
     after = rank_of(rerank(composed), item_idx)
-    return RemovalCounterfactual(title, k, rank, (name,), hundredths / 100, after, edits=composed)
+    return RemovalCounterfactual(title, k, rank, (name,), factor, after, edits=composed)
 
 
-def _with_factor(
-    why: WhyNot, item_idx: int, rerank: Reranker, edits: Sequence[Edit], at: np.datetime64 | None
-) -> WhyNot:
+def _with_factor(why: WhyNot, search: FactorSearch) -> WhyNot:
     """Add the smallest factor on the item's categories that lists it, if there is one."""
-
-    def with_factor(factor: float) -> tuple[Edit, ...]:
-        return compose_edits(edits, why.categories, factor, at)
-
-    def lists(factor: float) -> bool:
-        return rank_of(rerank(with_factor(factor), why.k), item_idx) is not None
-
-    most = _largest_factor(lists)
-    is_mixed = len(why.categories) > 1 and any(edit.lock for edit in edits)
-    factor = _smallest_factor(lists, most, is_mixed)
+    most = search.largest_factor(why.categories)
+    factor = search.smallest_factor(why.categories, most)
     if factor is None:
         return replace(why, most=most)
-    composed = with_factor(factor)
-    after = rank_of(rerank(composed), item_idx)
+    composed = search.compose(why.categories, factor)
+    after = rank_of(search.rerank(composed), search.item_idx)
     return replace(why, factor=factor, rank_after=after, most=most, edits=composed)
 
 
@@ -257,66 +240,3 @@ def _losses(
     tilts = (ranking.category_parts[[ahead]] - ranking.category_parts[[behind]]).toarray()[0]
     parts = zip(names, [*scorers.tolist(), *tilts.tolist()], strict=True)
     return tuple(sorted((part for part in parts if part[1] > 0), key=lambda part: -part[1]))
-
-
-def _largest_factor(lists: Callable[[float], bool]) -> float:
-    """Give the largest factor, to 0.01 and up to 100, that can be applied with the edits."""
-
-    def applies(hundredths: int) -> bool:
-        try:
-            lists(hundredths / 100)
-        except EditError:  # a product beyond 100, or locked shares beyond the whole
-            return False
-        return True
-
-    on, off = 100, round(100 * MAX_FACTOR)
-    if applies(off):
-        return MAX_FACTOR
-    while off - on > 1:
-        middle = (on + off) // 2
-        on, off = (middle, off) if applies(middle) else (on, middle)
-    return on / 100
-
-
-def _smallest_factor(lists: Callable[[float], bool], most: float, is_mixed: bool) -> float | None:
-    """Bisect the logarithm of the factor on a grid of 0.01: the factor in the text was ranked with.
-
-    ``is_mixed``: some of several categories may be locked. A larger factor may then lower the item
-    as well as raise it, so all steps of 1 % are tried.
-    """
-    if is_mixed:
-        return next((step for step in _factor_steps(most) if lists(step)), None)
-    low, high = 1.0, most
-    if not lists(high):
-        return None
-    while high / low > 1.01:
-        middle = round(sqrt(low * high), 2)
-        low, high = (low, middle) if lists(middle) else (middle, high)
-    return high
-
-
-def _factor_steps(most: float) -> Iterator[float]:
-    """Give factors above 1, on a grid of 0.01, each 1 % more than the one before."""
-    hundredths = 101
-    while hundredths <= round(100 * most):
-        yield hundredths / 100
-        hundredths = max(hundredths + 1, round(1.01 * hundredths))
-
-
-def _smallest_change(
-    names: tuple[str, ...], removes: Callable[[str, int], bool]
-) -> tuple[str, int] | None:
-    """Give the category, and the most hundredths of it, that take the item off."""
-    if len(names) > 1:
-        # Items with more of the category fall faster: with one of several categories a rank may
-        # rise as well as fall, so all hundredths are tried.
-        tried = ((name, hundredths) for hundredths in range(99, -1, -1) for name in names)
-        return next((change for change in tried if removes(*change)), None)
-    (name,) = names
-    if not removes(name, 0):
-        return None
-    off, on = 0, 100
-    while on - off > 1:
-        middle = (on + off) // 2
-        off, on = (middle, on) if removes(name, middle) else (off, middle)
-    return name, off

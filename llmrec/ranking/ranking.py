@@ -51,6 +51,8 @@ class Ranking:
         (n, n_categories) sparse: each category's contribution from the tilt.
     muted
         (n,) whether items have any share of a muted category: they are ranked, and never listed.
+    forecast, edit_strength
+        The forecast before any edit, and how hard what edits change of it tilts the ranking.
     """
 
     item_idx: IntArray
@@ -59,6 +61,8 @@ class Ranking:
     scorer_parts: FloatArray
     category_parts: sparse.csr_array
     muted: BoolArray
+    forecast: Forecast
+    edit_strength: float
 
 
 def rank(
@@ -176,7 +180,18 @@ class _ScoredPerson:
             pull = pull + edit_strength * (log_weights(edited) - log_weights(self.forecast))
         scores = self.blended + catalog.category_shares @ pull
         best = best_muted_last(scores, self.possible, muted, k, history, popularity)
-        return _make_ranking(best, muted, scores, self.names, self.parts, pull, catalog)
+        category_parts = sparse_rows(catalog.category_shares, best)
+        category_parts.data *= pull[category_parts.indices]
+        return Ranking(
+            best,
+            scores[best],
+            self.names,
+            np.ascontiguousarray(self.parts[:, best].T),
+            category_parts,
+            muted[best],
+            self.forecast,
+            edit_strength,
+        )
 
 
 def _scored_people(
@@ -304,22 +319,6 @@ def _log_ratio(
         implied /= implied.sum()
     ratio = (forecast.category_weights + EPSILON) / (implied + EPSILON)
     return np.asarray(np.log(ratio), dtype=np.float64)
-
-
-def _make_ranking(
-    best: IntArray,
-    muted: BoolArray,
-    scores: FloatArray,
-    names: tuple[str, ...],
-    parts: FloatArray,
-    pull: FloatArray,
-    catalog: Catalog,
-) -> Ranking:
-    """Join the best items with the contributions to their scores."""
-    category_parts = sparse_rows(catalog.category_shares, best)
-    category_parts.data *= pull[category_parts.indices]
-    scorer_parts = np.ascontiguousarray(parts[:, best].T)
-    return Ranking(best, scores[best], names, scorer_parts, category_parts, muted[best])
 
 
 def _candidate_mask(candidates: IntArray | None, catalog: Catalog) -> BoolArray:

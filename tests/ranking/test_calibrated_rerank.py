@@ -33,9 +33,10 @@ def case(seed: int, n: int = 12) -> tuple[Ranking, Forecast, Catalog]:
     scores = np.sort(rng.normal(size=len(items)))[::-1]
     parts = sparse.csr_array(rng.normal(size=(len(items), 3)))
     rest = (scores - parts.sum(axis=1))[:, None]
-    ranking = Ranking(items, scores, ("one",), rest, parts, np.zeros(len(items), dtype=bool))
     weights = rng.dirichlet(np.full(3, 0.5))
-    return ranking, Forecast(weights, 10.0, "", (), Source("test", "counting")), catalog
+    forecast = Forecast(weights, 10.0, "", (), Source("test", "counting"))
+    muted = np.zeros(len(items), dtype=bool)
+    return Ranking(items, scores, ("one",), rest, parts, muted, forecast, 1.0), forecast, catalog
 
 
 def far_from_forecast(ranking: Ranking, forecast: Forecast, catalog: Catalog) -> float:
@@ -80,6 +81,7 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
             {"item_id": list("abcdefgh"), "categories": [["X"]] * 4 + [["Y"]] * 4},
         )
     )
+    forecast = Forecast(np.array([0.25, 0.75]), 10.0, "", (), Source("test", "counting"))
     ranking = Ranking(
         np.arange(8),
         -np.arange(8.0),
@@ -87,8 +89,9 @@ def test_at_1_a_list_has_the_forecasts_mix_where_items_allow_it() -> None:
         -np.arange(8.0)[:, None],
         sparse.csr_array((8, 2)),
         np.zeros(8, dtype=bool),
+        forecast,
+        1.0,
     )
-    forecast = Forecast(np.array([0.25, 0.75]), 10.0, "", (), Source("test", "counting"))
     found = rerank_calibrated(ranking, forecast, catalog, 4, 1.0)
     assert sorted(found.item_idx.tolist()) == [0, 4, 5, 6]
     plain = rerank_calibrated(ranking, forecast, catalog, 4, 0.0)
@@ -118,10 +121,9 @@ def test_a_muted_item_is_chosen_only_when_nothing_else_is_left() -> None:
     held = [["A"], ["A"], ["A"], ["B", "C"], ["B", "C"]]
     items = Catalog.from_frame(pd.DataFrame({"item_id": list("abcde"), "categories": held}))
     muted = np.array([False] * 3 + [True] * 2)
-    ranking = Ranking(
-        np.arange(5), -np.arange(5.0), ("one",), -np.arange(5.0)[:, None], EMPTY, muted
-    )
     forecast = Forecast(np.array([0.5, 0.0, 0.5]), 10.0, "", (), Source("test", "counting"))
+    parts = -np.arange(5.0)[:, None]
+    ranking = Ranking(np.arange(5), parts[:, 0], ("one",), parts, EMPTY, muted, forecast, 1.0)
     for weight in (0.0, 0.9, 1.0):
         found = rerank_calibrated(ranking, forecast, items, 4, weight)
         assert found.muted.tolist() == [False, False, False, True]
