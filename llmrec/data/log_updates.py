@@ -86,18 +86,17 @@ def add_events(log: Interactions, events: NewEvents, catalog: Catalog) -> GrownL
     whose = np.unique(users)
     past = _past_of(log, old_place, whose)
     n_past = len(past.rows)
-    times = np.concatenate((log.timestamp[past.rows], events.timestamp))
-    table = pd.DataFrame(
-        {
-            "user": np.concatenate((past.users, users)),
-            "item": np.concatenate((log.item_idx[past.rows], items)),
-            "time": times.astype(np.int64),
-        }
+    table = np.stack(
+        (
+            np.concatenate((past.users, users)),
+            np.concatenate((log.item_idx[past.rows], items)),
+            np.concatenate((log.timestamp[past.rows], events.timestamp)).view(np.int64),
+        )
     )
-    again = table.duplicated().to_numpy(copy=True)
+    again = _is_repeated(table)
     again[:n_past] = False
-    events, table = events.leave_out(DUPLICATE, again[n_past:]), table[~again]
-    items, users = items[~again[n_past:]], users[~again[n_past:]]
+    events, table = events.leave_out(DUPLICATE, again[n_past:]), table[:, ~again]
+    users, items, _ = table[:, n_past:]
     order = _order(table, n_past, catalog.item_ids)
     is_old = order < n_past
     added = order[~is_old] - n_past
@@ -114,15 +113,15 @@ def add_events(log: Interactions, events: NewEvents, catalog: Catalog) -> GrownL
         user_offsets=np.concatenate(([0], np.cumsum(n_after[kept]))),
     )
     is_first, later = _first_events(table, order, n_past)
-    later_rows = table.iloc[order[later]]
+    _, later_items, later_times = table[:, order[later]]
     return GrownLog(
         grown,
         events,
         items[added],
         events.timestamp[added],
         is_first[~is_old],
-        later_rows["item"].to_numpy(),
-        later_rows["time"].to_numpy().astype("datetime64[ms]"),
+        later_items,
+        later_times.view("datetime64[ms]"),
     )
 
 
@@ -156,7 +155,7 @@ def without_person(population: Population, log: Interactions, user_idx: int) -> 
     """
     own = slice(*log.user_offsets[user_idx : user_idx + 2])
     items, times = log.item_idx[own], log.timestamp[own]
-    is_first = ~pd.Series(items).duplicated().to_numpy()
+    is_first = ~_is_repeated(items[None])
     is_left = np.ones(population.n_events, dtype=bool)
     for item, moment, first in zip(items, times, is_first, strict=True):
         of_kind = population.is_first_of_person == first
@@ -205,14 +204,22 @@ def _with_rows(
     )
 
 
-def _first_events(table: pd.DataFrame, order: IntArray, n_past: int) -> tuple[BoolArray, BoolArray]:
+def _first_events(table: IntArray, order: IntArray, n_past: int) -> tuple[BoolArray, BoolArray]:
     """(n_events,) in an order, which are a person's first with an item, and which no longer are."""
     is_old = order < n_past
-    was_first = ~table.iloc[:n_past].duplicated(["user", "item"]).to_numpy()
-    is_first = ~table.iloc[order].duplicated(["user", "item"]).to_numpy()
+    was_first = ~_is_repeated(table[:2, :n_past])
+    is_first = ~_is_repeated(table[:2, order])
     later = is_old & ~is_first
     later[is_old] &= was_first  # the past has the same order alone and among the added events
     return is_first, later
+
+
+def _is_repeated(columns: IntArray) -> BoolArray:
+    """(n,) whether an earlier one of (k, n) columns is equal."""
+    order = np.lexsort(columns)  # of equal ones the earlier comes first
+    found = np.zeros(columns.shape[1], dtype=bool)
+    found[order[1:]] = (columns[:, order[1:]] == columns[:, order[:-1]]).all(axis=0)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,14 +266,14 @@ def _merge_people(
     return together, place[: len(old)], users
 
 
-def _order(table: pd.DataFrame, n_past: int, item_ids: pd.Index[str]) -> IntArray:
+def _order(table: IntArray, n_past: int, item_ids: pd.Index[str]) -> IntArray:
     """(n_events,) the order by person, time and item, in which the past keeps its own.
 
     A log may have a person's events of one time in the order of its file. An added event comes
     before the first of them that has a later item, or a later one before it.
     """
-    users, times = table["user"].to_numpy(), table["time"].to_numpy()
-    used, codes = np.unique(table["item"].to_numpy(), return_inverse=True)
+    users, items, times = table
+    used, codes = np.unique(items, return_inverse=True)
     rank = np.empty(len(used), dtype=np.int64)
     rank[np.argsort(item_ids[used].to_numpy(dtype=object), kind="stable")] = np.arange(len(used))
     ties = rank[codes]

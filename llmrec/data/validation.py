@@ -163,6 +163,8 @@ class RowCleaner:
 
     def _duplicates(self, details: pd.DataFrame) -> BoolArray:
         """(n_rows_left,) the rows that another one of the same event stands for."""
+        if len(self.table) < 2:  # an event that comes in alone
+            return np.zeros(len(self.table), dtype=bool)
         keys = [name for name in self.table if name != RATING]
         # Equal rows have equal hashes: few rows are left to compare, and those that differ go then.
         hashes = pd.util.hash_pandas_object(self.table[keys], index=False)
