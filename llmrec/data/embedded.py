@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZipFile
 
 from llmrec.data.files import atomic_folder, atomic_write_text
 from llmrec.errors import CacheError, DataError, MissingExtraError
@@ -137,6 +138,13 @@ def gguf_file(name: str) -> Path:
 def encoder_archive(name: str) -> Path:
     """Find the zip file of an embedded encoder: "all-minilm-l6-v2". Raises as `log_folder` does."""
     return _find_part(name, "encoder")
+
+
+def unzip_encoder(archive: Path, folder: Path) -> None:
+    """Unzip the files of an embedded encoder that transformers reads."""
+    with ZipFile(archive) as files:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes(files.read(name))
 
 
 def _find_part(name: str, kind: PartKind) -> Path:

@@ -16,6 +16,7 @@ from llmrec.data.calendar import (
     Period,
     PeriodLength,
     boundaries_up_to,
+    divide_periods,
     to_datetime64,
 )
 from llmrec.data.catalog import Catalog, category_sums
@@ -43,11 +44,12 @@ class History:
     offsets
         (n_periods + 1,) events of period ``p`` are the log positions ``offsets[p]:offsets[p + 1]``.
     bounds
-        (n_periods + 1,) datetime64[ms]: calendar periods end where the next begins; with periods
-        of n events a bound is the time of the first event at or after it.
+        (n_periods + 1,) datetime64[ms]: calendar periods end where the next begins, the newest at
+        the cutoff, where it may be running still (`PeriodLength.anchor`); with periods of n events
+        a bound is the time of the first event at or after it.
     cutoff
-        The forecast is about the period that starts here. Calendar: no event at or after it.
-        Events: ties in time are ordered by their items (embedded logs: as in their files).
+        The forecast is about a period that starts here. Calendar: no event at or after it. Events:
+        ties in time are ordered by their items (embedded logs: as in their files).
     verb
         What the person did with the items, as in `Dataset`; for sentences alone.
     given_population
@@ -157,10 +159,9 @@ class History:
         Periods, cutoff and what everybody took stay. Its log holds the other events alone.
         """
         kept = ~np.isin(self.item_idx, items)
-        log = self.log.select_person(self.user_idx, self.offsets[0] + np.flatnonzero(kept))
         return replace(
             self,
-            log=log,
+            log=self.log.select_person(self.user_idx, self.offsets[0] + np.flatnonzero(kept)),
             user_idx=0,
             offsets=np.concatenate(([0], kept.cumsum()))[self.offsets - self.offsets[0]],
             given_population=self.population,
@@ -288,6 +289,7 @@ def split_into_ticks(history: History) -> tuple[TimeArray, IntArray]:
     """Cut a history into ticks, which are finer than periods, from that of its first event on.
 
     A calendar period has `TICKS_PER_PERIOD` equal ticks; with periods of events every event is one.
+    A tick that is running at the cutoff is left out until it holds an event.
 
     Returns
     -------
@@ -295,15 +297,16 @@ def split_into_ticks(history: History) -> tuple[TimeArray, IntArray]:
         (n_ticks,) times, and (n_ticks + 1,): events of tick ``t`` are the log positions
         ``offsets[t]:offsets[t + 1]``. No tick if there is no event.
     """
-    log, events = history.log, history.event_ids
-    if history.period_length.unit == "events" or not events:
+    log, events, length = history.log, history.event_ids, history.period_length
+    if length.unit == "events" or not events:
         offsets = np.arange(events.start, events.stop + 1)
         return log.timestamp[offsets[:-1]], offsets
-    starts, lengths = history.bounds[:-1, None], np.diff(history.bounds)[:, None]
-    edges = (starts + lengths * np.arange(TICKS_PER_PERIOD) // TICKS_PER_PERIOD).ravel()
-    offsets = np.append(_positions(log, history.user_idx, edges), events.stop)
+    edges = divide_periods(history.bounds, length, TICKS_PER_PERIOD)
+    offsets = np.minimum(_positions(log, history.user_idx, edges), events.stop)
+    n = int(np.count_nonzero(edges[1:] <= history.cutoff))
+    n += offsets[n] < events.stop
     first = int(np.argmax(np.diff(offsets) > 0))
-    return edges[first:], offsets[first:]
+    return edges[first:n], offsets[first : n + 1]
 
 
 def truncate_log(log: Interactions, cutoff: TimeLike) -> Interactions:
@@ -314,8 +317,7 @@ def truncate_log(log: Interactions, cutoff: TimeLike) -> Interactions:
 def _positions(log: Interactions, user: int, times: TimeArray) -> IntArray:
     """(n_times,) log position of the user's first event at or after each time."""
     first, last = log.user_offsets[user : user + 2]
-    found = np.searchsorted(log.timestamp[first:last], times, side="left")
-    return np.asarray(first + found, dtype=np.int64)
+    return np.asarray(first + np.searchsorted(log.timestamp[first:last], times), dtype=np.int64)
 
 
 def event_position(log: Interactions, user: int, time: np.datetime64) -> int:

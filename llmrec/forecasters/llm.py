@@ -144,11 +144,20 @@ class LLMForecaster:
         found = make_forecasts(source, histories, updated, calibration.spread)
         without_events = self._source("fallback", "there is no event to read")
         return [
-            combine_sources(forecast, expected.source)
+            self._say_how_read(combine_sources(forecast, expected.source), history)
             if history.n_events
             else replace(expected, source=without_events)
             for history, forecast, expected in zip(histories, found, prior, strict=True)
         ]
+
+    def _say_how_read(self, forecast: Forecast, history: History) -> Forecast:
+        """Say in the source how much of the prompt was read before; in live use alone."""
+        prefixes = self.model.prefixes
+        reading = None if prefixes is None else prefixes.reading(history.user_id)
+        if reading is None:
+            return forecast
+        why = f"{forecast.source.why}; {reading}"
+        return replace(forecast, source=replace(forecast.source, why=why))
 
     def _mix_generated(
         self, histories: Sequence[History], prior: Sequence[Forecast]

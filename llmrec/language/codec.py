@@ -18,7 +18,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.names import clean_text
 from llmrec.data.periods import split_into_ticks
 from llmrec.language.forecast_line import LineFormat, round_percents
-from llmrec.language.tokenization import pooled_position
+from llmrec.language.tokenization import Prompt, pooled_position
 from llmrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -110,11 +110,13 @@ class Codec:
         self.person, self.noun, self.template = person, noun, template
         self.budget, self._count_tokens = budget, count_tokens
 
-    def prompt(self, history: History) -> str:
+    def prompt(self, history: History) -> Prompt:
         """Render a history as text that ends at the read position."""
         if self.template == PERIOD_TEMPLATE:
-            return self._render_periods(history)
-        return self._render(history, ticks=self._render_ticks(history), asked=False)
+            text = self._render_periods(history)
+        else:
+            text = self._render(history, ticks=self._render_ticks(history), asked=False)
+        return Prompt(text, history.user_id, is_trial=history.n_left_out > 0)
 
     def completion_prompt(self, history: History) -> str:
         """Render a history as text that a forecast line is to follow."""

