@@ -41,6 +41,7 @@ ORDER = (
     {""},
     {"widgets"},
     {"batch"},
+    {"serve"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
