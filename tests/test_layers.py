@@ -44,6 +44,7 @@ ORDER = (
     {"person_html"},
     {"widgets"},
     {"batch"},
+    {"serve"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
