@@ -41,9 +41,9 @@
     const shown = own === "#000000" ? color("--text") : own;
     const x = (value) => u.valToPos(value, "x", true);
     const y = (value) => u.valToPos(value, "y", true);
-    context.globalAlpha = 0.4;
+    context.globalAlpha = 0.55;
     drawn.shares[rank].forEach((share, period) => {
-      if (share !== null) dot(context, x(period), y(share), 1.8 * pixel, shown);
+      if (share !== null) dot(context, x(period), y(share), 2.2 * pixel, shown);
     });
     context.globalAlpha = 1;
     const at = x(place(rank)), newest = drawn.smooth[rank].findLastIndex((share) => share !== null);
@@ -90,6 +90,12 @@
     return [...new Set([...found, n])].map((period) => period - 0.5);
   };
 
+  // A day that several periods begin on is written once.
+  const once = (days, splits, at, place) => {
+    const day = days[at + 0.5];
+    return place && days[splits[place - 1] + 0.5] === day ? "" : day;
+  };
+
   // What the pointer is on: a period's shares stand behind the names of the legend.
   const readOut = (figure, drawn, { n }) => (u) => {
     const index = u.cursor.idx;
@@ -117,8 +123,8 @@
         {
           stroke, font, grid: { show: false }, ticks: { show: false },
           splits: (u) => ticks(where, u.width),
-          values: (u, splits) => splits.map((at) => drawn.days[at + 0.5]),
-          align: 1,
+          values: (u, splits) => splits.map((at, place) => once(drawn.days, splits, at, place)),
+          align: 1, size: 26,
         },
         {
           stroke, font, grid, ticks: { show: false }, size: 44,
