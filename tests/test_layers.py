@@ -41,6 +41,7 @@ ORDER = (
     {""},
     {"widgets"},
     {"batch"},
+    {"person_summary"},
     {"serve"},
     {"cli", "__main__"},
 )
