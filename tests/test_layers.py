@@ -44,6 +44,7 @@ ORDER = (
     {"person_html"},
     {"widgets"},
     {"batch"},
+    {"person_summary"},
     {"serve"},
     {"cli", "__main__"},
 )

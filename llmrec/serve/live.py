@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
+from llmrec.data.ids import format_id
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.engine import InterestEngine
-from llmrec.errors import LlmrecError
+from llmrec.errors import DataError, LlmrecError
 from llmrec.ranking.edits import Edit
 from llmrec.serve.sessions import SessionCache
 from llmrec.serve.store import Added, EventStore, StoredEvent
@@ -28,8 +29,8 @@ LOGGER = logging.getLogger(__name__)
 class LiveEngine:
     """An engine, the store of the events that it was sent, and the one thread that writes both.
 
-    An engine that is asked is never changed: events make another one of it, which then takes its
-    place, so that a session answers from one state from beginning to end.
+    Sessions answer from the state in which they were opened; `InterestEngine.append` and `refresh`
+    put another one in its place.
 
     Usage::
 
@@ -40,13 +41,20 @@ class LiveEngine:
     Parameters
     ----------
     engine
-        As it was fitted; it stays as it is.
+        Whose log the events continue.
     store
         Its events are appended when the live engine is started.
     refresh_seconds
         How often `InterestEngine.refresh` is called, if there are new events; 0: never.
     max_waiting
         Batches that may wait to be stored.
+
+    Attributes
+    ----------
+    n_not_applied
+        Events that are stored, and that the engine did not take.
+    last_refresh_seconds
+        How long the last refresh took; 0 before the first.
     """
 
     def __init__(
@@ -57,16 +65,13 @@ class LiveEngine:
         refresh_seconds: float = 60.0,
         max_waiting: int = 256,
     ) -> None:
-        self.store, self.refresh_seconds = store, refresh_seconds
-        self.last_refresh_seconds = 0.0
-        self.n_not_applied = 0
-        self._engine, self._last_seq = engine, 0
-        self._n_since_refresh = 0
-        self._swapping = threading.Lock()
+        self.engine, self.store, self.refresh_seconds = engine, store, refresh_seconds
+        self.n_not_applied, self.last_refresh_seconds = 0, 0.0
+        self._last_seq = self._n_since_refresh = 0
         self._sessions = SessionCache()
         self._writer = EventWriter(store, self._follow, self._forget, max_waiting)
         self._stopping = threading.Event()
-        self._refresher = threading.Thread(target=self._refresh_often, name="refresh", daemon=True)
+        self._refresher = threading.Thread(target=self._refresh_often, name="llmrec refresh")
 
     def __enter__(self) -> LiveEngine:
         """Start it."""
@@ -78,28 +83,29 @@ class LiveEngine:
         self.close()
 
     @property
-    def engine(self) -> InterestEngine:
-        """The engine as of now; it does not change, later events make another one."""
-        return self._engine
-
-    @property
     def n_waiting(self) -> int:
         """Number of batches that wait to be stored."""
         return self._writer.n_waiting
 
     def start(self) -> None:
-        """Forget whom the store says to, append its events, and begin to take new ones."""
+        """Forget whom the store says to, append its events, and begin to take new ones.
+
+        Raises
+        ------
+        StoreError
+            If the database does not answer.
+        """
         for user_id in self.store.forgotten():
             self._forget(user_id)
         self._follow()
-        if self._n_since_refresh:
+        if self.refresh_seconds and self._n_since_refresh:
             self.refresh()
         self._writer.start()
         if self.refresh_seconds:
             self._refresher.start()
 
     def close(self) -> None:
-        """Store what has been taken, then stop."""
+        """Store what has been taken, then stop; once closed it stays so."""
         self._stopping.set()
         self._writer.close()
         if self._refresher.is_alive():
@@ -119,39 +125,45 @@ class LiveEngine:
         return self._writer.add(events)
 
     def forget(self, user_id: str) -> Future[int]:
-        """Delete a person from the store and the engine; the future gives the events deleted."""
+        """Delete a person from store and engine; the future gives the number of stored events."""
         return self._writer.forget(user_id)
 
     def session(
         self,
-        user_id: str,
+        user_id: object,
         *,
         edits: Sequence[Edit] = (),
         strength: float | None = None,
         repeat: RepeatPolicy | None = None,
+        words: bool = True,
     ) -> UserSession:
-        """Open a session of one person: the parameters and errors are `InterestEngine.session`'s.
+        """Open a session of one person: parameters and errors are `InterestEngine.session`'s.
 
-        What was scored for a person is used again until they take something, or half a minute long.
+        What was scored is used again until the person takes something, or for half a minute.
+        ``words``: whether the forecast is described, which takes longer than the numbers.
         """
-        found = self._sessions.get(user_id, repeat, lambda: self._open(user_id, repeat))
-        if not edits and strength is None:
-            return found
-        return found.edit(*edits, strength=strength)
+        name, engine = format_id(user_id), self.engine
+        if words or repeat is not None:
+            key = name, repeat, True
+            found = self._sessions.get(key, lambda: engine.session(name, repeat=repeat))
+        else:
+            key = name, None, False
+            found = self._sessions.get(key, lambda: next(engine.sessions([name], words=False))[1])
+        return found.edit(*edits, strength=strength) if edits or strength is not None else found
 
     def refresh(self) -> None:
-        """Solve anew what follows from the events; meanwhile the engine is asked as before."""
-        began = time.perf_counter()
-        with self._swapping:
-            engine = copy.copy(self._engine)
-            engine.refresh()
-            self._engine = engine
-            self._n_since_refresh = 0
+        """Solve anew what follows from the events; meanwhile the engine is asked as before.
+
+        Raises
+        ------
+        DataError
+            If the engine has no log.
+        """
+        began, n_events = time.perf_counter(), self._n_since_refresh
+        self.engine.refresh()
+        self._n_since_refresh -= n_events
         self._sessions.drop()
         self.last_refresh_seconds = time.perf_counter() - began
-
-    def _open(self, user_id: str, repeat: RepeatPolicy | None) -> UserSession:
-        return self._engine.session(user_id, repeat=repeat)
 
     def _follow(self) -> None:
         """Append what the store has and the engine has not."""
@@ -165,27 +177,22 @@ class LiveEngine:
     def _append(self, events: Sequence[StoredEvent]) -> None:
         """Append events; those that the engine refuses are counted, and do not stop the others."""
         try:
-            with self._swapping:
-                engine = copy.copy(self._engine)
-                engine.append(_frame(events))
-                self._engine = engine
+            report = self.engine.append(_frame(events))
         except LlmrecError as error:
-            if len(events) == 1:
-                self.n_not_applied += 1
-                LOGGER.warning("an event of the store is not applied: %s", error)
+            if len(events) > 1:
+                self._append(events[: len(events) // 2])
+                self._append(events[len(events) // 2 :])
                 return
-            middle = len(events) // 2
-            self._append(events[:middle])
-            self._append(events[middle:])
+            self.n_not_applied += 1
+            LOGGER.warning("an event of the store is not applied: %s", error)
             return
-        self._n_since_refresh += len(events)
+        self.n_not_applied += len(events) - report.n_accepted - report.n_duplicates
+        self._n_since_refresh += report.n_accepted
         self._sessions.drop({event.user_id for event in events})
 
     def _forget(self, user_id: str) -> None:
-        with self._swapping:
-            engine = copy.copy(self._engine)
-            engine.forget(user_id)
-            self._engine = engine
+        with suppress(DataError):  # nobody has to be forgotten whom the engine does not know
+            self.engine.forget(user_id)
         self._sessions.drop({user_id})
 
     def _refresh_often(self) -> None:
@@ -193,7 +200,7 @@ class LiveEngine:
             if self._n_since_refresh:
                 try:
                     self.refresh()
-                except Exception:  # the next one may do; lists go on from before
+                except Exception:  # lists go on with what was solved before
                     LOGGER.exception("the refresh failed")
 
 

@@ -11,7 +11,7 @@ from llmrec.session import UserSession
 from llmrec.types import RepeatPolicy
 
 MAX_SESSIONS, MAX_SECONDS = 64, 30.0
-_Key = tuple[str, RepeatPolicy | None]
+_Key = tuple[str, RepeatPolicy | None, bool]
 
 
 class SessionCache:
@@ -22,11 +22,9 @@ class SessionCache:
         self._found: OrderedDict[_Key, tuple[float, UserSession]] = OrderedDict()
         self._n_changes = 0
 
-    def get(
-        self, user_id: str, repeat: RepeatPolicy | None, open_session: Callable[[], UserSession]
-    ) -> UserSession:
-        """Give the session of a person, opened if there is none."""
-        key, now = (user_id, repeat), time.monotonic()
+    def get(self, key: _Key, open_session: Callable[[], UserSession]) -> UserSession:
+        """Give the session of a person, rule for repeats, and whether with words; or open one."""
+        now = time.monotonic()
         with self._lock:
             at, session = self._found.get(key, (now, None))
             if session is not None and now < at + MAX_SECONDS:

@@ -117,7 +117,8 @@ class EventWriter:
             except queue.Empty:
                 break
             n_events += _count(tasks[-1])
-        return tasks
+        # One whose sender has gone away while it waited is not begun.
+        return [one for one in tasks if not one or one.future.set_running_or_notify_cancel()]
 
     def _store_batches(self, batches: Sequence[_Batch]) -> None:
         try:
