@@ -80,9 +80,8 @@ class PageState:
 
     def without_usual_strength(self, fitted: float) -> PageState:
         """Give the same without a strength that is the fitted one, as far as a slider can tell."""
-        if self.strength is None or abs(self.strength - fitted) > SAME_STRENGTH:
-            return self
-        return replace(self, strength=None)
+        is_usual = self.strength is not None and abs(self.strength - fitted) <= SAME_STRENGTH
+        return replace(self, strength=None) if is_usual else self
 
     def all_edits(self, catalog: Catalog, at: np.datetime64) -> tuple[Edit, ...]:
         """Give the edits of sliders and wishes; EditError if a wish is not understood."""

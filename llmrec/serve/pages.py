@@ -50,7 +50,7 @@ CONTENT_POLICY = (
 )
 HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # without any, a form that is sent has no origin to check
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",  # pages are about people
 }
