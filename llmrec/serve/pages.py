@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
-from urllib.parse import quote
 
 import numpy as np
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import find_id, near_names
-from llmrec.data.interactions import Interactions
-from llmrec.data.periods import History
 from llmrec.engine import InterestEngine
 from llmrec.errors import DataError, EditError, MissingExtraError
-from llmrec.explain.evidence import format_day, to_date
 from llmrec.explain.explanation import score_parts
 from llmrec.person_hindsight import find_window, past_items
 from llmrec.person_html import render_page
 from llmrec.person_view import FACTOR_STEP, MAX_FACTOR_SHOWN, STRENGTH_STEP, PersonView
-from llmrec.ranking.edit_parser import edit_sentences, parse_edits
 from llmrec.ranking.edits import Edit
-from llmrec.serve.page_reports import log_reports, stored_rows
+from llmrec.serve.page_reports import (
+    format_time,
+    log_reports,
+    people_rows,
+    person_address,
+    stored_rows,
+    wish_preview,
+)
 from llmrec.serve.page_state import PageState
+from llmrec.serve.static_files import STATIC_ADDRESSES, static_file
 from llmrec.session import UserSession
 from llmrec.types import RepeatPolicy
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 PEOPLE_PER_PAGE = 50
 PEOPLE_AT_START = 12
 MAX_COMPARED = 4
-STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # Nothing but this server's own files, and no script or style within a page.
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -105,8 +105,10 @@ class Explorer:
         engine = self.live.engine
         log = engine.dataset.log
         chosen = np.unique(np.linspace(0, max(log.n_users - 1, 0), PEOPLE_AT_START).astype(int))
-        people = _people_rows(log, chosen[: log.n_users])
-        return self._page("start.html", engine=engine, people=people, day=_day(engine.cutoff))
+        people = people_rows(log, chosen[: log.n_users])
+        return self._page(
+            "start.html", engine=engine, people=people, day=format_time(engine.cutoff)
+        )
 
     def people(self, q: str = "", page: Annotated[int, Query(ge=1)] = 1) -> HTMLResponse:
         """List people whose id contains a text, a page at a time."""
@@ -122,7 +124,7 @@ class Explorer:
         return self._page(
             "people.html",
             q=q,
-            people=_people_rows(log, shown),
+            people=people_rows(log, shown),
             n_found=len(places),
             page=page,
             n_pages=n_pages,
@@ -146,7 +148,7 @@ class Explorer:
             view = PersonView.of(plain, reasons=True, window=chosen)
         return self._page(
             "person.html",
-            headers={"HX-Replace-Url": _address(user_id, state.query())},
+            headers={"HX-Replace-Url": person_address(user_id, state.query())},
             view=view,
             past=past_items(plain.history, state.removed),
             state=state,
@@ -155,7 +157,7 @@ class Explorer:
             max_factor=MAX_FACTOR_SHOWN,
             strength_step=STRENGTH_STEP,
             fitted=plain.strength,
-            wish=_wish(state, plain.history),
+            wish=wish_preview(state, plain.history),
             problem=problem,
             has_hindsight=window is not None,
             has_forecasts=self.forecasts is not None,
@@ -175,7 +177,7 @@ class Explorer:
         except (DataError, EditError) as error:
             return self._page("problem.html", 404, heading="No such item", message=str(error))
         parts = score_parts(found.item) if found.item else {}
-        back = _address(user, state.query())
+        back = person_address(user, state.query())
         return self._page(
             "explanation.html", found=found, parts=parts, errors=errors, back=back, user_id=user
         )
@@ -184,7 +186,7 @@ class Explorer:
         """Show a person's stored forecasts and how they did."""
         rows, problem = stored_rows(self.forecasts, self._whole(), user)
         return self._page(
-            "stored.html", user_id=user, rows=rows, problem=problem, back=_address(user)
+            "stored.html", user_id=user, rows=rows, problem=problem, back=person_address(user)
         )
 
     def compare(self, users: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
@@ -254,7 +256,7 @@ class Explorer:
         session = plain
         if state.removed:
             items = np.array([history.catalog.item_index(one) for one in state.removed])
-            session = self.live.session(history.without_items(items))
+            session = self.live.engine.session(history.without_items(items))
         return session.edit(*edits, strength=state.strength)
 
     def _not_found(self, user_id: str, error: DataError) -> HTMLResponse:
@@ -266,7 +268,9 @@ class Explorer:
     ) -> HTMLResponse:
         dataset = self.live.engine.dataset
         about = {"dataset": dataset, "has_key": self.access is not None and self.access.is_needed}
-        page = render_page(template, address=_address, static=_STATIC_ADDRESSES, **about, **shown)
+        page = render_page(
+            template, address=person_address, static=STATIC_ADDRESSES, **about, **shown
+        )
         return HTMLResponse(page, status, HEADERS | (headers or {}))
 
 
@@ -283,69 +287,9 @@ def pages_router(live: LivePeople, **options: Any) -> APIRouter:
         ("/compare", explorer.compare),
         ("/log", explorer.log),
         ("/login", explorer.login_page),
-        ("/static/{name}", _static_file),
+        ("/static/{name}", static_file),
     ):
         router.add_api_route(path, answer, methods=["GET"], response_model=None)
     router.add_api_route("/login", explorer.login, methods=["POST"], response_model=None)
     router.add_api_route("/logout", explorer.logout, methods=["POST"], response_model=None)
     return router
-
-
-def _static_file(name: str) -> Response:
-    if name not in _STATIC:
-        return Response("no such file", 404, media_type="text/plain")
-    headers = {"Cache-Control": "public, max-age=31536000", "X-Content-Type-Options": "nosniff"}
-    return Response(_STATIC[name], media_type=STATIC_TYPES[Path(name).suffix], headers=headers)
-
-
-def _read_static_files() -> dict[str, bytes]:
-    folder = files("llmrec").joinpath("serve", "static")
-    found = (one for one in folder.iterdir() if Path(one.name).suffix in STATIC_TYPES)
-    return {one.name: one.read_bytes() for one in found}
-
-
-_STATIC = _read_static_files()
-# A file that changes gets another address, so that browsers may keep it for good.
-_STATIC_ADDRESSES = {
-    name: f"/static/{name}?v={sha256(content).hexdigest()[:8]}" for name, content in _STATIC.items()
-}
-
-
-def _address(user_id: str, query: str = "") -> str:
-    """Give the address of a person's page."""
-    return f"/people/{quote(user_id, safe='')}{'?' * bool(query)}{query}"
-
-
-def _day(time: np.datetime64) -> str:
-    return format_day(to_date(time))
-
-
-def _people_rows(log: Interactions, places: Sequence[int] | Any) -> list[dict[str, Any]]:
-    """Give ids, numbers of events and the day of the newest one of users of a log."""
-    starts, ends = log.user_offsets[places], log.user_offsets[np.asarray(places, dtype=int) + 1]
-    return [
-        {
-            "id": str(log.user_ids[place]),
-            "n_events": int(end - start),
-            "last": _day(log.timestamp[end - 1]) if end > start else "",
-        }
-        for place, start, end in zip(places, starts, ends, strict=True)
-    ]
-
-
-def _wish(state: PageState, history: History) -> dict[str, Any] | None:
-    """Say what of a wish was understood, and give the address that applies it; None without one."""
-    if not state.text:
-        return None
-    catalog, at = history.catalog, history.cutoff
-    try:
-        parsed = parse_edits(state.text, catalog, at)
-        applied = state.with_edits(parsed.edits, catalog, at)
-    except EditError as error:
-        return {"sentences": [], "assumed": [], "issues": [str(error)], "apply": ""}
-    return {
-        "sentences": edit_sentences(parsed.edits, catalog),
-        "assumed": parsed.assumed,
-        "issues": [issue.text for issue in parsed.issues],
-        "apply": _address(history.user_id, applied.query()) if parsed.edits else "",
-    }
