@@ -52,7 +52,7 @@ def test_the_key_opens(client: TestClient, headers: dict[str, str]) -> None:
         {"X-API-Key": KEY.upper()},
         {"Cookie": f"{COOKIE}={KEY}"},
         {"Cookie": f"{COOKIE}=9999999999."},
-    ],  # fmt: skip
+    ],
 )
 @pytest.mark.parametrize("path", ["/users/u000/forecast", "/metrics", "/openapi.json", "/nothing"])
 def test_without_it_all_but_the_health_is_401(

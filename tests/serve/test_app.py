@@ -239,7 +239,7 @@ def test_too_many_events_or_bytes_are_refused_with_the_limit(client: TestClient)
         {"calibrate": 2},
         {"edits": "quux zork"},
         {"reasons": "all"},
-    ],  # fmt: skip
+    ],
 )
 def test_parameters_out_of_bounds_are_422(client: TestClient, params: dict[str, Any]) -> None:
     answer = client.get("/users/u000/recommendations", params=params)
