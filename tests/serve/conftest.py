@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from llmrec.engine import InterestEngine  # noqa: E402
 from tests import worlds  # noqa: E402
 from tests.serve.postgres import PostgresServer, find_programs  # noqa: E402
 
+OpenEngine = Callable[[], InterestEngine]
 HOSTILE_TITLE = "<script>alert(1)</script> \"quoted\" & 'more'"
 
 
@@ -43,12 +44,18 @@ def saved_engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "engine", folder / "log.parquet"
 
 
-@pytest.fixture
-def engine(saved_engine: tuple[Path, Path]) -> InterestEngine:
-    """An engine of its own for each test, since events change it."""
+@pytest.fixture(scope="session")
+def open_engine(saved_engine: tuple[Path, Path]) -> OpenEngine:
+    """Loads the engine with its log, again for each test, since events change it."""
     folder, log = saved_engine
     dataset = load_dataset(log, period="7D")
-    return InterestEngine.from_pretrained(str(folder), data=dataset, model=None)
+    return lambda: InterestEngine.from_pretrained(str(folder), data=dataset, model=None)
+
+
+@pytest.fixture
+def engine(open_engine: OpenEngine) -> InterestEngine:
+    """An engine of the test's own."""
+    return open_engine()
 
 
 @pytest.fixture(scope="session")

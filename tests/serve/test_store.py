@@ -113,7 +113,7 @@ def test_a_database_of_something_else_is_refused_and_stays_as_it_is(database: st
 def test_a_later_version_of_the_tables_is_refused(store: EventStore, database: str) -> None:
     with store._transaction() as connection:
         connection.exec_driver_sql("UPDATE llmrec_schema SET version = 7")
-    with pytest.raises(DataError, match="version 7 .* update llmrec"):
+    with pytest.raises(DataError, match=r"version 7 .* update llmrec"):
         EventStore(database)
 
 
