@@ -1,4 +1,7 @@
-"""Sliders for notebooks: a person's interests, the strength of the tilt, and the list they give."""
+"""Sliders for notebooks: a person's interests, the strength of the tilt, and the list they give.
+
+They show the `PersonView` that the pages of `llmrec serve` show, and the same chart.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,17 @@ except ImportError as error:
     raise MissingExtraError("sliders need ipywidgets: pip install 'llmrec[notebooks]'") from error
 
 from llmrec.errors import EditError
-from llmrec.ranking.edit_parser import edit_sentences
+from llmrec.person_html import render_chart_frame
+from llmrec.person_list import ListView
+from llmrec.person_view import FACTOR_STEP, MAX_FACTOR_SHOWN, STRENGTH_STEP, PersonView
 from llmrec.ranking.edits import Edit
-from llmrec.ranking.effects import (
-    NOTHING_LISTED,
-    EditEffect,
-    outcome_verdict,
-    rank_changes,
-    strength_text,
-)
-from llmrec.ranking.ranking import MAX_STRENGTH
 from llmrec.session import UserSession
 
 __all__ = ["EditSliders"]
 
-MAX_SLIDER_FACTOR = 4.0  # times as much of a category
-FACTOR_STEP, STRENGTH_STEP = (
-    0.25,
-    0.05,
-)  # fitted strengths are multiples of .05: a slider can go back
-
 
 class EditSliders:
-    """A slider and a lock a category, a slider for the tilt, and the list, ranked as they move.
+    """A person's chart; a slider and a lock a category, and one for the tilt; the list they give.
 
     Where no kernel runs, the cell's output shows the list as it last was when the cell ran.
 
@@ -52,6 +43,8 @@ class EditSliders:
         Category to the box that, ticked, holds its share at just that many times the forecast's.
     strength
         The slider of how hard the forecast tilts the list; it starts as the session's.
+    view
+        What is shown, as plain values.
     """
 
     def __init__(
@@ -67,20 +60,21 @@ class EditSliders:
         self._session, self._k = session, k
         categories = session.history.catalog.categories
         names = [categories[c] for c in session.forecast.top(n_categories)]
-        fitted = self._fitted = session.strength
+        self.view = PersonView.of(session, k)
         self.factors = {
-            name: _make_slider(name, 1.0, MAX_SLIDER_FACTOR, FACTOR_STEP) for name in names
+            name: _make_slider(name, 1.0, MAX_FACTOR_SHOWN, FACTOR_STEP) for name in names
         }
         self.locks = {name: _make_lock() for name in names}
-        highest = min(MAX_STRENGTH, max(2.0, 2 * fitted))
+        fitted, highest = self.view.strength, self.view.max_strength
         self.strength = _make_slider("tilt", fitted, highest, STRENGTH_STEP)
-        self._list = ipywidgets.HTML(self._render_list(), layout={"flex": "1 1 0%"})
+        self._list = ipywidgets.HTML(_render(self.view.ranked), layout={"flex": "1 1 0%"})
         for moved in (*self.factors.values(), *self.locks.values(), self.strength):
             moved.observe(self._rank_again, "value")
         pairs = zip(self.factors.values(), self.locks.values(), strict=True)
         rows = [*(ipywidgets.HBox(pair) for pair in pairs), self.strength]
         aside = ipywidgets.VBox(rows, layout={"flex": "0 0 auto"})
-        self.widget = ipywidgets.HBox([aside, self._list])
+        chart = ipywidgets.HTML(render_chart_frame(self.view.timeline))
+        self.widget = ipywidgets.VBox([chart, ipywidgets.HBox([aside, self._list])])
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -101,15 +95,14 @@ class EditSliders:
         return {**self.widget._repr_mimebundle_(**kwargs), "text/html": self.html}
 
     def _rank_again(self, change: Any) -> None:
-        self._list.value = self._render_list()
-
-    def _render_list(self) -> str:
+        is_fitted = self.strength.value == self._session.strength
+        tilt = None if is_fitted else self.strength.value
         try:
-            tilt = None if self.strength.value == self._fitted else self.strength.value
-            effect = self._session.edit(*self.edits, strength=tilt).effect()
+            self.view = self.view.with_list(self._session.edit(*self.edits, strength=tilt), self._k)
         except EditError as error:
-            return _render(error=str(error))
-        return _render(**_page_variables(effect, self._k, self._session.history.verb))
+            self._list.value = _render(self.view.ranked, str(error))
+        else:
+            self._list.value = _render(self.view.ranked)
 
 
 def _make_slider(name: str, value: float, highest: float, step: float) -> Any:
@@ -127,41 +120,23 @@ def _make_lock() -> Any:
     return ipywidgets.Checkbox(description="lock", indent=False, layout={"width": "5em"})
 
 
-def _page_variables(effect: EditEffect, k: int, verb: str) -> dict[str, Any]:
-    """Rank with the edits, and give what the page names."""
-    outcome, catalog = effect.verify(k), effect.catalog
-    moved = rank_changes(outcome)
-    rows = [
-        (rank, moved.get(item, ""), catalog.titles[item], ", ".join(catalog.categories_of(item)))
-        for rank, item in enumerate(outcome.listed, start=1)
-    ]
-    settings = [*edit_sentences(tuple(effect.edits.values()), catalog), strength_text(effect)]
-    return {
-        "settings": " ".join(filter(None, settings)) or "The list as forecast.",
-        "rows": rows,
-        "nothing": NOTHING_LISTED.format(verb=verb),
-        "gone": [catalog.titles[item] for item in outcome.left],
-        "verdict": outcome_verdict(effect, outcome),
-    }
-
-
-def _render(**shown: Any) -> str:
+def _render(ranked: ListView, error: str = "") -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_LIST_TEMPLATE)
-    return page.render(shown)
+    return page.render(ranked=ranked, error=error)
 
 
 _LIST_TEMPLATE = """{% set left = "text-align: left; padding-right: 1em" -%}
 <div style="line-height: 1.5; margin-left: 1em">
-{% if error is defined %}<p>{{ error }}</p>
-{% else %}<p><b>{{ settings }}</b></p>
-{% if not rows %}<p>{{ nothing }}</p>
+{% if error %}<p>{{ error }}</p>
+{% else %}<p><b>{{ ranked.settings }}</b></p>
+{% if not ranked.rows %}<p>{{ ranked.nothing }}</p>
 {% else %}<table>
 <tr>{% for name in ("rank", "", "item", "categories") %}<th style="{{ left }}">{{ name }}</th>\
 {% endfor %}</tr>
-{% for rank, move, title, categories in rows %}<tr><td style="{{ left }}">{{ rank }}</td>\
-<td style="{{ left }}; white-space: nowrap">{{ move }}</td>\
-<td style="{{ left }}">{{ title }}</td><td style="{{ left }}">{{ categories }}</td></tr>
+{% for row in ranked.rows %}<tr><td style="{{ left }}">{{ row.rank }}</td>\
+<td style="{{ left }}; white-space: nowrap">{{ row.move }}</td>\
+<td style="{{ left }}">{{ row.title }}</td><td style="{{ left }}">{{ row.categories }}</td></tr>
 {% endfor %}</table>
-{% endif %}{% if gone %}<p>Left the list: {{ gone | join("; ") }}.</p>
-{% endif %}<p><small>{{ verdict }}</small></p>
+{% endif %}{% if ranked.left %}<p>Left the list: {{ ranked.left | join("; ") }}.</p>
+{% endif %}<p><small>{{ ranked.verdict }}</small></p>
 {% endif %}</div>"""

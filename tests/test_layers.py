@@ -40,8 +40,13 @@ ORDER = (
     {"evaluation"},
     {"training"},
     {""},
+    {"person_timeline", "person_list", "person_hindsight"},
+    {"person_view"},
+    {"person_html"},
     {"widgets"},
     {"batch"},
+    {"person_summary"},
+    {"serve"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

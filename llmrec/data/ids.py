@@ -156,20 +156,25 @@ def _first_row(ids: Ids, some: BoolArray) -> tuple[int, int]:
 
 def lookup_id(ids: pd.Index[str], wanted: object, what: str, titles: Sequence[str] = ()) -> int:
     """Look an id up, 12.0 also as 12; a DataError names near ids, and near ones of the titles."""
-    from difflib import get_close_matches
-
     text = format_id(wanted)
     found = find_id(ids, text)
     if found < 0 and (decimal := _WHOLE.fullmatch(text)) and decimal[1]:
         found = find_id(ids, text.partition(".")[0])
     if found < 0:
-        names = [*ids[:100_000], *titles[:100_000]]
-        near = get_close_matches(text, names, n=3, cutoff=0.5) or list(ids[:3])
+        near = near_names(ids, text, titles)
         raise DataError(
             f"{what} {text[:80]!r} is not known ({len(ids):,} {what}s; for example "
             f"{', '.join(repr(str(one)[:80]) for one in near)})."
         )
     return found
+
+
+def near_names(ids: pd.Index[str], text: str, titles: Sequence[str] = ()) -> list[str]:
+    """Give up to three ids, or titles, that look like a text; the first ids if none does."""
+    from difflib import get_close_matches
+
+    names = [*ids[:100_000], *titles[:100_000]]
+    return get_close_matches(text, names, n=3, cutoff=0.5) or list(ids[:3])
 
 
 def find_id(ids: pd.Index[str], text: str) -> int:

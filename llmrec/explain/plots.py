@@ -130,7 +130,7 @@ def render_terminal(history: History, forecast: Forecast, *, top: int = 8) -> Re
             Text(arrow, style=style),
             format_count(count),
         )
-    return Group(Text(_heading(history, forecast), style="bold"), Constrain(table, MAX_WIDTH))
+    return Group(Text(person_heading(history, forecast), style="bold"), Constrain(table, MAX_WIDTH))
 
 
 def interest_figure(history: History, forecast: Forecast, *, top: int = TOP) -> Figure:
@@ -168,7 +168,7 @@ def _draw_figure(history: History, forecast: Forecast, top: int) -> Figure:
     highest = np.nanmax([*series.shares[:, leading].ravel(), *intervals.ravel()])
     axes.set_ylim(0, 1.04 * float(highest))
     _draw_labels(axes, history, expected, leading)
-    _draw_caption(figure, _heading(history, forecast), series.length)
+    _draw_caption(figure, person_heading(history, forecast), series.length)
     return figure
 
 
@@ -216,7 +216,7 @@ def _row_shares(counts: FloatArray) -> FloatArray:
         return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def _heading(history: History, forecast: Forecast) -> str:
+def person_heading(history: History, forecast: Forecast) -> str:
     """Say whose picture it is, and of what; plain text."""
     user_id = clean_text(history.user_id, MAX_USER_ID_LENGTH)
     return (

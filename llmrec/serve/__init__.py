@@ -1,0 +1,1 @@
+"""An engine over HTTP, and its pages."""
