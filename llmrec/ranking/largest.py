@@ -34,13 +34,41 @@ def largest_of_rows(dense: npt.NDArray[np.float32], n: int) -> sparse.csr_array:
     blocks = []
     for start in range(0, len(dense), _ROWS_PER_BATCH):
         block = dense[start : start + _ROWS_PER_BATCH]
-        columns = np.sort(np.argpartition(-np.abs(block), n - 1, axis=1)[:, :n], axis=1)
+        columns = _columns_of_largest(np.abs(block), n)
         values = np.take_along_axis(block, columns, axis=1)
         offsets = np.arange(len(block) + 1) * n
         entries = (values.ravel(), columns.ravel(), offsets)
         blocks.append(sparse.csr_array(entries, shape=block.shape))
     found = sparse.csr_array(sparse.vstack(blocks))
     found.eliminate_zeros()
+    return found
+
+
+def _columns_of_largest(sizes: npt.NDArray[np.float32], n: int) -> IntArray:
+    """(n_rows, n) columns of the n largest entries of each row, rising.
+
+    What cannot be among them is left out first, as in `places_of_largest`. A row in which the n-th
+    largest is tied is sorted in whole: numpy takes of equal ones those that it comes upon.
+    """
+    found = np.empty((len(sizes), n), dtype=np.int64)
+    is_left = np.ones(len(sizes), dtype=np.bool_)
+    n_parts = sizes.shape[1] // _VALUES_PER_COLUMN
+    if n_parts > n:
+        parts = sizes[:, : n_parts * _VALUES_PER_COLUMN]
+        maxima = parts.reshape(len(sizes), _VALUES_PER_COLUMN, n_parts).max(axis=1)
+        least = np.partition(maxima, -n, axis=1)[:, -n]
+        is_candidate = (sizes >= least[:, None]) & (least > 0)[:, None]
+        rows, columns = np.nonzero(is_candidate)
+        counts = np.bincount(rows, minlength=len(sizes))
+        values = np.full((len(sizes), max(n, counts.max())), -1.0, dtype=np.float32)
+        is_value = np.arange(values.shape[1]) < counts[:, None]
+        values[is_value] = sizes[rows, columns]
+        kept = values >= np.partition(values, -n, axis=1)[:, [-n]]
+        is_left = (counts < n) | (kept.sum(axis=1) > n)
+        found[~is_left] = columns[kept[is_value] & ~is_left[rows]].reshape(-1, n)
+    if is_left.any():
+        whole = np.argpartition(-sizes[is_left], n - 1, axis=1)[:, :n]
+        found[is_left] = np.sort(whole, axis=1)
     return found
 
 

@@ -20,6 +20,7 @@ TITLES_PER_DIRECTION = 8
 SHRINKAGE = 0.1  # of the spread within sets
 PRIOR_SETS = 200.0  # what the discriminants take for granted, that all directions are alike
 DAYS_OF_SET = 28.0
+_ROWS_PER_BLOCK = 10_000
 MIN_LENGTH = 1e-6  # of a vector, or of a direction's spread: less is rounding
 
 
@@ -60,7 +61,7 @@ def project_vectors(found: FloatArray, taken: sparse.csr_array, projection: Proj
         `TITLES_PER_DIRECTION` of them, each scaled to the same spread. "discriminant": each scaled
         by how far sets are apart in it for the spread within them, see `_discriminant`.
     """
-    is_empty = np.linalg.norm(found, axis=1) < MIN_LENGTH
+    is_empty = _lengths(found) < MIN_LENGTH
     fitted = (taken.sum(axis=0) > 0) & ~is_empty
     if fitted.any():
         found = found - found[fitted].mean(axis=0)
@@ -68,9 +69,18 @@ def project_vectors(found: FloatArray, taken: sparse.csr_array, projection: Proj
         found = found @ _whitening(found[fitted])
     elif projection == "discriminant":
         found = found @ _discriminant(found, taken, fitted)
-    lengths = np.linalg.norm(found, axis=1)
+    lengths = _lengths(found)
     lengths[is_empty | (lengths < MIN_LENGTH)] = np.inf
-    return np.ascontiguousarray(found / lengths[:, None], dtype=np.float32)
+    unit = np.empty(found.shape, np.float32)
+    return np.divide(found, lengths[:, None], out=unit, casting="same_kind")
+
+
+def _lengths(rows: FloatArray) -> FloatArray:
+    """(n,) lengths of rows, without a copy of all of them."""
+    blocks = [
+        rows[start : start + _ROWS_PER_BLOCK] for start in range(0, len(rows), _ROWS_PER_BLOCK)
+    ]
+    return np.concatenate([np.empty(0), *(np.linalg.norm(block, axis=1) for block in blocks)])
 
 
 def _whitening(centred: FloatArray) -> FloatArray:

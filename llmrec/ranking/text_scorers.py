@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -39,17 +40,20 @@ from llmrec.ranking.text_vectors import (
 from llmrec.types import FloatArray, IntArray
 
 MIN_TEMPERATURE = 0.01  # below it the kernel of titles far apart is 0 in double precision
-_ITEMS_PER_BATCH = 256  # whose kernel is held in memory
+_ITEMS_PER_SUM = 256  # neighbours in the catalog whose weights are summed first
+_VALUES_PER_BLOCK = 2_000_000  # of the kernel that are in memory: 16 MB
+_MIN_ITEMS_PER_BLOCK = 64
 
 
-def on_grid(vectors: Vectors) -> FloatArray:
+def on_grid(vectors: Vectors) -> Vectors:
     """Give unit vectors as whole multiples of 2**-22, which is nearly as exact as float32 is.
 
-    Their products have no rounding in double precision: each is a multiple of 2**-44 and their
-    absolute values sum to at most 1, so that every partial sum fits into 53 bits. Whatever the size
-    of a matrix product, and the order of its sums, the result is the same to the bit.
+    Single precision holds them to the bit. Their products have no rounding in double precision:
+    each is a multiple of 2**-44 and their absolute values sum to at most 1, so that every partial
+    sum fits into 53 bits. Whatever the size of a matrix product, and the order of its sums, the
+    result is the same to the bit.
     """
-    return np.asarray(np.rint(vectors * 2.0**22) / 2.0**22, dtype=np.float64)
+    return np.asarray(np.rint(vectors * np.float32(2**22)) / np.float32(2**22))
 
 
 @dataclass
@@ -77,7 +81,6 @@ class TitleKernel:
     features: str | None = None
     name: str = field(default="", init=False)
     _vectors: Vectors | None = field(default=None, init=False, repr=False)
-    _exact: FloatArray | None = field(default=None, init=False, repr=False)
     _fitted: TrainingSpan | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,19 +104,15 @@ class TitleKernel:
             If no event lies before the cutoff.
         """
         self._fitted, histories = TrainingSpan.of_log(log, catalog, cutoff)
-        self._set_vectors(
-            title_vectors(
-                catalog,
-                sets_taken(histories),
-                encoder=self.encoder,
-                projection=self.projection,
-                features=self.features,
-            )
+        self._vectors = title_vectors(
+            catalog,
+            sets_taken(histories),
+            encoder=self.encoder,
+            projection=self.projection,
+            features=self.features,
         )
+        vars(self).pop("_exact", None)  # of an earlier fit
         return self
-
-    def _set_vectors(self, vectors: Vectors) -> None:
-        self._vectors, self._exact = vectors, on_grid(vectors)
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) log-probability of each item.
@@ -134,23 +133,27 @@ class TitleKernel:
     def raw_scores(self, histories: Sequence[History]) -> FloatArray:
         """(n_users, n_items) s, of a fitted scorer."""
         assert self._vectors is not None
+        n_items = len(self._vectors)
         if not histories:
-            return np.empty((0, len(self._vectors)))
-        weights = sparse.csc_array(recency_weighted(histories, self.half_life, "days"))
-        found = np.zeros(weights.shape)
-        # The batches are the same for everybody, so that sums do not round by who else is asked.
-        for start in range(0, weights.shape[1], _ITEMS_PER_BATCH):
-            own = weights[:, start : start + _ITEMS_PER_BATCH]
-            taken = np.flatnonzero(np.diff(own.indptr))
-            if len(taken):
-                found += sparse.csr_array(own[:, taken]) @ self._kernel(start + taken)
+            return np.empty((0, n_items))
+        weights = sparse.csr_array(recency_weighted(histories, self.half_life, "days"))
+        taken, own = np.unique(weights.indices, return_inverse=True)
+        # First of each group of items, then of the groups, the same for everybody: sums do not
+        # round by who else is asked.
+        groups = weights.indices // _ITEMS_PER_SUM
+        by_group, group_sums = _sums_by_group(weights.data, own, weights.indptr, groups)
+        found = np.empty(weights.shape)
+        size = max(_MIN_ITEMS_PER_BLOCK, _VALUES_PER_BLOCK // max(1, len(own)))
+        for start in range(0, n_items, size):
+            block = slice(start, start + size)
+            found[:, block] = group_sums @ (by_group @ self._kernel(taken, block))
         return found
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
         """Give the parts of the raw scores of these items: w_j times the kernel of past item j."""
         past = past_items(history)
         weights = recency_weighted([history], self.half_life, "days").toarray()[0, past]
-        parts = weights[:, None] * self._kernel(past)[:, items]
+        parts = weights[:, None] * self._kernel(past, items)
         return Contributions(past, parts.T, np.zeros(len(items)))
 
     @property
@@ -164,10 +167,15 @@ class TitleKernel:
         vectors = self.vectors.astype(np.float64)
         return np.asarray(vectors[items] @ vectors[past_items(history)].T)
 
-    def _kernel(self, taken: IntArray) -> FloatArray:
-        """(n_taken, n_items) exp((cos - 1) / temperature), the same whatever else is taken."""
-        assert self._exact is not None
-        cosines = self._exact[taken] @ self._exact.T
+    @cached_property
+    def _exact(self) -> Vectors:
+        """(n_items, d) the vectors `on_grid`."""
+        return on_grid(self.vectors)
+
+    def _kernel(self, taken: IntArray, items: IntArray | slice) -> FloatArray:
+        """(n_taken, n_items) exp((cos - 1) / temperature), the same whatever else is asked for."""
+        rows = self._exact[taken].astype(np.float64)
+        cosines = rows @ self._exact[items].astype(np.float64).T
         cosines -= 1.0
         cosines /= self.temperature
         return np.asarray(np.exp(cosines, out=cosines))
@@ -183,9 +191,32 @@ class TitleKernel:
         """Make it again for the catalog of its fit; ModelLoadError for what is not of this one."""
         with refusing(stored.kind):
             made = cls(**parameters_from(stored.values, "before"))
-            made._set_vectors(rows_of_items("vectors", stored, catalog).astype(np.float32))
+            made._vectors = rows_of_items("vectors", stored, catalog).astype(np.float32)
             made._fitted = span_before(stored.values["before"], catalog)
         return made
+
+
+def _sums_by_group(
+    weights: FloatArray, columns: IntArray, offsets: IntArray, groups: IntArray
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Give a sparse matrix of weights as a product: sums by a row's groups, then of these.
+
+    Parameters
+    ----------
+    weights, columns, offsets
+        The matrix: entries, their columns, and (n_rows + 1,) where each row's start.
+    groups
+        The group of each entry; rising in a row.
+    """
+    is_first = np.ones(len(groups), dtype=np.bool_)
+    is_first[1:] = np.diff(groups) != 0
+    is_first[offsets[:-1][np.diff(offsets) > 0]] = True
+    starts = np.append(np.flatnonzero(is_first), len(groups))
+    n_groups, n_columns = len(starts) - 1, int(columns.max(initial=-1)) + 1
+    within = sparse.csr_array((weights, columns, starts), shape=(n_groups, n_columns))
+    of_rows = np.searchsorted(starts, offsets)
+    entries = (np.ones(n_groups), np.arange(n_groups), of_rows)
+    return within, sparse.csr_array(entries, shape=(len(offsets) - 1, n_groups))
 
 
 @dataclass

@@ -27,6 +27,7 @@ MAX_TELLING = 10_000  # items that tell others something by their titles
 _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 # Thai to Burmese, Khmer, kana, and the characters of Chinese: written without spaces.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 # The last of each catalog by what they depend on, as several scorers ask for the same.
 _VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], FloatArray]] = WeakKeyDictionary()
 
@@ -112,6 +113,8 @@ def words_of(title: str) -> list[str]:
     Words are runs of letters, marks and digits. A run in a script written without spaces gives its
     pairs of characters.
     """
+    if title.isascii():  # the same, in a tenth of the time
+        return _ASCII_WORD.findall(title.lower())
     text = unicodedata.normalize("NFKC", title).casefold()
     kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
     words = []
@@ -231,6 +234,7 @@ def _text_vectors(
     """(n_items, d) vectors of titles before projection; an encoder's are of all cutoffs."""
     key = (encoder, None if encoder else known.tobytes())
     if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
+        _VECTORS.pop(catalog, None)  # as large as what takes its place: never both
         if encoder is None:
             found = tfidf_vectors(catalog.titles, known)
         else:

@@ -29,7 +29,7 @@ from llmrec.ranking.fitting import STRENGTHS, fit_strength, inverse_spreads, ndc
 from llmrec.ranking.gbdt import GBDTReranker, RankingFold
 from llmrec.ranking.history_matrix import log_shares
 from llmrec.ranking.item_item import Cosine, ItemToItem, SequentialRules
-from llmrec.ranking.largest import places_of_largest, sparse_rows
+from llmrec.ranking.largest import largest_of_rows, places_of_largest, sparse_rows
 from llmrec.ranking.ranking import rank, rank_by_strength
 from llmrec.ranking.registry import build_scorer
 from llmrec.ranking.scorers import PersonalRepeat, PopularityTrend, RecentPopularity
@@ -104,6 +104,22 @@ def test_the_largest_values_are_found_exactly_whatever_their_ties(
     smallest = np.sort(values)[::-1][: min(n, n_values)][-1]
     found = places_of_largest(values, n)
     assert found.tolist() == np.flatnonzero(values >= smallest).tolist()
+
+
+@given(seed=st.integers(0, 2**16), n_columns=st.integers(1, 700), n=st.integers(1, 12))
+def test_the_largest_of_rows_are_those_that_sorting_whole_rows_takes(
+    seed: int, n_columns: int, n: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(30, n_columns)).astype(np.float32)
+    dense[::3] = np.round(dense[::3], rng.integers(0, 3))  # ties
+    dense[::5] *= rng.random(n_columns) < 0.02
+    columns = np.argpartition(-np.abs(dense), min(n, n_columns) - 1, axis=1)[:, :n]
+    expected = np.zeros_like(dense)
+    np.put_along_axis(expected, columns, np.take_along_axis(dense, columns, axis=1), axis=1)
+    found = largest_of_rows(dense, n)
+    assert found.has_sorted_indices
+    np.testing.assert_array_equal(found.toarray(), expected)
 
 
 @given(seed=st.integers(0, 2**16))

@@ -19,6 +19,7 @@ from llmrec.data.periods import History, make_histories
 from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.forecasters.collaborative import solve_ease
+from llmrec.ranking import text_scorers
 from llmrec.ranking.factors import ImplicitALS
 from llmrec.ranking.history_matrix import recency_weighted
 from llmrec.ranking.item_item import ItemToItem
@@ -27,7 +28,7 @@ from llmrec.ranking.scorers import RecentPopularity
 from llmrec.ranking.text_ease import MAX_ITEMS, EaseByText, EaseWithText
 from llmrec.ranking.text_factors import FactorsFromText
 from llmrec.ranking.text_projection import sets_taken
-from llmrec.ranking.text_scorers import TextPopularity, TitleKernel
+from llmrec.ranking.text_scorers import TextPopularity, TitleKernel, on_grid
 from llmrec.ranking.text_vectors import title_vectors
 from tests.ranking.fakes import LetterEncoder
 
@@ -167,6 +168,34 @@ def test_the_kernel_is_the_sum_of_decayed_closeness_to_the_past_items() -> None:
     expected = closeness @ np.exp2(-history.days_ago / 10)
     np.testing.assert_allclose(scorer.raw_scores([history])[0], expected, rtol=1e-5)
     np.testing.assert_allclose(np.exp(scorer.scores([history])).sum(), 1)
+
+
+def test_the_kernel_of_a_block_of_items_is_the_one_of_all_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    ids, words = [f"i{n:03d}" for n in range(700)], rng.integers(60, size=(700, 3))
+    titles = [" ".join(f"w{word}" for word in row) for row in words]
+    frame = pd.DataFrame({"item_id": ids, "title": titles, "categories": [["all"]] * 700})
+    items = Catalog.from_frame(frame)
+    days = pd.to_timedelta(rng.integers(0, 200, 400), "D")
+    who = [f"u{n}" for n in rng.integers(12, size=400)]
+    rows = {"user_id": who, "item_id": rng.choice(ids, 400)}
+    taken = pd.DataFrame(rows | {"timestamp": pd.Timestamp("2020-01-01") + days})
+    events = Interactions.from_frame(taken).align_to(items)
+    scorer = TitleKernel().fit(events, items)
+    past = make_histories(events, items, "7D")
+    exact = on_grid(scorer.vectors).astype(np.float64)
+    weights = sparse.csc_array(recency_weighted(past, scorer.half_life, "days"))
+    expected = np.zeros(weights.shape)
+    for start in range(0, 700, 256):
+        kernel = np.exp((exact[start : start + 256] @ exact.T - 1.0) / scorer.temperature)
+        expected += sparse.csr_array(weights[:, start : start + 256]) @ kernel
+    for n_values in (1, 2_000_000):
+        monkeypatch.setattr(text_scorers, "_VALUES_PER_BLOCK", n_values)
+        assert scorer.raw_scores(past).tobytes() == expected.tobytes()
+        alone = np.concatenate([scorer.raw_scores([one]) for one in past])
+        assert alone.tobytes() == expected.tobytes()
 
 
 def test_an_encoder_finds_the_vectors_and_is_stored_by_its_name() -> None:

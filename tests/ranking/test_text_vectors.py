@@ -104,6 +104,11 @@ def test_tfidf_keeps_the_cosines_of_scikit_learn() -> None:
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-9)
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_a_title_in_ascii_are_those_of_any_other(title: str) -> None:
+    assert words_of(title) == words_of(f"{title} ★")
+
+
 def test_a_title_first_seen_after_the_cutoff_has_a_vector_and_changes_no_other() -> None:
     known = [True] * len(TITLES)
     before = vectors_of(TITLES, known)
