@@ -21,6 +21,7 @@ from llmrec.data.interactions import Interactions
 from llmrec.data.population import Population
 from llmrec.data.readers import read_table
 from llmrec.engine_config import EngineParts
+from llmrec.engine_info import describe_engine
 from llmrec.engine_resolve import with_log
 from llmrec.engine_settings import EngineSettings
 from llmrec.forecasters.counting import DecayedDirichlet
@@ -302,6 +303,19 @@ def test_what_was_trained_says_since_when() -> None:
     engine.append(taken("u1", "i04", 35))
     engine.refresh()
     assert engine.settings.trained_before == str(day(30))
+
+
+def test_info_of_a_refreshed_engine_says_since_when_the_rest_is(tmp_path: Path) -> None:
+    engine = small_engine()
+    engine.append(taken("u1", "i03"))
+    engine.save_pretrained(tmp_path)
+    assert not any("the rest was fitted" in line for line in describe_engine(tmp_path).lines())
+    engine.refresh()
+    engine.save_pretrained(tmp_path)
+    lines = [line.strip() for line in describe_engine(tmp_path).lines()]
+    assert "Fitted on events before 2020-02-01 12:00:00.001." in lines
+    expected = "That are statistics of items; the rest was fitted before 2020-01-31 12:00:00.000."
+    assert expected in lines
 
 
 def test_a_saved_engine_goes_on_where_it_was(tmp_path: Path) -> None:
