@@ -44,6 +44,8 @@ class EngineInfo:
         Where it is, which llmrec wrote it, and in which format.
     dataset, period, fitted_before
         The log that it was fitted on, and the time at or after which nothing was used.
+    trained_before
+        The same of all but statistics of items, where these were fitted again; else "".
     n_users, n_events, n_items
         Of that log; 0 where the folder does not say, None where the catalog is that of an embedded
         log.
@@ -69,6 +71,7 @@ class EngineInfo:
     dataset: str
     period: str
     fitted_before: str
+    trained_before: str
     n_users: int
     n_events: int
     n_items: int | None
@@ -157,6 +160,7 @@ _TAKEN_OVER = (
     "dataset",
     "period",
     "fitted_before",
+    "trained_before",
     "n_users",
     "n_events",
     "effort",
@@ -253,6 +257,8 @@ def _fit_lines(info: EngineInfo) -> list[str]:
         f"Log: {', '.join([info.dataset or 'not named', *known])}{period}.",
         f"Fitted on events before {before}.",
     ]
+    if trained := info.trained_before.replace("T", " "):
+        lines.append(f"That are statistics of items; the rest was fitted before {trained}.")
     done = f"Effort {info.effort}" if info.effort else "Too small a log to choose members by"
     effort = f"{done}, seed {info.seed}; written" if info.asked else "Written"
     lines.append(f"{effort} by llmrec {info.version}.")

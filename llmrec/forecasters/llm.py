@@ -301,12 +301,13 @@ class TitleForecaster:
 
     def _title_shares(self, catalog: Catalog) -> FloatArray:
         """(n_titles, n_categories) mean category shares of the items that have a title."""
-        if self._cached is None or self._cached[0] is not catalog:
+        cached = self._cached  # another thread may forecast for another catalog
+        if cached is None or cached[0] is not catalog:
             titles = [self.codec.title(catalog, item) for item in range(catalog.n_items)]
             rows = self.model.title_rows(titles)
             (items,) = np.nonzero(rows >= 0)
             ones = (np.ones(len(items)), (rows[items], items))
             is_title = sparse.coo_array(ones, shape=(self._n_titles, catalog.n_items)).tocsr()
             shares = np.asarray((is_title @ catalog.category_shares).todense())
-            self._cached = catalog, row_shares(shares)
-        return self._cached[1]
+            self._cached = cached = catalog, row_shares(shares)
+        return cached[1]

@@ -70,13 +70,15 @@ class LMItemScorer:
 
     def _titles(self, catalog: Catalog) -> tuple[IntArray, IntArray]:
         """(n_items,) row of each item's title, -1 without one, and how many items share it."""
-        if self._cached is None or self._cached[0] is not catalog:
+        cached = self._cached  # another thread may score another catalog
+        if cached is None or cached[0] is not catalog:
             titles = [self.codec.title(catalog, item) for item in range(catalog.n_items)]
             rows = self.model.title_rows(titles)
             # Shifted by one, items without a title are counted in front.
             counts = np.bincount(rows + 1, minlength=1)
-            self._cached = catalog, rows, np.where(rows >= 0, counts[rows + 1], 1)
-        return self._cached[1:]
+            cached = catalog, rows, np.where(rows >= 0, counts[rows + 1], 1)
+            self._cached = cached
+        return cached[1:]
 
 
 @dataclass
@@ -133,10 +135,11 @@ class TextSimilarity:
 
     def _vectors(self, catalog: Catalog) -> FloatArray:
         """(n_items, d) vectors of a catalog's items, computed once."""
-        if self._cached is None or self._cached[0] is not catalog:
+        cached = self._cached
+        if cached is None or cached[0] is not catalog:
             texts = [item_text(catalog, item) for item in range(catalog.n_items)]
-            self._cached = catalog, self.encoder.embed(texts)
-        return self._cached[1]
+            self._cached = cached = catalog, self.encoder.embed(texts)
+        return cached[1]
 
 
 def _norms(vectors: FloatArray) -> FloatArray:
