@@ -84,7 +84,8 @@ def test_ticks_beyond_the_budget_are_merged_a_step_at_a_time(
 
 def language_of(model: LanguageModel) -> tuple[LoadedLanguage, LLMForecaster]:
     codec = codec_of(model)
-    fixed = Calibration(1.0, np.zeros(ITEMS.n_categories), (1.0, 0.5, 1.5), n=100)
+    none = np.zeros(ITEMS.n_categories)
+    fixed = Calibration(a=1.0, center=none, bias=none, gain=(1.0, 0.5, 1.5), n=100)
     language = LoadedLanguage(model, codec, calibration=fixed)
     return language, language.calibrated_forecaster(DecayedDirichlet())
 
