@@ -153,8 +153,9 @@ class Codec:
             self._render(history, ticks=[], shares=[], gone=[], asked=True)
         )
         n_merged = max(0, len(starts) - max(2, available))
-        n_merged += n_merged > 0  # the merged ticks take a position too
-        n_merged = min(-(-n_merged // self.merge_step) * self.merge_step, len(starts) - 1)
+        if n_merged:  # the merged ticks take a position too
+            n_steps = -(-(n_merged + 1) // self.merge_step)
+            n_merged = min(n_steps * self.merge_step, len(starts) - 1)
         rendered = [
             self._render_tick(history, history.log.item_idx[first:stop])
             for first, stop in pairwise(offsets[n_merged:])
