@@ -72,14 +72,31 @@ class LoadedLanguage:
         max_bytes: int = 2**30,
         precision: Literal["float16", "float32"] = "float16",
         folder: Path | None = None,
+        merge_step: int = 1,
     ) -> PrefixCache:
         """Let the model read on from what it read of a person before, from now on: for live use.
 
         Forecasts say in their source how much of a prompt had been read. See `PrefixCache`, which
         is given: ``counts`` are of prompts, ``n_bytes`` of its memory.
+
+        Parameters
+        ----------
+        max_bytes, precision, folder
+            As of `PrefixCache`.
+        merge_step
+            As of `Codec`: with 16, a prompt beyond its budget is read anew at every 16th tick
+            alone, and not at each. Prompts are then others than those of the engine without.
+
+        Raises
+        ------
+        DataError
+            If one of them cannot be.
         """
         from llmrec.language.continuing import continue_prompts
 
+        if merge_step < 1:
+            raise DataError(f"merge_step is {merge_step}; it should be at least 1")
+        self.codec.merge_step = merge_step
         options: dict[str, Any] = {"max_bytes": max_bytes, "precision": precision, "folder": folder}
         return continue_prompts(self.model, **options)
 

@@ -87,6 +87,10 @@ class Codec:
 
     Attributes
     ----------
+    merge_step
+        Ticks beyond the budget are merged so many at once; 1: no more than need be. With more, a
+        prompt keeps its beginning until so many ticks have come, and may be read on (`PrefixCache`)
+        in between; it then shows fewer ticks than those that an adapter was calibrated on.
     line
         The format of forecast lines.
     labels
@@ -109,6 +113,7 @@ class Codec:
         self.labels = self.line.labels
         self.person, self.noun, self.template = person, noun, template
         self.budget, self._count_tokens = budget, count_tokens
+        self.merge_step = 1
 
     def prompt(self, history: History) -> Prompt:
         """Render a history as text that ends at the read position."""
@@ -148,7 +153,9 @@ class Codec:
             self._render(history, ticks=[], shares=[], gone=[], asked=True)
         )
         n_merged = max(0, len(starts) - max(2, available))
-        n_merged += n_merged > 0  # the merged ticks take a position too
+        if n_merged:  # the merged ticks take a position too
+            n_steps = -(-(n_merged + 1) // self.merge_step)
+            n_merged = min(n_steps * self.merge_step, len(starts) - 1)
         rendered = [
             self._render_tick(history, history.log.item_idx[first:stop])
             for first, stop in pairwise(offsets[n_merged:])

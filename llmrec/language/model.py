@@ -82,7 +82,7 @@ class LanguageModel:
         self.category_head, self.title_embeddings = category_head, title_embeddings
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         self.reader: StateReader | None = None
-        self.prefixes: PrefixCache | None = None
+        self.prefixes: PrefixCache | None = None  # of live use, see `continuing`
         self.prompt_cache, self._mean = PromptCache(CACHED_PROMPTS), mean_embedding(model)
         self._plain = PlainTokenizer.of_model(model, tokenizer)
 
