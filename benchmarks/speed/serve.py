@@ -60,7 +60,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Give the rows of a server under load, and of one that is killed."""
     events = write_engine(folder, options.items)
-    users, items = events["user_id"].unique(), events["item_id"].unique()
+    users, items = (events[name].unique().tolist() for name in ("user_id", "item_id"))
     source = EventSource(users, items, events["timestamp"].max().to_datetime64().astype("M8[s]"))
     database = options.database or str(folder / "events.db")
     kind = "PostgreSQL" if options.database else "SQLite"
