@@ -12,10 +12,11 @@ from llmrec.cli.log_options import load_log, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
-from llmrec.errors import MissingExtraError
+from llmrec.errors import MissingExtraError, OptionError
 
 DATABASE = "llmrec-events.db"
 PACKAGES = ("fastapi", "multipart", "prometheus_client", "sqlalchemy", "uvicorn")
+LOG_LEVELS = ("error", "warning", "info", "debug")
 LISTENING, EVENTS, LIMITS = "Where it listens", "Events", "Limits"
 
 
@@ -45,7 +46,7 @@ MaxBody = Annotated[float, _option(LIMITS, "Megabytes of one request.", min=0.00
 MaxWaiting = Annotated[int, _option(LIMITS, "Requests that may wait.", min=1)]
 Threads = Annotated[int, _option(LIMITS, "That forecast and rank.", min=1)]
 Seconds = Annotated[float, _option(LIMITS, "Until a request is given up.", min=0.1)]
-LogLevel = Annotated[str, typer.Option(help="What is logged: error, warning, info, debug.")]
+LogLevel = Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="What is logged.")]
 
 
 @app.command()
@@ -74,6 +75,8 @@ def serve(
     `Authorization: Bearer KEY`. The description of the interface is at /openapi.json.
     """
     _require_packages()
+    if log_level not in LOG_LEVELS:
+        raise OptionError(f"--log-level {log_level!r}: write {', '.join(LOG_LEVELS)}.")
     from llmrec.serve.access import Access
     from llmrec.serve.live import LiveEngine
     from llmrec.serve.server import bind
