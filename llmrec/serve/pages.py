@@ -87,7 +87,7 @@ class Explorer:
     access
         Checks the key of the login page; None: no key is needed.
     whole
-        The log beyond the engine's cutoff, for what happened after it; None: the engine's own.
+        The log beyond the engine's cutoff, for what happened after it; None: it is not shown.
     forecasts
         Folder of stored forecasts, see `llmrec.evaluation.save_forecasts`; None: there is none.
     engine_folder
@@ -137,15 +137,15 @@ class Explorer:
         except DataError as error:
             return self._not_found(user_id, error)
         state, problem = self._read_state(request, plain)
-        window = find_window(self._whole(), plain.history)
-        chosen = window if state.hindsight else None
+        known = None if self.whole is None else find_window(self.whole, plain.history)
+        window = known if state.hindsight else None
         try:
             session = self._apply(plain, state)
             before = plain if state.removed else None
-            view = PersonView.of(session, reasons=True, before=before, window=chosen)
+            view = PersonView.of(session, reasons=True, before=before, window=window)
         except (EditError, DataError) as error:
             problem = problem or str(error)
-            view = PersonView.of(plain, reasons=True, window=chosen)
+            view = PersonView.of(plain, reasons=True, window=window)
         return self._page(
             "person.html",
             headers={"HX-Replace-Url": person_address(user_id, state.query())},
@@ -159,7 +159,7 @@ class Explorer:
             fitted=plain.strength,
             wish=wish_preview(state, plain.history),
             problem=problem,
-            has_hindsight=window is not None,
+            has_hindsight=known is not None,
             has_forecasts=self.forecasts is not None,
         )
 
@@ -184,7 +184,7 @@ class Explorer:
 
     def stored(self, user: str) -> HTMLResponse:
         """Show a person's stored forecasts and how they did."""
-        rows, problem = stored_rows(self.forecasts, self._whole(), user)
+        rows, problem = stored_rows(self.forecasts, self.whole or self.live.engine.dataset, user)
         return self._page(
             "stored.html", user_id=user, rows=rows, problem=problem, back=person_address(user)
         )
@@ -237,9 +237,6 @@ class Explorer:
         answer = RedirectResponse("/login", 303, headers=HEADERS)
         answer.delete_cookie(COOKIE)
         return answer
-
-    def _whole(self) -> Dataset:
-        return self.whole or self.live.engine.dataset
 
     def _read_state(self, request: Request, plain: UserSession) -> tuple[PageState, str]:
         """Give the state of an address; without what cannot be read, and why."""

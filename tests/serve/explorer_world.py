@@ -25,7 +25,7 @@ from tests.worlds import CATEGORIES, START
 SCRIPT = "<script>window.hostile = 1</script>"
 IMAGE = '"><img src=x onerror="window.hostile = 1">'
 PERSON, NEIGHBOUR, HOSTILE_PERSON = "u005", "u006", "a/b <script>"
-PERIOD_DAYS, N_PERIODS = 7, 10
+PERIOD_DAYS, N_PERIODS, N_PEOPLE = 7, 10, 70
 CUTOFF = np.datetime64("2020-02-26", "D")  # before the last two periods
 
 
@@ -47,10 +47,10 @@ class Live:
 
 
 def hostile_log() -> Dataset:
-    """40 people with tastes of their own; every title is one that a page must not run."""
+    """People with tastes of their own; every title is one that a page must not run."""
     rng = np.random.default_rng(0)
     rows = []
-    for user in range(40):
+    for user in range(N_PEOPLE):
         taste = rng.dirichlet(np.ones(5))
         for _ in range(40):
             item = int(rng.choice(5, p=taste)) + 5 * int(rng.integers(8))
