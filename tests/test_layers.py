@@ -32,6 +32,7 @@ ORDER = (
     {"engine_resolve"},
     {"engine_config"},
     {"engine_people"},
+    {"engine_append"},
     {"engine_refit"},
     {"session_inputs"},
     {"session"},
