@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmrec.cli import render
-from llmrec.cli.log_options import load_log, with_reading_options
+from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
-from llmrec.errors import MissingExtraError
+from llmrec.errors import DataError, MissingExtraError
 
 DATABASE = "llmrec-events.db"
 PACKAGES = ("fastapi", "multipart", "prometheus_client", "sqlalchemy", "uvicorn")
@@ -34,6 +35,13 @@ def serve(
     reading: ReadingOptions,
     data: Annotated[
         str | None, typer.Option(help="Log that the events continue; default: the engine's people.")
+    ] = None,
+    cutoff: Annotated[
+        str | None,
+        typer.Option(help="Where the log of --data is cut; pages show what came after it."),
+    ] = None,
+    forecasts: Annotated[
+        Path | None, typer.Option(help="Folder of `forecast --store`, for pages of people.")
     ] = None,
     llm: Annotated[
         bool, typer.Option("--llm/--no-llm", help="Whether the engine's language model is used.")
@@ -78,11 +86,13 @@ def serve(
     """Serve an engine over HTTP: events come in, forecasts and lists follow them.
 
     Clients show the key of the environment variable LLMREC_API_KEY, if it is set, as
-    `Authorization: Bearer KEY`. The description of the interface is at /openapi.json.
+    `Authorization: Bearer KEY`. The description of the interface is at /openapi.json; pages of
+    people, their forecasts and lists are at /.
     """
     _require_packages()
     from llmrec.serve.access import Access
     from llmrec.serve.live import LiveEngine
+    from llmrec.serve.pages import PageSources
     from llmrec.serve.server import bind
     from llmrec.serve.server import serve as run
     from llmrec.serve.settings import ServeSettings
@@ -97,20 +107,26 @@ def serve(
         threads=threads,
         request_seconds=request_seconds,
     )
+    if cutoff and data is None:
+        raise DataError("--cutoff cuts the log of --data: give both, or neither.")
     access = Access.from_environment(host)
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():
+        log = None if data is None else load_log(data, reading)
+        begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
         served = InterestEngine.from_pretrained(
             engine,
-            data=None if data is None else load_log(data, reading),
+            data=log,
+            cutoff=begin,
             model="auto" if llm else None,
             **model_options(backend, precision),
         )
         waiting = settings.max_waiting
+        sources = PageSources(log if cutoff else None, forecasts, engine)
         with LiveEngine(
             served, store, refresh_seconds=refresh_seconds, max_waiting=waiting
         ) as live:
-            run(live, settings, access, opened, log_level, _show_ready)
+            run(live, settings, access, opened, log_level, _show_ready, sources)
 
 
 def _show_ready(address: str) -> None:

@@ -77,6 +77,25 @@ class LivePeople(Protocol):
 
 
 @dataclass(frozen=True)
+class PageSources:
+    """What the pages show beside the engine.
+
+    Attributes
+    ----------
+    whole
+        The log beyond the engine's cutoff, for what happened after it; None: it is not shown.
+    forecasts
+        Folder of stored forecasts, see `llmrec.evaluation.save_forecasts`; None: there is none.
+    engine_folder
+        Where the engine was loaded from, for what `llmrec info` says; None: it was not.
+    """
+
+    whole: Dataset | None = None
+    forecasts: Path | None = None
+    engine_folder: str | None = None
+
+
+@dataclass(frozen=True)
 class Explorer:
     """Answers what the pages ask for.
 
@@ -86,19 +105,13 @@ class Explorer:
         Whose people are shown.
     access
         Checks the key of the login page; None: no key is needed.
-    whole
-        The log beyond the engine's cutoff, for what happened after it; None: it is not shown.
-    forecasts
-        Folder of stored forecasts, see `llmrec.evaluation.save_forecasts`; None: there is none.
-    engine_folder
-        Where the engine was loaded from, for what `llmrec info` says; None: it was not.
+    sources
+        What is shown beside the engine.
     """
 
     live: LivePeople
-    access: Access | None = None
-    whole: Dataset | None = None
-    forecasts: Path | None = None
-    engine_folder: str | None = None
+    access: Access | None
+    sources: PageSources
 
     def start(self) -> HTMLResponse:
         """Show whom there is, and a search."""
@@ -137,7 +150,9 @@ class Explorer:
         except DataError as error:
             return self._not_found(user_id, error)
         state, problem = self._read_state(request, plain)
-        known = None if self.whole is None else find_window(self.whole, plain.history)
+        known = (
+            None if self.sources.whole is None else find_window(self.sources.whole, plain.history)
+        )
         window = known if state.hindsight else None
         try:
             session = self._apply(plain, state)
@@ -160,7 +175,7 @@ class Explorer:
             wish=wish_preview(state, plain.history),
             problem=problem,
             has_hindsight=known is not None,
-            has_forecasts=self.forecasts is not None,
+            has_forecasts=self.sources.forecasts is not None,
         )
 
     def explanation(self, request: Request, user: str, item: str) -> HTMLResponse:
@@ -184,7 +199,9 @@ class Explorer:
 
     def stored(self, user: str) -> HTMLResponse:
         """Show a person's stored forecasts and how they did."""
-        rows, problem = stored_rows(self.forecasts, self.whole or self.live.engine.dataset, user)
+        rows, problem = stored_rows(
+            self.sources.forecasts, self.sources.whole or self.live.engine.dataset, user
+        )
         return self._page(
             "stored.html", user_id=user, rows=rows, problem=problem, back=person_address(user)
         )
@@ -208,7 +225,7 @@ class Explorer:
 
     def log(self) -> HTMLResponse:
         """Show what `llmrec check` and `llmrec info` say of the log and of the engine."""
-        reports = log_reports(self.live.engine.dataset, self.engine_folder)
+        reports = log_reports(self.live.engine.dataset, self.sources.engine_folder)
         return self._page("log.html", reports=reports)
 
     def login_page(self, request: Request, next: str = "/") -> Response:
@@ -271,9 +288,11 @@ class Explorer:
         return HTMLResponse(page, status, HEADERS | (headers or {}))
 
 
-def pages_router(live: LivePeople, **options: Any) -> APIRouter:
-    """Give the routes of the explorer; the options are the fields of `Explorer`."""
-    explorer = Explorer(live, **options)
+def pages_router(
+    live: LivePeople, access: Access | None = None, sources: PageSources | None = None
+) -> APIRouter:
+    """Give the routes of the explorer; the arguments are the fields of `Explorer`."""
+    explorer = Explorer(live, access, sources or PageSources())
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     for path, answer in (
         ("/", explorer.start),

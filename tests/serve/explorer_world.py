@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from llmrec.engine import InterestEngine
 from llmrec.evaluation import save_forecasts
 from llmrec.ranking.edits import Edit
 from llmrec.serve.access import Access, AccessMiddleware
-from llmrec.serve.pages import pages_router
+from llmrec.serve.pages import PageSources, pages_router
 from llmrec.session import UserSession
 from llmrec.types import RepeatPolicy
 from tests.worlds import CATEGORIES, START
@@ -82,11 +82,11 @@ class World:
         save_forecasts(folder / "forecasts", engine.dataset, people, made)
         return cls(whole, engine, folder / "forecasts")
 
-    def app(self, key: str = "", **options: Any) -> FastAPI:
-        """Give the pages alone; with a key, behind the login."""
+    def app(self, key: str = "", **changes: Any) -> FastAPI:
+        """Give the pages alone, with other sources if wanted; with a key, behind the login."""
         access, app = Access(key), FastAPI()
-        options = {"whole": self.whole, "forecasts": self.forecasts} | options
-        options |= {"engine_folder": str(self.forecasts.parent / "engine"), "access": access}
-        app.include_router(pages_router(Live(self.engine), **options))
+        folder = str(self.forecasts.parent / "engine")
+        sources = replace(PageSources(self.whole, self.forecasts, folder), **changes)
+        app.include_router(pages_router(Live(self.engine), access, sources))
         app.add_middleware(AccessMiddleware, access=access)
         return app
