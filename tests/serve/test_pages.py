@@ -12,9 +12,14 @@ pytest.importorskip("fastapi", reason="serving needs pip install 'llmrec[serve]'
 
 from fastapi.testclient import TestClient
 
+from llmrec.engine import InterestEngine
 from llmrec.person_hindsight import find_window
 from llmrec.ranking.edits import Edit
+from llmrec.serve.access import Access
+from llmrec.serve.app import create_app
+from llmrec.serve.live import LiveEngine
 from llmrec.serve.page_state import PageState
+from llmrec.serve.store import EventStore
 from tests.serve.explorer_world import (
     CUTOFF,
     HOSTILE_PERSON,
@@ -288,3 +293,18 @@ def test_the_package_says_whose_the_scripts_are_that_it_brings() -> None:
     static = Path(__file__).parents[2] / "llmrec" / "serve" / "static"
     licences = {one.name.partition(".")[0] for one in static.glob("*.LICENSE.txt")}
     assert licences == {one.name.partition(".")[0] for one in static.glob("*.min.*")}
+
+
+def test_the_server_has_the_pages_and_asks_for_its_key(
+    engine: InterestEngine, tmp_path: Path
+) -> None:
+    store = EventStore(str(tmp_path / "events.db"))
+    with LiveEngine(engine, store, refresh_seconds=0) as live:
+        app = create_app(live, access=Access("secret"))
+        user = live.engine.dataset.log.user_ids[0]
+        with TestClient(app, base_url=BASE) as guarded:
+            asked = guarded.get(f"/people/{user}", headers={"accept": "text/html"})
+            assert "API key" in asked.text
+            page = guarded.get(f"/people/{user}", headers={"x-api-key": "secret"})
+            assert page.status_code == 200
+            assert titles(page.text) == [one.title for one in live.session(user).recommend(10)]
