@@ -209,19 +209,19 @@ class Explorer:
     def compare(self, users: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
         """Show people side by side."""
         wanted = [one.strip() for one in users or [] if one.strip()][:MAX_COMPARED]
-        views = []
+        sessions = []
         for user_id in dict.fromkeys(wanted):
             try:
-                views.append(PersonView.of(self.live.session(user_id), k=5))
+                sessions.append(self.live.session(user_id))
             except DataError as error:
                 return self._not_found(user_id, error)
-        names = dict.fromkeys(name for view in views for name in view.timeline.names)
+        views = [PersonView.of(session, k=5) for session in sessions]
+        names = list(dict.fromkeys(name for view in views for name in view.timeline.names))
         shares = [
-            dict(zip(view.timeline.names, view.timeline.expected, strict=True)) for view in views
+            dict(zip(one.history.catalog.categories, one.forecast.category_weights, strict=True))
+            for one in sessions
         ]
-        return self._page(
-            "compare.html", views=views, names=list(names), shares=shares, wanted=wanted
-        )
+        return self._page("compare.html", views=views, names=names, shares=shares, wanted=wanted)
 
     def log(self) -> HTMLResponse:
         """Show what `llmrec check` and `llmrec info` say of the log and of the engine."""
