@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from llmrec.data.calendar import MILLISECOND
 from llmrec.data.dataset import Dataset
 from llmrec.data.ids import find_id
-from llmrec.data.periods import History, Window, make_histories, observed_windows
+from llmrec.data.periods import (
+    History,
+    Window,
+    make_event_history,
+    make_histories,
+    observed_windows,
+)
 from llmrec.evaluation.track_record import realized_statements
 from llmrec.explain.evidence import distinct_evidence, format_day, to_date
 from llmrec.explain.statement_sentences import statement_sentence
@@ -90,6 +96,10 @@ def find_window(whole: Dataset, history: History) -> Window | None:
     if user < 0:
         return None
     length, verb = history.period_length, history.verb
+    if length.unit == "events":
+        stop = int(log.user_offsets[user]) + history.n_events
+        rest = stop, history.cutoff, verb
+        return observed_windows([make_event_history(log, history.catalog, length, user, *rest)])[0]
     again = make_histories(log, history.catalog, length, history.cutoff, [user], verb)
     return observed_windows(again)[0]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmrec.cli import render
-from llmrec.cli.log_options import load_log, with_reading_options
+from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
@@ -26,6 +27,12 @@ def _option(panel: str, what: str, **checks: Any) -> Any:
 
 Data = Annotated[
     str | None, typer.Option(help="Log that the events continue; default: an engine without a log.")
+]
+Cutoff = Annotated[
+    str | None, typer.Option(help="Where the log of --data is cut; pages show what came after it.")
+]
+Stored = Annotated[
+    Path | None, typer.Option(help="Folder of `forecast --store`, for pages of people.")
 ]
 UseModel = Annotated[
     bool, typer.Option("--llm/--no-llm", help="Whether the engine's language model is used.")
@@ -55,6 +62,8 @@ def serve(
     engine: Annotated[str, typer.Argument(help="Folder of a saved engine.")],
     reading: ReadingOptions,
     data: Data = None,
+    cutoff: Cutoff = None,
+    forecasts: Stored = None,
     llm: UseModel = True,
     backend: Backend = None,
     precision: Precision = None,
@@ -72,13 +81,15 @@ def serve(
     """Serve an engine over HTTP: events come in, forecasts and lists follow them.
 
     Clients show the key of the environment variable LLMREC_API_KEY, if it is set, as
-    `Authorization: Bearer KEY`. The description of the interface is at /openapi.json.
+    `Authorization: Bearer KEY`. The description of the interface is at /openapi.json; pages of
+    people, their forecasts and lists are at /.
     """
     _require_packages()
     if log_level not in LOG_LEVELS:
         raise OptionError(f"--log-level {log_level!r}: write {', '.join(LOG_LEVELS)}.")
     from llmrec.serve.access import Access
     from llmrec.serve.live import LiveEngine
+    from llmrec.serve.pages import PageSources
     from llmrec.serve.server import bind
     from llmrec.serve.server import serve as run
     from llmrec.serve.settings import ServeSettings
@@ -93,20 +104,26 @@ def serve(
         threads=threads,
         request_seconds=request_seconds,
     )
+    if cutoff and data is None:
+        raise OptionError("--cutoff cuts the log of --data: give both, or neither.")
     access = Access.from_environment(host)
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():
+        log = None if data is None else load_log(data, reading)
+        begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
         served = InterestEngine.from_pretrained(
             engine,
-            data=None if data is None else load_log(data, reading),
+            data=log,
+            cutoff=begin,
             model="auto" if llm else None,
             **model_options(backend, precision),
         )
         waiting = settings.max_waiting
+        sources = PageSources(log if cutoff else None, forecasts, engine)
         with LiveEngine(
             served, store, refresh_seconds=refresh_seconds, max_waiting=waiting
         ) as live:
-            run(live, settings, access, opened, log_level, _show_ready)
+            run(live, settings, access, opened, log_level, _show_ready, sources)
 
 
 def _show_ready(address: str) -> None:

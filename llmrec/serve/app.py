@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -19,6 +16,7 @@ from llmrec.serve.access import Access, AccessMiddleware
 from llmrec.serve.limits import RETRY_AFTER, BodyMiddleware, WorkerPool
 from llmrec.serve.live import LiveEngine
 from llmrec.serve.monitoring import MetricsMiddleware, ServerMetrics
+from llmrec.serve.pages import PageSources, pages_router
 from llmrec.serve.routes import api_router
 from llmrec.serve.settings import ServeSettings
 
@@ -26,16 +24,19 @@ DESCRIPTION = (
     "Events come in, forecasts and lists follow them. People and items are named as the log names "
     "them; an unknown one is 404 with near ones. Errors are one line, `detail`."
 )
-PAGES = "llmrec.serve.pages"
 MAX_DETAIL_LENGTH = 500
 
 
 def create_app(
-    live: LiveEngine, settings: ServeSettings | None = None, access: Access | None = None
+    live: LiveEngine,
+    settings: ServeSettings | None = None,
+    access: Access | None = None,
+    sources: PageSources | None = None,
 ) -> FastAPI:
-    """Give the application: routes, limits, access and metrics around a live engine.
+    """Give the application: routes, pages, limits, access and metrics around a live engine.
 
-    The live engine is to be started before; it is closed when the application is.
+    The live engine is to be started before; it is closed when the application is. ``sources`` is
+    what the pages show beside it.
     """
     settings, access = settings or ServeSettings(), access or Access()
     workers = WorkerPool(settings.threads, settings.max_waiting, settings.request_seconds)
@@ -57,9 +58,7 @@ def create_app(
     )
     app.state.access = access
     app.include_router(api_router(live, settings, workers, metrics))
-    if importlib.util.find_spec(PAGES) is not None:
-        pages: Any = importlib.import_module(PAGES)
-        app.include_router(pages.pages_router(live, access=access if access.is_needed else None))
+    app.include_router(pages_router(live, access if access.is_needed else None, sources))
     app.add_exception_handler(RequestValidationError, _tell_validation)
     app.add_exception_handler(StoreError, _tell_unavailable)
     for kind in (DataError, EditError):

@@ -77,6 +77,25 @@ class LivePeople(Protocol):
 
 
 @dataclass(frozen=True)
+class PageSources:
+    """What the pages show beside the engine.
+
+    Attributes
+    ----------
+    whole
+        The log beyond the engine's cutoff, for what happened after it; None: it is not shown.
+    forecasts
+        Folder of stored forecasts, see `llmrec.evaluation.save_forecasts`; None: there is none.
+    engine_folder
+        Where the engine was loaded from, for what `llmrec info` says; None: it was not.
+    """
+
+    whole: Dataset | None = None
+    forecasts: Path | None = None
+    engine_folder: str | None = None
+
+
+@dataclass(frozen=True)
 class Explorer:
     """Answers what the pages ask for.
 
@@ -86,19 +105,13 @@ class Explorer:
         Whose people are shown.
     access
         Checks the key of the login page; None: no key is needed.
-    whole
-        The log beyond the engine's cutoff, for what happened after it; None: the engine's own.
-    forecasts
-        Folder of stored forecasts, see `llmrec.evaluation.save_forecasts`; None: there is none.
-    engine_folder
-        Where the engine was loaded from, for what `llmrec info` says; None: it was not.
+    sources
+        What is shown beside the engine.
     """
 
     live: LivePeople
-    access: Access | None = None
-    whole: Dataset | None = None
-    forecasts: Path | None = None
-    engine_folder: str | None = None
+    access: Access | None
+    sources: PageSources
 
     def start(self) -> HTMLResponse:
         """Show whom there is, and a search."""
@@ -137,15 +150,17 @@ class Explorer:
         except DataError as error:
             return self._not_found(user_id, error)
         state, problem = self._read_state(request, plain)
-        window = find_window(self._whole(), plain.history)
-        chosen = window if state.hindsight else None
+        known = (
+            None if self.sources.whole is None else find_window(self.sources.whole, plain.history)
+        )
+        window = known if state.hindsight else None
         try:
             session = self._apply(plain, state)
             before = plain if state.removed else None
-            view = PersonView.of(session, reasons=True, before=before, window=chosen)
+            view = PersonView.of(session, reasons=True, before=before, window=window)
         except (EditError, DataError) as error:
             problem = problem or str(error)
-            view = PersonView.of(plain, reasons=True, window=chosen)
+            view = PersonView.of(plain, reasons=True, window=window)
         return self._page(
             "person.html",
             headers={"HX-Replace-Url": person_address(user_id, state.query())},
@@ -159,8 +174,8 @@ class Explorer:
             fitted=plain.strength,
             wish=wish_preview(state, plain.history),
             problem=problem,
-            has_hindsight=window is not None,
-            has_forecasts=self.forecasts is not None,
+            has_hindsight=known is not None,
+            has_forecasts=self.sources.forecasts is not None,
         )
 
     def explanation(self, request: Request, user: str, item: str) -> HTMLResponse:
@@ -184,7 +199,9 @@ class Explorer:
 
     def stored(self, user: str) -> HTMLResponse:
         """Show a person's stored forecasts and how they did."""
-        rows, problem = stored_rows(self.forecasts, self._whole(), user)
+        rows, problem = stored_rows(
+            self.sources.forecasts, self.sources.whole or self.live.engine.dataset, user
+        )
         return self._page(
             "stored.html", user_id=user, rows=rows, problem=problem, back=person_address(user)
         )
@@ -192,23 +209,23 @@ class Explorer:
     def compare(self, users: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
         """Show people side by side."""
         wanted = [one.strip() for one in users or [] if one.strip()][:MAX_COMPARED]
-        views = []
+        sessions = []
         for user_id in dict.fromkeys(wanted):
             try:
-                views.append(PersonView.of(self.live.session(user_id), k=5))
+                sessions.append(self.live.session(user_id))
             except DataError as error:
                 return self._not_found(user_id, error)
-        names = dict.fromkeys(name for view in views for name in view.timeline.names)
+        views = [PersonView.of(session, k=5) for session in sessions]
+        names = list(dict.fromkeys(name for view in views for name in view.timeline.names))
         shares = [
-            dict(zip(view.timeline.names, view.timeline.expected, strict=True)) for view in views
+            dict(zip(one.history.catalog.categories, one.forecast.category_weights, strict=True))
+            for one in sessions
         ]
-        return self._page(
-            "compare.html", views=views, names=list(names), shares=shares, wanted=wanted
-        )
+        return self._page("compare.html", views=views, names=names, shares=shares, wanted=wanted)
 
     def log(self) -> HTMLResponse:
         """Show what `llmrec check` and `llmrec info` say of the log and of the engine."""
-        reports = log_reports(self.live.engine.dataset, self.engine_folder)
+        reports = log_reports(self.live.engine.dataset, self.sources.engine_folder)
         return self._page("log.html", reports=reports)
 
     def login_page(self, request: Request, next: str = "/") -> Response:
@@ -237,9 +254,6 @@ class Explorer:
         answer = RedirectResponse("/login", 303, headers=HEADERS)
         answer.delete_cookie(COOKIE)
         return answer
-
-    def _whole(self) -> Dataset:
-        return self.whole or self.live.engine.dataset
 
     def _read_state(self, request: Request, plain: UserSession) -> tuple[PageState, str]:
         """Give the state of an address; without what cannot be read, and why."""
@@ -274,9 +288,11 @@ class Explorer:
         return HTMLResponse(page, status, HEADERS | (headers or {}))
 
 
-def pages_router(live: LivePeople, **options: Any) -> APIRouter:
-    """Give the routes of the explorer; the options are the fields of `Explorer`."""
-    explorer = Explorer(live, **options)
+def pages_router(
+    live: LivePeople, access: Access | None = None, sources: PageSources | None = None
+) -> APIRouter:
+    """Give the routes of the explorer; the arguments are the fields of `Explorer`."""
+    explorer = Explorer(live, access, sources or PageSources())
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     for path, answer in (
         ("/", explorer.start),

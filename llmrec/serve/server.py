@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from llmrec.serve.access import Access
 from llmrec.serve.app import create_app
 from llmrec.serve.live import LiveEngine
+from llmrec.serve.pages import PageSources
 from llmrec.serve.settings import ServeSettings
 
 KEEP_ALIVE_SECONDS, HEADER_SECONDS = 10, 10
@@ -66,6 +67,7 @@ def serve(
     opened: socket.socket,
     log_level: str = "warning",
     show_ready: Callable[[str], None] | None = None,
+    sources: PageSources | None = None,
 ) -> None:
     """Answer requests until the process is told to stop (SIGINT or SIGTERM).
 
@@ -77,11 +79,13 @@ def serve(
         What `bind` gave.
     show_ready
         Is given the address when the server listens.
+    sources
+        What the pages show beside the engine.
     """
     # Answers are computed in threads of this interpreter: its loop is to get its turn in time.
     sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
-        create_app(live, settings, access),
+        create_app(live, settings, access, sources),
         http=ImpatientProtocol,
         log_level=log_level,
         access_log=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from llmrec.engine import InterestEngine
 from llmrec.evaluation import save_forecasts
 from llmrec.ranking.edits import Edit
 from llmrec.serve.access import Access, AccessMiddleware
-from llmrec.serve.pages import pages_router
+from llmrec.serve.pages import PageSources, pages_router
 from llmrec.session import UserSession
 from llmrec.types import RepeatPolicy
 from tests.worlds import CATEGORIES, START
@@ -25,7 +25,7 @@ from tests.worlds import CATEGORIES, START
 SCRIPT = "<script>window.hostile = 1</script>"
 IMAGE = '"><img src=x onerror="window.hostile = 1">'
 PERSON, NEIGHBOUR, HOSTILE_PERSON = "u005", "u006", "a/b <script>"
-PERIOD_DAYS, N_PERIODS = 7, 10
+PERIOD_DAYS, N_PERIODS, N_PEOPLE = 7, 10, 70
 CUTOFF = np.datetime64("2020-02-26", "D")  # before the last two periods
 
 
@@ -47,10 +47,10 @@ class Live:
 
 
 def hostile_log() -> Dataset:
-    """40 people with tastes of their own; every title is one that a page must not run."""
+    """People with tastes of their own; every title is one that a page must not run."""
     rng = np.random.default_rng(0)
     rows = []
-    for user in range(40):
+    for user in range(N_PEOPLE):
         taste = rng.dirichlet(np.ones(5))
         for _ in range(40):
             item = int(rng.choice(5, p=taste)) + 5 * int(rng.integers(8))
@@ -82,11 +82,11 @@ class World:
         save_forecasts(folder / "forecasts", engine.dataset, people, made)
         return cls(whole, engine, folder / "forecasts")
 
-    def app(self, key: str = "", **options: Any) -> FastAPI:
-        """Give the pages alone; with a key, behind the login."""
+    def app(self, key: str = "", **changes: Any) -> FastAPI:
+        """Give the pages alone, with other sources if wanted; with a key, behind the login."""
         access, app = Access(key), FastAPI()
-        options = {"whole": self.whole, "forecasts": self.forecasts} | options
-        options |= {"engine_folder": str(self.forecasts.parent / "engine"), "access": access}
-        app.include_router(pages_router(Live(self.engine), **options))
+        folder = str(self.forecasts.parent / "engine")
+        sources = replace(PageSources(self.whole, self.forecasts, folder), **changes)
+        app.include_router(pages_router(Live(self.engine), access, sources))
         app.add_middleware(AccessMiddleware, access=access)
         return app

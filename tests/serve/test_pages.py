@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
@@ -11,13 +12,22 @@ pytest.importorskip("fastapi", reason="serving needs pip install 'llmrec[serve]'
 
 from fastapi.testclient import TestClient
 
+from llmrec.engine import InterestEngine
+from llmrec.person_hindsight import find_window
 from llmrec.ranking.edits import Edit
+from llmrec.serve.access import Access
+from llmrec.serve.app import create_app
+from llmrec.serve.live import LiveEngine
 from llmrec.serve.page_state import PageState
+from llmrec.serve.store import EventStore
 from tests.serve.explorer_world import (
+    CUTOFF,
     HOSTILE_PERSON,
+    N_PEOPLE,
     NEIGHBOUR,
     PERSON,
     World,
+    hostile_log,
 )
 
 BASE = "http://127.0.0.1"
@@ -164,12 +174,26 @@ def test_hindsight_shows_what_came_where_the_log_has_it(client: TestClient, worl
     assert "26 Feb 2020 to 3 Mar 2020" in page
     assert "in their 80 % interval" in page
     assert "did not come true" not in client.get(f"/people/{PERSON}").text
-    people = (f"u{user:03d}" for user in range(7))
+    people = [one for one in world.engine.dataset.log.user_ids if one != HOSTILE_PERSON]
     talked_of = next(user for user in people if world.engine.forecast(user).statements)
     judged = client.get(f"/people/{talked_of}?hindsight=on").text
     assert re.search(r'class="(true|false)">(did not come|came) true<', judged)
-    blind = TestClient(world.app(whole=world.engine.dataset), base_url=BASE)
-    assert "What happened" not in blind.get(f"/people/{PERSON}?hindsight=on").text
+
+
+def test_where_nothing_is_known_of_what_came_no_page_offers_it(world: World) -> None:
+    for whole in (None, world.engine.dataset):
+        blind = TestClient(world.app(whole=whole), base_url=BASE)
+        assert "What happened" not in blind.get(f"/people/{PERSON}?hindsight=on").text
+
+
+def test_the_period_of_events_that_came_is_that_after_the_history() -> None:
+    dataset = replace(hostile_log(), period="5 events")
+    history = dataset.histories(CUTOFF, [3])[0]
+    window = find_window(dataset, history)
+    assert window is not None
+    first = int(dataset.log.user_offsets[3]) + history.n_events
+    assert window.target.start == first
+    assert window.target.n_events == 5
 
 
 def test_an_explanation_is_checked_and_follows_the_edits(client: TestClient, world: World) -> None:
@@ -205,7 +229,7 @@ def test_a_hostile_id_has_a_page_and_is_found(client: TestClient) -> None:
 
 
 def test_people_are_listed_a_page_at_a_time_and_a_far_page_is_the_last(client: TestClient) -> None:
-    assert "40 found" in client.get("/people").text
+    assert f"{N_PEOPLE} found" in client.get("/people").text
     assert client.get("/people?page=999").status_code == 200
     assert "Nobody." in client.get("/people?q=zzz").text
 
@@ -269,3 +293,18 @@ def test_the_package_says_whose_the_scripts_are_that_it_brings() -> None:
     static = Path(__file__).parents[2] / "llmrec" / "serve" / "static"
     licences = {one.name.partition(".")[0] for one in static.glob("*.LICENSE.txt")}
     assert licences == {one.name.partition(".")[0] for one in static.glob("*.min.*")}
+
+
+def test_the_server_has_the_pages_and_asks_for_its_key(
+    engine: InterestEngine, tmp_path: Path
+) -> None:
+    store = EventStore(str(tmp_path / "events.db"))
+    with LiveEngine(engine, store, refresh_seconds=0) as live:
+        app = create_app(live, access=Access("secret"))
+        user = live.engine.dataset.log.user_ids[0]
+        with TestClient(app, base_url=BASE) as guarded:
+            asked = guarded.get(f"/people/{user}", headers={"accept": "text/html"})
+            assert "API key" in asked.text
+            page = guarded.get(f"/people/{user}", headers={"x-api-key": "secret"})
+            assert page.status_code == 200
+            assert titles(page.text) == [one.title for one in live.session(user).recommend(10)]

@@ -1,6 +1,6 @@
 // Draws the charts of people from the numbers in the page, and says what sliders stand at.
 (() => {
-  const DAYS_SHOWN = 5;
+  const DAY_WIDTH = 84; // pixels of a written day, and a gap
   const INTERVAL_ROOM = 0.28; // of the width, for the forecast
 
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -84,10 +84,11 @@
     }
   };
 
-  const ticks = ({ n }, width) => {
-    const wanted = Math.max(1, Math.min(n, DAYS_SHOWN, Math.floor(width / 110)));
-    const found = Array.from({ length: wanted }, (_, at) => Math.round((at * n) / wanted));
-    return [...new Set([...found, n])].map((period) => period - 0.5);
+  // From the forecast back, so far apart that no day is written over another.
+  const ticks = ({ n, room }, width) => {
+    const step = Math.max(1, Math.ceil((DAY_WIDTH * (n + room)) / width));
+    const found = Array.from({ length: Math.floor(n / step) + 1 }, (_, at) => n - at * step);
+    return found.reverse().map((period) => period - 0.5);
   };
 
   // A day that several periods begin on is written once.
@@ -102,7 +103,7 @@
     const isPeriod = index !== null && index !== undefined && index < n;
     const values = drawn.colors.map((_, rank) => isPeriod ? drawn.shares[rank][index] : drawn.expected[rank]);
     figure.querySelectorAll(".legend .at").forEach((place, rank) => {
-      place.textContent = values[rank] === null ? "–" : `${(100 * values[rank]).toPrecision(2)}%`;
+      place.textContent = values[rank] === null ? "–" : `${Number((100 * values[rank]).toPrecision(2))}%`;
     });
     figure.querySelector(".readout").textContent = isPeriod ? `Period from ${drawn.days[index]}` : "Forecast";
   };
@@ -122,7 +123,7 @@
       axes: [
         {
           stroke, font, grid: { show: false }, ticks: { show: false },
-          splits: (u) => ticks(where, u.width),
+          splits: (u) => ticks(where, u.bbox.width / uPlot.pxRatio),
           values: (u, splits) => splits.map((at, place) => once(drawn.days, splits, at, place)),
           align: 1, size: 26,
         },
