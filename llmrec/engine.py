@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
+from llmrec.engine_append import UpdatableEngine
 from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
@@ -24,18 +24,16 @@ from llmrec.engine_people import find_batches, find_histories, precompute_by_blo
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
 from llmrec.explain.describe import describe_forecasts, describe_with_model
-from llmrec.explain.reword import reword
 from llmrec.explain.writer import Completer, DescriptionWriter, as_completer
 from llmrec.forecast import Forecast
 from llmrec.forecasters.horizon import require_horizon
-from llmrec.ranking.blend import Blend
 from llmrec.ranking.edits import Edit
 from llmrec.session import UserSession
-from llmrec.session_inputs import Recommendation, SessionInputs, blend_of_shelf, of_platform
+from llmrec.session_inputs import Recommendation, blend_of_shelf, inputs_of_engine
 from llmrec.types import RepeatPolicy, Shelf
 
 
-class InterestEngine:
+class InterestEngine(UpdatableEngine):
     """Forecasts a person's next period, ranks items from it, and explains each.
 
     Usage::
@@ -62,14 +60,9 @@ class InterestEngine:
     def __init__(
         self, parts: EngineParts, *, describe: bool = False, writer: Completer | None = None
     ) -> None:
-        self.dataset, self.cutoff, self.describe = parts.dataset, parts.cutoff, describe
+        super().__init__(parts)
+        self.describe = describe
         self.writer = None if writer is None else DescriptionWriter(writer, parts.dataset)
-        self._take(parts)
-
-    def _take(self, parts: EngineParts) -> None:
-        self._parts, self.settings, self.blend = parts, parts.settings, parts.blend
-        self.prior, self.language = parts.prior, parts.language
-        self._later, self.forecaster = parts.later_periods, parts.forecaster
 
     @classmethod
     def from_pretrained(
@@ -135,7 +128,8 @@ class InterestEngine:
 
     def histories(self, users: Sequence[int] | None = None) -> list[History]:
         """Give the histories of user indices (default: everybody)."""
-        return self.dataset.histories(self.cutoff, users)
+        parts = self._parts
+        return parts.dataset.histories(parts.cutoff, users)
 
     def session(
         self,
@@ -175,8 +169,10 @@ class InterestEngine:
         EditError
             If edits contradict each other, or the strength is out of bounds.
         """
-        (history,) = find_histories(self._parts, [user])
-        inputs = self._session_inputs(history, None, forecast, repeat, shelf, platform)
+        parts = self._parts
+        (history,) = find_histories(parts, [user])
+        rest = forecast, repeat, shelf, platform
+        inputs = inputs_of_engine(parts, history, self._forecast_batch, *rest)
         return UserSession(inputs, edits=edits, strength=strength)
 
     def forecast(self, user: object, horizon: int = 1) -> Forecast:
@@ -239,12 +235,14 @@ class InterestEngine:
         words: bool = True,
     ) -> Iterator[tuple[int, UserSession]]:
         """Yield people's places and sessions, a batch at a time; ``words``: whether to describe."""
-        blend = blend_of_shelf(shelf, self.blend, self._parts.new_items)
-        for places, batch in find_batches(self._parts, users, len(self.blend.scorers)):
+        parts = self._parts
+        blend = blend_of_shelf(shelf, parts.blend, parts.new_items)
+        for places, batch in find_batches(parts, users, len(parts.blend.scorers)):
             scored = precompute_by_block(blend, batch)
             forecasts = self._forecast_batch(batch, True, words=words)
             for place, history, own, forecast in zip(places, batch, scored, forecasts, strict=True):
-                inputs = self._session_inputs(history, own, forecast, None, shelf, platform)
+                rest = forecast, None, shelf, platform, own
+                inputs = inputs_of_engine(parts, history, self._forecast_batch, *rest)
                 yield place, UserSession(inputs)
 
     def fit(
@@ -291,13 +289,15 @@ class InterestEngine:
             model cannot be calibrated (`calibrate_language`); nothing has changed then.
         """
         plan = FitPlan(effort, seed, leave_out, use_llm, n_windows, (*without,), work_folder, show)
-        self._take(refit_parts(self._parts, plan))
+        with self._writing:
+            self._take(refit_parts(self._parts, plan))
         return self
 
     def save_pretrained(self, folder: Path | str, *, with_catalog: bool = True) -> None:
         """Write all that was learned; `from_pretrained` needs nothing else, not even the log.
 
-        What was loaded and could not be used is written as it was.
+        What was loaded and could not be used is written as it was. Of events that were appended
+        those counts are written that are of everybody, not who took what.
 
         Parameters
         ----------
@@ -310,16 +310,15 @@ class InterestEngine:
             If the blend or the forecaster holds something that cannot be stored, or the folder a
             calibration that this engine has nothing to replace with; nothing is written then.
         """
-        own = replace(self._parts, settings=self.settings, blend=self.blend)
-        own = replace(own, prior=self.prior, later=self._later, language=self.language)
-        save_parts(own, Path(folder), with_catalog=with_catalog)
+        save_parts(self._parts, Path(folder), with_catalog=with_catalog)
 
     def _forecast_batch(
         self, histories: Sequence[History], keep: bool = False, horizon: int = 1, words: bool = True
     ) -> list[Forecast]:
         """Forecast histories of one log, see `describe_forecasts`."""
         if horizon != 1:
-            return describe_forecasts(histories, self._later[horizon].forecast(histories))
+            ahead = self._parts.later_periods[horizon]
+            return describe_forecasts(histories, ahead.forecast(histories))
         known = self._parts.statements
         made = [replace(one, statement_model=known) for one in self.forecaster.forecast(histories)]
         if words and self.writer is not None:
@@ -327,24 +326,3 @@ class InterestEngine:
         if words and self.describe and self.language is not None:
             return describe_with_model(self.language.model, self.language.codec, histories, made)
         return describe_forecasts(histories, made, remember=keep) if words else made
-
-    def _session_inputs(
-        self,
-        history: History,
-        precomputed: Blend | None,
-        forecast: Forecast | None = None,
-        repeat: RepeatPolicy | None = None,
-        shelf: Shelf = "all",
-        platform: str | None = None,
-    ) -> SessionInputs:
-        blend = precomputed or blend_of_shelf(shelf, self.blend, self._parts.new_items)
-        inputs = SessionInputs(
-            *(history, blend, self.blend, self.settings.strength, self.settings.edit_strength),
-            repeat or self.dataset.repeat,
-            lambda history: self._forecast_batch([history], True)[0],
-            partial(reword, self.language.model if self.language else None),
-            *(self._parts.new_items, self.settings.new_strength),
-        )
-        inputs = inputs.with_forecast(forecast, self._parts.statements)
-        inputs = of_platform(inputs, self.dataset.platforms, platform)
-        return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)

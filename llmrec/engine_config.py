@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,12 @@ from llmrec.engine_folder import (
     save_engine,
     with_engine_features,
 )
-from llmrec.engine_language import LoadedLanguage, is_llm_installed, load_language
+from llmrec.engine_language import (
+    LoadedLanguage,
+    is_llm_installed,
+    load_language,
+    require_model_options,
+)
 from llmrec.engine_resolve import (
     FoundSettings,
     found_in,
@@ -71,6 +75,8 @@ class EngineParts:
         What was left out, why, and the way out; "" if nothing was.
     titles_weight
         Of the model's titles in the folder's blend, where they are left out for now.
+    n_forgotten
+        People whose events were removed since it was loaded or made.
     """
 
     dataset: Dataset
@@ -85,6 +91,7 @@ class EngineParts:
     later: LaterPeriods | None = None
     warning: str = ""
     titles_weight: float = 0.0
+    n_forgotten: int = 0
 
     @property
     def forecaster(self) -> Forecaster:
@@ -92,6 +99,11 @@ class EngineParts:
         if self.language is None:
             return self.prior
         return self.language.forecaster(self.prior, self.settings.titles)
+
+    @property
+    def has_whole_log(self) -> bool:
+        """Whether the log holds everybody, and not only people whose events were appended."""
+        return len(self.dataset.log) > 0 and self.dataset.population is None
 
     @property
     def later_periods(self) -> LaterPeriods:
@@ -270,7 +282,7 @@ def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bo
         return False
     if not is_llm_installed() and (name == DEFAULT_MODEL or settings.is_file()) and not options:
         return False
-    _check_model_options(options)
+    require_model_options(options)
     return True
 
 
@@ -302,17 +314,6 @@ def _open_dataset(name: str, data: Dataset | str | Path | None) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise DataError(f"data is a Dataset, or what load_dataset takes, not {type(data)}")
     return dataset
-
-
-def _check_model_options(options: Mapping[str, Any]) -> None:
-    """Refuse what `LanguageModel.load` does not take, before anything is fitted."""
-    from llmrec.language.model import LanguageModel
-
-    try:
-        signature(LanguageModel.load).bind_partial("", **options)
-    except TypeError as error:
-        hint = "; write= of version 0.1 is describe=" if "write" in options else ""
-        raise TypeError(f"from_pretrained() {error}{hint}") from None
 
 
 def _of_another_log(name: str, found: FoundSettings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,17 @@ class LoadedLanguage:
 def is_llm_installed() -> bool:
     """Whether the packages of the llm extra are there."""
     return all(find_spec(name) is not None for name in ("torch", "transformers", "peft"))
+
+
+def require_model_options(options: Mapping[str, Any]) -> None:
+    """Refuse what `LanguageModel.load` does not take, before anything is fitted."""
+    from llmrec.language.model import LanguageModel
+
+    try:
+        signature(LanguageModel.load).bind_partial("", **options)
+    except TypeError as error:
+        hint = "; write= of version 0.1 is describe=" if "write" in options else ""
+        raise TypeError(f"from_pretrained() {error}{hint}") from None
 
 
 def load_language(

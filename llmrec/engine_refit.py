@@ -43,7 +43,7 @@ class FitPlan:
 
 def refit_parts(parts: EngineParts, plan: FitPlan) -> EngineParts:
     """Give the same parts fitted on their log, see `InterestEngine.fit` for errors and warnings."""
-    if not len(parts.dataset.log):
+    if not parts.has_whole_log:
         raise DataError("this engine holds no log to fit on: load it with data=")
     if plan.use_llm and parts.language is None:
         raise DataError("this engine has no language model: load it with one, or use_llm=False")

@@ -68,6 +68,9 @@ class EngineSettings:
     period, data, fitted_before
         Length of the periods, fingerprint of the log, and the time at or after which nothing was
         used: what the fit is good for.
+    trained_before
+        The same of nets, trees, calibration and the choice of members, where statistics of items
+        were fitted again later (`InterestEngine.refresh`); else "".
     cutoff
         Of the engine, at or after ``fitted_before``; "" in folders that do not say it.
     format
@@ -105,6 +108,7 @@ class EngineSettings:
     period: str = ""
     data: str = ""
     fitted_before: str = ""
+    trained_before: str = ""
     cutoff: str = field(default="", compare=False)
     format: int = 1
     effort: str = ""
@@ -234,7 +238,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     if (dates := values.get("dates", "")) not in ("", *DAY_FIRST):
         allowed = " or ".join(map(repr, ("", *DAY_FIRST)))
         raise ValueError(f"dates is {_shorten(dates)}; it should be {allowed}")
-    for name in ("fitted_before", "cutoff"):
+    for name in ("fitted_before", "trained_before", "cutoff"):
         if time := values.get(name):
             to_datetime64(time)
 

@@ -47,3 +47,7 @@ class CacheError(LlmrecError, OSError):
 
 class TrainingError(LlmrecError, RuntimeError):
     """A model that cannot learn, or was used before it was fitted; the message names the cause."""
+
+
+class StoreError(LlmrecError, RuntimeError):
+    """The database of events does not answer, or is too busy; the message names it."""

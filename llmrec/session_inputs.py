@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import get_args
 
 import numpy as np
 
 from llmrec.data.join import Platforms
 from llmrec.data.periods import History
+from llmrec.engine_config import EngineParts
 from llmrec.errors import DataError
 from llmrec.explain.item import ItemExplanation
+from llmrec.explain.reword import reword
 from llmrec.forecast import Forecast, StatementModel
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.new_items import is_new_item
@@ -134,6 +136,40 @@ class SessionInputs:
             repeat=self.repeat,
             candidates=self.candidates,
         )
+
+
+def inputs_of_engine(
+    parts: EngineParts,
+    history: History,
+    make_forecasts: Callable[[Sequence[History], bool], list[Forecast]],
+    forecast: Forecast | None,
+    repeat: RepeatPolicy | None,
+    shelf: Shelf,
+    platform: str | None,
+    scored: Blend | None = None,
+) -> SessionInputs:
+    """Give what a person's sessions share, of an engine as it is now.
+
+    Parameters
+    ----------
+    make_forecasts
+        Forecasts histories; its second argument says to keep what describing them computes.
+    scored
+        The blend with the history's scores, where they are known.
+    forecast, repeat, shelf, platform
+        As of `InterestEngine.session`, whose errors are raised.
+    """
+    blend = scored or blend_of_shelf(shelf, parts.blend, parts.new_items)
+    inputs = SessionInputs(
+        *(history, blend, parts.blend, parts.settings.strength, parts.settings.edit_strength),
+        repeat or parts.dataset.repeat,
+        lambda history: make_forecasts([history], True)[0],
+        partial(reword, parts.language.model if parts.language else None),
+        *(parts.new_items, parts.settings.new_strength),
+    )
+    inputs = inputs.with_forecast(forecast, parts.statements)
+    inputs = of_platform(inputs, parts.dataset.platforms, platform)
+    return inputs if shelf == "all" else replace(inputs.of_new_items(), blend=blend)
 
 
 def blend_of_shelf(shelf: Shelf, blend: Blend, new_items: Blend | None) -> Blend:

@@ -32,6 +32,7 @@ ORDER = (
     {"engine_resolve"},
     {"engine_config"},
     {"engine_people"},
+    {"engine_append"},
     {"engine_refit"},
     {"session_inputs"},
     {"session"},
@@ -41,6 +42,8 @@ ORDER = (
     {""},
     {"widgets"},
     {"batch"},
+    {"person_summary"},
+    {"serve"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

@@ -12,6 +12,7 @@ from llmrec.cli import check as _check  # noqa: F401
 from llmrec.cli import engines as _engines  # noqa: F401
 from llmrec.cli import people as _people  # noqa: F401
 from llmrec.cli import reports as _reports  # noqa: F401
+from llmrec.cli import serve as _serve  # noqa: F401
 from llmrec.cli.options import app
 from llmrec.cli.paths import describe_os_error
 from llmrec.cli.render import make_console

@@ -39,7 +39,6 @@ from llmrec.cli.options import (
     parse_edit_options,
 )
 from llmrec.cli.paths import CHART_KINDS, require_chart_path, require_folder
-from llmrec.cli.summary import person_summary
 from llmrec.data.calendar import DAY
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
@@ -53,6 +52,7 @@ from llmrec.explain.evidence import format_day, to_date
 from llmrec.explain.explanation_page import save_explanation
 from llmrec.explain.writer import Completer
 from llmrec.forecast import Forecast
+from llmrec.person_summary import person_summary
 from llmrec.session_inputs import Recommendation
 
 

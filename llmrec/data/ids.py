@@ -30,6 +30,7 @@ _SHORTENED = r"[1-9](?:[.,][0-9]+)?E\+[0-9]{2}"  # what one shows of a long numb
 # Neither is to be seen: signs without width, and spaces of any kind and number.
 _WITHOUT_WIDTH = "[\u00ad\u200b-\u200f\u2060\ufeff]+"
 _SPACES = "[ \t\r\n\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+"
+_NOTABLE, _FEW = re.compile(f"{_WITHOUT_WIDTH}|{_SPACES}|{_SHORTENED}"), 1_000
 # Kinds that pandas finds in a column of objects, of which every value is an id or missing.
 _KINDS_OF_IDS = ("string", "integer", "empty")
 _TOO_LARGE = "too large for a float to hold: read ids as text"
@@ -108,6 +109,8 @@ def _tell_change(column: pd.Series[Any], ids: Ids, rule: str, rows: BoolArray) -
 
 def _find_near_ids(name: object, ids: Ids) -> list[Finding]:
     """Tell of ids that nobody can tell apart, and of those that may have been several."""
+    if len(ids.labels) <= _FEW and not any(map(_NOTABLE.search, ids.labels)):
+        return []  # as most often: the few ids of new events cost no column of pandas
     return [*_find_unseen(name, ids), *_find_shortened(name, ids)]
 
 

@@ -70,6 +70,10 @@ class Population:
             )
         return _POPULATIONS[log]
 
+    def keep_for(self, log: Interactions) -> None:
+        """Make it what `of` gives for a log; it has to be that log's."""
+        _POPULATIONS[log] = self
+
     def __repr__(self) -> str:
         """Say how much it holds, in a line."""
         first, last = str(self.start)[:10], str(self.end - MILLISECOND)[:10]
@@ -142,7 +146,7 @@ class Population:
             If nothing was taken before it.
         """
         n = int(np.searchsorted(self.timestamp, cutoff, side="left"))
-        return self if n == self.n_events else self._take(slice(n))
+        return self if n == self.n_events else self.select(slice(n))
 
     def align(self, own: Catalog, other: Catalog) -> Population:
         """Give the population with ``item_idx`` pointing into another catalog than its own.
@@ -160,7 +164,7 @@ class Population:
         positions = other.item_ids.get_indexer(own.item_ids).astype(np.int64)
         kept = (positions >= 0) & other.has_category[positions]
         moved = replace(self, item_idx=positions[self.item_idx], n_items=other.n_items)
-        return moved._take(kept[self.item_idx])
+        return moved.select(kept[self.item_idx])
 
     def save(self, path: Path) -> None:
         """Write it to a Parquet file, atomically."""
@@ -220,7 +224,7 @@ class Population:
     def _takers(self) -> tuple[TimeArray, IntArray]:
         return self.timestamp[self.is_first_of_person], self.item_idx[self.is_first_of_person]
 
-    def _take(self, rows: slice | BoolArray) -> Population:
+    def select(self, rows: slice | BoolArray) -> Population:
         """Give some of the events; DataError if there is none."""
         items = self.item_idx[rows]
         if not len(items):

@@ -123,12 +123,13 @@ class RowCleaner:
 
     ``table`` has user_id and item_id as numbers (-1: missing), timestamp, and what else tells
     events apart; its index are the row numbers of the frame that was read. ``dropped_users`` are
-    the users of the rows that each reason dropped.
+    the users of the rows that each reason dropped, and ``dropped_rows`` their numbers.
     """
 
     table: pd.DataFrame
     report: CleaningReport
     dropped_users: dict[str, IntArray] = field(default_factory=dict)
+    dropped_rows: dict[str, IntArray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> RowCleaner:
@@ -162,6 +163,8 @@ class RowCleaner:
 
     def _duplicates(self, details: pd.DataFrame) -> BoolArray:
         """(n_rows_left,) the rows that another one of the same event stands for."""
+        if len(self.table) < 2:  # an event that comes in alone
+            return np.zeros(len(self.table), dtype=bool)
         keys = [name for name in self.table if name != RATING]
         # Equal rows have equal hashes: few rows are left to compare, and those that differ go then.
         hashes = pd.util.hash_pandas_object(self.table[keys], index=False)
@@ -208,4 +211,5 @@ class RowCleaner:
         value = clean_text(value, 80)  # "" where it is missing: "nan" would say nothing
         self.report = self.report.with_dropped(reason, dropped, value, effect=effect)
         self.dropped_users[reason] = self.table[USER_ID].to_numpy()[mask]
+        self.dropped_rows[reason] = dropped
         self.table = self.table[~mask]

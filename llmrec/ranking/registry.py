@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from llmrec.data.calendar import PeriodLength
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
 from llmrec.data.stored import Stored
-from llmrec.errors import DataError, ModelLoadError
+from llmrec.errors import DataError, MissingExtraError, ModelLoadError
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend, scorer_name
 from llmrec.ranking.factors import ImplicitALS, PureSVD
@@ -189,6 +191,34 @@ def load_scorer(stored: Stored, catalog: Catalog) -> ItemScorer:
         known = ", ".join((*_LOADERS, "Seasonal", *_NETS))
         raise ModelLoadError(f"no scorer is stored as {stored.kind!r}: known are {known}")
     return _LOADERS[stored.kind](stored, catalog)
+
+
+def is_net(scorer: ItemScorer) -> bool:
+    """Whether a scorer is a trained net: fitting it again is a training, not a statistic."""
+    return type(scorer).__name__ in _NETS
+
+
+def refit_statistics(
+    scorer: ItemScorer, log: Interactions, catalog: Catalog, cutoff: np.datetime64
+) -> ItemScorer:
+    """Give a scorer of the same parameters fitted on a log's events before a cutoff.
+
+    Nets and scorers that need no fit are as they were, and so are those whose package is missing.
+    The scorer itself does not change.
+    """
+    if isinstance(scorer, Seasonal):
+        return replace(scorer, scorer=refit_statistics(scorer.scorer, log, catalog, cutoff))
+    if type(scorer).__name__ not in _LOADERS or not isinstance(scorer, FittableScorer):
+        return scorer
+    unfitted: Any = scorer
+    bare = replace(unfitted)
+    if isinstance(bare, FactorsFromText):
+        bare.als = replace(bare.als)
+    try:
+        fitted: ItemScorer = bare.fit(log, catalog, cutoff)
+    except MissingExtraError:
+        return scorer
+    return fitted
 
 
 def stored_blend(blend: Blend, titles_weight: float = 0.0) -> Stored:

@@ -1,0 +1,96 @@
+"""The server process: a socket, uvicorn's limits, and the application."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from llmrec.serve.access import Access
+from llmrec.serve.app import create_app
+from llmrec.serve.live import LiveEngine
+from llmrec.serve.settings import ServeSettings
+
+KEEP_ALIVE_SECONDS, HEADER_SECONDS = 10, 10
+SWITCH_SECONDS = 0.001
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection on which the head of a first request does not come in time."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._deadline = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Give a socket that is bound, so that an address in use is told before the engine is loaded.
+
+    Raises
+    ------
+    OSError
+        If nobody can listen there.
+    """
+    (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(address)
+    except OSError as error:
+        opened.close()
+        raise OSError(f"{host}:{port}: {error.strerror}. Give another --port.") from error
+    return opened
+
+
+def serve(
+    live: LiveEngine,
+    settings: ServeSettings,
+    access: Access,
+    opened: socket.socket,
+    log_level: str = "warning",
+    show_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Answer requests until the process is told to stop (SIGINT or SIGTERM).
+
+    Then nothing new is taken, requests under way are answered, and what was accepted is stored.
+
+    Parameters
+    ----------
+    opened
+        What `bind` gave.
+    show_ready
+        Is given the address when the server listens.
+    """
+    # Answers are computed in threads of this interpreter: its loop is to get its turn in time.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    config = uvicorn.Config(
+        create_app(live, settings, access),
+        http=ImpatientProtocol,
+        log_level=log_level,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.stop_seconds,
+    )
+    if show_ready is not None:
+        host, port = opened.getsockname()[:2]
+        show_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    uvicorn.Server(config).run(sockets=[opened])
