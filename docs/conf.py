@@ -53,7 +53,7 @@ def _keep_property_text(
 ) -> None:
     """Keep napoleon from taking the words before a property's first colon for its type."""
     if what in {"attribute", "property"}:
-        lines.insert(0, "")
+        lines[:0] = [".. the text", ""]  # a comment: it is not shown
 
 
 def setup(app: Sphinx) -> None:
