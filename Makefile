@@ -14,7 +14,7 @@ BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run spee
               finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint notebooks finetune-small bench bench-ranking bench-engines clean
+.PHONY: help demo test slow lint docs notebooks finetune-small bench bench-ranking bench-engines clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## build the documentation site into docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 notebooks: $(INSTALLED)  ## run every notebook whole and keep its output
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
@@ -113,5 +116,5 @@ bench-engines: $(INSTALLED)  ## engines at three efforts: lists, forecasts, memb
 	$(PAGES)
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf .venv .venv-rectools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-rectools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

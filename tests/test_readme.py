@@ -10,19 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.harness.results import load_results
 from llmrec.data.versions import CONFIG_KEYS, FLAGS, MOVED_NAMES, __version__
-from tests.news_log import write_news_log
-from tests.real_parts import needs_real_parts
+from tests.pages import DOCS, README, ROOT, code_blocks, command_lines
 
-ROOT = Path(__file__).parents[1]
-README, LOG, CHANGELOG = ROOT / "README.md", ROOT / "LOG.md", ROOT / "CHANGELOG.md"
+LOG, CHANGELOG = ROOT / "LOG.md", ROOT / "CHANGELOG.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
 WRAPPED = [README, CONTRIBUTING, LOG, CHANGELOG, ROOT / "prompts" / "README.md", *DOCS]
 LINKED = [*WRAPPED, ROOT / "finetune" / "README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -35,12 +30,6 @@ YAML = [
 
 def relative_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def code_blocks(path: Path, language: str) -> list[str]:
-    """List the fenced code blocks of a language in a page."""
-    text = path.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def target_recipe(target: str) -> list[str]:
@@ -63,7 +52,7 @@ def commands_shown() -> list[Any]:
     return [
         pytest.param(line, id=f"{path.name}: {line[:60].strip()}")
         for path in [README, CONTRIBUTING, *DOCS]
-        for line in "".join(code_blocks(path, "")).splitlines()
+        for line in command_lines("".join(code_blocks(path, "") + code_blocks(path, "sh")))
         if line.startswith("llmrec ")
     ]
 
@@ -237,43 +226,3 @@ def test_every_entry_of_the_log_has_a_date() -> None:
     entries = re.findall(r"^- (.{10})", LOG.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(entries) > 90
     assert [start for start in entries if not re.fullmatch(r"\d{4}-\d\d-\d\d", start)] == []
-
-
-def write_shop(folder: Path) -> None:
-    """Write what the pages read: sixty customers, five months, twelve items; and a news log."""
-    rng = np.random.default_rng(0)
-    customers = [f"customer {n}" for n in range(60)]
-    days = pd.date_range("2024-01-01", periods=150, freq="D")
-    rows = [
-        (customer, f"item {rng.integers(12)}", day)
-        for customer in customers
-        for day in days[rng.random(len(days)) < 0.2]
-    ]
-    events = pd.DataFrame(rows, columns=["customer", "item_id", "at"])
-    events.to_csv(folder / "events.csv", index=False)
-    items = {
-        "item_id": [f"item {n}" for n in range(12)],
-        "categories": ["tea", "coffee", "cake"] * 4,
-    }
-    pd.DataFrame(items).to_csv(folder / "items.csv", index=False)
-    write_news_log(folder / "MINDsmall_dev")
-
-
-@pytest.mark.slow
-@needs_real_parts
-@pytest.mark.parametrize("path", [README, ROOT / "docs" / "your-data.md"], ids=relative_name)
-def test_python_blocks_run_and_print_what_the_page_shows(
-    path: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_shop(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    variables: dict[str, Any] = {}
-    printed = []
-    for block in code_blocks(path, "python"):
-        exec(compile(block, path.name, "exec"), variables)
-        printed.append(" ".join(capsys.readouterr().out.split()))
-    for shown in code_blocks(path, "text"):
-        assert " ".join(shown.split()) in printed

@@ -205,8 +205,8 @@ def fit_blend(
     """Find the weights that make the windows' target items most likely.
 
     Maximises the mean over users of the mean log-likelihood of a user's target events under
-    softmax(sum_s w_s score_s), less l2 |w|^2 / 2, subject to w >= 0: a concave problem, solved by
-    L-BFGS-B. All scores are in memory: 8 * n_scorers * n_windows * n_items bytes.
+    ``softmax(sum_s w_s score_s)``, less ``l2 |w|^2 / 2``, subject to w >= 0: a concave problem,
+    solved by L-BFGS-B. All scores are in memory: 8 * n_scorers * n_windows * n_items bytes.
 
     Parameters
     ----------
