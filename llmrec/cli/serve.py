@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from llmrec.cli import render
 from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
+from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
+from llmrec.engine_config import ModelChoice
 from llmrec.errors import MissingExtraError, OptionError
 
 DATABASE = "llmrec-events.db"
@@ -51,6 +55,9 @@ Refresh = Annotated[float, _option(EVENTS, "How often lists are solved anew; 0: 
 MaxEvents = Annotated[int, _option(LIMITS, "Events of one request.", min=1)]
 MaxBody = Annotated[float, _option(LIMITS, "Megabytes of one request.", min=0.001)]
 MaxWaiting = Annotated[int, _option(LIMITS, "Requests that may wait.", min=1)]
+PromptMb = Annotated[
+    float, _option(LIMITS, "Megabytes of prompts that the model reads on from; 0: none.", min=0)
+]
 Threads = Annotated[int, _option(LIMITS, "That forecast and rank.", min=1)]
 Seconds = Annotated[float, _option(LIMITS, "Until a request is given up.", min=0.1)]
 LogLevel = Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="What is logged.")]
@@ -74,6 +81,7 @@ def serve(
     max_events: MaxEvents = 10_000,
     max_body_mb: MaxBody = 8.0,
     max_waiting: MaxWaiting = 256,
+    max_prompt_mb: PromptMb = 1024.0,
     threads: Threads = 2,
     request_seconds: Seconds = 30.0,
     log_level: LogLevel = "warning",
@@ -85,8 +93,7 @@ def serve(
     people, their forecasts and lists are at /.
     """
     _require_packages()
-    if log_level not in LOG_LEVELS:
-        raise OptionError(f"--log-level {log_level!r}: write {', '.join(LOG_LEVELS)}.")
+    _check_options(log_level, data, cutoff)
     from llmrec.serve.access import Access
     from llmrec.serve.live import LiveEngine
     from llmrec.serve.pages import PageSources
@@ -104,26 +111,37 @@ def serve(
         threads=threads,
         request_seconds=request_seconds,
     )
-    if cutoff and data is None:
-        raise OptionError("--cutoff cuts the log of --data: give both, or neither.")
     access = Access.from_environment(host)
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():
         log = None if data is None else load_log(data, reading)
         begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
-        served = InterestEngine.from_pretrained(
-            engine,
-            data=log,
-            cutoff=begin,
-            model="auto" if llm else None,
-            **model_options(backend, precision),
-        )
-        waiting = settings.max_waiting
+        options = model_options(backend, precision)
+        served = _load_engine(engine, log, begin, "auto" if llm else None, options)
         sources = PageSources(log if cutoff else None, forecasts, engine)
-        with LiveEngine(
-            served, store, refresh_seconds=refresh_seconds, max_waiting=waiting
-        ) as live:
+        limits = {"max_waiting": max_waiting, "prompt_bytes": round(max_prompt_mb * 2**20)}
+        with LiveEngine(served, store, refresh_seconds=refresh_seconds, **limits) as live:
             run(live, settings, access, opened, log_level, _show_ready, sources)
+
+
+def _check_options(log_level: str, data: str | None, cutoff: str | None) -> None:
+    if log_level not in LOG_LEVELS:
+        raise OptionError(f"--log-level {log_level!r}: write {', '.join(LOG_LEVELS)}.")
+    if cutoff and data is None:
+        raise OptionError("--cutoff cuts the log of --data: give both, or neither.")
+
+
+def _load_engine(
+    folder: str,
+    log: Dataset | None,
+    cutoff: np.datetime64 | None,
+    model: ModelChoice,
+    options: Mapping[str, Any],
+) -> InterestEngine:
+    """Load it with periods of the calendar: an event more then does not move all of them."""
+    return InterestEngine.from_pretrained(
+        folder, data=log, cutoff=cutoff, model=model, anchor="calendar", **options
+    )
 
 
 def _show_ready(address: str) -> None:

@@ -48,6 +48,9 @@ class LiveEngine:
         How often `InterestEngine.refresh` is called, if there are new events; 0: never.
     max_waiting
         Batches that may wait to be stored.
+    prompt_bytes
+        Memory for what the language model has read of people, so that it reads on; 0: it reads
+        whole prompts.
 
     Attributes
     ----------
@@ -64,7 +67,10 @@ class LiveEngine:
         *,
         refresh_seconds: float = 60.0,
         max_waiting: int = 256,
+        prompt_bytes: int = 2**30,
     ) -> None:
+        if engine.language is not None and prompt_bytes:
+            engine.language.continue_prompts(max_bytes=prompt_bytes)
         self.engine, self.store, self.refresh_seconds = engine, store, refresh_seconds
         self.n_not_applied, self.last_refresh_seconds = 0, 0.0
         self._last_seq = self._n_since_refresh = 0
@@ -86,6 +92,13 @@ class LiveEngine:
     def n_waiting(self) -> int:
         """Number of batches that wait to be stored."""
         return self._writer.n_waiting
+
+    @property
+    def prompt_bytes(self) -> int:
+        """Memory that the language model's prompts take now."""
+        language = self.engine.language
+        prefixes = None if language is None else language.model.prefixes
+        return 0 if prefixes is None else prefixes.n_bytes
 
     def start(self) -> None:
         """Forget whom the store says to, append its events, and begin to take new ones.
@@ -194,6 +207,8 @@ class LiveEngine:
         with suppress(DataError):  # nobody has to be forgotten whom the engine does not know
             self.engine.forget(user_id)
         self._sessions.drop({user_id})
+        if self.engine.language is not None:
+            self.engine.language.forget(user_id)
 
     def _refresh_often(self) -> None:
         while not self._stopping.wait(self.refresh_seconds):

@@ -43,6 +43,10 @@ class ServerMetrics:
                 "How long the last refresh took.",
                 lambda: live.last_refresh_seconds,
             ),
+            "llmrec_prompt_bytes": (
+                "Memory of what the language model has read of people.",
+                lambda: live.prompt_bytes,
+            ),
         }
         for name, (about, read) in gauges.items():
             Gauge(name, about, registry=registry).set_function(read)
