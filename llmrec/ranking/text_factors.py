@@ -35,6 +35,9 @@ from llmrec.ranking.text_vectors import (
 )
 from llmrec.types import FloatArray, IntArray
 
+_VALUES_PER_BLOCK = 10_000_000  # of weighted vectors that are in memory: 80 MB
+_MIN_COLUMNS = 96  # whole tiles of the product, so that sums round as those of all columns do
+
 
 @dataclass
 class FactorsFromText:
@@ -93,10 +96,10 @@ class FactorsFromText:
             projection=self.projection,
             features=self.features,
         ).astype(np.float64)
-        weighted = trust_of(takers)[:, None] * vectors
-        squares = weighted.T @ vectors + self.ridge * np.eye(vectors.shape[1])
-        map_to_factors = np.linalg.solve(squares, weighted.T @ self.als.item_factors)
-        self._predicted = (vectors @ map_to_factors).astype(np.float32)
+        trust, factors = trust_of(takers), self.als.item_factors
+        squares, targets = _weighted_products(trust, vectors, factors)
+        squares += self.ridge * np.eye(len(squares))
+        self._predicted = (vectors @ np.linalg.solve(squares, targets)).astype(np.float32)
         return self
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
@@ -148,3 +151,17 @@ class FactorsFromText:
             made._predicted = predicted.astype(np.float32)
             made._fitted = span_before(stored.values["before"], catalog)
         return made
+
+
+def _weighted_products(
+    trust: FloatArray, vectors: FloatArray, factors: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(d, d) V'TV and (d, n_factors) V'TY; of a large catalog few columns of TV at a time."""
+    n_items, d = vectors.shape
+    squares, targets = np.empty((d, d)), np.empty((d, factors.shape[1]))
+    size = max(_MIN_COLUMNS, _VALUES_PER_BLOCK // n_items // _MIN_COLUMNS * _MIN_COLUMNS)
+    for start in range(0, d, size):
+        block = slice(start, start + size)
+        weighted = trust[:, None] * vectors[:, block]
+        squares[block], targets[block] = weighted.T @ vectors, weighted.T @ factors
+    return squares, targets

@@ -53,7 +53,7 @@ def project_vectors(found: FloatArray, taken: sparse.csr_array, projection: Proj
     Parameters
     ----------
     found
-        (n_items, d) vectors of the items' texts.
+        (n_items, d) vectors of the items' texts; they are overwritten.
     taken
         (n_sets, n_items) 1 for the items that go together: see `sets_taken`.
     projection
@@ -64,7 +64,7 @@ def project_vectors(found: FloatArray, taken: sparse.csr_array, projection: Proj
     is_empty = _lengths(found) < MIN_LENGTH
     fitted = (taken.sum(axis=0) > 0) & ~is_empty
     if fitted.any():
-        found = found - found[fitted].mean(axis=0)
+        found -= found[fitted].mean(axis=0)
     if projection == "whitened":
         found = found @ _whitening(found[fitted])
     elif projection == "discriminant":

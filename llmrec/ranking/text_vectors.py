@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,7 +29,9 @@ _ROWS_PER_BATCH = 500  # bounds the cosines held in memory
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 # The last of each catalog by what they depend on, as several scorers ask for the same.
-_VECTORS: WeakKeyDictionary[Catalog, tuple[tuple[object, ...], FloatArray]] = WeakKeyDictionary()
+_VECTORS: WeakKeyDictionary[Catalog, tuple[object, tuple[Any, FloatArray | None]]] = (
+    WeakKeyDictionary()
+)
 
 
 class TitleEncoder(Protocol):
@@ -76,11 +78,9 @@ def title_vectors(
         If the catalog has no such features.
     """
     known = taken.sum(axis=0) > 0
-    if features is None:
-        found = _text_vectors(catalog, known, encoder)
-    else:
-        found = _feature_vectors(catalog, known, features)
-    return project_vectors(found, taken, projection)
+    if features is not None:
+        return project_vectors(_feature_vectors(catalog, known, features), taken, projection)
+    return project_vectors(_text_vectors(catalog, known, encoder), taken, projection)
 
 
 def require_source(encoder: TitleEncoder | str | None, features: str | None) -> None:
@@ -101,10 +101,8 @@ def tfidf_vectors(titles: Sequence[str], known: BoolArray) -> FloatArray:
     length 1 (Salton and Buckley 1988, as scikit-learn has it); words of no known title are left
     out. Latent semantic analysis of them: Deerwester et al. 1990.
     """
-    weights = _word_weights(titles, known)
-    if not weights.shape[1]:
-        return np.zeros((len(titles), 1))
-    return np.asarray(weights @ _singular_vectors(weights[known], DIMENSIONS))
+    weights, directions = _weights_and_directions(titles, known)
+    return np.asarray(weights @ directions)
 
 
 def words_of(title: str) -> list[str]:
@@ -153,9 +151,9 @@ def nearest_titles(
     """
     has_vector = np.asarray(vectors.any(axis=1))
     trust = trust * has_vector
-    telling = np.arange(len(vectors))
+    telling = np.arange(len(vectors), dtype=np.int32)
     if np.count_nonzero(trust) > MAX_TELLING:
-        telling = np.sort(np.argsort(-trust, kind="stable")[:MAX_TELLING])
+        telling = np.sort(np.argsort(-trust, kind="stable")[:MAX_TELLING]).astype(np.int32)
     column = np.full(len(vectors), -1)
     column[telling] = np.arange(len(telling))
     blocks, of_telling = [], vectors[telling].T
@@ -189,6 +187,16 @@ def averages_by_title(
     usual = (trust / trust.sum()) @ values
     rest = np.maximum(1.0 - np.asarray(nearest.sum(axis=1), dtype=np.float64).ravel(), 0.0)
     return np.asarray(nearest @ values + np.multiply.outer(rest, usual))
+
+
+def _weights_and_directions(
+    titles: Sequence[str], known: BoolArray
+) -> tuple[sparse.csr_array, FloatArray]:
+    """(n_titles, n_words) and (n_words, d): `tfidf_vectors` is their product."""
+    weights = _word_weights(titles, known)
+    if not weights.shape[1]:
+        return sparse.csr_array((len(titles), 1)), np.zeros((1, 1))
+    return weights, _singular_vectors(weights[known], DIMENSIONS)
 
 
 def _word_weights(titles: Sequence[str], known: BoolArray) -> sparse.csr_array:
@@ -235,13 +243,22 @@ def _text_vectors(
     key = (encoder, None if encoder else known.tobytes())
     if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
         _VECTORS.pop(catalog, None)  # as large as what takes its place: never both
-        if encoder is None:
-            found = tfidf_vectors(catalog.titles, known)
-        else:
-            found = _load_encoder(encoder).embed(catalog.titles)
-            found = found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None]
-        _VECTORS[catalog] = key, found
-    return _VECTORS[catalog][1]
+        _VECTORS[catalog] = key, _smaller_form(catalog, known, encoder)
+    left, right = _VECTORS[catalog][1]
+    return left.copy() if right is None else np.asarray(left @ right)
+
+
+def _smaller_form(
+    catalog: Catalog, known: BoolArray, encoder: TitleEncoder | str | None
+) -> tuple[Any, FloatArray | None]:
+    """Give the vectors before projection; two factors of them where there are fewer words."""
+    if encoder is None:
+        weights, directions = _weights_and_directions(catalog.titles, known)
+        if len(directions) < catalog.n_items:
+            return weights, directions
+        return np.asarray(weights @ directions), None
+    found = _load_encoder(encoder).embed(catalog.titles)
+    return found * np.array([bool(words_of(title)) for title in catalog.titles])[:, None], None
 
 
 def _feature_vectors(catalog: Catalog, known: BoolArray, name: str) -> FloatArray:
