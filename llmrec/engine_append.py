@@ -63,8 +63,9 @@ class AppendReport:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        said = [f"{self.n_accepted:,} events of {self.n_new_people:,} new people"]
-        said.append(f"{self.n_new_items:,} new items")
+        said = [f"{self.n_accepted:,} events added"]
+        said += [f"{self.n_new_people:,} new people"] * bool(self.n_new_people)
+        said += [f"{self.n_new_items:,} new items"] * bool(self.n_new_items)
         said += [f"{len(rows):,} left out: {reason}" for reason, rows in self.left_out.items()]
         return ", ".join(said)
 
