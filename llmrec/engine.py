@@ -289,7 +289,7 @@ class InterestEngine(UpdatableEngine):
             model cannot be calibrated (`calibrate_language`); nothing has changed then.
         """
         plan = FitPlan(effort, seed, leave_out, use_llm, n_windows, (*without,), work_folder, show)
-        with self._writing:
+        with self._refreshing, self._writing:
             self._take(refit_parts(self._parts, plan))
         return self
 

@@ -14,6 +14,7 @@ from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.catalog_growth import with_new_items
 from llmrec.data.dataset import Dataset
+from llmrec.data.ids import read_ids
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_updates import add_events, remove_person, without_person
 from llmrec.data.new_events import NewEvents
@@ -48,6 +49,8 @@ class AppendReport:
         the log has, or that came twice.
     cutoff
         Start of the period that the engine now forecasts.
+    unknown_items
+        Ids of given items that could not join the catalog.
     """
 
     n_accepted: int
@@ -55,6 +58,7 @@ class AppendReport:
     n_new_items: int
     left_out: Mapping[str, IntArray]
     cutoff: np.datetime64
+    unknown_items: tuple[str, ...] = ()
 
     @property
     def n_duplicates(self) -> int:
@@ -63,8 +67,10 @@ class AppendReport:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        said = [f"{self.n_accepted:,} events of {self.n_new_people:,} new people"]
-        said.append(f"{self.n_new_items:,} new items")
+        said = [f"{self.n_accepted:,} events added"]
+        said += [f"{self.n_new_people:,} new people"] * bool(self.n_new_people)
+        said += [f"{self.n_new_items:,} new items"] * bool(self.n_new_items)
+        said += [f"{len(self.unknown_items):,} items left out"] * bool(self.unknown_items)
         said += [f"{len(rows):,} left out: {reason}" for reason, rows in self.left_out.items()]
         return ", ".join(said)
 
@@ -85,9 +91,8 @@ def append_events(
         grown.log.n_users - log.n_users,
         n_new_items,
         grown.events.left_out,
-        parts.cutoff
-        if not n_accepted
-        else max(parts.cutoff, grown.added_times.max() + MILLISECOND),
+        np.append(grown.added_times + MILLISECOND, parts.cutoff).max(),
+        _unknown_items(items, catalog),
     )
     if not (n_accepted or n_new_items):
         return parts, report
@@ -222,6 +227,14 @@ def _knows_items(prior: Forecaster) -> bool:
     return any(type(one).__name__ in KINDS_WITH_ITEMS for one in (prior, *experts))
 
 
+def _unknown_items(items: Any, catalog: Catalog) -> tuple[str, ...]:
+    """Give the ids of a frame of items that a catalog does not have."""
+    if items is None or not len(items):
+        return ()
+    given = read_ids(to_pandas(items)[ITEM_ID]).labels
+    return (*given[catalog.item_ids.get_indexer(given) < 0],)
+
+
 def _rows_of_items(events: Any, new: NewEvents) -> pd.DataFrame | None:
     """Give what the rows of events say of their items; None if they say no categories."""
     frame = to_pandas(events)
@@ -258,7 +271,7 @@ class UpdatableEngine:
     language: LoadedLanguage | None = _part("language")
 
     def __init__(self, parts: EngineParts) -> None:
-        self._writing = Lock()
+        self._writing, self._refreshing = Lock(), Lock()
         self._take(parts)
 
     def _take(self, parts: EngineParts) -> None:
@@ -272,13 +285,15 @@ class UpdatableEngine:
         """Add events: people, and what everybody took, are up to date at once, without a fit.
 
         The cutoff moves to just after the newest event. What was fitted stays, and knows of new
-        items their categories alone, until `refresh`. Sessions opened before do not change.
+        items their categories alone, until `refresh`. Sessions opened before do not change. An
+        engine without a log keeps the events as the past of these people.
 
         Parameters
         ----------
         events
             Columns user_id, item_id and timestamp, as `Interactions.from_frame` reads them. New
-            items join the catalog where ``categories`` (and ``title``) are there, too.
+            items join the catalog where ``categories`` (and ``title``) are there, too, and one of
+            the categories is known; but for engines with nets of items or of several platforms.
         items
             New items that nobody need have taken: columns item_id, categories, title.
         latest
@@ -307,11 +322,12 @@ class UpdatableEngine:
             If the engine has no log: what it was loaded with cannot be counted again.
         """
         found = None
-        while found is None:  # somebody was forgotten meanwhile
-            refreshed = refresh_parts(self._parts)
-            with self._writing:
-                found = take_statistics(self._parts, refreshed)
-                self._parts = found or self._parts
+        with self._refreshing:
+            while found is None:  # somebody was forgotten meanwhile
+                refreshed = refresh_parts(self._parts)
+                with self._writing:
+                    found = take_statistics(self._parts, refreshed)
+                    self._parts = found or self._parts
 
     def forget(self, user_id: object) -> None:
         """Remove a person's events from the log, and from what everybody took.

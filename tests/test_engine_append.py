@@ -208,6 +208,8 @@ def test_events_of_items_without_a_known_category_are_left_out_and_counted() -> 
     report = engine.append(unknown.assign(categories="No such category"))
     assert report.left_out["item not in the catalog"].tolist() == [0]
     assert (report.n_accepted, report.n_new_items) == (0, 0)
+    given = pd.DataFrame({"item_id": ["y", "i03"], "categories": ["No such category", "Drama"]})
+    assert engine.append(unknown.iloc[:0], items=given).unknown_items == ("y",)
     assert engine.append(unknown.assign(categories="Drama")).n_accepted == 1
     assert engine.dataset.catalog.categories_of(9) == ("Drama",)
 

@@ -55,7 +55,8 @@ class GrownLog:
         if len(self.later_items):
             first = first.copy()
             for item, moment in zip(self.later_items, self.later_times, strict=True):
-                first[_find_event(population, item, moment, first)] = False
+                same = _places_of(population, item, moment)
+                first[same[first[same]][0]] = False  # whose it is makes no difference
         order = np.argsort(self.added_times, kind="stable")
         times = self.added_times[order]
         places = np.searchsorted(population.timestamp, times, side="right")
@@ -158,8 +159,9 @@ def without_person(population: Population, log: Interactions, user_idx: int) -> 
     is_first = ~_is_repeated(items[None])
     is_left = np.ones(population.n_events, dtype=bool)
     for item, moment, first in zip(items, times, is_first, strict=True):
-        of_kind = population.is_first_of_person == first
-        is_left[_find_event(population, item, moment, is_left & of_kind)] = False
+        same = _places_of(population, item, moment)
+        own = is_left[same] & (population.is_first_of_person[same] == first)
+        is_left[same[own][0]] = False
     return population.select(is_left)
 
 
@@ -285,8 +287,7 @@ def _order(table: IntArray, n_past: int, item_ids: pd.Index[str]) -> IntArray:
     return np.lexsort((ties, times, users))
 
 
-def _find_event(population: Population, item: int, moment: np.datetime64, among: BoolArray) -> int:
-    """Give the place of an event of an item and time among some of the (n_events,)."""
+def _places_of(population: Population, item: int, moment: np.datetime64) -> IntArray:
+    """(n,) the places of the events of an item and time."""
     start, stop = np.searchsorted(population.timestamp, [moment, moment + MILLISECOND])
-    own = (population.item_idx[start:stop] == item) & among[start:stop]
-    return int(start + np.argmax(own))
+    return np.asarray(start + np.flatnonzero(population.item_idx[start:stop] == item))

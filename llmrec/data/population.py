@@ -61,13 +61,14 @@ class Population:
                 raise DataError("a log without events has no population: give one (population=...)")
             order = np.argsort(log.timestamp, kind="stable")
             repeated = is_repeated_at_moment(log.user_idx, log.timestamp, log.item_idx)
-            _POPULATIONS[log] = cls(
+            made = cls(
                 log.item_idx[order],
                 log.timestamp[order],
                 ~repeated[order],
                 _is_first_of_person(log)[order],
                 len(log.item_ids),
             )
+            _POPULATIONS.setdefault(log, made)  # threads that ask at once share the first
         return _POPULATIONS[log]
 
     def keep_for(self, log: Interactions) -> None:

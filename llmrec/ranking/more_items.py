@@ -35,8 +35,7 @@ def blend_with_items(blend: Blend, n_before: int, catalog: Catalog) -> Blend:
 def _scorer_with_items(scorer: ItemScorer, n_before: int, catalog: Catalog) -> ItemScorer:
     if not isinstance(scorer, StorableScorer):  # it reads titles from the catalog that is scored
         return scorer
-    found = load_scorer(_stored_with_items(scorer.stored(), n_before, catalog.n_items), catalog)
-    return found
+    return load_scorer(_stored_with_items(scorer.stored(), n_before, catalog.n_items), catalog)
 
 
 def _stored_with_items(stored: Stored, n_before: int, n_items: int) -> Stored:
