@@ -54,7 +54,8 @@ class HindsightView:
     hits
         Ids of these that are on the list.
     n_inside, n_intervals
-        How many of the shown categories' shares lay in their 80 % interval, of how many.
+        How many of the shown categories were taken as often as their 80 % interval says, of how
+        many.
     """
 
     days: str
@@ -66,7 +67,7 @@ class HindsightView:
 
     @classmethod
     def of(cls, window: Window, listed: Collection[str], inside: Collection[bool]) -> HindsightView:
-        """Compare with the ids of a list, and with which of some intervals hold their share."""
+        """Compare with the ids of a list, and with which of some intervals hold their count."""
         target, catalog = window.target, window.target.catalog
         times = target.log.timestamp[target.start : target.stop]
         events = [

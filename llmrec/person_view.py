@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmrec.data.counts import target_events
 from llmrec.data.periods import Window
 from llmrec.explain.evidence import format_period_ahead
 from llmrec.explain.facts import history_shares
@@ -142,7 +143,7 @@ class PersonView:
             categories=categories,
             statements=statement_views(session, window),
             ranked=ranked,
-            hindsight=None if window is None else _hindsight(window, categories, ranked),
+            hindsight=None if window is None else _hindsight(session, window, categories, ranked),
         )
 
     def with_list(self, session: UserSession, k: int = 10) -> PersonView:
@@ -187,11 +188,15 @@ def _category_views(
 
 
 def _hindsight(
-    window: Window, categories: Sequence[CategoryView], ranked: ListView
+    session: UserSession, window: Window, categories: Sequence[CategoryView], ranked: ListView
 ) -> HindsightView:
-    known = [(one, one.observed) for one in categories if one.observed is not None]
-    inside = [one.low <= share <= one.high for one, share in known]
-    return HindsightView.of(window, [row.item_id for row in ranked.rows], inside)
+    """Compare the period with the list, and with the counts that so many events should have."""
+    names = session.history.catalog.categories
+    shown = np.array([names.index(one.name) for one in categories], dtype=np.int64)
+    n, counts = next_counts(session.history, session.forecast, shown, n=window.target.n_events)
+    taken = target_events([window])[0, shown]
+    inside = [one.low <= found <= one.high for one, found in zip(counts, taken, strict=True)]
+    return HindsightView.of(window, [row.item_id for row in ranked.rows], inside if n else [])
 
 
 def _source_text(forecast: Forecast) -> str:

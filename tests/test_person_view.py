@@ -9,6 +9,7 @@ from llmrec import Edit, InterestEngine
 from llmrec.data.readers import read_table
 from llmrec.errors import EditError
 from llmrec.explain.facts import history_shares
+from llmrec.explain.next_counts import next_counts
 from llmrec.person_hindsight import find_window
 from llmrec.person_html import render_chart_frame
 from llmrec.person_list import ListView
@@ -79,10 +80,13 @@ def test_hindsight_compares_with_the_period_that_came(engine: InterestEngine) ->
     assert view.hindsight is not None
     assert view.hindsight.n_events == window.target.n_events
     counts = window.target.category_counts
+    names = session.history.catalog.categories
     for one in view.categories:
-        c = session.history.catalog.categories.index(one.name)
+        c = names.index(one.name)
         assert one.observed == pytest.approx(counts[c] / counts.sum())
-    inside = [one.low <= (one.observed or 0) <= one.high for one in view.categories]
+    n, shown = window.target.n_events, [names.index(one.name) for one in view.categories]
+    _, intervals = next_counts(session.history, session.forecast, np.array(shown), n=n)
+    inside = [i.low <= counts[c] <= i.high for i, c in zip(intervals, shown, strict=True)]
     assert (view.hindsight.n_inside, view.hindsight.n_intervals) == (sum(inside), len(inside))
     taken = {one.item_id for one in view.hindsight.taken}
     assert view.hindsight.hits == {r.item_id for r in view.ranked.rows} & taken

@@ -12,15 +12,20 @@ from llmrec.types import IntArray
 
 
 def next_counts(
-    history: History, forecast: Forecast, categories: IntArray, level: float = 0.8
+    history: History,
+    forecast: Forecast,
+    categories: IntArray,
+    level: float = 0.8,
+    n: int | None = None,
 ) -> tuple[int, list[CountInterval]]:
     """Give a number of events to come, and what each category's count among them lies between.
 
-    The number is that of a period of events, or of a mean non-empty one. Of items in several
-    categories an event counts for each.
+    The number, if none is given, is that of a period of events, or of a mean non-empty one. Of
+    items in several categories an event counts for each.
     """
     length = history.period_length
-    n = length.n if length.unit == "events" else round(float(events_per_period([history])[0]))
+    if n is None:
+        n = length.n if length.unit == "events" else round(float(events_per_period([history])[0]))
     per_share = events_per_share([history])
     return n, [
         forecast.count_interval(int(c), n, level, events_per_share=float(per_share[c]))

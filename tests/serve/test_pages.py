@@ -172,7 +172,7 @@ def test_without_a_past_item_the_list_is_that_of_a_history_without_it(
 def test_hindsight_shows_what_came_where_the_log_has_it(client: TestClient, world: World) -> None:
     page = client.get(f"/people/{PERSON}?hindsight=on").text
     assert "26 Feb 2020 to 3 Mar 2020" in page
-    assert "in their 80 % interval" in page
+    assert "as often as their 80 % interval says" in page
     assert "did not come true" not in client.get(f"/people/{PERSON}").text
     people = [one for one in world.engine.dataset.log.user_ids if one != HOSTILE_PERSON]
     talked_of = next(user for user in people if world.engine.forecast(user).statements)
