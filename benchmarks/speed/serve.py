@@ -60,7 +60,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Give the rows of a server under load, and of one that is killed."""
     events = write_engine(folder, options.items)
-    users, items = events["user_id"].unique(), events["item_id"].unique()
+    users, items = (events[name].unique().tolist() for name in ("user_id", "item_id"))
     source = EventSource(users, items, events["timestamp"].max().to_datetime64().astype("M8[s]"))
     database = options.database or str(folder / "events.db")
     kind = "PostgreSQL" if options.database else "SQLite"
@@ -71,7 +71,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     server.start()
     acknowledged: set[str] = set()
     if options.minutes:
-        memory: list[tuple[float, float]] = []
+        memory, cpu = list[tuple[float, float]](), server.cpu_seconds()
         found = load(
             server.port,
             source,
@@ -88,7 +88,8 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
         split += f" and {options.events:g} events a second / {options.minutes:g} minutes"
         split += f" / reasons {options.reasons}"
         print(dict(found.statuses), file=sys.stderr)
-        yield from load_rows(keys | {"split": split}, found, memory)
+        cpu = server.cpu_seconds() - cpu
+        yield from load_rows(keys | {"split": split}, found, memory, cpu)
     killed = 0
     if options.kills:
         acknowledged |= kill_under_load(server, source, n_kills=options.kills, seconds=2.0)
@@ -114,13 +115,17 @@ def write_engine(folder: Path, n_items: int) -> pd.DataFrame:
     return events
 
 
-def load_rows(keys: Row, found: LoadFigures, memory: list[tuple[float, float]]) -> Iterator[Row]:
+def load_rows(
+    keys: Row, found: LoadFigures, memory: list[tuple[float, float]], cpu: float
+) -> Iterator[Row]:
     """Give the rows of what clients saw, and of the memory of the server over the time."""
     lists, follow = (1e3 * np.array(one) for one in (found.list_seconds, found.follow_seconds))
     good = {"list 200", "event 202"}
     wrong = sum(count for status, count in found.statuses.items() if status not in good)
+    n_requests = found.statuses.total()
     values = {
-        "errors": (wrong, found.statuses.total()),
+        "errors": (wrong, n_requests),
+        "CPU ms of the server a request": (1e3 * cpu / n_requests, n_requests),
         "stale lists": (found.stale, len(follow)),
         "list ms, median": (float(np.median(lists)), len(lists)),
         "list ms, 99 %": (float(np.quantile(lists, 0.99)), len(lists)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,19 +13,47 @@ from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
-from llmrec.errors import DataError, MissingExtraError
+from llmrec.errors import MissingExtraError, OptionError
 
 DATABASE = "llmrec-events.db"
 PACKAGES = ("fastapi", "multipart", "prometheus_client", "sqlalchemy", "uvicorn")
+LOG_LEVELS = ("error", "warning", "info", "debug")
 LISTENING, EVENTS, LIMITS = "Where it listens", "Events", "Limits"
+
+
+def _option(panel: str, what: str, **checks: Any) -> Any:
+    return typer.Option(help=what, rich_help_panel=panel, **checks)
+
+
+Data = Annotated[
+    str | None, typer.Option(help="Log that the events continue; default: an engine without a log.")
+]
+Cutoff = Annotated[
+    str | None, typer.Option(help="Where the log of --data is cut; pages show what came after it.")
+]
+Forecasts = Annotated[
+    Path | None, typer.Option(help="Folder of `forecast --store`, for pages of people.")
+]
+UseModel = Annotated[
+    bool, typer.Option("--llm/--no-llm", help="Whether the engine's language model is used.")
+]
+Host = Annotated[str, _option(LISTENING, "Address; others than 127.0.0.1 need LLMREC_API_KEY.")]
+Port = Annotated[int, _option(LISTENING, "0: any free one.", min=0, max=65_535)]
 Database = Annotated[
     str,
-    typer.Option(
-        help="File of SQLite, or postgresql+psycopg://USER:PASSWORD@HOST/NAME.",
+    _option(
+        EVENTS,
+        "File of SQLite, or postgresql+psycopg://USER:PASSWORD@HOST/NAME.",
         envvar="LLMREC_DATABASE",  # the list of processes shows options to everybody
-        rich_help_panel=EVENTS,
     ),
 ]
+Refresh = Annotated[float, _option(EVENTS, "How often lists are solved anew; 0: never.", min=0)]
+MaxEvents = Annotated[int, _option(LIMITS, "Events of one request.", min=1)]
+MaxBody = Annotated[float, _option(LIMITS, "Megabytes of one request.", min=0.001)]
+MaxWaiting = Annotated[int, _option(LIMITS, "Requests that may wait.", min=1)]
+Threads = Annotated[int, _option(LIMITS, "That forecast and rank.", min=1)]
+Seconds = Annotated[float, _option(LIMITS, "Until a request is given up.", min=0.1)]
+LogLevel = Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="What is logged.")]
 
 
 @app.command()
@@ -33,55 +61,22 @@ Database = Annotated[
 def serve(
     engine: Annotated[str, typer.Argument(help="Folder of a saved engine.")],
     reading: ReadingOptions,
-    data: Annotated[
-        str | None, typer.Option(help="Log that the events continue; default: the engine's people.")
-    ] = None,
-    cutoff: Annotated[
-        str | None,
-        typer.Option(help="Where the log of --data is cut; pages show what came after it."),
-    ] = None,
-    forecasts: Annotated[
-        Path | None, typer.Option(help="Folder of `forecast --store`, for pages of people.")
-    ] = None,
-    llm: Annotated[
-        bool, typer.Option("--llm/--no-llm", help="Whether the engine's language model is used.")
-    ] = True,
+    data: Data = None,
+    cutoff: Cutoff = None,
+    forecasts: Forecasts = None,
+    llm: UseModel = True,
     backend: Backend = None,
     precision: Precision = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address; others than 127.0.0.1 need LLMREC_API_KEY.", rich_help_panel=LISTENING
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=LISTENING)
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     database: Database = DATABASE,
-    refresh_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0, help="How often lists are solved anew; 0: never.", rich_help_panel=EVENTS
-        ),
-    ] = 60.0,
-    max_events: Annotated[
-        int, typer.Option(min=1, help="Events of one request.", rich_help_panel=LIMITS)
-    ] = 10_000,
-    max_body_mb: Annotated[
-        float, typer.Option(min=0.001, help="Megabytes of one request.", rich_help_panel=LIMITS)
-    ] = 8.0,
-    max_waiting: Annotated[
-        int, typer.Option(min=1, help="Requests that may wait.", rich_help_panel=LIMITS)
-    ] = 256,
-    threads: Annotated[
-        int, typer.Option(min=1, help="That forecast and rank.", rich_help_panel=LIMITS)
-    ] = 2,
-    request_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Until a request is given up.", rich_help_panel=LIMITS)
-    ] = 30.0,
-    log_level: Annotated[
-        str, typer.Option(help="What is logged: error, warning, info, debug.")
-    ] = "warning",
+    refresh_seconds: Refresh = 60.0,
+    max_events: MaxEvents = 10_000,
+    max_body_mb: MaxBody = 8.0,
+    max_waiting: MaxWaiting = 256,
+    threads: Threads = 2,
+    request_seconds: Seconds = 30.0,
+    log_level: LogLevel = "warning",
 ) -> None:
     """Serve an engine over HTTP: events come in, forecasts and lists follow them.
 
@@ -90,6 +85,10 @@ def serve(
     people, their forecasts and lists are at /.
     """
     _require_packages()
+    if log_level not in LOG_LEVELS:
+        raise OptionError(f"--log-level {log_level!r}: write {', '.join(LOG_LEVELS)}.")
+    if cutoff and data is None:
+        raise OptionError("--cutoff cuts the log of --data: give both, or neither.")
     from llmrec.serve.access import Access
     from llmrec.serve.live import LiveEngine
     from llmrec.serve.pages import PageSources
@@ -107,8 +106,6 @@ def serve(
         threads=threads,
         request_seconds=request_seconds,
     )
-    if cutoff and data is None:
-        raise DataError("--cutoff cuts the log of --data: give both, or neither.")
     access = Access.from_environment(host)
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():

@@ -99,7 +99,7 @@ class LiveEngine:
             self._forget(user_id)
         self._follow()
         if self.refresh_seconds and self._n_since_refresh:
-            self.refresh()
+            self._try_refresh()
         self._writer.start()
         if self.refresh_seconds:
             self._refresher.start()
@@ -198,10 +198,17 @@ class LiveEngine:
     def _refresh_often(self) -> None:
         while not self._stopping.wait(self.refresh_seconds):
             if self._n_since_refresh:
-                try:
-                    self.refresh()
-                except Exception:  # lists go on with what was solved before
-                    LOGGER.exception("the refresh failed")
+                self._try_refresh()
+
+    def _try_refresh(self) -> None:
+        """Refresh; if that fails, lists go on with what was solved before."""
+        try:
+            self.refresh()
+        except DataError as error:
+            self._n_since_refresh = 0
+            LOGGER.info("no refresh: %s", error)
+        except Exception:
+            LOGGER.exception("the refresh failed")
 
 
 def _frame(events: Sequence[StoredEvent]) -> pd.DataFrame:

@@ -169,9 +169,10 @@ def test_an_engine_without_a_log_serves_those_of_its_events(
     saved_engine: tuple[Path, Path], path: str
 ) -> None:
     folder, _ = saved_engine
-    engine: InterestEngine = InterestEngine.from_pretrained(str(folder), model=None)
-    with LiveEngine(engine, EventStore(path), refresh_seconds=0.05) as live:
-        with pytest.raises(DataError):
-            live.session("u000")
-        live.submit(events(5)).result()
-        assert len(list_of(live, "u000")) == 8
+    for _ in range(2):
+        engine = InterestEngine.from_pretrained(str(folder), model=None)
+        with LiveEngine(engine, EventStore(path), refresh_seconds=0.05) as live:
+            with pytest.raises(DataError):
+                live.session("u001")
+            live.submit(events(5)).result()
+            assert len(list_of(live, "u000")) == 8
