@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from llmrec.cli import render
 from llmrec.cli.log_options import load_log, read_time, with_reading_options
 from llmrec.cli.options import Backend, Precision, app, model_options
+from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
 from llmrec.errors import MissingExtraError, OptionError
@@ -110,20 +112,21 @@ def serve(
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():
         log = None if data is None else load_log(data, reading)
-        begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
-        served = InterestEngine.from_pretrained(
-            engine,
-            data=log,
-            cutoff=begin,
-            model="auto" if llm else None,
-            **model_options(backend, precision),
-        )
+        options = {"model": "auto" if llm else None, **model_options(backend, precision)}
+        served = _load(engine, log, cutoff, options)
         waiting = settings.max_waiting
         sources = PageSources(log if cutoff else None, forecasts, engine)
-        with LiveEngine(
-            served, store, refresh_seconds=refresh_seconds, max_waiting=waiting
-        ) as live:
+        live = LiveEngine(served, store, refresh_seconds=refresh_seconds, max_waiting=waiting)
+        with live:
             run(live, settings, access, opened, log_level, _show_ready, sources)
+
+
+def _load(
+    engine: str, log: Dataset | None, cutoff: str | None, options: Mapping[str, Any]
+) -> InterestEngine:
+    """Load the engine, with the log if there is one, which is cut if that is asked for."""
+    begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
+    return InterestEngine.from_pretrained(engine, data=log, cutoff=begin, **options)
 
 
 def _show_ready(address: str) -> None:
