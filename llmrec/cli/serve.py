@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from llmrec.cli import render
@@ -16,7 +15,6 @@ from llmrec.cli.options import Backend, Precision, app, model_options
 from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
-from llmrec.engine_config import ModelChoice
 from llmrec.errors import MissingExtraError, OptionError
 
 DATABASE = "llmrec-events.db"
@@ -35,7 +33,7 @@ Data = Annotated[
 Cutoff = Annotated[
     str | None, typer.Option(help="Where the log of --data is cut; pages show what came after it.")
 ]
-Stored = Annotated[
+Forecasts = Annotated[
     Path | None, typer.Option(help="Folder of `forecast --store`, for pages of people.")
 ]
 UseModel = Annotated[
@@ -70,7 +68,7 @@ def serve(
     reading: ReadingOptions,
     data: Data = None,
     cutoff: Cutoff = None,
-    forecasts: Stored = None,
+    forecasts: Forecasts = None,
     llm: UseModel = True,
     backend: Backend = None,
     precision: Precision = None,
@@ -113,9 +111,8 @@ def serve(
     store = EventStore(database)
     with bind(host, port) as opened, render.warnings_as_lines():
         log = None if data is None else load_log(data, reading)
-        begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
-        options = model_options(backend, precision)
-        served = _load_engine(engine, log, begin, "auto" if llm else None, options)
+        options = {"model": "auto" if llm else None, **model_options(backend, precision)}
+        served = _load(engine, log, cutoff, options)
         sources = PageSources(log if cutoff else None, forecasts, engine)
         limits = {"max_waiting": max_waiting, "prompt_bytes": round(max_prompt_mb * 2**20)}
         with LiveEngine(served, store, refresh_seconds=refresh_seconds, **limits) as live:
@@ -129,17 +126,16 @@ def _check_options(log_level: str, data: str | None, cutoff: str | None) -> None
         raise OptionError("--cutoff cuts the log of --data: give both, or neither.")
 
 
-def _load_engine(
-    folder: str,
-    log: Dataset | None,
-    cutoff: np.datetime64 | None,
-    model: ModelChoice,
-    options: Mapping[str, Any],
+def _load(
+    engine: str, log: Dataset | None, cutoff: str | None, options: Mapping[str, Any]
 ) -> InterestEngine:
-    """Load it with periods of the calendar: an event more then does not move all of them."""
-    return InterestEngine.from_pretrained(
-        folder, data=log, cutoff=cutoff, model=model, anchor="calendar", **options
-    )
+    """Load the engine, with the log if there is one, which is cut if that is asked for.
+
+    Its periods are those of the calendar: one event more does not move all of them.
+    """
+    begin = read_time("Cutoff", cutoff, log.log.day_first) if cutoff and log else None
+    loaded: dict[str, Any] = {"data": log, "cutoff": begin, "anchor": "calendar"}
+    return InterestEngine.from_pretrained(engine, **loaded, **options)
 
 
 def _show_ready(address: str) -> None:
