@@ -100,8 +100,6 @@ def serve(
     from llmrec.serve.store import EventStore
 
     settings = ServeSettings(
-        host=host,
-        port=port,
         max_body_bytes=round(max_body_mb * 2**20),
         max_events=max_events,
         max_waiting=max_waiting,

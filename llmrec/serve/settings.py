@@ -1,4 +1,4 @@
-"""How the server listens, and what it refuses, with defaults that run."""
+"""What the server refuses, with defaults that run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ class ServeSettings:
 
     Attributes
     ----------
-    host, port
-        Where it listens.
     max_body_bytes
         Of a request; a larger one is answered with 413 before it is read to its end.
     max_events
@@ -33,8 +31,6 @@ class ServeSettings:
         How far ahead of the clock an event's time may be.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
     max_body_bytes: int = 8 * 2**20
     max_events: int = 10_000
     max_waiting: int = 256
