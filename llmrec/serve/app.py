@@ -58,7 +58,7 @@ def create_app(
     )
     app.state.access = access
     app.include_router(api_router(live, settings, workers, metrics))
-    app.include_router(pages_router(live, access if access.is_needed else None, sources))
+    app.include_router(pages_router(live, access if access.is_needed else None, sources, workers))
     app.add_exception_handler(RequestValidationError, _tell_validation)
     app.add_exception_handler(StoreError, _tell_unavailable)
     for kind in (DataError, EditError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -39,6 +40,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from llmrec.serve.access import Access
+    from llmrec.serve.limits import WorkerPool
 
 PEOPLE_PER_PAGE = 50
 PEOPLE_AT_START = 12
@@ -289,9 +291,15 @@ class Explorer:
 
 
 def pages_router(
-    live: LivePeople, access: Access | None = None, sources: PageSources | None = None
+    live: LivePeople,
+    access: Access | None = None,
+    sources: PageSources | None = None,
+    workers: WorkerPool | None = None,
 ) -> APIRouter:
-    """Give the routes of the explorer; the arguments are the fields of `Explorer`."""
+    """Give the routes of the explorer; the arguments are the fields of `Explorer`.
+
+    ``workers`` make the pages that take time; None: whatever threads FastAPI has.
+    """
     explorer = Explorer(live, access, sources or PageSources())
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     for path, answer in (
@@ -302,10 +310,23 @@ def pages_router(
         ("/stored", explorer.stored),
         ("/compare", explorer.compare),
         ("/log", explorer.log),
-        ("/login", explorer.login_page),
-        ("/static/{name}", static_file),
     ):
-        router.add_api_route(path, answer, methods=["GET"], response_model=None)
+        made = answer if workers is None else _in_workers(answer, workers)
+        router.add_api_route(path, made, methods=["GET"], response_model=None)
+    router.add_api_route("/login", explorer.login_page, methods=["GET"], response_model=None)
+    router.add_api_route("/static/{name}", static_file, methods=["GET"], response_model=None)
     router.add_api_route("/login", explorer.login, methods=["POST"], response_model=None)
     router.add_api_route("/logout", explorer.logout, methods=["POST"], response_model=None)
     return router
+
+
+def _in_workers(
+    answer: Callable[..., Response], workers: WorkerPool
+) -> Callable[..., Awaitable[Response]]:
+    """Give a route that is answered as the routes of the interface are: 503 if too much waits."""
+
+    @wraps(answer)
+    async def run(**given: Any) -> Response:
+        return await workers.run(partial(answer, **given))
+
+    return run
