@@ -142,18 +142,18 @@ class TitleKernel:
         # round by who else is asked.
         groups = weights.indices // _ITEMS_PER_SUM
         by_group, group_sums = _sums_by_group(weights.data, own, weights.indptr, groups)
-        found = np.empty(weights.shape)
+        found, vectors = np.empty(weights.shape), self._exact_of(taken)
         size = max(_MIN_ITEMS_PER_BLOCK, _VALUES_PER_BLOCK // max(1, len(own)))
         for start in range(0, n_items, size):
             block = slice(start, start + size)
-            found[:, block] = group_sums @ (by_group @ self._kernel(taken, block))
+            found[:, block] = group_sums @ (by_group @ self._kernel(vectors, block))
         return found
 
     def contributions(self, history: History, items: IntArray) -> Contributions:
         """Give the parts of the raw scores of these items: w_j times the kernel of past item j."""
         past = past_items(history)
         weights = recency_weighted([history], self.half_life, "days").toarray()[0, past]
-        parts = weights[:, None] * self._kernel(past, items)
+        parts = weights[:, None] * self._kernel(self._exact_of(past), items)
         return Contributions(past, parts.T, np.zeros(len(items)))
 
     @property
@@ -172,10 +172,13 @@ class TitleKernel:
         """(n_items, d) the vectors `on_grid`."""
         return on_grid(self.vectors)
 
-    def _kernel(self, taken: IntArray, items: IntArray | slice) -> FloatArray:
-        """(n_taken, n_items) exp((cos - 1) / temperature), the same whatever else is asked for."""
-        rows = self._exact[taken].astype(np.float64)
-        cosines = rows @ self._exact[items].astype(np.float64).T
+    def _exact_of(self, items: IntArray | slice) -> FloatArray:
+        """(n, d) the vectors of items, on the grid, in double precision."""
+        return self._exact[items].astype(np.float64)
+
+    def _kernel(self, vectors: FloatArray, items: IntArray | slice) -> FloatArray:
+        """(n, n_items) exp((cos - 1) / temperature), the same whatever else is asked for."""
+        cosines = vectors @ self._exact_of(items).T
         cosines -= 1.0
         cosines /= self.temperature
         return np.asarray(np.exp(cosines, out=cosines))
