@@ -84,30 +84,35 @@ class InterestEngine(UpdatableEngine):
         Parameters
         ----------
         name
-            A folder that `save_pretrained` wrote, or a base model, see `LanguageModel.load`.
+            A folder that `save_pretrained` wrote, or a base model: "smollm2-135m" (embedded), or
+            another that `LanguageModel.load` takes.
         data
             A `Dataset`, or what `load_dataset` takes; default: none for a saved engine, else
-            "ml-100k". Embedded logs have engines, for later cutoffs; others get effort "quick".
+            "ml-100k". Engines of the embedded logs ship with the package, for cutoffs after they
+            were fitted; for any other log effort "quick" of `fit` is fitted here.
         cutoff
             Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
             None: none. "auto": the one that the name has, if the llm extra is installed; with
             "selective" it forecasts for those people alone whom its calibration shows to gain.
-        describe, writer
-            Whether the model words the descriptions, which takes a second each, or a server (or its
-            URL), which is sent titles; else rules do.
+        describe
+            Whether the model words the descriptions, which takes a second each; else rules do.
+        writer
+            A server, or its URL, that words them in the model's place; it is sent titles.
         refit
             Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
         anchor
             Where people's periods begin, see `Dataset`: "calendar" for live use; None: as of it.
         model_options
-            Of `LanguageModel.load`: device, dtype, adapter, quantize, backend (as calibrated).
+            Of `LanguageModel.load`: device, dtype, adapter, quantize, backend. A calibrated
+            engine's model is loaded as it was calibrated, if nothing else is given.
 
         Warns
         -----
         UserWarning
             If the folder is of another log, its calibration is missing or of other weights or
-            precision, or the log has items that the engine does not know: it says the way out.
+            precision, the model has title embeddings and no calibration, or the log has items that
+            the engine does not know: it says what is left out, and the way out.
 
         Raises
         ------

@@ -8,19 +8,18 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.catalog_growth import with_new_items
 from llmrec.data.dataset import Dataset
-from llmrec.data.ids import read_ids
+from llmrec.data.ids import format_id, read_ids
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_updates import add_events, remove_person, without_person
-from llmrec.data.new_events import NewEvents
+from llmrec.data.new_events import NewEvents, rows_of_items
 from llmrec.data.population import Population
 from llmrec.data.provenance import events_fingerprint
-from llmrec.data.validation import CATEGORIES, DUPLICATE, ITEM_ID, TITLE, to_pandas
+from llmrec.data.validation import DUPLICATE, ITEM_ID, to_pandas
 from llmrec.engine_config import EngineParts
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_language import LoadedLanguage
@@ -29,7 +28,7 @@ from llmrec.errors import DataError
 from llmrec.forecast import Forecaster
 from llmrec.forecasters.loading import KINDS_WITH_ITEMS
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.more_items import blend_with_items, has_net
+from llmrec.ranking.more_items import blend_with_items, takes_new_items
 from llmrec.ranking.registry import refit_statistics
 from llmrec.types import IntArray
 
@@ -83,7 +82,7 @@ def append_events(
     log = dataset.log.align_to(dataset.catalog)
     last = None if latest is None else to_datetime64(latest)
     new = NewEvents.read(events, latest=last, day_first=log.day_first)
-    catalog = _grown_catalog(parts, _rows_of_items(events, new), items)
+    catalog = _grown_catalog(parts, rows_of_items(events, new), items)
     grown = add_events(log, new, catalog)
     n_accepted, n_new_items = len(grown.events), catalog.n_items - dataset.catalog.n_items
     report = AppendReport(
@@ -106,7 +105,10 @@ def forget_person(parts: EngineParts, user_id: object) -> EngineParts:
     dataset = parts.dataset
     log = dataset.log.align_to(dataset.catalog)
     user = log.user_index(user_id)
-    rest = remove_person(log, user)
+    rest, shown = remove_person(log, user), dataset.impressions
+    if shown is not None:
+        shown = shown.select(np.flatnonzero(shown.user_ids != log.user_ids[user]))
+        dataset = replace(dataset, impressions=shown)
     if dataset.population is None:
         if not len(rest):
             raise DataError("these are the only events of the log: without them there is no engine")
@@ -150,15 +152,19 @@ def refresh_parts(parts: EngineParts) -> EngineParts:
 def take_statistics(now: EngineParts, refreshed: EngineParts) -> EngineParts | None:
     """Give the parts as they are now with statistics that were fitted on those of before.
 
-    None if somebody was forgotten meanwhile, whose events are in them.
+    None if somebody was forgotten meanwhile, whose events are in them, or others are weighed.
     """
-    if now.n_forgotten != refreshed.n_forgotten:
+    if now.n_forgotten != refreshed.n_forgotten or _weights(now) != _weights(refreshed):
         return None
     n_before, catalog = refreshed.dataset.catalog.n_items, now.dataset.catalog
     if catalog.n_items > n_before:
         refreshed = _with_catalog(refreshed, n_before, catalog)
     settings = replace(refreshed.settings, cutoff=now.settings.cutoff)
     return replace(now, blend=refreshed.blend, new_items=refreshed.new_items, settings=settings)
+
+
+def _weights(parts: EngineParts) -> list[list[float]]:
+    return [list(one.weights) for one in (parts.blend, parts.new_items) if one is not None]
 
 
 def _refit(blend: Blend, log: Interactions, catalog: Catalog, cutoff: np.datetime64) -> Blend:
@@ -214,7 +220,7 @@ def _grown_catalog(parts: EngineParts, *frames: Any) -> Catalog:
     """Give the catalog with the new items of frames, where the engine's members can take some."""
     catalog = parts.dataset.catalog
     blends = [parts.blend, *filter(None, [parts.new_items])]
-    if parts.dataset.parts or any(map(has_net, blends)) or _knows_items(parts.prior):
+    if parts.dataset.parts or not all(map(takes_new_items, blends)) or _knows_items(parts.prior):
         return catalog  # of platforms each has a catalog; a net has outputs for its own items
     for frame in frames:
         if frame is not None and len(frame):
@@ -235,15 +241,6 @@ def _unknown_items(items: Any, catalog: Catalog) -> tuple[str, ...]:
     return (*given[catalog.item_ids.get_indexer(given) < 0],)
 
 
-def _rows_of_items(events: Any, new: NewEvents) -> pd.DataFrame | None:
-    """Give what the rows of events say of their items; None if they say no categories."""
-    frame = to_pandas(events)
-    if CATEGORIES not in frame:
-        return None
-    said = [name for name in (ITEM_ID, TITLE, CATEGORIES) if name in frame]
-    return frame[said].iloc[new.row]
-
-
 def _part(name: str) -> Any:
     """Give a class attribute by which an engine reads, and replaces, one of its parts."""
 
@@ -251,7 +248,9 @@ def _part(name: str) -> Any:
         return getattr(engine._parts, name)
 
     def change(engine: UpdatableEngine, value: Any) -> None:
-        engine._parts = replace(engine._parts, **{name: value})
+        with engine._writing:
+            changed = replace(engine._parts, **{name: value})
+            engine._parts = replace(changed, later=changed.later_periods)
 
     return property(read, change)
 
@@ -323,7 +322,7 @@ class UpdatableEngine:
         """
         found = None
         with self._refreshing:
-            while found is None:  # somebody was forgotten meanwhile
+            while found is None:
                 refreshed = refresh_parts(self._parts)
                 with self._writing:
                     found = take_statistics(self._parts, refreshed)
@@ -332,13 +331,18 @@ class UpdatableEngine:
     def forget(self, user_id: object) -> None:
         """Remove a person's events from the log, and from what everybody took.
 
-        Statistics of items have seen them until `refresh`; nets, trees and the forecaster until
-        `fit`. An engine without a log removes those that were appended.
+        So does what the language model holds of their prompts. Statistics of items have seen them
+        until `refresh`; nets, trees and the forecaster until `fit`. An engine without a log removes
+        those that were appended.
 
         Raises
         ------
         DataError
             If the person is unknown, near ids are named; or the log has nobody else.
         """
-        with self._writing:
-            self._parts = forget_person(self._parts, user_id)
+        try:
+            with self._writing:
+                self._parts = forget_person(self._parts, user_id)
+        finally:  # somebody whom no event is left of may still have been read
+            if self.language is not None:
+                self.language.forget(format_id(user_id))

@@ -72,8 +72,9 @@ class GrownLog:
 def add_events(log: Interactions, events: NewEvents, catalog: Catalog) -> GrownLog:
     """Add events to a log, in time proportional to them and to the past of their people.
 
-    Beyond that the log's arrays are copied once. Events of items that the catalog does not know, or
-    knows without a category, are left out, and so are those that the log has.
+    Beyond that the log's arrays are copied once, and its list of people if one is new. Events of
+    items that the catalog does not know, or knows without a category, are left out, and so are
+    those that the log has.
 
     Parameters
     ----------
@@ -259,7 +260,8 @@ def _merge_people(
     together = old.append(pd.Index(new, dtype="str"))
     order = np.arange(len(together))
     if old.is_monotonic_increasing:
-        order = np.asarray(together.argsort(), dtype=np.int64)
+        among = np.asarray(old.searchsorted(new), dtype=np.int64)
+        order = insert(order[: len(old)], among, order[len(old) :])
         together = together[order]
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))

@@ -13,9 +13,11 @@ from llmrec.data.ids import read_ids
 from llmrec.data.text_times import date_order
 from llmrec.data.times import parse_timestamps
 from llmrec.data.validation import (
+    CATEGORIES,
     ITEM_ID,
     RATING,
     TIMESTAMP,
+    TITLE,
     USER_ID,
     RowCleaner,
     require_columns,
@@ -118,3 +120,12 @@ class NewEvents:
             rating=self.rating[kept],
             left_out={**self.left_out, reason: np.append(before, self.row[rows])},
         )
+
+
+def rows_of_items(events: Any, new: NewEvents) -> pd.DataFrame | None:
+    """Give what the rows of events say of their items; None if they say no categories."""
+    frame = to_pandas(events)
+    if CATEGORIES not in frame:
+        return None
+    said = [name for name in (ITEM_ID, TITLE, CATEGORIES) if name in frame]
+    return frame[said].iloc[new.row]

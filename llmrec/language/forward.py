@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -190,7 +191,8 @@ class DecoderState:
 class PromptCache:
     """Hidden states of the newest prompts, each computed once.
 
-    What it holds is never changed in place: of threads that fill it at once the last one's stays.
+    What it holds is never changed in place: of threads that fill it at once the last one's stays,
+    unless it was cleared meanwhile.
 
     Parameters
     ----------
@@ -201,21 +203,26 @@ class PromptCache:
     def __init__(self, max_prompts: int) -> None:
         self.max_prompts = max_prompts
         self._states: dict[str, torch.Tensor] = {}
+        self._n_cleared, self._lock = 0, threading.Lock()
 
     def clear(self) -> None:
-        """Forget all of them."""
-        self._states = {}
+        """Forget all of them, those that are computed just now included."""
+        with self._lock:
+            self._n_cleared += 1
+            self._states = {}
 
     def states(
         self, prompts: Sequence[str], compute: Callable[[list[str]], torch.Tensor]
     ) -> torch.Tensor:
         """(n_prompts, d) states of prompts; ``compute`` gives those that are not stored."""
-        stored = self._states
+        stored, n_cleared = self._states, self._n_cleared
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in stored]
         computed = compute(missing)
         rows = {prompt: row.clone() for prompt, row in zip(missing, computed, strict=True)}
         stored = stored | rows
-        self._states = dict([*stored.items()][-self.max_prompts :])
+        with self._lock:
+            if n_cleared == self._n_cleared:
+                self._states = dict([*stored.items()][-self.max_prompts :])
         return torch.stack([stored[prompt] for prompt in prompts]) if prompts else computed
 
 

@@ -126,7 +126,7 @@ class PrefixCache:
         self._held: OrderedDict[str, Prefix] = OrderedDict()
         self._readings: OrderedDict[str, Reading] = OrderedDict()
         self._n_bytes, self._n_forgotten = 0, 0
-        self._lock = threading.Lock()
+        self._lock, self._folder_lock = threading.Lock(), threading.Lock()
 
     @property
     def n_bytes(self) -> int:
@@ -149,7 +149,8 @@ class PrefixCache:
             self._readings.pop(person, None)
             self._remove(person)
         if self.folder is not None:
-            self._path(self.folder, person).unlink(missing_ok=True)
+            with self._folder_lock:  # what is written just now is there to be deleted
+                self._path(self.folder, person).unlink(missing_ok=True)
 
     def can_continue(self, prompts: Sequence[str], rows: Sequence[list[Position]]) -> bool:
         """Whether there are prompts to read one by one; if they are read whole, it is recorded."""
@@ -231,7 +232,9 @@ class PrefixCache:
                 without_room.append((oldest, self._remove(oldest)))
         for owner, gone in without_room:
             if self.folder is not None and gone is not None:
-                self._write(self.folder, owner, gone)
+                with self._folder_lock:
+                    if n_forgotten == self._n_forgotten:
+                        self._write(self.folder, owner, gone)
 
     def _remove(self, person: str) -> Prefix | None:
         gone = self._held.pop(person, None)

@@ -323,7 +323,7 @@ class ItemToItem:
             is_dense = "matrix" in stored.arrays
             matrix = stored.arrays["matrix"] if is_dense else sparse_matrix("matrix", stored.arrays)
             require_shape("matrix", matrix, (catalog.n_items, catalog.n_items))
-            made._matrix = matrix.astype(np.float32)
+            made._matrix = matrix.astype(np.float32, copy=False)
             made._popularity = popularity_from(stored, catalog)
             made._fitted = span_before(stored.values["before"], catalog)
         return made

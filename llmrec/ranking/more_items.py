@@ -13,13 +13,23 @@ from llmrec.data.stored import Stored
 from llmrec.forecast import ItemScorer
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitted import StorableScorer
-from llmrec.ranking.registry import is_net, load_scorer
+from llmrec.ranking.registry import LM_SCORER, is_net, load_scorer
 from llmrec.ranking.seasonal import Seasonal
 
 
-def has_net(blend: Blend) -> bool:
-    """Whether a scorer is a net, which has an output for each item of its training and no other."""
-    return any(is_net(_innermost(scorer)) for scorer in blend.scorers)
+def takes_new_items(blend: Blend) -> bool:
+    """Whether all scorers can score items that come later.
+
+    A net has an output for each item of its training and no other, and what a scorer of a user's
+    own does with more items nobody knows.
+    """
+    return all(map(_takes_new_items, blend.scorers))
+
+
+def _takes_new_items(scorer: ItemScorer) -> bool:
+    scorer = scorer.scorer if isinstance(scorer, Seasonal) else scorer
+    is_stored = isinstance(scorer, StorableScorer) and not is_net(scorer)
+    return is_stored or type(scorer).__name__ == LM_SCORER  # which reads the catalog's titles
 
 
 def blend_with_items(blend: Blend, n_before: int, catalog: Catalog) -> Blend:
@@ -62,7 +72,3 @@ def _with_rows(name: str, array: npt.NDArray[Any], n_before: int, n_items: int) 
         return np.append(array, np.full(n_more, array.min()))
     width = [(0, n_more)] * (array.ndim if block == "matrix" else 1)
     return np.pad(array, width + [(0, 0)] * (array.ndim - len(width)))
-
-
-def _innermost(scorer: ItemScorer) -> ItemScorer:
-    return scorer.scorer if isinstance(scorer, Seasonal) else scorer

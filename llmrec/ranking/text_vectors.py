@@ -241,10 +241,12 @@ def _text_vectors(
 ) -> FloatArray:
     """(n_items, d) vectors of titles before projection; an encoder's are of all cutoffs."""
     key = (encoder, None if encoder else known.tobytes())
-    if catalog not in _VECTORS or _VECTORS[catalog][0] != key:
+    stored = _VECTORS.get(catalog)
+    if stored is None or stored[0] != key:
+        stored = None
         _VECTORS.pop(catalog, None)  # as large as what takes its place: never both
-        _VECTORS[catalog] = key, _smaller_form(catalog, known, encoder)
-    left, right = _VECTORS[catalog][1]
+        stored = _VECTORS[catalog] = key, _smaller_form(catalog, known, encoder)
+    left, right = stored[1]
     return left.copy() if right is None else np.asarray(left @ right)
 
 

@@ -207,8 +207,6 @@ class LiveEngine:
         with suppress(DataError):  # nobody has to be forgotten whom the engine does not know
             self.engine.forget(user_id)
         self._sessions.drop({user_id})
-        if self.engine.language is not None:
-            self.engine.language.forget(user_id)
 
     def _refresh_often(self) -> None:
         while not self._stopping.wait(self.refresh_seconds):
