@@ -105,17 +105,14 @@ def forget_person(parts: EngineParts, user_id: object) -> EngineParts:
     dataset = parts.dataset
     log = dataset.log.align_to(dataset.catalog)
     user = log.user_index(user_id)
-    rest, shown = remove_person(log, user), dataset.impressions
+    rest, shown, everybody = remove_person(log, user), dataset.impressions, dataset.population
     if shown is not None:
         shown = shown.select(np.flatnonzero(shown.user_ids != log.user_ids[user]))
-        dataset = replace(dataset, impressions=shown)
-    if dataset.population is None:
-        if not len(rest):
-            raise DataError("these are the only events of the log: without them there is no engine")
-        changed = replace(dataset, log=rest)
-    else:
-        everybody = without_person(dataset.population, log, user)
-        changed = replace(dataset, log=rest, population=everybody)
+    if everybody is not None:
+        everybody = without_person(everybody, log, user)
+    elif not len(rest):
+        raise DataError("these are the only events of the log: without them there is no engine")
+    changed = replace(dataset, log=rest, population=everybody, impressions=shown)
     return replace(_with_dataset(parts, changed, parts.cutoff), n_forgotten=parts.n_forgotten + 1)
 
 
@@ -190,10 +187,9 @@ def _with_log(
 
 def _with_dataset(parts: EngineParts, dataset: Dataset, cutoff: np.datetime64) -> EngineParts:
     """Give the parts with a changed dataset and cutoff; scorers know its items, if it has more."""
-    n_before, later = parts.dataset.catalog.n_items, parts.later_users
+    n_before, later, ahead = parts.dataset.catalog.n_items, parts.later_users, parts.later
     if len(later):
         later = later[~later.isin(dataset.log.user_ids)]
-    ahead = parts.later
     if ahead is not None and parts.has_whole_log:
         ahead = replace(ahead, dataset=dataset)
     settings = replace(parts.settings, cutoff=str(cutoff))
@@ -219,18 +215,18 @@ def _with_catalog(parts: EngineParts, n_before: int, catalog: Catalog) -> Engine
 def _grown_catalog(parts: EngineParts, *frames: Any) -> Catalog:
     """Give the catalog with the new items of frames, where the engine's members can take some."""
     catalog = parts.dataset.catalog
-    blends = [parts.blend, *filter(None, [parts.new_items])]
-    if parts.dataset.parts or not all(map(takes_new_items, blends)) or _knows_items(parts.prior):
-        return catalog  # of platforms each has a catalog; a net has outputs for its own items
-    for frame in frames:
+    for frame in frames if _takes_new_items(parts) else ():
         if frame is not None and len(frame):
             catalog = with_new_items(catalog, frame, parts.dataset.separator)
     return catalog
 
 
-def _knows_items(prior: Forecaster) -> bool:
-    experts = getattr(prior, "experts", {}).values()
-    return any(type(one).__name__ in KINDS_WITH_ITEMS for one in (prior, *experts))
+def _takes_new_items(parts: EngineParts) -> bool:
+    """Whether there is one catalog, and nothing that has outputs for its own items alone."""
+    forecasters = (parts.prior, *getattr(parts.prior, "experts", {}).values())
+    if parts.dataset.parts or any(type(one).__name__ in KINDS_WITH_ITEMS for one in forecasters):
+        return False
+    return all(map(takes_new_items, filter(None, (parts.blend, parts.new_items))))
 
 
 def _unknown_items(items: Any, catalog: Catalog) -> tuple[str, ...]:
@@ -277,6 +273,11 @@ class UpdatableEngine:
         """Use other parts from now on, and what forecasts of them."""
         self.forecaster: Forecaster = parts.forecaster
         self._parts = replace(parts, later=parts.later_periods)
+
+    @property
+    def takes_new_items(self) -> bool:
+        """Whether `append` can bring new items: not to nets, own scorers, several platforms."""
+        return _takes_new_items(self._parts)
 
     def append(
         self, events: Any, *, items: Any = None, latest: np.datetime64 | str | None = None

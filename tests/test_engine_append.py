@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import llmrec.engine_append
 from llmrec import DataError, Dataset, InterestEngine
 from llmrec.data.catalog import Catalog
+from llmrec.data.impressions import Impressions
 from llmrec.data.interactions import Interactions
 from llmrec.data.population import Population
 from llmrec.data.readers import read_table
@@ -27,6 +28,7 @@ from llmrec.engine_settings import EngineSettings
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.ranking.blend import Blend
 from llmrec.ranking.fitting import build_blend
+from tests.explain.people import FixedScorer
 from tests.test_whole_engine import events_of, load, table
 from tests.worlds import CATEGORIES, START
 
@@ -212,6 +214,26 @@ def test_events_of_items_without_a_known_category_are_left_out_and_counted() -> 
     assert engine.append(unknown.iloc[:0], items=given).unknown_items == ("y",)
     assert engine.append(unknown.assign(categories="Drama")).n_accepted == 1
     assert engine.dataset.catalog.categories_of(9) == ("Drama",)
+
+
+def test_a_scorer_of_a_users_own_gets_no_items_that_it_does_not_know() -> None:
+    engine = small_engine()
+    engine.blend = Blend([FixedScorer("mine", 1.0)], [1.0])
+    report = engine.append(taken("u1", "i09").assign(categories="Drama"))
+    assert report.left_out["item not in the catalog"].tolist() == [0]
+    assert len(engine.session("u1").recommend(9)) == 9
+
+
+def test_what_somebody_forgotten_was_shown_is_forgotten_too() -> None:
+    engine = small_engine()
+    shown = pd.DataFrame(
+        {"user_id": ["u1", "u2"], "timestamp": [day(3)] * 2, "impressions": ["i01-1 i02-0"] * 2}
+    )
+    impressions = Impressions.from_frame(shown, engine.dataset.catalog)
+    engine.dataset = replace(engine.dataset, impressions=impressions)
+    engine.forget("u1")
+    assert engine.dataset.impressions is not None
+    assert engine.dataset.impressions.user_ids.tolist() == ["u2"]
 
 
 def test_bad_rows_are_named_and_the_others_are_added() -> None:

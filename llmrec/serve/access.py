@@ -40,8 +40,11 @@ class Access:
 
     @classmethod
     def from_environment(cls, host: str) -> Access:
-        """Take the key of LLMREC_API_KEY; OptionError if there is none and others could connect."""
-        key = os.environ.get(KEY_VARIABLE, "").strip()
+        """Take the key of LLMREC_API_KEY; OptionError if it is missing or unusable."""
+        given = os.environ.get(KEY_VARIABLE, "")
+        key = given.strip()
+        if given and (not key or not key.isascii() or not key.isprintable()):
+            raise OptionError(f"{KEY_VARIABLE}: use ASCII letters, digits and signs, as headers do")
         if not key and host not in _LOOPBACK:
             raise OptionError(
                 f"--host {host} can be reached from other machines, and {KEY_VARIABLE} is not set: "
@@ -121,7 +124,8 @@ class AccessMiddleware:
         if path in OPEN_PATHS or path.startswith(STATIC_PREFIX) or self._access.allows(headers):
             return None
         if method == "GET" and "text/html" in headers.get("accept", ""):
-            return RedirectResponse(f"{LOGIN_PATH}?next={quote(path)}", 303)
+            asked = f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
+            return RedirectResponse(f"{LOGIN_PATH}?next={quote(path + asked)}", 303)
         text = "send the key of the server as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
         return _error(401, text, {"WWW-Authenticate": "Bearer"})
 

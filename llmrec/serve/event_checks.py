@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.data.ids import find_id
+from llmrec.data.ids import MISSING_WORDS, find_id
 from llmrec.errors import DataError
 from llmrec.serve.live import LiveEngine
 from llmrec.serve.schemas import Event, EventsReport, Remark
@@ -70,6 +70,7 @@ class _Rules:
     def __init__(self, live: LiveEngine, settings: ServeSettings) -> None:
         dataset = live.engine.dataset
         self._catalog, self._n_near = dataset.catalog, 0
+        self._takes_new_items = live.engine.takes_new_items
         self._latest = round((time.time() + settings.future_seconds) * 1000)
         times = dataset.log.timestamp
         first = times.min() if len(times) else np.datetime64(0, "ms")
@@ -82,12 +83,17 @@ class _Rules:
             return "its time is before 1970"
         if event.time > self._latest:
             return "its time is more than a day ahead of this server's clock"
+        for name, text in (("user_id", event.user_id), ("item_id", event.item_id)):
+            if text in MISSING_WORDS:
+                return f"its {name} is {text!r}, which stands for a missing one"
         if find_id(self._catalog.item_ids, event.item_id) < 0:
             return self._reason_against_item(event)
         return ""
 
     def _reason_against_item(self, event: StoredEvent) -> str:
         known = [name for name in event.categories or () if name in self._catalog.categories]
+        if known and not self._takes_new_items:
+            return f"item {event.item_id!r} is new, and this engine takes new items in a fit alone"
         if known:
             return ""
         way = "give `categories`, some of them known, for a new item"

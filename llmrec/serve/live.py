@@ -7,15 +7,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
-from llmrec.data.ids import format_id
+from llmrec.data.ids import find_id, format_id
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID
 from llmrec.engine import InterestEngine
-from llmrec.errors import DataError, LlmrecError
+from llmrec.errors import DataError
 from llmrec.ranking.edits import Edit
 from llmrec.serve.sessions import SessionCache
 from llmrec.serve.store import Added, EventStore, StoredEvent
@@ -74,7 +73,7 @@ class LiveEngine:
         self.engine, self.store, self.refresh_seconds = engine, store, refresh_seconds
         self.n_not_applied, self.last_refresh_seconds = 0, 0.0
         self._last_seq = self._n_since_refresh = 0
-        self._sessions = SessionCache()
+        self._sessions, self._counting = SessionCache(), threading.Lock()
         self._writer = EventWriter(store, self._follow, self._forget, max_waiting)
         self._stopping = threading.Event()
         self._refresher = threading.Thread(target=self._refresh_often, name="llmrec refresh")
@@ -137,6 +136,10 @@ class LiveEngine:
         """
         return self._writer.add(events)
 
+    def knows(self, user_id: str) -> bool:
+        """Whether the engine or the store has events of a person."""
+        return self._is_in_engine(format_id(user_id)) or self.store.has_person(user_id)
+
     def forget(self, user_id: str) -> Future[int]:
         """Delete a person from store and engine; the future gives the number of stored events."""
         return self._writer.forget(user_id)
@@ -174,7 +177,7 @@ class LiveEngine:
         """
         began, n_events = time.perf_counter(), self._n_since_refresh
         self.engine.refresh()
-        self._n_since_refresh -= n_events
+        self._count_changes(-n_events)
         self._sessions.drop()
         self.last_refresh_seconds = time.perf_counter() - began
 
@@ -191,7 +194,7 @@ class LiveEngine:
         """Append events; those that the engine refuses are counted, and do not stop the others."""
         try:
             report = self.engine.append(_frame(events))
-        except LlmrecError as error:
+        except Exception as error:  # one that cannot be taken is not to stop those after it
             if len(events) > 1:
                 self._append(events[: len(events) // 2])
                 self._append(events[len(events) // 2 :])
@@ -200,13 +203,21 @@ class LiveEngine:
             LOGGER.warning("an event of the store is not applied: %s", error)
             return
         self.n_not_applied += len(events) - report.n_accepted - report.n_duplicates
-        self._n_since_refresh += report.n_accepted
+        self._count_changes(report.n_accepted)
         self._sessions.drop({event.user_id for event in events})
 
     def _forget(self, user_id: str) -> None:
-        with suppress(DataError):  # nobody has to be forgotten whom the engine does not know
+        if self._is_in_engine(user_id):
             self.engine.forget(user_id)
+            self._count_changes(1)  # statistics have seen the events until the next refresh
         self._sessions.drop({user_id})
+
+    def _is_in_engine(self, user_id: str) -> bool:
+        return find_id(self.engine.dataset.log.user_ids, user_id) >= 0
+
+    def _count_changes(self, n: int) -> None:
+        with self._counting:
+            self._n_since_refresh += n
 
     def _refresh_often(self) -> None:
         while not self._stopping.wait(self.refresh_seconds):

@@ -12,6 +12,7 @@ from llmrec.serve.schemas import EventsReport
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 UNKNOWN_ROUTE = "none"
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")  # others would be series without end
 
 
 class ServerMetrics:
@@ -81,6 +82,7 @@ class MetricsMiddleware:
             await self._app(scope, receive, send_and_note)
         finally:
             route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-            method = scope["method"] if route != UNKNOWN_ROUTE else "any"
+            is_known = route != UNKNOWN_ROUTE and scope["method"] in METHODS
+            method = scope["method"] if is_known else "any"
             self._metrics.requests.labels(method, route, status).inc()
             self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)

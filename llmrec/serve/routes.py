@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,7 +38,9 @@ from llmrec.serve.settings import ServeSettings
 from llmrec.session import UserSession
 from llmrec.types import RepeatPolicy
 
+LOGGER = logging.getLogger(__name__)
 MAX_K = 1_000
+HEALTH_SECONDS = 5.0
 UserId = Annotated[str, Path(examples=["1823"], description="As the log writes it.")]
 ItemId = Annotated[str, Path(examples=["819312"], description="Its id, or its whole title.")]
 K = Annotated[int, Query(ge=1, le=MAX_K, description="Length of the list.")]
@@ -198,17 +202,19 @@ class Api:
 
     async def forget(self, user_id: UserId) -> Deletion:
         """Delete a person's events for good; later events of the same id are of somebody new."""
-        await self.workers.run(lambda: self._open(user_id))
+        if not await self.workers.run(lambda: self.live.knows(user_id)):
+            await self.workers.run(lambda: self._open(user_id))  # says what ids are near
         deleted = await self.workers.wait_for(self.live.forget(user_id))
         return Deletion(user_id=user_id, stored_events=deleted)
 
     async def health(self, response: Response) -> Health:
         """Say whether events can be stored; 503 if not."""
         try:
-            await run_in_threadpool(self.live.store.ping)
-        except StoreError as error:
+            await asyncio.wait_for(run_in_threadpool(self.live.store.ping), HEALTH_SECONDS)
+        except (StoreError, TimeoutError) as error:
+            LOGGER.warning("the database does not answer: %s", error)
             response.status_code = 503
-            return Health(status="unavailable", database=str(error))
+            return Health(status="unavailable", database="it does not answer: see the log")
         return Health(status="ok", database="ok")
 
     async def show_metrics(self) -> Response:
@@ -304,7 +310,7 @@ def _list_items(session: UserSession, k: int, calibrate: float, reasons: Reasons
 def _json(value: Any) -> Response:
     """Give plain values as JSON; what it does not know, such as a time, is its text."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
-    return Response(text, media_type="application/json")
+    return Response(text, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 from llmrec.serve.store import StoredEvent
 
@@ -59,7 +59,7 @@ class Events(BaseModel):
     """Events to append."""
 
     model_config = ConfigDict(extra="forbid")
-    events: list[Event]
+    events: Annotated[list[Event], FailFast()]  # an error of each of a million would fill memory
 
 
 class Remark(BaseModel):

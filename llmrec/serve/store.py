@@ -134,8 +134,8 @@ class EventStore:
 
     @property
     def name(self) -> str:
-        """Where it is, without a password."""
-        return self._url.render_as_string(hide_password=True)
+        """Where it is, without a password, which may be among the options, too."""
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     def add(self, batches: Sequence[Sequence[StoredEvent]]) -> list[Added]:
         """Store several batches in one transaction, and say what became of each.
@@ -163,11 +163,13 @@ class EventStore:
     def forget(self, user_id: str) -> int:
         """Delete a person's events for good, and remember to do without them; gives their number.
 
-        Later events of the same id are of somebody new.
+        Events of the same id that are later than now, and than all of these, are of somebody new.
         """
+        own = _EVENTS.c.user_id == user_id
         with self._transaction() as connection:
-            deleted = connection.execute(sa.delete(_EVENTS).where(_EVENTS.c.user_id == user_id))
-            row = {"user_id": user_id, "time": int(time.time() * 1000)}
+            newest = connection.scalar(sa.select(sa.func.max(_EVENTS.c.time)).where(own))
+            deleted = connection.execute(sa.delete(_EVENTS).where(own))
+            row = {"user_id": user_id, "time": max(int(time.time() * 1000), newest or 0)}
             new = self._insert(_FORGOTTEN).values(row)
             connection.execute(new.on_conflict_do_update(index_elements=["user_id"], set_=row))
             count = deleted.rowcount
@@ -176,6 +178,12 @@ class EventStore:
                 connection.commit()
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
+
+    def has_person(self, user_id: str) -> bool:
+        """Whether there are events of a person."""
+        wanted = sa.select(_EVENTS.c.seq).where(_EVENTS.c.user_id == user_id).limit(1)
+        with self._connection() as connection:
+            return connection.scalar(wanted) is not None
 
     def forgotten(self) -> list[str]:
         """List the people who were deleted, by id."""

@@ -213,6 +213,29 @@ def test_nothing_of_a_forgotten_person_is_left(live: LanguageModel) -> None:
     assert not live.prompt_cache._states
 
 
+def test_what_is_read_while_somebody_is_forgotten_is_not_held(
+    live: LanguageModel, tmp_path: Path
+) -> None:
+    def states(prompts: list[str]) -> torch.Tensor:
+        forget_prompts(live, "a")
+        return torch.zeros(len(prompts), 2)
+
+    live.prompt_cache.states([prompt([["Drama"]])], states)
+    assert not live.prompt_cache._states
+
+    class ForgetsFirst:
+        def __enter__(self) -> None:
+            prefixes._n_forgotten += 1
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    prefixes = continue_prompts(live, max_bytes=0, folder=tmp_path)
+    prefixes._folder_lock = ForgetsFirst()  # type: ignore[assignment]
+    scores(live, prompt([["Drama"]]))
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_threads_that_read_at_once_get_what_one_alone_gets(live: LanguageModel) -> None:
     texts = [prompt([[LABELS[n % 3]]] * n, str(n % 2)) for n in range(1, 9)]
     expected = fresh(live, *texts)
