@@ -141,5 +141,14 @@ def test_it_does_not_listen_to_others_without_a_key(
     assert Access.from_environment("0.0.0.0").is_needed
 
 
+@pytest.mark.parametrize("key", ["  ", "schlüssel", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_refused(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(OptionError, match="ASCII"):
+        Access.from_environment("127.0.0.1")
+
+
 def test_the_key_is_in_no_representation() -> None:
     assert KEY not in repr(Access(KEY))

@@ -311,6 +311,26 @@ def test_metrics_name_routes_and_no_person(client: TestClient) -> None:
     assert "secret" not in text
 
 
+def test_no_series_is_made_of_what_a_client_makes_up(client: TestClient) -> None:
+    for number in range(5):
+        client.request(f"MADEUP{number}", "/healthz")
+        client.get(f"/made/up/{number}")
+    assert "MADEUP" not in client.get("/metrics").text
+
+
+def test_words_for_a_missing_id_are_no_people(client: TestClient) -> None:
+    answer = post(client, event("nan"), event(item="None"), event("fine")).json()
+    assert [one["index"] for one in answer["rejected"]] == [0, 1]
+    assert (answer["accepted"], "missing" in answer["rejected"][0]["reason"]) == (1, True)
+
+
+def test_the_first_of_many_errors_is_told_at_once(client: TestClient) -> None:
+    began = time.process_time()
+    answer = client.post("/events", content='{"events": [' + "{}," * 5_000 + "{}]}")
+    assert answer.status_code == 422
+    assert time.process_time() - began < 1
+
+
 def test_the_description_has_every_route_with_examples(client: TestClient) -> None:
     found = client.get("/openapi.json").json()
     person = "/users/{user_id}"

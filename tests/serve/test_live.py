@@ -104,6 +104,18 @@ def test_a_refresh_follows_new_events_by_itself(path: str, open_engine: OpenEngi
         assert live.last_refresh_seconds > 0
 
 
+def test_statistics_are_solved_anew_without_a_person_who_was_deleted(
+    path: str, open_engine: OpenEngine
+) -> None:
+    with LiveEngine(open_engine(), EventStore(path), refresh_seconds=0.05) as live:
+        blend = live.engine.blend
+        live.forget("u000").result()
+        until = time.monotonic() + 20
+        while live.engine.blend is blend and time.monotonic() < until:
+            time.sleep(0.02)
+        assert live.engine.blend is not blend
+
+
 def test_what_was_taken_is_stored_before_it_stops_and_nothing_after(
     path: str, open_engine: OpenEngine
 ) -> None:

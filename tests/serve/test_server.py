@@ -146,6 +146,15 @@ def test_a_client_that_sends_its_body_slowly_gets_408_and_stops_nobody(
     assert {answer.split()[1] for answer in answers} == {b"408"}
 
 
+def test_a_connection_on_which_no_whole_next_head_comes_is_closed(server: ServerProcess) -> None:
+    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    for sent in (whole + b"GET /heal", b"GET /heal"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as opened:
+            opened.sendall(sent)
+            while opened.recv(65_536):
+                pass  # until the server closes it
+
+
 @pytest.mark.parametrize("size", [b"Content-Length: 100000000", b"Transfer-Encoding: chunked"])
 def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(
     server: ServerProcess, size: bytes

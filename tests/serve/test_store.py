@@ -72,6 +72,15 @@ def test_who_is_deleted_stays_deleted_until_they_come_back(store: EventStore) ->
     assert store.forget("nobody") == 0
 
 
+def test_events_ahead_of_the_clock_stay_deleted_too(store: EventStore) -> None:
+    ahead = StoredEvent("u", "i", int(time.time() * 1000) + 7_200_000)
+    store.add([[ahead]])
+    assert store.has_person("u")
+    store.forget("u")
+    assert not store.has_person("u")
+    assert store.add([[ahead]])[0].forgotten == (0,)
+
+
 def test_numbers_of_deleted_events_are_not_given_again(store: EventStore) -> None:
     store.add([events(3)])
     _, last = store.events_after(0)
