@@ -41,9 +41,8 @@ class Access:
     @classmethod
     def from_environment(cls, host: str) -> Access:
         """Take the key of LLMREC_API_KEY; OptionError if it is missing or unusable."""
-        given = os.environ.get(KEY_VARIABLE, "")
-        key = given.strip()
-        if given and (not key or not key.isascii() or not key.isprintable()):
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not (key.isascii() and key.isprintable()):
             raise OptionError(f"{KEY_VARIABLE}: use ASCII letters, digits and signs, as headers do")
         if not key and host not in _LOOPBACK:
             raise OptionError(

@@ -141,7 +141,7 @@ def test_it_does_not_listen_to_others_without_a_key(
     assert Access.from_environment("0.0.0.0").is_needed
 
 
-@pytest.mark.parametrize("key", ["  ", "schlüssel", "a\nb"])
+@pytest.mark.parametrize("key", ["schlüssel", "a\nb"])
 def test_a_key_that_no_header_can_carry_is_refused(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
