@@ -113,11 +113,16 @@ def measure_axis(axis: str, base: Size, sizes: Sequence[int], repeats: int) -> I
 
 
 def slope_row(keys: Row, metric: str, runs: Sequence[tuple[int, float]]) -> Row:
-    """Make the row of the log-log slope of (size, CPU seconds), with its 95 % interval."""
+    """Make the row of the log-log slope of (size, CPU seconds), with its 95 % interval.
+
+    Two runs give a slope without an interval.
+    """
     row = value_row(keys, metric, float("nan"), len(runs))
-    if len({size for size, _ in runs}) < 2 or len(runs) < 3:
+    if len({size for size, _ in runs}) < 2:
         return row
     found = stats.linregress(*np.log(np.array(runs, dtype=np.float64)).T)
+    if len(runs) < 3:
+        return row | {"value": found.slope}
     half = stats.t.ppf(0.975, len(runs) - 2) * found.stderr
     ends = {"low": found.slope - half, "high": found.slope + half}
     return row | {"value": found.slope} | ends
