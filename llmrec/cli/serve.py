@@ -16,8 +16,9 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.options import ReadingOptions
 from llmrec.engine import InterestEngine
 from llmrec.errors import MissingExtraError, OptionError
+from llmrec.serve.settings import ServeSettings
 
-DATABASE = "llmrec-events.db"
+DATABASE, DEFAULTS = "llmrec-events.db", ServeSettings()
 PACKAGES = ("fastapi", "multipart", "prometheus_client", "sqlalchemy", "uvicorn")
 LOG_LEVELS = ("error", "warning", "info", "debug")
 LISTENING, EVENTS, LIMITS = "Where it listens", "Events", "Limits"
@@ -76,12 +77,12 @@ def serve(
     port: Port = 8000,
     database: Database = DATABASE,
     refresh_seconds: Refresh = 60.0,
-    max_events: MaxEvents = 10_000,
-    max_body_mb: MaxBody = 8.0,
-    max_waiting: MaxWaiting = 256,
+    max_events: MaxEvents = DEFAULTS.max_events,
+    max_body_mb: MaxBody = DEFAULTS.max_body_bytes / 2**20,
+    max_waiting: MaxWaiting = DEFAULTS.max_waiting,
     max_prompt_mb: PromptMb = 1024.0,
-    threads: Threads = 2,
-    request_seconds: Seconds = 30.0,
+    threads: Threads = DEFAULTS.threads,
+    request_seconds: Seconds = DEFAULTS.request_seconds,
     log_level: LogLevel = "warning",
 ) -> None:
     """Serve an engine over HTTP: events come in, forecasts and lists follow them.
@@ -97,7 +98,6 @@ def serve(
     from llmrec.serve.pages import PageSources
     from llmrec.serve.server import bind
     from llmrec.serve.server import serve as run
-    from llmrec.serve.settings import ServeSettings
     from llmrec.serve.store import EventStore
 
     settings = ServeSettings(

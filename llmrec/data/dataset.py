@@ -108,7 +108,7 @@ class Dataset:
         population
             What everybody took, as indices into the catalog.
         day_first
-            As of `Interactions`; what else there is as of the dataset.
+            As of `Interactions`; all the others as of the dataset.
         """
         log = Interactions.empty(catalog.item_ids, day_first=day_first)
         return cls(name, log, catalog, period, noun, person, repeat, verb, population=population)

@@ -56,7 +56,6 @@ def create_app(
         redoc_url=None,
         lifespan=close_at_end,
     )
-    app.state.access = access
     app.include_router(api_router(live, settings, workers, metrics))
     app.include_router(pages_router(live, access if access.is_needed else None, sources, workers))
     app.add_exception_handler(RequestValidationError, _tell_validation)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -70,6 +70,29 @@ ReasonsOf = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class SessionOptions:
+    """Whose session is asked for, and what differs in it."""
+
+    user_id: str
+    edits: tuple[str, ...]
+    strength: float | None
+    repeat: RepeatPolicy | None
+
+
+def read_session_options(
+    user_id: UserId,
+    edits: EditTexts = [],  # noqa: B006  (FastAPI copies it)
+    strength: Strength = None,
+    repeat: Repeat = None,
+) -> SessionOptions:
+    """Read what the routes of one person's list have in common."""
+    return SessionOptions(user_id, tuple(filter(str.strip, edits)), strength, repeat)
+
+
+Options = Annotated[SessionOptions, Depends(read_session_options)]
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
@@ -116,18 +139,15 @@ class Api:
 
     async def recommend(
         self,
-        user_id: UserId,
+        options: Options,
         k: K = 10,
-        edits: EditTexts = [],  # noqa: B006  (FastAPI copies it)
-        strength: Strength = None,
-        repeat: Repeat = None,
         calibrate: Calibrate = 0.0,
         reasons: ReasonsOf = "short",
     ) -> Recommendations:
         """Recommend items to a person, under edits if there are some."""
 
         def answer() -> Recommendations:
-            session = self._open(user_id, edits, strength, repeat, words=reasons != "none")
+            session = self._open_with(options, words=reasons != "none")
             return Recommendations(
                 user_id=session.history.user_id,
                 cutoff=str(session.history.cutoff),
@@ -141,34 +161,28 @@ class Api:
 
     async def explain(
         self,
-        user_id: UserId,
+        options: Options,
         item: ItemId,
         k: K = 10,
-        edits: EditTexts = [],  # noqa: B006
-        strength: Strength = None,
-        repeat: Repeat = None,
     ) -> Response:
         """Explain an item: its score, the events behind it, and what would change its place."""
 
         def answer() -> Response:
-            session = self._open(user_id, edits, strength, repeat)
+            session = self._open_with(options)
             return _json(session.explain(self._item(session, item), k).to_dict())
 
         return await self.workers.run(answer)
 
     async def why_not(
         self,
-        user_id: UserId,
+        options: Options,
         item: ItemId,
         k: K = 10,
-        edits: EditTexts = [],  # noqa: B006
-        strength: Strength = None,
-        repeat: Repeat = None,
     ) -> Response:
         """Say why an item is not listed, and the smallest edits that would list it."""
 
         def answer() -> Response:
-            session = self._open(user_id, edits, strength, repeat)
+            session = self._open_with(options)
             found = session.why_not(self._item(session, item), k)
             sentences = edit_sentences(found.edits, session.history.catalog)
             shown = {name: getattr(found, name) for name in ("title", "rank", "gap", "factor")}
@@ -222,23 +236,20 @@ class Api:
         text = generate_latest(self.metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
+    def _open_with(self, options: SessionOptions, words: bool = True) -> UserSession:
+        """Open a session under edits, if there are some; errors are those of `_open`."""
+        session = self._open(options.user_id, options.repeat, words)
+        edits, strength = options.edits, options.strength
+        return session.edit(*edits, strength=strength) if edits or strength is not None else session
+
     def _open(
-        self,
-        user_id: str,
-        edits: list[str] | None = None,
-        strength: float | None = None,
-        repeat: RepeatPolicy | None = None,
-        words: bool = True,
+        self, user_id: str, repeat: RepeatPolicy | None = None, words: bool = True
     ) -> UserSession:
         """Open a session; HTTPException 404 if the person is unknown."""
         try:
-            session = self.live.session(user_id, repeat=repeat, words=words)
+            return self.live.session(user_id, repeat=repeat, words=words)
         except DataError as error:
             raise HTTPException(404, str(error)) from error
-        edited = [text for text in edits or () if text.strip()]
-        return (
-            session.edit(*edited, strength=strength) if edited or strength is not None else session
-        )
 
     def _item(self, session: UserSession, item: str) -> str:
         """Give an item's id; HTTPException 404 if it is unknown."""

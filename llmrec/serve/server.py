@@ -21,7 +21,7 @@ KEEP_ALIVE_SECONDS, HEADER_SECONDS = 10, 10
 SWITCH_SECONDS = 0.001
 
 
-class ImpatientProtocol(H11Protocol):
+class HeadTimeoutProtocol(H11Protocol):
     """Closes a connection on which the whole head of a next request does not come in time."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -106,7 +106,7 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         create_app(live, settings, access, sources),
-        http=ImpatientProtocol,
+        http=HeadTimeoutProtocol,
         log_level=log_level,
         access_log=False,
         server_header=False,

@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 
 from llmrec.engine import InterestEngine
 from llmrec.errors import StoreError
-from llmrec.serve.access import Access
 from llmrec.serve.app import create_app
 from llmrec.serve.live import LiveEngine
 from llmrec.serve.settings import ServeSettings
@@ -365,8 +364,3 @@ def test_a_session_that_was_opened_stays_as_it_is(live: LiveEngine) -> None:
     post(client, *(event(item=f"i{5 * n + 4:03d}", day=12 + n) for n in range(5)))
     assert [one.item_id for one in session.recommend(5, causes=False)] == before
     assert live.session("u000") is not session
-
-
-def test_access_object_is_there_for_the_pages(live: LiveEngine) -> None:
-    access = Access("key")
-    assert create_app(live, access=access).state.access is access
