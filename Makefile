@@ -14,7 +14,7 @@ BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run spee
               finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint docs notebooks finetune-small bench bench-ranking bench-engines clean
+.PHONY: help demo test slow hostile lint docs notebooks finetune-small bench bench-ranking bench-engines clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(INSTALLED)  ## the fast tests
 
 slow: $(INSTALLED)  ## the tests on real weights and large logs
 	$(BIN)/python -m pytest -m slow
+
+hostile: $(INSTALLED)  ## the guarantees under attack: faults, kills, mutations; within an hour
+	$(BIN)/python -m pytest -m hostile tests/hostile
 
 lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/ruff check .
