@@ -24,6 +24,7 @@ MISSING_WORDS = frozenset(
         *("None", "none", "null", "NULL", "(null)", "undefined"),
     )
 )
+MAX_COMPARED = 5_000  # names that are compared with an unknown one
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)(\.0+)?")
 _GUARDED = re.compile(r'="(.*)"', re.DOTALL)  # keeps a spreadsheet from reading 00012 as a number
 _SHORTENED = r"[1-9](?:[.,][0-9]+)?E\+[0-9]{2}"  # what one shows of a long number
@@ -173,8 +174,20 @@ def near_names(ids: pd.Index[str], text: str, titles: Sequence[str] = ()) -> lis
     """Give up to three ids, or titles, that look like a text; the first ids if none does."""
     from difflib import get_close_matches
 
-    names = [*ids[:100_000], *titles[:100_000]]
+    names = _with_common_start([*ids[:100_000], *titles[:100_000]], text)
     return get_close_matches(text, names, n=3, cutoff=0.5) or list(ids[:3])
+
+
+def _with_common_start(names: list[str], text: str) -> list[str]:
+    """Give the names that begin as a text does, if there are many; else all of them.
+
+    To compare 100,000 takes most of a second, which anybody could ask a server for.
+    """
+    for length in range(1, len(text) + 1):
+        if len(names) <= MAX_COMPARED:
+            break
+        names = [name for name in names if name.startswith(text[:length])] or names[:MAX_COMPARED]
+    return names[:MAX_COMPARED]
 
 
 def find_id(ids: pd.Index[str], text: str) -> int:

@@ -200,7 +200,11 @@ class Explorer:
         )
 
     def stored(self, user: str) -> HTMLResponse:
-        """Show a person's stored forecasts and how they did."""
+        """Show a person's stored forecasts and how they did; nobody's who was deleted."""
+        try:
+            self.live.session(user)
+        except DataError as error:
+            return self._not_found(user, error)
         rows, problem = stored_rows(
             self.sources.forecasts, self.sources.whole or self.live.engine.dataset, user
         )

@@ -15,6 +15,7 @@ from llmrec.errors import StoreError
 from llmrec.serve.store import Added, EventStore, StoredEvent
 
 MAX_EVENTS_PER_COMMIT = 10_000
+RETRY_SECONDS = 1.0  # until what is stored is brought to the engine again, where that failed
 LOGGER = logging.getLogger(__name__)
 
 
@@ -36,7 +37,8 @@ class EventWriter:
     Parameters
     ----------
     follow
-        Is called after each commit, to append what was stored to the engine.
+        Is called after each commit, to append what was stored to the engine; and again, a second
+        later, while it fails: the database may have stopped in between.
     forget
         Is called with the id of a person who was deleted from the store.
     max_waiting
@@ -54,7 +56,7 @@ class EventWriter:
         self._waiting: queue.Queue[_Batch | _Deletion | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._run, name="llmrec writer")
         self._closing = threading.Lock()
-        self._is_open = False
+        self._is_open = self._is_behind = False
 
     @property
     def n_waiting(self) -> int:
@@ -109,7 +111,7 @@ class EventWriter:
 
     def _take(self) -> list[_Batch | _Deletion | None]:
         """Wait for a task, and take those with it that fit into a commit."""
-        tasks = [self._waiting.get()]
+        tasks = [self._wait()]
         n_events = _count(tasks[0])
         while n_events < MAX_EVENTS_PER_COMMIT and tasks[-1] is not None:
             try:
@@ -120,14 +122,23 @@ class EventWriter:
         # One whose sender has gone away while it waited is not begun.
         return [one for one in tasks if not one or one.future.set_running_or_notify_cancel()]
 
+    def _wait(self) -> _Batch | _Deletion | None:
+        """Wait for a task; meanwhile try again what could not be brought to the engine."""
+        while True:
+            try:
+                return self._waiting.get(timeout=RETRY_SECONDS if self._is_behind else None)
+            except queue.Empty:
+                self._is_behind = not self._apply(self._follow)
+
     def _store_batches(self, batches: Sequence[_Batch]) -> None:
         try:
             added = self._store.add([batch.events for batch in batches])
         except Exception as error:  # of whatever kind: who sent it must be told
+            self._is_behind = True  # whether it is stored is not known
             for batch in batches:
                 batch.future.set_exception(error)
             return
-        self._apply(self._follow)
+        self._is_behind = not self._apply(self._follow)
         for batch, one in zip(batches, added, strict=True):
             batch.future.set_result(one)
 
@@ -140,12 +151,20 @@ class EventWriter:
         self._apply(lambda: self._forget(deletion.user_id))
         deletion.future.set_result(count)
 
-    def _apply(self, change: Callable[[], None]) -> None:
-        """Change the engine by what is stored; what goes wrong here is stored all the same."""
+    def _apply(self, change: Callable[[], None]) -> bool:
+        """Change the engine by what is stored, and say whether that went well.
+
+        What goes wrong here is stored all the same.
+        """
         try:
             change()
+        except StoreError as error:
+            LOGGER.warning("what is stored is not brought to the engine yet: %s", error)
+            return False
         except Exception:
             LOGGER.exception("what was stored could not be brought to the engine")
+            return False
+        return True
 
 
 def _count(task: _Batch | _Deletion | None) -> int:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrec.data.ids import MISSING_WORDS, format_id, lookup_id, read_ids
+from llmrec.data.ids import MISSING_WORDS, format_id, lookup_id, near_names, read_ids
 from llmrec.data.interactions import Interactions
 from llmrec.data.tables import TableReader
 from llmrec.errors import DataError
@@ -223,3 +223,9 @@ def test_a_text_with_point_zero_is_found_before_the_whole_number() -> None:
 )
 def test_whole_numbers_are_written_without_a_point(value: object, text: str | None) -> None:
     assert format_id(value) == (text or str(10**22))
+
+
+def test_near_ones_of_many_ids_are_found_by_how_they_begin() -> None:
+    ids = pd.Index([f"{number:07}" for number in range(0, 1_000_000, 10)])
+    assert "0123450" in near_names(ids, "0123451")
+    assert len(near_names(ids, "zzz")) == 3

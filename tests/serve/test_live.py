@@ -83,6 +83,28 @@ def test_events_of_a_commit_whose_answer_was_lost_reach_the_engine_with_the_next
         assert live.session("u000").history.n_events == n_before + 3
 
 
+def test_events_that_could_not_be_read_back_reach_the_engine_without_further_ones(
+    path: str, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.serve.writer.RETRY_SECONDS", 0.01)
+    store = EventStore(path)
+    with LiveEngine(open_engine(), store) as live:
+        read, n_before = store.events_after, live.session("u000").history.n_events
+        failures = iter([StoreError("the database stopped")] * 3)
+
+        def fail_thrice(seq: int) -> tuple[list[StoredEvent], int]:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            return read(seq)
+
+        monkeypatch.setattr(store, "events_after", fail_thrice)
+        assert live.submit(events(3)).result().accepted == (0, 1, 2)
+        deadline = time.monotonic() + 10
+        while live.session("u000").history.n_events == n_before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert live.session("u000").history.n_events == n_before + 3
+
+
 def test_an_event_that_the_engine_refuses_stops_no_other(
     path: str, open_engine: OpenEngine
 ) -> None:
