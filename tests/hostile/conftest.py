@@ -6,28 +6,32 @@ from collections.abc import Callable
 
 import pytest
 
-Counts = dict[str, tuple[int, int]]
-COUNTS = pytest.StashKey[Counts]()
 Count = Callable[[str, int, int], None]
 
 
 @pytest.fixture
-def count(request: pytest.FixtureRequest) -> Count:
-    """Give a function that adds, to a guarantee's name, the cases tried and those that broke it."""
-    counts = request.config.stash.setdefault(COUNTS, {})
+def count(record_property: Callable[[str, object], None]) -> Count:
+    """Give a function that notes, of a guarantee, how many cases were tried and how many broke it.
 
-    def add(guarantee: str, n_tried: int, n_broken: int = 0) -> None:
-        tried, broken = counts.get(guarantee, (0, 0))
-        counts[guarantee] = (tried + n_tried, broken + n_broken)
+    The counts are properties of the test's report, as those that JUnit files hold.
+    """
 
-    return add
+    def note(guarantee: str, n_tried: int, n_broken: int = 0) -> None:
+        record_property(guarantee, (n_tried, n_broken))
+
+    return note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show the counts, a line a guarantee."""
-    counts = terminalreporter.config.stash.get(COUNTS, {})
-    if not counts:
-        return
-    terminalreporter.section("guarantees: cases tried, cases that broke one")
-    for guarantee, (tried, broken) in counts.items():
+    totals: dict[str, tuple[int, int]] = {}
+    for report in (
+        one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)
+    ):
+        for guarantee, counts in report.user_properties:
+            tried, broken = totals.get(guarantee, (0, 0))
+            totals[guarantee] = (tried + counts[0], broken + counts[1])
+    if totals:
+        terminalreporter.section("guarantees: cases tried, cases that broke one")
+    for guarantee, (tried, broken) in totals.items():
         terminalreporter.write_line(f"{guarantee}: {tried:,} tried, {broken:,} broken")
