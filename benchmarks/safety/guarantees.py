@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,10 @@ class CollectedCounts:
         """Keep the counts of a test that has run."""
         if report.when != "call":
             return
-        for guarantee, (n_tried, n_broken) in report.user_properties:
+        properties: list[tuple[str, Any]] = report.user_properties
+        for guarantee, noted in properties:
             tried, broken = self.counts.get(guarantee, (0, 0))
-            self.counts[guarantee] = (tried + n_tried, broken + n_broken)
+            self.counts[guarantee] = (tried + noted[0], broken + noted[1])
 
     def rows(self) -> Iterator[Row]:
         """Give a row a guarantee: cases that broke it, of so many."""
