@@ -20,6 +20,7 @@ from llmrec.engine_config import (
     ModelChoice,
     load_engine_parts,
     save_parts,
+    with_selective_model,
 )
 from llmrec.engine_people import find_batches, find_histories, precompute_by_block
 from llmrec.engine_refit import FitPlan, refit_parts
@@ -77,6 +78,7 @@ class InterestEngine(UpdatableEngine):
         writer: Completer | str | None = None,
         refit: bool = False,
         anchor: Anchor | None = None,
+        verify: bool = True,
         **model_options: Any,
     ) -> InterestEngine:
         """Load an engine, or make one for a log.
@@ -103,6 +105,8 @@ class InterestEngine(UpdatableEngine):
             Fit on ``data`` whatever the folder has; its calibration is left out, until `fit`.
         anchor
             Where people's periods begin, see `Dataset`: "calendar" for live use; None: as of it.
+        verify
+            Whether to compare each file with the hash that was stored when it was saved.
         model_options
             Of `LanguageModel.load`: device, dtype, adapter, quantize, backend. A calibrated
             engine's model is loaded as it was calibrated, if nothing else is given.
@@ -112,7 +116,7 @@ class InterestEngine(UpdatableEngine):
         UserWarning
             If the folder is of another log, its calibration is missing or of other weights or
             precision, the model has title embeddings and no calibration, or the log has items that
-            the engine does not know: it says what is left out, and the way out.
+            the engine does not know: it says what is left out, and the way out. Without ``verify``.
 
         Raises
         ------
@@ -120,7 +124,13 @@ class InterestEngine(UpdatableEngine):
             If a folder is broken, not as it was saved, or was fitted on what is after the cutoff.
         """
         completer = as_completer(writer)
-        parts = load_engine_parts(name, data, cutoff, model, refit, model_options)
+        if not verify:
+            warnings.warn(
+                f"{name} is loaded without a check that it is as it was saved", stacklevel=2
+            )
+        parts = load_engine_parts(name, data, cutoff, model, refit, verify, model_options)
+        if model == "selective":
+            parts = with_selective_model(parts, name)
         if anchor is not None:
             parts = replace(parts, dataset=replace(parts.dataset, anchor=anchor))
         if parts.warning:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.dataset import Dataset
+from llmrec.data.files import restore_folder
 from llmrec.data.readers import load_dataset
 from llmrec.engine_folder import (
     ADAPTER_FOLDER,
@@ -119,30 +120,16 @@ def load_engine_parts(
     cutoff: np.datetime64 | str | None,
     model: ModelChoice,
     refit: bool,
+    verify: bool,
     options: Mapping[str, Any],
 ) -> EngineParts:
     """Find or fit what forecasts and ranks, and load the model; see `from_pretrained`."""
-    parts = _load_parts(name, data, cutoff, model, refit, options)
-    if parts.language is None or model != "selective":
-        return parts
-    found, why = replace(parts.language, is_selective=True), ""
-    if found.calibration is not None and not found.calibration.groups:
-        why = f"engine {name} does not know whom its model helps: it is read for everybody."
-    elif parts.settings.blend.get(LM_SCORER):
-        why = f"lists of engine {name} need the titles that its model expects of everybody."
-    return replace(parts, language=found, warning=f"{parts.warning} {why}".strip())
-
-
-def _load_parts(
-    name: str,
-    data: Dataset | str | Path | None,
-    cutoff: np.datetime64 | str | None,
-    model: ModelChoice,
-    refit: bool,
-    options: Mapping[str, Any],
-) -> EngineParts:
     use_model = _uses_model(name, model, options)
-    own = EngineSettings.load(Path(name, SETTINGS_FILE)) if is_engine(name) else None
+    if use_model and not verify:
+        options = {**options, "verify": False}
+    restore_folder(Path(name))
+    is_folder = is_engine(name)
+    own = EngineSettings.load(Path(name, SETTINGS_FILE), verify=verify) if is_folder else None
     if data is None and own is not None and own.is_whole:
         require_parts(Path(name), own)
         if CATALOG_FILE in own.parts:
@@ -157,10 +144,22 @@ def _load_parts(
     end = _default_cutoff(own, whole, is_given) if cutoff is None else to_datetime64(cutoff)
     whole, unknown = _with_engine_catalog(name, own, whole, end)
     known = whole.known_before(end)
-    found = resolve_settings(name, whole, known, end, refit)
+    found = resolve_settings(name, own, whole, known, end, refit)
     later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
     parts = _assemble(found, name, known, end, later, use_model, refit, options)
     return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
+
+
+def with_selective_model(parts: EngineParts, name: str) -> EngineParts:
+    """Give the parts with a model that forecasts for those people alone whom it helps."""
+    if parts.language is None:
+        return parts
+    found, why = replace(parts.language, is_selective=True), ""
+    if found.calibration is not None and not found.calibration.groups:
+        why = f"engine {name} does not know whom its model helps: it is read for everybody."
+    elif parts.settings.blend.get(LM_SCORER):
+        why = f"lists of engine {name} need the titles that its model expects of everybody."
+    return replace(parts, language=found, warning=f"{parts.warning} {why}".strip())
 
 
 def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:
@@ -274,7 +273,7 @@ def _uses_model(name: str, model: ModelChoice, options: Mapping[str, Any]) -> bo
     if model not in ("auto", "selective", None):
         raise DataError(f"model is {model!r}; it should be 'auto', 'selective', or None for none")
     settings = Path(name, SETTINGS_FILE)
-    has_none = settings.is_file() and not EngineSettings.load(settings).model
+    has_none = settings.is_file() and not EngineSettings.load(settings, verify=False).model
     if model is None or has_none:
         if options:
             why = "model=None" if model is None else f"{settings} names no model"

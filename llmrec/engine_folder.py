@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
+from llmrec.data.files import atomic_folder, file_hash
 from llmrec.data.interactions import Interactions
 from llmrec.data.join import split_catalog
 from llmrec.data.population import Population
 from llmrec.data.stored import VALUES_FILE, Stored
 from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import CONFIG_KEYS, rename_keys
-from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
+from llmrec.engine_settings import FORMAT, SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecasters.calibration import Calibration
 from llmrec.language.adapters import (
@@ -34,6 +37,10 @@ CATALOG_FILE, POPULATION_FILE = "catalog.parquet", "population.parquet"
 FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER = "forecast", "ranking", "statements"
 FITTED_PARTS = tuple(f"{folder}/{VALUES_FILE}" for folder in (FORECAST_FOLDER, RANKING_FOLDER))
 NEW_ITEMS_FOLDER, HORIZON_FOLDER = "new_items", "horizon"
+LEARNED_FOLDERS = (
+    *(FORECAST_FOLDER, RANKING_FOLDER, STATEMENTS_FOLDER),
+    *(NEW_ITEMS_FOLDER, HORIZON_FOLDER),
+)
 ADAPTER_FOLDER = "adapter"
 
 
@@ -69,62 +76,67 @@ class EngineFiles:
 
 
 def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> None:
-    """Write an engine's folder, its settings last; they list the files beside them.
+    """Write an engine's folder as one, its settings last; they list the files beside them.
 
-    Files of an engine that was in the folder before, and that this one has not, are removed.
+    Of what is in the folder the files of an engine go away, and all others stay.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be exchanged for another one, see `require_replaceable`.
     """
-    old = _parts_before(folder)
-    parts = list[Path]()
-    if files.catalog is not None and files.population is not None:
-        files.catalog.save(folder / CATALOG_FILE)
-        files.population.save(folder / POPULATION_FILE)
-        parts += [folder / CATALOG_FILE, folder / POPULATION_FILE]
-    learned = {
-        FORECAST_FOLDER: files.prior,
-        RANKING_FOLDER: files.blend,
-        STATEMENTS_FOLDER: files.statements,
-        NEW_ITEMS_FOLDER: files.new_items,
-        HORIZON_FOLDER: files.later,
-    }
-    for name, stored in learned.items():
-        shutil.rmtree(folder / name, ignore_errors=True)
-        if stored is None:
-            continue
-        stored.save(folder / name)
-        parts += [path for path in (folder / name).rglob("*") if path.is_file()]
-    if files.calibration is not None:
-        files.calibration.save(folder / CALIBRATION_FILE)
-        parts.append(folder / CALIBRATION_FILE)
-    if files.adapter is not None:
-        own = folder / settings.adapter
-        if not (own.is_dir() and own.samefile(files.adapter)):
-            _replace_folder(own, files.adapter)
-        parts += [*own.glob("*.json"), *own.glob("*.safetensors")]
-    hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(parts)}
-    replace(settings, parts=hashes).save(folder / SETTINGS_FILE)
-    for path in old - set(hashes):
-        (folder / path).unlink(missing_ok=True)
+    require_replaceable(folder)
+    with atomic_folder(folder, _others_in(folder, settings)) as new:
+        if files.catalog is not None and files.population is not None:
+            files.catalog.save(new / CATALOG_FILE)
+            files.population.save(new / POPULATION_FILE)
+        learned = (files.prior, files.blend, files.statements, files.new_items, files.later)
+        for name, stored in zip(LEARNED_FOLDERS, learned, strict=True):
+            if stored is not None:
+                stored.save(new / name)
+        if files.calibration is not None:
+            files.calibration.save(new / CALIBRATION_FILE)
+        if files.adapter is not None:
+            shutil.copytree(files.adapter, new / settings.adapter)
+        parts = sorted(_parts_in(new, new / settings.adapter))
+        hashes = {path.relative_to(new).as_posix(): file_hash(path) for path in parts}
+        replace(settings, format=FORMAT, parts=hashes).save(new / SETTINGS_FILE)
 
 
-def _replace_folder(folder: Path, source: Path) -> None:
-    """Make a folder a copy of another one; nothing of what it held before stays."""
-    copy = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(copy, ignore_errors=True)  # of a save that was killed
-    shutil.copytree(source, copy)
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    copy.rename(folder)
+def require_replaceable(folder: Path) -> None:
+    """Refuse a folder that cannot be exchanged for another one of its name.
+
+    Raises
+    ------
+    DataError
+        If a disk is mounted there, or it is the current folder or one around it.
+    """
+    here, real = Path.cwd(), Path(os.path.realpath(folder))
+    if os.path.ismount(real) or here.is_relative_to(real):
+        what = "where a disk is mounted" if os.path.ismount(real) else "the current folder"
+        raise DataError(
+            f"an engine is written beside {folder} and takes its name at the end, and that is "
+            f"{what}: give a new folder in it."
+        )
 
 
-def _parts_before(folder: Path) -> set[str]:
+def _others_in(folder: Path, settings: EngineSettings) -> list[str]:
+    """List what is in a folder and is no engine's."""
+    if not folder.is_dir():
+        return []
+    own = {CATALOG_FILE, POPULATION_FILE, CALIBRATION_FILE, *LEARNED_FOLDERS, SETTINGS_FILE}
     path = folder / SETTINGS_FILE
-    return set(EngineSettings.load(path).parts) if path.is_file() else set()
+    before = EngineSettings.load(path, verify=False).parts if path.is_file() else {}
+    own |= {Path(part).parts[0] for part in (settings.adapter, *before) if part}
+    return [path.name for path in folder.iterdir() if path.name not in own]
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _parts_in(folder: Path, adapter: Path) -> Iterator[Path]:
+    """Give the files that an engine is made of; a card beside its adapter is none."""
+    for path in folder.rglob("*"):
+        is_read = path.suffix in (".json", ".safetensors") or not path.is_relative_to(adapter)
+        if path.is_file() and (is_read or adapter == folder):
+            yield path
 
 
 def catalog_fingerprint(catalog: Catalog) -> str:
@@ -222,7 +234,8 @@ def has_lost_calibration(folder: Path, settings: EngineSettings) -> bool:
 def require_parts(folder: Path, settings: EngineSettings) -> None:
     """Raise DataError if a file of the engine is missing, or is not the one that was saved.
 
-    Format 1 has no hashes, and may lack its calibration.
+    Format 1 has no hashes, and may lack its calibration. Settings that were not verified ask for
+    no hashes either.
     """
     missing = _missing_parts(folder, settings)
     if not settings.is_whole:
@@ -238,7 +251,7 @@ def require_parts(folder: Path, settings: EngineSettings) -> None:
             f"{folder / SETTINGS_FILE} has no hash of {unnamed[0]}: it was changed, or is of "
             "another engine. Copy the whole folder, or save the engine again."
         )
-    for part, stored in settings.parts.items():
+    for part, stored in settings.parts.items() if settings.is_verified else ():
         if (stored or settings.is_whole) and file_hash(folder / part) != stored:
             raise DataError(
                 f"{folder / part} is not the file that was saved with this engine: it is cut off, "

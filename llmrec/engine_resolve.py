@@ -27,7 +27,6 @@ from llmrec.engine_folder import (
     bundled_engine,
     catalog_fingerprint,
     has_lost_calibration,
-    is_engine,
     log_difference,
     require_parts,
 )
@@ -172,12 +171,19 @@ class FoundSettings:
 
 
 def resolve_settings(
-    name: str, whole: Dataset, known: Dataset, cutoff: np.datetime64, refit: bool
+    name: str,
+    settings: EngineSettings | None,
+    whole: Dataset,
+    known: Dataset,
+    cutoff: np.datetime64,
+    refit: bool,
 ) -> FoundSettings:
     """Find the settings behind a name, or fit some with the effort "quick".
 
     Parameters
     ----------
+    settings
+        Of the engine's folder that the name is; None: it is a model's.
     whole, known
         The log, and what was known of it before the cutoff.
 
@@ -186,10 +192,9 @@ def resolve_settings(
     DataError
         If an engine's folder lacks a file, or was fitted on what lies after the cutoff.
     """
-    if not is_engine(name):
+    if settings is None:
         return _resolve_model(name, known, cutoff, refit)
     folder = Path(name)
-    settings = EngineSettings.load(folder / SETTINGS_FILE)
     require_parts(folder, settings)
     difference = log_difference(folder, settings, whole, known.catalog)
     if refit or difference:

@@ -13,7 +13,7 @@ import numpy as np
 
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import HASH_KEY, atomic_write_text, require_values_hash, with_values_hash
 from llmrec.data.provenance import log_fingerprints
 from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
@@ -24,9 +24,9 @@ from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.registry import LM_SCORER, POPULARITY_BLEND, SCORERS
 
 SETTINGS_FILE = "engine.json"
-FORMAT = (
-    2  # of the folder; 1 holds settings, calibration and adapter, and fits the rest when loaded
-)
+# Of the folder. 1 holds settings, calibration and adapter, and fits the rest when loaded; 2 has no
+# hash of the settings themselves.
+FORMAT = 3
 Effort = Literal["quick", "standard", "best"]
 _NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
 _KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default
@@ -91,6 +91,9 @@ class EngineSettings:
         Names of those that the log was joined of, see `Dataset.join`.
     parts
         The other files of the folder, with the SHA-256 of each ("" in format 1).
+    is_verified
+        Whether these are the settings that were saved, and files beside them are to be compared
+        with their hashes, too; it is not saved.
     """
 
     model: str = "smollm2-135m"
@@ -124,34 +127,52 @@ class EngineSettings:
     report: Mapping[str, Any] = field(default_factory=dict)
     platforms: Sequence[str] = field(default=(), compare=False)  # as in the catalog
     parts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    is_verified: bool = field(default=True, compare=False)
 
     @classmethod
-    def load(cls, path: Path) -> EngineSettings:
-        """Read settings; DataError names a field that is unknown or holds what it cannot."""
+    def load(cls, path: Path, *, verify: bool = True) -> EngineSettings:
+        """Read settings.
+
+        Parameters
+        ----------
+        verify
+            Whether to refuse settings that are not as they were saved.
+
+        Raises
+        ------
+        DataError
+            If a field is unknown, holds what it cannot, or was changed since.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            saved = dict(values)
             version = values.pop("version", FIRST_VERSION)
+            is_hashed = values.pop(HASH_KEY, None) is not None or values.get("format") == FORMAT
             _check_format(values, version)
             if isinstance(parts := values.get("parts"), list):  # of format 1
                 values["parts"] = dict.fromkeys(map(str, parts), "")
             _check_kinds("", values, asdict(cls()))
             blend = rename_keys(values.get("blend", {}), OLD_SCORERS)
             for given, known in (
-                (values, [one.name for one in fields(cls)]),
+                (values, [one.name for one in fields(cls) if one.name != "is_verified"]),
                 (values.get("counting", {}), [*DecayedDirichlet().to_dict()]),
                 (blend, [*SCORERS, LM_SCORER]),
             ):
                 if unknown := unknown_keys(given, known, version):
                     raise ValueError(unknown)
             _check_values(values | {"blend": blend})
+            if verify and is_hashed:
+                require_values_hash(saved)
             values.setdefault("edit_strength", values.get("strength", cls.strength))
-            return cls(**values | {"blend": blend})
+            return cls(**values | {"blend": blend, "is_verified": verify})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no engine's settings: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write the settings, and which version of this package wrote them."""
-        atomic_write_text(path, json.dumps({"version": __version__} | asdict(self), indent=1))
+        """Write the settings, which version of this package wrote them, and a hash of all that."""
+        values = {"version": __version__} | asdict(self)
+        del values["is_verified"]
+        atomic_write_text(path, json.dumps(with_values_hash(values), indent=1))
 
     def without_adapter(self, model: str) -> EngineSettings:
         """Give the same for a base model without an adapter."""

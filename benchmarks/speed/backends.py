@@ -22,14 +22,14 @@ import torch
 
 from benchmarks.harness.results import record_results
 from llmrec.data.counts import target_counts
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import file_hash
 from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import sample_windows, split_windows
 from llmrec.engine import InterestEngine
-from llmrec.engine_folder import CALIBRATION_FILE, bundled_engine, file_hash
+from llmrec.engine_folder import CALIBRATION_FILE, bundled_engine
 from llmrec.engine_language import LoadedLanguage
-from llmrec.engine_settings import SETTINGS_FILE
+from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
 from llmrec.language.model import LanguageModel
 from llmrec.metrics import bootstrap_interval, log_loss
 from llmrec.types import FloatArray
@@ -131,12 +131,11 @@ def _weights(
 def _store(data: str, language: LoadedLanguage, differences: Mapping[str, float]) -> None:
     """Write the measured differences into the calibration of a shipped engine."""
     assert language.calibration is not None
-    path, settings = (bundled_engine(data) / name for name in (CALIBRATION_FILE, SETTINGS_FILE))
+    path, file = (bundled_engine(data) / name for name in (CALIBRATION_FILE, SETTINGS_FILE))
     others = {key: value for key, value in differences.items() if key != language.calibration.model}
-    before = file_hash(path)
     replace(language.calibration, equivalents=others).save(path)
-    text = settings.read_text(encoding="utf-8").replace(before, file_hash(path))
-    atomic_write_text(settings, text)
+    settings = EngineSettings.load(file, verify=False)
+    replace(settings, parts={**settings.parts, CALIBRATION_FILE: file_hash(path)}).save(file)
 
 
 if __name__ == "__main__":

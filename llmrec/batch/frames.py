@@ -17,10 +17,10 @@ from llmrec.batch.people import (
     load_engine,
     make_tables,
 )
+from llmrec.data.files import file_hash
 from llmrec.data.text_times import date_order
 from llmrec.data.validation import ITEM_ID, TIMESTAMP, USER_ID, require_columns
 from llmrec.engine import InterestEngine
-from llmrec.engine_folder import file_hash
 from llmrec.engine_settings import SETTINGS_FILE
 
 # The columns as Spark names their types.

@@ -37,11 +37,10 @@ from llmrec.batch.shards import (
     read_cells,
 )
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import atomic_write_text, file_hash
 from llmrec.data.options import ReadingOptions
 from llmrec.data.versions import __version__
 from llmrec.engine import InterestEngine
-from llmrec.engine_folder import file_hash
 from llmrec.engine_settings import SETTINGS_FILE
 from llmrec.errors import DataError
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Temporary files are private; a written file gets the rights any other file would. There is no way
 # to ask for the mask but to set it.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+HASH_KEY = "hash"  # in JSON that must not change
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
@@ -39,22 +46,99 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[Path]:
     """Give an empty folder that gets its name, synced, once it is filled; or goes away.
 
-    Nothing may be at ``path`` when it is filled.
+    Whoever opens ``path`` finds what was there before, whole, or all that is new.
+
+    Parameters
+    ----------
+    keep
+        Names of what is at ``path`` and stays there; the rest of it goes away. None: nothing may
+        be there when the folder is filled.
     """
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed program left
+    restore_folder(path)
     try:
         partial.mkdir(parents=True)
         yield partial
         for inside in (*partial.rglob("*"), partial):
             _sync(inside)
-        os.replace(partial, path)
+        for name in keep or ():
+            _link(path / name, partial / name)
+        _sync(partial)
+        if keep is not None and path.is_dir():
+            _exchange(partial, path)
+        else:
+            os.replace(partial, path)
         _sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Give a folder its name back that a program was killed while exchanging, see `_exchange`."""
+    aside = _aside(path)
+    if aside.is_dir() and not path.exists():
+        os.replace(aside, path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_values_hash(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is to be written as JSON with a hash of it, whatever the order of its keys."""
+    return {**values, HASH_KEY: _values_hash(values)}
+
+
+def require_values_hash(values: Mapping[str, Any]) -> None:
+    """Raise ValueError if values read from JSON are not those that `with_values_hash` gave."""
+    if values.get(HASH_KEY) != _values_hash(values):
+        raise ValueError(f"its {HASH_KEY!r} is not that of its other values: one of them changed")
+
+
+def _values_hash(values: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in values.items() if name != HASH_KEY}
+    as_read = json.loads(json.dumps(others))  # a number as a key is a text there
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file, or all files of a folder, a second name; or copy it where that cannot be."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # of a file system without
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap the names of two folders: at once on Linux, else with a third name in between."""
+    if sys.platform == "linux":
+        rename = getattr(ctypes.CDLL(None), "renameat2", None)
+        names = os.fsencode(one), os.fsencode(other)
+        if rename and rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+    aside = _aside(other)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(other, aside)
+    os.replace(one, other)
+    os.replace(aside, one)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
 
 
 def _sync(path: Path) -> None:

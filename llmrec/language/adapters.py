@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import (
+    HASH_KEY,
+    atomic_write_text,
+    file_hash,
+    require_values_hash,
+    with_values_hash,
+)
 from llmrec.data.versions import FIRST_VERSION, unknown_keys
 from llmrec.errors import ModelLoadError
 from llmrec.language.folder_checks import MAX_INTEGER, read_json_object
@@ -30,7 +36,7 @@ _FIELD_TYPES: dict[str, type[Any]] = {
     "labels": list,
     "categories": list,
 }
-_FIELD_TYPES |= dict.fromkeys(("config", "metrics", "versions"), dict)
+_FIELD_TYPES |= dict.fromkeys(("config", "metrics", "versions", "files"), dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,11 @@ class AdapterMetadata:
         Of the libraries that trained it.
     merged
         Whether the folder is a whole model with the adapter in its weights.
+    base_hash
+        `base_hash` of the model that the adapter goes into; "" where it was not computed.
+    files
+        The other files of the folder that are loaded, with the SHA-256 of each; adapters of before
+        version 0.5 have none.
     """
 
     base_model: str
@@ -73,20 +84,28 @@ class AdapterMetadata:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     merged: bool = False
+    base_hash: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write adapter.json, atomically."""
-        atomic_write_text(
-            folder / ADAPTER_FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        )
+        """Write adapter.json, atomically, with a hash of itself and of each file beside it."""
+        hashes = {path.name: file_hash(path) for path in _loaded_files(folder)}
+        values = with_values_hash(asdict(replace(self, files=hashes)))
+        atomic_write_text(folder / ADAPTER_FILE, json.dumps(values, indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: Path) -> AdapterMetadata:
-        """Read a folder's adapter.json; ModelLoadError names the file and what is wrong with it."""
+    def load(cls, folder: Path, *, verify: bool = True) -> AdapterMetadata:
+        """Read a folder's adapter.json; ModelLoadError names the file and what is wrong with it.
+
+        ``verify``: whether to refuse one that is not as it was saved.
+        """
         path = folder / ADAPTER_FILE
         try:
-            values = read_json_object(path)
+            saved = read_json_object(path)
+            values = {name: value for name, value in saved.items() if name != HASH_KEY}
             _check_fields(values)
+            if verify and (HASH_KEY in saved or values.get("files")):
+                require_values_hash(saved)
         except (OSError, ValueError) as error:
             raise ModelLoadError(
                 f"{path} does not describe an adapter: {error}; give a folder that "
@@ -96,9 +115,23 @@ class AdapterMetadata:
         return cls(**values | texts)
 
     @classmethod
-    def load_if_present(cls, folder: Path) -> AdapterMetadata | None:
-        """Read a folder's adapter.json; None if it has none."""
-        return cls.load(folder) if (folder / ADAPTER_FILE).is_file() else None
+    def load_if_present(cls, folder: Path, *, verify: bool = True) -> AdapterMetadata | None:
+        """Read a folder's adapter.json as `load` does; None if it has none."""
+        return cls.load(folder, verify=verify) if (folder / ADAPTER_FILE).is_file() else None
+
+    def require_unchanged(self, folder: Path) -> None:
+        """Raise ModelLoadError if a file that is loaded is not the one that was saved with it."""
+        found = {path.name: path for path in _loaded_files(folder)} if self.files else {}
+        for name in sorted({*self.files, *found}):
+            if name not in found:
+                what = "is missing"
+            elif file_hash(found[name]) != self.files.get(name):
+                what = "is not the file that was saved"
+            else:
+                continue
+            raise ModelLoadError(
+                f"{folder / name} {what} with this adapter: copy its whole folder again"
+            )
 
     def require_compatible(self, base_fingerprint: str, labels: Sequence[str], prompt: str) -> None:
         """Check that the adapter was made for this base model, label set and prompt version.
@@ -126,6 +159,20 @@ class AdapterMetadata:
             )
         if differences:
             raise ModelLoadError(f"the adapter does not fit: {'; '.join(differences)}")
+
+
+def verified_metadata(folder: Path, verify: bool = True) -> AdapterMetadata | None:
+    """Read the adapter.json of an adapter or a merged model; None if the folder has none.
+
+    Raises
+    ------
+    ModelLoadError
+        If it, or with ``verify`` a file beside it, is not as it was saved.
+    """
+    metadata = AdapterMetadata.load_if_present(folder, verify=verify)
+    if metadata is not None and verify:
+        metadata.require_unchanged(folder)
+    return metadata
 
 
 def adapter_hash(folder: Path) -> str:
@@ -183,6 +230,22 @@ def base_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def base_hash(model: PreTrainedModel) -> str:
+    """SHA-256 of all weights of a base model in bfloat16: the same in float32 and in bfloat16.
+
+    Without an adapter inside, and not quantized: "" if the weights are in other numbers.
+    """
+    import torch
+
+    if getattr(model, "is_quantized", False) or model.dtype not in (torch.float32, torch.bfloat16):
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.bfloat16().cpu().contiguous().view(torch.int16).numpy())
+    return digest.hexdigest()
+
+
 def merge_adapter_layers(model: PreTrainedModel) -> None:
     """Add the matrices of LoRA to the weights beside them, which saves the passes through them.
 
@@ -193,9 +256,18 @@ def merge_adapter_layers(model: PreTrainedModel) -> None:
             layer.merge()
 
 
+def _loaded_files(folder: Path) -> list[Path]:
+    """List the files of a folder, but for adapter.json, that are read when it is loaded."""
+    found = (*folder.glob("*.json"), *folder.glob("*.safetensors"))
+    return sorted(path for path in found if path.name != ADAPTER_FILE)
+
+
 def _check_fields(values: Mapping[str, Any]) -> None:
     """Raise ValueError if these are not the fields of an adapter.json."""
-    is_required = {field.name: field.default is MISSING for field in fields(AdapterMetadata)}
+    is_required = {
+        one.name: one.default is MISSING and one.default_factory is MISSING
+        for one in fields(AdapterMetadata)
+    }
     version = FIRST_VERSION
     if isinstance(values.get("versions"), dict):
         version = str(values["versions"].get("llmrec", version))

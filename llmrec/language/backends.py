@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from llmrec.errors import ModelLoadError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llmrec.language.forward import StateReader
@@ -105,6 +106,21 @@ def saved_options(precision: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def describe_options(options: Mapping[str, Any]) -> str:
     """Write options as they are given in a call: "backend='openvino', quantize='8bit'"."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+def torch_dtype(dtype: Precision, device: str, model_type: str) -> torch.dtype:
+    """Choose what torch holds weights in; ValueError if the model overflows in it."""
+    import torch
+
+    if dtype == "float16" and model_type in ("t5", "mt5", "umt5", "longt5"):
+        raise ValueError("T5 overflows in float16: use dtype='bfloat16' or 'float32'")
+    if dtype == "auto":
+        on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if on_gpu else torch.float32
+    if dtype == "bfloat16" and device == "cpu":
+        warn_of_emulation()
+    found: torch.dtype = getattr(torch, dtype)
+    return found
 
 
 def warn_of_emulation() -> None:

@@ -133,7 +133,6 @@ def start_lines(
     prompts: Sequence[str],
     limits: Sequence[int],
     constrain: str | Sequence[str] | None,
-    *,
     max_new_tokens: int,
     temperature: float,
     seed: int,

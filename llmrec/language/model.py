@@ -17,9 +17,10 @@ except ImportError as error:
     raise MissingExtraError("a language model needs: pip install 'llmrec[llm]'") from error
 
 from llmrec.language.adapters import (
-    AdapterMetadata,
     base_fingerprint,
+    base_hash,
     merge_adapter_layers,
+    verified_metadata,
     weights_fingerprint,
 )
 from llmrec.language.backends import Backend, Precision, Quantization, choose_precision, load_reader
@@ -31,12 +32,7 @@ from llmrec.language.generation import (
     run_in_batches,
     start_lines,
 )
-from llmrec.language.heads import (
-    CategoryHead,
-    TitleEmbeddings,
-    Verbalizer,
-    load_heads,
-)
+from llmrec.language.heads import CategoryHead, TitleEmbeddings, Verbalizer, load_heads
 from llmrec.language.prefixes import PrefixCache, ReadState
 from llmrec.language.pretrained import DEFAULT_MODEL, load_pretrained
 from llmrec.language.tokenization import PlainTokenizer, Position, check_prompt_lengths
@@ -97,6 +93,7 @@ class LanguageModel:
         quantize: Quantization | None = None,
         backend: Backend = "torch",
         merge: bool = True,
+        verify: bool = True,
     ) -> LanguageModel:
         """Load a model by name.
 
@@ -118,6 +115,9 @@ class LanguageModel:
             GPU, in ``dtype`` or ``quantize``; torch does everything else, in float32.
         merge
             Add LoRA's matrices to the weights where these are float32, see `merge_adapter_layers`.
+        verify
+            Whether the files of an adapter, or merged model, and the base model of an adapter have
+            to have the hashes that were stored with it.
 
         Raises
         ------
@@ -128,13 +128,15 @@ class LanguageModel:
         if other:
             dtype, quantize, merge = "float32", None, True
             device = "cpu" if backend == "openvino" else device
-        model, tokenizer = load_pretrained(
-            name, adapter=adapter, device=device, dtype=dtype, quantize=quantize
-        )
         folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has heads
+        metadata = verified_metadata(folder, verify)
+        expected = metadata.base_hash if metadata and adapter and verify else ""
+        model, tokenizer = load_pretrained(
+            name, adapter, device=device, dtype=dtype, quantize=quantize, expected=expected
+        )
         heads = load_heads(folder, model.get_input_embeddings().weight.shape[1], model.device)
         loaded = cls(name, model, tokenizer, str(adapter or ""), *heads)
-        if adapter is not None and (metadata := AdapterMetadata.load_if_present(adapter)):
+        if adapter is not None and metadata:
             metadata.require_compatible(loaded.base_fingerprint, metadata.labels, metadata.prompt)
         if adapter is not None and merge:
             _ = loaded.fingerprint, loaded.base_fingerprint  # of the weights as files have them
@@ -154,6 +156,11 @@ class LanguageModel:
         """Hash of what an adapter depends on, see `adapters.base_fingerprint`."""
         return base_fingerprint(self.model)
 
+    @cached_property
+    def base_hash(self) -> str:
+        """See `adapters.base_hash`; to be read before an adapter is added."""
+        return base_hash(self.model)
+
     @property
     def precision(self) -> str:
         """What it reads in: "float32", or "openvino 8bit"; see `saved_options`."""
@@ -163,8 +170,7 @@ class LanguageModel:
     @property
     def end_token_id(self) -> int:
         """The token that ends a generated line."""
-        end: int = self.tokenizer.eos_token_id
-        return end
+        return int(self.tokenizer.eos_token_id)
 
     @cached_property
     def context_length(self) -> int:
@@ -314,14 +320,9 @@ class LanguageModel:
             If the grammar is not one, or asks for text that the tokenizer cannot write.
         """
         rows = self._checked_positions(prompts)
+        limits = [self._tokens_left(row) for row in rows]
         lines = start_lines(
-            self._plain,
-            prompts,
-            [self._tokens_left(row) for row in rows],
-            constrain,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+            self._plain, prompts, limits, constrain, max_new_tokens, temperature, seed
         )
         generate_lines(self._start, rows, lines)
         return [line.to_generation(self._plain) for line in lines]

@@ -39,7 +39,8 @@ from transformers.utils import logging
 from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
-from llmrec.language.backends import Precision, Quantization, warn_of_emulation
+from llmrec.language.adapters import base_hash
+from llmrec.language.backends import Precision, Quantization, torch_dtype
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
     CONFIG_FILES,
@@ -64,13 +65,16 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.jso
 
 def load_pretrained(
     name: str,
-    *,
     adapter: Path | None,
+    *,
     device: str,
     dtype: Precision,
     quantize: Quantization | None,
+    expected: str = "",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model in evaluation mode, its adapter inside, and its tokenizer.
+
+    ``expected`` is the `base_hash` that the base model should have; "": any.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def load_pretrained(
         config = _load_config(folder)
         loader = _choose_loader(config)
         _check_described_size(folder, config, loader)
-        precision = _choose_precision(dtype, device, config)
+        precision = torch_dtype(dtype, device, config.model_type)
         tokenizer = _load_tokenizer(folder)
         quantization = _make_quantization(quantize, precision)
         options = {"dtype": precision, "quantization_config": quantization}
@@ -102,6 +106,11 @@ def load_pretrained(
             raise ValueError(
                 f"its tokenizer has {len(tokenizer)} tokens, more than it has embeddings"
             )
+    if expected and (found := base_hash(model)) not in ("", expected):
+        raise ModelLoadError(
+            f"model {name!r} is not the one that adapter {str(adapter)!r} was trained on: its "
+            f"weights have the hash {found[:12]}, not {expected[:12]}. Give that model."
+        )
     if adapter is not None:
         model = _load_adapter(model, adapter)
     return model.eval(), tokenizer
@@ -256,18 +265,6 @@ def _choose_loader(config: PreTrainedConfig) -> Any:
             "with a language-model head or an encoder-decoder like T5 is needed"
         )
     return loader
-
-
-def _choose_precision(dtype: Precision, device: str, config: PreTrainedConfig) -> torch.dtype:
-    if dtype == "float16" and config.model_type in ("t5", "mt5", "umt5", "longt5"):
-        raise ValueError("T5 overflows in float16: use dtype='bfloat16' or 'float32'")
-    if dtype == "auto":
-        on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if on_gpu else torch.float32
-    if dtype == "bfloat16" and device == "cpu":
-        warn_of_emulation()
-    precision: torch.dtype = getattr(torch, dtype)
-    return precision
 
 
 def _make_quantization(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import atomic_folder, atomic_write_text
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
@@ -218,14 +217,13 @@ def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
 def _write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> None:
-    """Replace the examples in a folder; its manifest is written last, when the rest is complete."""
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    for name in parts:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    datasets.DatasetDict(parts).save_to_disk(str(folder))
-    atomic_write_text(
-        folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
-    )
+    """Replace the examples in a folder as one, with their manifest; what else is there stays."""
+    own = {*parts, MANIFEST_FILE, "dataset_dict.json"}
+    others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    with atomic_folder(folder, keep=[name for name in others if name not in own]) as new:
+        datasets.DatasetDict(parts).save_to_disk(str(new))
+        text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+        atomic_write_text(new / MANIFEST_FILE, text)
 
 
 def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:

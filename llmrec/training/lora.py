@@ -89,5 +89,7 @@ def save_adapter(adapted: PeftModel, folder: Path, base_model: str) -> None:
     """
     for config in adapted.peft_config.values():
         config.base_model_name_or_path = base_model
+        if isinstance(config.target_modules, set):  # in another order in each process
+            config.target_modules = sorted(config.target_modules)
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)

@@ -77,7 +77,9 @@ def merge_adapter(
         merged = LanguageModel.load(str(folder), dtype="float32")
         changes = np.abs(merged.final_logits(prompts, token_ids) - before)
         _check_changes(changes, tolerance, merged)
-        replace(about, base_fingerprint=merged.base_fingerprint, merged=True).save(folder)
+        replace(about, base_fingerprint=merged.base_fingerprint, base_hash="", merged=True).save(
+            folder
+        )
     return float(changes.max())
 
 

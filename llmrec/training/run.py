@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from llmrec.data.counts import normalize_rows
+from llmrec.data.files import atomic_folder
 from llmrec.data.options import ReadingOptions
 from llmrec.data.versions import __version__
 from llmrec.errors import DataError
@@ -64,6 +65,7 @@ def build_timeline_model(
         config.model, device=config.device, dtype=config.dtype, quantize=config.quantize
     )
     check_layers(config, model.model)
+    _ = model.base_hash  # before an adapter is in it
     n_layers = int(model.model.config.num_hidden_layers)
     adapted = add_lora(
         model.model,
@@ -267,12 +269,7 @@ def save_adapter_run(
     timeline_model: TimelineModel,
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Write adapter, heads, adapter.json and the card into a folder; return the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(adapted, folder, config.model)
-    timeline_model.category_head.save(folder)
-    if timeline_model.title_embeddings is not None:
-        timeline_model.title_embeddings.save(folder)
+    """Write adapter, heads, adapter.json and the card as one folder; return it."""
     about = AdapterMetadata(
         base_model=config.model,
         base_fingerprint=model.base_fingerprint,
@@ -287,7 +284,13 @@ def save_adapter_run(
         config=config.model_dump(mode="json", exclude={"out", "examples"}),
         metrics={SEEN_METRICS: dict(metrics)} if manifest.validated else dict(metrics),
         versions={"llmrec": __version__} | {name: metadata.version(name) for name in PACKAGES},
+        base_hash=model.base_hash,
     )
-    about.save(folder)
-    write_card(folder)
+    with atomic_folder(folder, keep=()) as new:
+        save_adapter(adapted, new, config.model)
+        timeline_model.category_head.save(new)
+        if timeline_model.title_embeddings is not None:
+            timeline_model.title_embeddings.save(new)
+        about.save(new)
+        write_card(new)
     return folder

@@ -25,7 +25,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmrec import DataError, Dataset, InterestEngine, load_dataset
 from llmrec.data import options
-from llmrec.engine_folder import file_hash
+from llmrec.data.files import file_hash
 from llmrec.engine_settings import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
