@@ -20,7 +20,6 @@ from llmrec.engine_config import (
     ModelChoice,
     load_engine_parts,
     save_parts,
-    with_selective_model,
 )
 from llmrec.engine_people import find_batches, find_histories, precompute_by_block
 from llmrec.engine_refit import FitPlan, refit_parts
@@ -86,8 +85,7 @@ class InterestEngine(UpdatableEngine):
         Parameters
         ----------
         name
-            A folder that `save_pretrained` wrote, or a base model: "smollm2-135m" (embedded), or
-            another that `LanguageModel.load` takes.
+            A folder of `save_pretrained`, or a base model that `LanguageModel.load` takes.
         data
             A `Dataset`, or what `load_dataset` takes; default: none for a saved engine, else
             "ml-100k". Engines of the embedded logs ship with the package, for cutoffs after they
@@ -108,15 +106,14 @@ class InterestEngine(UpdatableEngine):
         verify
             Whether to compare each file with the hash that was stored when it was saved.
         model_options
-            Of `LanguageModel.load`: device, dtype, adapter, quantize, backend. A calibrated
-            engine's model is loaded as it was calibrated, if nothing else is given.
+            Of `LanguageModel.load`; a calibrated model is loaded as it was calibrated.
 
         Warns
         -----
         UserWarning
-            If the folder is of another log, its calibration is missing or of other weights or
-            precision, the model has title embeddings and no calibration, or the log has items that
-            the engine does not know: it says what is left out, and the way out. Without ``verify``.
+            If the folder is of another log or not verified, its calibration is missing or of other
+            weights or precision, the model has title embeddings and no calibration, or the log has
+            items that the engine does not know: it says what is left out, and the way out.
 
         Raises
         ------
@@ -124,13 +121,7 @@ class InterestEngine(UpdatableEngine):
             If a folder is broken, not as it was saved, or was fitted on what is after the cutoff.
         """
         completer = as_completer(writer)
-        if not verify:
-            warnings.warn(
-                f"{name} is loaded without a check that it is as it was saved", stacklevel=2
-            )
         parts = load_engine_parts(name, data, cutoff, model, refit, verify, model_options)
-        if model == "selective":
-            parts = with_selective_model(parts, name)
         if anchor is not None:
             parts = replace(parts, dataset=replace(parts.dataset, anchor=anchor))
         if parts.warning:

@@ -31,6 +31,7 @@ from llmrec.engine_language import (
     is_llm_installed,
     load_language,
     require_model_options,
+    selective_language,
 )
 from llmrec.engine_resolve import (
     FoundSettings,
@@ -47,7 +48,7 @@ from llmrec.forecasters.loading import stored_forecaster
 from llmrec.forecasters.statement_probabilities import StatementProbabilities
 from llmrec.language.backends import describe_options, saved_options
 from llmrec.ranking.blend import Blend
-from llmrec.ranking.registry import LM_SCORER, stored_blend
+from llmrec.ranking.registry import stored_blend
 
 DEFAULT_MODEL = "smollm2-135m"
 ModelChoice = Literal["auto", "selective"] | None
@@ -124,42 +125,37 @@ def load_engine_parts(
     options: Mapping[str, Any],
 ) -> EngineParts:
     """Find or fit what forecasts and ranks, and load the model; see `from_pretrained`."""
-    use_model = _uses_model(name, model, options)
-    if use_model and not verify:
-        options = {**options, "verify": False}
     restore_folder(Path(name))
-    is_folder = is_engine(name)
+    use_model = _uses_model(name, model, options)
+    is_folder, warnings = is_engine(name), []
     own = EngineSettings.load(Path(name, SETTINGS_FILE), verify=verify) if is_folder else None
+    if not verify:
+        options = {**options, "verify": False} if use_model else options
+        warnings.append(f"{name} was not compared with the hashes of what was saved.")
     if data is None and own is not None and own.is_whole:
         require_parts(Path(name), own)
-        if CATALOG_FILE in own.parts:
-            if refit:
-                raise DataError(
-                    f"engine {name} holds no log, and refit=True fits it on one: give it with data="
-                )
-            return _load_without_log(name, own, cutoff, use_model, options)
-    whole = _open_dataset(name, data)
-    whole = whole if own is None else with_engine_features(Path(name), own, whole)
-    is_given = data is not None
-    end = _default_cutoff(own, whole, is_given) if cutoff is None else to_datetime64(cutoff)
-    whole, unknown = _with_engine_catalog(name, own, whole, end)
-    known = whole.known_before(end)
-    found = resolve_settings(name, own, whole, known, end, refit)
-    later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
-    parts = _assemble(found, name, known, end, later, use_model, refit, options)
-    return replace(parts, warning=" ".join(filter(None, (unknown, parts.warning))))
-
-
-def with_selective_model(parts: EngineParts, name: str) -> EngineParts:
-    """Give the parts with a model that forecasts for those people alone whom it helps."""
-    if parts.language is None:
-        return parts
-    found, why = replace(parts.language, is_selective=True), ""
-    if found.calibration is not None and not found.calibration.groups:
-        why = f"engine {name} does not know whom its model helps: it is read for everybody."
-    elif parts.settings.blend.get(LM_SCORER):
-        why = f"lists of engine {name} need the titles that its model expects of everybody."
-    return replace(parts, language=found, warning=f"{parts.warning} {why}".strip())
+    if data is None and own is not None and CATALOG_FILE in own.parts:
+        if refit:
+            raise DataError(
+                f"engine {name} holds no log, and refit=True fits it on one: give it with data="
+            )
+        parts = _load_without_log(name, own, cutoff, use_model, options)
+    else:
+        whole = _open_dataset(name, data)
+        whole = whole if own is None else with_engine_features(Path(name), own, whole)
+        is_given = data is not None
+        end = _default_cutoff(own, whole, is_given) if cutoff is None else to_datetime64(cutoff)
+        whole, unknown = _with_engine_catalog(name, own, whole, end)
+        known = whole.known_before(end)
+        found = resolve_settings(name, own, whole, known, end, refit)
+        later = whole.log.user_ids[whole.log.timestamp[whole.log.user_offsets[:-1]] >= end]
+        parts = _assemble(found, name, known, end, later, use_model, refit, options)
+        warnings.append(unknown)
+    language, warnings = parts.language, [*warnings, parts.warning]
+    if language is not None and model == "selective":
+        language, unused = selective_language(language, parts.settings, name)
+        warnings.append(unused)
+    return replace(parts, language=language, warning=" ".join(filter(None, warnings)))
 
 
 def save_parts(parts: EngineParts, folder: Path, *, with_catalog: bool) -> None:

@@ -150,6 +150,18 @@ def require_model_options(options: Mapping[str, Any]) -> None:
         raise TypeError(f"from_pretrained() {error}{hint}") from None
 
 
+def selective_language(
+    language: LoadedLanguage, settings: EngineSettings, name: str
+) -> tuple[LoadedLanguage, str]:
+    """Give a model that forecasts for those people alone whom it helps, or say why it cannot."""
+    why = ""
+    if language.calibration is not None and not language.calibration.groups:
+        why = f"engine {name} does not know whom its model helps: it is read for everybody."
+    elif settings.blend.get(LM_SCORER):
+        why = f"lists of engine {name} need the titles that its model expects of everybody."
+    return replace(language, is_selective=True), why
+
+
 def load_language(
     dataset: Dataset,
     settings: EngineSettings,

@@ -29,6 +29,7 @@ from llmrec.engine_fit import fit_engine
 from llmrec.engine_info import describe_engine
 from llmrec.fit_store import FitStore
 from llmrec.language.adapters import AdapterMetadata
+from tests.saved_settings import change_settings
 from tests.worlds import CATEGORIES, START
 
 RUN = CliRunner()
@@ -163,9 +164,10 @@ def test_info_names_each_file_that_is_not_the_one_that_was_saved(
 
 @pytest.mark.parametrize("member", ["name", "loss", "kept"])
 def test_info_refuses_a_report_that_lacks_a_figure(copied: Path, member: str) -> None:
-    settings = json.loads((copied / "engine.json").read_text())
-    del settings["report"]["forecast"]["members"][0][member]
-    (copied / "engine.json").write_text(json.dumps(settings))
+    change_settings(
+        copied / "engine.json",
+        lambda values: values["report"]["forecast"]["members"][0].pop(member),
+    )
     assert f"holds a report that cannot be read (KeyError: '{member}')" in str(
         invoke("info", str(copied)).exception
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from llmrec.evaluation.track_record import (
 )
 from llmrec.explain.describe import check_description
 from llmrec.forecast import STATEMENT_KINDS, Forecast
+from tests.saved_settings import change_settings
 from tests.test_whole_engine import events_of
 from tests.worlds import CATEGORIES, START
 
@@ -138,13 +138,13 @@ def test_a_saved_engine_says_the_same_with_its_log_and_without(tmp_path: Path, p
 def test_an_engine_of_before_has_no_probabilities_and_is_used_as_it_was(tmp_path: Path) -> None:
     fitted().save_pretrained(tmp_path)
     shutil.rmtree(tmp_path / STATEMENTS_FOLDER)
-    path = tmp_path / SETTINGS_FILE
-    values = json.loads(path.read_text())
-    values["parts"] = {
-        name: part for name, part in values["parts"].items() if STATEMENTS_FOLDER not in name
-    }
-    del values["report"]["statements"]
-    path.write_text(json.dumps(values))
+
+    def forget_statements(values: dict[str, Any]) -> None:
+        parts = values["parts"].items()
+        values["parts"] = {name: part for name, part in parts if STATEMENTS_FOLDER not in name}
+        del values["report"]["statements"]
+
+    change_settings(tmp_path / SETTINGS_FILE, forget_statements)
     engine = InterestEngine.from_pretrained(str(tmp_path), data=dataset())
     statements = [one for user in USERS for one in engine.forecast(user).statements]
     assert {one.kind for one in statements} <= {"rising", "fading", "new", "returning"}

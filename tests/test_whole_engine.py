@@ -27,6 +27,7 @@ from llmrec.engine_folder import (
     SETTINGS_FILE,
 )
 from llmrec.engine_settings import FORMAT
+from tests.saved_settings import change_settings
 from tests.worlds import CATEGORIES, START
 
 ROOT = Path(__file__).parents[1]
@@ -166,9 +167,10 @@ def test_a_saved_engine_keeps_its_cutoff_unless_its_log_goes_on_after_it(tmp_pat
 
 
 def test_a_folder_that_does_not_say_its_cutoff_begins_where_its_fit_ended(folder: Path) -> None:
-    settings = json.loads((folder / SETTINGS_FILE).read_text())
-    del settings["cutoff"], settings["dates"]
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings))
+    def forget_times(values: dict[str, Any]) -> None:
+        del values["cutoff"], values["dates"]
+
+    settings = change_settings(folder / SETTINGS_FILE, forget_times)
     for again in (load(folder), load(folder, data=dataset())):
         assert str(again.cutoff) == settings["fitted_before"]
 
@@ -234,7 +236,9 @@ def test_a_part_of_another_engine_is_refused_by_its_name(folder: Path, tmp_path:
     [
         ({"format": FORMAT + 1}, rf"format {FORMAT + 1}, .* up to format {FORMAT}: pip install"),
         ({"format": "2"}, "format is '2'; it should be a whole number"),
-        ({"parts": {}}, "has no hash of"),
+        ({"parts": {}}, "one of them changed"),
+        ({"strength": 0.123}, "its 'hash' is not that of its other values"),
+        ({"hash": "0" * 64}, "one of them changed"),
         ({"strength": "much"}, "strength is 'much'"),
         ({"colour": 1}, "unknown key 'colour'"),
     ],
@@ -246,6 +250,23 @@ def test_settings_that_were_changed_are_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=rf"engine\.json.*{reason}"):
         load(folder)
+
+
+def test_settings_without_the_hash_of_a_part_are_refused(folder: Path) -> None:
+    change_settings(folder / SETTINGS_FILE, lambda values: values["parts"].clear())
+    with pytest.raises(DataError, match=r"engine\.json.*has no hash of"):
+        load(folder)
+
+
+def test_what_changed_is_loaded_with_a_warning_where_nobody_wants_it_verified(folder: Path) -> None:
+    path = folder / SETTINGS_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"strength": 0.125}))
+    part = folder / RANKING_FOLDER / VALUES_FILE
+    part.write_bytes(part.read_bytes() + b" ")
+    with pytest.raises(DataError, match=r"engine\.json"):
+        load(folder)
+    with pytest.warns(UserWarning, match="was not compared with the hashes"):
+        assert load(folder, verify=False).settings.strength == 0.125
 
 
 @pytest.mark.parametrize(

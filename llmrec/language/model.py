@@ -108,16 +108,14 @@ class LanguageModel:
         dtype
             "auto" is bfloat16 on a GPU that has it, otherwise float32.
         quantize
-            Load the base model's weights in 4 or 8 bits through bitsandbytes; with OpenVINO, "8bit"
-            reads in 8 bits.
+            Load the base model's weights in 4 or 8 bits (bitsandbytes); OpenVINO reads in "8bit".
         backend
             What computes the states that a category head reads: "openvino" on a CPU, "vllm" on a
             GPU, in ``dtype`` or ``quantize``; torch does everything else, in float32.
         merge
             Add LoRA's matrices to the weights where these are float32, see `merge_adapter_layers`.
         verify
-            Whether the files of an adapter, or merged model, and the base model of an adapter have
-            to have the hashes that were stored with it.
+            Whether adapter or merged model, and base model, must have the hashes that were stored.
 
         Raises
         ------
@@ -136,7 +134,7 @@ class LanguageModel:
         )
         heads = load_heads(folder, model.get_input_embeddings().weight.shape[1], model.device)
         loaded = cls(name, model, tokenizer, str(adapter or ""), *heads)
-        if adapter is not None and metadata:
+        if adapter and metadata:
             metadata.require_compatible(loaded.base_fingerprint, metadata.labels, metadata.prompt)
         if adapter is not None and merge:
             _ = loaded.fingerprint, loaded.base_fingerprint  # of the weights as files have them
@@ -249,8 +247,7 @@ class LanguageModel:
         ValueError
             If there are no title embeddings.
         """
-        titles, head = self.title_embeddings, self.category_head
-        if titles is None or head is None:
+        if (titles := self.title_embeddings) is None or (head := self.category_head) is None:
             raise ValueError(f"{self.name} has no title embeddings")
         return titles.probabilities(self._read_states(prompts, head))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from llmrec.evaluation.saved_engine import load_saved_engine
 from llmrec.language.model import LanguageModel
 from llmrec.metrics import log_loss
 from tests.forecasters.fakes import FakeModel
+from tests.saved_settings import change_settings
 from tests.test_engine import TitleModel, frame, merged
 
 
@@ -135,8 +135,7 @@ def test_an_engine_without_the_calibration_that_it_had_is_not_judged(
             load_saved_engine(str(tmp_path), dataset)
         return
     old = {"format": 1, "parts": ["calibration.json"], "blend": {"RecentPopularity": 1.0}}
-    settings = json.loads((tmp_path / "engine.json").read_text()) | old
-    (tmp_path / "engine.json").write_text(json.dumps(settings))
+    change_settings(tmp_path / "engine.json", lambda values: values.update(old))
     assert engine.settings.precision != "auto"
     with (
         pytest.warns(UserWarning, match=r"calibration\.json is missing"),
