@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_folder, file_hash
+from llmrec.data.files import atomic_folder, file_hash, others_in
 from llmrec.data.interactions import Interactions
 from llmrec.data.join import split_catalog
 from llmrec.data.population import Population
@@ -79,14 +78,8 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
     """Write an engine's folder as one, its settings last; they list the files beside them.
 
     Of what is in the folder the files of an engine go away, and all others stay.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be exchanged for another one, see `require_replaceable`.
     """
-    require_replaceable(folder)
-    with atomic_folder(folder, _others_in(folder, settings)) as new:
+    with atomic_folder(folder, others_in(folder, _own_names(folder, settings))) as new:
         if files.catalog is not None and files.population is not None:
             files.catalog.save(new / CATALOG_FILE)
             files.population.save(new / POPULATION_FILE)
@@ -103,32 +96,12 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
         replace(settings, format=FORMAT, parts=hashes).save(new / SETTINGS_FILE)
 
 
-def require_replaceable(folder: Path) -> None:
-    """Refuse a folder that cannot be exchanged for another one of its name.
-
-    Raises
-    ------
-    DataError
-        If a disk is mounted there, or it is the current folder or one around it.
-    """
-    here, real = Path.cwd(), Path(os.path.realpath(folder))
-    if os.path.ismount(real) or here.is_relative_to(real):
-        what = "where a disk is mounted" if os.path.ismount(real) else "the current folder"
-        raise DataError(
-            f"an engine is written beside {folder} and takes its name at the end, and that is "
-            f"{what}: give a new folder in it."
-        )
-
-
-def _others_in(folder: Path, settings: EngineSettings) -> list[str]:
-    """List what is in a folder and is no engine's."""
-    if not folder.is_dir():
-        return []
+def _own_names(folder: Path, settings: EngineSettings) -> set[str]:
+    """Give the names in an engine's folder that are its own, those of one before included."""
     own = {CATALOG_FILE, POPULATION_FILE, CALIBRATION_FILE, *LEARNED_FOLDERS, SETTINGS_FILE}
     path = folder / SETTINGS_FILE
     before = EngineSettings.load(path, verify=False).parts if path.is_file() else {}
-    own |= {Path(part).parts[0] for part in (settings.adapter, *before) if part}
-    return [path.name for path in folder.iterdir() if path.name not in own]
+    return own | {Path(part).parts[0] for part in (settings.adapter, *before) if part}
 
 
 def _parts_in(folder: Path, adapter: Path) -> Iterator[Path]:

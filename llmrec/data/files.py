@@ -49,7 +49,9 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[Path]:
     """Give an empty folder that gets its name, synced, once it is filled; or goes away.
 
-    Whoever opens ``path`` finds what was there before, whole, or all that is new.
+    Whoever opens ``path`` finds what was there before, whole, or all that is new. Where a folder
+    cannot be exchanged (a disk is mounted there, it is the current one, or nothing may be written
+    beside it) its files are replaced one by one instead.
 
     Parameters
     ----------
@@ -58,7 +60,8 @@ def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[P
         be there when the folder is filled.
     """
     path = Path(os.path.realpath(path))
-    partial = path.with_name(f".{path.name}.partial")
+    is_inside = keep is not None and path.is_dir() and not _can_be_exchanged(path)
+    partial = path / ".partial" if is_inside else path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed program left
     restore_folder(path)
     try:
@@ -66,16 +69,29 @@ def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[P
         yield partial
         for inside in (*partial.rglob("*"), partial):
             _sync(inside)
-        for name in keep or ():
-            _link(path / name, partial / name)
-        _sync(partial)
-        if keep is not None and path.is_dir():
+        if is_inside:
+            _replace_files(path, partial, {*(keep or ()), partial.name})
+        elif keep is not None and path.is_dir():
+            for name in keep:
+                _link(path / name, partial / name)
+            _sync(partial)
             _exchange(partial, path)
         else:
             os.replace(partial, path)
-        _sync(path.parent)
+        _sync(path if is_inside else path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def others_in(folder: Path, own: Collection[str]) -> list[str]:
+    """List the names in a folder, if there is one, but for these."""
+    return (
+        [path.name for path in folder.iterdir() if path.name not in own] if folder.is_dir() else []
+    )
 
 
 def restore_folder(path: Path) -> None:
@@ -135,6 +151,26 @@ def _exchange(one: Path, other: Path) -> None:
     os.replace(other, aside)
     os.replace(one, other)
     os.replace(aside, one)
+
+
+def _can_be_exchanged(path: Path) -> bool:
+    may_write = os.access(path.parent, os.W_OK | os.X_OK)
+    return may_write and not os.path.ismount(path) and not Path.cwd().is_relative_to(path)
+
+
+def _replace_files(path: Path, new: Path, keep: Collection[str]) -> None:
+    for one in path.iterdir():
+        if one.name not in keep and (one.is_dir() or not (new / one.name).is_file()):
+            _remove(one)
+    for one in new.iterdir():
+        os.replace(one, path / one.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _aside(path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.data.files import atomic_folder, atomic_write_bytes, atomic_write_text, others_in
 from llmrec.data.names import clean_text
 from llmrec.data.periods import Window
 from llmrec.evaluation import report_figures
@@ -18,7 +18,7 @@ from llmrec.evaluation.horizons import HORIZON_SLICE
 from llmrec.explain.printable import printable
 from llmrec.forecast import Forecaster
 
-TEMPLATE_FILE = "report.html.jinja"
+REPORT_FILE, TEMPLATE_FILE = "report.html", "report.html.jinja"
 REPORT_METRICS = (
     "log_loss",
     "log_loss_gain",
@@ -43,16 +43,17 @@ N_PEOPLE = 5
 
 
 def save_report(comparison: Comparison, folder: Path, seed: int = 0) -> Path:
-    """Write report.html, scores.parquet (one row a model and user) and table.parquet.
+    """Write report.html, scores.parquet (one row a model and user) and table.parquet as one.
 
     The page shows five people of the last split, sampled by the seed. Returns its path.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (("scores", comparison.scores), ("table", comparison.table)):
-        atomic_write_bytes(folder / f"{name}.parquet", frame.to_parquet(index=False))
-    path = folder / "report.html"
-    atomic_write_text(path, render_report(comparison, seed))
-    return path
+    frames = {"scores.parquet": comparison.scores, "table.parquet": comparison.table}
+    page = render_report(comparison, seed)
+    with atomic_folder(folder, keep=others_in(folder, (REPORT_FILE, *frames))) as new:
+        for name, frame in frames.items():
+            atomic_write_bytes(new / name, frame.to_parquet(index=False))
+        atomic_write_text(new / REPORT_FILE, page)
+    return folder / REPORT_FILE
 
 
 def render_report(comparison: Comparison, seed: int = 0) -> str:

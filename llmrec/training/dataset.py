@@ -21,7 +21,7 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.files import atomic_folder, atomic_write_text
+from llmrec.data.files import atomic_folder, atomic_write_text, others_in
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
@@ -219,8 +219,7 @@ def _write_parts(
 ) -> None:
     """Replace the examples in a folder as one, with their manifest; what else is there stays."""
     own = {*parts, MANIFEST_FILE, "dataset_dict.json"}
-    others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    with atomic_folder(folder, keep=[name for name in others if name not in own]) as new:
+    with atomic_folder(folder, keep=others_in(folder, own)) as new:
         datasets.DatasetDict(parts).save_to_disk(str(new))
         text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
         atomic_write_text(new / MANIFEST_FILE, text)
