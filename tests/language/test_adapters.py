@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from llmrec.errors import ModelLoadError
@@ -33,7 +35,8 @@ def save_adapter(folder: Path, base: LanguageModel, base_folder: Path, **changes
     torch.manual_seed(1)
     get_peft_model(fresh, LoraConfig(**{**options, **changes})).save_pretrained(folder)
     CategoryHead(width=32, rank=2).save(folder)
-    replace(ABOUT, base_fingerprint=base.base_fingerprint).save(folder)
+    hashes = {"base_fingerprint": base.base_fingerprint, "base_hash": base.base_hash}
+    replace(ABOUT, **hashes).save(folder)
     return folder
 
 
@@ -104,6 +107,55 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> No
     (tmp_path / "adapter.json").write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"adapter\.json does not describe an adapter"):
         AdapterMetadata.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("adapter_config.json", lambda text: text.replace(b'"lora_alpha": 8', b'"lora_alpha": 16')),
+        ("adapter_model.safetensors", lambda text: text[:-1] + bytes([text[-1] ^ 1])),
+        ("readout.safetensors", lambda text: text[:-1] + bytes([text[-1] ^ 1])),
+        ("readout.safetensors", None),
+        ("titles.safetensors", lambda text: b"of another adapter"),
+    ],
+)
+def test_a_file_that_is_not_the_saved_one_is_refused_by_name(
+    llama_folder: Path, llama_adapter: Path, file: str, change: Any
+) -> None:
+    path = llama_adapter / file
+    before = path.read_bytes() if path.exists() else b""
+    path.unlink(missing_ok=True)
+    if change is not None:
+        assert change(before) != before
+        path.write_bytes(change(before))
+    with pytest.raises(ModelLoadError, match=f"{file} is "):
+        LanguageModel.load(str(llama_folder), adapter=llama_adapter, device="cpu")
+
+
+def test_a_changed_description_is_refused_and_both_are_loaded_where_nobody_wants_them_verified(
+    llama_folder: Path, llama_adapter: Path
+) -> None:
+    path = llama_adapter / "adapter.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cutoff": "1990-01-01"}))
+    (llama_adapter / "more.json").write_text("{}")
+    with pytest.raises(ModelLoadError, match=r"adapter\.json .*one of them changed"):
+        LanguageModel.load(str(llama_folder), adapter=llama_adapter, device="cpu")
+    LanguageModel.load(str(llama_folder), adapter=llama_adapter, device="cpu", verify=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_base_model_in_which_one_number_changed_is_refused(
+    llama_folder: Path, llama_adapter: Path, tmp_path: Path, dtype: Any
+) -> None:
+    shutil.copytree(llama_folder, tmp_path / "base")
+    load = partial(LanguageModel.load, adapter=llama_adapter, device="cpu", dtype=dtype)
+    load(str(tmp_path / "base"))
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] += 0.25
+    save_file(tensors, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"not the one that adapter .* was trained on"):
+        load(str(tmp_path / "base"))
+    load(str(tmp_path / "base"), verify=False)
 
 
 def test_an_adapter_fits_its_own_model_labels_and_prompts() -> None:
@@ -256,7 +308,7 @@ def test_an_adapter_on_a_tied_head_is_refused_since_it_would_change_the_embeddin
 
 def test_merging_into_another_base_model_is_refused(llama_adapter: Path, tmp_path: Path) -> None:
     other = save_llama(tmp_path / "other", initializer_range=0.2)
-    with pytest.raises(ModelLoadError, match="another model"):
+    with pytest.raises(ModelLoadError, match="not the one that adapter"):
         merge_adapter(str(other), llama_adapter, tmp_path / "merged", PROMPTS)
     assert not (tmp_path / "merged").exists()
 

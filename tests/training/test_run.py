@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,9 @@ def _histories() -> list[Any]:
 def test_one_adapter_holds_both_and_loads_like_any(folder: Path, tmp_path: Path) -> None:
     model, adapted, _, _ = train_lines(folder, tmp_path / "run")
     save_adapter(adapted, tmp_path / "adapter", "llama")
+    stored = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert stored["target_modules"] == sorted(stored["target_modules"])  # not as hashes order them
+    assert len(stored["target_modules"]) > 1
     loaded = LanguageModel.load(
         str(folder), adapter=tmp_path / "adapter", device="cpu", merge=False
     )
