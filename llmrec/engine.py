@@ -88,13 +88,13 @@ class InterestEngine(UpdatableEngine):
             A folder of `save_pretrained`, or a base model that `LanguageModel.load` takes.
         data
             A `Dataset`, or what `load_dataset` takes; default: none for a saved engine, else
-            "ml-100k". Engines of the embedded logs ship with the package, for cutoffs after they
-            were fitted; for any other log effort "quick" of `fit` is fitted here.
+            "ml-100k". Engines of embedded logs ship with the package, for cutoffs after their fit;
+            for any other log effort "quick" of `fit` is fitted here.
         cutoff
             Start of the period to forecast; default: a saved engine's, or a later end of the log.
         model
-            None: none. "auto": the one that the name has, if the llm extra is installed; with
-            "selective" it forecasts for those people alone whom its calibration shows to gain.
+            "auto": the one that the name has, if the llm extra is installed; "selective": for those
+            people alone whom its calibration shows to gain; None: none.
         describe
             Whether the model words the descriptions, which takes a second each; else rules do.
         writer
@@ -104,21 +104,20 @@ class InterestEngine(UpdatableEngine):
         anchor
             Where people's periods begin, see `Dataset`: "calendar" for live use; None: as of it.
         verify
-            Whether to compare each file with the hash that was stored when it was saved.
+            Whether to compare each file with its hash of when it was saved.
         model_options
             Of `LanguageModel.load`; a calibrated model is loaded as it was calibrated.
 
         Warns
         -----
         UserWarning
-            If the folder is of another log or not verified, its calibration is missing or of other
-            weights or precision, the model has title embeddings and no calibration, or the log has
-            items that the engine does not know: it says what is left out, and the way out.
+            If the folder is of another log or not verified, its calibration is missing or not of
+            this model, or the log has items that it does not know: what is left out, and why.
 
         Raises
         ------
         DataError
-            If a folder is broken, not as it was saved, or was fitted on what is after the cutoff.
+            If a folder is broken, changed, or was fitted on what is after the cutoff.
         """
         completer = as_completer(writer)
         parts = load_engine_parts(name, data, cutoff, model, refit, verify, model_options)

@@ -148,7 +148,10 @@ def windows_at(dataset: Dataset, cutoff: np.datetime64) -> list[Window]:
 
 
 def adapter_fields(folder: Path) -> dict[str, Any]:
-    return asdict(AdapterMetadata.load(folder)) | {"hash": adapter_hash(folder)}
+    fields = asdict(AdapterMetadata.load(folder))
+    assert not fields.pop("files")  # of 0.5 and later
+    assert not fields.pop("base_hash")
+    return fields | {"hash": adapter_hash(folder)}
 
 
 def category_scores(dataset: Dataset, windows: Sequence[Window], adapter: Path | None) -> Any:

@@ -128,9 +128,9 @@ class LanguageModel:
             device = "cpu" if backend == "openvino" else device
         folder = Path(name).expanduser() if adapter is None else adapter  # a merged model has heads
         metadata = verified_metadata(folder, verify)
-        expected = metadata.base_hash if metadata and adapter and verify else ""
+        about = metadata if adapter and verify else None
         model, tokenizer = load_pretrained(
-            name, adapter, device=device, dtype=dtype, quantize=quantize, expected=expected
+            name, adapter, device=device, dtype=dtype, quantize=quantize, about=about
         )
         heads = load_heads(folder, model.get_input_embeddings().weight.shape[1], model.device)
         loaded = cls(name, model, tokenizer, str(adapter or ""), *heads)

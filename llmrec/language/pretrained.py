@@ -39,7 +39,7 @@ from transformers.utils import logging
 from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
-from llmrec.language.adapters import base_hash
+from llmrec.language.adapters import AdapterMetadata, base_hash
 from llmrec.language.backends import Precision, Quantization, torch_dtype
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
@@ -70,11 +70,11 @@ def load_pretrained(
     device: str,
     dtype: Precision,
     quantize: Quantization | None,
-    expected: str = "",
+    about: AdapterMetadata | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model in evaluation mode, its adapter inside, and its tokenizer.
 
-    ``expected`` is the `base_hash` that the base model should have; "": any.
+    ``about`` describes the adapter, if its base model is to be the very one of its training.
 
     Raises
     ------
@@ -106,13 +106,14 @@ def load_pretrained(
             raise ValueError(
                 f"its tokenizer has {len(tokenizer)} tokens, more than it has embeddings"
             )
-    if expected and (found := base_hash(model)) not in ("", expected):
-        raise ModelLoadError(
-            f"model {name!r} is not the one that adapter {str(adapter)!r} was trained on: its "
-            f"weights have the hash {found[:12]}, not {expected[:12]}. Give that model."
-        )
+    found = base_hash(model) if about and about.base_hash else ""
     if adapter is not None:
         model = _load_adapter(model, adapter)
+    if about and found and found != about.base_hash:
+        raise ModelLoadError(
+            f"adapter {str(adapter)!r} does not fit: it was made for {about.base_model!r} "
+            f"({about.base_hash[:16]}) and this is another model ({found[:16]}): load that one"
+        )
     return model.eval(), tokenizer
 
 

@@ -25,7 +25,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmrec import DataError, Dataset, InterestEngine, load_dataset
 from llmrec.data import options
-from llmrec.data.files import file_hash
+from llmrec.data.files import file_hash, with_values_hash
 from llmrec.engine_settings import EngineSettings
 from llmrec.errors import LlmrecError, ModelLoadError, TrainingError
 from llmrec.language.adapters import ADAPTER_FILE, SEEN_METRICS, AdapterMetadata
@@ -36,6 +36,7 @@ from llmrec.training.pretrain import NEW_MODELS
 from llmrec.training.typed_config import ConfigError
 from tests import worlds
 from tests.language.tiny_models import byte_level_tokenizer, save_llama, save_t5
+from tests.saved_settings import change_settings
 
 ROOT = Path(__file__).parents[2]
 FINETUNE, CONFIGS = ROOT / "finetune", ROOT / "finetune" / "configs"
@@ -457,10 +458,10 @@ def test_an_adapter_is_refused_by_an_engine_of_another_prompt_version(
     about.write_text(about.read_text().replace("forecast-v3", "forecast-v2"))
     with pytest.raises(DataError, match="is not the file that was saved with this engine"):
         InterestEngine.from_pretrained(str(tmp_path / "engine"))
-    path = tmp_path / "engine" / "engine.json"  # as if it had been saved so
-    values = json.loads(path.read_text())
-    values["parts"][f"adapter/{ADAPTER_FILE}"] = file_hash(about)
-    path.write_text(json.dumps(values))
+    about.write_text(json.dumps(with_values_hash(json.loads(about.read_text()))))
+    new = {f"adapter/{ADAPTER_FILE}": file_hash(about)}  # as if it had been saved so
+    path = tmp_path / "engine" / "engine.json"
+    change_settings(path, lambda values: values["parts"].update(new))
     with pytest.raises(ModelLoadError, match="version 'forecast-v2', not 'forecast-v3'"):
         InterestEngine.from_pretrained(str(tmp_path / "engine"))
 

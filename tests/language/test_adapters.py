@@ -153,7 +153,7 @@ def test_a_base_model_in_which_one_number_changed_is_refused(
     tensors = load_file(tmp_path / "base" / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 5] += 0.25
     save_file(tensors, tmp_path / "base" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelLoadError, match=r"not the one that adapter .* was trained on"):
+    with pytest.raises(ModelLoadError, match="this is another model"):
         load(str(tmp_path / "base"))
     load(str(tmp_path / "base"), verify=False)
 
@@ -308,7 +308,7 @@ def test_an_adapter_on_a_tied_head_is_refused_since_it_would_change_the_embeddin
 
 def test_merging_into_another_base_model_is_refused(llama_adapter: Path, tmp_path: Path) -> None:
     other = save_llama(tmp_path / "other", initializer_range=0.2)
-    with pytest.raises(ModelLoadError, match="not the one that adapter"):
+    with pytest.raises(ModelLoadError, match="another model"):
         merge_adapter(str(other), llama_adapter, tmp_path / "merged", PROMPTS)
     assert not (tmp_path / "merged").exists()
 

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedConfig
 
 from llmrec.errors import MissingExtraError, ModelLoadError
 from llmrec.language import pretrained
+from llmrec.language.backends import torch_dtype
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import save_llama, save_t5
 
@@ -122,12 +123,11 @@ def test_t5_is_refused_in_float16_and_loads_in_bfloat16(t5_folder: Path) -> None
 def test_the_dtype_is_float32_on_a_cpu_and_bfloat16_on_a_gpu_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = PreTrainedConfig()
-    assert pretrained._choose_precision("auto", "cpu", config) == torch.float32
+    assert torch_dtype("auto", "cpu", "llama") == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.bfloat16
+    assert torch_dtype("auto", "cuda:0", "llama") == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert pretrained._choose_precision("auto", "cuda:0", config) == torch.float32
+    assert torch_dtype("auto", "cuda:0", "llama") == torch.float32
 
 
 def test_an_adapter_makes_the_round_trip(llama_folder: Path, tmp_path: Path) -> None:
