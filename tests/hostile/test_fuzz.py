@@ -17,12 +17,20 @@ from tests.worlds import CATEGORIES, catalog
 
 MAX_SECONDS = 1.0  # of processor time for a text of any length; most take 1/10,000 of it
 BLOCK = 1_000  # texts that share a seed
-LABELS = ("Drama", "Sci-Fi & Fantasy", "Mr. Bean (1990)", "Children's/Café", "No. 5", "ſtraße", "5")
+LABELS = (
+    "Drama",
+    "Sci-Fi & Fantasy",
+    "Mr. Bean (1990)",
+    "Children's/Café",
+    "No. 5",
+    "\u017ftraße",
+    "5",
+)
 LINES = (
     "Drama 31%, Sci-Fi & Fantasy 22%, other 47%: Drama is rising, No. 5 is fading.",
     "No. 5 5%, 5 100%, other 0%: 5 is new.",
     "Mr. Bean (1990) 0%, other 100%: Mr. Bean (1990) is rising.",
-    "Children's/Café 7 %, ſtraße 3%",
+    "Children's/Café 7 %, Straße 3%",
 )
 WISHES = (
     "more drama, no horror, only comedies until March 2027",
@@ -42,7 +50,7 @@ REASONS = {
 # letter or several, halves of characters, marks that turn text round, and what separates.
 SIGNS = (
     *"0123456789%,:;.!? \t\n\r\x00\x0b\x1c\x85\xa0\u2028\u3000\"'\\/()[]{}<>|&+-_e*^$#",
-    *"٣３߉፩²½Ⅷ㈤ſKİıßΣŉ\ufb03éﬀ\u0301\u200b\u200d\u202e\u2066\ufeff\ufffe\U0001f600\U000e0041",
+    *"٣\uff13߉፩²½Ⅷ㈤\u017fK\u0130\u0131ßΣŉ\ufb03éﬀ\u0301\u200b\u200d\u202e\u2066\ufeff\ufffe\U0001f600\U000e0041",
     *("\ud800", "\udfff", "\ud83d\udca9"),
     *("NaN", "nan%", "inf", "-inf%", "1e999", "0x10", "1_000", "99999999999999999999999%", "-5%"),
     *(" is rising", " other ", "other 100%", "Drama", " 31%", "100%", "101%", "%%", "::", ", ,"),
@@ -52,7 +60,9 @@ SIGNS = (
 
 
 # Letters that match others where case does not count.
-TWINS = str.maketrans({"s": "ſ", "k": "\u212a", "i": "ı", "S": "ſ", "K": "\u212a", "I": "İ"})
+TWINS = str.maketrans(
+    {"s": "\u017f", "k": "\u212a", "i": "\u0131", "S": "\u017f", "K": "\u212a", "I": "\u0130"}
+)
 
 
 def mutate(rng: random.Random, text: str) -> str:
@@ -136,7 +146,8 @@ def test_any_text_is_a_forecast_or_an_error_with_a_documented_reason(n: int, cou
         try:
             forecast = line.parse(text)
         except ForecastParseError as error:
-            assert error.reason in REASONS
+            if error.reason not in REASONS:
+                raise AssertionError(error.reason) from error
             return
         weights = forecast.category_weights
         assert abs(weights.sum() - 1) < 1e-9
