@@ -22,6 +22,12 @@ from tests.hostile.bad_frames import bad_frames, good_frame
 from tests.hostile.conftest import Count
 
 EVERY, FILES_EVERY = 40, 200  # of the fast suite: that many cases have one that is tried
+# What broke once is always tried.
+ONCE_BROKEN = {
+    *("rating twice", "title twice", "number", "polars, lazy", "title: arrow lists"),
+    *("rating: fields of numpy", "rating: 1 times half a character", "categories: sparse"),
+    *(f"{column}: 1 times signaling NaN" for column in ("user_id", "timestamp", "rating", "title")),
+}
 # What an error must name: a column, a row, or what the whole frame is.
 NAMED = re.compile(
     r"\bcolumns?\b|\brows?\b|\bline \d+|expected a pandas or polars frame|events of \d+ users"
@@ -113,7 +119,7 @@ def test_no_row_of_a_frame_is_lost_in_silence_and_every_error_is_named(
 ) -> None:
     found, became = [], Counter[str]()
     for number, (name, make) in enumerate(bad_frames()):
-        if (number + len(way)) % every:
+        if (number + len(way)) % every and name not in ONCE_BROKEN:
             continue
         frame = make()
         what, fault = find_fault(lambda frame=frame: DOORS[way](engine, frame))
