@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.catalog import Catalog
@@ -16,10 +17,10 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.ids import format_id, read_ids
 from llmrec.data.interactions import Interactions
 from llmrec.data.log_updates import add_events, remove_person, without_person
-from llmrec.data.new_events import NewEvents, rows_of_items
+from llmrec.data.new_events import NewEvents, read_item_rows, rows_of_items
 from llmrec.data.population import Population
 from llmrec.data.provenance import events_fingerprint
-from llmrec.data.validation import DUPLICATE, ITEM_ID, to_pandas
+from llmrec.data.validation import DUPLICATE, ITEM_ID
 from llmrec.engine_config import EngineParts
 from llmrec.engine_folder import catalog_fingerprint
 from llmrec.engine_language import LoadedLanguage
@@ -81,7 +82,7 @@ def append_events(
     dataset = parts.dataset
     log = dataset.log.align_to(dataset.catalog)
     last = None if latest is None else to_datetime64(latest)
-    new = NewEvents.read(events, latest=last, day_first=log.day_first)
+    new, items = NewEvents.read(events, latest=last, day_first=log.day_first), read_item_rows(items)
     catalog = _grown_catalog(parts, rows_of_items(events, new), items)
     grown = add_events(log, new, catalog)
     n_accepted, n_new_items = len(grown.events), catalog.n_items - dataset.catalog.n_items
@@ -229,11 +230,11 @@ def _takes_new_items(parts: EngineParts) -> bool:
     return all(map(takes_new_items, filter(None, (parts.blend, parts.new_items))))
 
 
-def _unknown_items(items: Any, catalog: Catalog) -> tuple[str, ...]:
+def _unknown_items(items: pd.DataFrame | None, catalog: Catalog) -> tuple[str, ...]:
     """Give the ids of a frame of items that a catalog does not have."""
     if items is None or not len(items):
         return ()
-    given = read_ids(to_pandas(items)[ITEM_ID]).labels
+    given = read_ids(items[ITEM_ID]).labels
     return (*given[catalog.item_ids.get_indexer(given) < 0],)
 
 

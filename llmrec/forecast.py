@@ -280,7 +280,7 @@ class Forecaster(Protocol):
     """Forecasts category weights. A batch gives what single calls give."""
 
     def forecast(self, histories: Sequence[History]) -> list[Forecast]:
-        """Forecast the period after each history's cutoff."""
+        """Forecast the period after each history's cutoff; all histories are of one log."""
         ...
 
 
@@ -288,5 +288,5 @@ class ItemScorer(Protocol):
     """Scores items, on the log-probability scale."""
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
-        """Score the whole catalog: (n_users, n_items), finite."""
+        """Score the whole catalog for histories of one log: (n_users, n_items), finite."""
         ...

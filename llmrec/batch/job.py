@@ -10,8 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -291,7 +292,16 @@ _worker: list[Callable[[int], ShardReport]] = []  # of this process, if it is a 
 
 
 def _open_worker(maker: ShardMaker) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     _worker[:] = [maker.open()]
+
+
+def _end_with_parent() -> None:
+    """End this worker where the run that started it was killed: nothing else would tell it."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(shard: int) -> ShardReport:

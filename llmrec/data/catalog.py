@@ -91,7 +91,8 @@ class Catalog:
         frame = to_pandas(frame).reset_index(drop=True)
         names = {ITEM_ID: ITEM_ID, TITLE: TITLE, CATEGORIES: CATEGORIES, **(columns or {})}
         optional = {TITLE} - set(columns or {})
-        require_columns(frame, {ours: names[ours] for ours in names if ours not in optional})
+        needed = {ours: names[ours] for ours in names if ours not in optional}
+        require_columns(frame, needed, optional=[*optional])
         items = merge_item_rows(
             frame[names[ITEM_ID]],
             frame.get(names[TITLE]),

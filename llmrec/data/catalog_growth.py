@@ -35,7 +35,7 @@ def with_new_items(catalog: Catalog, frame: Any, separator: str | None = None) -
         If a column is missing, or ids cannot be read.
     """
     frame = to_pandas(frame).reset_index(drop=True)
-    require_columns(frame, {ITEM_ID: ITEM_ID, CATEGORIES: CATEGORIES})
+    require_columns(frame, {ITEM_ID: ITEM_ID, CATEGORIES: CATEGORIES}, optional=[TITLE])
     items = merge_item_rows(frame[ITEM_ID], frame.get(TITLE), frame[CATEGORIES], separator)
     place = {name: column for column, name in enumerate(catalog.categories)}
     known = [_places_of(names, place) for names in items.names]

@@ -13,6 +13,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
+from llmrec.data.column_errors import naming_column
 from llmrec.data.report import Finding
 from llmrec.errors import DataError
 from llmrec.types import BoolArray, IntArray
@@ -77,7 +78,11 @@ def read_ids(column: pd.Series[Any], *, join_decimals: bool = True) -> Ids:
         If a value is no id: a boolean, bytes, a list, a time, infinity, half a character, or a
         number too large for a float to hold exactly. The message names column, row and value.
     """
-    column = _plain(column)
+    with naming_column(column.name):
+        return _read_ids(_plain(column), join_decimals)
+
+
+def _read_ids(column: pd.Series[Any], join_decimals: bool) -> Ids:
     _require_ids(column)
     codes, uniques = pd.factorize(column)
     strings = pd.Index([format_id(value) for value in uniques], dtype=object)

@@ -127,7 +127,7 @@ class Interactions:
         """
         frame = to_pandas(frame).reset_index(drop=True)
         names = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)} | dict(columns or {})
-        require_columns(frame, names | {name: name for name in (*identity, *details)})
+        require_columns(frame, names | {n: n for n in (*identity, *details)}, optional=[RATING])
         users, items = read_ids(frame[names[USER_ID]]), read_ids(frame[names[ITEM_ID]])
         times = parse_timestamps(frame[names[TIMESTAMP]], dates, latest)
         cleaner = RowCleaner.of(_make_table(frame, names, identity, users, items, times))

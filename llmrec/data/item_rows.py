@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llmrec.data.column_errors import naming_column
 from llmrec.data.ids import read_ids
 from llmrec.data.names import clean_text, clean_title, spell_names, split_names, undo_entities
 from llmrec.data.report import Finding
@@ -105,7 +106,8 @@ class _Rows:
         findings: list[Finding],
     ) -> list[Any]:
         """Give each item the value that most of its rows have; "" or () where none has one."""
-        cleaned = _clean_once(column, clean)
+        with naming_column(column.name):
+            cleaned = _clean_once(column, clean)
         name = str(column.name)
         if rows := int(cleaned.has_entities[cleaned.raw].sum()):
             row = int(cleaned.has_entities[cleaned.raw].argmax())

@@ -77,7 +77,8 @@ class NewEvents:
             `parse_timestamps`.
         """
         frame = to_pandas(frame).reset_index(drop=True)
-        require_columns(frame, {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)})
+        needed = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
+        require_columns(frame, needed, optional=[RATING])
         if not len(frame):
             nothing, no_rows = pd.Index([], dtype="str"), np.empty(0, np.int64)
             no_times = np.empty(0, "datetime64[ms]")
@@ -120,6 +121,16 @@ class NewEvents:
             rating=self.rating[kept],
             left_out={**self.left_out, reason: np.append(before, self.row[rows])},
         )
+
+
+def read_item_rows(items: Any) -> pd.DataFrame | None:
+    """Give a frame of items that come in with events; DataError if it is none, or has no ids."""
+    if items is None:
+        return None
+    frame = to_pandas(items)
+    if len(frame):
+        require_columns(frame, {ITEM_ID: ITEM_ID})
+    return frame
 
 
 def rows_of_items(events: Any, new: NewEvents) -> pd.DataFrame | None:

@@ -67,16 +67,19 @@ class TrainingSpan:
     def of_log(
         cls, log: Interactions, catalog: Catalog, cutoff: np.datetime64 | str | None
     ) -> tuple[TrainingSpan, list[History]]:
-        """Give the span of a fit on a log, and everybody's past before the cutoff (default: all).
+        """Give the span of a fit on a log, and people's pasts before the cutoff (default: all).
+
+        Those without one are left out: a row without events can change how a sum is rounded.
 
         Raises
         ------
         ValueError
             If no event lies before the cutoff.
         """
-        histories = make_histories(log, catalog, _WHOLE_PAST, cutoff)
+        everybody = make_histories(log, catalog, _WHOLE_PAST, cutoff)
+        histories = [history for history in everybody if history.n_events]
         counts = pd.Series({history.user_id: history.n_events for history in histories})
-        if not counts.sum():
+        if not histories:
             raise ValueError(f"no event lies before the cutoff {cutoff}: choose a later one.")
         before = None if cutoff is None else histories[0].cutoff
         return cls(before, item_ids=catalog.item_ids, n_events=counts), histories

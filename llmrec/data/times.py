@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llmrec.data.column_errors import naming_column
 from llmrec.data.given_format import parse_format
 from llmrec.data.ids import MISSING_WORDS
 from llmrec.data.number_times import (
@@ -105,7 +106,11 @@ def parse_timestamps(
     """
     check_dates(dates)
     end = np.datetime64("now", "ms") + np.timedelta64(1, "D") if latest is None else latest
-    column = column.reset_index(drop=True)
+    with naming_column(column.name):
+        return _parse_column(column.reset_index(drop=True), dates, end)
+
+
+def _parse_column(column: pd.Series[Any], dates: str | None, end: np.datetime64) -> ParsedTimes:
     kind = pd.api.types
     if kind.is_bool_dtype(column.dtype):
         raise DataError(f"column {column.name!r} holds booleans, not times.")

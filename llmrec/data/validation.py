@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec.data import outliers
+from llmrec.data.column_errors import naming_column
 from llmrec.data.ids import MISSING_WORDS
 from llmrec.data.names import clean_text
 from llmrec.data.report import CleaningReport
@@ -52,16 +53,20 @@ def to_pandas(frame: Any) -> pd.DataFrame:
 
 
 def require_columns(
-    frame: pd.DataFrame, needed: Mapping[str, str], *, can_map: bool = True
+    frame: pd.DataFrame,
+    needed: Mapping[str, str],
+    *,
+    optional: Sequence[str] = (),
+    can_map: bool = True,
 ) -> None:
-    """Raise a DataError if a needed column is missing or occurs twice.
+    """Raise a DataError if a needed column is missing, or one occurs twice.
 
-    ``needed`` maps our name of a column to the frame's; ``can_map`` says whether other names can be
-    given.
+    ``needed`` maps our name of a column to the frame's; those of ``optional`` may be missing;
+    ``can_map`` says whether other names can be given.
     """
     names = list(map(str, frame.columns))
     shown = f"(columns found: {', '.join(names)[:500] or 'none'})"
-    for theirs in needed.values():
+    for theirs in (*needed.values(), *optional):
         if int((frame.columns == theirs).sum()) > 1:
             raise DataError(
                 f"column {theirs!r} is there more than once {shown}. Rename one of them."
@@ -99,6 +104,11 @@ def to_float(column: pd.Series[Any]) -> FloatArray:
 
     Where no value has a point and some have a comma, the comma is the decimal one: 4,5.
     """
+    with naming_column(column.name):
+        return _to_float(column)
+
+
+def _to_float(column: pd.Series[Any]) -> FloatArray:
     if pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
         texts = column.astype("str").str.strip()
         column = column.mask((texts == "") | texts.isin(MISSING_WORDS))
@@ -107,7 +117,7 @@ def to_float(column: pd.Series[Any]) -> FloatArray:
     if invalid.any() and column[invalid].astype("str").str.fullmatch(_DECIMAL_COMMA).all():
         texts = column[column.notna()].astype("str")
         if not texts.str.contains(".", regex=False).any():
-            return to_float(texts.str.replace(",", ".", regex=False).reindex(column.index))
+            return _to_float(texts.str.replace(",", ".", regex=False).reindex(column.index))
     if invalid.any():
         row = int(invalid.argmax())
         raise DataError(
@@ -170,7 +180,11 @@ class RowCleaner:
         hashes = pd.util.hash_pandas_object(self.table[keys], index=False)
         equal = self.table[hashes.duplicated(keep=False)]
         for name in reversed(list(details)):  # stable sorts: the last one weighs most
-            texts = details[name][equal.index].map(repr, na_action="ignore")
+            values = details[name][equal.index]
+            # As objects: Arrow has no order of lists.
+            texts = pd.Series(list(values), values.index, dtype=object).map(
+                repr, na_action="ignore"
+            )
             equal = equal.loc[texts.sort_values(kind="stable").index]
         if RATING in equal:
             equal = equal.sort_values(RATING, ascending=False, kind="stable")

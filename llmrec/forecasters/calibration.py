@@ -163,6 +163,9 @@ class Calibration:
             values[name] = np.array(values[name])
         for name in ("gain", "bias_gain", "categories"):
             values[name] = tuple(values[name])
+        for name, added in values.get("equivalents", {}).items():
+            if type(added) not in (int, float):
+                raise ValueError(f"what {name!r} adds to the log-loss is {added!r:.40}, no number")
         values["spread"] = read_spread(values["spread"])
         values["groups"] = tuple(GainGroup.from_values(one) for one in values.get("groups", ()))
         return cls(**values)

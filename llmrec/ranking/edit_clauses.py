@@ -170,6 +170,8 @@ _SKIPPED_WORDS = set(
 )
 
 _NUMBER_WORDS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "six": 6}
+# (?a:...): among all letters, "s" and "i" would also match the long s and the dotless i.
+_COUNT_WORD = f"(?a:{'|'.join(_NUMBER_WORDS)})"
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?"
 _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" for name in MONTHS)
 _DAY = r"[0-9]{1,2}(?:st|nd|rd|th)?"
@@ -183,7 +185,7 @@ _TOKEN = re.compile(
       "(?P<quoted>(?:[^"]|"")*)"
     | (?P<stop>[,;!?\n] | \.(?!\S) | \b(?<!nothing[ ])(?:but|then)\b)
     | \b(?:until|till)\s+(?P<until>{_DATE})(?!\w)
-    | \bfor\s+(?P<count>[0-9]{{1,3}}|{"|".join(_NUMBER_WORDS)})\s+(?P<unit>day|week|month|year)s?\b
+    | \bfor\s+(?P<count>[0-9]{{1,3}}|{_COUNT_WORD})\s+(?P<unit>day|week|month|year)s?\b
     | (?P<exactly>\bexactly\s+)?(?<!\w)(?P<times>{_NUMBER})\s*(?:times|x)\s+as\s+(?:much|many)\b
     | (?<!\w)(?P<percent>{_NUMBER})\s*(?:%|percent\b)\s*(?P<way>more|less|fewer)\b
     | (?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)

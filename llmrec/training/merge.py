@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from llmrec.data.files import atomic_folder
 from llmrec.errors import ModelLoadError
@@ -54,8 +55,8 @@ def merge_adapter(
     Raises
     ------
     ModelLoadError
-        If the adapter does not fit, the base model is quantized, or a logit differs by more;
-        nothing is written then.
+        If the adapter does not fit, the base model is quantized, a logit differs by more, or a
+        tensor is read otherwise than it was written; nothing is left then.
     ValueError
         If ``out`` exists or there are no prompts.
     """
@@ -75,6 +76,7 @@ def merge_adapter(
             if (adapter / file).is_file():
                 shutil.copyfile(adapter / file, folder / file)
         merged = LanguageModel.load(str(folder), dtype="float32")
+        _check_written(adapted.model, merged.model)
         changes = np.abs(merged.final_logits(prompts, token_ids) - before)
         _check_changes(changes, tolerance, merged)
         replace(about, base_fingerprint=merged.base_fingerprint, base_hash="", merged=True).save(
@@ -106,6 +108,17 @@ def _merge_layers(model: Any) -> None:
             layer.merge()
             model.set_submodule(name, layer.base_layer)
     del model.peft_config
+
+
+def _check_written(model: Any, read: Any) -> None:
+    """Raise ModelLoadError unless a model that was read has the very tensors of the written one."""
+    tensors = read.state_dict()
+    for name, values in model.state_dict().items():
+        if name not in tensors or not torch.equal(values.cpu(), tensors[name].cpu()):
+            raise ModelLoadError(
+                f"the merged model was written with another {name}; the folder was taken away: "
+                "merge again, on a disk that works"
+            )
 
 
 def _check_changes(changes: FloatArray, tolerance: float, model: LanguageModel) -> None:

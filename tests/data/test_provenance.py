@@ -66,3 +66,13 @@ def test_a_window_cut_at_one_time_for_all_is_compared_by_time() -> None:
     for window in make_windows(LOG, ITEMS, "10 events", START + 3 * WEEK):
         if window.history.cutoff != window.target.period.start:
             assert fitted.covers(window) == (fitted.before > window.history.cutoff)
+
+
+def test_people_who_come_after_the_cutoff_have_no_part_in_a_fit() -> None:
+    known, cutoff = LOG.user_ids[3], START + 3 * WEEK
+    is_late = (LOG.user_idx == 3) & (LOG.timestamp < cutoff)
+    later = LOG.drop_events({"too early": is_late})
+    span, histories = TrainingSpan.of_log(later, ITEMS, cutoff)
+    assert known in later.user_ids
+    assert [history.user_id for history in histories] == [*LOG.user_ids.delete(3)]
+    assert known not in span.n_events
