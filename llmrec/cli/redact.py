@@ -25,7 +25,9 @@ def redact(
     reading: ReadingOptions,
     names: Annotated[
         Path | None,
-        typer.Option(help="File of names, one a line, to replace, too.", exists=True),
+        typer.Option(
+            help="File of names to replace, too, one a line.", exists=True, dir_okay=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,9 +39,8 @@ def redact(
     if out.exists():
         raise DataError(f"{out} is there already: give a new folder.")
     require_folder(out)
-    given = [] if names is None else names.read_text(encoding="utf-8-sig").splitlines()
-    dataset = load_log(data, reading)
-    found, counts = Redactor(given).redact_dataset(dataset)
+    redactor = Redactor([] if names is None else _read_names(names))
+    found, counts = redactor.redact_dataset(load_log(data, reading))
     save_redacted(found, counts, out)
     rows = count_kinds(counts)
     if as_json:
@@ -50,3 +51,10 @@ def redact(
         table.add_row(kind, f"{n:,}")
     render.console.print(table)
     render.console.print(f"Written to {out}; the log itself is as it was.", markup=False)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}): save it as UTF-8.") from error

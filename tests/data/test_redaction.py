@@ -232,3 +232,6 @@ def test_the_command_writes_the_log_again_and_says_how_often(tmp_path: Path) -> 
     again = CliRunner().invoke(cli.app, command)
     assert isinstance(again.exception, DataError)
     assert "give a new folder" in str(again.exception)
+    names.write_bytes(b"Andr\xe9\n")
+    shown = CliRunner().invoke(cli.app, [*command[:4], f"{out}-2", *command[5:]])
+    assert "is not UTF-8" in str(shown.exception)
