@@ -1,13 +1,15 @@
-# llmrec serve, without torch. With the language model: --build-arg EXTRAS=serve,trees,llm
+# llmrec serve, without torch. With the language model: --build-arg REQUIREMENTS=serve-llm
 FROM python:3.11.13-slim-bookworm AS build
-ARG EXTRAS=serve,trees
+ARG REQUIREMENTS=serve
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
-COPY .ci/constraints.txt .ci/constraints.txt
+COPY .ci/constraints.txt .ci/serve-requirements.txt .ci/serve-llm-requirements.txt .ci/
 COPY prompts prompts
 COPY llmrec llmrec
 RUN python -m venv /opt/llmrec \
-    && /opt/llmrec/bin/pip install --no-cache-dir ".[${EXTRAS}]" -c .ci/constraints.txt
+    && /opt/llmrec/bin/pip install --no-cache-dir --no-deps --require-hashes \
+        -r ".ci/${REQUIREMENTS}-requirements.txt" \
+    && PIP_CONSTRAINT=.ci/constraints.txt /opt/llmrec/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.11.13-slim-bookworm
 # LightGBM is linked against OpenMP. The release of Debian is pinned, and its fixes are wanted.

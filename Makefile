@@ -14,18 +14,20 @@ BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run spee
               finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow hostile lint docs notebooks finetune-small bench bench-ranking bench-engines clean
+.PHONY: help demo test slow hostile lint docs notebooks finetune-small bench bench-ranking bench-engines requirements audit clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is written last, so an installation that failed half-way is done again. torch comes
-# first and by its exact version: then no other package's range picks a larger build of it.
-$(INSTALLED): pyproject.toml .ci/constraints.txt $(EMBEDDED)
+# The stamp is written last, so an installation that failed half-way is done again. All but torch is
+# verified by hash. Which build of torch comes, and what else it needs, depends on where it is looked
+# for: its version alone is pinned.
+$(INSTALLED): pyproject.toml .ci/requirements.txt $(EMBEDDED)
 	rm -f $@
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-deps --require-hashes -r .ci/requirements.txt
 	$(BIN)/python -m pip install torch==2.13.0 -c .ci/constraints.txt
-	$(BIN)/python -m pip install -e '.[all,dev]' -c .ci/constraints.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip install --no-deps --require-hashes -r $(EMBEDDED)
 	touch $@
 
@@ -79,8 +81,8 @@ RECTOOLS := .venv-rectools/.installed
 $(RECTOOLS):
 	rm -f $@
 	$(PYTHON) -m venv .venv-rectools
+	.venv-rectools/bin/python -m pip install --no-deps --require-hashes -r .ci/rectools-requirements.txt
 	.venv-rectools/bin/python -m pip install torch==2.13.0 -c .ci/rectools-constraints.txt
-	.venv-rectools/bin/python -m pip install 'rectools[torch]' -c .ci/rectools-constraints.txt
 	touch $@
 
 COMPARE := $(BIN)/python -m benchmarks.ranking.compare
@@ -118,6 +120,30 @@ bench-engines: $(INSTALLED)  ## engines at three efforts: lists, forecasts, memb
 	for log in $(LOGS); do $(BIN)/python -m benchmarks.engines.members --data $$log || exit 1; done
 	$(PAGES)
 
+# Tools of maintainers, in an environment of their own: nothing of ours runs with them.
+TOOLS := .venv-tools/.installed
+LOCK := .venv-tools/bin/uv pip compile -q --generate-hashes --no-annotate --python-version 3.11.5 \
+        --custom-compile-command 'make requirements'
+
+$(TOOLS):
+	rm -f $@
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install uv==0.13.9 pip-audit==2.10.1
+	touch $@
+
+requirements: $(TOOLS)  ## write the requirement files with hashes from .ci/constraints.txt
+	for kind in '' rectools-; do grep -v '^torch==' .ci/$${kind}constraints.txt | \
+	    $(LOCK) --no-deps - -o .ci/$${kind}requirements.txt || exit 1; done
+	$(LOCK) pyproject.toml -c .ci/constraints.txt --extra serve --extra trees \
+	    -o .ci/serve-requirements.txt
+	$(LOCK) pyproject.toml -c .ci/constraints.txt --extra serve --extra trees --extra llm \
+	    -o .ci/serve-llm-requirements.txt
+
+audit: $(TOOLS)  ## ask PyPI for known vulnerabilities of every pinned package
+	for file in $(wildcard .ci/*requirements.txt) $(wildcard llmrec/data/*requirements.txt); do \
+	    echo "== $$file"; .venv-tools/bin/pip-audit --strict --disable-pip --require-hashes -r $$file \
+	    || exit 1; done
+
 clean:  ## remove the environment and what tools left behind
-	rm -rf .venv .venv-rectools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/api
+	rm -rf .venv .venv-rectools .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

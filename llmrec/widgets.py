@@ -111,7 +111,7 @@ def _make_slider(name: str, value: float, highest: float, step: float) -> Any:
         min=0.0,
         max=highest,
         step=step,
-        description=name,
+        description=name.translate(_NO_MATH),
         style={"description_width": "9em"},
     )
 
@@ -125,8 +125,10 @@ def _render(ranked: ListView, error: str = "") -> str:
     return page.render(ranked=ranked, error=error)
 
 
+# Notebooks typeset what stands between such signs, in labels too: these look alike and do nothing.
+_NO_MATH = str.maketrans("$\\", "\uff04\uff3c")
 _LIST_TEMPLATE = """{% set left = "text-align: left; padding-right: 1em" -%}
-<div style="line-height: 1.5; margin-left: 1em">
+<div class="tex2jax_ignore mathjax_ignore" style="line-height: 1.5; margin-left: 1em">
 {% if error %}<p>{{ error }}</p>
 {% else %}<p><b>{{ ranked.settings }}</b></p>
 {% if not ranked.rows %}<p>{{ ranked.nothing }}</p>

@@ -24,6 +24,12 @@ _MAX_CELL_LENGTH = 100_000  # of the categories of an item, written as text
 _MAX_DEPTH = 8  # of lists within lists
 # Control, format (bidirectional, zero-width), surrogate, private, unassigned.
 _INVISIBLE_UNICODE_CLASSES = {"Cc", "Cf", "Cs", "Co", "Cn"}
+_BLANKS = dict.fromkeys((0x115F, 0x1160, 0x2800), " ")  # letters and signs without any ink
+# Of marks above and below a letter; more than UTS 39 (5.4) would let pass spill over other lines.
+_MAX_MARKS = 4
+_MAX_REPEATS = 3  # of a piece in a row that say something: "Tora! Tora! Tora!"
+_MAX_NUMBER_LENGTH = 7  # a million is not a one
+_REPEATED = re.compile(rf"(.{{1,{MAX_CATEGORY_LENGTH}}}?)(?: ?\1){{{_MAX_REPEATS},}}")
 # Where the name of a thing stands, the first that is there.
 _NAME_KEYS = ("name", "title", "label", "value", "genre", "category", "tag", "description")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -38,8 +44,9 @@ _QUOTED_OR_MISSING = re.compile(rf"{_QUOTED.pattern}|\b(?:nan|NaN|NaT)\b|<NA>", 
 def clean_text(value: object, limit: int = MAX_TITLE_LENGTH) -> str:
     """Make text from data safe to print and to prompt with.
 
-    NFKC; control, bidirectional and zero-width characters gone; white space collapsed; at most
-    ``limit`` characters, the last one an ellipsis if it was cut.
+    NFKC; control, bidirectional and zero-width characters gone, and of the marks of a letter all
+    but four; white space collapsed; at most ``limit`` characters, the last one an ellipsis if it
+    was cut.
     """
     text = "" if is_missing(value) else str(value)
     text = text[: limit * 8]  # a 10 MB title must not cost 10 MB of work
@@ -49,8 +56,34 @@ def clean_text(value: object, limit: int = MAX_TITLE_LENGTH) -> str:
             for char in text
             if char.isspace() or unicodedata.category(char) not in _INVISIBLE_UNICODE_CLASSES
         )
-    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        text = _limit_marks(text.translate(_BLANKS))
+    text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def collapse_repeats(text: str) -> str:
+    """Write a piece once that stands more than three times in a row: "Ha! Ha! Ha! Ha!" is "Ha!".
+
+    A model that reads a title as the mean of its tokens would be pulled by the one that fills it.
+    """
+    return _REPEATED.sub(_once, text)
+
+
+def _once(found: re.Match[str]) -> str:
+    is_number = found[0].isdigit() and len(found[0]) <= _MAX_NUMBER_LENGTH
+    return found[0] if is_number else found[1].rstrip()
+
+
+def _limit_marks(text: str) -> str:
+    """Leave out the marks of a letter beyond the fourth."""
+    found, n_marks = [], 0
+    for char in text:
+        n_marks = n_marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        if n_marks <= _MAX_MARKS:
+            found.append(char)
+    return "".join(found)
 
 
 def clean_title(value: object) -> str:

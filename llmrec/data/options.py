@@ -135,6 +135,8 @@ class ReadingOptions:
         Whether rows stay that a rule would set aside.
     clusters
         How many clusters of titles are categories, of a layout without categories.
+    redact
+        Whether mail addresses and long numbers in titles and category names are replaced.
 
     Raises
     ------
@@ -204,6 +206,12 @@ class ReadingOptions:
             parse_clusters,
             "N",
             "How many clusters of titles are categories, of Online Retail, which has none.",
+        ),
+    )
+    redact: bool = field(
+        default=False,
+        metadata=_describe(
+            parse_switch, "", "Replace mail addresses and telephone numbers in titles."
         ),
     )
 

@@ -15,6 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.embedded import log_folder
 from llmrec.data.outliers import BOT_EVENTS_PER_DAY
+from llmrec.data.redaction import Redactor
 from llmrec.data.synthetic import make_synthetic_world, relabel_categories
 from llmrec.data.table_dataset import make_table_dataset, require_known_names
 from llmrec.data.table_folder import find_tables, name_parts, read_tables
@@ -64,6 +65,7 @@ def load_dataset(
     keep_bots: bool = False,
     keep_outliers: bool = False,
     clusters: int | None = None,
+    redact: bool = False,
     period: str | None = None,
     noun: str | None = None,
     person: str | None = None,
@@ -95,6 +97,9 @@ def load_dataset(
     clusters
         How many clusters of titles become categories, where a layout has none (Online Retail);
         None: 150, or one for every five titles if those are fewer.
+    redact
+        Replace mail addresses, telephone and other long numbers in titles and category names, see
+        `Redactor`: no prompt and no page has them.
     period, noun, person, verb, repeat
         Of the `Dataset`; None: what suits the layout.
 
@@ -117,7 +122,8 @@ def load_dataset(
         given: dict[str, Any] = {"columns": columns, "separator": separator, "dates": dates}
         given |= {"keep_bots": keep_bots, "keep_outliers": keep_outliers, "clusters": clusters}
         _refuse_options(str(name), given)
-    return replace(found, **own)
+    found = replace(found, **own)
+    return Redactor().redact_dataset(found)[0] if redact else found
 
 
 def read_table(
@@ -135,6 +141,7 @@ def read_table(
     dates: str | None = None,
     keep_bots: bool = False,
     keep_outliers: bool = False,
+    redact: bool = False,
 ) -> Dataset:
     """Make a dataset of any table of events and any table of items.
 
@@ -151,7 +158,7 @@ def read_table(
         Our name to the tables' name, for those that differ.
     name, period, noun, person, repeat, verb
         See `Dataset`.
-    separator, dates, keep_bots, keep_outliers
+    separator, dates, keep_bots, keep_outliers, redact
         See `load_dataset`.
 
     Raises
@@ -170,7 +177,8 @@ def read_table(
     cleaning = _cleaning(dates, keep_bots, keep_outliers)
     files = [Path(one) if isinstance(one, (str, Path)) else None for one in (log, catalog)]
     found = make_table_dataset(name, events, items, files, own, separator, cleaning, reader)
-    return replace(found, period=period, noun=noun, person=person, repeat=repeat, verb=verb)
+    found = replace(found, period=period, noun=noun, person=person, repeat=repeat, verb=verb)
+    return Redactor().redact_dataset(found)[0] if redact else found
 
 
 def _cleaning(dates: str | None, keep_bots: bool, keep_outliers: bool) -> dict[str, Any]:

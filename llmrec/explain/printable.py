@@ -23,7 +23,11 @@ def to_json(value: Any) -> str:
 
     It parses back to the same value. What JSON does not know, such as a time, is its text.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    return escape_unprintable(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def escape_unprintable(text: str) -> str:
+    """Give JSON that parses back to the same, in which every character prints."""
     if text.replace("\n", "").isprintable():
         return text
     # Line breaks stand between values: those inside of texts are escaped already.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.names import clean_text
+from llmrec.data.names import clean_text, collapse_repeats
 from llmrec.data.periods import split_into_ticks
 from llmrec.language.forecast_line import LineFormat, round_percents
 from llmrec.language.tokenization import Prompt, pooled_position
@@ -48,6 +49,8 @@ def load_template(name: str) -> Template:
 
 
 TITLE_LENGTH = 40
+UNTITLED = "untitled"
+_CODE_SIGNS = re.compile(r"[{}\[\]|\\^~`>]|<(?!=)")  # of templates, markup and special tokens
 MAX_ITEMS_PER_TICK = 40  # items of a tick that a prompt shows, the newest
 PERIOD_TEMPLATE = "forecast-v1"  # periods as text; in later versions each tick is one position
 MAX_SHARES_SHOWN = 8  # categories whose shares so far are shown where a line is to follow
@@ -65,6 +68,16 @@ class _PromptPeriod:
     def merge(self, later: _PromptPeriod) -> _PromptPeriod:
         counts = self.counts + later.counts
         return _PromptPeriod(self.start, later.end, counts, later.titles or self.titles)
+
+
+@lru_cache(maxsize=65_536)  # the same titles stand in prompt after prompt
+def shorten_title(title: str) -> str:
+    """Give a title as prompts show it: short, without signs of code, or a piece that fills it.
+
+    One without a letter or digit says nothing, and a model would read into it what it likes.
+    """
+    text = clean_text(collapse_repeats(_CODE_SIGNS.sub(" ", title)), TITLE_LENGTH)
+    return text if any(map(str.isalnum, text)) else UNTITLED
 
 
 class Codec:
@@ -132,7 +145,7 @@ class Codec:
 
     def title(self, catalog: Catalog, item: int) -> str:
         """Give an item's title as prompts show it."""
-        return clean_text(catalog.titles[item], TITLE_LENGTH)
+        return shorten_title(catalog.titles[item])
 
     def _render_periods(self, history: History) -> str:
         periods = _prompt_periods(history)
@@ -240,9 +253,7 @@ def _titles(history: History, period: int) -> tuple[str, ...]:
     """Give up to two titles of a period's newest items."""
     items = history.log.item_idx[history.offsets[period] : history.offsets[period + 1]]
     newest = dict.fromkeys(items[::-1].tolist())
-    return tuple(
-        clean_text(history.catalog.titles[item], TITLE_LENGTH) for item in list(newest)[:2]
-    )
+    return tuple(shorten_title(history.catalog.titles[item]) for item in list(newest)[:2])
 
 
 def _format_day(time: np.datetime64) -> str:

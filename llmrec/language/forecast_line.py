@@ -15,7 +15,7 @@ from itertools import cycle
 
 import numpy as np
 
-from llmrec.data.names import clean_text
+from llmrec.data.names import clean_text, collapse_repeats
 from llmrec.errors import ForecastParseError
 from llmrec.forecast import Forecast, Source, StatementKind
 from llmrec.language.grammar import (
@@ -206,8 +206,9 @@ def make_labels(categories: Sequence[str]) -> tuple[str, ...]:
     taken = {OTHER}
     numbers: dict[str, int] = {}  # of each stem the last that is taken: not to try all again
     for category in categories:
-        safe = " ".join(_UNSAFE.sub(" ", unicodedata.normalize("NFKC", category)).split())
-        stem = safe[:40].strip(" .") or "category"
+        written = collapse_repeats(unicodedata.normalize("NFKC", category))
+        safe = " ".join(_UNSAFE.sub(" ", written).split())
+        stem = safe[:40].strip(" .") if any(map(str.isalnum, safe)) else "category"
         label, n = stem, numbers.get(stem.casefold(), 1)
         while label.casefold() in taken:
             n += 1

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llmrec.errors import DataError, EditError, StoreError
@@ -17,6 +18,7 @@ from llmrec.serve.limits import RETRY_AFTER, BodyMiddleware, WorkerPool
 from llmrec.serve.live import LiveEngine
 from llmrec.serve.monitoring import MetricsMiddleware, ServerMetrics
 from llmrec.serve.pages import PageSources, pages_router
+from llmrec.serve.responses import detail_response
 from llmrec.serve.routes import api_router
 from llmrec.serve.settings import ServeSettings
 
@@ -24,7 +26,6 @@ DESCRIPTION = (
     "Events come in, forecasts and lists follow them. People and items are named as the log names "
     "them; an unknown one is 404 with near ones. Errors are one line, `detail`."
 )
-MAX_DETAIL_LENGTH = 500
 
 
 def create_app(
@@ -60,6 +61,7 @@ def create_app(
     app.include_router(pages_router(live, access if access.is_needed else None, sources, workers))
     app.add_exception_handler(RequestValidationError, _tell_validation)
     app.add_exception_handler(StoreError, _tell_unavailable)
+    app.add_exception_handler(HTTPException, _tell_refused)
     for kind in (DataError, EditError):
         app.add_exception_handler(kind, _tell_unusable)
     app.add_middleware(BodyMiddleware, settings.max_body_bytes, settings.request_seconds)
@@ -76,16 +78,17 @@ def _tell_validation(request: Request, error: Exception) -> JSONResponse:
     more = f" (and {len(others):,} more)" if others else ""
     cause = first.get("ctx", {}).get("error") if first["type"] == "json_invalid" else None
     text = f"{first['msg']}: {cause}" if cause else first["msg"]
-    return JSONResponse({"detail": _one_line(f"{place}: {text}{more}")}, 422)
+    return detail_response(f"{place}: {text}{more}", 422)
+
+
+def _tell_refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return detail_response(str(error.detail), error.status_code, dict(error.headers or {}))
 
 
 def _tell_unusable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": _one_line(str(error))}, 422)
+    return detail_response(str(error), 422)
 
 
 def _tell_unavailable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": _one_line(str(error))}, 503, RETRY_AFTER)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:MAX_DETAIL_LENGTH]
+    return detail_response(str(error), 503, RETRY_AFTER)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from llmrec.serve.event_checks import EventCheck
 from llmrec.serve.limits import WorkerPool
 from llmrec.serve.live import LiveEngine
 from llmrec.serve.monitoring import ServerMetrics
+from llmrec.serve.responses import PrintableJSONResponse
 from llmrec.serve.schemas import (
     Deletion,
     Events,
@@ -133,7 +133,7 @@ class Api:
         def answer() -> Response:
             session = self._open(user_id)
             engine, history = self.live.engine, session.history
-            return _json(person_summary(engine.dataset, history, session.forecast, []))
+            return _answer(person_summary(engine.dataset, history, session.forecast, []))
 
         return await self.workers.run(answer)
 
@@ -169,7 +169,7 @@ class Api:
 
         def answer() -> Response:
             session = self._open_with(options)
-            return _json(session.explain(self._item(session, item), k).to_dict())
+            return _answer(session.explain(self._item(session, item), k).to_dict())
 
         return await self.workers.run(answer)
 
@@ -186,7 +186,7 @@ class Api:
             found = session.why_not(self._item(session, item), k)
             sentences = edit_sentences(found.edits, session.history.catalog)
             shown = {name: getattr(found, name) for name in ("title", "rank", "gap", "factor")}
-            return _json(shown | {"k": k, "edits": sentences, "text": found.text})
+            return _answer(shown | {"k": k, "edits": sentences, "text": found.text})
 
         return await self.workers.run(answer)
 
@@ -264,7 +264,8 @@ def api_router(
     live: LiveEngine, settings: ServeSettings, workers: WorkerPool, metrics: ServerMetrics
 ) -> APIRouter:
     """Give the routes of a live engine."""
-    api, router = Api(live, settings, workers, metrics), APIRouter()
+    api = Api(live, settings, workers, metrics)
+    router = APIRouter(default_response_class=PrintableJSONResponse)
     person = "/users/{user_id:path}"
     common = (401, 422, 503, 504)
     add = router.add_api_route
@@ -318,11 +319,5 @@ def _list_items(session: UserSession, k: int, calibrate: float, reasons: Reasons
     ]
 
 
-def _json(value: Any) -> Response:
-    """Give plain values as JSON; what it does not know, such as a time, is its text."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
-    return Response(text, media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.number | np.bool_) else str(value)
+def _answer(values: Any) -> Response:
+    return PrintableJSONResponse(values, headers={"Cache-Control": "no-store"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from llmrec.explain.printable import printable
 from llmrec.serve.access import Access
 from llmrec.serve.app import create_app
 from llmrec.serve.live import LiveEngine
@@ -57,6 +59,30 @@ class HeadTimeoutProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class LogFormatter(logging.Formatter):
+    """Writes a record's message as one line, and nothing that a terminal would act on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the lines of a record; more than one for an error's place in the code alone."""
+        return printable(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Give the first line: a line break in a message begins no other record."""
+        return " ".join(super().formatMessage(record).splitlines())
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"()": LogFormatter, "fmt": "%(levelname)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {
+        "uvicorn": {"handlers": ["stderr"], "propagate": False},
+        "llmrec": {"handlers": ["stderr"], "propagate": False},
+    },
+}
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -108,6 +134,7 @@ def serve(
         create_app(live, settings, access, sources),
         http=HeadTimeoutProtocol,
         log_level=log_level,
+        log_config=LOGGING,
         access_log=False,
         server_header=False,
         limit_concurrency=settings.max_connections,

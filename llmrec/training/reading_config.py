@@ -42,6 +42,7 @@ class ReadingConfig(BaseModel):
     keep_bots: bool = _field("keep_bots")
     keep_outliers: bool = _field("keep_outliers")
     clusters: int | None = _field("clusters")
+    redact: bool = _field("redact")
 
     @property
     def reading(self) -> ReadingOptions:

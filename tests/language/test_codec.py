@@ -27,7 +27,8 @@ def test_a_tighter_budget_merges_the_oldest_periods_and_keeps_the_newest() -> No
 def test_a_prompt_never_executes_template_code_from_a_title() -> None:
     history = small_world(n_users=1, titles="{{ 7 * 7 }}{% raw %}")[0].history
     prompt = Codec(history.catalog.categories, budget=10_000).prompt(history)
-    assert "{{ 7 * 7 }}" in prompt
+    assert "7 * 7" in prompt
+    assert "{" not in prompt
     assert "49" not in prompt
 
 
