@@ -34,6 +34,7 @@ ORDER = (
     {"engine_people"},
     {"engine_append"},
     {"engine_refit"},
+    {"engine_forget"},
     {"session_inputs"},
     {"session"},
     {"engine"},
