@@ -191,7 +191,7 @@ def _load(
     if is_embedded:  # measured tables and shipped engines are of the order of their files
         options = replace(options, cleaning={**options.cleaning, "in_file_order": True})
     with name_file(path):
-        read_layout = _choose_layout(path, columns)
+        read_layout = choose_layout(path, columns)
         if options.clusters is not None and read_layout is not retail.read_online_retail:
             raise DataError("it has categories of its own: leave clusters out.")
         if read_layout is not None and columns:
@@ -254,7 +254,7 @@ def _find_path(name: str | Path) -> tuple[Path, bool]:
     return Path(name), False
 
 
-def _choose_layout(path: Path, columns: Mapping[str, str] | None) -> LayoutReader | None:
+def choose_layout(path: Path, columns: Mapping[str, str] | None) -> LayoutReader | None:
     """Find the layout of a folder or file; None if it is of plain tables; DataError if neither."""
     found = [one for one in _LAYOUTS if path.is_dir() and not _missing(one, path)]
     for layout in found:
