@@ -221,8 +221,10 @@ def _compression(path: Path) -> str:
     import pyarrow.parquet as pq
 
     about = pq.read_metadata(path)
-    has_columns = about.num_row_groups and about.num_columns
-    return about.row_group(0).column(0).compression.lower() if has_columns else "snappy"
+    if not (about.num_row_groups and about.num_columns):
+        return "snappy"
+    name = str(about.row_group(0).column(0).compression).lower()
+    return {"uncompressed": "none"}.get(name, name)
 
 
 def _text_without(file: EventFile, user_id: str) -> bytes | None:
