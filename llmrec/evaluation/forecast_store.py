@@ -249,7 +249,7 @@ def filter_forecasts(
     if user_id is not None:
         users = pd.Index(sorted({one.user_id for one in forecasts}), dtype="str")
         if find_id(users, format_id(user_id)) < 0:
-            _require_keys(forecasts, dataset)
+            require_keys(forecasts, dataset)
             users = users[[not key_name(user) for user in users]]
         known = users[lookup_id(users, user_id, "user")]
         forecasts = [one for one in forecasts if one.user_id == known]
@@ -262,7 +262,7 @@ def filter_forecasts(
     return found
 
 
-def _require_keys(forecasts: Sequence[StoredForecast], dataset: Dataset) -> None:
+def require_keys(forecasts: Sequence[StoredForecast], dataset: Dataset) -> None:
     """Raise DataError if forecasts of a log were stored under a key that is not there."""
     known = {key.name for key in known_keys(dataset)}
     own = {key_name(one.user_id) for one in forecasts if one.log == dataset.name}

@@ -170,7 +170,7 @@ def save_examples(
         "train": _make_table(chunks, *rest, shifts, key),
         "validation": _make_table(single_windows, *rest, {}, key),
     }
-    _write_parts(folder, parts, manifest)
+    write_parts(folder, parts, manifest)
     return manifest
 
 
@@ -218,7 +218,7 @@ def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
     return [window for chunk in chunks for window in chunk]
 
 
-def _write_parts(
+def write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> None:
     """Replace the examples in a folder; its manifest is written last, when the rest is complete."""
