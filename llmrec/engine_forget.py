@@ -18,6 +18,7 @@ from llmrec.data.forget_certificate import (
     UnchangedPart,
 )
 from llmrec.data.ids import format_id
+from llmrec.data.interactions import Interactions
 from llmrec.data.log_updates import remove_person, without_person
 from llmrec.engine_append import UpdatableEngine, with_dataset
 from llmrec.engine_config import EngineParts
@@ -68,7 +69,8 @@ class ForgettingEngine(UpdatableEngine):
             raise DataError(f"trained is {trained!r}; write {', '.join(get_args(Trained))}")
         try:
             with self._refreshing if trained == "fit" else nullcontext(), self._writing:
-                before, seen = self._parts, parts_that_saw(self._parts, user_id)
+                before = self._parts
+                seen = parts_that_saw(before, first_event(before.dataset.log, user_id))
                 if trained == "refuse" and any(one.part != STATISTICS for one in seen):
                     raise DataError(_say_refused(seen))
                 rest = forget_person(before, user_id)
@@ -98,16 +100,26 @@ def forget_person(parts: EngineParts, user_id: object) -> EngineParts:
     return replace(with_dataset(parts, changed, parts.cutoff), n_forgotten=parts.n_forgotten + 1)
 
 
-def parts_that_saw(parts: EngineParts, user_id: object) -> tuple[UnchangedPart, ...]:
+def first_event(log: Interactions, user_id: object) -> np.datetime64:
+    """Give the time of a person's first event; DataError names near ids if there is nobody."""
+    first: np.datetime64 = log.timestamp[log.user_offsets[log.user_index(user_id)]]
+    return first
+
+
+def parts_that_saw(parts: EngineParts, first: np.datetime64) -> tuple[UnchangedPart, ...]:
     """Name what was fitted on events of a person, and has seen them until it is fitted again.
 
     An engine without its log does not know whom it was fitted on: it may have been anybody.
+
+    Parameters
+    ----------
+    first
+        The time of the person's first event.
     """
-    log, settings = parts.dataset.log, parts.settings
-    first = log.timestamp[log.user_offsets[log.user_index(user_id)]]
+    settings = parts.settings
 
     def saw(before: str) -> bool:
-        return bool(before) and (not parts.has_whole_log or first < to_datetime64(before))
+        return bool(before and (not parts.has_whole_log or first < to_datetime64(before)))
 
     trained_before = settings.trained_before or settings.fitted_before
     found = []

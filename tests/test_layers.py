@@ -48,6 +48,8 @@ ORDER = (
     {"batch"},
     {"person_summary"},
     {"serve"},
+    {"engine_removal"},
+    {"forgetting"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

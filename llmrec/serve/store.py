@@ -198,10 +198,13 @@ class EventStore:
             rows = connection.execute(wanted.limit(ROWS_PER_READ)).all()
         return [_event(row) for row in rows], rows[-1].seq if rows else seq
 
-    def count(self) -> int:
-        """Count the events."""
+    def count(self, user_id: str | None = None) -> int:
+        """Count the events, of one person or of all."""
+        wanted = sa.select(sa.func.count()).select_from(_EVENTS)
+        if user_id is not None:
+            wanted = wanted.where(_EVENTS.c.user_id == user_id)
         with self._connection() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(_EVENTS)) or 0
+            return connection.scalar(wanted) or 0
 
     def ping(self) -> None:
         """Raise StoreError if the database does not answer."""
