@@ -18,11 +18,12 @@ from llmrec.engine_folder import (
     POPULATION_FILE,
     catalog_fingerprint,
     is_engine,
+    log_difference,
     require_parts,
 )
-from llmrec.engine_forget import ADAPTER, STATISTICS, first_event, parts_that_saw
+from llmrec.engine_forget import ADAPTER, FIT, STATISTICS, first_event, parts_that_saw
 from llmrec.engine_language import is_llm_installed
-from llmrec.engine_settings import SETTINGS_FILE, Effort, EngineSettings
+from llmrec.engine_settings import N_FORGOTTEN, SETTINGS_FILE, Effort, EngineSettings
 from llmrec.errors import DataError, MissingExtraError
 
 _EFFORTS: dict[str, Effort] = {"quick": "quick", "standard": "standard", "best": "best"}
@@ -80,6 +81,7 @@ def without_person(
     require_parts(folder, settings)
     if settings.is_of(rest) and _has_population_of(folder, settings, rest):
         return None
+    whole, rest = _as_read_by(settings, whole), _as_read_by(settings, rest)
     if settings.model and use_llm and not is_llm_installed():
         raise MissingExtraError(
             f"{folder} has a language model, which would be lost: pip install 'llmrec[llm]', or "
@@ -111,11 +113,11 @@ def _count_out(
     use_llm: bool,
 ) -> _Cleaned:
     """Remove a person from the engine with its log, and fit its statistics again."""
-    if not settings.is_of(whole):
+    at_fit = _known_at_fit(settings, whole) if settings.is_of(whole) else whole
+    if difference := log_difference(folder, settings, whole, at_fit.catalog):
         raise DataError(
-            f"{folder} is of another log than this {whole.name!r}, or of this before its past was "
-            "changed, so nobody can be counted out of it: fit it again (--trained fit), or give "
-            "its log."
+            f"{folder} was {difference}, so nobody can be counted out of it: fit it again "
+            "(--trained fit), or give its log as it was read then."
         )
     engine = _load(folder, settings, whole, use_llm, refit=False)
     found = engine.forget(user_id, trained=trained)
@@ -164,6 +166,33 @@ def _load(
     )
 
 
+def kept_after_forgetting(folder: Path) -> tuple[UnchangedPart, ...]:
+    """Name what of a saved engine saw people who were forgotten after its fit; they may be any."""
+    settings = EngineSettings.load(folder / SETTINGS_FILE)
+    if not (n := settings.report.get(N_FORGOTTEN, 0)):
+        return ()
+    since = settings.trained_before or settings.fitted_before
+    what = f"it saw {n:,} people who were forgotten since; {FIT}"
+    return (UnchangedPart("what is no statistic of items", str(folder), since, what),)
+
+
+def _as_read_by(settings: EngineSettings, dataset: Dataset) -> Dataset:
+    """Give a log with the periods and words of an engine; its rows are read as they are."""
+    return replace(
+        dataset,
+        period=settings.period or dataset.period,
+        noun=settings.noun or dataset.noun,
+        person=settings.person or dataset.person,
+        verb=settings.verb or dataset.verb,
+        repeat="exclude" if settings.repeat == "exclude" else "allow",
+    )
+
+
+def _known_at_fit(settings: EngineSettings, dataset: Dataset) -> Dataset:
+    """Give a log with the items that it named before the end of an engine's fit."""
+    return dataset.with_catalog_before(to_datetime64(settings.fitted_before))
+
+
 def _has_population_of(folder: Path, settings: EngineSettings, rest: Dataset) -> bool:
     """Whether as many events are in an engine's population as a log has before its cutoff.
 
@@ -173,12 +202,10 @@ def _has_population_of(folder: Path, settings: EngineSettings, rest: Dataset) ->
         return True
     import pyarrow.parquet as pq
 
-    known = rest.with_catalog_before(to_datetime64(settings.fitted_before))
-    known = known.known_before(to_datetime64(settings.cutoff))
+    known = _known_at_fit(settings, rest).known_before(to_datetime64(settings.cutoff))
     return bool(pq.read_metadata(folder / POPULATION_FILE).num_rows == known.everybody.n_events)
 
 
 def _has_catalog_of(settings: EngineSettings, rest: Dataset) -> bool:
     """Whether an engine has the items and categories that a log has at the end of its fit."""
-    known = rest.with_catalog_before(to_datetime64(settings.fitted_before))
-    return settings.catalog in ("", catalog_fingerprint(known.catalog))
+    return settings.catalog in ("", catalog_fingerprint(_known_at_fit(settings, rest).catalog))

@@ -23,7 +23,7 @@ from llmrec.data.ids import find_id, format_id, lookup_id
 from llmrec.data.keyed_ids import IdKey, key_of, known_keys
 from llmrec.data.options import ReadingOptions
 from llmrec.data.row_removal import RemovedRows, find_event_files, write_without_person
-from llmrec.engine_removal import without_person
+from llmrec.engine_removal import kept_after_forgetting, without_person
 from llmrec.errors import DataError
 from llmrec.evaluation.forecast_removal import count_forecasts, remove_forecasts
 
@@ -182,9 +182,9 @@ def _look_at_engine(folder: Path, user_id: str, log: _Log, places: ForgetPlaces)
     rest = log.whole, log.rest, places.trained, places.use_llm
     found = without_person(folder, user_id, *rest)
     name = f"engine ({folder})"
-    return (
-        _Place(name) if found is None else _Place(name, found.changed, found.unchanged, found.save)
-    )
+    if found is None:
+        return _Place(name, (), kept_after_forgetting(folder))
+    return _Place(name, found.changed, found.unchanged, found.save)
 
 
 def _look_at_work(folder: Path, log: _Log) -> _Place:
@@ -241,7 +241,7 @@ def _look_at_store(database: str, user_id: str, is_known: bool) -> _Place:
     store = EventStore(database)
     n, n_own = store.count(), store.count(user_id)
     part = ChangedPart("events of the server", store.name, "events", n, n - n_own)
-    is_to_do = n_own or (is_known and user_id not in store.forgotten())
+    is_to_do = n_own or (is_known and not store.forgotten([user_id]))
 
     def remove() -> None:
         if is_to_do:

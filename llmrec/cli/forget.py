@@ -93,4 +93,4 @@ def forget(
         render.print_json(found.to_dict())
         return
     for line in found.lines():
-        render.console.print(Text(line))
+        render.console.print(Text(line), soft_wrap=True)

@@ -85,7 +85,10 @@ def _of_rest(
 ) -> DatasetManifest:
     """Give the manifest as of the log without the person, if it was of the log with them."""
     before, after = (
-        with_catalog_of_training(one).without_categories(manifest.without) for one in (whole, rest)
+        with_catalog_of_training(replace(one, period=manifest.period)).without_categories(
+            manifest.without
+        )
+        for one in (whole, rest)
     )
     if not has_fingerprint(before, manifest.data_fingerprint):
         return manifest
