@@ -125,11 +125,11 @@ def forget_everywhere(user_id: object, places: ForgetPlaces) -> ForgetCertificat
         found.append(_look_at_log(log, text))
         if not (is_known or any(one.changed for one in found) or _was_forgotten(ids, log.whole)):
             lookup_id(log.whole.log.user_ids, text, "user")
+        key = key_of(log.whole)
+        if any(one.changed for one in found) and not _was_forgotten(ids, log.whole):
+            _remember(key, text)  # before the log: whoever is in neither is unknown
         for place in found:
             place.remove()
-        key = key_of(log.whole)
-        if any(one.changed for one in found):
-            _remember(key, text)
     return ForgetCertificate(
         key.hash(text),
         _now(),
