@@ -176,8 +176,8 @@ def _fit_again(parts: EngineParts) -> EngineParts:
 
 
 def _with_count(parts: EngineParts, seen: Sequence[UnchangedPart]) -> EngineParts:
-    """Count, in what is saved with the engine, a person whom it was fitted on."""
-    if not seen:
+    """Count, in what is saved with the engine, a person whom it was trained on."""
+    if all(one.part == STATISTICS for one in seen):
         return parts
     report = dict(parts.settings.report)
     report[N_FORGOTTEN] = int(report.get(N_FORGOTTEN, 0)) + 1
