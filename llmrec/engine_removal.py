@@ -128,7 +128,7 @@ def _count_out(
         n_after = engine.settings.n_users
         changed += (ChangedPart(STATISTICS, "", "people they count", n_before, n_after),)
         unchanged = tuple(one for one in unchanged if one.part != STATISTICS)
-    if not (engine.settings.is_of(rest) and _has_catalog_of(engine.settings, rest)):
+    if not (engine.settings.is_of(rest) and _is_of_catalog(engine, rest)):
         raise DataError(
             f"{folder}: the log without this person has other items, or other events of others, "
             "than counting them out leaves: fit it again (--trained fit)."
@@ -206,6 +206,11 @@ def _has_population_of(folder: Path, settings: EngineSettings, rest: Dataset) ->
     return bool(pq.read_metadata(folder / POPULATION_FILE).num_rows == known.everybody.n_events)
 
 
-def _has_catalog_of(settings: EngineSettings, rest: Dataset) -> bool:
-    """Whether an engine has the items and categories that a log has at the end of its fit."""
-    return settings.catalog in ("", catalog_fingerprint(_known_at_fit(settings, rest).catalog))
+def _is_of_catalog(engine: InterestEngine, rest: Dataset) -> bool:
+    """Whether an engine has the items, categories and titles that a log has at the end of its fit.
+
+    Where rows of the log name the items, some may be known from this person alone.
+    """
+    own, left = engine.dataset.catalog, _known_at_fit(engine.settings, rest).catalog
+    same_titles = list(own.titles) == list(left.titles)
+    return same_titles and catalog_fingerprint(own) == catalog_fingerprint(left)

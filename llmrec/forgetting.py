@@ -7,7 +7,6 @@ interrupted goes on when it is started again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_text
+from llmrec.data.files import atomic_write_bytes, atomic_write_text
 from llmrec.data.forget_certificate import ChangedPart, ForgetCertificate, Trained, UnchangedPart
 from llmrec.data.ids import find_id, format_id, lookup_id
 from llmrec.data.keyed_ids import IdKey, key_of, known_keys
@@ -76,7 +75,10 @@ class _Log:
             assert source is not None
             assert self.draft is not None
             new = self.draft / one.path.relative_to(source) if source.is_dir() else self.draft
-            os.replace(new, one.path)
+            target = one.path.resolve()  # what a link points to, not the link
+            mode = target.stat().st_mode
+            atomic_write_bytes(target, new.read_bytes())
+            target.chmod(mode)
 
 
 @dataclass(frozen=True, eq=False)

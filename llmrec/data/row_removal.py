@@ -164,7 +164,6 @@ def _write_without(file: EventFile, user_id: str, target: Path) -> RemovedRows |
     if content is None:
         return None
     atomic_write_bytes(target, content)
-    shutil.copymode(file.path, target)
     after = _read_frame(file, target)
     expected = before[~own].reset_index(drop=True)
     if is_text and not after.reset_index(drop=True).equals(expected):

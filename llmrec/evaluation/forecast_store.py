@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
-from llmrec.data.ids import find_id, format_id, lookup_id
+from llmrec.data.ids import format_id, lookup_id
 from llmrec.data.interactions import Interactions
 from llmrec.data.keyed_ids import ids_by_hash, key_name, key_of, known_keys, say_missing_key
 from llmrec.data.periods import History, truncate_log
@@ -245,14 +245,10 @@ def filter_forecasts(
     DataError
         If there is none; the message names users, or models, that have one, or the missing key.
     """
-    forecasts = with_log_ids(forecasts, dataset)
-    if user_id is not None:
-        users = pd.Index(sorted({one.user_id for one in forecasts}), dtype="str")
-        if find_id(users, format_id(user_id)) < 0:
-            require_keys(forecasts, dataset)
-            users = users[[not key_name(user) for user in users]]
-        known = users[lookup_id(users, user_id, "user")]
-        forecasts = [one for one in forecasts if one.user_id == known]
+    if user_id is None:
+        forecasts = with_log_ids(forecasts, dataset)
+    else:
+        forecasts = _forecasts_of(forecasts, dataset, user_id)
     if model is None:
         return list(forecasts)
     found = [one for one in forecasts if model in one.model]
@@ -260,6 +256,21 @@ def filter_forecasts(
         models = ", ".join(sorted({repr(one.model) for one in forecasts}))
         raise DataError(f"no forecast is of a model like {model!r}; there is {models}.")
     return found
+
+
+def _forecasts_of(
+    forecasts: Sequence[StoredForecast], dataset: Dataset, user_id: str
+) -> list[StoredForecast]:
+    """Select the forecasts of one user; DataError names users that have one, or a missing key."""
+    text = format_id(user_id)
+    own = {text, *(key.hash(text) for key in known_keys(dataset))}
+    if found := [replace(one, user_id=text) for one in forecasts if one.user_id in own]:
+        return found
+    require_keys(forecasts, dataset)
+    named = with_log_ids(forecasts, dataset)
+    users = pd.Index(sorted({one.user_id for one in named if not key_name(one.user_id)}))
+    known = users[lookup_id(users, user_id, "user")]
+    return [one for one in named if one.user_id == known]
 
 
 def require_keys(forecasts: Sequence[StoredForecast], dataset: Dataset) -> None:
