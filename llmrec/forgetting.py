@@ -113,22 +113,26 @@ def forget_everywhere(user_id: object, places: ForgetPlaces) -> ForgetCertificat
     text = format_id(user_id)
     with _open_log(text, places) as log:
         ids = {text, *(key.hash(text) for key in known_keys(log.whole))}
+        is_in_log = bool(log.removed) or find_id(log.whole.log.user_ids, text) >= 0
         found = [
-            *(_look_at_engine(folder, text, log, places) for folder in places.engines),
-            *(_look_at_work(folder, log) for folder in places.engines),
             *(_look_at_forecasts(folder, ids, log.whole) for folder in places.stored),
             *(_look_at_examples(folder, ids, log) for folder in places.examples),
             *(_look_at_prompts(folder, text) for folder in places.prompts),
         ]
-        is_in_log = bool(log.removed) or find_id(log.whole.log.user_ids, text) >= 0
-        is_known = is_in_log or any(one.changed for one in found)
         if places.database is not None:
+            is_known = is_in_log or any(one.changed for one in found)
             found.append(_look_at_store(places.database, text, is_known))
-        found.append(_look_at_log(log, text))
-        if not (is_known or any(one.changed for one in found) or _was_forgotten(ids, log.whole)):
-            lookup_id(log.whole.log.user_ids, text, "user")
+        was_forgotten = _was_forgotten(ids, log.whole)
+        if not (is_in_log or was_forgotten or any(one.changed for one in found)):
+            lookup_id(log.whole.log.user_ids, text, "user")  # says whom may be meant
+        found = [
+            *(_look_at_engine(folder, text, log, places) for folder in places.engines),
+            *(_look_at_work(folder, log) for folder in places.engines),
+            *found,
+            _look_at_log(log, text),
+        ]
         key = key_of(log.whole)
-        if any(one.changed for one in found) and not _was_forgotten(ids, log.whole):
+        if any(one.changed for one in found) and not was_forgotten:
             _remember(key, text)  # before the log: whoever is in neither is unknown
         for place in found:
             place.remove()
@@ -163,10 +167,17 @@ def _open_log(user_id: str, places: ForgetPlaces) -> Iterator[_Log]:
                 raise
             files = []  # of a layout that is not written, and the person is not in it
         removed = write_without_person(source, draft, files, user_id)
-        rest = replace(places.reading.load(str(draft)), source=source) if removed else whole
+        rest = _load_rest(draft, places.reading, source) if removed else whole
         yield _Log(whole, rest, removed, draft)
     finally:
         shutil.rmtree(draft.parent, ignore_errors=True)
+
+
+def _load_rest(draft: Path, reading: ReadingOptions, source: Path) -> Dataset:
+    try:
+        return replace(reading.load(str(draft)), source=source)
+    except DataError as error:
+        raise DataError(f"nothing is forgotten: without this person, {error}") from error
 
 
 def _look_at_log(log: _Log, user_id: str) -> _Place:
