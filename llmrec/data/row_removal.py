@@ -157,10 +157,12 @@ def _write_without(file: EventFile, user_id: str, target: Path) -> RemovedRows |
     before = _read_frame(file, file.path)
     own = _is_person(before.iloc[:, _place(file, before)], user_id)
     is_text = table_kind(file.path) != "parquet"
-    if is_text:
-        content = _text_without(file, user_id)
-    else:
-        content = _parquet_without(file, own) if own.any() else None
+    try:
+        content = _text_without(file, user_id) if is_text else _parquet_without(file, own)
+    except DataError:
+        if own.any():
+            raise
+        content = None  # one of several files, which need not be written
     if content is None:
         return None
     atomic_write_bytes(target, content)
@@ -198,11 +200,13 @@ def _is_person(values: pd.Series[Any], user_id: str) -> BoolArray:
     return np.append(np.asarray(ids.labels == user_id), False)[ids.codes]
 
 
-def _parquet_without(file: EventFile, own: BoolArray) -> bytes:
+def _parquet_without(file: EventFile, own: BoolArray) -> bytes | None:
     """Give a Parquet file without some rows; no dictionary keeps what only these had."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not own.any():
+        return None
     table = pq.ParquetFile(file.path).read()
     table = table.filter(pa.array(~own))
     for place, column in enumerate(table.columns):

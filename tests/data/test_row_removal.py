@@ -142,6 +142,7 @@ def test_what_cannot_be_written_safely_is_refused_with_the_way_out(tmp_path: Pat
     path.write_bytes((TABLE + "anna,i1,1,A\nben,i1,2,A\n").encode("utf-16"))
     with pytest.raises(DataError, match=r"log.csv: it is in utf-16.*save it so"):
         remove(path)
+    assert remove(path, "nobody")[1] == []
     (tmp_path / "MIND").mkdir()
     for name in ("behaviors.tsv", "news.tsv"):
         (tmp_path / "MIND" / name).write_text("")
