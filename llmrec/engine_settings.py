@@ -27,6 +27,7 @@ SETTINGS_FILE = "engine.json"
 # Of the folder. 1 holds settings, calibration and adapter, and fits the rest when loaded; 2 has no
 # hash of the settings themselves.
 FORMAT = 3
+N_FORGOTTEN = "n_forgotten"  # in the report of a fit: its people who were forgotten since
 Effort = Literal["quick", "standard", "best"]
 _NUMBER, _LIST = ((int, float), "a number"), ((list,), "a list")
 _KINDS: dict[type, tuple[tuple[type, ...], str]] = {  # of JSON, by the kind of a field's default

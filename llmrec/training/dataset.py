@@ -22,6 +22,7 @@ except ImportError as error:
 
 from llmrec.data.counts import row_shares, target_counts
 from llmrec.data.files import atomic_folder, atomic_write_text, others_in
+from llmrec.data.keyed_ids import IdKey, key_of
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
@@ -145,7 +146,8 @@ def save_examples(
     Raises
     ------
     DataError
-        If there is nothing to train or to validate on.
+        If there is nothing to train or to validate on, or the key cannot be written that people's
+        ids are hashed with, see `key_of`.
     """
     chunks = [chunk for windows in people for chunk in _split(windows, codec)]
     if not chunks or not validation:
@@ -162,11 +164,12 @@ def save_examples(
     manifest = _make_manifest(dataset, codec, prior, chunks, validation, options)
     shifts = population_shifts(_flatten(chunks), prior)
     single_windows = [[window] for window in validation]
+    rest, key = (codec, prior, manifest), key_of(dataset)
     parts = {
-        "train": _make_table(chunks, codec, prior, manifest, shifts),
-        "validation": _make_table(single_windows, codec, prior, manifest, {}),
+        "train": _make_table(chunks, *rest, shifts, key),
+        "validation": _make_table(single_windows, *rest, {}, key),
     }
-    _write_parts(folder, parts, manifest)
+    write_parts(folder, parts, manifest)
     return manifest
 
 
@@ -214,7 +217,7 @@ def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
     return [window for chunk in chunks for window in chunk]
 
 
-def _write_parts(
+def write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> None:
     """Replace the examples in a folder as one, with their manifest; what else is there stays."""
@@ -244,8 +247,12 @@ def _make_table(
     prior: DecayedDirichlet,
     manifest: DatasetManifest,
     shifts: Mapping[np.datetime64, FloatArray],
+    key: IdKey,
 ) -> datasets.Dataset:
-    """Make a table with a row for each timeline; titles become their numbers in the manifest."""
+    """Make a table with a row for each timeline; titles become their numbers in the manifest.
+
+    Whose it is stands there as a keyed hash, by which it is found when somebody is forgotten.
+    """
     shape = datasets.Array2D((None, len(codec.labels)), "float32")
     features = datasets.Features(
         user=datasets.Value("string"),
@@ -258,7 +265,11 @@ def _make_table(
         shares=shape,
     )
     numbers = {title: number for number, title in enumerate(manifest.titles)}
-    rows = [_make_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
+    rows = [
+        _make_row(chunk, codec, prior, numbers, manifest.seed, shifts)
+        | {"user": key.hash(chunk[-1].history.user_id)}
+        for chunk in chunks
+    ]
     columns = {name: [row[name] for row in rows] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
 
@@ -276,7 +287,6 @@ def _make_row(
     shift = [shifts.get(window.history.cutoff, np.zeros(1)) for window in chunk]
     expected = np.exp(log_prior[-1])
     return {
-        "user": history.user_id,
         "prompt": codec.prompt(history),
         "request": codec.completion_prompt(history),
         "line": target_line(codec, chunk[-1], expected, seed),
