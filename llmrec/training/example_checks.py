@@ -165,9 +165,7 @@ def check_examples(
         log gives today, or one person has two names (see `check_people`).
     """
     if manifest.categories != dataset.catalog.categories:
-        raise DataError(
-            f"the categories of the examples are in another order than the log's: {AGAIN}"
-        )
+        raise DataError(f"the examples have the categories in another order than the log: {AGAIN}")
     cutoff = holdout_cutoff(dataset.log, dataset.period)
     if np.datetime64(manifest.cutoff) > cutoff:
         raise DataError(
@@ -194,24 +192,27 @@ def check_examples(
 def _match_timelines(columns: Columns, people: Sequence[Sequence[Window]]) -> list[list[Window]]:
     """Give the windows of each row; rows stand in the order of people, each one's newest first."""
     chunks: list[list[Window]] = []
-    person, left, user = -1, 0, None
+    person, left, user = -1, 0, ""
     for row, back in enumerate(columns["back"]):
-        if columns["user"][row] != user or not left:
-            if left:
-                raise DataError(f"the examples lack {left} windows of user {str(user)!r}: {AGAIN}")
-            person, user = person + 1, columns["user"][row]
+        if str(columns["user"][row]) != user:
+            _require_none(left, user)
+            person, user = person + 1, str(columns["user"][row])
             left = len(people[person]) if person < len(people) else 0
         if len(back) > left:
             raise DataError(
-                f"row {row} of the examples' part 'train' (user {str(user)!r}) has {len(back)} "
-                f"windows, and the log has {left} that may be trained on: they are from after the "
+                f"row {row} of the examples' part 'train' (user {user!r}) has {len(back)} windows, "
+                f"and the log has {left} more that may be trained on: they are from after the "
                 f"cutoff, there twice, or of a person that the log does not have; {AGAIN}"
             )
         chunks.append(list(people[person][left - len(back) : left]))
         left -= len(back)
-    if left:
-        raise DataError(f"the examples lack {left} windows of user {str(user)!r}: {AGAIN}")
+    _require_none(left, user)
     return chunks
+
+
+def _require_none(left: int, user: str) -> None:
+    if left:
+        raise DataError(f"the examples lack {left} windows of user {user!r}: {AGAIN}")
 
 
 def _compare(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 MIN_VOCABULARY = 0.9  # part of the embeddings that a tokenizer has tokens for; the rest is padding
+MIN_DISTANCE = 1e-7  # between labels' embeddings, as 1 - cosine; rounding gives less
 LINE_TOKENS = (8, 5)  # of lines that are compared: what is behind them is left out
 N_STATES = 4  # read positions that are compared with prompts alone
 PROBE_SIZE = 0.02  # standard deviation of what stands for parameters that are 0 at first
@@ -78,10 +79,10 @@ def check_parameters(timeline_model: TimelineModel, labels: Sequence[str]) -> No
     for name, values in timeline_model.named_parameters():
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
             raise TrainingError(f"{name} holds values that are not finite: fetch the model again")
-    embeddings = timeline_model.label_embeddings.float().cpu()
-    if len(torch.unique(embeddings, dim=0)) < len(embeddings) or not embeddings.isfinite().all():
-        same = torch.cdist(embeddings, embeddings).fill_diagonal_(torch.inf)
-        first, second = divmod(int(same.argmin()), len(embeddings))
+    embeddings = timeline_model.label_embeddings.double().cpu()  # each of length 1
+    cosines = (embeddings @ embeddings.T).fill_diagonal_(0)
+    if not bool((cosines < 1 - MIN_DISTANCE).all()):
+        first, second = divmod(int(cosines.nan_to_num(2).argmax()), len(embeddings))
         raise TrainingError(
             f"labels {labels[first]!r} and {labels[second]!r} have the same embedding, so nothing "
             "can tell them apart: rename one of the categories"
@@ -283,6 +284,11 @@ def _check_start(timeline_model: TimelineModel, batch: Mapping[str, Any]) -> Non
     with torch.no_grad():
         outputs = timeline_model(**batch)
     loss, counting = float(outputs["read_loss"]), float(outputs["counting_loss"])
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} before training, in {timeline_model.model.dtype}: choose dtype: "
+            "bfloat16 or float32, or look at the model"
+        )
     if not abs(loss - counting) <= 1e-4 * max(1.0, abs(counting)):
         raise TrainingError(
             f"training starts from a loss of {loss:.4f}, and counting's is {counting:.4f}: a new "
@@ -297,14 +303,11 @@ def _check_states(
     read_positions: ReadPositions,
 ) -> None:
     """Check that a batch reads at each read position what the prompt up to there gives alone."""
+    # One more sequence, longer than the others, so that all of them are padded.
+    padded = [*prompts, [*max(prompts, key=len), *prompts[0][-2:]]]
     places = torch.linspace(0, len(read_positions.row) - 1, N_STATES).long().unique().tolist()
     with torch.no_grad():
-        states = timeline_model.states(prompts, read_positions)[places].float()
-        if not bool(torch.isfinite(states).all()):
-            raise TrainingError(
-                f"hidden states are not finite in {model.model.dtype}: choose dtype: bfloat16 or "
-                "float32"
-            )
+        states = timeline_model.states(padded, read_positions)[places].float()
         for place, state in zip(places, states, strict=True):
             prompt = prompts[int(read_positions.row[place])]
             cut = prompt[: len(prompt) - int(read_positions.back[place])]

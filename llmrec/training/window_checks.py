@@ -1,4 +1,4 @@
-"""Checks of windows and of people: no target before its history ends, nobody under two names."""
+"""Checks of windows and of people: no target but the next period, nobody under two names."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def check_windows(people: Sequence[Sequence[Window]], validation: Sequence[Windo
     """
     for window in [*(window for windows in people for window in windows), *validation]:
         stop, start = window.history.event_ids.stop, window.target.start
-        if start != stop:
-            what = "holds its target" if start < stop else "ends before the period of its target"
+        if start != stop:  # a `Window` itself refuses one that holds its target
             raise DataError(
-                f"a history of user {window.history.user_id!r} {what}: it ends at event {stop} of "
-                f"the log and the target begins at {start}; cut the windows at one event"
+                f"a history of user {window.history.user_id!r} ends before the period of its "
+                f"target: at event {stop} of the log, and the target begins at {start}; cut both "
+                "at one event"
             )
     held_out = {window.history.user_id: window for window in validation}
     for windows in people:
