@@ -13,7 +13,6 @@ import numpy as np
 from llmrec.data.calendar import Anchor
 from llmrec.data.dataset import Dataset
 from llmrec.data.periods import History, Window
-from llmrec.engine_append import UpdatableEngine
 from llmrec.engine_config import (
     DEFAULT_MODEL,
     EngineParts,
@@ -21,6 +20,7 @@ from llmrec.engine_config import (
     load_engine_parts,
     save_parts,
 )
+from llmrec.engine_forget import ForgettingEngine
 from llmrec.engine_people import find_batches, find_histories, precompute_by_block
 from llmrec.engine_refit import FitPlan, refit_parts
 from llmrec.engine_settings import Effort
@@ -34,7 +34,7 @@ from llmrec.session_inputs import Recommendation, blend_of_shelf, inputs_of_engi
 from llmrec.types import RepeatPolicy, Shelf
 
 
-class InterestEngine(UpdatableEngine):
+class InterestEngine(ForgettingEngine):
     """Forecasts a person's next period, ranks items from it, and explains each.
 
     Usage::

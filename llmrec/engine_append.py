@@ -1,4 +1,4 @@
-"""An engine's parts with events appended, statistics fitted again, or a person removed."""
+"""An engine's parts with events appended, or statistics fitted again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from llmrec.data.calendar import MILLISECOND, to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.catalog_growth import with_new_items
 from llmrec.data.dataset import Dataset
-from llmrec.data.ids import format_id, read_ids
+from llmrec.data.ids import read_ids
 from llmrec.data.interactions import Interactions
-from llmrec.data.log_updates import add_events, remove_person, without_person
+from llmrec.data.log_updates import add_events
 from llmrec.data.new_events import NewEvents, rows_of_items
 from llmrec.data.population import Population
 from llmrec.data.provenance import events_fingerprint
@@ -97,23 +97,7 @@ def append_events(
         return parts, report
     population = grown.extend(dataset.everybody)
     changed = _with_log(dataset, grown.log, catalog, population)
-    return _with_dataset(parts, changed, report.cutoff), report
-
-
-def forget_person(parts: EngineParts, user_id: object) -> EngineParts:
-    """Give the parts without a person's events, see `InterestEngine.forget`."""
-    dataset = parts.dataset
-    log = dataset.log.align_to(dataset.catalog)
-    user = log.user_index(user_id)
-    rest, shown, everybody = remove_person(log, user), dataset.impressions, dataset.population
-    if shown is not None:
-        shown = shown.select(np.flatnonzero(shown.user_ids != log.user_ids[user]))
-    if everybody is not None:
-        everybody = without_person(everybody, log, user)
-    elif not len(rest):
-        raise DataError("these are the only events of the log: without them there is no engine")
-    changed = replace(dataset, log=rest, population=everybody, impressions=shown)
-    return replace(_with_dataset(parts, changed, parts.cutoff), n_forgotten=parts.n_forgotten + 1)
+    return with_dataset(parts, changed, report.cutoff), report
 
 
 def refresh_parts(parts: EngineParts) -> EngineParts:
@@ -185,7 +169,7 @@ def _with_log(
     )
 
 
-def _with_dataset(parts: EngineParts, dataset: Dataset, cutoff: np.datetime64) -> EngineParts:
+def with_dataset(parts: EngineParts, dataset: Dataset, cutoff: np.datetime64) -> EngineParts:
     """Give the parts with a changed dataset and cutoff; scorers know its items, if it has more."""
     n_before, later, ahead = parts.dataset.catalog.n_items, parts.later_users, parts.later
     if len(later):
@@ -328,22 +312,3 @@ class UpdatableEngine:
                 with self._writing:
                     found = take_statistics(self._parts, refreshed)
                     self._parts = found or self._parts
-
-    def forget(self, user_id: object) -> None:
-        """Remove a person's events from the log, and from what everybody took.
-
-        So does what the language model holds of their prompts. Statistics of items have seen them
-        until `refresh`; nets, trees and the forecaster until `fit`. An engine without a log removes
-        those that were appended.
-
-        Raises
-        ------
-        DataError
-            If the person is unknown, near ids are named; or the log has nobody else.
-        """
-        try:
-            with self._writing:
-                self._parts = forget_person(self._parts, user_id)
-        finally:  # somebody whom no event is left of may still have been read
-            if self.language is not None:
-                self.language.forget(format_id(user_id))

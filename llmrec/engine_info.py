@@ -27,7 +27,7 @@ from llmrec.engine_folder import (
     is_engine,
     require_parts,
 )
-from llmrec.engine_settings import SETTINGS_FILE, EngineSettings
+from llmrec.engine_settings import N_FORGOTTEN, SETTINGS_FILE, EngineSettings
 from llmrec.errors import DataError
 from llmrec.forecasters.selective import GainGroup
 from llmrec.language.adapters import ADAPTER_FILE, LORA_FILES, AdapterMetadata
@@ -46,6 +46,8 @@ class EngineInfo:
         The log that it was fitted on, and the time at or after which nothing was used.
     trained_before
         The same of all but statistics of items, where these were fitted again; else "".
+    n_forgotten
+        People it was fitted on who were forgotten since, by `InterestEngine.forget`.
     n_users, n_events, n_items
         Of that log; 0 where the folder does not say, None where the catalog is that of an embedded
         log.
@@ -72,6 +74,7 @@ class EngineInfo:
     period: str
     fitted_before: str
     trained_before: str
+    n_forgotten: int
     n_users: int
     n_events: int
     n_items: int | None
@@ -135,6 +138,7 @@ def describe_engine(folder: Path | str) -> EngineInfo:
             folder=str(folder),
             version=json.loads(path.read_text(encoding="utf-8")).get("version", FIRST_VERSION),
             n_items=_count_items(folder / CATALOG_FILE),
+            n_forgotten=int(report.get(N_FORGOTTEN, 0)),
             asked=str(report.get("asked", "")),
             reason=str(report.get("reason", "")),
             forecast=ForecastInfo.of_report(report),
@@ -259,6 +263,11 @@ def _fit_lines(info: EngineInfo) -> list[str]:
     ]
     if trained := info.trained_before.replace("T", " "):
         lines.append(f"That are statistics of items; the rest was fitted before {trained}.")
+    if info.n_forgotten:
+        lines.append(
+            f"Since then {info.n_forgotten:,} of these people were forgotten: what is no statistic "
+            "of items has seen them."
+        )
     done = f"Effort {info.effort}" if info.effort else "Too small a log to choose members by"
     effort = f"{done}, seed {info.seed}; written" if info.asked else "Written"
     lines.append(f"{effort} by llmrec {info.version}.")

@@ -24,6 +24,7 @@ from llmrec.language.adapters import AdapterMetadata
 from llmrec.ranking.registry import LM_SCORER, POPULARITY_BLEND, SCORERS
 
 SETTINGS_FILE = "engine.json"
+N_FORGOTTEN = "n_forgotten"  # in the report of a fit: its people who were forgotten since
 FORMAT = (
     2  # of the folder; 1 holds settings, calibration and adapter, and fits the rest when loaded
 )

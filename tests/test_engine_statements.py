@@ -22,7 +22,7 @@ from llmrec.data.windows import make_windows
 from llmrec.engine_fit import fit_engine
 from llmrec.engine_folder import SETTINGS_FILE, STATEMENTS_FOLDER
 from llmrec.engine_info import describe_engine
-from llmrec.evaluation.forecast_store import load_forecasts, save_forecasts
+from llmrec.evaluation.forecast_store import load_forecasts, save_forecasts, with_log_ids
 from llmrec.evaluation.track_record import (
     realized_statements,
     score_forecasts,
@@ -217,7 +217,7 @@ def test_stored_forecasts_show_what_was_said_and_what_came_true(tmp_path: Path) 
     histories = engine.histories()
     forecasts = engine.forecast_many(histories)
     save_forecasts(tmp_path, whole, histories, forecasts)
-    stored = load_forecasts(tmp_path)
+    stored = with_log_ids(load_forecasts(tmp_path), whole)
     by_user = {one.user_id: one.forecast for one in stored}
     for history, forecast in zip(histories, forecasts, strict=True):
         assert by_user[history.user_id].statements == forecast.statements

@@ -34,6 +34,7 @@ ORDER = (
     {"engine_people"},
     {"engine_append"},
     {"engine_refit"},
+    {"engine_forget"},
     {"session_inputs"},
     {"session"},
     {"engine"},
@@ -47,6 +48,8 @@ ORDER = (
     {"batch"},
     {"person_summary"},
     {"serve"},
+    {"engine_removal"},
+    {"forgetting"},
     {"cli", "__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}

@@ -10,6 +10,7 @@ from rich.text import Text
 from llmrec.cli import batch as _batch  # noqa: F401  (registers its command)
 from llmrec.cli import check as _check  # noqa: F401
 from llmrec.cli import engines as _engines  # noqa: F401
+from llmrec.cli import forget as _forget  # noqa: F401
 from llmrec.cli import people as _people  # noqa: F401
 from llmrec.cli import reports as _reports  # noqa: F401
 from llmrec.cli import serve as _serve  # noqa: F401

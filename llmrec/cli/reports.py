@@ -172,8 +172,8 @@ def track_record(
     from llmrec.evaluation.forecast_store import filter_forecasts, load_forecasts
     from llmrec.evaluation.track_record import score_forecasts, summarize_track_record
 
-    stored = filter_forecasts(load_forecasts(folder), user, model)
-    scores = score_forecasts(stored, load_log(data, reading))
+    loaded, dataset = load_forecasts(folder), load_log(data, reading)
+    scores = score_forecasts(filter_forecasts(loaded, dataset, user, model), dataset)
     record = summarize_track_record(scores, by_user=user is not None)
     if as_json:
         tables = {"record": record, "receipts": scores}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,7 @@ class Dataset:
     excluded
         Categories that `without_categories` has left out, at whatever cutoff.
     population
-        What everybody took, aligned with the catalog, where the log does not hold it; None: that of
-        the log.
+        What everybody took, aligned with the catalog; None: that of the log, which holds it.
     title_categories
         The clusters of titles that the categories are, where ``item_rows`` have titles alone.
     parts
@@ -67,6 +67,8 @@ class Dataset:
     anchor
         Where periods of histories begin, see `PeriodLength`: at fixed times for live use. Forecasts
         stay about a whole period from the cutoff on; what is fitted counts back from its cutoffs.
+    source
+        The log's file or folder; None where it is embedded, made up, or comes from a frame.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Dataset:
     parts: Mapping[str, Dataset] = field(default_factory=dict)
     impressions: Impressions | None = None
     anchor: Anchor = "cutoff"
+    source: Path | None = None
 
     @classmethod
     def without_log(
@@ -316,8 +319,7 @@ class Dataset:
             The person's events: columns item_id and timestamp, and user_id (default: `NEW_USER`).
             Events of items that the catalog does not know are dropped.
         dates
-            How times are written, see `load_dataset`; None: with days and months in the order of
-            the log's own.
+            How times are written, see `load_dataset`; None: in the log's order of day and month.
         is_clean
             Whether the rows are those of a log that was cleaned before: each is an event, and those
             of one time are in their order. Otherwise equal rows count once, and events of one time
@@ -344,7 +346,5 @@ class Dataset:
                 )
         except DataError as error:
             raise DataError(f"the frame of a new user: {error}") from error
-        own = replace(
-            self, log=replace(log, day_first=self.log.day_first), population=self.everybody
-        )
-        return own.histories(cutoff)[0]
+        log = replace(log, day_first=self.log.day_first)
+        return replace(self, log=log, population=self.everybody).histories(cutoff)[0]

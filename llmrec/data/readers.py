@@ -109,15 +109,15 @@ def load_dataset(
     own: dict[str, Any] = {field: value for field, value in about.items() if value is not None}
     if period is not None:
         PeriodLength.parse(period)
-    found = _load_synthetic(str(name))
+    found, source = _load_synthetic(str(name)), None
     if found is None:
         cleaning = _cleaning(dates, keep_bots, keep_outliers)
-        found = _load(name, columns, formats.LayoutOptions(separator, cleaning, clusters))
+        found, source = _load(name, columns, formats.LayoutOptions(separator, cleaning, clusters))
     else:
         given: dict[str, Any] = {"columns": columns, "separator": separator, "dates": dates}
         given |= {"keep_bots": keep_bots, "keep_outliers": keep_outliers, "clusters": clusters}
         _refuse_options(str(name), given)
-    return replace(found, **own)
+    return replace(found, source=source, **own)
 
 
 def read_table(
@@ -170,7 +170,8 @@ def read_table(
     cleaning = _cleaning(dates, keep_bots, keep_outliers)
     files = [Path(one) if isinstance(one, (str, Path)) else None for one in (log, catalog)]
     found = make_table_dataset(name, events, items, files, own, separator, cleaning, reader)
-    return replace(found, period=period, noun=noun, person=person, repeat=repeat, verb=verb)
+    found = replace(found, source=files[0] and files[0].absolute(), repeat=repeat)
+    return replace(found, period=period, noun=noun, person=person, verb=verb)
 
 
 def _cleaning(dates: str | None, keep_bots: bool, keep_outliers: bool) -> dict[str, Any]:
@@ -181,20 +182,25 @@ def _cleaning(dates: str | None, keep_bots: bool, keep_outliers: bool) -> dict[s
 
 def _load(
     name: str | Path, columns: Mapping[str, str] | None, options: formats.LayoutOptions
-) -> Dataset:
-    """Load a log from files; DataError begins with the path of what cannot be read."""
+) -> tuple[Dataset, Path | None]:
+    """Load a log from files, and say where they are; None: it is embedded.
+
+    DataError begins with the path of what cannot be read.
+    """
     path, is_embedded = _find_path(name)
     if is_embedded:  # measured tables and shipped engines are of the order of their files
         options = replace(options, cleaning={**options.cleaning, "in_file_order": True})
     with name_file(path):
-        read_layout = _choose_layout(path, columns)
+        read_layout = choose_layout(path, columns)
         if options.clusters is not None and read_layout is not retail.read_online_retail:
             raise DataError("it has categories of its own: leave clusters out.")
-        if read_layout is None:
-            return _read_files(path, columns, options.separator, options.cleaning)
-        if columns:
+        if read_layout is not None and columns:
             raise DataError("its columns are those of its layout: leave columns out.")
-        return read_layout(path, options)
+        if read_layout is None:
+            found = _read_files(path, columns, options.separator, options.cleaning)
+        else:
+            found = read_layout(path, options)
+    return found, None if is_embedded else path.absolute()
 
 
 def _read_files(
@@ -248,7 +254,7 @@ def _find_path(name: str | Path) -> tuple[Path, bool]:
     return Path(name), False
 
 
-def _choose_layout(path: Path, columns: Mapping[str, str] | None) -> LayoutReader | None:
+def choose_layout(path: Path, columns: Mapping[str, str] | None) -> LayoutReader | None:
     """Find the layout of a folder or file; None if it is of plain tables; DataError if neither."""
     found = [one for one in _LAYOUTS if path.is_dir() and not _missing(one, path)]
     for layout in found:

@@ -1,11 +1,15 @@
-"""The store of forecasts: Parquet files with a hash of each row, to be scored later."""
+"""The store of forecasts: Parquet files with a hash of each row, to be scored later.
+
+People stand in it by keyed hashes of their ids, see `llmrec.data.keyed_ids`; earlier files have the
+ids themselves.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,9 @@ import pyarrow.parquet as pq
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
-from llmrec.data.ids import lookup_id
+from llmrec.data.ids import find_id, format_id, lookup_id
 from llmrec.data.interactions import Interactions
+from llmrec.data.keyed_ids import ids_by_hash, key_name, key_of, known_keys, say_missing_key
 from llmrec.data.periods import History, truncate_log
 from llmrec.data.tables import read_parquet_rows
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_model, unknown_keys
@@ -66,6 +71,8 @@ class StoredForecast:
     ----------
     receipt
         Hash of all other fields.
+    user_id
+        As `load_forecasts` reads it a keyed hash; `with_log_ids` gives the log's own id.
     log
         Name of the log.
     seen
@@ -141,7 +148,7 @@ def save_forecasts(
     ----------
     dataset
         The whole log. If it has events after a cutoff, the forecast is not in advance, even if the
-        forecaster was not given them.
+        forecaster was not given them. With its key ids are hashed, see `key_of`.
     histories, forecasts
         The histories, cut at a time, and their forecasts.
     made
@@ -151,7 +158,7 @@ def save_forecasts(
     ------
     DataError
         If there is no forecast, one does not fit its history or is of a later period than the next,
-        or the folder cannot be written to.
+        or the folder, or a new key, cannot be written to.
     """
     if not forecasts:
         raise DataError("there is no forecast to store")
@@ -167,8 +174,11 @@ def save_forecasts(
     occasion = {"log": dataset.name, "made": made.item(), "log_end": log_end.item()}
     pasts = {(history.log, history.cutoff) for history in histories}
     seen = {past: past_fingerprint(*past) for past in pasts}
+    key = key_of(dataset)
     rows = [
-        occasion | {"seen": seen[history.log, history.cutoff]} | _row(history, forecast)
+        occasion
+        | {"user_id": key.hash(history.user_id), "seen": seen[history.log, history.cutoff]}
+        | _row(history, forecast)
         for history, forecast in zip(histories, forecasts, strict=True)
     ]
     table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"llmrec": __version__})
@@ -214,18 +224,33 @@ def load_forecasts(folder: Path | str) -> list[StoredForecast]:
     return [StoredForecast.from_row(row) for row in ordered]
 
 
+def with_log_ids(forecasts: Sequence[StoredForecast], dataset: Dataset) -> list[StoredForecast]:
+    """Give forecasts with ids of a log where these are known: hashed again, with the log's keys."""
+    names = {key_name(one.user_id) for one in forecasts}
+    keys = [key for key in known_keys(dataset) if key.name in names] if any(names) else []
+    ids = ids_by_hash(dataset.log.user_ids, keys)
+    return [replace(one, user_id=ids.get(one.user_id, one.user_id)) for one in forecasts]
+
+
 def filter_forecasts(
-    forecasts: Sequence[StoredForecast], user_id: str | None = None, model: str | None = None
+    forecasts: Sequence[StoredForecast],
+    dataset: Dataset,
+    user_id: str | None = None,
+    model: str | None = None,
 ) -> list[StoredForecast]:
-    """Select the forecasts of one user, and of models whose names contain a text.
+    """Select the forecasts of one user of a log, and of models whose names contain a text.
 
     Raises
     ------
     DataError
-        If there is none; the message names users, or models, that have one.
+        If there is none; the message names users, or models, that have one, or the missing key.
     """
+    forecasts = with_log_ids(forecasts, dataset)
     if user_id is not None:
         users = pd.Index(sorted({one.user_id for one in forecasts}), dtype="str")
+        if find_id(users, format_id(user_id)) < 0:
+            require_keys(forecasts, dataset)
+            users = users[[not key_name(user) for user in users]]
         known = users[lookup_id(users, user_id, "user")]
         forecasts = [one for one in forecasts if one.user_id == known]
     if model is None:
@@ -235,6 +260,14 @@ def filter_forecasts(
         models = ", ".join(sorted({repr(one.model) for one in forecasts}))
         raise DataError(f"no forecast is of a model like {model!r}; there is {models}.")
     return found
+
+
+def require_keys(forecasts: Sequence[StoredForecast], dataset: Dataset) -> None:
+    """Raise DataError if forecasts of a log were stored under a key that is not there."""
+    known = {key.name for key in known_keys(dataset)}
+    own = {key_name(one.user_id) for one in forecasts if one.log == dataset.name}
+    if missing := sorted(own - known - {""}):
+        raise DataError(f"stored forecasts: {say_missing_key(missing[0], dataset)}")
 
 
 def past_fingerprint(log: Interactions, cutoff: np.datetime64) -> str:
@@ -267,7 +300,6 @@ def _row(history: History, forecast: Forecast) -> dict[str, Any]:
             "so the period cannot be found again by time. Cut it with make_histories."
         )
     return {
-        "user_id": history.user_id,
         "period": str(history.period_length),
         "cutoff": history.cutoff.item(),
         "categories": categories,

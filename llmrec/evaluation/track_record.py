@@ -13,11 +13,12 @@ from llmrec import metrics
 from llmrec.data.calendar import MILLISECOND, PeriodLength
 from llmrec.data.counts import target_counts
 from llmrec.data.dataset import Dataset
+from llmrec.data.keyed_ids import key_name, known_keys, say_missing_key
 from llmrec.data.periods import Window, make_histories, observed_windows, truncate_log
 from llmrec.data.windows import last_period_windows
 from llmrec.errors import DataError
 from llmrec.evaluation.evaluator import COVERAGE_LEVELS, coverages
-from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint
+from llmrec.evaluation.forecast_store import StoredForecast, past_fingerprint, with_log_ids
 from llmrec.explain.facts import ClaimFacts, observed_forecast, statements_that_came_true
 from llmrec.explain.statements import check_statement
 from llmrec.forecast import Forecast, Statement, StatementKind
@@ -130,7 +131,7 @@ def said_and_true(window: Window, statements: Sequence[Statement]) -> tuple[floa
 
 
 def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd.DataFrame:
-    """Score stored forecasts by a log that may have grown since.
+    """Score stored forecasts by a log that may have grown since; people stand by the log's ids.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def score_forecasts(forecasts: Sequence[StoredForecast], dataset: Dataset) -> pd
         any; both are known of a period in which nothing was taken, too.
     """
     groups: dict[_Group, list[StoredForecast]] = {}
-    for one in forecasts:
+    for one in with_log_ids(forecasts, dataset):
         groups.setdefault(_Group(one.period, one.cutoff, one.categories), []).append(one)
     rows = [row for group in groups.items() for row in _score_group(dataset, *group)]
     table = pd.DataFrame(rows, columns=[*ID_COLUMNS, *METRICS, "receipt"])
@@ -246,7 +247,7 @@ def _id_row(stored: StoredForecast, dataset: Dataset, seen: str) -> dict[str, An
         names, known = set(stored.categories), set(dataset.catalog.categories)
         why = f"in one and not in the other: {', '.join(sorted(names ^ known)[:5]) or 'the order'}"
     elif stored.user_id not in dataset.log.user_ids:
-        status, why = "unknown user", f"no event of {stored.user_id!r} is in {dataset.name!r}"
+        status, why = "unknown user", _explain_unknown(stored, dataset)
     return {
         "user_id": stored.user_id,
         "model": stored.model,
@@ -259,6 +260,14 @@ def _id_row(stored: StoredForecast, dataset: Dataset, seen: str) -> dict[str, An
         "statements": len(stored.forecast.statements),
         "receipt": stored.receipt,
     }
+
+
+def _explain_unknown(stored: StoredForecast, dataset: Dataset) -> str:
+    """Say why the log has nobody of a stored id: the key is missing, or the person."""
+    name = key_name(stored.user_id)
+    if name and name not in {key.name for key in known_keys(dataset)}:
+        return say_missing_key(name, dataset)
+    return f"no event of {stored.user_id!r} is in {dataset.name!r}"
 
 
 def _fit_references(

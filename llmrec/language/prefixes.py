@@ -150,7 +150,7 @@ class PrefixCache:
             self._remove(person)
         if self.folder is not None:
             with self._folder_lock:  # what is written just now is there to be deleted
-                self._path(self.folder, person).unlink(missing_ok=True)
+                prefix_file(self.folder, person).unlink(missing_ok=True)
 
     def can_continue(self, prompts: Sequence[str], rows: Sequence[list[Position]]) -> bool:
         """Whether there are prompts to read one by one; if they are read whole, it is recorded."""
@@ -216,7 +216,7 @@ class PrefixCache:
                 return self._held[person], ""
         if self.folder is None:
             return None, "nothing is held of the person"
-        return self._load(self._path(self.folder, person), person)
+        return self._load(prefix_file(self.folder, person), person)
 
     def _store(self, person: str, prefix: Prefix, n_forgotten: int) -> None:
         """Hold a prefix, unless somebody was forgotten since; those without room are written."""
@@ -250,10 +250,6 @@ class PrefixCache:
             for keys, values in layers
         ]
 
-    @staticmethod
-    def _path(folder: Path, person: str) -> Path:
-        return folder / f"{hashlib.sha256(person.encode()).hexdigest()[:32]}{SUFFIX}"
-
     def _write(self, folder: Path, person: str, prefix: Prefix) -> None:
         """Write a prefix, and delete the oldest files beyond the folder's limit."""
         tensors = {
@@ -263,7 +259,7 @@ class PrefixCache:
         }
         about = {"person": person, "fingerprint": self.fingerprint}
         content = save(tensors, about | {"positions": json.dumps(prefix.positions)})
-        atomic_write_bytes(self._path(folder, person), content)
+        atomic_write_bytes(prefix_file(folder, person), content)
         found = [(path.stat(), path) for path in folder.glob(f"*{SUFFIX}")]
         n_bytes = sum(stat.st_size for stat, _ in found)
         for stat, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
@@ -293,6 +289,11 @@ class PrefixCache:
             path.unlink(missing_ok=True)
             return None, "what was written of the person is damaged, or of another model"
         return Prefix(positions, layers), ""
+
+
+def prefix_file(folder: Path, person: str) -> Path:
+    """Give the file of a folder that what was read of a person is written to."""
+    return folder / f"{hashlib.sha256(person.encode()).hexdigest()[:32]}{SUFFIX}"
 
 
 def _owner(prompt: str) -> str:

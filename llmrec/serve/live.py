@@ -107,7 +107,7 @@ class LiveEngine:
         StoreError
             If the database does not answer.
         """
-        for user_id in self.store.forgotten():
+        for user_id in self.store.forgotten(self.engine.dataset.log.user_ids):
             self._forget(user_id)
         self._follow()
         if self.refresh_seconds and self._n_since_refresh:

@@ -45,7 +45,7 @@ def stored_rows(
     if folder is None:
         return [], "No folder of stored forecasts was given; `llmrec forecast --store` makes one."
     try:
-        stored = filter_forecasts(load_forecasts(folder), user_id)
+        stored = filter_forecasts(load_forecasts(folder), dataset, user_id)
         known = score_forecasts(stored, dataset).set_index("receipt").to_dict("index")
     except DataError as error:
         return [], str(error)

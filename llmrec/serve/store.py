@@ -1,9 +1,12 @@
-"""The events that a server has accepted, in SQLite or PostgreSQL."""
+"""The events that a server has accepted, in SQLite or PostgreSQL.
+
+Of people who were deleted it remembers salted hashes of their ids, and when it was.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +16,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from llmrec.errors import DataError, StoreError
+from llmrec.serve.forgotten_people import (
+    FORGOTTEN,
+    META,
+    blocks,
+    find_forgotten,
+    hash_earlier_ids,
+    hash_new_id,
+)
 
 SCHEMA_VERSION = 1
-ROWS_PER_STATEMENT = 500  # SQLite takes 32,766 values in one
 ROWS_PER_READ = 10_000
 _CONNECT_SECONDS, _STATEMENT_SECONDS = 3, 20
-_META = sa.MetaData()
-_VERSIONS = sa.Table("llmrec_schema", _META, sa.Column("version", sa.Integer, primary_key=True))
+_VERSIONS = sa.Table("llmrec_schema", META, sa.Column("version", sa.Integer, primary_key=True))
 _EVENTS = sa.Table(
     "llmrec_events",
-    _META,
+    META,
     sa.Column(
         "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True
     ),
@@ -33,12 +42,6 @@ _EVENTS = sa.Table(
     sa.Column("title", sa.Text),
     sa.Column("categories", sa.JSON(none_as_null=True)),
     sqlite_autoincrement=True,  # a number that was deleted is not given again
-)
-_FORGOTTEN = sa.Table(
-    "llmrec_forgotten",
-    _META,
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("time", sa.BigInteger, nullable=False),
 )
 
 
@@ -149,7 +152,7 @@ class EventStore:
         with self._transaction() as connection:
             everything = [event for batch in batches for event in batch]
             known = self._find(connection, everything)
-            forgotten = self._find_forgotten(connection, everything)
+            forgotten = find_forgotten(connection, {event.user_id for event in everything})
             added, rows = [], []
             for batch in batches:
                 found, new = _sort_out(batch, known, forgotten)
@@ -169,8 +172,9 @@ class EventStore:
         with self._transaction() as connection:
             newest = connection.scalar(sa.select(sa.func.max(_EVENTS.c.time)).where(own))
             deleted = connection.execute(sa.delete(_EVENTS).where(own))
-            row = {"user_id": user_id, "time": max(int(time.time() * 1000), newest or 0)}
-            new = self._insert(_FORGOTTEN).values(row)
+            hashed = hash_new_id(connection, user_id)
+            row = {"user_id": hashed, "time": max(int(time.time() * 1000), newest or 0)}
+            new = self._insert(FORGOTTEN).values(row)
             connection.execute(new.on_conflict_do_update(index_elements=["user_id"], set_=row))
             count = deleted.rowcount
         if self.is_sqlite:  # what was deleted is in the write-ahead log, too
@@ -185,10 +189,10 @@ class EventStore:
         with self._connection() as connection:
             return connection.scalar(wanted) is not None
 
-    def forgotten(self) -> list[str]:
-        """List the people who were deleted, by id."""
+    def forgotten(self, user_ids: Iterable[str]) -> list[str]:
+        """List those of some people who were deleted."""
         with self._connection() as connection:
-            return list(connection.scalars(sa.select(_FORGOTTEN.c.user_id)))
+            return list(find_forgotten(connection, set(user_ids)))
 
     def events_after(self, seq: int) -> tuple[list[StoredEvent], int]:
         """Give the next events after a number, 10,000 at most, and the number of the last one."""
@@ -198,10 +202,13 @@ class EventStore:
             rows = connection.execute(wanted.limit(ROWS_PER_READ)).all()
         return [_event(row) for row in rows], rows[-1].seq if rows else seq
 
-    def count(self) -> int:
-        """Count the events."""
+    def count(self, user_id: str | None = None) -> int:
+        """Count the events, of one person or of all."""
+        wanted = sa.select(sa.func.count()).select_from(_EVENTS)
+        if user_id is not None:
+            wanted = wanted.where(_EVENTS.c.user_id == user_id)
         with self._connection() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(_EVENTS)) or 0
+            return connection.scalar(wanted) or 0
 
     def ping(self) -> None:
         """Raise StoreError if the database does not answer."""
@@ -224,7 +231,7 @@ class EventStore:
         with self._transaction() as connection:
             tables = sa.inspect(connection).get_table_names()
             if not tables:
-                _META.create_all(connection)
+                META.create_all(connection)
                 connection.execute(self._insert(_VERSIONS).values(version=SCHEMA_VERSION))
             elif _VERSIONS.name not in tables:
                 raise DataError(
@@ -232,6 +239,8 @@ class EventStore:
                     "serve`: give an empty database, or a new path"
                 )
             version = connection.scalar(sa.select(_VERSIONS.c.version))
+            if version == SCHEMA_VERSION:
+                hash_earlier_ids(connection)
         if version != SCHEMA_VERSION:
             raise DataError(
                 f"{self.name} is of version {version} of the tables, and this llmrec knows "
@@ -261,19 +270,9 @@ class EventStore:
         """Give the stored contents of those of the events whose key is stored."""
         columns, found = _EVENTS.c, dict[str, tuple[str, str, int]]()
         wanted = sa.select(columns.key, columns.user_id, columns.item_id, columns.time)
-        for block in _blocks({event.key for event in events}):
+        for block in blocks({event.key for event in events}):
             for row in connection.execute(wanted.where(columns.key.in_(block))):
                 found[row.key] = (row.user_id, row.item_id, row.time)
-        return found
-
-    def _find_forgotten(
-        self, connection: sa.Connection, events: Sequence[StoredEvent]
-    ) -> dict[str, int]:
-        """Give the time at which people of the events were deleted."""
-        columns, found = _FORGOTTEN.c, dict[str, int]()
-        for block in _blocks({event.user_id for event in events}):
-            for row in connection.execute(sa.select(_FORGOTTEN).where(columns.user_id.in_(block))):
-                found[row.user_id] = row.time
         return found
 
 
@@ -297,12 +296,6 @@ def _sort_out(
     if places["conflicts"]:
         return Added(conflicts=tuple(places["conflicts"])), {}
     return Added(**{name: tuple(found) for name, found in places.items()}), new
-
-
-def _blocks(values: set[str]) -> Iterator[list[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
-        yield ordered[start : start + ROWS_PER_STATEMENT]
 
 
 def _row(event: StoredEvent) -> dict[str, Any]:

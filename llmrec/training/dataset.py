@@ -23,6 +23,7 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.data.files import atomic_write_text
+from llmrec.data.keyed_ids import IdKey, key_of
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
@@ -76,6 +77,8 @@ class DatasetManifest:
         How the log was read, see `ReadingOptions.to_dict`.
     tokenizer
         `tokenizer_fingerprint` of the one that counted prompts; "" if they were counted in letters.
+    n_forgotten
+        People whose rows were removed since.
     files
         Hash of each file of the examples, by its name in their folder.
     """
@@ -98,6 +101,7 @@ class DatasetManifest:
     validated: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str = ""
+    n_forgotten: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -167,8 +171,9 @@ def save_examples(
     Raises
     ------
     DataError
-        If there is nothing to train or to validate on, or a window holds what it may not, see
-        `check_windows`.
+        If there is nothing to train or to validate on, a window holds what it may not, see
+        `check_windows`, or the key cannot be written that people's ids are hashed with, see
+        `key_of`.
     """
     check_windows(people, [] if include_validation else validation)
     chunks = [chunk for windows in people for chunk in _split(windows, codec)]
@@ -187,11 +192,12 @@ def save_examples(
     manifest = _make_manifest(dataset, codec, prior, chunks, validation, options)
     shifts = population_shifts(_flatten(chunks), prior)
     single_windows = [[window] for window in validation]
+    rest, key = (codec, prior, manifest), key_of(dataset)
     parts = {
-        "train": _make_table(chunks, codec, prior, manifest, shifts),
-        "validation": _make_table(single_windows, codec, prior, manifest, {}),
+        "train": _make_table(chunks, *rest, shifts, key),
+        "validation": _make_table(single_windows, *rest, {}, key),
     }
-    return _write_parts(folder, parts, manifest)
+    return write_parts(folder, parts, manifest)
 
 
 def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
@@ -239,7 +245,7 @@ def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
     return [window for chunk in chunks for window in chunk]
 
 
-def _write_parts(
+def write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> DatasetManifest:
     """Replace the examples in a folder; its manifest is written last, when the rest is complete.
@@ -301,8 +307,12 @@ def _make_table(
     prior: DecayedDirichlet,
     manifest: DatasetManifest,
     shifts: Mapping[np.datetime64, FloatArray],
+    key: IdKey,
 ) -> datasets.Dataset:
-    """Make a table with a row for each timeline; titles become their numbers in the manifest."""
+    """Make a table with a row for each timeline; titles become their numbers in the manifest.
+
+    Whose it is stands there as a keyed hash, by which it is found when somebody is forgotten.
+    """
     shape = datasets.Array2D((None, len(codec.labels)), "float32")
     features = datasets.Features(
         user=datasets.Value("string"),
@@ -315,24 +325,16 @@ def _make_table(
         shares=shape,
     )
     numbers = {title: number for number, title in enumerate(manifest.titles)}
-    rows = [_make_row(chunk, codec, prior, numbers, manifest.seed, shifts) for chunk in chunks]
+    rows = [
+        {
+            "user": key.hash(chunk[-1].history.user_id),
+            **make_texts(chunk, codec, prior, manifest.seed),
+            **make_targets(chunk, codec, prior, numbers, shifts),
+        }
+        for chunk in chunks
+    ]
     columns = {name: [row[name] for row in rows] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
-
-
-def _make_row(
-    chunk: Sequence[Window],
-    codec: Codec,
-    prior: DecayedDirichlet,
-    numbers: Mapping[str, int],
-    seed: int,
-    shifts: Mapping[np.datetime64, FloatArray],
-) -> dict[str, Any]:
-    return {
-        "user": chunk[-1].history.user_id,
-        **make_texts(chunk, codec, prior, seed),
-        **make_targets(chunk, codec, prior, numbers, shifts),
-    }
 
 
 def _count_titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:

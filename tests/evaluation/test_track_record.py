@@ -12,7 +12,12 @@ from llmrec.data.periods import make_histories, observed_windows, truncate_log
 from llmrec.data.readers import load_dataset, read_table
 from llmrec.data.windows import last_period_windows, make_windows
 from llmrec.evaluation.evaluator import evaluate, evaluate_forecasters
-from llmrec.evaluation.forecast_store import StoredForecast, load_forecasts, save_forecasts
+from llmrec.evaluation.forecast_store import (
+    StoredForecast,
+    load_forecasts,
+    save_forecasts,
+    with_log_ids,
+)
 from llmrec.evaluation.track_record import realized_claims, score_forecasts, summarize_track_record
 from llmrec.explain.describe import describe_from_claims
 from llmrec.forecasters.counting import DECAYS, DecayedDirichlet
@@ -46,7 +51,7 @@ def store(
     forecasts = DecayedDirichlet(mix="all").forecast(histories)
     described = [describe_from_claims(*pair, {}) for pair in zip(histories, forecasts, strict=True)]
     save_forecasts(folder, shortened, histories, described, MADE)
-    return load_forecasts(folder)
+    return with_log_ids(load_forecasts(folder), world)
 
 
 @pytest.mark.parametrize("period", ["7D", "10 events"])

@@ -100,7 +100,7 @@ class Bench:
             for name, (values, features) in tables.items()
         }
         shutil.rmtree(self.examples)
-        examples_on_disk._write_parts(self.examples, made, manifest)
+        examples_on_disk.write_parts(self.examples, made, manifest)
 
     def edit_manifest(self, **values: Any) -> None:
         path = self.examples / "manifest.json"

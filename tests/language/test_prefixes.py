@@ -16,7 +16,7 @@ from llmrec.errors import DataError
 from llmrec.language.continuing import continue_prompts, forget_prompts
 from llmrec.language.heads import CategoryHead, Verbalizer
 from llmrec.language.model import LanguageModel
-from llmrec.language.prefixes import CONTINUED, SUFFIX, PrefixCache
+from llmrec.language.prefixes import CONTINUED, SUFFIX, PrefixCache, prefix_file
 from llmrec.language.tokenization import Prompt, pooled_position
 from tests.language.tiny_models import LABELS, byte_level_tokenizer, save_llama
 
@@ -193,14 +193,14 @@ def test_the_oldest_files_go_beyond_the_limit_of_the_folder(
     live: LanguageModel, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.safetensors").write_bytes(b"1" * 100_000)
-    prefixes = continue_prompts(live, max_bytes=0, folder=tmp_path, max_folder_bytes=15_000)
+    continue_prompts(live, max_bytes=0, folder=tmp_path, max_folder_bytes=15_000)
     for person in "abcdefgh":
         live.prompt_cache.clear()
         scores(live, prompt([["Drama"]] * 5, person))
     files = [*tmp_path.glob(f"*{SUFFIX}")]
     assert 1 <= len(files) < 8
     assert sum(file.stat().st_size for file in files) <= 15_000
-    assert prefixes._path(tmp_path, "h") in files
+    assert prefix_file(tmp_path, "h") in files
     assert (tmp_path / "mine.safetensors").exists()
 
 

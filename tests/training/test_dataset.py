@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llmrec.data.dataset import Dataset
+from llmrec.data.keyed_ids import key_of
 from llmrec.data.options import ReadingOptions
 from llmrec.data.periods import Window, split_into_ticks, truncate_log
 from llmrec.data.provenance import TrainingSpan
@@ -82,7 +83,8 @@ def test_every_read_position_has_the_prior_and_the_target_of_its_own_window(
 ) -> None:
     data, codec, folder, manifest = saved_examples
     table, all_titles = load_examples(folder)[1]["train"], list(manifest.titles)
-    windows = {timeline[0].history.user_id: timeline for timeline in rolling_training_windows(data)}
+    hash_id = key_of(data).hash
+    windows = {hash_id(line[0].history.user_id): line for line in rolling_training_windows(data)}
     left = {user: len(timeline) for user, timeline in windows.items()}
     ratios = observed_over_expected(
         [window for timeline in windows.values() for window in timeline]
