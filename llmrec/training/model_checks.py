@@ -20,7 +20,7 @@ from llmrec.errors import DataError, TrainingError
 from llmrec.language.forward import DecoderState
 from llmrec.language.generation import continuation_logprobs
 from llmrec.language.tokenization import Position, tokenizer_fingerprint
-from llmrec.training.batches import TimelineBatches
+from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.objective import ReadPositions, TimelineModel
 from llmrec.training.trainer import trainable_parameters
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MIN_VOCABULARY = 0.9  # part of the embeddings that a tokenizer has tokens for; the rest is padding
 MIN_DISTANCE = 1e-7  # between labels' embeddings, as 1 - cosine; rounding gives less
-LINE_TOKENS = (8, 5)  # of lines that are compared: what is behind them is left out
+LINE_TOKENS = (8, 5)  # of the lines that are compared: what is behind them is left out
 N_STATES = 4  # read positions that are compared with prompts alone
 PROBE_SIZE = 0.02  # standard deviation of what stands for parameters that are 0 at first
 _LAYER = re.compile(r"\.(?:layers|block|h)\.(\d+)\.")
@@ -156,12 +156,25 @@ def check_first_batch(
     with nonzero_parameters(timeline_model):
         _check_states(model, timeline_model, batch["prompts"], batch["read_positions"])
         if batches.line_share:
-            n = len(LINE_TOKENS)
-            check_lines(model, timeline_model, batches.requests[:n], batches.lines[:n])
-            batch |= {"requests": batches.requests[:n], "lines": batches.lines[:n]}
+            requests, lines = short_lines(batches)
+            check_lines(model, timeline_model, requests, lines)
+            batch |= {"requests": requests, "lines": lines}
         zeros = model.is_encoder_decoder and not batches.line_share
         check_gradients(timeline_model, batch, zeros=zeros)
     timeline_model.train(was_training)
+
+
+def short_lines(
+    batches: TimelineBatches | LineDataset,
+) -> tuple[list[list[Position]], list[list[int]]]:
+    """Give the shortest requests, and the beginnings of their lines.
+
+    These differ in length, so that there is padding.
+    """
+    lengths = [len(request) for request in batches.requests]
+    rows = sorted(range(len(lengths)), key=lengths.__getitem__)[: len(LINE_TOKENS)]
+    lines = [batches.lines[row][:n] for row, n in zip(rows, LINE_TOKENS, strict=False)]
+    return [batches.requests[row] for row in rows], lines
 
 
 def check_lines(
@@ -170,7 +183,7 @@ def check_lines(
     requests: Sequence[list[Position]],
     lines: Sequence[list[int]],
 ) -> None:
-    """Check that the loss of two lines is that of their tokens and ends, and of nothing else.
+    """Check that the loss of lines is that of their tokens and ends, and of nothing else.
 
     Raises
     ------
@@ -182,8 +195,6 @@ def check_lines(
         titles = timeline_model.title_embeddings
         return DecoderState(model.model, rows, titles, use_cache=use_cache)
 
-    # Of different lengths, so that there is padding.
-    lines = [line[:n] for line, n in zip(lines, LINE_TOKENS, strict=False)]
     with torch.no_grad():
         loss = float(timeline_model.line_loss(requests, lines))
     logprobs = [

@@ -19,6 +19,7 @@ from llmrec.training.model_checks import (
     check_parameters,
     check_tokenizer,
     nonzero_parameters,
+    short_lines,
 )
 from llmrec.training.objective import LineModel, TimelineModel
 from llmrec.training.rate_checks import check_batch_size, check_rates
@@ -94,7 +95,7 @@ def check_line_run(
     check_lora(timeline_model.model, layers, config.lora.targets)
     line_model.eval()
     with nonzero_parameters(line_model):
-        check_lines(model, timeline_model, lines.requests[:2], lines.lines[:2])
+        check_lines(model, timeline_model, *short_lines(lines))
         check_gradients(line_model, lines.epoch(0)[0]())
     check_rates(line_model, config, math.ceil(len(lines.epoch(0)) * config.epochs))
 
