@@ -10,15 +10,14 @@ from llmrec.language.codec import codec_for
 from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.config import TrainingConfig
 from llmrec.training.example_checks import check_examples, check_tables
+from llmrec.training.gradient_checks import check_gradients, nonzero_parameters
 from llmrec.training.model_checks import (
     check_first_batch,
-    check_gradients,
     check_lengths,
     check_lines,
     check_lora,
     check_parameters,
     check_tokenizer,
-    nonzero_parameters,
     short_lines,
 )
 from llmrec.training.objective import LineModel, TimelineModel
