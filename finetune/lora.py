@@ -26,6 +26,7 @@ from llmrec.training.config import (
 )
 from llmrec.training.dataset import load_examples
 from llmrec.training.loop import train
+from llmrec.training.preflight import check_data, check_line_run, check_scoring_run
 from llmrec.training.run import (
     VALIDATION_LINES,
     add_line_layers,
@@ -54,34 +55,42 @@ manifest.check(dataset)
 # 2. The base model with a new adapter inside, and a category head that changes nothing yet.
 model, adapted, timeline_model = build_timeline_model(config, manifest)
 
-# 3. Train; the parameters of the lowest validation log-loss are kept, or the last ones with
-#    ``keep_checkpoint: last``.
+# 3. What would make the training worthless is found here, in seconds: the README lists it.
+check_data(manifest, parts, dataset, model)
 training, held_out = make_batches(config, manifest, parts, model)
+check_scoring_run(config, manifest, model, timeline_model, training)
+
+# 4. Train; the parameters of the lowest validation log-loss are kept, or the last ones with
+#    ``keep_checkpoint: last``.
 validate = make_validation(timeline_model, held_out)
-history = train(timeline_model, training, validate, scoring_config(config), out / "run")
+inputs = {"set of examples": manifest.fingerprint}
+history = train(timeline_model, training, validate, scoring_config(config), out / "run", inputs)
 metrics = history.metrics
 PartialState().print(
     f"{history.stopped}; kept step {metrics['step']}: log-loss {metrics['log_loss']:.4f} on "
     f"validation{' (trained on)' * manifest.validated}, counting {metrics['counting']:.4f}"
 )
 
-# 4. Lines, if layers above those that score categories are trained for them: scores stay the same.
+# 5. Lines, if layers above those that score categories are trained for them: scores stay the same.
 if config.generation.epochs:
     line_model = add_line_layers(config, adapted, timeline_model)
     validate = line_validation(line_model, LineDataset(held_out, VALIDATION_LINES))
     lines = LineDataset(training)
-    line_history = train(line_model, lines, validate, generation_config(config), out / "lines")
+    check_line_run(generation_config(config), model, line_model, lines)
+    line_history = train(
+        line_model, lines, validate, generation_config(config), out / "lines", inputs
+    )
     cast_to_float16(line_model)
     metrics |= {"lines": line_history.metrics}
 
-# 5. The adapter, with a description of itself.
+# 6. The adapter, with a description of itself.
 if not PartialState().is_main_process:  # of several GPUs' processes one writes
     sys.exit()
 adapter = save_adapter_run(
     out / "adapter", config, manifest, model, adapted, timeline_model, metrics
 )
 
-# 6. An engine with it: counting, ranking and calibration are fitted on the last period before the
+# 7. An engine with it: counting, ranking and calibration are fitted on the last period before the
 #    newest one, which the demo compares with, and on people whose windows were not trained on.
 cutoff = holdout_cutoff(dataset.log, dataset.period)
 engine = InterestEngine.from_pretrained(

@@ -18,6 +18,7 @@ from llmrec.data.splits import split_timelines, with_catalog_of_training
 from llmrec.forecasters.counting import DecayedDirichlet
 from llmrec.language.codec import codec_for
 from llmrec.language.model import LanguageModel
+from llmrec.language.tokenization import tokenizer_fingerprint
 from llmrec.training.dataset import save_examples
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -66,6 +67,7 @@ manifest = save_examples(
     exclude_categories=excluded,
     include_validation=arguments.include_validation,
     reading=reading,
+    tokenizer=tokenizer_fingerprint(model.tokenizer),
 )
 print(
     f"{manifest.n_timelines} timelines, {manifest.n_slots} read positions, {len(validation)} "

@@ -23,6 +23,7 @@ from llmrec.language.model import LanguageModel
 from llmrec.training.batches import TimelineBatches
 from llmrec.training.config import load_command_config
 from llmrec.training.loop import train
+from llmrec.training.preflight import check_pretraining
 from llmrec.training.pretrain import (
     NEW_MODELS,
     MultiDatasetBatches,
@@ -82,12 +83,16 @@ held_out = {
     for log, (_, parts) in examples.items()
 }
 
-# 4. Train; the parameters of the lowest mean validation log-loss are kept.
+# 4. What would make the training worthless is found here, in seconds.
+check_pretraining(config, examples, model, multi_dataset_model, training)
+
+# 5. Train; the parameters of the lowest mean validation log-loss are kept.
 validate = multi_dataset_validation(multi_dataset_model, held_out)
 batches = MultiDatasetBatches(training, seed)
-history = train(multi_dataset_model, batches, validate, config, out / "run")
+inputs = {f"set of examples of {log}": one.fingerprint for log, (one, _) in examples.items()}
+history = train(multi_dataset_model, batches, validate, config, out / "run", inputs)
 
-# 5. The base model, and its category head beside it.
+# 6. The base model, and its category head beside it.
 model.model.save_pretrained(out / "model")
 model.tokenizer.save_pretrained(out / "model")
 multi_dataset_model.category_head.save(out / "model")

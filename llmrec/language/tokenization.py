@@ -7,6 +7,7 @@ characters, which cleaned text never holds: data cannot forge them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -197,6 +198,12 @@ class PlainTokenizer:
         return LLTokenizer(
             json.dumps(settings), n_vocab=self._n_vocab, eos_token=self._tokenizer.eos_token_id
         )
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash a tokenizer's vocabulary and special tokens: 16 hexadecimal digits."""
+    content = [sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
 def check_prompt_lengths(rows: Sequence[Sequence[Position]], limit: int, model: str) -> None:

@@ -12,12 +12,15 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmrec.data.files import atomic_folder, atomic_write_bytes, atomic_write_text
 from llmrec.data.versions import CONFIG_KEYS, rename_keys, rename_parameter
@@ -130,6 +133,49 @@ def prune_checkpoints(folder: Path, step: int, *, keep: int, best: int) -> None:
     for path in paths[:-keep]:
         if path != _checkpoint_path(folder, best):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def only_training_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; TrainingError if another training holds it.
+
+    The system gives the lock back when its process ends, however that happens.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise TrainingError(
+            f"another training is writing to {folder}: wait until it ends, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def hash_frozen_parameters(module: nn.Module) -> str:
+    """Hash every byte of the parameters that are not trained: 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, values in module.named_parameters():
+        if not values.requires_grad:
+            digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+            content = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(memoryview(content.numpy()))
+    return digest.hexdigest()
+
+
+def check_inputs(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise TrainingError if a run was started with other inputs, by their names and hashes."""
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            raise TrainingError(
+                f"the run in {folder} was started with another {name} ({before[name]}, now "
+                f"{now[name]}): continue with its own, or choose another --out"
+            )
 
 
 def lock_run_folder(folder: Path, config: Mapping[str, Any]) -> None:

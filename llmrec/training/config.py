@@ -188,7 +188,8 @@ class TrainingConfig(ReadingConfig):
     learning_rate: float = Field(default=1e-3, gt=0)
     head_learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=30, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    # AdamW holds every parameter below 1 / weight_decay.
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, ge=0)
     lora: LoraConfig = LoraConfig()
     depth: int | None = Field(default=None, ge=1)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import log_softmax
 
 from llmrec.errors import MissingExtraError
 
@@ -20,16 +21,21 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
-from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.files import atomic_folder, atomic_write_text, others_in
+from llmrec.data.files import atomic_folder, atomic_write_text, file_hash, others_in
 from llmrec.data.keyed_ids import IdKey, key_of
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
-from llmrec.explain.describe import target_line
 from llmrec.forecasters.counting import DecayedDirichlet
-from llmrec.language.codec import MAX_ITEMS_PER_TICK, Codec
+from llmrec.language.codec import Codec
 from llmrec.language.tokenization import POOL_START
+from llmrec.training.example_columns import (
+    make_targets,
+    make_texts,
+    population_shifts,
+    target_titles,
+)
+from llmrec.training.window_checks import check_windows
 from llmrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -68,6 +74,12 @@ class DatasetManifest:
         Whether the training windows include the validation windows.
     reading
         How the log was read, see `ReadingOptions.to_dict`.
+    tokenizer
+        `tokenizer_fingerprint` of the one that counted prompts; "" if they were counted in letters.
+    n_forgotten
+        People whose rows were removed since.
+    files
+        Hash of each file of the examples, by its name in their folder.
     """
 
     dataset: str
@@ -87,6 +99,15 @@ class DatasetManifest:
     without: tuple[str, ...] = ()
     validated: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = ""
+    n_forgotten: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all fields, and so of the examples: 16 hexadecimal digits."""
+        content = json.dumps(asdict(self), sort_keys=True).encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     @classmethod
     def load(cls, folder: Path) -> DatasetManifest:
@@ -129,6 +150,7 @@ def save_examples(
     exclude_categories: Sequence[str] = (),
     include_validation: bool = False,
     reading: ReadingOptions | None = None,
+    tokenizer: str = "",
 ) -> DatasetManifest:
     """Write training timelines, validation windows and a manifest.
 
@@ -142,13 +164,17 @@ def save_examples(
         What was chosen for the dataset and for the windows; the manifest records both.
     reading
         How the log was read; the manifest records it, so that it can be read so again.
+    tokenizer
+        See `DatasetManifest`.
 
     Raises
     ------
     DataError
-        If there is nothing to train or to validate on, or the key cannot be written that people's
-        ids are hashed with, see `key_of`.
+        If there is nothing to train or to validate on, a window holds what it may not, see
+        `check_windows`, or the key cannot be written that people's ids are hashed with, see
+        `key_of`.
     """
+    check_windows(people, [] if include_validation else validation)
     chunks = [chunk for windows in people for chunk in _split(windows, codec)]
     if not chunks or not validation:
         raise DataError(
@@ -160,6 +186,7 @@ def save_examples(
         "without": tuple(exclude_categories),
         "validated": include_validation,
         "reading": {} if reading is None else reading.to_dict(),
+        "tokenizer": tokenizer,
     }
     manifest = _make_manifest(dataset, codec, prior, chunks, validation, options)
     shifts = population_shifts(_flatten(chunks), prior)
@@ -169,12 +196,11 @@ def save_examples(
         "train": _make_table(chunks, *rest, shifts, key),
         "validation": _make_table(single_windows, *rest, {}, key),
     }
-    write_parts(folder, parts, manifest)
-    return manifest
+    return write_parts(folder, parts, manifest)
 
 
 def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
-    """Read what `save_examples` wrote; DataError if it is incomplete."""
+    """Read what `save_examples` wrote; DataError if it is incomplete or changed since."""
     manifest = DatasetManifest.load(folder)  # written last
     try:
         parts = datasets.load_from_disk(str(folder))
@@ -182,6 +208,7 @@ def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
         raise DataError(
             f"{folder} holds no examples: {error}; run finetune/make_dataset.py"
         ) from error
+    _check_files(folder, manifest.files)
     return manifest, parts.with_format("numpy")
 
 
@@ -219,13 +246,38 @@ def _flatten(chunks: Sequence[Sequence[Window]]) -> list[Window]:
 
 def write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
-) -> None:
-    """Replace the examples in a folder as one, with their manifest; what else is there stays."""
+) -> DatasetManifest:
+    """Replace the examples in a folder as one, with their manifest; what else is there stays.
+
+    The manifest gets, and is given back with, the hashes of the files.
+    """
     own = {*parts, MANIFEST_FILE, "dataset_dict.json"}
     with atomic_folder(folder, keep=others_in(folder, own)) as new:
         datasets.DatasetDict(parts).save_to_disk(str(new))
+        written = sorted(path for name in parts for path in (new / name).iterdir())
+        files = {path.relative_to(new).as_posix(): file_hash(path) for path in written}
+        manifest = replace(manifest, files=files)
         text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
         atomic_write_text(new / MANIFEST_FILE, text)
+    return manifest
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise DataError if a file of the examples is not the one that was written."""
+    if not files:
+        warnings.warn(
+            f"the examples in {folder} were written without hashes, so nobody can say whether they "
+            "changed since: run finetune/make_dataset.py again",
+            stacklevel=3,
+        )
+    for name, written in files.items():
+        path = folder / name
+        if not path.is_file() or file_hash(path) != written:
+            what = "changed since it was written" if path.is_file() else "is missing"
+            raise DataError(
+                f"{path} {what}, or {MANIFEST_FILE} is that of other examples: run "
+                "finetune/make_dataset.py again"
+            )
 
 
 def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
@@ -266,73 +318,18 @@ def _make_table(
     )
     numbers = {title: number for number, title in enumerate(manifest.titles)}
     rows = [
-        _make_row(chunk, codec, prior, numbers, manifest.seed, shifts)
-        | {"user": key.hash(chunk[-1].history.user_id)}
+        {
+            "user": key.hash(chunk[-1].history.user_id),
+            **make_texts(chunk, codec, prior, manifest.seed),
+            **make_targets(chunk, codec, prior, numbers, shifts),
+        }
         for chunk in chunks
     ]
     columns = {name: [row[name] for row in rows] for name in features}
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def _make_row(
-    chunk: Sequence[Window],
-    codec: Codec,
-    prior: DecayedDirichlet,
-    numbers: Mapping[str, int],
-    seed: int,
-    shifts: Mapping[np.datetime64, FloatArray],
-) -> dict[str, Any]:
-    history = chunk[-1].history
-    log_prior = np.log(prior.category_weights([window.history for window in chunk]))
-    shift = [shifts.get(window.history.cutoff, np.zeros(1)) for window in chunk]
-    expected = np.exp(log_prior[-1])
-    return {
-        "prompt": codec.prompt(history),
-        "request": codec.completion_prompt(history),
-        "line": target_line(codec, chunk[-1], expected, seed),
-        "back": _ticks_after(chunk),
-        "taken": [[numbers[t] for t in _target_titles(w, codec) if t in numbers] for w in chunk],
-        "log_prior": log_softmax(log_prior + np.stack(shift), axis=1),
-        "shares": row_shares(target_counts(chunk)),
-    }
-
-
 def _count_titles(windows: Sequence[Window], codec: Codec) -> dict[str, int]:
     """Count how often targets hold each title that is no label; sorted by title."""
-    counts = Counter(title for window in windows for title in _target_titles(window, codec))
+    counts = Counter(title for window in windows for title in target_titles(window, codec))
     return {title: counts[title] for title in sorted(counts.keys() - set(codec.labels))}
-
-
-def _target_titles(window: Window, codec: Codec) -> list[str]:
-    """Give the titles of a target's newest items, as they stand in prompts."""
-    catalog = window.history.catalog
-    return [codec.title(catalog, item) for item in window.target.item_idx[-MAX_ITEMS_PER_TICK:]]
-
-
-def _ticks_after(chunk: Sequence[Window]) -> list[int]:
-    """How many ticks of the newest history come after each window's history."""
-    sizes = [len(split_into_ticks(window.history)[0]) for window in chunk]
-    return [sizes[-1] - size for size in sizes]
-
-
-def population_shifts(
-    windows: Sequence[Window], prior: DecayedDirichlet
-) -> dict[np.datetime64, FloatArray]:
-    """(n_categories,) logs of the population's observed over its expected shares, by cutoff.
-
-    A year of data holds each season once, so a model can only memorize what everybody took in a
-    period. Training adds these shifts to the prior, so that scores learn what is personal. Windows
-    of periods of events have no cutoff in common, and no shift.
-    """
-    if windows[0].history.period_length.unit == "events":
-        return {}
-    by_cutoff: dict[np.datetime64, list[Window]] = {}
-    for window in windows:
-        by_cutoff.setdefault(window.history.cutoff, []).append(window)
-    shifts = {}
-    for cutoff, part in by_cutoff.items():
-        observed = target_counts(part)
-        expected = prior.category_weights([window.history for window in part])
-        expected *= observed.sum(axis=1, keepdims=True)
-        shifts[cutoff] = np.log((observed.sum(axis=0) + 0.5) / (expected.sum(axis=0) + 0.5))
-    return shifts

@@ -72,6 +72,7 @@ def remove_timelines(folder: Path, ids: Collection[str], whole: Dataset, rest: D
         titles={names[number]: counts[number] for number in left},
         n_timelines=len(kept["train"]),
         n_slots=sum(len(row["back"]) for row in kept["train"]),
+        n_forgotten=manifest.n_forgotten + 1,
     )
     written = {
         name: datasets.Dataset.from_list(rows, features=parts[name].features)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -19,9 +20,12 @@ from transformers import TrainerCallback
 from llmrec.errors import TrainingError
 from llmrec.training.checkpoints import (
     Checkpoint,
+    check_inputs,
     checkpoint_at,
+    hash_frozen_parameters,
     latest_checkpoint,
     lock_run_folder,
+    only_training_in,
     pack_optimizer,
     prune_checkpoints,
     save_checkpoint,
@@ -50,11 +54,12 @@ class TrainingCallback(TrainerCallback):
         validate: Callable[[], Mapping[str, float]],
         folder: Path,
         checkpoint: Checkpoint | None,
+        inputs: Mapping[str, str],
         bar: Any,
     ) -> None:
         self.trainer, self.run, self.config = trainer, trainer.run, trainer.config
         self.parameters, self.validate, self.folder = parameters, validate, folder
-        self.checkpoint, self.bar = checkpoint, bar
+        self.checkpoint, self.inputs, self.bar = checkpoint, inputs, bar
         self.initial_values: dict[str, Tensor] | None = None
         # Seconds of earlier starts of this run, and seconds of validation in this one.
         self.start_time, self.previous_seconds, self.validation_seconds = (
@@ -170,6 +175,7 @@ class TrainingCallback(TrainerCallback):
                 {"parameters": self.parameters, "optimizer": tensors},
                 {
                     "run": asdict(run),
+                    "inputs": dict(self.inputs),
                     "optimizer": values,
                     "scheduler": state,
                     "scaler": scaler and scaler.state_dict(),
@@ -240,6 +246,7 @@ def train(
     validate: Callable[[], Mapping[str, float]],
     config: TrainingConfig,
     folder: Path | str,
+    inputs: Mapping[str, str] | None = None,
 ) -> TrainingHistory:
     """Train what requires a gradient, and leave the module with its best parameters.
 
@@ -260,27 +267,46 @@ def train(
         called in evaluation mode, without gradients.
     folder
         Of ``config.json`` and the checkpoints; the run continues from the newest complete one.
+    inputs
+        Names and hashes of what the run depends on, such as the examples; a run that continues
+        needs the same ones. The parameters that are not trained are hashed here.
 
     Raises
     ------
     TrainingError
         With the cause: no GPU, nothing to train or to train on, a loss or gradient that is not
-        finite, a loss of 0, parameters that do not change, another run's folder, a full disk.
+        finite, a loss of 0, parameters that do not change, another run's folder, one that another
+        training writes to, other inputs, a full disk.
     """
     check_device(config)
-    folder = Path(folder)
+    inputs = dict(inputs or {}) | {"base model": hash_frozen_parameters(module)}
+    if not PartialState().is_main_process:  # of several GPUs' processes one holds the lock
+        return _train(module, batches, validate, config, Path(folder), inputs)
+    with only_training_in(Path(folder)):
+        return _train(module, batches, validate, config, Path(folder), inputs)
+
+
+def _train(
+    module: nn.Module,
+    batches: EpochBatches,
+    validate: Callable[[], Mapping[str, float]],
+    config: TrainingConfig,
+    folder: Path,
+    inputs: Mapping[str, str],
+) -> TrainingHistory:
     parameters = trainable_parameters(module)
     stream = BatchStream(batches, config.epochs)
     lock_run_folder(folder, config.model_dump(mode="json"))
     run, checkpoint = RunState(len(stream)), latest_checkpoint(folder)
     if checkpoint is not None:
         run = _load_run(checkpoint, parameters, len(stream))
+        check_inputs(folder, checkpoint.load_values().get("inputs", {}), inputs)
     if not run.stopped:
         trainer = BatchTrainer(module, stream, run, config, folder)
         total, hidden = trainer.args.max_steps, None if trainer.is_world_process_zero() else True
         with tqdm(total=total, initial=run.step, unit="step", disable=hidden) as bar:
             trainer.add_callback(
-                TrainingCallback(trainer, parameters, validate, folder, checkpoint, bar)
+                TrainingCallback(trainer, parameters, validate, folder, checkpoint, inputs, bar)
             )
             trainer.train()
         # In mixed precision the module's forward was replaced.

@@ -170,9 +170,7 @@ class BatchTrainer(Trainer):
         seconds = 60 * (self.config.max_minutes or math.inf)
 
         def factor(step: int) -> float:
-            done = max((step - warmup) / max(1, num_training_steps - warmup), run.seconds / seconds)
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
-            return min(1.0, (step + 1) / (warmup + 1)) * cosine
+            return schedule_factor(warmup, num_training_steps, step, run.seconds / seconds)
 
         self.lr_scheduler = LambdaLR(self.optimizer, factor)
         return self.lr_scheduler
@@ -215,6 +213,7 @@ class BatchTrainer(Trainer):
             raise TrainingError(
                 f"the loss is exactly 0 at step {step}: there is nothing to learn from it"
             )
+        _check_divergence(outputs, step)
         self.run.add_outputs(outputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
@@ -223,6 +222,18 @@ class BatchTrainer(Trainer):
         # It counts the steps before a resume as steps of this start.
         if "train_runtime" not in logs:
             super().log(logs, start_time)
+
+
+def _check_divergence(outputs: Mapping[str, Any], step: int) -> None:
+    """Refuse category scores that are far worse than none, on the same batch."""
+    if "counting_loss" not in outputs:
+        return
+    loss, counting = float(outputs["read_loss"]), float(outputs["counting_loss"])
+    if loss > 2 * counting + 1:
+        raise TrainingError(
+            f"the loss is {loss:.2f} at step {step}, and {counting:.2f} without any scores: "
+            "training diverges; lower learning_rate and head_learning_rate"
+        )
 
 
 def _training_arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -246,6 +257,16 @@ def _training_arguments(config: TrainingConfig, folder: Path) -> TrainingArgumen
     # Each GPU has its own process: otherwise a batch would be split among them.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def schedule_factor(warmup: int, n_steps: int, step: int, time_used: float = 0.0) -> float:
+    """Give the part of the peak rate that a step has, see `BatchTrainer.create_scheduler`.
+
+    ``time_used`` is the part of the time limit that is over.
+    """
+    done = max((step - warmup) / max(1, n_steps - warmup), time_used)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+    return min(1.0, (step + 1) / (warmup + 1)) * cosine
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -106,7 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_log(folder / "tiny")
         save_llama(folder / "llama", num_hidden_layers=7, max_position_embeddings=1024)
         save_qwen3(folder / "qwen3")
-        save_t5(folder / "t5")
+        save_t5(folder / "t5", feed_forward_proj="gated-gelu")  # as the T5s of the configs
         for model in ("llama", "t5"):
             run("make_dataset", "--data", "tiny", "--model", model, "--out", f"examples/{model}")
     return folder
