@@ -76,7 +76,7 @@ if config.generation.epochs:
     line_model = add_line_layers(config, adapted, timeline_model)
     validate = line_validation(line_model, LineDataset(held_out, VALIDATION_LINES))
     lines = LineDataset(training)
-    check_line_run(generation_config(config), model, line_model, lines)
+    check_line_run(config, model, line_model, lines)
     line_history = train(
         line_model, lines, validate, generation_config(config), out / "lines", inputs
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from llmrec.errors import TrainingError
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+
+# The number of a layer in a module's name between dots.
+LAYER_NUMBER = re.compile(r"\.(?:layers|block|h)\.(\d+)\.")
 
 
 def add_lora(

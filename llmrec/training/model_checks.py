@@ -8,7 +8,6 @@ position beside the end of a tick, a prompt whose tokens are learned, and an end
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from llmrec.language.generation import continuation_logprobs
 from llmrec.language.tokenization import Position, tokenizer_fingerprint
 from llmrec.training.batches import LineDataset, TimelineBatches
 from llmrec.training.gradient_checks import check_gradients, nonzero_parameters
+from llmrec.training.lora import LAYER_NUMBER
 from llmrec.training.objective import ReadPositions, TimelineModel
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ MIN_VOCABULARY = 0.9  # part of the embeddings that a tokenizer has tokens for; 
 MIN_DISTANCE = 1e-7  # between labels' embeddings, as 1 - cosine; rounding gives less
 LINE_TOKENS = (8, 5)  # of the lines that are compared: what is behind them is left out
 N_STATES = 4  # read positions that are compared with prompts alone
-_LAYER = re.compile(r"\.(?:layers|block|h)\.(\d+)\.")
 
 
 def check_tokenizer(model: LanguageModel, manifest: DatasetManifest) -> None:
@@ -97,7 +96,7 @@ def check_lora(model: nn.Module, layers: Collection[int], targets: Collection[st
     """
     found: set[tuple[int, str]] = set()
     for name, module in model.named_modules():
-        layer = _LAYER.search(f".{name}.")
+        layer = LAYER_NUMBER.search(f".{name}.")
         if not hasattr(module, "lora_A") or not layer or int(layer[1]) not in layers:
             continue
         found.add((int(layer[1]), name.rpartition(".")[2]))
@@ -135,11 +134,16 @@ def check_lengths(model: LanguageModel, batches: TimelineBatches) -> None:
 
 
 def check_first_batch(
-    model: LanguageModel, timeline_model: TimelineModel, batches: TimelineBatches
+    model: LanguageModel,
+    timeline_model: TimelineModel,
+    batches: TimelineBatches,
+    *,
+    lines_follow: bool = False,
 ) -> None:
     """Compare a batch's states and losses with those of forecasts, and look where gradients go.
 
-    Nothing is changed by it: neither parameters nor the state of random numbers.
+    Nothing is changed by it: neither parameters nor the state of random numbers. Lines are checked
+    if the batches hold some, or if ``lines_follow`` in a run of their own.
 
     Raises
     ------
@@ -153,9 +157,10 @@ def check_first_batch(
     _check_start(timeline_model, batch)
     with nonzero_parameters(timeline_model):
         _check_states(model, timeline_model, batch["prompts"], batch["read_positions"])
-        if batches.line_share:
-            requests, lines = short_lines(batches)
+        requests, lines = short_lines(batches)
+        if batches.line_share or lines_follow:
             check_lines(model, timeline_model, requests, lines)
+        if batches.line_share:
             batch |= {"requests": requests, "lines": lines}
         zeros = model.is_encoder_decoder and not batches.line_share
         check_gradients(timeline_model, batch, zeros=zeros)

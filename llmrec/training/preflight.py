@@ -21,7 +21,7 @@ from llmrec.training.model_checks import (
     short_lines,
 )
 from llmrec.training.objective import LineModel, TimelineModel
-from llmrec.training.rate_checks import check_batch_size, check_rates
+from llmrec.training.rate_checks import check_batch_size, check_line_rate, check_rates
 
 if TYPE_CHECKING:
     import datasets
@@ -59,6 +59,8 @@ def check_scoring_run(
 ) -> None:
     """Check model, batches and rates of the run that trains scores, once it is new.
 
+    Rate and losses of the run for lines that follows are checked, too.
+
     Raises
     ------
     TrainingError
@@ -70,8 +72,12 @@ def check_scoring_run(
     check_lora(timeline_model.model, layers, config.lora.targets)
     check_lengths(model, batches)
     check_batch_size(config, sum(map(len, batches.prompts)))
-    check_first_batch(model, timeline_model, batches)
+    n_line_epochs = config.generation.epochs
+    check_first_batch(model, timeline_model, batches, lines_follow=bool(n_line_epochs))
     check_rates(timeline_model, config, math.ceil(len(batches.epoch(0)) * config.epochs))
+    if n_line_epochs:
+        n_batches = math.ceil(len(LineDataset(batches).epoch(0)) * n_line_epochs)
+        check_line_rate(model.model, config, n_batches)
 
 
 def check_line_run(
@@ -80,9 +86,7 @@ def check_line_run(
     line_model: LineModel,
     lines: LineDataset,
 ) -> None:
-    """Check model, batches and rates of the run that trains lines alone, once it is new.
-
-    ``config`` is that of `generation_config`.
+    """Check model and batches of the run that trains lines alone, once it is new.
 
     Raises
     ------
@@ -96,7 +100,6 @@ def check_line_run(
     with nonzero_parameters(line_model):
         check_lines(model, timeline_model, *short_lines(lines))
         check_gradients(line_model, lines.epoch(0)[0]())
-    check_rates(line_model, config, math.ceil(len(lines.epoch(0)) * config.epochs))
 
 
 def check_pretraining(

@@ -10,8 +10,9 @@ whole run changes less than matters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,10 +20,16 @@ from torch import nn
 from llmrec.errors import TrainingError
 from llmrec.language.heads import CategoryHead, TitleEmbeddings
 from llmrec.training.config import TrainingConfig
+from llmrec.training.lora import LAYER_NUMBER
 from llmrec.training.trainer import parameter_rates, schedule_factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 DRY_RUN_STEPS = 50  # a shorter run tries out whether all works: it is judged as one of so many
 LARGEST_BATCH = 4  # epochs in one batch
+Change = tuple[str, str, float, float]  # kind (see `LIMITS`), field of the config, rate, change
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,41 @@ def check_rates(module: nn.Module, config: TrainingConfig, n_batches: int) -> No
     TrainingError
         Naming the rate, and what it would change.
     """
-    n_steps = max(1, math.ceil(n_batches / config.gradient_accumulation))
+    n_steps = _count_steps(config, n_batches)
     if config.warmup_steps >= n_steps >= DRY_RUN_STEPS:
         raise TrainingError(
             f"warmup_steps is {config.warmup_steps}, and the run has {n_steps} steps: it would end "
             "before it has warmed up; choose fewer, such as a tenth of the steps"
         )
-    factors = [schedule_factor(config.warmup_steps, n_steps, step) for step in range(n_steps)]
+    _check_changes(step_changes(module, config), config.warmup_steps, n_steps)
+
+
+def check_line_rate(model: PreTrainedModel, config: TrainingConfig, n_batches: int) -> None:
+    """Check the rate of the run for lines that follows, before its LoRA is there.
+
+    Raises
+    ------
+    TrainingError
+        If it is too high or too low.
+    """
+    _check_changes(
+        line_step_changes(model, config), config.warmup_steps, _count_steps(config, n_batches)
+    )
+
+
+def _count_steps(config: TrainingConfig, n_batches: int) -> int:
+    return max(1, math.ceil(n_batches / config.gradient_accumulation))
+
+
+def _check_changes(found: Iterable[Change], warmup: int, n_steps: int) -> None:
+    """Raise TrainingError if the median change of a kind and field is beyond its limits."""
+    factors = [schedule_factor(warmup, n_steps, step) for step in range(n_steps)]
     effective = max(sum(factors), DRY_RUN_STEPS / 2)
     changes: dict[tuple[str, str, float], list[float]] = {}
-    for kind, name, rate, change in step_changes(module, config):
+    for kind, name, rate, change in found:
         changes.setdefault((kind, name, rate), []).append(change)
-    for (kind, name, rate), found in changes.items():
-        step, limits = sorted(found)[len(found) // 2], LIMITS[kind]
+    for (kind, name, rate), values in changes.items():
+        step, limits = sorted(values)[len(values) // 2], LIMITS[kind]
         run = step * effective**0.5
         if step > limits.step:
             raise TrainingError(
@@ -75,10 +104,8 @@ def check_rates(module: nn.Module, config: TrainingConfig, n_batches: int) -> No
             )
 
 
-def step_changes(
-    module: nn.Module, config: TrainingConfig
-) -> Iterator[tuple[str, str, float, float]]:
-    """Yield kind (see `LIMITS`), field, rate and change by one step of each trained part."""
+def step_changes(module: nn.Module, config: TrainingConfig) -> Iterator[Change]:
+    """Yield what one step changes in each trained part."""
     rates = parameter_rates(module, config)
     adapted = set()
     for name, part in module.named_modules():
@@ -107,6 +134,24 @@ def step_changes(
             size = _norm(values) / values.numel() ** 0.5
             if size:
                 yield "base", "learning_rate", rates[name], rates[name] / size
+
+
+def line_step_changes(model: PreTrainedModel, config: TrainingConfig) -> Iterator[Change]:
+    """Yield what one step of the run for lines will change in each matrix that it adapts.
+
+    The first half of new LoRA has variance 1 / (3 n_inputs), and so the size sqrt(rank / 3).
+    """
+    lines, scaling = config.generation, config.lora.alpha / config.lora.rank
+    layers = lines.layer_numbers(int(model.config.num_hidden_layers))
+    for name, part in model.named_modules():
+        layer = LAYER_NUMBER.search(f".{name}.")
+        weight = getattr(part, "weight", None)
+        if not layer or int(layer[1]) not in layers or weight is None:
+            continue
+        if name.rpartition(".")[2] in config.lora.targets and weight.is_floating_point():
+            size = (len(weight) * lines.rank / 3) ** 0.5
+            change = scaling * lines.rate * size / _norm(weight)
+            yield "lora", "generation.rate", lines.rate, change
 
 
 def check_batch_size(config: TrainingConfig, n_positions: int) -> None:

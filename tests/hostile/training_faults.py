@@ -673,6 +673,16 @@ def a_rate_of_titles_1000_times_too_low(bench: Bench) -> Flags:
     return ("--titles.rate", "3e-6")
 
 
+@fault(r"generation\.rate 0.5 is too high")
+def a_rate_of_lines_1000_times_too_high(bench: Bench) -> Flags:
+    return ("--generation.rate", 0.5)
+
+
+@fault(r"generation\.rate 5e-07 is too low")
+def a_rate_of_lines_1000_times_too_low(bench: Bench) -> Flags:
+    return ("--generation.rate", "5e-7")
+
+
 @fault("before it has warmed up")
 def a_warm_up_longer_than_the_run(bench: Bench) -> Flags:
     return ("--warmup_steps", 100_000, "--epochs", 9)
