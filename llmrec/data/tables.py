@@ -297,6 +297,6 @@ def name_in_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: its values are nested too deeply. Correct the file.") from error
     except UnicodeError as error:
         raise DataError(f"{path} is in another encoding: {error}. Save it as UTF-8.") from error
-    except (ValueError, OSError, EOFError, csv.Error) as error:
+    except (ValueError, OSError, EOFError, OverflowError, csv.Error) as error:
         reason = " ".join(str(error).replace("CSV parse error: ", "").split()).rstrip(".")
         raise DataError(f"{path}: {reason}. Correct or replace the file.") from error

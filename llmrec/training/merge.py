@@ -55,8 +55,8 @@ def merge_adapter(
     Raises
     ------
     ModelLoadError
-        If the adapter does not fit, the base model is quantized, a logit differs by more, or a
-        tensor is read otherwise than it was written; nothing is left then.
+        If the adapter does not fit, the base model is quantized, or a logit or tensor of what was
+        written differs; nothing is left then.
     ValueError
         If ``out`` exists or there are no prompts.
     """
@@ -79,9 +79,8 @@ def merge_adapter(
         _check_written(adapted.model, merged.model)
         changes = np.abs(merged.final_logits(prompts, token_ids) - before)
         _check_changes(changes, tolerance, merged)
-        replace(about, base_fingerprint=merged.base_fingerprint, base_hash="", merged=True).save(
-            folder
-        )
+        print_of = merged.base_fingerprint
+        replace(about, base_fingerprint=print_of, base_hash="", merged=True).save(folder)
     return float(changes.max())
 
 
