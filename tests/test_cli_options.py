@@ -39,6 +39,7 @@ ARGUMENTS = {
     "audit order": ["--forecasters", "LastPeriod", "--data"],
     "audit names": ["--forecasters", "LastPeriod", "--data"],
     "audit titles": ["--forecasters", "LastPeriod", "--data"],
+    "audit drift": ["--data"],
     "audit length": ["--forecasters", "LastPeriod", "--data"],
     "track-record": ["{stored}", "--data"],
     "receipts": ["{stored}", "--data"],

@@ -1,9 +1,9 @@
-"""The commands of `llmrec audit`: what forecasts need."""
+"""The commands of `llmrec audit`: what forecasts need, and how people's interests drift."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import typer
@@ -14,10 +14,14 @@ from typer.core import TyperGroup
 from llmrec.cli import render
 from llmrec.cli.forecaster_names import read_names
 from llmrec.cli.log_options import KnownBefore, load_log, with_reading_options
-from llmrec.cli.options import AsJson, Data, Forecasters, Model, app
+from llmrec.cli.options import AsJson, Data, Forecasters, Model, app, refuse_nan
 from llmrec.cli.reports import load_language_model, to_records
+from llmrec.data.names import clean_text
 from llmrec.data.options import ReadingOptions
 from llmrec.errors import DataError
+
+if TYPE_CHECKING:
+    from llmrec.evaluation.drift_types import DriftAudit, PersonDrift
 
 COSTS = {
     "order": "Shuffle the order of each history, and say what it costs.",
@@ -41,7 +45,7 @@ class AuditGroup(TyperGroup):
 audits = typer.Typer(
     cls=AuditGroup,
     no_args_is_help=True,
-    help="Say what forecasts need: order, names, titles, length.",
+    help="Say what forecasts need (order, names, titles, length), and how interests drift.",
 )
 app.add_typer(audits, name="audit")
 
@@ -86,3 +90,66 @@ def _cost_audit(kind: str) -> Callable[..., None]:
 
 for _kind, _help in COSTS.items():
     audits.command(_kind, help=_help)(_cost_audit(_kind))
+
+
+@audits.command()
+@with_reading_options
+def drift(
+    reading: ReadingOptions,
+    data: Data = "ml-100k",
+    user: Annotated[str | None, typer.Option(help="Show this person's evidence.")] = None,
+    cycle: Annotated[
+        float, typer.Option(min=1, callback=refuse_nan, help="Days that a season's cycle has.")
+    ] = 365.25,
+    cutoff: KnownBefore = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whose interests drift, and how: gradually, suddenly, with the seasons, there and back.
+
+    Each person's own sittings are permuted; what everybody does is nobody's drift. Of those said to
+    drift, at most 5 % are expected not to (Benjamini and Hochberg).
+    """
+    from llmrec.evaluation.drift_types import audit_drift
+
+    dataset = load_log(data, reading, cutoff)
+    if user is not None:
+        dataset.log.user_index(user)  # refuses an unknown one before the work
+    found = audit_drift(dataset, cycle)
+    if user is not None:
+        _show_person(user, found.of(user), as_json)
+    elif as_json:
+        people = [one.to_dict() for one in found.people]
+        counts = to_records(found.table())
+        render.print_json({"types": counts, "not_told": found.n_not_told, "people": people})
+    else:
+        _show_drift(data, found)
+
+
+def _show_drift(data: str, found: DriftAudit) -> None:
+    """Print how many people's interests drift in which way, and whose cannot be told."""
+    view = Table("drift", "people", "share", "clearest example", box=None, header_style="dim")
+    for row in found.table().to_dict("records"):
+        example = Text(clean_text(row["example"]))
+        view.add_row(row["type"], str(row["people"]), f"{row['share']:.0%}", example)
+    title = f"{data}: drift of {len(found.people)} people, 5 % false discoveries"
+    render.console.print(Text(clean_text(title), style="bold"), view)
+    render.console.print(f"Not told: {found.n_not_told} people with too few days or events.")
+
+
+def _show_person(user: str, person: PersonDrift | None, as_json: bool) -> None:
+    """Print the evidence of one person's drift."""
+    if as_json:
+        not_told = {"user_id": user, "type": None}
+        render.print_json(not_told if person is None else person.to_dict())
+        return
+    if person is None:
+        text = f"{user}: not told, for too few days or events. That is not the same as no drift."
+        render.console.print(Text(clean_text(text)))
+        return
+    lines = [
+        f"{user}: {person.type}. {person.describe()}",
+        f"p = {person.p_value:.4f}, q = {person.q_value:.4f} "
+        f"({person.n_events} events, {person.n_sittings} sittings)",
+        *(f"  {name:<10}{value:6.1f}" for name, value in person.statistics.items()),
+    ]
+    render.console.print(Text("\n".join(clean_text(line, 1_000) for line in lines)))
