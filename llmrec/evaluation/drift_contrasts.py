@@ -10,7 +10,7 @@ from llmrec.types import BoolArray, FloatArray
 
 MIN_CYCLES = 1.5  # that a history spans, of a season that can be told from a return
 EDGE = 0.12  # share of the sittings that lie on either side of a change at least
-RAMP_WIDTHS = (0.3, 0.5, 0.75, 1.0)  # of the time from first to last sitting
+RAMP_WIDTHS = (0.5, 0.75, 1.0)  # of the time from first to last sitting
 N_STARTS = 7  # of ramps and of absences
 ABSENCE_WIDTHS = (0.2, 0.3, 0.4, 0.55)
 N_PHASES = 8  # of half a cycle

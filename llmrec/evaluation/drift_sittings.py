@@ -14,7 +14,8 @@ from llmrec.data.dataset import Dataset
 from llmrec.types import FloatArray, IntArray, TimeArray
 
 PERIOD_DAYS = 28  # of the mix of everybody
-MAX_SITTING_DAYS = 7  # that days in a row are one sitting
+MAX_GAP_DAYS = 2  # between days of one sitting: a burst of interest may skip a day
+MAX_SITTING_DAYS = 7  # from the first day of a sitting to the next one
 MIN_SITTINGS, MIN_EVENTS = 12, 40  # of a person of whom something can be told
 MAX_SITTINGS = 64  # a longer history's neighbouring sittings are joined
 MAX_CATEGORIES = 12  # of a person; the others are one
@@ -57,9 +58,9 @@ class PersonSittings:
 def person_sittings(dataset: Dataset) -> Iterator[PersonSittings]:
     """Give the sittings of each person of whom something can be told, in the log's order.
 
-    A sitting is a run of days in a row, of at most `MAX_SITTING_DAYS`. Expected of it is the
-    person's own constant mix times the rate of everybody in its `PERIOD_DAYS` days: what the whole
-    population does is nobody's drift.
+    A sitting is a run of days at most `MAX_GAP_DAYS` apart, within `MAX_SITTING_DAYS`. Expected of
+    it is the person's own constant mix times the rate of everybody in its `PERIOD_DAYS` days: what
+    the whole population does is nobody's drift.
     """
     day, first = _days(dataset)
     log = dataset.log
@@ -107,7 +108,7 @@ def _days(dataset: Dataset) -> tuple[IntArray, np.datetime64]:
 
 def _sittings(user_idx: IntArray, day: IntArray) -> IntArray:
     """(n_events,) number of each event's sitting, counted over all people."""
-    new = (np.diff(user_idx, prepend=-1) != 0) | (np.diff(day, prepend=day[0]) > 1)
+    new = (np.diff(user_idx, prepend=-1) != 0) | (np.diff(day, prepend=day[0]) > MAX_GAP_DAYS)
     run = new.cumsum() - 1
     since = day - day[np.flatnonzero(np.diff(run, prepend=-1))][run]
     cell = run * (day.max() + 1) + since // MAX_SITTING_DAYS
