@@ -45,8 +45,8 @@ Values = dict[str, list[float]]
 def main() -> None:
     """Measure worlds of many seeds, then count people of real logs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--people", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--people", type=int, default=200)
     arguments = parser.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
     rows: list[Row] = []
