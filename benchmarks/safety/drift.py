@@ -13,6 +13,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from llmrec.evaluation.drift_types import (
 
 FIRST_SEED = 100
 N_DAYS = (364, 728, 1_092)
-WORLDS = {
+WORLDS: dict[str, dict[str, Any]] = {
     "calm": {"bursty": False, "swing": 0.0},
     "season of everybody": {"bursty": False, "swing": 0.7},
     "bursty": {"bursty": True, "swing": 0.0},
@@ -78,7 +79,7 @@ def world_values(world: DriftWorld) -> Iterator[tuple[str, float]]:
     constant = [one.p_value for one in people if truth[one.user_id] == "none"]
     yield "p-values of none up to .05", float(np.mean(np.array(constant) <= 0.05))
     for kind in DRIFTS:
-        told = [one.type for one in people if truth[one.user_id] == kind]
+        told: list[str] = [one.type for one in people if truth[one.user_id] == kind]
         if kind != "none" and told:
             yield f"found, {kind}", np.mean([one != "none" for one in told]).item()
             yield f"found and told, {kind}", told.count(kind) / len(told)
