@@ -310,6 +310,8 @@ def test_an_audit_says_what_was_lost(table: str) -> None:
     assert changes["LLM x counting (a = 1)"] != 0  # it reads names
     wrong = RUN.invoke(cli.app, ["audit", "colours", "--data", table])
     assert "no audit is called 'colours'; choose from order, names" in str(wrong.exception)
+    listed = RUN.invoke(cli.app, ["audit", "--help"]).output
+    assert [name for name in ("order", "names", "titles", "length") if name not in listed] == []
 
 
 @pytest.fixture

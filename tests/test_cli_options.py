@@ -27,14 +27,20 @@ from tests.forecasters.fakes import FakeModel
 from tests.test_engine import frame
 
 RUN = CliRunner()
-COMMANDS: dict[str, Any] = getattr(get_command(cli.app), "commands")  # noqa: B009  (a Group's)
+TOP: dict[str, Any] = getattr(get_command(cli.app), "commands")  # noqa: B009  (a Group's)
+AUDITS = {f"audit {name}": command for name, command in TOP["audit"].commands.items()}
+COMMANDS = {name: command for name, command in TOP.items() if name != "audit"} | AUDITS
 # The arguments without which a command does not start, but for the log.
 ARGUMENTS = {
     "forecast": ["--user", "u001", "--data"],
     "recommend": ["--user", "u001", "--data"],
     "explain": ["u001", "i004", "--data"],
     "evaluate": ["--forecasters", "LastPeriod", "--data"],
-    "audit": ["names", "--forecasters", "LastPeriod", "--data"],
+    "audit order": ["--forecasters", "LastPeriod", "--data"],
+    "audit names": ["--forecasters", "LastPeriod", "--data"],
+    "audit titles": ["--forecasters", "LastPeriod", "--data"],
+    "audit drift": ["--data"],
+    "audit length": ["--forecasters", "LastPeriod", "--data"],
     "track-record": ["{stored}", "--data"],
     "receipts": ["{stored}", "--data"],
     "check": [],
@@ -70,7 +76,7 @@ def change_dataset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def command_line(command: str, data: str, *flags: str) -> list[str]:
     folder = str(Path(data).parent / "stored")
     arguments = [argument.format(stored=folder) for argument in ARGUMENTS[command]]
-    return [command, *arguments, data, *flags]
+    return [*command.split(), *arguments, data, *flags]
 
 
 def store_forecast(table: str) -> None:
@@ -91,7 +97,7 @@ def test_every_command_that_takes_a_log_takes_the_options_of_how_it_is_read(comm
     assert [p.opts for p in panel] == [[f"--{n.replace('_', '-')}"] for n in READING_FIELDS]
     assert all(p.default is READING_FIELDS[p.name].default for p in panel)
     settings = {"COLUMNS": "200", "NO_COLOR": "1"}
-    shown = RUN.invoke(cli.app, [command, "--help"], env=settings).output
+    shown = RUN.invoke(cli.app, [*command.split(), "--help"], env=settings).output
     _, rest = shown.split(PANEL)
     assert [option for p in panel for option in p.opts if f" {option} " not in rest] == []
 
@@ -240,7 +246,7 @@ def test_check_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "none.csv" in str(shown.exception)
 
 
-@pytest.mark.parametrize("command", ["check", "evaluate", "audit"])
+@pytest.mark.parametrize("command", ["check", "evaluate", "audit names"])
 def test_what_happened_at_or_after_a_cutoff_is_left_out(
     command: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

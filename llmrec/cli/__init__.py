@@ -7,7 +7,8 @@ import sys
 
 from rich.text import Text
 
-from llmrec.cli import batch as _batch  # noqa: F401  (registers its command)
+from llmrec.cli import audits as _audits  # noqa: F401  (registers its commands)
+from llmrec.cli import batch as _batch  # noqa: F401
 from llmrec.cli import check as _check  # noqa: F401
 from llmrec.cli import engines as _engines  # noqa: F401
 from llmrec.cli import forget as _forget  # noqa: F401

@@ -1,4 +1,4 @@
-"""Commands about logs and models: evaluate, audit, track-record, datasets, env; their tables."""
+"""Commands about logs and models: evaluate, track-record, datasets, env; their tables."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from llmrec.cli.options import (
     AsJson,
     Backend,
     Data,
-    Forecasters,
-    Model,
     Models,
     OptionalForecasters,
     Precision,
@@ -134,18 +132,6 @@ def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def show_table(title: str, table: pd.DataFrame) -> None:
-    """Print a tidy table whole."""
-    view = Table(title=Text(f"{title}; 95 % intervals over users"))
-    numbers = ("value", "low", "high")
-    columns = [column for column in table if column not in ("dataset", "audit")]
-    for column in columns:
-        view.add_column(str(column), justify="right" if column in (*numbers, "n") else "left")
-    for row in table.to_dict("records"):
-        view.add_row(*(f"{row[c]:.4f}" if c in numbers else str(row[c]) for c in columns))
-    console.print(view)
-
-
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Print rows of the same keys as a table, or as JSON."""
     if as_json:
@@ -233,31 +219,6 @@ def evaluate(
 
 
 @app.command()
-@with_reading_options
-def audit(
-    kind: Annotated[str, typer.Argument(help="order, names, titles or length.")],
-    reading: ReadingOptions,
-    data: Data = "ml-100k",
-    forecasters: Forecasters = "RidgeAutoregression,LLM",
-    model: Model = "smollm2-135m",
-    cutoff: KnownBefore = None,
-    users: Annotated[int, typer.Option(min=1, help="Test windows, drawn at random.")] = 200,
-    as_json: AsJson = False,
-) -> None:
-    """Shuffle the order, rename categories, hide titles or cut histories, and say what it costs."""
-    from llmrec.evaluation.audits import audit_dataset
-
-    names = read_names(forecasters)
-    reader = _language_model(model) if "LLM" in names else None
-    family = [name for name in names if name != "LLM"]
-    table = audit_dataset(load_log(data, reading, cutoff), kind, family, reader, users)
-    if as_json:
-        render.print_json(to_records(table))
-    else:
-        show_table(f"{data}: what the audit of {kind} changes", table)
-
-
-@app.command()
 def datasets(as_json: AsJson = False) -> None:
     """List the embedded logs and models, their licences, and whether they are installed."""
     rows = [
@@ -291,7 +252,8 @@ def env(as_json: AsJson = False) -> None:
             render.console.print(f"{name:>14}  {escape(value)}")
 
 
-def _language_model(model: str, **options: Any) -> Any:
+def load_language_model(model: str, **options: Any) -> Any:
+    """Load a language model; torch is imported only now."""
     from llmrec.language.model import LanguageModel
 
     return LanguageModel.load(model, **options)
@@ -317,7 +279,7 @@ def _model_rows(
     rows: dict[str, Any] = {"saved_engine": saved}
     if bare and "LLM" in names:
         scores = LLMScores.sample(dataset, users)
-        rows["llm_scores"] = scores.score(_language_model(bare[0], **options), dataset)
+        rows["llm_scores"] = scores.score(load_language_model(bare[0], **options), dataset)
     return rows
 
 
