@@ -40,6 +40,7 @@ ARGUMENTS = {
     "audit names": ["--forecasters", "LastPeriod", "--data"],
     "audit titles": ["--forecasters", "LastPeriod", "--data"],
     "audit drift": ["--data"],
+    "audit privacy": ["--engines", "4", "--canaries", "0", "--data"],
     "audit length": ["--forecasters", "LastPeriod", "--data"],
     "track-record": ["{stored}", "--data"],
     "receipts": ["{stored}", "--data"],

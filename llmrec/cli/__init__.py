@@ -7,6 +7,7 @@ import sys
 
 from rich.text import Text
 
+from llmrec.cli import audit_privacy as _audit_privacy  # noqa: F401
 from llmrec.cli import audits as _audits  # noqa: F401  (registers its commands)
 from llmrec.cli import batch as _batch  # noqa: F401
 from llmrec.cli import check as _check  # noqa: F401
