@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from llmrec.batch.events import EVENT_SCHEMA, REJECTED_SCHEMA, EventPiece, EventSource
 from llmrec.data.catalog import Catalog
-from llmrec.data.files import atomic_folder, atomic_write_text
+from llmrec.data.files import atomic_folder, atomic_write_text, save_hashes
+from llmrec.data.json_values import UNREADABLE, read_json_object, require_hashes
 from llmrec.data.validation import TIMESTAMP, USER_ID
 from llmrec.errors import DataError
 from llmrec.types import IntArray
@@ -112,14 +113,16 @@ def cut_into_shards(
         )
         files.close()
         atomic_write_text(partial / ABOUT, json.dumps(asdict(made), indent=1))
+        save_hashes(partial)
     return made
 
 
 def load_partition(folder: Path) -> Partition:
     """Load what `cut_into_shards` wrote; DataError if it is broken."""
     try:
-        return Partition(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        require_hashes(folder)
+        return Partition(**read_json_object(folder / ABOUT))
+    except UNREADABLE as error:
         raise DataError(f"{folder} cannot be read: {error}. Remove it, and begin anew.") from error
 
 

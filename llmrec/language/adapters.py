@@ -16,9 +16,10 @@ from llmrec.data.files import (
     require_values_hash,
     with_values_hash,
 )
+from llmrec.data.json_values import UNREADABLE, read_json_object
 from llmrec.data.versions import FIRST_VERSION, unknown_keys
 from llmrec.errors import ModelLoadError
-from llmrec.language.folder_checks import MAX_INTEGER, read_json_object
+from llmrec.language.folder_checks import MAX_INTEGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +107,7 @@ class AdapterMetadata:
             _check_fields(values)
             if verify and (HASH_KEY in saved or values.get("files")):
                 require_values_hash(saved)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise ModelLoadError(
                 f"{path} does not describe an adapter: {error}; give a folder that "
                 "finetune/lora.py or finetune/merge_adapter.py wrote"
@@ -123,7 +124,7 @@ class AdapterMetadata:
         """Raise ModelLoadError if a file that is loaded is not the one that was saved with it."""
         found = {path.name: path for path in _loaded_files(folder)} if self.files else {}
         for name in sorted({*self.files, *found}):
-            if name not in found:
+            if name not in found or not found[name].is_file():
                 what = "is missing"
             elif file_hash(found[name]) != self.files.get(name):
                 what = "is not the file that was saved"

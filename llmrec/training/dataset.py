@@ -21,7 +21,14 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.files import atomic_folder, atomic_write_text, others_in
+from llmrec.data.files import HASHES_FILE, atomic_folder, atomic_write_text, others_in, save_hashes
+from llmrec.data.json_values import (
+    MAX_STORED_BYTES,
+    MAX_STORED_ENTRIES,
+    UNREADABLE,
+    read_json_object,
+    require_hashes,
+)
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
 from llmrec.errors import DataError
@@ -92,10 +99,10 @@ class DatasetManifest:
         """Read a folder's manifest; DataError if it has none or a broken one."""
         path = folder / MANIFEST_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
             lists = ("labels", "categories", "without")
             return cls(**values | {name: tuple(values.get(name, ())) for name in lists})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{path} is no manifest of examples: {error}; run finetune/make_dataset.py"
             ) from error
@@ -174,8 +181,10 @@ def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
     """Read what `save_examples` wrote; DataError if it is incomplete."""
     manifest = DatasetManifest.load(folder)  # written last
     try:
+        if (folder / HASHES_FILE).exists():  # not before version 0.5
+            require_hashes(folder)
         parts = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{folder} holds no examples: {error}; run finetune/make_dataset.py"
         ) from error
@@ -218,11 +227,12 @@ def _write_parts(
     folder: Path, parts: Mapping[str, datasets.Dataset], manifest: DatasetManifest
 ) -> None:
     """Replace the examples in a folder as one, with their manifest; what else is there stays."""
-    own = {*parts, MANIFEST_FILE, "dataset_dict.json"}
+    own = {*parts, MANIFEST_FILE, HASHES_FILE, "dataset_dict.json"}
     with atomic_folder(folder, keep=others_in(folder, own)) as new:
         datasets.DatasetDict(parts).save_to_disk(str(new))
         text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
         atomic_write_text(new / MANIFEST_FILE, text)
+        save_hashes(new)
 
 
 def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:
