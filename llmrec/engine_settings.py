@@ -14,7 +14,7 @@ import numpy as np
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import HASH_KEY, atomic_write_text, require_values_hash, with_values_hash
-from llmrec.data.json_values import UNREADABLE, read_json_object
+from llmrec.data.json_values import UNREADABLE, describe_error, read_json_object
 from llmrec.data.provenance import log_fingerprints
 from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
@@ -167,7 +167,7 @@ class EngineSettings:
             values.setdefault("edit_strength", values.get("strength", cls.strength))
             return cls(**values | {"blend": blend, "is_verified": verify})
         except UNREADABLE as error:
-            raise DataError(f"{path} is no engine's settings: {error}") from error
+            raise DataError(f"{path} is no engine's settings: {describe_error(error)}") from error
 
     def save(self, path: Path) -> None:
         """Write the settings, which version of this package wrote them, and a hash of all that."""

@@ -16,6 +16,7 @@ from llmrec.data.files import (
 )
 
 MAX_CONFIG_BYTES = 2**21
+MAX_TOLD = 800  # letters of an error
 MAX_DEPTH, MAX_ENTRIES = 16, 200_000  # levels and entries
 MAX_STORED_BYTES, MAX_STORED_ENTRIES = 2**28, 10**7  # of what was fitted on a large log
 # What a library raises for content that it cannot take, beside its own errors.
@@ -23,6 +24,12 @@ UNREADABLE = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(ArithmeticError, MemoryError, RecursionError),
 )
+
+
+def describe_error(error: BaseException) -> str:
+    """Give an error's text, short: what it quotes may be a value of a million letters."""
+    told, half = str(error) or type(error).__name__, MAX_TOLD // 2
+    return told if len(told) <= MAX_TOLD else f"{told[:half]} ... {told[-half:]}"
 
 
 def read_json_object(
@@ -97,4 +104,4 @@ def require_hashes(folder: Path) -> None:
     expected = {name: value for name, value in hashes.items() if name != HASH_KEY}
     for name, value in expected.items():
         if file_hash(folder / name) != value:
-            raise ValueError(f"{folder / name} is not as it was written")
+            raise ValueError(f"{folder / name} is not as it was written, by {HASHES_FILE}")

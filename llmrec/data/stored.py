@@ -21,12 +21,13 @@ from llmrec.data.json_values import (
     MAX_STORED_BYTES,
     MAX_STORED_ENTRIES,
     UNREADABLE,
+    describe_error,
     read_json_object,
 )
 from llmrec.errors import ModelLoadError
 
 VALUES_FILE, ARRAYS_FILE = "stored.json", "arrays.safetensors"
-_NAME = re.compile(r"[A-Za-z0-9][\w@ .-]*")  # of a part or text: it names a folder or file
+_NAME = re.compile(r"[A-Za-z0-9][\w@ .-]{0,99}")  # of a part or text: it names a folder or file
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,8 @@ class Stored:
             found = read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
             if depth > MAX_DEPTH:
                 raise ValueError(f"its parts are nested more than {MAX_DEPTH} deep")
-            if not isinstance(found["kind"], str) or not isinstance(found["values"], dict):
-                raise ValueError("its 'kind' is no text, or its 'values' are no object")
+            if not _NAME.fullmatch(found["kind"]) or not isinstance(found["values"], dict):
+                raise ValueError("its 'kind' is no name, or its 'values' are no object")
             names = (*found["texts"], *found["parts"])
             if bad := [name for name in names if not _NAME.fullmatch(name)]:
                 raise ValueError(f"{bad[0]!r} cannot name a file")
@@ -107,7 +108,7 @@ class Stored:
         except ModelLoadError:
             raise
         except (*UNREADABLE, SafetensorError) as error:
-            raise ModelLoadError(f"{path} cannot be read: {error}") from error
+            raise ModelLoadError(f"{path} cannot be read: {describe_error(error)}") from error
 
 
 def sparse_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:

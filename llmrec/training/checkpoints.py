@@ -30,6 +30,7 @@ from llmrec.data.json_values import (
     MAX_STORED_BYTES,
     MAX_STORED_ENTRIES,
     UNREADABLE,
+    describe_error,
     read_json_object,
 )
 from llmrec.data.versions import CONFIG_KEYS, rename_keys, rename_parameter
@@ -56,7 +57,7 @@ class Checkpoint:
         try:
             tensors = load_file(path)
         except (*UNREADABLE, SafetensorError) as error:
-            raise TrainingError(f"{path} cannot be read: {error}") from error
+            raise TrainingError(f"{path} cannot be read: {describe_error(error)}") from error
         return {rename_parameter(key): tensor for key, tensor in tensors.items()}
 
     def load_values(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Checkpoint:
         try:
             return read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
         except UNREADABLE as error:
-            raise TrainingError(f"{path} cannot be read: {error}") from error
+            raise TrainingError(f"{path} cannot be read: {describe_error(error)}") from error
 
 
 def save_checkpoint(

@@ -21,11 +21,19 @@ except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
 from llmrec.data.counts import row_shares, target_counts
-from llmrec.data.files import HASHES_FILE, atomic_folder, atomic_write_text, others_in, save_hashes
+from llmrec.data.files import (
+    HASHES_FILE,
+    atomic_folder,
+    atomic_write_text,
+    others_in,
+    require_regular,
+    save_hashes,
+)
 from llmrec.data.json_values import (
     MAX_STORED_BYTES,
     MAX_STORED_ENTRIES,
     UNREADABLE,
+    describe_error,
     read_json_object,
     require_hashes,
 )
@@ -104,7 +112,7 @@ class DatasetManifest:
             return cls(**values | {name: tuple(values.get(name, ())) for name in lists})
         except UNREADABLE as error:
             raise DataError(
-                f"{path} is no manifest of examples: {error}; run finetune/make_dataset.py"
+                f"{path} is no manifest of examples: {describe_error(error)}; run finetune/make_dataset.py"
             ) from error
 
     def check(self, dataset: Dataset) -> None:
@@ -183,10 +191,13 @@ def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
     try:
         if (folder / HASHES_FILE).exists():  # not before version 0.5
             require_hashes(folder)
+        for path in folder.rglob("*.*"):
+            if not path.is_dir():
+                require_regular(path)
         parts = datasets.load_from_disk(str(folder))
     except UNREADABLE as error:
         raise DataError(
-            f"{folder} holds no examples: {error}; run finetune/make_dataset.py"
+            f"{folder} holds no examples: {describe_error(error)}; run finetune/make_dataset.py"
         ) from error
     return manifest, parts.with_format("numpy")
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from llmrec.errors import LlmrecError
 
 SECONDS = 20  # of the clock, after which it hangs: cores may be shared
+RAN = "/tmp/llmrec-code-was-run"  # a folder that code beside an artefact makes
 # Audit events of what runs code that was read, or leaves the process.
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
-LEAVES = ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "os.mkdir")
+LEAVES = ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def _watch(seen: list[str], folder: Path) -> None:
         path = named if isinstance(named, str) else ""
         outside = path.startswith(beside) and not path.startswith(inside)
         unpickled = event == "import" and str(arguments[1] or "").startswith(beside)
+        unpickled = unpickled or path == RAN
         if event in (*RUNS, *LEAVES) or unpickled or (event == "open" and outside):
             seen.append(f"{event} {str(arguments)[:200]}")
 

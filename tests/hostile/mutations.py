@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from llmrec.data.files import HASH_KEY, HASHES_FILE, file_hash, save_hashes, with_values_hash
 from llmrec.training.checkpoints import COMPLETE_FILE
+from tests.hostile.guarded import RAN
 
 SECRET = "outside"  # a folder beside the changed one that nothing may read by its name
 
@@ -53,7 +54,7 @@ class _RunsCode:
     """When unpickled, it makes a folder."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("/tmp/llmrec-code-was-run",)
+        return os.mkdir, (RAN,)
 
 
 def _flip(at: Place) -> None:
@@ -90,10 +91,16 @@ def _pipe(at: Place) -> None:
     os.mkfifo(at.file)
 
 
+def _same(at: Place) -> Path:
+    """Give the file of the other folder; some are named by what they hold."""
+    path = at.other / at.file.relative_to(at.folder)
+    return path if path.is_file() else sorted(at.other.rglob(f"*{at.file.suffix}"))[0]
+
+
 def _link(at: Place) -> None:
     """Link to the same file of another folder, outside of this one."""
     at.file.unlink()
-    at.file.symlink_to(at.other / at.file.relative_to(at.folder))
+    at.file.symlink_to(_same(at))
 
 
 def _endless(at: Place) -> None:
@@ -102,7 +109,7 @@ def _endless(at: Place) -> None:
 
 
 def _swap(at: Place) -> None:
-    shutil.copyfile(at.other / at.file.relative_to(at.folder), at.file)
+    shutil.copyfile(_same(at), at.file)
 
 
 def _beside(at: Place) -> None:
@@ -110,7 +117,7 @@ def _beside(at: Place) -> None:
     for name in ("pytorch_model.bin", "adapter_model.bin", "optimizer.pt", "model.pkl"):
         (at.folder / name).write_bytes(pickle.dumps(_RunsCode()))
     for name in ("modeling.py", "configuration.py", "__init__.py", "sitecustomize.py"):
-        (at.folder / name).write_text("import os\nos.mkdir('/tmp/llmrec-code-was-run')\n")
+        (at.folder / name).write_text(f"import os\nos.mkdir({RAN!r})\n")
 
 
 def _not_utf8(at: Place) -> None:
