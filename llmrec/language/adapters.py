@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -245,6 +246,15 @@ def base_hash(model: PreTrainedModel) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.bfloat16().cpu().contiguous().view(torch.int16).numpy())
     return digest.hexdigest()
+
+
+def require_finite(model: PreTrainedModel, name: str) -> None:
+    """Raise ModelLoadError if a parameter holds a number that is not finite."""
+    for key, values in model.named_parameters():
+        has_numbers = values.is_floating_point() and values.numel() and not values.is_meta
+        # The smallest and the largest are found without a copy.
+        if has_numbers and not all(map(math.isfinite, values.detach().aminmax())):
+            raise ModelLoadError(f"{name}: a number of {key} is not finite; get its files again")
 
 
 def merge_adapter_layers(model: PreTrainedModel) -> None:

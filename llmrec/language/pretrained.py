@@ -7,7 +7,6 @@ initialized at random, and no code of a model is run.
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,7 +39,7 @@ from transformers.utils import logging
 from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
-from llmrec.language.adapters import base_hash
+from llmrec.language.adapters import base_hash, require_finite
 from llmrec.language.backends import Precision, Quantization, torch_dtype
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
@@ -114,7 +113,7 @@ def load_pretrained(
         )
     if adapter is not None:
         model = _load_adapter(model, adapter)
-    _require_finite(model, name if adapter is None else f"{name} with adapter {adapter}")
+    require_finite(model, name if adapter is None else f"{name} with adapter {adapter}")
     return model.eval(), tokenizer
 
 
@@ -347,13 +346,3 @@ def _wrap_errors(what: str, way_out: str) -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-
-
-def _require_finite(model: PreTrainedModel, name: str) -> None:
-    """Raise ModelLoadError if a parameter holds a number that is not finite."""
-    for key, values in model.named_parameters():
-        if values.is_floating_point() and values.numel() and not values.is_meta:
-            if not all(map(math.isfinite, values.detach().aminmax())):  # without a copy
-                raise ModelLoadError(
-                    f"{name}: a number of {key} is not finite; get its files again"
-                )

@@ -112,7 +112,8 @@ class DatasetManifest:
             return cls(**values | {name: tuple(values.get(name, ())) for name in lists})
         except UNREADABLE as error:
             raise DataError(
-                f"{path} is no manifest of examples: {describe_error(error)}; run finetune/make_dataset.py"
+                f"{path} is no manifest of examples: {describe_error(error)}; run "
+                "finetune/make_dataset.py"
             ) from error
 
     def check(self, dataset: Dataset) -> None:
