@@ -15,6 +15,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_folder, file_hash, others_in
 from llmrec.data.interactions import Interactions
 from llmrec.data.join import split_catalog
+from llmrec.data.json_values import UNREADABLE, read_json_object
 from llmrec.data.population import Population
 from llmrec.data.stored import VALUES_FILE, Stored
 from llmrec.data.text_times import DAY_FIRST
@@ -261,8 +262,8 @@ def _stored_categories(folder: Path, settings: EngineSettings) -> tuple[str, ...
     if settings.adapter and (about := AdapterMetadata.load_if_present(folder / settings.adapter)):
         return about.categories
     try:
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["categories"])
-    except (OSError, ValueError, KeyError, TypeError):  # a broken file is refused when it is used
+        return tuple(read_json_object(path)["categories"])
+    except UNREADABLE:  # a broken file is refused when it is used
         return None
 
 

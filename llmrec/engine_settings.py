@@ -14,6 +14,7 @@ import numpy as np
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import HASH_KEY, atomic_write_text, require_values_hash, with_values_hash
+from llmrec.data.json_values import UNREADABLE, describe_error, read_json_object
 from llmrec.data.provenance import log_fingerprints
 from llmrec.data.text_times import DAY_FIRST
 from llmrec.data.versions import FIRST_VERSION, __version__, rename_keys, unknown_keys
@@ -145,7 +146,7 @@ class EngineSettings:
             If a field is unknown, holds what it cannot, or was changed since.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json_object(path)
             saved = dict(values)
             version = values.pop("version", FIRST_VERSION)
             is_hashed = values.pop(HASH_KEY, None) is not None or values.get("format") == FORMAT
@@ -166,8 +167,8 @@ class EngineSettings:
                 require_values_hash(saved)
             values.setdefault("edit_strength", values.get("strength", cls.strength))
             return cls(**values | {"blend": blend, "is_verified": verify})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no engine's settings: {error}") from error
+        except UNREADABLE as error:
+            raise DataError(f"{path} is no engine's settings: {describe_error(error)}") from error
 
     def save(self, path: Path) -> None:
         """Write the settings, which version of this package wrote them, and a hash of all that."""

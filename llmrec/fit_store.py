@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmrec.data.files import atomic_folder
+from llmrec.data.files import atomic_folder, save_hashes
+from llmrec.data.json_values import require_hashes
 from llmrec.data.stored import Stored
 from llmrec.data.versions import __version__
 from llmrec.errors import ModelLoadError
@@ -39,12 +40,14 @@ class FitStore:
         folder = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if folder.is_dir():
             try:
+                require_hashes(folder)
                 return Stored.load(folder)
-            except ModelLoadError:
+            except (ModelLoadError, OSError, ValueError):
                 folder.rename(folder.with_name(f".{folder.name}.unreadable-{time.time_ns()}"))
         built = build()
         with atomic_folder(folder) as partial:
             built.save(partial)
+            save_hashes(partial)
         return built
 
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from llmrec.batch.events import EVENT_SCHEMA, REJECTED_SCHEMA, EventPiece, EventSource
 from llmrec.data.catalog import Catalog
-from llmrec.data.files import atomic_folder, atomic_write_text
+from llmrec.data.files import atomic_folder, atomic_write_text, save_hashes
+from llmrec.data.json_values import UNREADABLE, describe_error, read_json_object, require_hashes
 from llmrec.data.validation import TIMESTAMP, USER_ID
 from llmrec.errors import DataError
 from llmrec.types import IntArray
@@ -112,15 +113,26 @@ def cut_into_shards(
         )
         files.close()
         atomic_write_text(partial / ABOUT, json.dumps(asdict(made), indent=1))
+        save_hashes(partial)
     return made
 
 
 def load_partition(folder: Path) -> Partition:
     """Load what `cut_into_shards` wrote; DataError if it is broken."""
+    path = folder / ABOUT
     try:
-        return Partition(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{folder} cannot be read: {error}. Remove it, and begin anew.") from error
+        require_hashes(folder)
+        made = Partition(**read_json_object(path))
+        counts = (made.n_cells, *made.shard_rows, made.n_rejected, made.newest)
+        lists_rows = isinstance(made.shard_rows, list) and 1 <= made.n_shards <= made.n_cells
+        if not lists_rows or not all(type(n) is int and 0 <= n < 2**62 for n in counts):
+            raise ValueError("its numbers of cells and rows cannot be")
+        if not isinstance(made.left_out, dict) or not isinstance(made.unreadable, dict):
+            raise ValueError("what was left out is no object")
+        return made
+    except UNREADABLE as error:
+        told = describe_error(error)
+        raise DataError(f"{path} cannot be read: {told}. Remove it, and begin anew.") from error
 
 
 def read_cells(folder: Path, partition: Partition, shard: int) -> Iterator[pa.Table]:

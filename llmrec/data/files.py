@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 HASH_KEY = "hash"  # in JSON that must not change
+HASHES_FILE = "hashes.json"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
@@ -102,9 +104,23 @@ def restore_folder(path: Path) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; OSError if there is none."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError for what is no regular file: a pipe, for instance, may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def save_hashes(folder: Path) -> None:
+    """Write the hash of every file in a folder into one file more."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+    atomic_write_text(folder / HASHES_FILE, json.dumps(with_values_hash(hashes), indent=1))
 
 
 def with_values_hash(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmrec.data.files import atomic_write_bytes
+from llmrec.data.files import atomic_write_bytes, require_regular
+from llmrec.data.json_values import UNREADABLE
 from llmrec.errors import ModelLoadError
 
 _VALUES = b"llmrec"  # key of the metadata that holds plain values
@@ -57,6 +58,7 @@ def read_parquet_table(
         If the file is missing or broken, or has other columns or an empty cell; it names the file.
     """
     try:
+        require_regular(path)
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         if further is not None:
             names = [name for name in table.schema.names if name.startswith(further.name)]
@@ -69,7 +71,7 @@ def read_parquet_table(
         if not isinstance(values, dict):
             raise ValueError("it was not written by llmrec")
         return table, values
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from error
 
 

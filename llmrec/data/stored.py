@@ -15,11 +15,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy import sparse
 
-from llmrec.data.files import atomic_write_bytes, atomic_write_text
+from llmrec.data.files import atomic_write_bytes, atomic_write_text, require_regular
+from llmrec.data.json_values import (
+    MAX_DEPTH,
+    MAX_STORED_BYTES,
+    MAX_STORED_ENTRIES,
+    UNREADABLE,
+    describe_error,
+    read_json_object,
+)
 from llmrec.errors import ModelLoadError
 
 VALUES_FILE, ARRAYS_FILE = "stored.json", "arrays.safetensors"
-_NAME = re.compile(r"[A-Za-z0-9][\w@ .-]*")  # of a part or text: it names a folder or file
+_NAME = re.compile(r"[A-Za-z0-9][\w@ .-]{0,99}")  # of a part or text: it names a folder or file
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +76,8 @@ class Stored:
         atomic_write_text(folder / VALUES_FILE, json.dumps(found, indent=1, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: Path) -> Stored:
-        """Read what `save` wrote.
+    def load(cls, folder: Path, depth: int = 0) -> Stored:
+        """Read what `save` wrote; ``depth`` is how many objects it is a part of.
 
         Raises
         ------
@@ -78,23 +86,29 @@ class Stored:
         """
         path = folder / VALUES_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
+            if depth > MAX_DEPTH:
+                raise ValueError(f"its parts are nested more than {MAX_DEPTH} deep")
+            if not _NAME.fullmatch(found["kind"]) or not isinstance(found["values"], dict):
+                raise ValueError("its 'kind' is no name, or its 'values' are no object")
             names = (*found["texts"], *found["parts"])
             if bad := [name for name in names if not _NAME.fullmatch(name)]:
                 raise ValueError(f"{bad[0]!r} cannot name a file")
             path = folder / ARRAYS_FILE
+            require_regular(path)
             arrays = load_file(path) if found["arrays"] else {}
             _check_arrays(arrays, found["arrays"])
             texts = {}
             for name in found["texts"]:
                 path = folder / f"{name}.txt"
+                require_regular(path)
                 texts[name] = path.read_text(encoding="utf-8")
-            parts = {name: cls.load(folder / name) for name in found["parts"]}
+            parts = {name: cls.load(folder / name, depth + 1) for name in found["parts"]}
             return cls(found["kind"], found["values"], arrays, texts, parts)
         except ModelLoadError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ModelLoadError(f"{path} cannot be read: {error}") from error
+        except (*UNREADABLE, SafetensorError) as error:
+            raise ModelLoadError(f"{path} cannot be read: {describe_error(error)}") from error
 
 
 def sparse_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from llmrec.data.calendar import MILLISECOND, PeriodLength, to_datetime64
 from llmrec.data.dataset import Dataset
-from llmrec.data.files import atomic_write_bytes
+from llmrec.data.files import atomic_write_bytes, require_regular
 from llmrec.data.ids import format_id, lookup_id
 from llmrec.data.interactions import Interactions
 from llmrec.data.keyed_ids import ids_by_hash, key_name, key_of, known_keys, say_missing_key
@@ -211,6 +211,7 @@ def load_forecasts(folder: Path | str) -> list[StoredForecast]:
         raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
+        _require_file(path)
         _require_known_columns(path)
         for row in _verify_hashes(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
             content = _hash(row, OCCASION_COLUMNS)
@@ -326,6 +327,13 @@ def _hash(row: Row, without: Iterable[str] = ()) -> str:
     """Hash the values of a row, without its own hash."""
     content = {name: value for name, value in row.items() if name not in {HASH_COLUMN, *without}}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _require_file(path: Path) -> None:
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Remove it.") from error
 
 
 def _require_known_columns(path: Path) -> None:

@@ -14,6 +14,7 @@ from scipy import optimize, special
 
 from llmrec.data.counts import row_shares
 from llmrec.data.files import atomic_write_text
+from llmrec.data.json_values import UNREADABLE, read_json_object
 from llmrec.data.periods import History
 from llmrec.data.versions import FIRST_VERSION, __version__, unknown_keys
 from llmrec.data.windows import MIN_CALIBRATION_WINDOWS
@@ -143,8 +144,8 @@ class Calibration:
     def load(cls, path: Path, categories: Sequence[str]) -> Calibration:
         """Read a calibration; DataError if it was fitted for other categories."""
         try:
-            return cls._from_values(json.loads(path.read_text(encoding="utf-8")), categories)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls._from_values(read_json_object(path), categories)
+        except UNREADABLE as error:
             raise DataError(
                 f"{path} is no calibration for this log: {error}. Fit it again: engine.fit()."
             ) from error

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from llmrec.data.calendar import to_datetime64
+from llmrec.data.json_values import UNREADABLE, describe_error
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored, sparse_matrix
 from llmrec.errors import ModelLoadError
@@ -44,8 +45,8 @@ def refuse_broken(stored: Stored, kind: str) -> Iterator[None]:
         raise
     except KeyError as error:
         raise ModelLoadError(f"a stored {kind} has no {error}: save it again") from error
-    except (ValueError, TypeError, IndexError) as error:
-        raise ModelLoadError(f"a stored {kind} cannot be read: {error}") from error
+    except UNREADABLE as error:
+        raise ModelLoadError(f"a stored {kind} cannot be read: {describe_error(error)}") from error
 
 
 def fit_values(spread: Spread, fitted: TrainingSpan | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from llmrec.data.json_values import list_entries
 from llmrec.errors import ModelLoadError
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
@@ -17,7 +18,6 @@ from llmrec.language.folder_checks import (
     check_code,
     check_integer,
     check_patterns,
-    list_entries,
     read_config,
     refusal,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from llmrec.data.files import (
     require_values_hash,
     with_values_hash,
 )
+from llmrec.data.json_values import UNREADABLE, read_json_object
 from llmrec.data.versions import FIRST_VERSION, unknown_keys
 from llmrec.errors import ModelLoadError
-from llmrec.language.folder_checks import MAX_INTEGER, read_json_object
+from llmrec.language.folder_checks import MAX_INTEGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +108,7 @@ class AdapterMetadata:
             _check_fields(values)
             if verify and (HASH_KEY in saved or values.get("files")):
                 require_values_hash(saved)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise ModelLoadError(
                 f"{path} does not describe an adapter: {error}; give a folder that "
                 "finetune/lora.py or finetune/merge_adapter.py wrote"
@@ -123,7 +125,7 @@ class AdapterMetadata:
         """Raise ModelLoadError if a file that is loaded is not the one that was saved with it."""
         found = {path.name: path for path in _loaded_files(folder)} if self.files else {}
         for name in sorted({*self.files, *found}):
-            if name not in found:
+            if name not in found or not found[name].is_file():
                 what = "is missing"
             elif file_hash(found[name]) != self.files.get(name):
                 what = "is not the file that was saved"
@@ -244,6 +246,15 @@ def base_hash(model: PreTrainedModel) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.bfloat16().cpu().contiguous().view(torch.int16).numpy())
     return digest.hexdigest()
+
+
+def require_finite(model: PreTrainedModel, name: str) -> None:
+    """Raise ModelLoadError if a parameter holds a number that is not finite."""
+    for key, values in model.named_parameters():
+        has_numbers = values.is_floating_point() and values.numel() and not values.is_meta
+        # The smallest and the largest are found without a copy.
+        if has_numbers and not all(map(math.isfinite, values.detach().aminmax())):
+            raise ModelLoadError(f"{name}: a number of {key} is not finite; get its files again")
 
 
 def merge_adapter_layers(model: PreTrainedModel) -> None:

@@ -7,16 +7,16 @@ fill the memory.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from llmrec.data.json_values import list_entries, read_json_object
 from llmrec.errors import ModelLoadError
 
 IMAGE_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -31,10 +31,8 @@ MAX_LAYERS = 512  # the largest open models have about 130
 MAX_COUNT = 65_536  # heads, experts, labels, added tokens
 MAX_INTEGER = 2**24  # any other size; some models take ten million positions
 MAX_IMAGE_SIDE = 4096  # pixels of what images are resized to
-MAX_CONFIG_BYTES = 2**21
 MAX_VOCABULARY_BYTES = 2**26
 MAX_INDEX_BYTES = 2**24  # of names of weights
-MAX_DEPTH, MAX_ENTRIES = 16, 200_000  # levels and entries of JSON
 MAX_PATTERNS = 250
 MAX_PATTERN_LETTERS = 32_000
 DAMAGED = "the file is damaged or not meant well; get it again from its source"
@@ -79,29 +77,6 @@ class StoredWeights:
 
     n_tensors: int
     n_values: int
-
-
-def read_json_object(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    ValueError
-        If it is too large, nested too deeply, no JSON or no object.
-    """
-    if (size := path.stat().st_size) > max_bytes:
-        raise ValueError(f"it has {size:,} bytes, and {max_bytes:,} are the most")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"its values are nested more than {MAX_DEPTH} deep") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"it holds a {type(values).__name__}, not an object")
-    for _ in list_entries(values):
-        pass
-    return values
 
 
 def check_model_folder(folder: Path) -> None:
@@ -194,31 +169,6 @@ def check_described_values(folder: Path, config: Mapping[str, Any], n_values: in
         f"{folder / 'config.json'} describes a model of {n_values:,} values (its largest size is "
         f"{_printable(key)} {value}), and the weights hold {stored.n_values:,}: {DAMAGED}"
     )
-
-
-def list_entries(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """List the dotted key and the value of every entry at every level of JSON.
-
-    Raises
-    ------
-    ValueError
-        If there are too many, or they are nested too deeply.
-    """
-    waiting: list[tuple[str, Any, int]] = [("", values, 0)]
-    n_entries = 0
-    while waiting:
-        prefix, value, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"its values are nested more than {MAX_DEPTH} deep")
-        if (n_entries := n_entries + len(value)) > MAX_ENTRIES:
-            raise ValueError(f"it has more than {MAX_ENTRIES:,} entries")
-        if isinstance(value, list):
-            inside = ((prefix, one) for one in value)
-        else:
-            # Shortened: a copy of a long key before each of many others would fill the memory.
-            inside = ((f"{f'{prefix}{key}'[:100]}.", one) for key, one in value.items())
-            yield from ((f"{prefix}{key}", one) for key, one in value.items())
-        waiting += [(key, one, depth + 1) for key, one in inside if isinstance(one, dict | list)]
 
 
 def read_config(path: Path) -> dict[str, Any]:

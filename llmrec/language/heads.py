@@ -14,7 +14,8 @@ from safetensors.torch import save
 from scipy import sparse
 from torch import Tensor, nn
 
-from llmrec.data.files import atomic_write_bytes
+from llmrec.data.files import atomic_write_bytes, require_regular
+from llmrec.data.json_values import UNREADABLE
 from llmrec.data.versions import TITLE_EMBEDDINGS_KEYS, rename_keys
 from llmrec.errors import ModelLoadError
 from llmrec.language.adapters import CATEGORY_HEAD_FILE, TITLE_EMBEDDINGS_FILE
@@ -154,10 +155,11 @@ def _load_module(
         If the file is missing or damaged, ``build`` fails, or a parameter is not finite.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             found = build(tensors, file.metadata() or {})
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(f"{path} holds no {what} of this base model: {error}") from error
     if not all(bool(torch.isfinite(value).all()) for value in found.parameters()):
         raise ModelLoadError(f"{path}: a parameter is not finite; train it again")

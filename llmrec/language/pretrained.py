@@ -39,7 +39,7 @@ from transformers.utils import logging
 from llmrec.data import embedded, gemma
 from llmrec.errors import LlmrecError, MissingExtraError, ModelLoadError
 from llmrec.language.adapter_checks import ADAPTER_WEIGHTS_FILE, check_adapter_folder
-from llmrec.language.adapters import AdapterMetadata, base_hash
+from llmrec.language.adapters import AdapterMetadata, base_hash, require_finite
 from llmrec.language.backends import Precision, Quantization, torch_dtype
 from llmrec.language.folder_checks import (
     ADAPTER_CONFIG_FILE,
@@ -114,6 +114,7 @@ def load_pretrained(
             f"adapter {str(adapter)!r} does not fit: it was made for {about.base_model!r} "
             f"({about.base_hash[:16]}) and this is another model ({found[:16]}): load that one"
         )
+    require_finite(model, name if adapter is None else f"{name} with adapter {adapter}")
     return model.eval(), tokenizer
 
 

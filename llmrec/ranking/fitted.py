@@ -12,6 +12,7 @@ import numpy as np
 from llmrec.data.calendar import to_datetime64
 from llmrec.data.catalog import Catalog
 from llmrec.data.interactions import Interactions
+from llmrec.data.json_values import UNREADABLE, describe_error
 from llmrec.data.provenance import TrainingSpan
 from llmrec.data.stored import Stored
 from llmrec.errors import ModelLoadError
@@ -119,6 +120,7 @@ def refusing(kind: str) -> Iterator[None]:
         yield
     except ModelLoadError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    except UNREADABLE as error:
+        told = describe_error(error)
+        why = f"it has no {told}" if isinstance(error, KeyError) else told
         raise ModelLoadError(f"the stored {kind} cannot be used: {why}") from error

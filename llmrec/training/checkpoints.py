@@ -19,10 +19,23 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from llmrec.data.files import atomic_folder, atomic_write_bytes, atomic_write_text
+from llmrec.data.files import (
+    atomic_folder,
+    atomic_write_bytes,
+    atomic_write_text,
+    require_regular,
+)
+from llmrec.data.json_values import (
+    MAX_STORED_BYTES,
+    MAX_STORED_ENTRIES,
+    UNREADABLE,
+    describe_error,
+    read_json_object,
+)
 from llmrec.data.versions import CONFIG_KEYS, rename_keys, rename_parameter
 from llmrec.errors import TrainingError
 
@@ -43,13 +56,20 @@ class Checkpoint:
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read the tensors that were saved under a name, by today's names of parameters."""
-        tensors = load_file(self.path / f"{name}.safetensors")
+        path = self.path / f"{name}.safetensors"
+        try:
+            tensors = load_file(path)
+        except (*UNREADABLE, SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be read: {describe_error(error)}") from error
         return {rename_parameter(key): tensor for key, tensor in tensors.items()}
 
     def load_values(self) -> dict[str, Any]:
         """Read what was saved as JSON."""
-        values: dict[str, Any] = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
-        return values
+        path = self.path / STATE_FILE
+        try:
+            return read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
+        except UNREADABLE as error:
+            raise TrainingError(f"{path} cannot be read: {describe_error(error)}") from error
 
 
 def save_checkpoint(
@@ -219,23 +239,25 @@ def _checkpoint_path(folder: Path, step: int) -> Path:
 def _find_fault(path: Path) -> str:
     """Say why a folder is no complete checkpoint; "" if it is one."""
     try:
-        recorded = json.loads((path / COMPLETE_FILE).read_text(encoding="utf-8"))
+        recorded = read_json_object(path / COMPLETE_FILE)
         hashes = _hash_files(path)
     except OSError as error:
-        return f"{COMPLETE_FILE} cannot be read ({error.strerror})"
-    except ValueError:
-        return f"{COMPLETE_FILE} is not JSON"
-    if not isinstance(recorded, dict):
-        return f"{COMPLETE_FILE} is no table of files"
+        name = Path(error.filename or COMPLETE_FILE).name
+        return f"{name} cannot be read ({error.strerror})"
+    except ValueError as error:
+        return f"{COMPLETE_FILE} is no table of files: {error}"
     names = hashes | recorded
     changed = sorted(name for name in names if hashes.get(name) != recorded.get(name))
-    return f"{', '.join(changed)} changed since it was written" if changed else ""
+    if not changed:
+        return ""
+    return f"{', '.join(changed)} changed since it was written, by {COMPLETE_FILE}"
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.iterdir()):
         if path.name != COMPLETE_FILE:
+            require_regular(path)
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
     return hashes

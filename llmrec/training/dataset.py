@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,23 @@ try:
 except ImportError as error:
     raise MissingExtraError("fine-tuning needs: pip install 'llmrec[finetune]'") from error
 
-from llmrec.data.files import atomic_folder, atomic_write_text, file_hash, others_in
+from llmrec.data.files import (
+    HASH_KEY,
+    atomic_folder,
+    atomic_write_text,
+    file_hash,
+    others_in,
+    require_regular,
+    require_values_hash,
+    with_values_hash,
+)
+from llmrec.data.json_values import (
+    MAX_STORED_BYTES,
+    MAX_STORED_ENTRIES,
+    UNREADABLE,
+    describe_error,
+    read_json_object,
+)
 from llmrec.data.keyed_ids import IdKey, key_of
 from llmrec.data.periods import Window, split_into_ticks
 from llmrec.data.provenance import TrainingSpan, has_fingerprint
@@ -114,12 +129,16 @@ class DatasetManifest:
         """Read a folder's manifest; DataError if it has none or a broken one."""
         path = folder / MANIFEST_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json_object(path, MAX_STORED_BYTES, MAX_STORED_ENTRIES)
+            if values.get("files"):  # none before version 0.5
+                require_values_hash(values)
+            values.pop(HASH_KEY, None)
             lists = ("labels", "categories", "without")
             return cls(**values | {name: tuple(values.get(name, ())) for name in lists})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             raise DataError(
-                f"{path} is no manifest of examples: {error}; run finetune/make_dataset.py"
+                f"{path} is no manifest of examples: {describe_error(error)}; run "
+                "finetune/make_dataset.py"
             ) from error
 
     def check(self, dataset: Dataset) -> None:
@@ -201,14 +220,17 @@ def save_examples(
 
 def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
     """Read what `save_examples` wrote; DataError if it is incomplete or changed since."""
-    manifest = DatasetManifest.load(folder)  # written last
-    try:
-        parts = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder} holds no examples: {error}; run finetune/make_dataset.py"
-        ) from error
+    manifest = DatasetManifest.load(folder)
     _check_files(folder, manifest.files)
+    try:
+        for path in folder.rglob("*.*"):
+            if not path.is_dir():
+                require_regular(path)
+        parts = datasets.load_from_disk(str(folder))
+    except UNREADABLE as error:
+        raise DataError(
+            f"{folder} holds no examples: {describe_error(error)}; run finetune/make_dataset.py"
+        ) from error
     return manifest, parts.with_format("numpy")
 
 
@@ -254,10 +276,10 @@ def write_parts(
     own = {*parts, MANIFEST_FILE, "dataset_dict.json"}
     with atomic_folder(folder, keep=others_in(folder, own)) as new:
         datasets.DatasetDict(parts).save_to_disk(str(new))
-        written = sorted(path for name in parts for path in (new / name).iterdir())
+        written = sorted(path for path in new.rglob("*") if path.is_file())
         files = {path.relative_to(new).as_posix(): file_hash(path) for path in written}
         manifest = replace(manifest, files=files)
-        text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+        text = json.dumps(with_values_hash(asdict(manifest)), indent=1, ensure_ascii=False)
         atomic_write_text(new / MANIFEST_FILE, text)
     return manifest
 

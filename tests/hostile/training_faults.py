@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmrec.data import splits
 from llmrec.data.dataset import Dataset
+from llmrec.data.files import with_values_hash
 from llmrec.data.periods import Window
 from llmrec.data.readers import load_dataset
 from llmrec.data.splits import split_timelines, with_catalog_of_training
@@ -104,7 +105,7 @@ class Bench:
 
     def edit_manifest(self, **values: Any) -> None:
         path = self.examples / "manifest.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        path.write_text(json.dumps(with_values_hash(json.loads(path.read_text()) | values)))
 
     def edit_log(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
         """Change the log, and make the examples of it."""
@@ -126,7 +127,7 @@ class Bench:
 
     def edit_json(self, name: str, **values: Any) -> None:
         path = self.folder / "llama" / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        path.write_text(json.dumps(with_values_hash(json.loads(path.read_text()) | values)))
 
     def interrupt(self) -> None:
         """Start a training and stop it after its second step, as Ctrl-C does."""

@@ -291,7 +291,7 @@ def test_a_logit_that_is_no_number_is_refused(
 ) -> None:
     delta = Linear.get_delta_weight
     monkeypatch.setattr(Linear, "get_delta_weight", lambda *given: np.nan * delta(*given))
-    with pytest.raises(ModelLoadError, match="moves a logit by nan"):
+    with pytest.raises(ModelLoadError, match="is not finite"):
         merge_adapter(str(llama_folder), llama_adapter, tmp_path / "merged", PROMPTS)
 
 

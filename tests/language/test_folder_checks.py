@@ -20,10 +20,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoConfig, GPTNeoConfig, GPTNeoForCausalLM, dynamic_module_utils
 
+from llmrec.data.json_values import MAX_CONFIG_BYTES
 from llmrec.errors import ModelLoadError
 from llmrec.language import pretrained
 from llmrec.language.encoder import TextEncoder
-from llmrec.language.folder_checks import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES
+from llmrec.language.folder_checks import MAX_VOCABULARY_BYTES
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import byte_level_tokenizer, save_bert
 
