@@ -20,6 +20,7 @@ from llmrec.data.delimited import (
     read_rows,
     take_separator,
 )
+from llmrec.data.files import require_regular
 from llmrec.data.headers import repeated_headers
 from llmrec.data.json_objects import read_objects, to_frame
 from llmrec.data.report import Effect, Finding
@@ -264,6 +265,7 @@ def read_parquet_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]
     import pyarrow.parquet as pq
 
     with name_in_errors(path):
+        require_regular(path)
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         if missing := sorted(set(columns) - set(table.column_names)):
             raise DataError(f"column {missing[0]!r} is missing.")

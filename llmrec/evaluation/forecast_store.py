@@ -1,7 +1,6 @@
 """The store of forecasts: Parquet files with a hash of each row, to be scored later.
 
-People stand in it by keyed hashes of their ids, see `llmrec.data.keyed_ids`; earlier files have the
-ids themselves.
+People stand in it by keyed hashes of their ids (`llmrec.data.keyed_ids`), in earlier files by ids.
 """
 
 from __future__ import annotations
@@ -211,7 +210,6 @@ def load_forecasts(folder: Path | str) -> list[StoredForecast]:
         raise DataError(f"there is no folder {folder}; `llmrec forecast --store` makes one.")
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
-        _require_file(path)
         _require_known_columns(path)
         for row in _verify_hashes(path, read_parquet_rows(path, [*SCHEMA.names, HASH_COLUMN])):
             content = _hash(row, OCCASION_COLUMNS)
@@ -329,16 +327,10 @@ def _hash(row: Row, without: Iterable[str] = ()) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _require_file(path: Path) -> None:
-    try:
-        require_regular(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Remove it.") from error
-
-
 def _require_known_columns(path: Path) -> None:
     """Refuse a file with columns that this version does not know: a row's hash would lack them."""
     try:
+        require_regular(path)
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException):
         return  # `read_parquet_rows` says what is wrong with the file

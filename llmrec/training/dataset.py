@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ from llmrec.data.files import (
     atomic_write_text,
     file_hash,
     others_in,
-    require_regular,
     require_values_hash,
     with_values_hash,
 )
@@ -223,9 +223,6 @@ def load_examples(folder: Path) -> tuple[DatasetManifest, datasets.DatasetDict]:
     manifest = DatasetManifest.load(folder)
     _check_files(folder, manifest.files)
     try:
-        for path in folder.rglob("*.*"):
-            if not path.is_dir():
-                require_regular(path)
         parts = datasets.load_from_disk(str(folder))
     except UNREADABLE as error:
         raise DataError(
@@ -286,20 +283,15 @@ def write_parts(
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Raise DataError if a file of the examples is not the one that was written."""
+    again = "run finetune/make_dataset.py again"
     if not files:
-        warnings.warn(
-            f"the examples in {folder} were written without hashes, so nobody can say whether they "
-            "changed since: run finetune/make_dataset.py again",
-            stacklevel=3,
-        )
+        why = "were written without hashes, so nobody can say whether they changed since"
+        warnings.warn(f"the examples in {folder} {why}: {again}", stacklevel=3)
     for name, written in files.items():
         path = folder / name
+        what = "changed since it was written" if path.is_file() else "is missing"
         if not path.is_file() or file_hash(path) != written:
-            what = "changed since it was written" if path.is_file() else "is missing"
-            raise DataError(
-                f"{path} {what}, or {MANIFEST_FILE} is that of other examples: run "
-                "finetune/make_dataset.py again"
-            )
+            raise DataError(f"{path} {what}, or {MANIFEST_FILE} is that of other examples: {again}")
 
 
 def _split(windows: Sequence[Window], codec: Codec) -> Iterator[Sequence[Window]]:

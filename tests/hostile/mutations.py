@@ -358,7 +358,10 @@ def hash_again(folder: Path) -> None:
             for name, path in others.items()
         }
         complete.write_text(json.dumps(hashes))
-    for name, entry in (("adapter.json", "files"), ("engine.json", "parts")):
+    for name, entry in (
+        *(("adapter.json", "files"), ("engine.json", "parts")),
+        ("manifest.json", "files"),
+    ):
         for path in folder.rglob(name):
             _update(path, lambda v, p=path, e=entry: _set_hashes(v, p.parent, e))
     for path in folder.rglob(HASHES_FILE):

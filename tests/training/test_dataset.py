@@ -258,13 +258,25 @@ def test_broken_and_missing_files_are_refused_by_name(tmp_path: Path) -> None:
         for content in (b"", b"[", b"{}" * (name != "dataset_info.json")):
             for path in paths:
                 path.write_bytes(content)
-            with pytest.raises(
-                DataError, match=r"examples holds no examples.*run finetune/make_data"
+            with pytest.raises(DataError, match=rf"{name} changed .*run finetune/make_data"):
+                load_examples(folder)
+            without_hashes(folder)
+            with (
+                pytest.warns(UserWarning, match="written without hashes"),
+                pytest.raises(DataError, match=r"holds no examples.*run finetune/make_data"),
             ):
                 load_examples(folder)
+            save(folder, data, codec)
         paths[0].unlink()
-        with pytest.raises(DataError, match=r"examples holds no examples"):
+        with pytest.raises(DataError, match=rf"{name} is missing"):
             load_examples(folder)
+
+
+def without_hashes(folder: Path) -> None:
+    """Make the manifest one of before version 0.5."""
+    path = folder / MANIFEST_FILE
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in values.items() if k not in ("hash", "files")}))
 
 
 def test_saving_again_replaces_examples_and_nothing_else_in_the_folder(tmp_path: Path) -> None:
