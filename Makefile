@@ -11,7 +11,8 @@ RETAIL_SPLITS := $(if $(RETAIL),retail-repeat retail-explore)
 LOGS := ml-100k completejourney $(RETAIL)
 
 BENCHMARKS := speed.data speed.scoring speed.batch_equality speed.first_run speed.forecasters speed.ranking speed.batch \
-              finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes
+              finetuning.parse_rate explanations.edit_laws explanations.truthfulness explanations.causes \
+              safety.drift
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow hostile lint docs notebooks finetune-small bench bench-ranking bench-engines requirements audit clean

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
+from llmrec.data.json_values import MAX_CONFIG_BYTES
 from llmrec.errors import ModelLoadError
 from llmrec.language.adapter_checks import check_adapter_folder
 from llmrec.language.adapters import AdapterMetadata
-from llmrec.language.folder_checks import MAX_CONFIG_BYTES, check_patterns
+from llmrec.language.folder_checks import check_patterns
 from llmrec.language.heads import CategoryHead, TitleEmbeddings
 from llmrec.language.model import LanguageModel
 from tests.language.tiny_models import ABOUT
