@@ -177,7 +177,7 @@ def test_an_engine_is_fitted_without_each_member_that_it_keeps(
 ) -> None:
     caches = ["--cache", str(tmp_path / "a"), "--ranking-cache", str(tmp_path / "b")]
     run(members, "--data", "completejourney", "--effort", "quick", *caches)
-    rows = rows_of("engines/members_completejourney")
+    rows = rows_of("engines/members_quick_completejourney")
     split = next_weeks(make_dataset(), "allow")
     engine = make_engine(stage_dataset(split, split.tests["test 1"]))
     fit_measured(engine, QUICK)

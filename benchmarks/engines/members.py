@@ -40,6 +40,8 @@ SPLIT_OF = {
     ONLINE_RETAIL: "retail-repeat",
 }
 
+PARTS = ("lists", "forecasts")
+
 
 def main() -> None:
     """Fit without each member, with the LLM and without, and write the table."""
@@ -51,7 +53,11 @@ def main() -> None:
     lists = Lists(split, arguments.ranking_cache / split_name / "engines")
     log_folder = f"{dataset.name}-{dataset.log.fingerprint}"
     forecasts = Forecasts(dataset.name, forecast_tests(dataset), arguments.cache / log_folder)
-    rows = [*lists.member_rows(fit), *forecasts.member_rows(fit)]
+    rows: list[Row] = []
+    if "lists" in arguments.parts:
+        rows += lists.member_rows(fit)
+    if "forecasts" in arguments.parts:
+        rows += forecasts.member_rows(fit)
     efforts = [replace(fit, effort=effort) for effort in EFFORTS]
     if arguments.ranking_adapter is not None:
         for_lists = adapters.adapter_for(split, arguments.ranking_adapter)
@@ -59,7 +65,7 @@ def main() -> None:
     if arguments.forecast_adapter is not None:
         for_forecasts = forecasting.adapter_for(dataset, arguments.forecast_adapter)
         rows += [row for one in efforts for row in forecasts.llm_rows(one, for_forecasts)]
-    record_results(f"engines/members_{dataset.name}", rows)
+    record_results(f"engines/members_{fit.effort}_{dataset.name}", rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     add("--data", choices=SPLIT_OF, default="ml-100k")
     add("--effort", choices=get_args(Effort), default="best", help="whose members are left out")
     add("--seed", type=int, default=0)
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what members are worth for")
     add("--cache", type=Path, default=forecasting.CACHE, help="of the forecasts")
     add("--ranking-cache", type=Path, default=RANKING_CACHE, help="of ranking.compare")
     add("--ranking-adapter", type=Path, help="that has seen no test of the lists")

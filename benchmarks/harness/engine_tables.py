@@ -10,9 +10,10 @@ from benchmarks.harness.formatting import (
     render_table,
 )
 from benchmarks.harness.labels import BEST, LOG_TITLES, ONLINE_RETAIL, QUICK, STANDARD, engine_label
-from benchmarks.harness.results import has_results, load_rows_if_any
+from benchmarks.harness.results import Rows, has_results, load_rows_if_any
 from benchmarks.harness.summaries import MISSING
 
+EFFORTS = ("quick", "standard", "best")
 WITHOUT = " without "
 COST_LOGS = {**LOG_TITLES, "many-items": "10,000 made-up items"}
 COSTS = ("CPU seconds of fit", "MB of the folder", "seconds to load", "same lists", "same scores")
@@ -36,7 +37,7 @@ def member_table() -> str:
     """Render what lists and forecasts lose without each member; "" before it is measured."""
     tables = []
     for data, title in LOG_TITLES.items():
-        rows = load_rows_if_any(f"engines/members_{data}")
+        rows = _member_rows(data)
         tests = list(dict.fromkeys(split for _, split, *_ in rows))
         names = dict.fromkeys(model for _, _, model, _ in rows if WITHOUT in model)
         cells = {
@@ -50,12 +51,20 @@ def member_table() -> str:
     return "\n".join(tables)
 
 
+def _member_rows(data: str) -> Rows:
+    """Give what was measured of the members of all efforts on a log."""
+    found: Rows = {}
+    for effort in EFFORTS:
+        found |= load_rows_if_any(f"engines/members_{effort}_{data}")
+    return found
+
+
 def llm_table() -> str:
     """Render what the LLM adds to each effort; "" before it is measured."""
     lines = []
     for data, title in LOG_TITLES.items():
-        rows = load_rows_if_any(f"engines/members_{data}")
-        for effort in ("quick", "standard", "best"):
+        rows = _member_rows(data)
+        for effort in EFFORTS:
             with_llm = engine_label(effort, use_llm=True)
             for (_, split, model, metric), row in rows.items():
                 if model == with_llm and metric.endswith(f" {engine_label(effort)}"):

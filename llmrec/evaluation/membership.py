@@ -74,7 +74,7 @@ def attack_engines(
     Parameters
     ----------
     n_engines
-        At least 4; everybody is in half of them, to one.
+        At least 4.
     show
         Is told of each engine that is fitted.
 
@@ -122,10 +122,14 @@ def stranger_windows(log: Interactions, dataset: Dataset) -> list[Window]:
 
 
 def draw_members(n_people: int, n_engines: int, seed: int) -> BoolArray:
-    """(n_engines, n_people) who is in which fit: each person in half of the engines, at random."""
+    """(n_engines, n_people) who is in which fit: a half for each engine, drawn by itself.
+
+    Were everybody in as many fits as everybody else, an engine that has a person would leave fewer
+    of the others with them, whose mean is then less certain: the attack would be biased by that.
+    """
     rng = np.random.default_rng(seed)
-    places = rng.random((n_engines, n_people)).argsort(axis=0)
-    return np.asarray(places < n_engines // 2)
+    order = rng.random((n_engines, n_people)).argsort(axis=1)
+    return np.asarray(order < n_people // 2)
 
 
 def engine_figures(engine: InterestEngine, windows: Sequence[Window]) -> dict[str, FloatArray]:
@@ -178,6 +182,7 @@ def _ratios(figures: FloatArray, is_member: BoolArray, target: int) -> FloatArra
     rest = known - np.where(members, means[True], means[False])
     variance = max(float(np.nanmean(rest**2)), 1e-12)
     x = figures[target]
+    # Nobody can be told who is in no other fit, or in all.
     ratio = ((x - means[False]) ** 2 - (x - means[True]) ** 2) / (2 * variance)
     return np.asarray(np.nan_to_num(ratio), dtype=np.float64)
 

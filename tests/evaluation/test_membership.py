@@ -26,11 +26,16 @@ def figures_of(n_people: int, n_engines: int, tells: float) -> tuple[FloatArray,
     return own + tells * is_member + RNG.normal(size=is_member.shape), is_member
 
 
-def test_everybody_is_in_half_of_the_fits() -> None:
-    is_member = draw_members(50, 6, seed=3)
-    assert (is_member.sum(axis=0) == 3).all()
-    assert len(np.unique(is_member, axis=1).T) > 10
-    assert (draw_members(50, 6, seed=3) == is_member).all()
+def test_each_fit_has_half_of_the_people_whoever_is_in_the_others() -> None:
+    is_member = draw_members(400, 6, seed=3)
+    assert (is_member.sum(axis=1) == 200).all()
+    assert abs(np.corrcoef(is_member)[~np.eye(6, dtype=bool)]).max() < 0.2
+    assert (draw_members(400, 6, seed=3) == is_member).all()
+
+
+def test_an_attack_on_nothing_is_a_guess_with_few_engines_too() -> None:
+    found = [attack("lists", *figures_of(500, 4, 0.0)).auc[0] for _ in range(8)]
+    assert abs(np.mean(found) - 0.5) < 0.01
 
 
 def test_engines_that_remember_people_are_found_out_and_others_are_not() -> None:
