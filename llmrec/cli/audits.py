@@ -45,7 +45,7 @@ class AuditGroup(TyperGroup):
 audits = typer.Typer(
     cls=AuditGroup,
     no_args_is_help=True,
-    help="Say what forecasts need (order, names, titles, length), and how interests drift.",
+    help="Say what forecasts need, how interests drift, and what engines tell of their people.",
 )
 app.add_typer(audits, name="audit")
 
