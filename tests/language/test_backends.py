@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from llmrec.errors import MissingExtraError, ModelLoadError
+from llmrec.language.adapters import AdapterMetadata
 from llmrec.language.backends import choose_precision, saved_options, warn_of_emulation
 from llmrec.language.heads import CategoryHead, TitleEmbeddings, Verbalizer, title_hashes
 from llmrec.language.model import LanguageModel
@@ -48,6 +49,7 @@ def adapter(
         torch.nn.init.normal_(values)
     head.save(folder)
     titles.save(folder)
+    AdapterMetadata.load(folder).save(folder)  # with the hashes of these heads
     return folder
 
 

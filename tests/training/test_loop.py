@@ -229,7 +229,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(
     ("damage", "reason"),
     [
         (lambda path: (path / "complete.json").unlink(), "cannot be read"),
-        (lambda path: (path / "complete.json").write_text("{"), "not JSON"),
+        (lambda path: (path / "complete.json").write_text("{"), "no table of files: Expecting"),
         (lambda path: (path / "complete.json").write_text("[]"), "no table"),
         (lambda path: (path / "more").write_text(""), "more changed"),
     ],
