@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -100,8 +101,10 @@ def save_engine(folder: Path, settings: EngineSettings, files: EngineFiles) -> N
 def _own_names(folder: Path, settings: EngineSettings) -> set[str]:
     """Give the names in an engine's folder that are its own, those of one before included."""
     own = {CATALOG_FILE, POPULATION_FILE, CALIBRATION_FILE, *LEARNED_FOLDERS, SETTINGS_FILE}
-    path = folder / SETTINGS_FILE
-    before = EngineSettings.load(path, verify=False).parts if path.is_file() else {}
+    path, before = folder / SETTINGS_FILE, dict[str, str]()
+    if path.is_file():
+        with suppress(DataError):  # of one that is broken nothing else is known
+            before = dict(EngineSettings.load(path, verify=False).parts)
     return own | {Path(part).parts[0] for part in (settings.adapter, *before) if part}
 
 
@@ -259,7 +262,11 @@ def log_difference(
 def _stored_categories(folder: Path, settings: EngineSettings) -> tuple[str, ...] | None:
     """Give the categories that an engine's calibration or adapter is of; None: it has neither."""
     path = folder / CALIBRATION_FILE
-    if settings.adapter and (about := AdapterMetadata.load_if_present(folder / settings.adapter)):
+    if settings.adapter and (
+        about := AdapterMetadata.load_if_present(
+            folder / settings.adapter, verify=settings.is_verified
+        )
+    ):
         return about.categories
     try:
         return tuple(read_json_object(path)["categories"])
@@ -278,7 +285,7 @@ def _expected_parts(folder: Path, settings: EngineSettings) -> list[str]:
     if not settings.adapter:
         return parts
     adapter, names = folder / settings.adapter, list(LORA_FILES)
-    about = AdapterMetadata.load_if_present(adapter)
+    about = AdapterMetadata.load_if_present(adapter, verify=settings.is_verified)
     if settings.template != EngineSettings.template:  # only adapter.json asks for another one
         names.append(ADAPTER_FILE)
     if about is not None and "head_rank" in rename_keys(about.config, CONFIG_KEYS):

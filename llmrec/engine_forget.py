@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 
 from llmrec.data.calendar import to_datetime64
+from llmrec.data.dataset import Dataset
 from llmrec.data.forget_certificate import (
     ChangedPart,
     ForgetCertificate,
@@ -184,6 +185,11 @@ def _with_count(parts: EngineParts, seen: Sequence[UnchangedPart]) -> EnginePart
     return replace(parts, settings=replace(parts.settings, report=report))
 
 
+def _n_events(dataset: Dataset) -> int:
+    """Count what everybody took, without counting it by category and time."""
+    return len(dataset.log) if dataset.population is None else dataset.population.n_events
+
+
 def _certificate(
     before: EngineParts, after: EngineParts, seen: Sequence[UnchangedPart], trained: Trained
 ) -> ForgetCertificate:
@@ -191,9 +197,7 @@ def _certificate(
     old, new = before.dataset, after.dataset
     parts = [
         ChangedPart("log of the engine", "", "events", len(old.log), len(new.log)),
-        ChangedPart(
-            "what everybody took", "", "events", old.everybody.n_events, new.everybody.n_events
-        ),
+        ChangedPart("what everybody took", "", "events", *map(_n_events, (old, new))),
     ]
     if old.impressions is not None and new.impressions is not None:
         shown = old.impressions.n_impressions, new.impressions.n_impressions

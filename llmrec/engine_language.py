@@ -179,7 +179,9 @@ def load_language(
 
     model = LanguageModel.load(settings.model, **options)
     codec = codec_for(dataset, model, template=settings.template, budget=settings.budget)
-    about = AdapterMetadata.load_if_present(Path(model.adapter or settings.model))
+    about = AdapterMetadata.load_if_present(
+        Path(model.adapter or settings.model), verify=settings.is_verified
+    )
     if about is not None:
         about.require_compatible(model.base_fingerprint, codec.labels, codec.template)
     bare = LoadedLanguage(model, codec, why=why or "no calibration was fitted", about=about)

@@ -198,7 +198,7 @@ class EngineSettings:
 
     def with_adapter_prompt(self, adapter_folder: Path) -> EngineSettings:
         """Write prompts like those that an adapter, or a merged model, was trained on."""
-        about = AdapterMetadata.load_if_present(adapter_folder)
+        about = AdapterMetadata.load_if_present(adapter_folder, verify=self.is_verified)
         if about is None:
             return self
         budget = int(about.config.get("budget", self.budget))

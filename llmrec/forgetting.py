@@ -7,8 +7,9 @@ interrupted goes on when it is started again.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,12 +62,16 @@ class ForgetPlaces:
 
 @dataclass(frozen=True, eq=False)
 class _Log:
-    """A log with a person and without; ``draft`` has the files of ``removed`` without them."""
+    """A log with a person and without; ``draft`` has the files of ``removed`` without them.
+
+    ``states`` are sizes and times of the files when they were read.
+    """
 
     whole: Dataset
     rest: Dataset
     removed: Sequence[RemovedRows]
     draft: Path | None
+    states: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     def replace_files(self) -> None:
         """Put the files without the person in the place of those with."""
@@ -76,9 +81,16 @@ class _Log:
             assert self.draft is not None
             new = self.draft / one.path.relative_to(source) if source.is_dir() else self.draft
             target = one.path.resolve()  # what a link points to, not the link
-            mode = target.stat().st_mode
             atomic_write_bytes(target, new.read_bytes())
-            target.chmod(mode)
+
+    def require_unchanged(self) -> None:
+        """Raise DataError if a file of the log has changed since it was read."""
+        for one in self.removed:
+            if self.states[one.path] != _state_of(one.path):
+                raise DataError(
+                    f"{one.path} changed while it was read: nothing more is forgotten. Stop what "
+                    "writes to it, and run the same command again."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +124,7 @@ def forget_everywhere(user_id: object, places: ForgetPlaces) -> ForgetCertificat
     """
     text = format_id(user_id)
     with _open_log(text, places) as log:
+        key = key_of(log.whole)  # which may have to be made
         ids = {text, *(key.hash(text) for key in known_keys(log.whole))}
         is_in_log = bool(log.removed) or find_id(log.whole.log.user_ids, text) >= 0
         found = [
@@ -127,14 +140,14 @@ def forget_everywhere(user_id: object, places: ForgetPlaces) -> ForgetCertificat
             lookup_id(log.whole.log.user_ids, text, "user")  # says whom may be meant
         found = [
             *(_look_at_engine(folder, text, log, places) for folder in places.engines),
-            *(_look_at_work(folder, log) for folder in places.engines),
+            *(_look_at_work(folder) for folder in places.engines if is_in_log or was_forgotten),
             *found,
             _look_at_log(log, text),
         ]
-        key = key_of(log.whole)
         if any(one.changed for one in found) and not was_forgotten:
             _remember(key, text)  # before the log: whoever is in neither is unknown
-        for place in found:
+        for place in found:  # the log comes last
+            log.require_unchanged()
             place.remove()
     return ForgetCertificate(
         key.hash(text),
@@ -158,6 +171,8 @@ def _open_log(user_id: str, places: ForgetPlaces) -> Iterator[_Log]:
             )
         yield _Log(whole, whole, (), None)
         return
+    inside = source.rglob("*") if source.is_dir() else [source]
+    states = {path: _state_of(path) for path in inside if path.is_file()}
     draft = source.with_name(f".{source.name}.forgetting") / source.name
     try:
         try:
@@ -168,9 +183,15 @@ def _open_log(user_id: str, places: ForgetPlaces) -> Iterator[_Log]:
             files = []  # of a layout that is not written, and the person is not in it
         removed = write_without_person(source, draft, files, user_id)
         rest = _load_rest(draft, places.reading, source) if removed else whole
-        yield _Log(whole, rest, removed, draft)
+        yield _Log(whole, rest, removed, draft, states)
     finally:
         shutil.rmtree(draft.parent, ignore_errors=True)
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    """Give a file's size and the time of its last change, in nanoseconds."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _load_rest(draft: Path, reading: ReadingOptions, source: Path) -> Dataset:
@@ -200,15 +221,25 @@ def _look_at_engine(folder: Path, user_id: str, log: _Log, places: ForgetPlaces)
     return _Place(name, found.changed, found.unchanged, found.save)
 
 
-def _look_at_work(folder: Path, log: _Log) -> _Place:
+def _look_at_work(folder: Path) -> _Place:
     """Look at what a fit has stored beside an engine's folder: of another log, it is of no use."""
-    work = folder.with_name(f".{folder.absolute().name}.fit")
-    held = [path for path in work.rglob("*") if path.is_file()] if log.removed else []
+    folder = Path(os.path.realpath(folder))
+    # What a fit stores, and what a program left that was killed while it saved the engine.
+    work, *left = (
+        folder.with_name(f".{folder.name}.{end}") for end in ("fit", "partial", "before")
+    )
+    held = [path for path in work.rglob("*") if path.is_file()]
+    held += [path for one in left for path in one.rglob("*") if path.is_file()]
     name = f"what a fit has stored ({work})"
     if not held:
         return _Place(name)
     part = ChangedPart("what a fit has stored", str(work), "files", len(held), 0)
-    return _Place(name, (part,), (), lambda: shutil.rmtree(work))
+
+    def remove() -> None:
+        for one in (work, *left):
+            shutil.rmtree(one, ignore_errors=True)
+
+    return _Place(name, (part,), (), remove)
 
 
 def _look_at_forecasts(folder: Path, ids: set[str], whole: Dataset) -> _Place:
@@ -216,12 +247,12 @@ def _look_at_forecasts(folder: Path, ids: set[str], whole: Dataset) -> _Place:
     part = ChangedPart("stored forecasts", str(folder), "forecasts", n, n - n_own)
     changed = (part,) if n_own else ()
     return _Place(
-        f"stored forecasts ({folder})", changed, (), lambda: remove_forecasts(folder, ids)
+        f"stored forecasts ({folder})", changed, (), lambda: remove_forecasts(folder, ids, whole)
     )
 
 
 def _look_at_examples(folder: Path, ids: set[str], log: _Log) -> _Place:
-    from llmrec.training.example_removal import count_timelines, remove_timelines
+    from llmrec.training.example_removal import count_timelines, examples_without
 
     n, n_own = count_timelines(folder, ids)
     name = f"training examples ({folder})"
@@ -230,8 +261,8 @@ def _look_at_examples(folder: Path, ids: set[str], log: _Log) -> _Place:
     part = ChangedPart("training examples", str(folder), "timelines", n, n - n_own)
     way_out = "counts of everybody are in them; finetune/make_dataset.py makes them again"
     priors = UnchangedPart(PRIORS, str(folder), "", way_out)
-    remove = lambda: remove_timelines(folder, ids, log.whole, log.rest)  # noqa: E731
-    return _Place(name, (part,), (priors,), remove)
+    rest = examples_without(folder, ids, log.whole, log.rest)
+    return _Place(name, (part,), (priors,), rest.save)
 
 
 def _look_at_prompts(folder: Path, user_id: str) -> _Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from llmrec import DataError, InterestEngine, load_dataset
+from llmrec import DataError, InterestEngine, forgetting, load_dataset
 from llmrec.cli import app
 from llmrec.data.keyed_ids import KEY_VARIABLE
+from llmrec.data.row_removal import find_event_files
 from llmrec.forgetting import ForgetPlaces, _Log, forget_everywhere
 from tests.forgotten_people import Shop, hash_of, make_shop
 from tests.test_whole_engine import table
@@ -84,7 +86,7 @@ def test_somebody_whom_artefacts_alone_still_have_is_forgotten_there(shop: Shop)
     "name",
     [
         "llmrec.forgetting.remove_forecasts",
-        "llmrec.training.example_removal.remove_timelines",
+        "llmrec.training.example_removal.RestOfExamples.save",
         "llmrec.forgetting._Log.replace_files",
         "llmrec.forgetting._remember",
     ],
@@ -197,3 +199,21 @@ def test_what_is_not_there_is_named_before_anything_is_done(tmp_path: Path) -> N
 def test_the_log_of_an_installed_package_stays_and_an_engine_of_it_is_refused() -> None:
     with pytest.raises(DataError, match="copy the log to a folder of your own"):
         forget_everywhere("u000000", ForgetPlaces("synthetic", engines=(Path("engine"),)))
+
+
+def test_rows_that_somebody_writes_meanwhile_are_not_lost(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = str(shop.load().log.user_ids[3])
+    source, remember = Path(shop.places.data), forgetting._remember
+    path = next(file for file in find_event_files(source, {})).path
+
+    def append(*given: Any) -> None:
+        remember(*given)
+        os.utime(path)  # as if somebody had written to it
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_remember", append)
+        with pytest.raises(DataError, match="changed while it was read"):
+            forget_everywhere(user, shop.places)
+    assert "log" in {one.part for one in forget_everywhere(user, shop.places).changed}

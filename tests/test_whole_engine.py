@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -408,3 +409,44 @@ def test_an_engine_of_nets_and_trees_answers_the_same_without_its_log(
     engine.save_pretrained(tmp_path)
     frames = [events_of(dataset(), user) for user in USERS]
     assert answers(load(tmp_path), frames) == answers(engine, USERS)
+
+
+def test_an_engine_in_the_current_folder_is_loaded_and_saved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    engine = load(Path())
+    assert engine.settings == fitted().settings.without_model()
+    engine.save_pretrained(".")
+    assert load(Path()).settings == engine.settings
+    assert Path.cwd().exists()
+
+
+def test_saving_keeps_the_rights_of_the_folder_and_what_others_put_there(folder: Path) -> None:
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("kept")
+    folder.chmod(0o700)
+    fitted().save_pretrained(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "notes" / "mine.txt").read_text() == "kept"
+
+
+def test_broken_settings_are_saved_over(folder: Path) -> None:
+    (folder / SETTINGS_FILE).write_text("{")
+    fitted().save_pretrained(folder)
+    load(folder)
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EBUSY])
+def test_a_folder_that_cannot_be_exchanged_gets_its_files_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("llmrec.data.files._exchange", refuse)
+    (folder / "mine.txt").write_text("kept")
+    fitted().save_pretrained(folder)
+    load(folder)
+    assert (folder / "mine.txt").read_text() == "kept"
+    assert not list(folder.parent.glob(".*"))

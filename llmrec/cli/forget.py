@@ -16,6 +16,7 @@ from llmrec.cli.paths import require_folder
 from llmrec.data.files import atomic_write_text
 from llmrec.data.forget_certificate import Trained
 from llmrec.data.options import ReadingOptions
+from llmrec.errors import DataError
 from llmrec.forgetting import ForgetPlaces, forget_everywhere
 
 Folders = list[Path] | None
@@ -73,7 +74,7 @@ def forget(
     again. Batch output, reports and charts that were written are not looked at.
     """
     if out is not None:
-        require_folder(out.parent)
+        _require_certificate_path(out)
     places = ForgetPlaces(
         data,
         reading,
@@ -87,10 +88,17 @@ def forget(
     )
     with render.warnings_as_lines():
         found = forget_everywhere(user, places)
+    if as_json:  # first, for nothing is left to say it of again
+        render.print_json(found.to_dict())
+    else:
+        for line in found.lines():
+            render.console.print(Text(line), soft_wrap=True)
     if out is not None:
         atomic_write_text(out, json.dumps(found.to_dict(), indent=1))
-    if as_json:
-        render.print_json(found.to_dict())
-        return
-    for line in found.lines():
-        render.console.print(Text(line), soft_wrap=True)
+
+
+def _require_certificate_path(out: Path) -> None:
+    """Refuse a path where no certificate can be written, before anybody is forgotten."""
+    require_folder(out.parent)
+    if out.is_dir():
+        raise DataError(f"{out} is a folder: give the path of a file for the certificate.")

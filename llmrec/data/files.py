@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_UMASK)
+        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_UMASK
+        os.chmod(name, mode)
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -63,6 +64,7 @@ def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[P
     """
     path = Path(os.path.realpath(path))
     is_inside = keep is not None and path.is_dir() and not _can_be_exchanged(path)
+    stays = {*(keep or ()), ".partial"}
     partial = path / ".partial" if is_inside else path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed program left
     restore_folder(path)
@@ -72,12 +74,18 @@ def atomic_folder(path: Path, keep: Collection[str] | None = None) -> Iterator[P
         for inside in (*partial.rglob("*"), partial):
             _sync(inside)
         if is_inside:
-            _replace_files(path, partial, {*(keep or ()), partial.name})
+            _replace_files(path, partial, stays)
         elif keep is not None and path.is_dir():
             for name in keep:
                 _link(path / name, partial / name)
+            _take_rights(path, partial)
             _sync(partial)
-            _exchange(partial, path)
+            try:
+                _exchange(partial, path)
+            except OSError as error:  # of an image's layer, or a folder that is bound to another
+                if error.errno not in (errno.EXDEV, errno.EBUSY, errno.EPERM, errno.EACCES):
+                    raise
+                _replace_files(path, partial, stays)
         else:
             os.replace(partial, path)
         _sync(path if is_inside else path.parent)
@@ -98,6 +106,7 @@ def others_in(folder: Path, own: Collection[str]) -> list[str]:
 
 def restore_folder(path: Path) -> None:
     """Give a folder its name back that a program was killed while exchanging, see `_exchange`."""
+    path = Path(os.path.realpath(path))
     aside = _aside(path)
     if aside.is_dir() and not path.exists():
         os.replace(aside, path)
@@ -167,6 +176,14 @@ def _exchange(one: Path, other: Path) -> None:
     os.replace(other, aside)
     os.replace(one, other)
     os.replace(aside, one)
+
+
+def _take_rights(path: Path, new: Path) -> None:
+    """Give a folder the rights of another one, and its owner where that may be done."""
+    shutil.copystat(path, new)
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            shutil.chown(new, path.stat().st_uid, path.stat().st_gid)
 
 
 def _can_be_exchanged(path: Path) -> bool:

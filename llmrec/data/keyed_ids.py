@@ -143,6 +143,9 @@ def _write_key(path: Path) -> None:
         os.link(name, path)  # unlike a renaming it never replaces a key
     except FileExistsError:
         pass
+    except OSError:  # of a file system without a second name of a file
+        if not path.exists():
+            os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
 

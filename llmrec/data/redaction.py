@@ -16,7 +16,7 @@ import pandas as pd
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_folder, atomic_write_text
-from llmrec.data.names import shorten_names
+from llmrec.data.names import clean_text, shorten_names, undo_entities
 from llmrec.data.report import Finding
 from llmrec.data.validation import CATEGORIES, ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID
 
@@ -91,6 +91,9 @@ _KINDS = (
 _NAME = "name"
 
 
+MAX_CELL_LENGTH = 100_000  # of a cell, which may name many categories
+
+
 @dataclass(frozen=True)
 class Redactor:
     """Replaces what tells who somebody is: "call +49 30 1234567" is "call (phone)".
@@ -108,9 +111,7 @@ class Redactor:
     names: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        words = sorted(
-            {" ".join(name.split()) for name in self.names} - {""}, key=len, reverse=True
-        )
+        words = sorted({clean_text(name) for name in self.names} - {""}, key=len, reverse=True)
         found = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
         object.__setattr__(self, "_kinds", (*_KINDS, *([_Kind(_NAME, found)] if words else [])))
 
@@ -144,7 +145,9 @@ class Redactor:
             for kind, n in sorted(counts.items())
         ]
         reading = (*dataset.reading, *findings)
-        return replace(dataset, catalog=catalog, item_rows=rows, reading=reading), counts
+        parts = {name: self.redact_dataset(part)[0] for name, part in dataset.parts.items()}
+        found = replace(dataset, catalog=catalog, item_rows=rows, reading=reading, parts=parts)
+        return found, counts
 
     def _redact_catalog(self, catalog: Catalog, counts: Counter[str]) -> Catalog:
         titles = tuple(self.redact(title, counts) for title in catalog.titles)
@@ -154,7 +157,7 @@ class Redactor:
     def _redact_cell(self, value: Any) -> Any:
         """Redact a text, or each text of a list; another value stays as it is."""
         if isinstance(value, str):
-            return self.redact(value)
+            return self.redact(clean_text(undo_entities(value), MAX_CELL_LENGTH))
         if isinstance(value, Iterable) and not isinstance(value, bytes | dict):
             return [self._redact_cell(part) for part in value]
         return value

@@ -129,7 +129,7 @@ def write_without_person(
         If a file is packed, in UTF-16, or cannot be written so that the other rows stay.
     """
     shutil.rmtree(draft.parent, ignore_errors=True)  # what a killed program left
-    draft.parent.mkdir(parents=True)
+    draft.parent.mkdir(mode=0o700, parents=True)  # a copy of the log for nobody else's eyes
     found = {}
     for file in files:
         target = draft / file.path.relative_to(source) if source.is_dir() else draft
@@ -320,6 +320,6 @@ def _utf8(content: bytes) -> bytes:
 
 def _link(path: Path, target: Path) -> None:
     with suppress(OSError):
-        os.link(path, target)
+        os.link(path.resolve(), target)
         return
     shutil.copy2(path, target)

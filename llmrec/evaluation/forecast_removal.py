@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from llmrec.data.dataset import Dataset
 from llmrec.data.files import atomic_write_bytes
+from llmrec.data.keyed_ids import key_name
 from llmrec.data.tables import name_in_errors
 from llmrec.evaluation.forecast_store import load_forecasts, require_keys
 
@@ -34,16 +35,15 @@ def count_forecasts(folder: Path, ids: Collection[str], dataset: Dataset) -> tup
     if not folder.is_dir() or not any(folder.glob("*.parquet")):
         return 0, 0
     require_keys(load_forecasts(folder), dataset)
-    users = [user for path in folder.glob("*.parquet") for user in _users(_read(path))]
-    return len(users), sum(user in ids for user in users)
+    own = [_is_own(_read(path), ids, dataset.name) for path in folder.glob("*.parquet")]
+    return sum(map(len, own)), sum(pc.sum(one).as_py() or 0 for one in own)
 
 
-def remove_forecasts(folder: Path, ids: Collection[str]) -> None:
+def remove_forecasts(folder: Path, ids: Collection[str], dataset: Dataset) -> None:
     """Write the files that hold a person's forecasts without these; empty ones are deleted."""
     for path in sorted(folder.glob("*.parquet")):
         table = _read(path)
-        is_other = pc.invert(pc.is_in(table["user_id"], pa.array(sorted(ids), pa.string())))
-        kept = table.filter(is_other)
+        kept = table.filter(pc.invert(_is_own(table, ids, dataset.name)))
         if not len(kept):
             path.unlink()
         elif len(kept) < len(table):
@@ -57,5 +57,10 @@ def _read(path: Path) -> pa.Table:
         return pq.read_table(pa.BufferReader(path.read_bytes()))
 
 
-def _users(table: pa.Table) -> list[str]:
-    return [str(user) for user in table["user_id"].to_pylist()]
+def _is_own(table: pa.Table, ids: Collection[str], log: str) -> pa.ChunkedArray:
+    """Say which rows are the person's: a plain id may be somebody else's of another log."""
+    keyed = pa.array(sorted(one for one in ids if key_name(one)), pa.string())
+    plain = pa.array(sorted(one for one in ids if not key_name(one)), pa.string())
+    users = table["user_id"]
+    in_log = pc.and_(pc.is_in(users, plain), pc.equal(table["log"], log))
+    return pc.or_(pc.is_in(users, keyed), in_log)

@@ -73,7 +73,9 @@ class LLMForecaster:
         self.fallback_reason = fallback_reason
         self.fitted: TrainingSpan | None = None
         self._verbalizer = Verbalizer(codec.labels, model.encode)
-        metadata = model.adapter and AdapterMetadata.load_if_present(Path(model.adapter))
+        metadata = model.adapter and (
+            AdapterMetadata.load_if_present(Path(model.adapter), verify=False)
+        )
         self._adapter_id = adapter_hash(Path(model.adapter)) if metadata else model.adapter
         self._prompt_id = f"{codec.template}:{_short_hash(''.join(codec.labels))}"
 

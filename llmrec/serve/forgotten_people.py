@@ -60,6 +60,6 @@ def _find_salt(connection: sa.Connection) -> str | None:
 
 
 def _hash_id(salt: str, user_id: str) -> str:
-    """Give what stands for a person who was deleted: no id can be read off it."""
+    """Give what stands for a person who was deleted; who has the salt, too, can test a guess."""
     digest = hashlib.blake2b(user_id.encode(), salt=bytes.fromhex(salt), digest_size=16)
     return f"{_SALTED}{salt}-{digest.hexdigest()}"

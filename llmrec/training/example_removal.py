@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -35,8 +35,23 @@ def count_timelines(folder: Path, ids: Collection[str]) -> tuple[int, int]:
     return len(users), sum(user in ids for user in users)
 
 
-def remove_timelines(folder: Path, ids: Collection[str], whole: Dataset, rest: Dataset) -> None:
-    """Write examples without a person's rows; titles that only these had leave the manifest.
+@dataclass(frozen=True, eq=False)
+class RestOfExamples:
+    """Examples of a folder without a person's, not written yet."""
+
+    folder: Path
+    parts: Mapping[str, datasets.Dataset]
+    manifest: DatasetManifest
+
+    def save(self) -> None:
+        """Write them in the place of those with."""
+        write_parts(self.folder, self.parts, self.manifest)
+
+
+def examples_without(
+    folder: Path, ids: Collection[str], whole: Dataset, rest: Dataset
+) -> RestOfExamples:
+    """Give examples without a person's rows; titles that only these had leave the manifest.
 
     The manifest is then of the log without the person. Priors of the other rows stay as they are:
     counts of everybody are in them.
@@ -78,7 +93,7 @@ def remove_timelines(folder: Path, ids: Collection[str], whole: Dataset, rest: D
         name: datasets.Dataset.from_list(rows, features=parts[name].features)
         for name, rows in kept.items()
     }
-    write_parts(folder, written, _of_rest(changed, whole, rest, ids))
+    return RestOfExamples(folder, written, _of_rest(changed, whole, rest, ids))
 
 
 def _of_rest(

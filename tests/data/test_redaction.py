@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmrec import cli
+from llmrec.data.dataset import Dataset
 from llmrec.data.readers import load_dataset, read_table
 from llmrec.data.redaction import COUNTS_FILE, Redactor
 from llmrec.errors import DataError
@@ -235,3 +236,22 @@ def test_the_command_writes_the_log_again_and_says_how_often(tmp_path: Path) -> 
     names.write_bytes(b"Andr\xe9\n")
     shown = CliRunner().invoke(cli.app, [*command[:4], f"{out}-2", *command[5:]])
     assert "is not UTF-8" in str(shown.exception)
+
+
+def test_titles_of_later_items_and_of_parts_are_redacted_as_they_will_be_read() -> None:
+    hidden = "Mail anna0&#64;example.com or bob\uff20example.com"
+    events = pd.DataFrame(
+        {
+            "user_id": ["u1", "u2", "u1"],
+            "item_id": ["a", "b", "b"],
+            "timestamp": pd.to_datetime(["2020-01-01", "2020-02-01", "2021-01-01"]),
+        }
+    )
+    items = pd.DataFrame({"item_id": ["a", "b"], "title": [hidden, "B"], "categories": ["x", "y"]})
+    data = read_table(events, items, name="shop", redact=True)
+    both = Redactor().redact_dataset(
+        Dataset.join({"one": read_table(events, items), "two": read_table(events, items)})
+    )[0]
+    known = data.known_before("2020-06-01")
+    for one in (data, known, *both.parts.values()):
+        assert not any("example.com" in title for title in one.catalog.titles)

@@ -13,7 +13,7 @@ from llmrec.data.keyed_ids import key_of
 from llmrec.data.splits import split_timelines
 from llmrec.errors import DataError
 from llmrec.training.dataset import load_examples, save_examples
-from llmrec.training.example_removal import count_timelines, remove_timelines
+from llmrec.training.example_removal import count_timelines, examples_without
 from tests.training.tiny_timelines import PRIOR, make_codec, make_dataset
 
 
@@ -43,7 +43,7 @@ def test_examples_without_a_person_are_those_of_the_others(tmp_path: Path, perio
     save(tmp_path / "two", rest, whole)
     n_rows, n_own = count_timelines(tmp_path / "one", ids)
     assert n_own > 0
-    remove_timelines(tmp_path / "one", ids, whole, rest)
+    examples_without(tmp_path / "one", ids, whole, rest).save()
     assert count_timelines(tmp_path / "one", ids) == (n_rows - n_own, 0)
     (found, parts), (right, expected) = map(load_examples, (tmp_path / "one", tmp_path / "two"))
     for field in ("titles", "n_timelines", "n_slots", "data_fingerprint", "categories", "labels"):
@@ -66,5 +66,5 @@ def test_examples_of_somebody_alone_are_not_emptied(tmp_path: Path) -> None:
     save(tmp_path, data, data)
     everybody = set(map(key_of(data).hash, data.log.user_ids))
     with pytest.raises(DataError, match="nothing to train or to validate on"):
-        remove_timelines(tmp_path, everybody, data, data)
+        examples_without(tmp_path, everybody, data, data)
     assert count_timelines(tmp_path, everybody)[0] > 0
